@@ -1,0 +1,90 @@
+"""Where artifacts lie, `<root>/<asset>/<week>/`, and how the ones of several weeks belong together."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgn_assets.ml.weeks import week_number
+
+if TYPE_CHECKING:
+    from tgn_assets.ml.embeddings import NodeEmbeddings
+
+TYPES = {
+    "weekly_snapshots": "tgn_assets.ml.snapshots:Snapshot",
+    "trained_gnn": "tgn_assets.ml.training:GNNCheckpoint",
+    "trained_ranker": "tgn_assets.ml.ranker:RankerCheckpoint",
+    "temporal_embeddings": "tgn_assets.ml.embeddings:NodeEmbeddings",
+}
+"""What each asset keeps here, as names: the types need torch, which takes seconds to import."""
+
+
+class ArtifactStore:
+    """The artifacts under `root`, each with `.save(directory)` and a classmethod `.load(directory)` of its own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def directory(self, asset: str, week: str) -> Path:
+        """Where the artifact of `asset` for `week` lies, or will."""
+        return self.root / asset / week
+
+    def weeks(self, asset: str) -> list[str]:
+        """The weeks of `asset` that are there, oldest first."""
+        folder = self.root / asset
+        return sorted(path.name for path in folder.iterdir() if _is_week(path.name)) if folder.is_dir() else []
+
+    def save(self, asset: str, week: str, artifact: Any) -> None:
+        """Replaces the artifact of `asset` for `week`, as a whole."""
+        artifact.save(self.directory(asset, week))
+
+    def load(self, asset: str, week: str) -> Any:
+        """The artifact of `asset` for `week`; ArtifactError if it is missing or damaged."""
+        return pkgutil.resolve_name(TYPES[asset]).load(self.directory(asset, week))
+
+    def window(self, asset: str, weeks: Sequence[str]) -> Window:
+        """Those of `weeks` that are there, oldest first, each read when it is looked up."""
+        there = set(self.weeks(asset))
+        return Window(self, asset, sorted(there.intersection(weeks)))
+
+
+class Window(Mapping[str, Any]):
+    """The artifacts of one asset by week, oldest first; a look-up reads the disk, so a long window costs nothing."""
+
+    def __init__(self, store: ArtifactStore, asset: str, weeks: Sequence[str]):
+        self._store, self._asset, self._weeks = store, asset, list(weeks)
+
+    def __getitem__(self, week: str) -> Any:
+        if week not in self._weeks:
+            raise KeyError(week)
+        return self._store.load(self._asset, week)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weeks)
+
+    def __len__(self) -> int:
+        return len(self._weeks)
+
+
+def embedding_bank(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
+    """The phase 1 embeddings of at most `limit` weeks up to `week`, each as it was known when its week closed.
+
+    They come from the checkpoint of `week`, then from the one it was warm-started from, and so on back to the cold
+    start: vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
+    """
+    bank: dict[str, NodeEmbeddings] = {}
+    link: str | None = week
+    while link is not None and len(bank) < limit:
+        checkpoint = store.load("trained_gnn", link)
+        bank = checkpoint.embeddings | bank
+        link = checkpoint.warm_from
+    return {key: bank[key] for key in sorted(bank)[-limit:]}
+
+
+def _is_week(name: str) -> bool:
+    try:
+        return week_number(name) is not None
+    except ValueError:
+        return False

@@ -1,0 +1,150 @@
+"""The model, retrained every week: the graph encoder first, then the ranker on top of it."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import model_validator
+
+from tgn_assets.artifacts import ArtifactStore, Window, embedding_bank
+from tgn_assets.failures import explained
+from tgn_assets.metadata import curve_plot, last_values, numbers
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.weeks import shift
+from tgn_assets.partitions import HISTORY, MAX_WINDOW, PREVIOUS_WEEK, WINDOW
+from tgn_assets.resources import Device
+from tgn_assets.warehouse import Warehouse
+
+GROUP = "model"
+
+
+class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
+    """`GNNConfig` as the launchpad's form."""
+
+    @model_validator(mode="after")
+    def _within_window(self) -> "GNNParameters":
+        if self.window + self.replay > MAX_WINDOW:
+            raise ValueError(
+                f"window + replay is {self.window + self.replay}: at most {MAX_WINDOW} weeks are read, lower one"
+            )
+        return self
+
+
+class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
+    """`RankerConfig` as the launchpad's form."""
+
+
+def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """`trained_gnn`, `trained_ranker` and `temporal_embeddings`, partitioned by `weeks`."""
+    first_week = weeks.start.strftime(weeks.fmt)
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        ins={
+            "snapshots": dg.AssetIn("weekly_snapshots", partition_mapping=WINDOW),
+            "earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK),
+        },
+    )
+    @explained()
+    def trained_gnn(
+        context: dg.AssetExecutionContext,
+        config: GNNParameters,
+        snapshots: Window,
+        earlier: Window,
+        device: Device,
+    ) -> dg.MaterializeResult:
+        """Phase 1: the graph encoder, trained to foresee who meets what from the last weeks' snapshots.
+
+        It goes on from last week's model where there is one (warm start); otherwise it starts afresh and first walks
+        through some weeks of the past, so that the ranker has embeddings as they would have been known then.
+        """
+        from tgn_assets.ml.training import train_gnn
+
+        week = context.partition_key
+        read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
+        window = {key: snapshots[key] for key in read if key in snapshots}
+        warm = earlier.get(shift(week, -1))
+        plain = GNNConfig.model_validate(config.model_dump())
+        checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
+        passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
+        return dg.MaterializeResult(
+            value=checkpoint,
+            metadata={
+                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
+                "weeks_read": len(window),
+                "weeks_not_materialized": sum(key >= first_week for key in read) - len(window),
+                **numbers({"passes": len(passes), **last_values(passes, "loss", "validation_loss")}),
+                **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "pass over the window"),
+            },
+        )
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        deps=[trained_gnn, dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+    )
+    @explained()
+    def trained_ranker(
+        context: dg.AssetExecutionContext,
+        config: RankerParameters,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+    ) -> dg.MaterializeResult:
+        """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
+
+        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. On
+        the newest closed week it must beat the best simple rule, segment by segment; where it does not, the rule's
+        list is published instead (`gate`).
+        """
+        from tgn_assets.ml.ranker import train_ranker
+
+        week = context.partition_key
+        # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
+        bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
+        plain = RankerConfig.model_validate(config.model_dump())
+        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, context.log.info)
+        return dg.MaterializeResult(
+            value=checkpoint,
+            metadata={
+                "gate": dg.MetadataValue.json(checkpoint.gate.source),
+                **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
+                **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
+                **numbers(checkpoint.validation, "validation/"),
+                **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
+            },
+        )
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        deps=[trained_gnn, dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+    )
+    @explained()
+    def temporal_embeddings(
+        context: dg.AssetExecutionContext,
+        trained_ranker: Any,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+    ) -> dg.MaterializeResult:
+        """Where each user and each event stands when the week closes: one vector a node, comparable by dot product."""
+        from tgn_assets.ml import ranker
+
+        week = context.partition_key
+        bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
+        embeddings = ranker.temporal_embeddings(trained_ranker, warehouse.history(week), bank)
+        return dg.MaterializeResult(
+            value=embeddings,
+            metadata={
+                "users": len(embeddings.user_idx),
+                "events": len(embeddings.event_idx),
+                "dimension": embeddings.users.shape[1],
+            },
+        )
+
+    return [trained_gnn, trained_ranker, temporal_embeddings]

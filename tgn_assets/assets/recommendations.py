@@ -1,0 +1,166 @@
+"""What the outside sees: the published lists, and how good last week's were."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.failures import explained
+from tgn_assets.metadata import numbers, preview, row_count, table_definition
+from tgn_assets.ml.gate import OURS
+from tgn_assets.ml.publishing import (
+    PUBLISHED_TABLES,
+    Publication,
+    publication,
+    read_nodes,
+    read_publication,
+    read_truth,
+)
+from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
+from tgn_assets.ml.weeks import shift, week_key
+from tgn_assets.partitions import HISTORY, PREVIOUS_WEEK
+from tgn_assets.warehouse import Warehouse
+
+GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
+
+
+def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """`weekly_top5_predictions` and `eval_metrics`, partitioned by `weeks`."""
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"duckdb"},
+        code_version="1",
+        metadata=table_definition("weekly_top5_predictions"),
+        deps=["trained_gnn", dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=PREDICTIONS, description=text, blocking=True, partitions_def=weeks)
+            for name, text in CHECKS.items()
+        ],
+    )
+    def weekly_top5_predictions(
+        context: dg.AssetExecutionContext,
+        trained_ranker: Any,
+        temporal_embeddings: Any,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        """Every user's top five events for the week to come, and the list for a user who has no history yet.
+
+        Published only if all its checks pass; otherwise the table keeps what it had.
+        """
+        from tgn_assets.ml.ranking import recommend
+
+        week = context.partition_key
+        with explained():
+            history = warehouse.history(week)
+            with warehouse.reader() as con:
+                users, events = read_nodes(con, week)
+            bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
+        recommendations = recommend(history, trained_ranker, bank, temporal_embeddings, progress=context.log.info)
+        made = publication(recommendations, history, users, events, week)
+        inputs = {"trained_ranker": trained_ranker.week, "temporal_embeddings": temporal_embeddings.week}
+        inputs |= {"trained_gnn": max(bank), "interactions": week_key(int(history.week_no.max(initial=0)))}
+        findings = publish_checks(made, users, events, week, inputs)
+        for finding in findings:
+            yield dg.AssetCheckResult(
+                check_name=finding.check,
+                passed=finding.passed,
+                description=finding.reason or None,
+                metadata=numbers(finding.numbers),
+            )
+        stop_if_any_failed(findings, week)
+        tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
+        warehouse.replace_week_tables(week, tables)
+        yield dg.MaterializeResult(
+            metadata={
+                **row_count(len(made.predictions)),
+                **numbers({"users": len(users), "events": len(events)}),
+                **numbers(lists_by_source(made), "lists/"),
+                "preview": preview(made.predictions),
+                "new_users": preview(made.new_users),
+            },
+        )
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"duckdb"},
+        code_version="1",
+        metadata=table_definition("eval_metrics"),
+        deps=[
+            dg.AssetDep(weekly_top5_predictions, partition_mapping=PREVIOUS_WEEK),
+            dg.AssetDep("raw_interactions", partition_mapping=HISTORY),
+        ],
+    )
+    @explained()
+    def eval_metrics(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+        """How good the lists that were published for this week were, beside simple rules that knew the same.
+
+        They were made when the week before closed. Where none were made, there is nothing to score and no row.
+        """
+        from tgn_assets.ml.evaluation import COLUMNS, evaluate_week
+
+        week, origin = context.partition_key, shift(context.partition_key, -1)
+        with warehouse.reader() as con:
+            published, truth = read_publication(con, origin), read_truth(con, week)
+            users, events = read_nodes(con, origin)
+        if published.new_users.empty:
+            warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
+            note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
+            return dg.MaterializeResult(metadata={**row_count(0), "note": note})
+        metrics = evaluate_week(
+            week,
+            published.predictions,
+            list(published.new_users.event_id),
+            truth,
+            warehouse.history(origin),
+            users.id.to_numpy(),
+            events.id.to_numpy(),
+        )
+        rows = warehouse.replace_week("eval_metrics", week, metrics)
+        return dg.MaterializeResult(
+            metadata={
+                **row_count(rows),
+                **numbers({"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}),
+                **numbers(headline(metrics)),
+                "comparison": preview(comparison(metrics)),
+            }
+        )
+
+    return [weekly_top5_predictions, eval_metrics]
+
+
+def headline(metrics: pd.DataFrame) -> dict[str, float]:
+    """What the UI plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
+    everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
+    ours = (metrics.model == OURS) & (metrics.segment == "all")
+    rows = metrics[everyone | ours]
+    return dict(zip(rows.metric + "/" + rows.segment + "/" + rows.model, rows.value, strict=True))
+
+
+def comparison(metrics: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, a column per metric that all of them have, over all active users; best NDCG@5 first."""
+    rows = metrics[metrics.segment == "all"].pivot(index="model", columns="metric", values="value")
+    shared = rows.loc[:, rows.notna().all() | rows.isna().all()]
+    return shared.sort_values("ndcg", ascending=False).reset_index()
+
+
+def lists_by_source(made: Publication) -> dict[str, int]:
+    """How many users' lists each source made."""
+    best = made.predictions[made.predictions["rank"] == 1]
+    return {str(source): int(lists) for source, lists in best.groupby("source").size().items()}
+
+
+def stop_if_any_failed(findings: list[Finding], week: str) -> None:
+    """Failure, with what is wrong and what to do, unless all findings passed."""
+    reasons = [f"{finding.check}: {finding.reason}" for finding in findings if not finding.passed]
+    if reasons:
+        raise dg.Failure(
+            f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(reasons)}. "
+            f"Run weekly_refresh for {week} again; if it fails again, look at the models of that week.",
+            allow_retries=False,
+        )

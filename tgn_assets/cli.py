@@ -1,0 +1,234 @@
+"""`tgn`: the weekly pipeline from a terminal, on the same definitions and history that the Dagster UI shows.
+
+Modules are imported where they are used: Dagster and torch take seconds, `tgn --help` must not.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tgn_assets.ml.weeks import shift, week_number, week_of
+
+if TYPE_CHECKING:
+    from tgn_assets.home import Home
+
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """Answers an error with one line and exit code 1; `--verbose` adds the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was left half done", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if ctx.meta.get("verbose"):
+                import traceback
+
+                traceback.print_exc()
+            if getattr(error, "interrupted", False):
+                click.echo("interrupted; the week is as it was", err=True)
+                ctx.exit(INTERRUPTED)
+            raise click.ClickException(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    run = getattr(error, "run_id", None)
+    if run:
+        return f"{text}\nThe UI (dagster dev) shows it as run {run}; the week is as it was, and can be run again."
+    if type(error).__module__.startswith("tgn_assets"):
+        return text
+    return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
+
+
+class Week(click.ParamType):
+    """A week, named by its Monday."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from datetime import date
+
+        try:
+            day = date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date; write the Monday of the week as YYYY-MM-DD", param, ctx)
+        if day.weekday():
+            self.fail(f"{value} is a {day:%A}; a week is named by its Monday, {week_of(day)}", param, ctx)
+        return week_of(day)
+
+
+def _verbose(command: Callable[..., Any]) -> Callable[..., Any]:
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta["verbose"] = value
+        return value
+
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=remember,
+        help="Show Dagster's own log, and the traceback of an error.",
+    )(command)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
+
+    The log and the folder of all state are named by TGN_SOURCE and TGN_HOME (environment or .env); without them it is
+    a synthetic world in .tgn. A week is named by its Monday.
+
+    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
+    """
+
+
+@cli.command(short_help="Write synthetic interactions as CSV.")
+@click.option("--weeks", type=click.IntRange(1), default=26, show_default=True, help="How many weeks to write.")
+@click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another world.")
+@_verbose
+def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> None:
+    """Write synthetic interactions as CSV to stdout.
+
+    The same seed and week always give the same rows.
+
+        tgn generate > user_event_interactions.csv
+    """
+    from tgn_assets.generate import write_csv
+
+    write_csv(sys.stdout, start_week or shift(_this_week(), -weeks), weeks, seed)
+
+
+@cli.command(short_help="Run one week.")
+@click.option("--week", type=Week(), help="The week to run.  [default: the newest closed one]")
+@_verbose
+def refresh(week: str | None, verbose: bool) -> None:
+    """Run one week: ingest, score last week's lists, train, publish lists for the week after.
+
+    Earlier weeks that were never ingested are ingested first. If another run is at work, this one waits. A week that
+    fails or is interrupted keeps what it had; run it again to repair it.
+    """
+    from tgn_assets.console import Progress, stdout
+    from tgn_assets.report import week_summary
+    from tgn_assets.runner import open_runner
+
+    home = _home()
+    with Progress() as progress:
+        progress.begin("reading the source")
+        week = _closed_week(home, week)
+        with open_runner(home, progress, verbose) as runner:
+            runner.ingest_before(week)
+            runner.refresh([week])
+    stdout().print(week_summary(home.warehouse(), week))
+
+
+@cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
+@click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
+@_verbose
+def backtest(weeks: int, verbose: bool) -> None:
+    """Walk forward over the last closed weeks and score every week's lists beside the baselines.
+
+    Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
+    N weeks, the last N+1 are run. Earlier weeks are ingested first. What is made stays, as if it had been made week by
+    week.
+    """
+    from tgn_assets.console import Progress, stdout
+    from tgn_assets.report import backtest_tables
+    from tgn_assets.runner import open_runner
+
+    home = _home()
+    with Progress() as progress:
+        progress.begin("reading the source")
+        newest, first = _closed_week(home, None), home.start_week()
+        closed = week_number(newest) - week_number(first) + 1
+        if weeks + 1 > closed:
+            raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
+        origins = [shift(newest, -back) for back in range(weeks, -1, -1)]
+        with open_runner(home, progress, verbose) as runner:
+            runner.ingest_before(origins[0])
+            runner.refresh(origins)
+    console = stdout()
+    for table in backtest_tables(home.warehouse(), origins[1:]):
+        console.print(table)
+
+
+@cli.command(short_help="Print a user's list.")
+@click.argument("user")
+@click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
+@_verbose
+def top5(user: str, week: str | None, verbose: bool) -> None:
+    """Print the five events that USER is most likely to meet next.
+
+    A USER without history gets the list for new users, as in the published tables; stderr says so, and the exit code
+    is 0.
+    """
+    from tgn_assets.console import stdout
+    from tgn_assets.report import top5_table
+
+    table, note = top5_table(_home().warehouse(), user, week)
+    if note:
+        click.echo(note, err=True)
+    stdout().print(table)
+
+
+@cli.command(short_help="Say what is there, missing or failed, and what to do.")
+@_verbose
+def status(verbose: bool) -> None:
+    """Say what is there, what the last score was, what is missing or failed, and what to do about it."""
+    from tgn_assets.console import stdout
+    from tgn_assets.status import status_lines
+
+    console = stdout()
+    for line in status_lines(_home()):
+        console.print(line)
+
+
+def _home() -> "Home":
+    from tgn_assets.home import Home
+    from tgn_assets.settings import read_settings
+
+    return Home(read_settings()).ensure()
+
+
+def _this_week() -> str:
+    from datetime import UTC, datetime
+
+    return week_of(datetime.now(UTC))
+
+
+def _closed_week(home: "Home", week: str | None) -> str:
+    """`week` if it can be run, or the newest closed one."""
+    first, end = home.start_week(), home.settings.end_week
+    if week is None:
+        if (newest := home.newest_closed_week()) is None:
+            source = f"TGN_SOURCE={home.settings.source}" + (f" up to TGN_END_WEEK={end}" if end else "")
+            raise click.ClickException(
+                f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later"
+            )
+        return newest
+    if week < first:
+        raise click.UsageError(f"--week {week} lies before the first week, {first} (TGN_START_WEEK)")
+    if week >= _this_week() or (end and week > end):
+        raise click.UsageError(
+            f"--week {week} has not closed yet" if not end else f"--week {week} lies after TGN_END_WEEK={end}"
+        )
+    return week
+
+
+def main() -> None:
+    cli(prog_name="tgn")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The code location: assembles what the other modules define, and nothing else."""
+
+import dagster as dg
+
+from tgn_assets.assets.data import data_assets
+from tgn_assets.assets.model import model_assets
+from tgn_assets.assets.recommendations import recommendation_assets
+from tgn_assets.checks import future_blind_check
+from tgn_assets.home import Home
+from tgn_assets.jobs import weekly_refresh
+from tgn_assets.partitions import weekly_partitions
+from tgn_assets.resources import build_resources
+from tgn_assets.schedules import weekly_refresh_schedule
+from tgn_assets.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.settings import Settings, get_settings
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Everything that Dagster shows and runs for one deployment.
+
+    Reads the source once, for its first week, unless `settings` or an earlier start names it: SourceError if it cannot.
+    """
+    home = Home(settings)
+    source = home.source_spec()
+    weeks = weekly_partitions(home.start_week(), settings.end_week)
+    assets = [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[future_blind_check(assets, weeks, home, source)],
+        jobs=[weekly_refresh],
+        schedules=[weekly_refresh_schedule(home, weekly_refresh)],
+        sensors=[missing_or_changed_weeks_sensor(home, weekly_refresh)],
+        resources=build_resources(home, source),
+        executor=dg.in_process_executor,  # one process per run: each further one would import torch again
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `workspace.yaml` loads: the deployment that the environment describes."""
+    return build_definitions(get_settings())

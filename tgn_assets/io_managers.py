@@ -1,0 +1,35 @@
+"""Artifacts of `ml` between the assets: one directory per asset and week, replaced as a whole, never pickled."""
+
+from typing import Any
+
+import dagster as dg
+
+from tgn_assets.artifacts import ArtifactStore, Window
+from tgn_assets.failures import explained
+from tgn_assets.run_lock import RunLock
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Saves what an asset returns and loads what the next one takes.
+
+    An input annotated as `Window` is a mapping by week, oldest first, without the weeks that were never materialized,
+    even if only one is left. Any other input is the artifact of the run's own week.
+
+    Every asset has this IO manager, so every run of assets holds the run lock from its start to its end.
+    """
+
+    artifacts: dg.ResourceDependency[ArtifactStore]
+    lock: dg.ResourceDependency[RunLock]
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        self.artifacts.save(_name(context), context.asset_partition_key, obj)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        with explained():
+            if context.dagster_type.typing_type is Window:
+                return self.artifacts.window(_name(context), context.asset_partition_keys)
+            return self.artifacts.load(_name(context), context.asset_partition_key)
+
+
+def _name(context: dg.OutputContext | dg.InputContext) -> str:
+    return context.asset_key.path[-1]

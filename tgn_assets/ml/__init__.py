@@ -1,0 +1,1 @@
+"""Graphs, models, ranking and metrics: plain Python that knows nothing of Dagster."""

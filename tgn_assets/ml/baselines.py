@@ -1,0 +1,216 @@
+"""The bar of every week: popularity, the user's own events, and item-kNN, from the same history as the model.
+
+Lists hold event positions of the history, best first, and -1 where the catalogue has no more. `users` are user
+positions; -1 stands for a user without history, whose list is the popular one. Every tie goes to the event that comes
+first in text order, so that a list depends on nothing but the history. Inside this module an event is a *column*: its
+rank in text order.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+from scipy import sparse
+
+from tgn_assets.ml.history import History
+from tgn_assets.ml.schema import K
+
+BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
+"""The names that `all_baselines` gives."""
+
+POPULAR_HALF_LIFE = 0.3
+REPEAT_HALF_LIFE = 8.0
+TIE_HALF_LIFE = 1.0
+KNN_HALF_LIFE = 8.0
+"""Weeks after which an interaction counts half."""
+
+KNN_EVENTS_PER_USER = 200
+"""Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
+
+KNN_NEIGHBOURS = 100
+KNN_SHRINKAGE = 10.0
+"""Added to the cosine's denominator: two events that share one user, long ago, are not each other's best neighbour."""
+
+BLOCK = 1_000_000
+"""Products in a block of a sparse product: bounds the memory of item-kNN whatever the numbers of users and events."""
+
+
+def popular(history: History, k: int = K) -> np.ndarray:
+    """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
+    return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history)))[0]
+
+
+def repeat(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+    """Each user's own events by decayed count, half-life 8 weeks, then `popular`. [n, k]
+
+    Between own events of equal count the one that is more popular now comes first.
+    """
+    own = _rows(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
+    popularity = _popularity(history, TIE_HALF_LIFE)
+    own.data += 1e-3 * (popularity / popularity.max(initial=np.finfo(float).tiny))[own.indices]
+    return _positions(history, _fill(_top(own, k), _by_popularity(history)))
+
+
+def item_knn(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+    """Item-kNN over the time-decayed user-event matrix, the user's own events included, then `popular`. [n, k]
+
+    The matrix holds log(1 + count) of each week, decayed with a half-life of 8 weeks. An event scores its own weight
+    for the user, plus the weight of each of the user's events times the shrunk cosine of the two, where an event's 100
+    nearest neighbours share a weight of one. After Deshpande and Karypis, "Item-based top-N recommendation
+    algorithms", TOIS 2004.
+    """
+    return _item_knn(history, users, k)["item_knn"]
+
+
+def item_knn_new(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+    """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
+    return _item_knn(history, users, k)["item_knn_new"]
+
+
+def all_baselines(history: History, users: np.ndarray, k: int = K) -> dict[str, np.ndarray]:
+    """The lists [n, k] of every one of `BASELINES`; the neighbours of item-kNN are found once for both variants."""
+    lists = {"popular": np.tile(popular(history, k), (len(users), 1)), "repeat": repeat(history, users, k)}
+    return lists | _item_knn(history, users, k)
+
+
+def _item_knn(history: History, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
+    profile = _heaviest(everything, KNN_EVENTS_PER_USER)
+    neighbours = _neighbours(profile)
+    own, taken = _rows(profile, users), _rows(everything, users)
+    included = np.full((len(users), k), -1)
+    left_out = included.copy()
+    for low, high in _blocks(np.diff(own.indptr) * KNN_NEIGHBOURS):
+        near = own[low:high] @ neighbours
+        included[low:high] = _top(near + own[low:high], k)
+        left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
+    order = _by_popularity(history)
+    return {
+        "item_knn": _positions(history, _fill(included, order)),
+        "item_knn_new": _positions(history, _fill(left_out, order, taken)),
+    }
+
+
+def _neighbours(profile: sparse.csr_array) -> sparse.csr_array:
+    """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
+    events = profile.shape[1]
+    norm = np.sqrt(_sums(profile.indices, profile.data**2, events))
+    by_event = sparse.csr_array(profile.T)
+    products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
+    blocks = [sparse.csr_array((0, events))]
+    for low, high in _blocks(products):
+        near = sparse.csr_array(by_event[low:high] @ profile)
+        near.sort_indices()
+        event = low + _row_of(near)
+        near.data /= norm[event] * norm[near.indices] + KNN_SHRINKAGE
+        near.data[event == near.indices] = 0
+        near.eliminate_zeros()
+        near = _heaviest(near, KNN_NEIGHBOURS)
+        near.data /= near.sum(axis=1)[_row_of(near)]
+        blocks.append(near)
+    return sparse.csr_array(sparse.vstack(blocks, format="csr"))
+
+
+def _decay(history: History, half_life: float) -> np.ndarray:
+    # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
+    return 0.5 ** ((history.week - history.week_no) / half_life)
+
+
+def _popularity(history: History, half_life: float) -> np.ndarray:
+    weight = history.count * _decay(history, half_life)
+    return _sums(history.event_order[history.event], weight, history.num_events)
+
+
+def _by_popularity(history: History) -> np.ndarray:
+    return np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
+
+
+def _user_events(history: History, weight: np.ndarray) -> sparse.csr_array:
+    """The sum of `weight` [N] over the weeks, [users, columns]."""
+    pairs, pair = np.unique(history.user * history.num_events + history.event_order[history.event], return_inverse=True)
+    user, column = np.divmod(pairs, max(history.num_events, 1))
+    starts = np.searchsorted(user, np.arange(history.num_users + 1))
+    shape = (history.num_users, history.num_events)
+    return sparse.csr_array((_sums(pair, weight, len(pairs)), column, starts), shape=shape)
+
+
+def _sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
+    """The sum of `weight` at each of 0 to `size` - 1."""
+    # bincount of nothing is of integers, whatever the weights.
+    return np.bincount(index, weights=weight, minlength=size).astype(float)
+
+
+def _rows(matrix: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
+    """The rows `users` of a matrix, an empty one for -1."""
+    users, (rows, columns) = np.asarray(users), matrix.shape
+    indptr = np.append(matrix.indptr, matrix.indptr[-1])
+    padded = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(rows + 1, columns))
+    return sparse.csr_array(padded[np.where(users < 0, rows, users)])
+
+
+def _row_of(matrix: sparse.csr_array) -> np.ndarray:
+    """The row of every entry."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def _blocks(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges of consecutive rows that cost about `BLOCK` each."""
+    edges = np.flatnonzero(np.diff(np.cumsum(cost) // BLOCK, prepend=-1)).tolist()
+    return list(pairwise([*edges, len(cost)]))
+
+
+def _heaviest(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
+    """The `limit` largest entries of each row, the first of equal ones."""
+    size = np.diff(matrix.indptr)
+    kept = np.ones(matrix.nnz, bool)
+    octave = np.where(size > limit, np.frexp(size)[1], 0)
+    for rows in (np.flatnonzero(octave == width) for width in np.unique(octave[octave > 0])):
+        # Rows of similar size share one padded table, so that the padding at most doubles them.
+        place = np.arange(size[rows].max())
+        real = place < size[rows, None]
+        entry = (matrix.indptr[rows, None] + place)[real]
+        value = np.full(real.shape, -np.inf)
+        value[real] = matrix.data[entry]
+        edge = np.partition(value, -limit, axis=1)[:, [-limit]]
+        above, equal = value > edge, value == edge
+        kept[entry] = (above | (equal & (equal.cumsum(1) <= limit - above.sum(1, keepdims=True))))[real]
+    starts = np.append(0, np.cumsum(np.minimum(size, limit)))
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
+
+
+def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
+    """The `k` columns of the largest positive scores of each row, the first of equal ones; -1 where there is none."""
+    scores = sparse.csr_array(scores)
+    scores.sort_indices()
+    lists = np.full((scores.shape[0], k), -1)
+    size = np.diff(scores.indptr)
+    row, starts, length = _row_of(scores), scores.indptr[:-1][size > 0], size[size > 0]
+    value = scores.data.copy()
+    for rank in range(k if len(value) else 0):
+        best = np.repeat(np.maximum.reduceat(value, starts), length)
+        at_best = np.flatnonzero((value == best) & (value > 0))
+        rows, first = np.unique(row[at_best], return_index=True)
+        lists[rows, rank] = scores.indices[at_best[first]]
+        value[at_best[first]] = 0
+    return lists
+
+
+def _fill(lists: np.ndarray, order: np.ndarray, taken: sparse.csr_array | None = None) -> np.ndarray:
+    """Empty places given, in `order`, to columns that are neither in the list nor in the row of `taken`. [n, k]"""
+    lists, k = lists.copy(), lists.shape[1]
+    for start in range(0, len(order), 4 * k):
+        open_rows = np.flatnonzero(lists[:, -1] < 0)
+        if not len(open_rows):
+            break
+        columns = order[start : start + 4 * k]
+        free = ~(lists[open_rows][:, :, None] == columns).any(1)
+        if taken is not None:
+            free &= taken[open_rows][:, columns].toarray() == 0
+        place = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
+        row, column = np.nonzero(free & (place < k))
+        lists[open_rows[row], place[row, column]] = columns[column]
+    return lists
+
+
+def _positions(history: History, columns: np.ndarray) -> np.ndarray:
+    """Event positions of columns; -1 stays -1."""
+    return np.append(np.argsort(history.event_order), -1)[columns]

@@ -1,0 +1,58 @@
+"""Embeddings of all nodes known at the close of one week."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+
+
+@dataclass(frozen=True)
+class NodeEmbeddings:
+    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index."""
+
+    week: str
+    user_idx: Tensor  # [U] int64
+    users: Tensor  # [U, d] float32
+    event_idx: Tensor  # [E] int64
+    events: Tensor  # [E, d] float32
+
+    def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
+        """([n, d] vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
+        return _rows(self.user_idx, self.users, user_idx)
+
+    def events_at(self, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
+        """([n, d] vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
+        return _rows(self.event_idx, self.events, event_idx)
+
+    def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """The four tensors by name, each name behind `prefix`."""
+        names = ("user_idx", "users", "event_idx", "events")
+        return {prefix + name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_tensors(cls, week: str, tensors: dict[str, Tensor], prefix: str = "") -> "NodeEmbeddings":
+        """The inverse of `to_tensors`."""
+        return cls(week, *(tensors[prefix + name] for name in ("user_idx", "users", "event_idx", "events")))
+
+    def save(self, directory: Path) -> None:
+        """Writes them to `directory`, replacing what is there."""
+        save_artifact(directory, self.to_tensors(), {"week": self.week})
+
+    @classmethod
+    def load(cls, directory: Path) -> "NodeEmbeddings":
+        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
+        tensors, meta = load_artifact(directory)
+        return cls.from_tensors(meta["week"], tensors)
+
+
+def _rows(known: Tensor, vectors: Tensor, wanted: np.ndarray) -> tuple[Tensor, Tensor]:
+    wanted_t = torch.as_tensor(wanted)
+    if not len(known):
+        return vectors.new_zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
+    at = torch.searchsorted(known, wanted_t).clamp(max=len(known) - 1)
+    found = known[at] == wanted_t
+    return vectors[at] * found[:, None], found

@@ -1,0 +1,194 @@
+"""What a closed week says about the lists published for it: one table, ours beside the baselines and the ceiling."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.baselines import BASELINES, all_baselines
+from tgn_assets.ml.history import History
+from tgn_assets.ml.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
+from tgn_assets.ml.schema import K
+from tgn_assets.ml.weeks import shift, week_key, week_number
+
+OURS, CEILING = "tgn_assets", "ceiling"
+MODELS = (OURS, *BASELINES, CEILING)
+SEGMENTS = ("all", "seen", "repeat", "explore", "new")
+COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
+NAN = float("nan")
+Row = tuple[str, str, str, float, float, float, int]
+"""`COLUMNS` without the week."""
+
+POOLED = (*METRICS, "ndcg_lift", "served")
+"""Metrics that are means over users, so that weeks can be put together."""
+
+
+def evaluate_week(
+    week: str,
+    predictions: pd.DataFrame,
+    new_user_list: list[str],
+    truth: pd.DataFrame,
+    history: History,
+    user_ids: np.ndarray,
+    event_ids: np.ndarray,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Scores the lists published for `week` on what its users did, in rows of the table `eval_metrics`.
+
+    `predictions` (user_id, rank from 1, event_id, and optionally source) and `new_user_list` are what was published a
+    week before; an active user without predictions is scored on the list for new users. `truth` (user_id, event_id)
+    are the interactions of `week`. `history` is what was known before it, `user_ids` and `event_ids` the text ids of
+    its positions: the baselines and the ceiling see nothing else.
+
+    Every model has a mean over users and its 95% interval for each of `METRICS` in each segment, by what an active user
+    did: `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a
+    user may be in both); `new` without a history. `ceiling` is a ranker that knows the truth but, like everybody, only
+    events seen before the week. Besides:
+
+    - `coverage`, segment all: share of the known events that the lists of the week's active users hold
+    - `served`, ours: share of the active users who had a list of their own; `share_of_source:<name>`, ours, segment
+      all: share whose list came from that source. Shares are counts, not estimates, and have no interval.
+    - `ndcg_lift`, in the rows of a baseline: our NDCG minus the baseline's, with a paired interval over users;
+      `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a gain.
+
+    `users` counts the active users of the segment. Where there are none, values are NaN (NULL in the warehouse); so are
+    the intervals of a single user. Raises ValueError if `history` is not that of the week before, or does not fit its
+    ids, or if the predictions hold a rank or an event twice or a rank outside 1 to 5.
+    """
+    if history.week != week_number(week) - 1:
+        raise ValueError(
+            f"week {week} is scored with the history up to {shift(week, -1)}, not {week_key(history.week)}"
+        )
+    if (len(user_ids), len(event_ids)) != (history.num_users, history.num_events):
+        raise ValueError("user_ids and event_ids must name the positions of the history, one for one")
+    truth = truth[["user_id", "event_id"]].drop_duplicates()
+    active = pd.Index(np.unique(truth.user_id.to_numpy(object)), dtype=object)
+    predictions, sources = predictions[predictions.user_id.isin(active)], _sources(predictions)
+    events = _codes(event_ids, predictions.event_id, new_user_list, truth.event_id)
+    users = _look_up(pd.Index(user_ids, dtype=object), active)
+    truth_user, truth_event = _look_up(active, truth.user_id), _look_up(events, truth.event_id)
+
+    reachable = truth_event < history.num_events
+    lists = {
+        OURS: _published(predictions, new_user_list, active, events),
+        **all_baselines(history, users),
+        CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), K),
+    }
+    scores = {model: per_user(lists[model], truth_user, truth_event) for model in MODELS}
+    served = active.isin(predictions.user_id)
+    rows: list[Row] = []
+    for segment, members in _segments(history, users, truth_user, truth_event).items():
+        within = {model: values[members] for model, values in scores.items()}
+        rows += _means(segment, within, seed) + _lifts(segment, within, seed)
+        rows.append(_number(OURS, segment, "served", _mean(served[members]), int(members.sum())))
+    for model in (OURS, *BASELINES):
+        value = coverage(lists[model], history.num_events) if len(active) else NAN
+        rows.append(_number(model, "all", "coverage", value, len(active)))
+    for source in sources:
+        share = active.isin(predictions.user_id[predictions.source == source])
+        rows.append(_number(OURS, "all", f"share_of_source:{source}", _mean(share), len(active)))
+    return pd.DataFrame([(week, *row) for row in rows], columns=COLUMNS)
+
+
+def pool_weeks(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `evaluate_week` of several weeks as one: model, segment, metric, value, ci_low, ci_high, users, weeks.
+
+    Every user of every week counts the same, so that `value` is the mean over all of them; weeks without users are
+    left out. The interval takes the weeks as independent, and is NaN where a week has none. Metrics that are no mean
+    over users (coverage, relative lift, p) are not pooled.
+    """
+    rows = metrics[metrics.metric.isin(POOLED) & (metrics.users > 0)]
+    total = rows.assign(
+        value=rows.value * rows.users,
+        ci_low=((rows.value - rows.ci_low) * rows.users) ** 2,
+        ci_high=((rows.ci_high - rows.value) * rows.users) ** 2,
+        weeks=1,
+    )
+    groups = total.groupby(["model", "segment", "metric"], sort=False)
+    pooled = groups[["value", "users", "weeks"]].sum()
+    limits = groups[["ci_low", "ci_high"]]
+    spread = limits.sum().where(limits.count().eq(pooled.weeks, axis=0)) ** 0.5
+    pooled["value"] /= pooled.users
+    pooled["ci_low"] = pooled.value - spread.ci_low / pooled.users
+    pooled["ci_high"] = pooled.value + spread.ci_high / pooled.users
+    return pooled.reset_index()[[*COLUMNS[1:], "weeks"]]
+
+
+def _codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
+    """Event codes: the positions of the history, then every other id, which nobody could know."""
+    known = pd.Index(event_ids, dtype=object)
+    rest = pd.Index(np.unique(np.concatenate([np.asarray(ids, dtype=object) for ids in others])), dtype=object)
+    return known.append(rest.difference(known))
+
+
+def _look_up(ids: pd.Index, wanted: Iterable[str]) -> np.ndarray:
+    """The position in `ids` of each of `wanted`, -1 if it is not there."""
+    return ids.get_indexer(pd.Index(wanted, dtype=object))
+
+
+def _published(predictions: pd.DataFrame, new_user_list: list[str], active: pd.Index, events: pd.Index) -> np.ndarray:
+    """The published lists [n, K] of the active users."""
+    rank = predictions["rank"].to_numpy()
+    if not np.isin(rank, np.arange(1, K + 1)).all() or predictions.duplicated(["user_id", "rank"]).any():
+        raise ValueError(f"a user's predictions must have distinct ranks from 1 to {K}")
+    if len(new_user_list) > K:
+        raise ValueError(f"the list for new users has {len(new_user_list)} events, more than {K}")
+    lists = np.full((len(active), K), -1)
+    lists[:, : len(new_user_list)] = _look_up(events, new_user_list)
+    lists[active.isin(predictions.user_id)] = -1
+    lists[_look_up(active, predictions.user_id), rank.astype(int) - 1] = _look_up(events, predictions.event_id)
+    return lists
+
+
+def _segments(
+    history: History, users: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Which of the active users [n] are in each of `SEGMENTS`."""
+    seen = users >= 0
+    active = np.zeros(history.num_users, bool)
+    active[users[seen]] = True
+    past = active[history.user]
+    # A new user or event has no pair in the history: -1 and codes past the catalogue must not form somebody else's.
+    possible = seen[truth_user] & (truth_event < history.num_events)
+    pair = users[truth_user] * history.num_events + truth_event
+    own = possible & np.isin(pair, history.user[past] * history.num_events + history.event[past])
+    return {
+        "all": np.ones(len(users), bool),
+        "seen": seen,
+        "repeat": np.bincount(truth_user[own], minlength=len(users)) > 0,
+        "explore": np.bincount(truth_user[~own], minlength=len(users)) > 0,
+        "new": ~seen,
+    }
+
+
+def _means(segment: str, scores: dict[str, pd.DataFrame], seed: int) -> list[Row]:
+    values = np.hstack([scores[model].to_numpy() for model in MODELS])
+    mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
+    low, high = mean_interval(values, seed=seed)
+    names = [(model, segment, metric) for model in MODELS for metric in METRICS]
+    return [
+        (*name, float(m), float(a), float(b), len(values)) for name, m, a, b in zip(names, mean, low, high, strict=True)
+    ]
+
+
+def _lifts(segment: str, scores: dict[str, pd.DataFrame], seed: int) -> list[Row]:
+    rows: list[Row] = []
+    ours = scores[OURS].ndcg.to_numpy()
+    for baseline in BASELINES:
+        lift = paired_bootstrap(ours, scores[baseline].ndcg.to_numpy(), seed=seed)
+        rows.append((baseline, segment, "ndcg_lift", lift.difference, lift.ci_low, lift.ci_high, len(ours)))
+        rows.append(_number(baseline, segment, "ndcg_lift_relative", lift.relative, len(ours)))
+        rows.append(_number(baseline, segment, "ndcg_lift_p", lift.p, len(ours)))
+    return rows
+
+
+def _number(model: str, segment: str, metric: str, value: float, users: int) -> Row:
+    return model, segment, metric, value, NAN, NAN, users
+
+
+def _mean(flags: np.ndarray) -> float:
+    return float(flags.mean()) if len(flags) else NAN
+
+
+def _sources(predictions: pd.DataFrame) -> list[str]:
+    return sorted(predictions.source.unique()) if "source" in predictions else []

@@ -1,0 +1,199 @@
+"""Pair evidence: what a history says about each (user, candidate event) pair at the close of its week.
+
+Half of it is the user's own past with the event (how often, how lately, at what cadence), the rest is what stands near:
+co-occurrence with the user's recent events, popularity now and its trend, and the habits of the user and of the event.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from tgn_assets.ml.history import History
+from tgn_assets.ml.sparse import heaviest, neighbours
+
+OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
+POPULARITY_HALF_LIVES = (0.3, 1.0, 4.0, 16.0)
+PROFILE_HALF_LIFE, RECENT_HALF_LIFE = 8.0, 1.0
+EVENTS_PER_USER = 200  # a heavier user's oldest interests would make the square of co-occurrence explode
+
+OWN_FEATURES = (
+    *(f"own_count_{h:g}w" for h in OWN_HALF_LIVES),
+    "own_share",
+    "own_weeks",
+    "own_recency",
+    "own_silence",
+    "own_due",
+    "own_reciprocal_rank",
+)
+NEAR_FEATURES = ("cooccurrence", "cooccurrence_recent", "cooccurrence_share")
+EVENT_FEATURES = (
+    *(f"popularity_{h:g}w" for h in POPULARITY_HALF_LIVES),
+    "popularity_trend",
+    "popularity_rank",
+    "event_age",
+    "event_silence",
+    "event_repeat_rate",
+)
+USER_FEATURES = ("user_count", "user_events", "user_silence", "user_age", "user_weeks", "user_repeat_rate")
+FEATURES = (*OWN_FEATURES, *NEAR_FEATURES, *EVENT_FEATURES, *USER_FEATURES)
+"""Names of the columns of `Evidence.features`, in order."""
+
+
+class Evidence:
+    """Tables over users, events and pairs as of `history.week`; built once per origin, read for any block of users."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self._pairs()
+        self._nodes()
+        profile = self._profile(PROFILE_HALF_LIFE)
+        self.profile = heaviest(profile, EVENTS_PER_USER)
+        self.recent = heaviest(self._profile(RECENT_HALF_LIFE), EVENTS_PER_USER)
+        self.neighbours = neighbours(self.profile)
+
+    def _pairs(self) -> None:
+        h = self.history
+        order = np.lexsort((h.week_no, h.event, h.user))
+        key = (h.user * h.num_events + h.event)[order]
+        week, count = h.week_no[order], h.count[order]
+        start = np.flatnonzero(np.diff(key, prepend=-1))
+        self.pair_key = key[start]  # [P] ascending: user position * E + event position
+        self.pair_user, self.pair_event = np.divmod(self.pair_key, max(h.num_events, 1))
+        age = h.week - week
+        self.pair_decayed = {half_life: _sums(count * 0.5 ** (age / half_life), start) for half_life in OWN_HALF_LIVES}
+        self.pair_weight = _sums(np.log1p(count) * 0.5 ** (age / PROFILE_HALF_LIFE), start)
+        self.pair_recent = _sums(np.log1p(count) * 0.5 ** (age / RECENT_HALF_LIFE), start)
+        end = np.append(start[1:], len(key))[: len(start)]
+        self.pair_weeks = end - start
+        self.pair_first, self.pair_last = week[start], week[end - 1]
+        heavy = np.lexsort((h.event_order[self.pair_event], -self.pair_weight, self.pair_user))
+        self.user_start = np.searchsorted(self.pair_user, np.arange(h.num_users + 1))
+        self.pair_rank = np.empty(len(heavy), np.int64)
+        self.pair_rank[heavy] = np.arange(len(heavy)) - self.user_start[self.pair_user[heavy]]
+
+    def _nodes(self) -> None:
+        h = self.history
+        age = h.week - h.week_no
+        popularity = [
+            np.bincount(h.event, h.count * 0.5 ** (age / half_life), h.num_events)
+            for half_life in POPULARITY_HALF_LIVES
+        ]
+        self.popularity = popularity[0]
+        self.by_popularity = np.lexsort((h.event_order, -popularity[0]))
+        self.by_steady_popularity = np.lexsort((h.event_order, -popularity[2]))
+        rank = np.empty(h.num_events)
+        rank[self.by_popularity] = np.arange(h.num_events)
+        logs = [np.log1p(p) for p in popularity]
+        self.event_features = np.column_stack(
+            [
+                *logs,
+                logs[0] - logs[2],
+                np.log1p(rank),
+                np.log1p(h.week - h.first_week_of_event),
+                np.log1p(h.week - _last_week(h.event, h.week_no, h.num_events)),
+                self._repeat_rate(self.pair_event, h.num_events),
+            ]
+        ).astype(np.float32)
+        self.user_total = np.bincount(self.pair_user, self.pair_decayed[16.0], h.num_users)
+        self.user_silence = h.week - _last_week(h.user, h.week_no, h.num_users)
+        active = np.unique(h.user * (h.week + 2) + h.week_no + 1) // (h.week + 2)
+        self.user_features = np.column_stack(
+            [
+                np.log1p(np.bincount(h.user, h.count, h.num_users)),
+                np.log1p(np.diff(self.user_start)),
+                np.log1p(self.user_silence),
+                np.log1p(h.week - h.first_week_of_user),
+                np.log1p(np.bincount(active, minlength=h.num_users)),
+                self._repeat_rate(self.pair_user, h.num_users),
+            ]
+        ).astype(np.float32)
+
+    def _repeat_rate(self, node: np.ndarray, size: int) -> np.ndarray:
+        """Share of a node's (pair, week) occurrences that repeat an earlier week, drawn towards the average by 5."""
+        repeats = self.pair_weeks - 1
+        overall = repeats.sum() / max(self.pair_weeks.sum(), 1)
+        return (np.bincount(node, repeats, size) + 5 * overall) / (np.bincount(node, self.pair_weeks, size) + 5)
+
+    def _profile(self, half_life: float) -> sparse.csr_array:
+        weight = self.pair_weight if half_life == PROFILE_HALF_LIFE else self.pair_recent
+        shape = (self.history.num_users, self.history.num_events)
+        return sparse.csr_array((weight, self.pair_event, self.user_start), shape=shape)
+
+    def own(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row in `users`, event position) of each user's own events, the `limit` weightiest of each."""
+        size = self.user_start[users + 1] - self.user_start[users]
+        row = np.repeat(np.arange(len(users)), size)
+        pair = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(self.user_start[users], size)
+        kept = self.pair_rank[pair] < limit
+        return row[kept], self.pair_event[pair[kept]]
+
+    def cooccurring(self, users: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """[n, E] summed similarity of each event to the user's events, weighted by half-lives of 8 weeks and of 1."""
+        return tuple(_sorted(matrix[users] @ self.neighbours) for matrix in (self.profile, self.recent))  # type: ignore[return-value]
+
+    def features(
+        self, users: np.ndarray, row: np.ndarray, event: np.ndarray, near: tuple[sparse.csr_array, sparse.csr_array]
+    ) -> np.ndarray:
+        """[p, len(FEATURES)] float32 for the pairs (`users[row]`, `event`); `near` is `cooccurring(users)`."""
+        user = users[row]
+        return np.column_stack(
+            [
+                self._own_features(user, event),
+                _near_features(row, event, near),
+                self.event_features[event],
+                self.user_features[user],
+            ]
+        )
+
+    def _own_features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
+        key = user * self.history.num_events + event
+        at = np.searchsorted(self.pair_key, key).clip(max=len(self.pair_key) - 1)
+        had = self.pair_key[at] == key
+        silence = (self.history.week - self.pair_last[at]).astype(float)
+        weeks = self.pair_weeks[at]
+        gap = (self.pair_last[at] - self.pair_first[at]) / np.maximum(weeks - 1, 1)
+        # An event touched every g weeks is due when the week to come is g weeks after its last one.
+        due = np.where(weeks > 1, np.minimum((silence + 1) / np.maximum(gap, 1), 4), 0)
+        columns = [np.log1p(self.pair_decayed[half_life][at]) for half_life in OWN_HALF_LIVES]
+        columns += [
+            self.pair_decayed[16.0][at] / np.maximum(self.user_total[user], 1e-9),
+            np.log1p(weeks),
+            1 / (1 + silence),
+            np.log1p(silence),
+            due,
+            1 / (1 + self.pair_rank[at]),
+        ]
+        return np.where(had[:, None], np.column_stack(columns), 0).astype(np.float32)
+
+
+def _near_features(row: np.ndarray, event: np.ndarray, near: tuple[sparse.csr_array, sparse.csr_array]) -> np.ndarray:
+    long, short = (_values(matrix, row, event) for matrix in near)
+    best = np.zeros(near[0].shape[0])
+    np.maximum.at(best, row, long)
+    return np.column_stack([np.log1p(long), np.log1p(short), long / np.maximum(best[row], 1e-9)]).astype(np.float32)
+
+
+def _values(matrix: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
+    if not matrix.nnz:
+        return np.zeros(len(row))
+    width = matrix.shape[1]
+    stored = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
+    wanted = row * width + column
+    at = np.searchsorted(stored, wanted).clip(max=len(stored) - 1)
+    return np.where(stored[at] == wanted, matrix.data[at], 0.0)
+
+
+def _sorted(matrix: sparse.csr_array) -> sparse.csr_array:
+    matrix = sparse.csr_array(matrix)
+    matrix.sort_indices()
+    return matrix
+
+
+def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values, start) if len(start) else np.zeros(0)
+
+
+def _last_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
+    last = np.zeros(size, np.int64)
+    np.maximum.at(last, node, week_no)
+    return last

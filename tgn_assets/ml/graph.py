@@ -1,0 +1,125 @@
+"""The union of weekly snapshots as one temporal graph, and what of it may be seen before a given week."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
+from tgn_assets.ml.snapshots import NODE_FEATURES, Snapshot
+from tgn_assets.ml.weeks import week_number
+
+# PyTorch warns once per process that the interface of CSR tensors may still change; that of a pinned version will not.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+RECENT_HALF_LIVES = (0.3, 1.0, 4.0)
+"""Half-lives, in weeks, of the decayed interaction counts that are part of a node's features."""
+NUM_FEATURES = len(NODE_FEATURES) + len(RECENT_HALF_LIVES)
+FEATURE_SCALE = 0.1  # brings ln(1 + n) features to the size of a fresh id embedding
+
+
+@dataclass(frozen=True)
+class View:
+    """The graph as it was known at the close of week `week`; positions are those of the whole `WindowGraph`."""
+
+    week: int
+    data: HeteroData  # edges of weeks <= `week`, with `edge_weight`: ln(1 + count), halved every half-life
+    features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
+    known: dict[str, Tensor]  # {type: [n] bool}
+
+    def adjacency(self) -> dict[tuple[str, str, str], Tensor]:
+        """Row-normalised sparse [n_dst, n_src] per edge type, over the whole graph."""
+        return adjacency(self.data)
+
+
+class WindowGraph:
+    """Snapshots of consecutive weeks joined in the node positions of the newest one."""
+
+    def __init__(self, snapshots: Mapping[str, Snapshot], half_life: float) -> None:
+        self.half_life = half_life
+        self.snapshots = {week_number(week): snapshot for week, snapshot in sorted(snapshots.items())}
+        newest = self.snapshots[max(self.snapshots)]
+        self.node_idx: dict[str, Tensor] = {kind: newest.data[kind].node_idx for kind in (USER, EVENT)}
+        parts = [
+            (self._positions(snapshot), snapshot.data[INTERACTS].edge_count, week)
+            for week, snapshot in self.snapshots.items()
+        ]
+        self.edge_index = torch.cat([index for index, _, _ in parts], dim=1)
+        self.edge_count = torch.cat([count for _, count, _ in parts])
+        self.edge_week = torch.cat([torch.full_like(count, week, dtype=torch.int64) for _, count, week in parts])
+
+    def view(self, week: int, window: int) -> View:
+        """What was known at the close of `week`, with the edges of the `window` weeks that end with it."""
+        seen = (self.edge_week <= week) & (self.edge_week > week - window)
+        data, features, known = HeteroData(), {}, {}
+        edge_week, count = self.edge_week[seen], self.edge_count[seen]
+        age = (week - edge_week).float()
+        for kind in (USER, EVENT):
+            node = self.edge_index[0 if kind == USER else 1, seen]
+            features[kind], known[kind] = self._features(kind, week, node, count, age)
+            data[kind].num_nodes = len(self.node_idx[kind])
+        weight = torch.log1p(count) * 0.5 ** (age / self.half_life)
+        for edge_type, index in ((INTERACTS, self.edge_index), (REV_INTERACTS, self.edge_index.flip(0))):
+            data[edge_type].edge_index = index[:, seen]
+            data[edge_type].edge_weight, data[edge_type].edge_week = weight, edge_week
+        return View(week, data, features, known)
+
+    def links(self, week: int, view: View) -> tuple[Tensor, Tensor]:
+        """([2, L] user-event links of `week` between nodes that `view` knows, [L] 1 / links of that user)."""
+        links = self.edge_index[:, self.edge_week == week]
+        links = links[:, view.known[USER][links[0]] & view.known[EVENT][links[1]]]
+        return links, 1.0 / torch.bincount(links[0], minlength=1)[links[0]]
+
+    def _positions(self, snapshot: Snapshot) -> Tensor:
+        return torch.stack(
+            [
+                self._position(snapshot, kind)[index]
+                for kind, index in zip((USER, EVENT), snapshot.data[INTERACTS].edge_index, strict=True)
+            ]
+        )
+
+    def _position(self, snapshot: Snapshot, kind: str) -> Tensor:
+        node_idx = snapshot.data[kind].node_idx
+        position = torch.searchsorted(self.node_idx[kind], node_idx)
+        if not torch.equal(self.node_idx[kind][position.clamp(max=len(self.node_idx[kind]) - 1)], node_idx):
+            raise ValueError(
+                f"the snapshot of week {snapshot.week} knows {kind}s that a later one lacks, "
+                f"so it is older than its source's last change; materialize weekly_snapshots of {snapshot.week} again"
+            )
+        return position
+
+    def _features(self, kind: str, week: int, node: Tensor, count: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+        size = len(self.node_idx[kind])
+        features, known = torch.zeros(size, NUM_FEATURES), torch.zeros(size, dtype=torch.bool)
+        if week not in self.snapshots:
+            return features, known
+        stored = self.snapshots[week].data[kind]
+        position = self._position(self.snapshots[week], kind)
+        known[position] = True
+        features[position, : len(NODE_FEATURES)] = stored.x
+        for column, half_life in enumerate(RECENT_HALF_LIVES, start=len(NODE_FEATURES)):
+            recent = torch.zeros(size).index_add_(0, node, count * 0.5 ** (age / half_life))
+            features[:, column] = torch.log1p(recent)
+        return features * FEATURE_SCALE, known
+
+
+def adjacency(data: HeteroData) -> dict[tuple[str, str, str], Tensor]:
+    """{edge type: sparse CSR [n_dst, n_src]} whose rows are the edge weights, normalised to sum to one.
+
+    A `SAGEConv(aggr="sum")` over it takes the weighted mean of the neighbours; a node without any gets zero.
+    """
+    result = {}
+    for edge_type in (INTERACTS, REV_INTERACTS):
+        (source, _, target), edges = edge_type, data[edge_type]
+        shape = (data[target].num_nodes, data[source].num_nodes)
+        src, dst = edges.edge_index
+        total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
+        index = torch.stack([dst, src])
+        values = edges.edge_weight / total[dst]
+        result[edge_type] = (
+            torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()
+        )
+    return result

@@ -1,0 +1,111 @@
+"""What is known at the close of a week: every (user, event, week) that happened up to it, in dense node positions."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.weeks import week_number
+
+HISTORY_SQL = """
+    WITH u AS (SELECT user_id, user_idx FROM users WHERE first_week <= $week),
+         e AS (SELECT event_id, event_idx, row_number() OVER (ORDER BY event_id) - 1 AS event_order
+               FROM events WHERE first_week <= $week)
+    SELECT user_idx, event_idx, event_order, date_diff('day', DATE '1970-01-05', week) // 7 AS week_no,
+           count(*) AS count
+    FROM raw_interactions JOIN u USING (user_id) JOIN e USING (event_id)
+    WHERE week <= $week
+    GROUP BY ALL ORDER BY week_no, user_idx, event_idx
+"""
+"""Rows of `History.from_frame`, for `$week` (DATE) in a warehouse."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Interactions up to the close of week `week`, aggregated per (user, event, week).
+
+    Nodes are addressed by *position*: the rank of their append-only index among the nodes that have a row by then,
+    so that nothing in a position or a length depends on nodes that appear later.
+    """
+
+    week: int
+    user_idx: np.ndarray  # [U] warehouse index of each user position, ascending
+    event_idx: np.ndarray  # [E] the same for events
+    event_order: np.ndarray  # [E] rank of the event's id in text order: the stable tie-break
+    user: np.ndarray  # [N] user position of each row; rows are sorted by (week_no, user, event)
+    event: np.ndarray  # [N] event position
+    week_no: np.ndarray  # [N] week number, <= week
+    count: np.ndarray  # [N] interactions of that user with that event in that week, >= 1
+
+    @classmethod
+    def from_frame(cls, rows: pd.DataFrame, week: str) -> "History":
+        """From the columns user_idx, event_idx, event_order, week_no, count (`HISTORY_SQL`), as of the week key `week`.
+
+        Raises ValueError if a row is newer than `week`: a caller's leak is stopped here.
+        """
+        closed = week_number(week)
+        if len(rows) and int(rows.week_no.max()) > closed:
+            raise ValueError(f"rows newer than week {week} were handed to its history")
+        rows = rows.sort_values(["week_no", "user_idx", "event_idx"], kind="stable")
+        user_idx, user = np.unique(rows.user_idx.to_numpy(np.int64), return_inverse=True)
+        event_idx, first, event = np.unique(rows.event_idx.to_numpy(np.int64), return_index=True, return_inverse=True)
+        # Text order among the events known now; a rank among all events ever would leak how many are still to come.
+        order = rows.event_order.to_numpy(np.int64)[first]
+        return cls(
+            week=closed,
+            user_idx=user_idx,
+            event_idx=event_idx,
+            event_order=np.argsort(np.argsort(order, kind="stable"), kind="stable"),
+            user=user,
+            event=event,
+            week_no=rows.week_no.to_numpy(np.int64),
+            count=rows["count"].to_numpy(np.float64),
+        )
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def num_events(self) -> int:
+        return len(self.event_idx)
+
+    @cached_property
+    def first_week_of_user(self) -> np.ndarray:
+        """[U] the week number each user was first seen in."""
+        return _first_week(self.user, self.week_no, self.num_users)
+
+    @cached_property
+    def first_week_of_event(self) -> np.ndarray:
+        """[E] the week number each event was first seen in."""
+        return _first_week(self.event, self.week_no, self.num_events)
+
+    def until(self, week: int) -> "History":
+        """The same history as it was known at the close of week number `week`, positions renumbered accordingly."""
+        if week >= self.week:
+            return self
+        cut = int(np.searchsorted(self.week_no, week, side="right"))
+        users, user = np.unique(self.user[:cut], return_inverse=True)
+        events, event = np.unique(self.event[:cut], return_inverse=True)
+        return History(
+            week=week,
+            user_idx=self.user_idx[users],
+            event_idx=self.event_idx[events],
+            event_order=np.argsort(np.argsort(self.event_order[events], kind="stable"), kind="stable"),
+            user=user,
+            event=event,
+            week_no=self.week_no[:cut],
+            count=self.count[:cut],
+        )
+
+    def in_week(self, week: int) -> tuple[np.ndarray, np.ndarray]:
+        """(user, event) positions of the distinct pairs of week number `week`."""
+        low, high = np.searchsorted(self.week_no, [week, week + 1])
+        return self.user[low:high], self.event[low:high]
+
+
+def _first_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
+    first = np.full(size, np.iinfo(np.int64).max)
+    np.minimum.at(first, node, week_no)
+    return first

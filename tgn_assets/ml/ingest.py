@@ -1,0 +1,161 @@
+"""From a source into the warehouse: validated rows, rejected rows with the reason, and indices that never change."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from tgn_assets.ml.scan import UNREADABLE_LINE, scan
+from tgn_assets.ml.source import DIGEST_SQL, digest
+from tgn_assets.ml.source_files import SYNTHETIC, SourceSpec, empty_source
+from tgn_assets.ml.weeks import week_number
+
+logger = logging.getLogger(__name__)
+
+# One reading of the source, whichever weeks are asked for: of other weeks only the number of rows is of interest.
+SCAN_SQL = """
+    CREATE OR REPLACE TEMP TABLE scanned AS
+    SELECT week, reason, kept, reason IS NULL AND kept AS loaded, CASE WHEN kept THEN user_id END AS user_id,
+           CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text
+    FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
+"""
+COUNT_SQL = f"""
+    SELECT week::VARCHAR, reason, kept, count(*), {DIGEST_SQL} FILTER (WHERE loaded) FROM scanned GROUP BY ALL
+"""
+REPLACE_SQL = [
+    "DELETE FROM raw_interactions WHERE week IN (SELECT unnest($weeks::DATE[]))",
+    "DELETE FROM rejected_interactions WHERE week IS NULL OR week IN (SELECT unnest($weeks::DATE[]))",
+]
+# In order, for a table that compresses well and whose weeks lie together.
+INSERT_ROWS_SQL = """
+    INSERT INTO raw_interactions BY NAME
+    SELECT user_id, event_id, ts, week FROM scanned WHERE loaded ORDER BY week, ts, user_id, event_id
+"""
+INSERT_REJECTED_SQL = """
+    INSERT INTO rejected_interactions BY NAME
+    SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded
+"""
+# The order of indices is that of (first week, id): weeks loaded one by one, oldest first, or all at once give the same.
+NEW_NODES_SQL = """
+    INSERT INTO {node}s BY NAME
+    SELECT {node}_id, first_week, (SELECT COALESCE(max({node}_idx), -1) FROM {node}s)
+                                  + row_number() OVER (ORDER BY first_week, {node}_id) AS {node}_idx
+    FROM (SELECT {node}_id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id)
+    ANTI JOIN {node}s USING ({node}_id)
+"""
+EARLIER_FIRST_WEEK_SQL = """
+    UPDATE {node}s SET first_week = seen.week
+    FROM (SELECT {node}_id, min(week) AS week FROM scanned WHERE loaded GROUP BY {node}_id) AS seen
+    WHERE {node}s.{node}_id = seen.{node}_id AND ({node}s.first_week IS NULL OR seen.week < {node}s.first_week)
+"""
+LOST_FIRST_WEEK_SQL = """
+    UPDATE {node}s SET first_week = (SELECT min(week) FROM raw_interactions AS r WHERE r.{node}_id = {node}s.{node}_id)
+    WHERE first_week IN (SELECT unnest($weeks::DATE[]))
+      AND NOT EXISTS (FROM scanned AS s WHERE s.loaded AND s.{node}_id = {node}s.{node}_id AND s.week = first_week)
+"""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What a load wrote, and what it did not."""
+
+    rows: dict[str, int]
+    """Rows of each week that was asked for."""
+    digests: dict[str, str]
+    """Digest of each of these weeks."""
+    rejected: dict[str, int]
+    """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
+    rejected_in_week: dict[str, int]
+    """Rows of each of these weeks that cannot be used."""
+    before_start: int
+    """Valid rows of the source that are older than the start week."""
+    after_end: int
+    """Valid rows of the source that are newer than the end week."""
+    new_users: int
+    new_events: int
+
+
+def load_weeks(
+    con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str], start_week: str, end_week: str | None
+) -> IngestReport:
+    """Makes `weeks` in the warehouse `con` what the source says that they are, in one transaction.
+
+    Rejected rows without a week are replaced at every load, so the tables end the same in whichever order weeks are
+    loaded, and however often. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
+    outside of `start_week` to `end_week`; SourceError if the source cannot be read or is empty: then nothing changes.
+    """
+    for week in weeks:
+        week_number(week)
+        if week < start_week or (end_week is not None and week > end_week):
+            raise ValueError(f"week {week} lies outside of the weeks {start_week} to {end_week or 'now'}")
+    asked = {"weeks": [date.fromisoformat(week) for week in weeks]}
+    try:
+        unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
+        counts = con.execute(COUNT_SQL).fetchall()
+        if not counts and not unreadable and spec.location != SYNTHETIC:
+            raise empty_source(spec)
+        found = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
+        rows_and_digests = {week: found.get(week, (0, digest(0, None))) for week in weeks}
+        with transaction(con):
+            new_users, new_events = _write(con, asked, rows_and_digests, unreadable)
+    finally:
+        con.execute("DROP TABLE IF EXISTS scanned")
+    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), dict.fromkeys(weeks, 0)
+    for week, reason, kept, rows, _ in counts:
+        if kept and reason:
+            rejected[reason] += rows
+            rejected_in_week |= {week: rejected_in_week[week] + rows} if week else {}
+    valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
+    report = IngestReport(
+        rows={week: rows for week, (rows, _) in rows_and_digests.items()},
+        digests={week: text for week, (_, text) in rows_and_digests.items()},
+        rejected={reason: rows for reason, rows in rejected.most_common() if rows},
+        rejected_in_week=rejected_in_week,
+        before_start=sum(rows for week, rows in valid.items() if week < start_week),
+        after_end=sum(rows for week, rows in valid.items() if end_week is not None and week > end_week),
+        new_users=new_users,
+        new_events=new_events,
+    )
+    if report.rejected:
+        logger.warning("rows of %s that cannot be used, by reason: %s", spec.location, report.rejected)
+    return report
+
+
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All that is done within is kept, or, if an exception leaves it, nothing."""
+    con.begin()
+    try:
+        yield
+    except BaseException:
+        con.rollback()
+        raise
+    con.commit()
+
+
+def _write(
+    con: duckdb.DuckDBPyConnection,
+    asked: dict[str, list[date]],
+    rows_and_digests: dict[str, tuple[int, str]],
+    unreadable: list[str],
+) -> tuple[int, int]:
+    """Replaces the weeks by what was scanned; returns how many users and events are new."""
+    for statement in REPLACE_SQL:
+        con.execute(statement, asked)
+    con.execute(INSERT_ROWS_SQL)
+    con.execute(INSERT_REJECTED_SQL)
+    # What the columns of such a line are is unknown: the line stands where its first value would.
+    lines = {"lines": unreadable, "reason": UNREADABLE_LINE}
+    con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
+    for week, (rows, text) in rows_and_digests.items():
+        con.execute("INSERT OR REPLACE INTO ingested_weeks (week, rows, digest) VALUES (?, ?, ?)", [week, rows, text])
+    new = []
+    for node in ("user", "event"):
+        new.append(con.execute(NEW_NODES_SQL.format(node=node)).fetchall()[0][0])
+        con.execute(EARLIER_FIRST_WEEK_SQL.format(node=node))
+        con.execute(LOST_FIRST_WEEK_SQL.format(node=node), asked)
+    return new[0], new[1]

@@ -1,0 +1,149 @@
+"""How good top-k lists are: a value per user, then means over users with their uncertainty.
+
+The values come from `torch_geometric.metrics`, whose definitions are the protocol's: precision divided by k whatever
+the list holds, NDCG and MAP against an ideal of min(|truth|, k) hits. Their `compute` gives a mean alone; segments,
+intervals and paired comparisons need every user, hence the metrics' per-example hook.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+import torch
+from torch_geometric.metrics import (
+    LinkPredHitRatio,
+    LinkPredMAP,
+    LinkPredMetric,
+    LinkPredMRR,
+    LinkPredNDCG,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
+from torch_geometric.metrics.link_pred import LinkPredMetricData
+
+METRICS: dict[str, type[LinkPredMetric]] = {
+    "precision": LinkPredPrecision,
+    "recall": LinkPredRecall,
+    "ndcg": LinkPredNDCG,
+    "map": LinkPredMAP,
+    "hit_rate": LinkPredHitRatio,
+    "mrr": LinkPredMRR,
+}
+
+RESAMPLES = 1000
+TAILS = np.array([0.025, 0.975])
+NORMAL_LIMITS = np.array([NormalDist().inv_cdf(tail) for tail in TAILS])
+ROUNDING = 1e-9
+"""A mean gain no larger than this is none: the sum of exactly balanced gains and losses need not be exactly zero."""
+
+RESAMPLED_USERS = 5_000
+"""With more users an interval is the normal one, which the mean of so many bounded values no longer departs from."""
+
+DRAWS = 500_000
+"""Users drawn at a time while resampling: bounds the memory."""
+
+
+def per_user(lists: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray) -> pd.DataFrame:
+    """The `METRICS` of every list: one row per row of `lists`, NaN for a user without truth.
+
+    `lists` [n, k] holds distinct event codes, best first, -1 for an empty place. `truth_user` (a row of `lists`) and
+    `truth_event` (an event code), both [m], are distinct pairs. Values are rounded to the six decimals that PyG's
+    float32 holds for certain. Raises ValueError if an event is twice in a list, or a pair twice in the truth.
+    """
+    rows, k = lists.shape
+    ordered = np.sort(lists, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        raise ValueError("a list holds an event twice")
+    nobodys = max(lists.max(initial=-1), truth_event.max(initial=-1)) + 1
+    if len(np.unique(truth_user * nobodys + truth_event)) < len(truth_user):
+        raise ValueError("a pair is in the truth twice; the truth is the distinct events of each user")
+    data = LinkPredMetricData(
+        # PyG matches by row * events + event: a -1 would meet the last event of the row before.
+        pred_index_mat=torch.from_numpy(np.where(lists < 0, nobodys, lists).astype(np.int64)),
+        edge_label_index=torch.from_numpy(np.stack([truth_user, truth_event]).astype(np.int64)),
+    )
+    values = {name: metric(k)._compute(data).double().numpy().round(6) for name, metric in METRICS.items()}
+    has_truth = np.bincount(truth_user, minlength=rows) > 0
+    return pd.DataFrame({name: np.where(has_truth, value, np.nan) for name, value in values.items()})
+
+
+def perfect_lists(
+    truth_user: np.ndarray, truth_event: np.ndarray, reachable: np.ndarray, rows: int, k: int
+) -> np.ndarray:
+    """What a ranker that knows the truth would list: up to `k` of each user's `reachable` [m] true events. [rows, k]"""
+    user, event = truth_user[reachable], truth_event[reachable]
+    order = np.lexsort((event, user))
+    user, event = user[order], event[order]
+    rank = np.arange(len(user)) - np.searchsorted(user, user)
+    lists = np.full((rows, k), -1)
+    lists[user[rank < k], rank[rank < k]] = event[rank < k]
+    return lists
+
+
+def coverage(lists: np.ndarray, num_events: int) -> float:
+    """Share of the catalogue, codes 0 to `num_events` - 1, that is in any of the lists; NaN without a catalogue."""
+    listed = np.unique(lists)
+    return float(((listed >= 0) & (listed < num_events)).sum() / num_events) if num_events else float("nan")
+
+
+def mean_interval(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper 95% limit [m] of the mean over users of each column of `values` [n, m].
+
+    Percentile bootstrap over users (Efron and Tibshirani 1993, ch. 13), beyond `RESAMPLED_USERS` users the normal
+    interval. NaN for fewer than two users: one user says nothing about how users differ.
+    """
+    if len(values) < 2:
+        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    if len(values) > RESAMPLED_USERS:
+        low, high = values.mean(0) + np.outer(NORMAL_LIMITS, _standard_error(values))
+    else:
+        low, high = np.quantile(_resampled_means(values, resamples, seed), TAILS, axis=0)
+    return low, high
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """How two rankers differ on the same users; `ci_low`, `ci_high` and `p` are NaN for fewer than two users."""
+
+    difference: float  # mean of ours minus theirs
+    relative: float  # difference divided by their mean; NaN where that is 0
+    ci_low: float  # 95% limits of the difference
+    ci_high: float
+    p: float  # share of resamples in which ours is not better: one-sided
+
+
+def paired_bootstrap(
+    ours: np.ndarray, theirs: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> PairedComparison:
+    """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one."""
+    gain = (ours - theirs)[:, None]
+    difference = base = low = high = p = float("nan")
+    if len(gain):
+        difference, base = float(gain.mean()), float(theirs.mean())
+    if len(gain) > RESAMPLED_USERS:
+        error = float(_standard_error(gain)[0])
+        low, high = difference + error * NORMAL_LIMITS
+        p = NormalDist().cdf(-difference / error) if error else float(difference <= 0)
+    elif len(gain) > 1:
+        gains = _resampled_means(gain, resamples, seed)
+        low, high = np.quantile(gains, TAILS)
+        p = float((gains <= ROUNDING).mean())
+    return PairedComparison(difference, difference / base if base else float("nan"), float(low), float(high), p)
+
+
+def _standard_error(values: np.ndarray) -> np.ndarray:
+    return values.std(0, ddof=1) / np.sqrt(len(values))
+
+
+def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means [resamples, m] of users drawn with replacement, as often as there are users."""
+    users = len(values)
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, resamples, step := max(1, DRAWS // users)):
+        draws = min(step, resamples - start)
+        drawn = rng.integers(0, users, (draws, users)) + users * np.arange(draws)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=draws * users).reshape(draws, users)
+        means.append(times @ values / users)
+    return np.concatenate(means)

@@ -1,0 +1,209 @@
+"""The files of a source, grouped by shape, as relations that DuckDB can read."""
+
+import csv
+import gzip
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+
+from tgn_assets.ml.csv_lines import count_lines, split_records
+from tgn_assets.ml.source_files import (
+    WEEK_NUMBER,
+    SourceError,
+    SourceSpec,
+    empty_source,
+    find_files,
+    is_parquet,
+    is_url,
+)
+
+DELIMITERS = ",\t;|"
+
+HEADER_BYTES = 1 << 20
+URL_HEADER_SQL = """
+    SELECT line FROM read_csv($file, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
+                              strict_mode = false, ignore_errors = true, columns = {line: 'VARCHAR'}) LIMIT 1
+"""
+# Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
+# line's surplus columns, or the character after a stray carriage return, without a word.
+CSV_SQL = """read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
+             strict_mode = true, store_rejects = true, rejects_limit = 0, parallel = <parallel>,
+             columns = {<columns>})"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as SQL, and the name of its DuckDB type."""
+
+    sql: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one shape: `read` is the SQL of their rows, with the files' names as its parameter $files."""
+
+    read: str
+    files: tuple[str, ...]
+    user: Column
+    event: Column
+    time: Column
+    numbers_weeks: bool = False
+    """Whether `time` is the number of a week."""
+    csv: tuple[str, int] | None = None
+    """Of CSV: the delimiter and the number of columns."""
+
+    @property
+    def patterns(self) -> list[str]:
+        """`files` as DuckDB must be given them, which would take a bracket in a name for a pattern."""
+        return [_pattern(file) for file in self.files]
+
+
+def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -> list[Part]:
+    """The source's files by shape; compressed CSV is unpacked into `folder`.
+
+    SourceError names a column that is missing, or says that there is not even a header.
+    """
+    tables = [table for file in find_files(spec.location) if (table := _open(con, spec, file, folder))]
+    if not tables:
+        raise empty_source(spec)
+    # One kind of time for all files, or the ones without timestamps would be dated by something else unnoticed.
+    dated = spec.timestamp_column != WEEK_NUMBER and any(_spelling(t, spec.timestamp_column) for t in tables)
+    weekly = not dated and any(_spelling(table, WEEK_NUMBER) for table in tables)
+    parts: dict[Part, list[str]] = {}
+    for table in tables:
+        user = _column(table, spec.user_column, "TGN_USER_COLUMN")
+        event = _column(table, spec.event_column, "TGN_EVENT_COLUMN")
+        time = _column(table, WEEK_NUMBER if weekly else spec.timestamp_column, "TGN_TIMESTAMP_COLUMN")
+        shape = Part(table.read, (), user, event, time, weekly, table.csv)
+        parts.setdefault(shape, []).append(table.file)
+    return [replace(shape, files=tuple(files)) for shape, files in parts.items()]
+
+
+def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
+    """Rows and unreadable lines that CSV on this machine must bring, with any Parquet beside it; else None.
+
+    More lines are expected than come if values span lines.
+    """
+    rows = 0
+    if not any(part.csv for part in parts):
+        return None
+    for part in parts:
+        if part.csv is None:
+            query = "SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata($files)"
+            rows += con.execute(query, {"files": part.patterns}).fetchall()[0][0]
+        elif any(map(is_url, part.files)):
+            return None
+        else:
+            rows += sum(count_lines(Path(file)) - 1 for file in part.files)
+    return rows
+
+
+def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[str]]:
+    """`parts` with copies, in `folder`, of the well-formed records of all CSV; and the lines that belong to none."""
+    safe: list[Part] = []
+    bad: list[str] = []
+    for part in parts:
+        if part.csv is not None:
+            copies = [folder / f"{len(safe)}-{number}.csv" for number in range(len(part.files))]
+            for file, copy in zip(part.files, copies, strict=True):
+                bad += split_records(Path(file), copy, *part.csv)
+            part = replace(part, read=_read_csv(*part.csv, parallel=False), files=tuple(map(str, copies)))
+        safe.append(part)
+    return safe, bad
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file, how it is read, and its columns by name."""
+
+    name: str
+    file: str
+    """Where it is read from: not `name` if it had to be unpacked."""
+    read: str
+    columns: dict[str, Column]
+    csv: tuple[str, int] | None = None
+
+
+def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, folder: Path) -> _Table | None:
+    """None for a CSV file without a line."""
+    if is_parquet(name):
+        described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(name)}).fetchall()
+        columns = {column: Column(_quoted(column), dtype) for column, dtype, *_ in described}
+        return _Table(name, name, "read_parquet($files)", columns)
+    file = _unpack(name, folder) if name.endswith(".gz") and not is_url(name) else name
+    header = _header(con, file)
+    if header is None:
+        return None
+    if not header:
+        raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
+    delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
+    columns = {}
+    for number, column in enumerate(names):
+        columns.setdefault(column, Column(f"c{number}", "VARCHAR"))
+    shape = delimiter, len(names)
+    return _Table(name, file, _read_csv(*shape, parallel=True), columns, shape)
+
+
+def _header(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
+    """The first line of a CSV file; None if there is none."""
+    if is_url(file):
+        found = con.execute(URL_HEADER_SQL, {"file": file}).fetchone()
+        return found and (found[0] or "")
+    with open(file, "rb") as opened:
+        begin = opened.read(HEADER_BYTES)
+    return re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig") if begin else None
+
+
+def _read_csv(delimiter: str, columns: int, parallel: bool) -> str:
+    struct = ", ".join(f"c{number}: 'VARCHAR'" for number in range(columns))
+    sql = CSV_SQL.replace("<delimiter>", delimiter).replace("<columns>", struct)
+    return sql.replace("<parallel>", str(parallel).lower())
+
+
+def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
+    """The delimiter that yields the wanted columns, or else the most columns; and the names of the columns."""
+    best: tuple[tuple[bool, int], str, list[str]] | None = None
+    for delimiter in DELIMITERS:
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+        merit = {name.lower() for name in wanted} <= {name.lower() for name in names}, len(names)
+        if best is None or merit > best[0]:
+            best = merit, delimiter, names
+    assert best is not None
+    return best[1], best[2]
+
+
+def _column(table: _Table, name: str, setting: str) -> Column:
+    found = _spelling(table, name)
+    if found is None:
+        also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""
+        existing = ", ".join(map(repr, table.columns))
+        raise SourceError(f"{table.name} has no column {name!r}{also}; set {setting} to one of its columns: {existing}")
+    return table.columns[found]
+
+
+def _spelling(table: _Table, wanted: str) -> str | None:
+    """The name of the column `wanted`: spelt exactly so, or else in other case."""
+    if wanted in table.columns:
+        return wanted
+    return next((name for name in table.columns if name.lower() == wanted.lower()), None)
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _pattern(file: str) -> str:
+    return file if is_url(file) else re.sub(r"([*?\[])", r"[\1]", file)
+
+
+def _unpack(file: str, folder: Path) -> str:
+    target = folder / f"{hashlib.sha256(file.encode()).hexdigest()}.csv"
+    with gzip.open(file, "rb") as packed, target.open("wb") as out:
+        shutil.copyfileobj(packed, out)
+    return str(target)

@@ -1,0 +1,91 @@
+"""Recommendations as the rows that are published: ids as they came in, one row per rank."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.history import History
+from tgn_assets.ml.schema import EVENT, USER
+from tgn_assets.ml.weeks import shift
+
+if TYPE_CHECKING:
+    from tgn_assets.ml.ranking import Recommendations
+
+NODES_SQL = """
+    SELECT {kind}_idx AS idx, {kind}_id AS id, strftime(first_week, '%Y-%m-%d') AS first_week
+    FROM {kind}s WHERE first_week <= $week ORDER BY idx
+"""
+TRUTH_SQL = """
+    SELECT user_id, event_id, count(*) AS count FROM raw_interactions WHERE week = $week GROUP BY ALL ORDER BY ALL
+"""
+PUBLISHED_TABLES = ("weekly_top5_predictions", "new_user_top5_predictions")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The rows of one week's partition of `weekly_top5_predictions` and of `new_user_top5_predictions`."""
+
+    predictions: pd.DataFrame
+    new_users: pd.DataFrame
+
+
+def read_nodes(con: duckdb.DuckDBPyConnection, week: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The users and the events known at the close of `week`: columns idx, id, first_week, in ascending order of idx."""
+    users, events = (con.execute(NODES_SQL.format(kind=kind), {"week": week}).df() for kind in (USER, EVENT))
+    return users, events
+
+
+def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> Publication:
+    """What was published at the close of `week`; two empty frames if nothing was."""
+    predictions, new_users = (
+        con.execute(f"SELECT * FROM {table} WHERE week = $week ORDER BY ALL", {"week": week}).df()
+        for table in PUBLISHED_TABLES
+    )
+    return Publication(predictions, new_users)
+
+
+def read_truth(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
+    """The distinct pairs of `week` (user_id, event_id) and how often each happened (count)."""
+    return con.execute(TRUTH_SQL, {"week": week}).df()
+
+
+def publication(
+    recommendations: "Recommendations", history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
+) -> Publication:
+    """Recommendations made at the close of `week` as rows for the week after it.
+
+    `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds
+    no event, because the catalogue has too few, becomes no row.
+    """
+    user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
+    lists, scores = np.asarray(recommendations.events), np.asarray(recommendations.scores)
+    row, place = np.nonzero(lists >= 0)
+    predictions = pd.DataFrame(
+        {
+            "user_id": user_ids[np.asarray(recommendations.users)[row]],
+            "rank": place + 1,
+            "event_id": event_ids[lists[row, place]],
+            "score": scores[row, place],
+            "source": np.asarray(recommendations.source, dtype=object)[row],
+        }
+    )
+    listed = np.flatnonzero(np.asarray(recommendations.new_user_events) >= 0)
+    new_users = pd.DataFrame(
+        {
+            "rank": listed + 1,
+            "event_id": event_ids[np.asarray(recommendations.new_user_events)[listed]],
+            "score": np.asarray(recommendations.new_user_scores)[listed],
+            "source": recommendations.new_user_source,
+        }
+    )
+    for frame in (predictions, new_users):
+        frame.insert(0, "week", week)
+        frame.insert(1, "target_week", shift(week, 1))
+    return Publication(predictions, new_users)
+
+
+def _ids(known: pd.DataFrame, idx: np.ndarray) -> np.ndarray:
+    return known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)

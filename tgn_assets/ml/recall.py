@@ -1,0 +1,78 @@
+"""Candidates: the few events per user that are worth ranking, from several recall channels, and their features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgn_assets.ml.embeddings import NodeEmbeddings
+from tgn_assets.ml.evidence import FEATURES, Evidence
+from tgn_assets.ml.sparse import heaviest
+
+CHANNELS = ("own", "cooccurring", "popular", "tower")
+PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
+"""Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit and whether it has one."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs to rank: user `users[row]` with event position `event`; sorted by row, then event."""
+
+    users: np.ndarray  # [n] user positions
+    row: np.ndarray  # [p]
+    event: np.ndarray  # [p]
+    features: np.ndarray  # [p, len(PAIR_FEATURES)] float32
+    channels: np.ndarray  # [p, len(CHANNELS)] bool: which channels brought the pair
+
+
+class Recall:
+    """Candidates as of one origin: `evidence` of its history and the `embeddings` known then (None: no tower)."""
+
+    def __init__(self, evidence: Evidence, embeddings: NodeEmbeddings | None) -> None:
+        self.evidence = evidence
+        history = evidence.history
+        self.user_vectors = self.event_vectors = torch.zeros(0, 0)
+        self.user_known = np.zeros(history.num_users, bool)
+        self.event_known = np.zeros(history.num_events, bool)
+        if embeddings is not None:
+            self.user_vectors, user_known = embeddings.users_at(history.user_idx)
+            self.event_vectors, event_known = embeddings.events_at(history.event_idx)
+            self.user_known, self.event_known = user_known.numpy(), event_known.numpy()
+
+    def candidates(self, users: np.ndarray, limit: int) -> Candidates:
+        """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
+        evidence, size = self.evidence, self.evidence.history.num_events
+        near = evidence.cooccurring(users)
+        closest = heaviest(near[0], limit)
+        popular = np.union1d(evidence.by_popularity[:limit], evidence.by_steady_popularity[: limit // 2])
+        everyone = np.arange(len(users))
+        found = [
+            evidence.own(users, limit),
+            (np.repeat(everyone, np.diff(closest.indptr)), closest.indices.astype(np.int64)),
+            (np.repeat(everyone, len(popular)), np.tile(popular, len(users))),
+            self._tower_top(users, limit),
+        ]
+        keys = [row * size + event for row, event in found]
+        union = np.unique(np.concatenate(keys))
+        channels = np.stack([np.isin(union, key) for key in keys], axis=1)
+        row, event = np.divmod(union, max(size, 1))
+        features = evidence.features(users, row, event, near)
+        return Candidates(users, row, event, np.column_stack([features, self._tower(users[row], event)]), channels)
+
+    def _tower_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row, event) of the `limit` events with the largest logits, exactly, for the users that have a vector."""
+        rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known)
+        if not len(rows) or not len(events):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        logits: Tensor = self.user_vectors[users[rows]] @ self.event_vectors[events].T
+        top = logits.topk(min(limit, len(events)), dim=1).indices.numpy()
+        return np.repeat(rows, top.shape[1]), events[top.ravel()]
+
+    def _tower(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
+        known = self.user_known[user] & self.event_known[event]
+        logit = np.zeros(len(user), np.float32)
+        if known.any():
+            both = np.flatnonzero(known)
+            logit[both] = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).numpy()
+        return np.column_stack([logit, known.astype(np.float32)])

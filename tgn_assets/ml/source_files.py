@@ -1,0 +1,116 @@
+"""What a source is, and the files that it is made of."""
+
+import csv
+import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from glob import glob
+from pathlib import Path
+
+import duckdb
+
+from tgn_assets.ml.weeks import shift, week_of
+
+SYNTHETIC = "synthetic"
+WEEK_NUMBER = "week_number"
+PARQUET_SUFFIXES = (".parquet", ".pq")
+CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
+class SourceError(ValueError):
+    """The source cannot be used as it is; the message names the setting (TGN_SOURCE, ...) and says what to do."""
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """An interaction log: `synthetic`, or a file, folder, glob or URL of CSV or Parquet, and its columns' names."""
+
+    location: str
+    user_column: str = "ip_address"
+    event_column: str = "event_id"
+    timestamp_column: str = "timestamp"
+    week_number_anchor: tuple[int, str] | None = None
+    """Where the log has a column `week_number` and no timestamps: one number and the Monday that it stands for."""
+    start_week: str | None = None
+    """First week of a synthetic source; None: 26 weeks before the current one."""
+    seed: int = 0
+    """Of a synthetic source."""
+
+
+def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
+    """Moves when the source may have changed: no file is opened, only names, sizes and times of change are looked at.
+
+    A URL, of which nothing is known without fetching it, has a new signature every hour; a synthetic source every week,
+    as it grows by one. SourceError if there is no file.
+    """
+    now = now or datetime.now(UTC)
+    if spec.location == SYNTHETIC:
+        state: object = week_of(now)
+    elif is_url(spec.location):
+        state = f"{now:%Y-%m-%d %H}"
+    else:
+        with source_errors(spec):
+            stats = {file: Path(file).stat() for file in find_files(spec.location)}
+        state = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
+    return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
+
+
+def find_files(location: str) -> list[str]:
+    """The data files at `location`, sorted; a URL stands for itself. SourceError if there are none."""
+    if is_url(location):
+        return [location]
+    path = Path(location).expanduser()
+    if path.is_dir():
+        inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
+        found = [str(file) for file in inside if file.name.lower().endswith(CSV_SUFFIXES + PARQUET_SUFFIXES)]
+        lack = f"is a folder without {', '.join(CSV_SUFFIXES + PARQUET_SUFFIXES)} files"
+    elif path.exists():
+        return [str(path)]
+    else:
+        found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
+        lack = f"does not exist, seen from {Path.cwd()}"
+    if not found:
+        raise SourceError(f"TGN_SOURCE={location} {lack}; set it to a CSV or Parquet file, folder, glob or URL")
+    return sorted(found)
+
+
+def is_url(location: str) -> bool:
+    return "://" in location
+
+
+def is_parquet(file: str) -> bool:
+    """By the name, or else by how the file begins; OSError if it cannot be opened."""
+    name = (file.split("?")[0] if is_url(file) else file).lower()
+    if is_url(file) or name.endswith(CSV_SUFFIXES + PARQUET_SUFFIXES):
+        return name.endswith(PARQUET_SUFFIXES)
+    with open(file, "rb") as opened:
+        return opened.read(4) == b"PAR1"
+
+
+def last_ended_week(now: datetime | None = None) -> str:
+    """The newest calendar week that is over at `now` (default: the current time, UTC)."""
+    return shift(week_of(now or datetime.now(UTC)), -1)
+
+
+def empty_source(spec: SourceSpec) -> SourceError:
+    return SourceError(f"TGN_SOURCE={spec.location} has no rows; check that the export that writes it has run")
+
+
+@contextmanager
+def source_errors(spec: SourceSpec) -> Iterator[None]:
+    """Turns what DuckDB or the file system say of a source that cannot be read into a SourceError."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        reason = str(error).splitlines()[0]
+        remedy = "check that it is whole, CSV in UTF-8 or Parquet, and that you may read it"
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)

@@ -1,0 +1,337 @@
+"""A seeded world of users and events, any week of which can be written down by itself, and the best score it allows.
+
+What is planted, for a model to find and a popularity list to miss:
+
+- *communities*: an event belongs to one, and a user's interests are spread over a few;
+- *drift*: interests move along a smooth path between mixtures drawn every `drift` weeks;
+- *habits*: a user returns to a few events for weeks or months, to some of them only every 2 or 4 weeks;
+- *launches*: an event rises within weeks, fades, and gives way to a new one; users come and leave as well.
+
+The world has no first week and carries no state. Users and events hold slots; the tenants of a slot follow each other
+in lives of a fixed length and a random phase, so who is there is arithmetic on the week's number, and what they are
+like is a hash of (seed, property, tenant). So a week costs the same whichever it is, and expects the same volume.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.schema import K
+from tgn_assets.ml.weeks import FIRST_MONDAY, week_number
+
+APPEAL = 100.0
+"""How many times more drawn an event can be than another of its community and age."""
+RISE, FADE = 2.0, 6.0
+"""Weeks until an event is widely known; e-folds of its appeal from launch to end."""
+HOME = 0.3
+"""Chance that a newly drawn mixture of interests centres on the user's home community again."""
+CADENCES, CADENCE_SHARES, DUE_CHANCE = np.array([1, 2, 4]), np.array([0.7, 0.2, 0.1]), 0.9
+WEEKLY_CHANCE = (0.3, 0.8)
+"""Range of the chance that a weekly habit is followed; for one of another cadence it is DUE_CHANCE when it is due."""
+ONCE = 0.7
+"""Chance that a followed habit makes one interaction in the week only, else one more by the same chance, and so on."""
+WEEKDAYS = np.array([0.16, 0.15, 0.15, 0.15, 0.16, 0.13, 0.10])
+
+ID_BITS = 24
+ADJECTIVES = (
+    "amber ancient autumn azure bitter blue bold brave bright bronze calm clear clever cobalt cold copper coral cosy "
+    "crimson dancing dawn deep distant dusty eager early ember emerald faint first floating foggy frosty gentle gilded "
+    "golden grand green hidden hollow humble indigo iron ivory jade jolly keen late lively lone lucky lunar marble "
+    "mellow merry misty modern mossy narrow noble northern olive open pale"
+)
+NOUNS = (
+    "anchor anthem arcade archive atlas aurora ballad bazaar beacon bridge brook canyon carnival castle cedar circle "
+    "cliff comet concert compass cove derby dome echo fair falcon ferry festival forum fountain gala galaxy garden "
+    "grove harbour hill island jubilee kite lagoon lantern library lighthouse market meadow mill mirror museum orchard "
+    "parade pavilion pier prairie quarry reef regatta relay ridge river salon summit theatre tower vale"
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """The knobs; ValueError names one that makes no world. Lives are (shortest, longest) in weeks, log-uniform."""
+
+    seed: int = 0
+    users: int = 600
+    """Users there in any week; a few of them touch nothing in it."""
+    events: int = 400
+    """Events there in any week."""
+    communities: int = 12
+    user_life: tuple[int, int] = (6, 160)
+    event_life: tuple[int, int] = (8, 50)
+    habit_life: tuple[int, int] = (6, 40)
+    habits: int = 3
+    """Most habits a user has at a time."""
+    explorations: float = 5.5
+    """Interactions a week that follow interest and what is popular there now, on average over users."""
+    drift: int = 20
+    """Weeks from one drawn mixture of interests to the next."""
+    focus: float = 0.9
+    """Share of a drawn mixture's main community; the rest goes to a second one."""
+    background: float = 0.05
+    """Share of interest spread over all communities alike."""
+
+    def __post_init__(self) -> None:
+        def require(name: str, fine: bool, rule: str) -> None:
+            if not fine:
+                raise ValueError(f"World.{name} is {getattr(self, name)}; it must be {rule}")
+
+        slots = 1 << (ID_BITS - 2)
+        require("seed", 0 <= self.seed < 1 << 63, "from 0 to 2**63 - 1")
+        require("users", 1 <= self.users <= slots, f"from 1 to {slots}")
+        require("events", 1 <= self.events <= slots, f"from 1 to {slots}")
+        require("communities", 1 <= self.communities <= self.events, "from 1 to the number of events")
+        for name in ("user_life", "event_life", "habit_life"):
+            shortest, longest = getattr(self, name)
+            require(name, 1 <= shortest <= longest, "two numbers of weeks, from 1, the shorter first")
+        require("habits", self.habits >= 0, "0 or more")
+        require("explorations", self.explorations >= 0, "0 or more")
+        require("drift", self.drift >= 1, "1 or more")
+        require("focus", 0 <= self.focus <= 1, "from 0 to 1")
+        require("background", 0 <= self.background <= 1, "from 0 to 1")
+
+
+DEFAULT = World()
+
+
+def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
+    """The interactions of `week` (a Monday): user_id, event_id (text), ts (datetime64[us], UTC), in order of ts.
+
+    The same rows whenever and in whichever order it is asked; ValueError for a key that is no Monday.
+    """
+    state = _Week(world, week_number(week))
+    rng = np.random.Generator(np.random.Philox(key=int(_hash(world.seed, "chance", state.number)[0])))
+    habitual, habit = np.nonzero(rng.random(state.habit_chance.shape) < state.habit_chance)
+    times = rng.geometric(ONCE, len(habitual))
+    curious = np.repeat(np.arange(world.users), rng.poisson(state.rate))
+    interests = _Interests(*(part[curious] for part in state.interests))
+    community = _draw_community(interests, world, rng.random(len(curious)), rng.random(len(curious)))
+    user = np.concatenate([np.repeat(habitual, times), curious])
+    event = np.concatenate(
+        [
+            np.repeat(state.habit_event[habitual, habit], times),
+            state.catalogue.draw(community, rng.random(len(curious))),
+        ]
+    )
+    weekday = rng.choice(7, len(user), p=WEEKDAYS)
+    hour = 12 * (rng.random(len(user)) + rng.random(len(user)))  # in [0, 24), most often around midday
+    microsecond = (weekday * 24 + hour) * 3_600_000_000
+    monday = np.datetime64(FIRST_MONDAY, "us") + np.timedelta64(7 * state.number, "D")
+    order = np.argsort(microsecond, kind="stable")
+    return pd.DataFrame(
+        {
+            "user_id": state.user_ids()[user[order]],
+            "event_id": state.event_ids()[event[order]],
+            "ts": monday + microsecond[order].astype("timedelta64[us]"),
+        }
+    )
+
+
+def touch_probabilities(week: str, users: Sequence[str], world: World = DEFAULT) -> tuple[list[str], np.ndarray]:
+    """(event ids [E], the chance that each of `users` touches each event at least once in `week` [n, E]).
+
+    The chance given everything about the world but the week's luck; all events alive in `week`. The row of a user who
+    is not there in `week` is zero. Dense: meant for worlds of about the default size.
+    """
+    state = _Week(world, week_number(week))
+    row = pd.Index(state.user_ids()).get_indexer(pd.Index(users))
+    interest = np.full((world.users, world.communities), world.background / world.communities)
+    for community, share in zip(*(part.T for part in state.interests), strict=True):
+        interest[np.arange(world.users), community] += share
+    untouched = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
+    for event, chance in zip(state.habit_event.T, state.habit_chance.T, strict=True):
+        untouched[np.arange(world.users), event] *= 1 - chance
+    return state.event_ids().tolist(), np.where(row[:, None] >= 0, 1 - untouched[row], 0.0)
+
+
+def oracle_lists(
+    week: str, users: Sequence[str], known_events: Collection[str] | None = None, world: World = DEFAULT, k: int = K
+) -> np.ndarray:
+    """The `k` likeliest events of `week` for each of `users` by `touch_probabilities`, best first: text [n, k].
+
+    Only events in `known_events` (None: all that are alive); "" where there are fewer than `k`.
+    """
+    events, chance = touch_probabilities(week, users, world)
+    allowed = np.ones(len(events), bool) if known_events is None else pd.Index(events).isin(list(known_events))
+    ids = np.array(events, object)[allowed]
+    best = np.argsort(-chance[:, allowed], axis=1, kind="stable")[:, :k]
+    lists = np.full((len(users), k), "", object)
+    lists[:, : best.shape[1]] = ids[best]
+    return lists
+
+
+def ceiling(
+    target_week: str,
+    known_events: Collection[str],
+    world: World = DEFAULT,
+    k: int = K,
+    users: Collection[str] | None = None,
+) -> dict[str, dict[str, float]]:
+    """What nobody can expect to beat: the mean of each metric of `ml.metrics` over the users active in `target_week`.
+
+    The lists are `oracle_lists`, the truth is what `generate_week` gave the week: under "known" the lists hold events
+    of `known_events` only (those seen before the week; what a real ranker can reach), under "all" any event. `users`
+    restricts the mean to some of the active ones, such as those with a history (NaN if none is active). A model that knows everything but the
+    week's luck gets this; the ceiling in `eval_metrics` is another one, of a ranker that knows the luck as well.
+    """
+    from tgn_assets.ml.metrics import METRICS, per_user  # here, as torch takes seconds and a generated week needs none
+
+    truth = generate_week(target_week, world)[["user_id", "event_id"]].drop_duplicates()
+    truth = truth if users is None else truth[truth.user_id.isin(set(users))]
+    user, active = pd.factorize(truth.user_id)
+    event, events = pd.factorize(truth.event_id)
+    result = {}
+    for name, allowed in (("known", known_events), ("all", None)):
+        text = oracle_lists(target_week, list(active), allowed, world, k)
+        codes = pd.Index(events).append(pd.Index(np.unique(text))).unique().drop("", errors="ignore")
+        values = per_user(codes.get_indexer(pd.Index(text.ravel())).reshape(text.shape), user, event)
+        result[name] = {metric: float(values[metric].mean()) for metric in METRICS}
+    return result
+
+
+class _Interests(NamedTuple):
+    """Communities a user is drawn to [..., 4] and by how much [..., 4]; the shares sum to 1 - World.background."""
+
+    community: np.ndarray
+    share: np.ndarray
+
+
+class _Week:
+    """What is settled about a week before its luck: who is there, their interests and habits, what is popular."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.catalogue = _Catalogue(world, number)
+        slot = np.arange(world.users)
+        self.tenant, _, _ = _tenancy(world, "user", slot, number, world.user_life)
+        self.who = _hash(world.seed, "user", slot, self.tenant)
+        u, v = _uniform("rate", self.who), _uniform("rate too", self.who)
+        self.rate = world.explorations * -np.log((1 - u) * (1 - v)) / 2  # [users] Erlang-2 around the mean
+        self.interests = _interests(world, self.who, number)
+        self.habit_event, self.habit_chance = self._habits()
+
+    def _habits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Event slot and chance of each habit, both [users, habits]; chance 0 where there is none or it is not due.
+
+        A habit begins with what interest and popularity suggest in its first week, and ends no later than its event.
+        """
+        world, nth = self.world, np.arange(self.world.habits)
+        who = self.who[:, None]
+        slot = _hash("habit", who, nth)
+        tenant, age, _ = _tenancy(world, "habit", slot, self.number, world.habit_life)
+        habit, start = _hash("habit", slot, tenant), self.number - age
+        interests = _interests(world, who, start)
+        community = _draw_community(interests, world, _uniform("community", habit), _uniform("any community", habit))
+        event, alive = np.zeros_like(age), np.zeros(age.shape, bool)
+        for week in np.unique(start):
+            then, here = _Catalogue(world, int(week)), start == week
+            event[here] = then.draw(community[here], _uniform("event", habit[here]))
+            alive[here] = then.tenant[event[here]] == self.catalogue.tenant[event[here]]
+        low, high = WEEKLY_CHANCE
+        cadence = CADENCES[np.searchsorted(CADENCE_SHARES.cumsum()[:-1], _uniform("cadence", habit), side="right")]
+        weekly = low + (high - low) * _uniform("chance", habit)
+        chance = np.where(cadence == 1, weekly, DUE_CHANCE * (age % cadence == 0))
+        return event, chance * alive * (nth <= np.floor(world.habits * _uniform("loyalty", who)))
+
+    def user_ids(self) -> np.ndarray:
+        """[users] text such as 10.47.201.9."""
+        number, octet = _scrambled_ids(self.world, "user", self.tenant), np.array([str(i) for i in range(256)], object)
+        return "10." + octet[number >> 16] + "." + octet[number >> 8 & 255] + "." + octet[number & 255]
+
+    def event_ids(self) -> np.ndarray:
+        """[events] text such as misty-harbour-0417."""
+        number, digits = _scrambled_ids(self.world, "event", self.catalogue.tenant), [f"-{i:04d}" for i in range(4096)]
+        adjective, noun = np.array(ADJECTIVES.split(), object), np.array(NOUNS.split(), object)
+        return adjective[number >> 18] + "-" + noun[number >> 12 & 63] + np.array(digits, object)[number & 4095]
+
+
+class _Catalogue:
+    """The events of one week: the tenant of each slot [events], its community, its share of the interest in that."""
+
+    def __init__(self, world: World, week: int) -> None:
+        slot = np.arange(world.events)
+        self.tenant, age, life = _tenancy(world, "event", slot, week, world.event_life)
+        rise = 1 - np.exp(-(((age + 0.5) / RISE) ** 2))
+        weight = APPEAL ** _uniform(world.seed, "appeal", slot, self.tenant) * rise * np.exp(-FADE * age / life)
+        self.community = slot % world.communities
+        self.share = weight / np.bincount(self.community, weight)[self.community]
+        self._order = np.argsort(self.community, kind="stable")
+        self._edges = np.cumsum(self.share[self._order])  # community c owns the stretch from c to c + 1
+
+    def draw(self, community: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """An event slot of each community, chosen by share with `u` uniform in [0, 1)."""
+        place = np.searchsorted(self._edges, community + u, side="right")
+        return self._order[np.minimum(place, len(self._order) - 1)]
+
+
+def _interests(world: World, who: np.ndarray, week: int | np.ndarray) -> _Interests:
+    clock = week + np.floor(world.drift * _uniform("clock", who)).astype(np.int64)
+    knot, step = np.divmod(clock, world.drift)
+    travelled = step / world.drift
+    arrived = travelled**2 * (3 - 2 * travelled)
+    home = _community(world, "home", who)
+    communities, shares = [], []
+    for at, part in ((knot, 1 - arrived), (knot + 1, arrived)):
+        main = np.where(_uniform("stay", who, at) < HOME, home, _community(world, "main", who, at))
+        communities += [main, _community(world, "second", who, at)]
+        shares += [part * world.focus * (1 - world.background), part * (1 - world.focus) * (1 - world.background)]
+    return _Interests(np.stack(communities, -1), np.stack(shares, -1))
+
+
+def _community(world: World, *what: str | int | np.ndarray) -> np.ndarray:
+    return np.floor(world.communities * _uniform(*what)).astype(np.int64)
+
+
+def _draw_community(interests: _Interests, world: World, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """A community by share with `u`, or in what the shares leave over any of them with `v`; both uniform in [0, 1)."""
+    choice = (u[..., None] >= interests.share.cumsum(-1)).sum(-1)
+    own = np.take_along_axis(interests.community, np.minimum(choice, 3)[..., None], -1)[..., 0]
+    return np.where(choice < 4, own, np.floor(world.communities * v).astype(np.int64))
+
+
+def _tenancy(
+    world: World, what: str, slot: np.ndarray, week: int, life: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each slot's tenant in `week` (a number that grows with time), weeks since it came, and weeks it stays in all."""
+    shortest, longest = life
+    stay = np.floor(shortest * (longest / shortest) ** _uniform(world.seed, what, "life", slot)).astype(np.int64)
+    phase = np.floor(stay * _uniform(world.seed, what, "phase", slot)).astype(np.int64)
+    return (week + phase) // stay, (week + phase) % stay, stay
+
+
+def _scrambled_ids(world: World, what: str, tenant: np.ndarray) -> np.ndarray:
+    """A number of ID_BITS bits for the tenant of each slot, different for all who are there at a time.
+
+    It says nothing about slot or age. A slot has (1 << ID_BITS) // slots of them, then it starts over: after more than
+    27,000 tenants in the default world, after 16 (two years at least) among a million users.
+    """
+    mask, slots = (1 << ID_BITS) - 1, len(tenant)
+    number = tenant % ((1 << ID_BITS) // slots) * slots + np.arange(slots)
+    for key in _hash(world.seed, what, "ids", np.arange(3)).astype(np.int64) & mask:
+        number = (number ^ key) * 0x9E3779 & mask  # odd, so that multiplying permutes
+        number ^= number >> (ID_BITS // 2)
+    return number
+
+
+def _uniform(*parts: str | int | np.ndarray) -> np.ndarray:
+    """`_hash` as numbers in [0, 1)."""
+    return (_hash(*parts) >> np.uint64(11)) * 2.0**-53
+
+
+def _hash(*parts: str | int | np.ndarray) -> np.ndarray:
+    """A random-looking 64-bit word for each element of the broadcast `parts`; a string says what is drawn.
+
+    Folds the parts through the splitmix64 step (Steele, Lea and Flood, OOPSLA 2014).
+    """
+    state = np.zeros(1, np.uint64)
+    for part in parts:
+        word = np.asarray(crc32(part.encode()) if isinstance(part, str) else part).astype(np.uint64)
+        state = (state ^ word) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return state

@@ -1,0 +1,254 @@
+"""Phase 1: the graph encoder, trained by link prediction one week after the other.
+
+For each week t of the training window the links of t are predicted from the graph of the weeks before t alone: no
+supervised link, and nothing as new as it, is in its own message graph.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.sampler import NegativeSampling
+
+from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.embeddings import NodeEmbeddings
+from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
+from tgn_assets.ml.model import GNNEncoder
+from tgn_assets.ml.sampling import fits_in_memory, link_loader
+from tgn_assets.ml.schema import EVENT, INTERACTS, USER
+from tgn_assets.ml.snapshots import Snapshot
+from tgn_assets.ml.weeks import week_key, week_number
+
+Progress = Callable[[str], None]
+WEIGHT_DECAY = 1e-5
+
+
+@dataclass(frozen=True)
+class GNNCheckpoint:
+    """The encoder as trained at the close of `week`, and the embeddings it gave.
+
+    `embeddings` maps a week to what the encoder *of that week* made of the graph of that week: always the own week,
+    and on a cold start the weeks it walked through as well. They are leak-free inputs for phase 2.
+    """
+
+    week: str
+    config: GNNConfig
+    warm_from: str | None
+    state: dict[str, Tensor]
+    node_idx: dict[str, Tensor]
+    curve: list[dict[str, Any]]
+    embeddings: dict[str, NodeEmbeddings]
+
+    def save(self, directory: Path) -> None:
+        """Writes the checkpoint to `directory`, replacing what is there."""
+        tensors = {f"state.{name}": value for name, value in self.state.items()}
+        tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
+        for week, embeddings in self.embeddings.items():
+            tensors |= embeddings.to_tensors(f"embeddings.{week}.")
+        meta = {
+            "week": self.week,
+            "config": self.config.model_dump(),
+            "warm_from": self.warm_from,
+            "embeddings": sorted(self.embeddings),
+            "curve": self.curve,
+        }
+        save_artifact(directory, tensors, meta)
+
+    @classmethod
+    def load(cls, directory: Path) -> "GNNCheckpoint":
+        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
+        tensors, meta = load_artifact(directory)
+
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+        return cls(
+            week=meta["week"],
+            config=GNNConfig(**meta["config"]),
+            warm_from=meta["warm_from"],
+            state=named("state."),
+            node_idx=named("node_idx."),
+            curve=meta["curve"],
+            embeddings={
+                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}.")) for week in meta["embeddings"]
+            },
+        )
+
+
+def train_gnn(
+    snapshots: Mapping[str, Snapshot],
+    week: str,
+    config: GNNConfig,
+    warm: GNNCheckpoint | None = None,
+    device: str = "cpu",
+    progress: Progress = lambda _: None,
+) -> GNNCheckpoint:
+    """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
+
+    With `warm`, last week's checkpoint, one step forward is enough. Without it (or where its shape does not fit
+    `config`) the last `config.replay` weeks are walked through as if they had been run one by one. Raises ValueError
+    for a snapshot that is newer than `week` and for a missing snapshot of `week` itself.
+    """
+    if week not in snapshots or max(snapshots) > week:
+        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
+    if warm is not None and (warm.config.dim, warm.config.layers) != (config.dim, config.layers):
+        warm = None
+    graph = WindowGraph(snapshots, config.half_life)
+    now = week_number(week)
+    origins = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed * 1_000_003 + now)
+        sizes = {kind: len(index) for kind, index in graph.node_idx.items()}
+        encoder = GNNEncoder(sizes, NUM_FEATURES, config.dim, config.layers)
+        if warm:
+            encoder.load_state_dict(_grown(encoder.state_dict(), graph.node_idx, warm))
+        encoder.to(device)
+        curve: list[dict[str, Any]] = []
+        embeddings = {}
+        for origin in origins:
+            first = warm is None and origin == origins[0]
+            trainer = _Trainer(encoder, graph, origin, config, device)
+            for row in trainer.fit(config.epochs if first else config.warm_epochs):
+                curve.append({"origin": week_key(origin), **row})
+                progress(
+                    f"phase 1, week {week_key(origin)}, epoch {row['epoch']}: loss {row['loss']:.4f}"
+                    + (f", validation {row['validation_loss']:.4f}" if row["validation_loss"] is not None else "")
+                )
+            embeddings[week_key(origin)] = trainer.embeddings()
+        state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+    return GNNCheckpoint(week, config, warm.week if warm else None, state, graph.node_idx, curve, embeddings)
+
+
+class _Trainer:
+    """Fits the encoder to the window of weeks that ends with `origin`."""
+
+    def __init__(self, encoder: GNNEncoder, graph: WindowGraph, origin: int, config: GNNConfig, device: str) -> None:
+        self.encoder, self.graph, self.origin, self.config, self.device = encoder, graph, origin, config, device
+        self.optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
+        # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
+        weeks = [t for t in graph.snapshots if origin - config.window < t <= origin]
+        self.views = {t: _to(graph.view(t - 1, config.window), device) for t in weeks}
+        self.links = {t: tuple(x.to(device) for x in graph.links(t, self.views[t])) for t in weeks}
+        self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
+
+    def fit(self, epochs: int) -> Iterator[dict[str, Any]]:
+        """Early stopping on the newest closed week, then one pass that includes it; yields losses per epoch."""
+        if not self.weeks:
+            return
+        *past, newest = self.weeks
+        best, best_state, waited = float("inf"), deepcopy(self.encoder.state_dict()), 0
+        for epoch in range(epochs if past else 0):
+            loss = self._pass(past)
+            validation = self._validation_loss(newest)
+            yield {"epoch": epoch, "loss": loss, "validation_loss": validation}
+            if validation < best:
+                best, best_state, waited = validation, deepcopy(self.encoder.state_dict()), 0
+            else:
+                waited += 1
+                if waited >= self.config.patience:
+                    break
+        self.encoder.load_state_dict(best_state)
+        # The newest week was held out to decide when to stop; that being decided, it is learnt from like the rest.
+        yield {"epoch": "final", "loss": self._pass([*past, newest]), "validation_loss": None}
+
+    def embeddings(self) -> NodeEmbeddings:
+        """What the encoder makes of the graph at the close of the origin, for the nodes known by then."""
+        view = _to(self.graph.view(self.origin, self.config.window), self.device)
+        vectors = self.encoder.inference(view)
+        kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
+        users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
+        index = {kind: self.graph.node_idx[kind][kept[kind]] for kind in (USER, EVENT)}
+        return NodeEmbeddings(week_key(self.origin), index[USER], users, index[EVENT], events)
+
+    def _pass(self, weeks: list[int]) -> float:
+        self.encoder.train()
+        total, steps = 0.0, 0
+        for at in torch.randperm(len(weeks)).tolist():
+            for loss in self._losses(weeks[at]):
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                total, steps = total + loss.item(), steps + 1
+        return total / steps
+
+    @torch.no_grad()
+    def _validation_loss(self, week: int) -> float:
+        self.encoder.eval()
+        losses = [loss.item() for loss in self._losses(week)]
+        return sum(losses) / len(losses)
+
+    def _losses(self, week: int) -> Iterator[Tensor]:
+        """The loss of the links of `week`: once for the whole graph, or batch by batch."""
+        view, (links, weight) = self.views[week], self.links[week]
+        id_dropout = self.config.id_dropout if self.encoder.training else 0.0
+        if self._whole_graph(view):
+            vectors = self.encoder.full_pass(view, id_dropout)
+            yield softmax_loss(vectors[USER], vectors[EVENT], view.known[EVENT], links, weight)
+            return
+        loader = link_loader(
+            view.data,
+            links,
+            fan_out=list(self.config.fan_out),
+            batch_size=self.config.batch_size,
+            neg_sampling=NegativeSampling("triplet", amount=1, dst_weight=view.known[EVENT].float()),
+            exclude_links=False,  # every edge of the view is older than the links; the same pair may well be among them
+            shuffle=self.encoder.training,
+            seed=self.config.seed,
+        )
+        for batch in loader:
+            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
+            yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
+
+    def _whole_graph(self, view: View) -> bool:
+        if self.config.batching == "auto":
+            return fits_in_memory(view.data, self.config.dim, self.config.layers)
+        return self.config.batching == "full"
+
+
+def softmax_loss(users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor) -> Tensor:
+    """Mean over users of the cross-entropy between their links, equally shared, and the softmax over known events.
+
+    `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user.
+    """
+    active, row = links[0].unique(return_inverse=True)
+    logits = (users[active] @ events.T).masked_fill(~known, float("-inf"))
+    chosen = logits[row, links[1]] - logits.logsumexp(1)[row]
+    return -(weight * chosen).sum() / len(active)
+
+
+def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:
+    """`softmax_loss` estimated from a batch: its uniformly drawn negatives stand for all `num_events` events."""
+    users = vectors[USER][batch[USER].src_index]
+    positive = (users * vectors[EVENT][batch[EVENT].dst_pos_index]).sum(1)
+    negatives = vectors[EVENT][batch[EVENT].dst_neg_index.flatten()]
+    # Each of the n negatives stands for (num_events - 1) / n events in the softmax's denominator.
+    share = torch.tensor(max(num_events - 1, 1) / len(negatives), device=users.device).log()
+    others = (users @ negatives.T).logsumexp(1) + share
+    return (weight * F.softplus(others - positive)).sum() / weight.sum()
+
+
+def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheckpoint) -> dict[str, Tensor]:
+    """`warm`'s weights in the shape of this week's encoder: ids keep their row's vector, new ones their fresh one."""
+    state = dict(warm.state)
+    for kind, index in node_idx.items():
+        name = f"ids.{kind}"
+        table, old = fresh[name].clone(), warm.node_idx[kind]
+        kept = torch.isin(index, old)
+        table[kept] = warm.state[name][torch.searchsorted(old, index[kept])]
+        state[name] = table
+    return state
+
+
+def _to(view: View, device: str) -> View:
+    return View(
+        view.week,
+        view.data.to(device),
+        {kind: x.to(device) for kind, x in view.features.items()},
+        {kind: x.to(device) for kind, x in view.known.items()},
+    )

@@ -1,0 +1,30 @@
+"""The week: the Monday it starts on (UTC) as a key `YYYY-MM-DD`, and the same week as an integer for arithmetic."""
+
+from datetime import date, datetime, timedelta
+
+FIRST_MONDAY = date(1970, 1, 5)
+
+
+def week_number(key: str) -> int:
+    """Whole weeks from Monday 1970-01-05 to the Monday `key`; a ValueError names a key that is no Monday."""
+    monday = date.fromisoformat(key)
+    weeks, days = divmod((monday - FIRST_MONDAY).days, 7)
+    if days:
+        raise ValueError(f"{key} is a {monday:%A}; a week is named by its Monday")
+    return weeks
+
+
+def week_key(number: int) -> str:
+    """The Monday of week `number`, as `YYYY-MM-DD`."""
+    return (FIRST_MONDAY + timedelta(weeks=number)).isoformat()
+
+
+def shift(key: str, weeks: int) -> str:
+    """The key `weeks` weeks after `key` (before it, if negative)."""
+    return week_key(week_number(key) + weeks)
+
+
+def week_of(moment: date | datetime) -> str:
+    """The key of the week that `moment` (UTC) falls into."""
+    day = moment.date() if isinstance(moment, datetime) else moment
+    return (day - timedelta(days=day.weekday())).isoformat()

@@ -1,0 +1,157 @@
+"""What the tables of a warehouse say, for a reader at a terminal."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from tgn_assets.ml.gate import OURS
+from tgn_assets.ml.weeks import shift
+from tgn_assets.warehouse import Warehouse, WarehouseError
+
+CEILING = "ceiling"
+METRICS = {
+    "ndcg": "NDCG@5",
+    "precision": "Precision@5",
+    "recall": "Recall@5",
+    "map": "MAP@5",
+    "hit_rate": "HitRate@5",
+    "mrr": "MRR",
+}
+SEGMENTS = {"all": "all active users", "seen": "users seen before"}
+
+POOLED_SQL = """
+    SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
+           sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users)
+    FROM eval_metrics
+    WHERE users > 0 AND isfinite(value) AND list_contains($weeks, strftime(week, '%Y-%m-%d'))
+    GROUP BY ALL
+"""
+"""Each active user of each week counts once; the weeks' 95% intervals are joined as those of independent means."""
+
+
+class Score(NamedTuple):
+    """A metric of a model in a segment, over some weeks."""
+
+    value: float
+    users: int
+    margin: float | None
+    """Half of the 95% interval."""
+
+    def __str__(self) -> str:
+        if self.margin is None:
+            return f"{self.value:.4f}"
+        return f"{self.value:.4f}  [{self.value - self.margin:.4f}, {self.value + self.margin:.4f}]"
+
+
+Scores = dict[tuple[str, str, str], Score]
+"""By (model, segment, metric)."""
+
+
+def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
+    """What the lists for the target `weeks` scored, all weeks together."""
+    with warehouse.reader() as con:
+        rows = con.execute(POOLED_SQL, {"weeks": list(weeks)}).fetchall()
+    return {(model, segment, metric): Score(*score) for model, segment, metric, *score in rows}
+
+
+def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Table]:
+    """For each segment, our metrics over the target `weeks` beside the baselines'; then NDCG@5 week by week."""
+    scores = pooled_scores(warehouse, weeks)
+    span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
+    for segment, who in SEGMENTS.items():
+        users = max((score.users for (_, of, _), score in scores.items() if of == segment), default=0)
+        table = _table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", METRICS.values())
+        for model in _models(scores, segment):
+            ndcg, *others = (scores[model, segment, metric] for metric in METRICS)
+            cells = [str(ndcg), *(f"{score.value:.4f}" for score in others)]
+            table.add_row(Text(model), *cells, style="bold" if model == OURS else None)
+        yield table
+    models = _models(scores, "all")
+    table = _table("NDCG@5 by target week, all active users", "week", ["users", *models])
+    for week in weeks:
+        of_week = pooled_scores(warehouse, [week])
+        ndcg_of = {model: of_week.get((model, "all", "ndcg")) for model in models}
+        users = max((score.users for score in ndcg_of.values() if score), default=0)
+        table.add_row(week, f"{users:,}", *(f"{score.value:.4f}" if score else "" for score in ndcg_of.values()))
+    yield table
+
+
+def week_summary(warehouse: Warehouse, week: str) -> str:
+    """What the run of `week` left: the lists for the week after, and the score of the ones that were for `week`."""
+    with warehouse.reader() as con:
+        users, sources = con.execute(
+            "SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source) "
+            "FROM weekly_top5_predictions WHERE week = ?",
+            [week],
+        ).fetchall()[0]
+    lines = [f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"]
+    lines.append(score_line(warehouse, week) or f"no lists were made for week {week}, so there is nothing to score yet")
+    return "\n".join(lines)
+
+
+def score_line(warehouse: Warehouse, week: str) -> str | None:
+    """Our NDCG@5 on the target week `week` beside the best baseline's; None if nothing was scored."""
+    scores = pooled_scores(warehouse, [week])
+    if (ours := scores.get((OURS, "all", "ndcg"))) is None:
+        return None
+    best = next((model for model in _models(scores, "all") if model not in (OURS, CEILING)), None)
+    beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
+    return f"the lists for the week of {week} scored NDCG@5 {ours} with {ours.users:,} active users{beside}"
+
+
+def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tuple[Table, str | None]:
+    """The list of `user` made at the close of `week` (None: the newest), and a note if it is that of a new user.
+
+    WarehouseError if nothing was published for that week.
+    """
+    with warehouse.reader() as con:
+        published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+        if not published or (week and week not in published):
+            there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"
+            raise WarehouseError(
+                f"no lists were published for week {week}: {there}; run `tgn refresh`" if week else there
+            )
+        week = week or published[-1]
+        columns = "rank, event_id, score, source"
+        rows = con.execute(
+            f"SELECT {columns} FROM weekly_top5_predictions WHERE week = ? AND user_id = ? ORDER BY rank", [week, user]
+        ).fetchall()
+        note = None
+        if not rows:
+            note = (
+                f"{printable(user)} has no interaction up to the close of week {week}: this is the list for new users"
+            )
+            rows = con.execute(
+                f"SELECT {columns} FROM new_user_top5_predictions WHERE week = ? ORDER BY rank", [week]
+            ).fetchall()
+    who = "new users" if note else printable(user)
+    table = _table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"])
+    for rank, event, score, source in rows:
+        table.add_row(str(rank), Text(printable(event)), f"{score:.4f}", Text(source))
+    return table, note
+
+
+PUBLISHED_SQL = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
+"""Weeks with lists: the one for new users is there even if nobody has a history."""
+
+
+def printable(text: str) -> str:
+    """`text` from the data without what could move a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+    table = Table(box=SIMPLE, title=Text(title), title_justify="left")
+    table.add_column(first)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("event", "source") else "right", overflow="fold")
+    return table
+
+
+def _models(scores: Scores, segment: str) -> list[str]:
+    """Ours first, then the baselines from the best to the worst NDCG, the ceiling last."""
+    ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
+    return sorted(ndcg, key=lambda model: (model == CEILING, model != OURS, -ndcg[model], model))

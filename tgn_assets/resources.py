@@ -1,0 +1,62 @@
+"""What assets are given: the warehouse, the artifacts, the source and the device."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from tgn_assets.artifacts import ArtifactStore
+from tgn_assets.home import Home
+from tgn_assets.io_managers import ArtifactIOManager
+from tgn_assets.ml.source import SourceSpec
+from tgn_assets.run_lock import RunLock
+from tgn_assets.warehouse import Warehouse
+
+
+class WarehouseResource(dg.ConfigurableResource[Warehouse]):
+    """The DuckDB file at `path`."""
+
+    path: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
+        return Warehouse(Path(self.path))
+
+
+class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
+    """Snapshots, checkpoints and embeddings under the folder `root`."""
+
+    root: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> ArtifactStore:
+        return ArtifactStore(Path(self.root))
+
+
+class Device(dg.ConfigurableResource):
+    """Where models are trained."""
+
+    setting: str
+
+    def name(self) -> str:
+        """`cpu`, `cuda`, ...: `auto` is a GPU if there is one. Failure if torch cannot use it here."""
+        import torch
+
+        if self.setting == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.zeros(1, device=self.setting)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise dg.Failure(f"TGN_DEVICE={self.setting} cannot be used ({reason}); set it to auto or cpu") from error
+        return self.setting
+
+
+def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
+    """The resources of all assets and checks, by key, for the state under `home`."""
+    artifacts = ArtifactsResource(root=str(home.artifacts))
+    return {
+        "warehouse": WarehouseResource(path=str(home.warehouse_path)),
+        "artifacts": artifacts,
+        "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
+        "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
+        "device": Device(setting=home.settings.device),
+    }

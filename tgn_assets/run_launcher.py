@@ -1,0 +1,48 @@
+"""Tells a run whose process was killed from one that works: Dagster's local launcher on its own cannot.
+
+Without it such a run stays "started" for ever and, with one run at a time, nothing after it is ever launched.
+"""
+
+import psutil  # type: ignore[import-untyped]
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, RunsFilter
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+
+CLOCK_SLACK = 5.0
+"""Seconds by which a process may seem younger than the event it wrote."""
+
+
+class WatchfulRunLauncher(DefaultRunLauncher):
+    """The default launcher, with the health check that run monitoring (dagster.yaml) asks for."""
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        if has_live_process(self._instance, run.run_id):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "the process of this run is gone")
+
+
+def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
+    """False if the process that wrote the run's newest engine event no longer runs on this machine.
+
+    True as well while no process is known yet. A process that was born after the event only has the same number.
+    """
+    for entry in reversed(instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)):
+        event = entry.dagster_event
+        if event is not None and (pid := event.engine_event_data.metadata.get("pid")) is not None:
+            try:
+                return psutil.Process(int(str(pid.value))).create_time() <= entry.timestamp + CLOCK_SLACK
+            except psutil.NoSuchProcess:
+                return False
+    return True
+
+
+def fail_killed_runs(instance: DagsterInstance) -> list[str]:
+    """Mark the started runs whose process is gone as failed, and return their ids."""
+    started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
+    killed = [run for run in started if not has_live_process(instance, run.run_id)]
+    for run in killed:
+        instance.report_run_failed(run, "The process of this run is gone; run the week again.")
+    return [run.run_id for run in killed]

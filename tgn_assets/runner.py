@@ -1,0 +1,120 @@
+"""Runs weeks in this process, through the same definitions and instance that `dagster dev` shows."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+from dagster._utils.error import SerializableErrorInfo
+
+from tgn_assets.backlog import INGEST_ASSETS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
+from tgn_assets.console import Progress, duration
+from tgn_assets.home import Home
+from tgn_assets.ml.weeks import shift
+from tgn_assets.run_launcher import fail_killed_runs
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+
+
+class RunFailed(Exception):
+    """A run did not succeed; the message names the cause."""
+
+    def __init__(self, cause: str, run_id: str, interrupted: bool = False):
+        super().__init__(cause)
+        self.run_id = run_id
+        self.interrupted = interrupted
+
+
+@contextmanager
+def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
+    """A runner on the instance of `home`, in which runs that were killed no longer count as running."""
+    with home.instance() as instance:
+        fail_killed_runs(instance)
+        yield Runner(home, instance, progress, verbose)
+
+
+class Runner:
+    """Ingests and refreshes weeks, one after the other, and tells `progress` about it.
+
+    A run that another process has under way is waited for; a run that is interrupted or fails leaves its week as it
+    was and raises RunFailed.
+    """
+
+    def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False):
+        from tgn_assets.definitions import build_definitions  # imports all assets
+
+        self._home, self._instance, self._progress = home, instance, progress
+        self._job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
+        self._run_config = {} if verbose else QUIET
+
+    def ingest_before(self, week: str) -> None:
+        """Ingest, in one run, the earlier weeks that never were."""
+        there = ingested_weeks(self._home, self._instance)
+        earlier = weeks_between(self._home.start_week(), shift(week, -1))
+        if missing := [week for week in earlier if week not in there]:
+            self._run(
+                f"ingest {missing[0]}" + (f" to {missing[-1]}" if missing[1:] else ""),
+                tags={RANGE_START: missing[0], RANGE_END: missing[-1]},
+                asset_selection=INGEST_ASSETS,
+            )
+
+    def refresh(self, weeks: Sequence[str]) -> None:
+        """Refresh `weeks`, oldest first, each from the model of the one before."""
+        began = time.monotonic()
+        for done, week in enumerate(weeks):
+            left = (time.monotonic() - began) / done * (len(weeks) - done) if done else None
+            place = f" ({done + 1} of {len(weeks)})" if len(weeks) > 1 else ""
+            remaining = f", about {duration(left)} left" if left is not None else ""
+            self._run(f"week {week}{place}{remaining}", partition_key=week)
+
+    def _run(self, task: str, **how: Any) -> None:
+        run_id = str(uuid4())
+        self._instance.add_event_listener(run_id, self._listen)
+        self._progress.begin(task)
+        began = time.monotonic()
+        result = self._job.execute_in_process(
+            run_config=self._run_config, instance=self._instance, raise_on_error=False, run_id=run_id, **how
+        )
+        if not result.success:
+            raise failure(result.all_events, run_id)
+        self._progress.say(f"{task.split(',')[0]}: done in {duration(time.monotonic() - began)}")
+
+    def _listen(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            self._progress.update(f"{entry.step_key}: {entry.user_message}" if entry.step_key else entry.user_message)
+        elif event.event_type == dg.DagsterEventType.STEP_START:
+            self._progress.update(f"{event.step_key}")
+
+
+def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
+    """Why a run with these events failed, in one sentence for the one who must mend it."""
+    where, error = "", None
+    for event in events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            data = event.step_failure_data
+            where, error = f"{event.step_key}: ", data.error
+            if data.user_failure_data and data.user_failure_data.description:
+                return RunFailed(where + data.user_failure_data.description, run_id)
+            break
+        if event.event_type in (dg.DagsterEventType.RESOURCE_INIT_FAILURE, dg.DagsterEventType.ENGINE_EVENT):
+            error = event.engine_event_data.error or error
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
+            error = error or event.job_failure_data.error
+    if error is None:
+        return RunFailed("the run ended without saying why", run_id)
+    causes = list(_causes(error))
+    return RunFailed(where + _one_line(causes[-1]), run_id, any(c.cls_name in INTERRUPTIONS for c in causes))
+
+
+def _causes(error: SerializableErrorInfo | None) -> Iterable[SerializableErrorInfo]:
+    while error is not None:
+        yield error
+        error = error.cause
+
+
+def _one_line(error: SerializableErrorInfo) -> str:
+    return " ".join(error.message.split())

@@ -1,0 +1,98 @@
+"""Every knob of a deployment, read from the environment (`TGN_HOME`, `TGN_SOURCE`, ...) and from a `.env` file."""
+
+import os
+from datetime import date
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tgn_assets.ml.weeks import week_key, week_number
+
+PREFIX, ENV_FILE = "TGN_", ".env"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the environment variable."""
+
+
+class Settings(BaseSettings):
+    """What a deployment is: where its state lives, which log it reads and which weeks it covers."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    home: Path = Field(
+        default=Path(".tgn"), description="Folder of all state: warehouse, artifacts, Dagster's history."
+    )
+    source: str = Field(
+        default="synthetic", description="`synthetic`, or a path, glob, folder or URL of CSV or Parquet."
+    )
+    user_column: str = Field(default="ip_address", description="Column of the source that names the user.")
+    event_column: str = Field(default="event_id", description="Column of the source that names the event.")
+    timestamp_column: str = Field(
+        default="timestamp",
+        description="Column with the time: ISO text, a timestamp type, or unix seconds or milliseconds.",
+    )
+    start_week: str | None = Field(
+        default=None, description="Monday of the first week; default: the first one in the source."
+    )
+    end_week: str | None = Field(
+        default=None, description="Monday of the last week; default: none, weeks go on as time does."
+    )
+    device: str = Field(default="auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("start_week", "end_week")
+    @classmethod
+    def _monday(cls, week: str | None) -> str | None:
+        if week is None:
+            return None
+        try:
+            date.fromisoformat(week)
+        except ValueError:
+            raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
+        return week_key(week_number(week))
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Settings":
+        if self.start_week and self.end_week and self.end_week < self.start_week:
+            raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
+        return self
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once; SettingsError if one of them cannot be used."""
+    return read_settings()
+
+
+def read_settings() -> Settings:
+    """The settings as the environment and `.env` have them now; SettingsError names the variable and the reason."""
+    _reject_misspelt()
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from error
+
+
+def _reason(location: tuple[int | str, ...], message: str) -> str:
+    reason = message.removeprefix("Value error, ")
+    return f"{PREFIX}{str(location[0]).upper()}: {reason}" if location else reason
+
+
+def _reject_misspelt() -> None:
+    """A misspelt name would be ignored, and the wrong data read without a word."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in (*os.environ, *dotenv_values(ENV_FILE)):
+        near = get_close_matches(name, names, n=1, cutoff=0.85)
+        if name.startswith(PREFIX) and name not in names and near:
+            raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")

@@ -1,0 +1,136 @@
+"""The DuckDB file that holds the tables, shared by processes that wait for each other."""
+
+import logging
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from tgn_assets.ml.history import HISTORY_SQL, History
+from tgn_assets.ml.ingest import transaction
+from tgn_assets.ml.schema import TABLES
+
+logger = logging.getLogger(__name__)
+
+REMIND_SECONDS = 30.0
+"""How often a process that waits for the warehouse says so."""
+
+
+class WarehouseError(RuntimeError):
+    """The warehouse is not there or cannot be opened; the message says what to do."""
+
+
+class Warehouse:
+    """The tables of `ml.schema.TABLES` in the file `path`.
+
+    DuckDB lets either one process write to a file or several read it. Whoever finds it taken waits, `lock_timeout`
+    seconds at most: so open it around the SQL only, never while training. A reader within a writer waits for itself.
+    """
+
+    def __init__(self, path: Path, lock_timeout: float = 600) -> None:
+        self.path, self.lock_timeout = path, lock_timeout
+
+    @contextmanager
+    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection that cannot write, in UTC. WarehouseError if there are no tables yet, or at the timeout."""
+        if not self.path.exists():
+            raise self._not_made()
+        con = self._connect(read_only=True)
+        try:
+            if not set(TABLES) <= {
+                name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+            }:
+                raise self._not_made()
+            yield con
+        finally:
+            con.close()
+
+    @contextmanager
+    def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The only connection of all processes, in UTC; it makes the file and the tables that are missing.
+
+        Each statement is kept as soon as it is done, unless `ml.ingest.transaction` holds several together.
+        WarehouseError at the timeout.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        con = self._connect(read_only=False)
+        try:
+            with transaction(con):
+                for table, columns in TABLES.items():
+                    con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+            yield con
+        finally:
+            con.close()
+
+    def replace_week(self, table: str, week: str, frame: pd.DataFrame) -> int:
+        """Makes `frame` the rows of `week` in `table`, by column name; returns how many there are.
+
+        A reader finds either the old rows or the new ones, whatever happens meanwhile. ValueError for a table that has
+        no weeks, or a row of another week.
+        """
+        return self.replace_week_tables(week, {table: frame})[table]
+
+    def replace_week_tables(self, week: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+        """`replace_week` of several tables at once: all of them are replaced, or none is."""
+        monday = date.fromisoformat(week)
+        for table, frame in frames.items():
+            if "week" not in TABLES.get(table, "").split():
+                raise ValueError(f"{table} is no table with weeks")
+            if len(frame) and set(pd.to_datetime(frame["week"]).dt.date) != {monday}:
+                raise ValueError(f"rows of other weeks than {week} were handed to {table}")
+        with self.writer() as con, transaction(con):
+            for table, frame in frames.items():
+                con.execute(f"DELETE FROM {table} WHERE week = ?", [monday])
+                if len(frame):
+                    con.register("new_rows", frame)
+                    con.execute(f"INSERT INTO {table} BY NAME FROM new_rows")
+                    con.unregister("new_rows")
+        return {table: len(frame) for table, frame in frames.items()}
+
+    def history(self, week: str) -> History:
+        """Everything known at the close of `week`."""
+        with self.reader() as con:
+            rows = con.execute(HISTORY_SQL, {"week": date.fromisoformat(week)}).df()
+        return History.from_frame(rows, week)
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        start = said = time.monotonic()
+        while True:
+            try:
+                con = duckdb.connect(self.path, read_only=read_only)
+                con.execute("SET TimeZone = 'UTC'")
+                return con
+            except duckdb.Error as error:
+                holder = _holder(error)
+                if holder is None:
+                    reason = str(error).splitlines()[0]
+                    raise WarehouseError(f"{self.path} cannot be opened: {reason}") from error
+                now = time.monotonic()
+                if now - start > self.lock_timeout:
+                    raise WarehouseError(
+                        f"{self.path} is held by {holder} since {self.lock_timeout:g} s or longer; wait for its end, "
+                        "or stop it, and try again"
+                    ) from error
+                if said == start or now - said > REMIND_SECONDS:
+                    logger.info("waiting for %s, which holds %s", holder, self.path)
+                    said = now
+            time.sleep(random.uniform(0.05, 0.25))  # jitter, lest those who wait come back all at once
+
+    def _not_made(self) -> WarehouseError:
+        return WarehouseError(
+            f"there are no tables in {self.path} yet; run `tgn refresh`, or materialize raw_interactions"
+        )
+
+
+def _holder(error: duckdb.Error) -> str | None:
+    """Who has the file that DuckDB could not open; None if that is not the reason."""
+    if "Could not set lock" in str(error):
+        found = re.search(r"held in (.*?PID \d+\)?)", str(error))
+        return found[1] if found else "another process"
+    return "this very process" if "different configuration" in str(error) else None

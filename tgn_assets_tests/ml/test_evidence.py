@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from tgn_assets.ml.evidence import FEATURES, Evidence
+from tgn_assets.ml.recall import CHANNELS, PAIR_FEATURES, Recall
+from tgn_assets.ml.weeks import week_number
+from tgn_assets_tests.ml.worlds import START, habits, history
+
+ROWS = [
+    ("ann", "tea", 0, 1),
+    ("ann", "tea", 2, 3),
+    ("ann", "jam", 4, 1),
+    ("bob", "jam", 4, 2),
+    ("bob", "pie", 4, 1),
+]
+
+
+def feature(name: str, user: int, event: int, rows=ROWS, week: int = 4) -> float:
+    evidence, users = Evidence(history(rows, week)), np.array([user])
+    table = evidence.features(users, np.array([0]), np.array([event]), evidence.cooccurring(users))
+    assert table.shape == (1, len(FEATURES)) and table.dtype == np.float32
+    return float(table[0, FEATURES.index(name)])
+
+
+ANN, BOB = 0, 1
+TEA, JAM, PIE = 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("own_count_4w", np.log1p(0.5 ** (4 / 4) + 3 * 0.5 ** (2 / 4))),
+        ("own_weeks", np.log1p(2)),
+        ("own_recency", 1 / 3),
+        ("own_silence", np.log1p(2)),
+        ("own_due", 3 / 2),  # touched every 2 weeks; the week to come is 3 weeks after the last time
+        ("own_reciprocal_rank", 1.0),
+        ("user_count", np.log1p(5)),
+        ("user_events", np.log1p(2)),
+        ("user_weeks", np.log1p(3)),
+        ("event_age", np.log1p(4)),
+        ("event_silence", np.log1p(2)),
+    ],
+)
+def test_evidence_of_ann_and_tea_by_hand(name, value):
+    assert feature(name, ANN, TEA) == pytest.approx(value, rel=1e-5)
+
+
+def test_an_event_the_user_never_had_has_no_own_evidence_but_what_stands_near_it():
+    assert [feature(name, ANN, PIE) for name in FEATURES if name.startswith("own_")] == [0] * 10
+    assert feature("cooccurrence", ANN, PIE) > 0  # bob had pie with jam, and ann has jam
+    assert feature("cooccurrence_share", ANN, PIE) == 1
+
+
+def test_repeat_rate_counts_weeks_after_the_first():
+    assert feature("event_repeat_rate", ANN, TEA) > feature("event_repeat_rate", ANN, JAM)
+
+
+def test_candidates_are_own_events_near_ones_and_popular_ones_with_their_channels():
+    candidates = Recall(Evidence(history(ROWS, 4)), None).candidates(np.array([ANN, BOB]), limit=2)
+    assert candidates.features.shape == (len(candidates.row), len(PAIR_FEATURES))
+    of_ann = candidates.event[candidates.row == 0].tolist()
+    assert of_ann == [TEA, JAM, PIE]
+    own = candidates.channels[:, CHANNELS.index("own")]
+    assert own[candidates.row == 0].tolist() == [True, True, False]
+    assert not candidates.channels[:, CHANNELS.index("tower")].any()
+
+
+def test_each_channel_keeps_to_its_limit_and_no_pair_comes_twice():
+    past = history(habits(), 11)
+    candidates = Recall(Evidence(past), None).candidates(np.arange(past.num_users), limit=3)
+    for channel in ("own", "cooccurring"):
+        chosen = candidates.channels[:, CHANNELS.index(channel)]
+        assert np.bincount(candidates.row[chosen]).max() <= 3
+    pairs = candidates.row * past.num_events + candidates.event
+    assert (np.diff(pairs) > 0).all()
+
+
+def test_evidence_as_of_a_week_is_the_same_with_and_without_a_future():
+    whole = history([*ROWS, ("zoe", "aaa", 5, 9), ("ann", "tea", 5, 1)], 5)
+    direct, cut = Evidence(history(ROWS, 4)), Evidence(whole.until(week_number(START) + 4))
+    users, pairs = np.array([ANN, BOB]), (np.array([0, 0, 1]), np.array([TEA, PIE, JAM]))
+    np.testing.assert_array_equal(
+        direct.features(users, *pairs, direct.cooccurring(users)), cut.features(users, *pairs, cut.cooccurring(users))
+    )

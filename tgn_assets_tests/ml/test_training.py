@@ -1,0 +1,146 @@
+import pytest
+import torch
+
+from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.graph import WindowGraph
+from tgn_assets.ml.model import GNNEncoder
+from tgn_assets.ml.schema import EVENT, USER
+from tgn_assets.ml.training import GNNCheckpoint, sampled_softmax_loss, softmax_loss, train_gnn
+from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets_tests.ml.worlds import START, habits, snapshots
+
+WEEKS = 12
+CONFIG = GNNConfig(dim=8, window=6, replay=3, epochs=6, warm_epochs=2, batching="full")
+LAST = shift(START, WEEKS - 1)
+
+
+@pytest.fixture(scope="module")
+def weeks():
+    return snapshots(habits(weeks=WEEKS), range(WEEKS))
+
+
+@pytest.fixture(scope="module")
+def cold(weeks):
+    return train_gnn(weeks, LAST, CONFIG)
+
+
+def bytes_of(checkpoint: GNNCheckpoint, directory) -> bytes:
+    checkpoint.save(directory)
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))
+
+
+def test_training_lowers_the_loss_and_records_its_curve(cold):
+    first = [row for row in cold.curve if row["origin"] == shift(LAST, -2)]
+    assert first[-1]["loss"] < first[0]["loss"]
+    assert all(row["validation_loss"] > 0 for row in cold.curve if row["epoch"] != "final")
+
+
+def test_a_user_is_nearer_to_the_events_of_its_community_than_to_the_others(cold):
+    embeddings = cold.embeddings[LAST]
+    logits = embeddings.users[:, :-1] @ embeddings.events[:, :-1].T  # without popularity, which both communities share
+    same = (torch.arange(40)[:, None] % 2) == (torch.arange(20)[None] // 10)
+    assert logits[same].mean() > logits[~same].mean()
+
+
+def test_a_cold_start_walks_through_the_replayed_weeks_and_a_warm_one_takes_a_step(weeks, cold):
+    assert sorted(cold.embeddings) == [shift(LAST, back) for back in (-2, -1, 0)]
+    assert cold.warm_from is None
+    before = train_gnn({week: s for week, s in weeks.items() if week < LAST}, shift(LAST, -1), CONFIG)
+    warm = train_gnn(weeks, LAST, CONFIG, warm=before)
+    assert list(warm.embeddings) == [LAST] and warm.warm_from == shift(LAST, -1)
+
+
+def test_a_warm_start_keeps_the_ids_it_learnt_and_gives_new_nodes_fresh_ones(weeks):
+    rows = [*habits(weeks=WEEKS), ("aaa-new", "aaa-new", WEEKS - 1, 1)]
+    grown = snapshots(rows, range(WEEKS))
+    before = train_gnn({week: s for week, s in grown.items() if week < LAST}, shift(LAST, -1), CONFIG)
+    frozen = CONFIG.model_copy(update={"learning_rate": 1e-12})
+    after = train_gnn(grown, LAST, frozen, warm=before)
+    torch.testing.assert_close(after.state["ids.event"][:20], before.state["ids.event"])
+    assert after.state["ids.event"].shape == (21, 8) and after.state["ids.event"][20].any()
+
+
+def test_a_changed_width_starts_cold(weeks, cold):
+    wider = train_gnn(weeks, LAST, CONFIG.model_copy(update={"dim": 10, "replay": 1}), warm=cold)
+    assert wider.warm_from is None and wider.embeddings[LAST].users.shape[1] == 11
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(weeks, cold, tmp_path):
+    again = train_gnn(weeks, LAST, CONFIG)
+    other = train_gnn(weeks, LAST, CONFIG.model_copy(update={"seed": 1}))
+    assert bytes_of(again, tmp_path / "a") == bytes_of(cold, tmp_path / "b")
+    assert bytes_of(other, tmp_path / "c") != bytes_of(cold, tmp_path / "b")
+
+
+def test_training_leaves_the_global_random_state_alone(weeks):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    train_gnn(weeks, LAST, CONFIG.model_copy(update={"replay": 1, "epochs": 1}))
+    assert torch.rand(1) == expected
+
+
+def test_a_snapshot_newer_than_the_week_is_refused(weeks):
+    with pytest.raises(ValueError, match="is trained on the snapshots up to it"):
+        train_gnn(weeks, shift(LAST, -1), CONFIG)
+
+
+def test_embeddings_of_a_replayed_week_do_not_depend_on_later_weeks(weeks, cold):
+    later = [(f"u{user:03}", f"e{(7 * user) % 20:03}", WEEKS - 1, 9) for user in range(40)]
+    changed = snapshots(habits(weeks=WEEKS - 1) + later, range(WEEKS))
+    other = train_gnn(changed, LAST, CONFIG)
+    for week in (shift(LAST, -2), shift(LAST, -1)):
+        assert torch.equal(other.embeddings[week].users, cold.embeddings[week].users)
+        assert torch.equal(other.embeddings[week].events, cold.embeddings[week].events)
+    assert not torch.equal(other.embeddings[LAST].users, cold.embeddings[LAST].users)
+
+
+@pytest.mark.parametrize("rows", [[], [("ann", "tea", WEEKS - 1, 1)], [("ann", "tea", w, 1) for w in range(WEEKS)]])
+def test_an_empty_log_a_single_interaction_and_a_single_user_are_no_reason_to_fail(rows):
+    checkpoint = train_gnn(snapshots(rows, range(WEEKS)), LAST, CONFIG)
+    assert torch.isfinite(checkpoint.embeddings[LAST].users).all()
+
+
+def test_a_checkpoint_survives_its_file(cold, tmp_path):
+    cold.save(tmp_path / LAST)
+    loaded = GNNCheckpoint.load(tmp_path / LAST)
+    assert (loaded.week, loaded.config, loaded.curve) == (cold.week, cold.config, cold.curve)
+    assert torch.equal(loaded.embeddings[LAST].events, cold.embeddings[LAST].events)
+
+
+def test_sampled_batches_with_all_neighbours_see_what_the_whole_graph_sees(weeks):
+    from tgn_assets.ml.sampling import link_loader
+
+    graph = WindowGraph(weeks, 4.0)
+    view = graph.view(week_number(LAST) - 1, 6)
+    links, _ = graph.links(week_number(LAST), view)
+    torch.manual_seed(0)
+    encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, 7, 8, 2).eval()
+    whole = encoder.inference(view)
+    loader = link_loader(view.data, links, fan_out=[-1, -1], batch_size=5, exclude_links=False)
+    for batch in loader:
+        pairs = batch["user", "interacts_with", "event"].edge_label_index
+        with torch.no_grad():
+            vectors = encoder.sampled_pass(batch, view)
+        for kind, local in zip((USER, EVENT), pairs, strict=True):
+            torch.testing.assert_close(vectors[kind][local], whole[kind][batch[kind].n_id[local]])
+
+
+def test_training_on_sampled_neighbourhoods_learns_as_well(weeks):
+    sampled = CONFIG.model_copy(update={"batching": "sampled", "replay": 1, "fan_out": [5, 5], "batch_size": 64})
+    curve = train_gnn(weeks, LAST, sampled).curve
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_the_sampled_loss_tends_to_the_softmax_over_all_events():
+    torch.manual_seed(0)
+    users, events = torch.randn(30, 4), torch.randn(200, 4)
+    links = torch.stack([torch.arange(30), torch.randint(200, (30,))])
+    exact = softmax_loss(users, events, torch.ones(200, dtype=torch.bool), links, torch.ones(30))
+    from torch_geometric.data import HeteroData
+
+    batch = HeteroData()
+    batch[USER].src_index, batch[EVENT].dst_pos_index = links
+    batch[EVENT].dst_neg_index = torch.randint(200, (50_000,))
+    estimate = sampled_softmax_loss({USER: users, EVENT: events}, batch, torch.ones(30), 200)
+    torch.testing.assert_close(estimate, exact, rtol=0.02, atol=0.02)

@@ -1,0 +1,82 @@
+"""Two worlds, one direction: `ml` knows nothing of Dagster, and a module imports only what stands below it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tgn_assets
+
+PACKAGE = Path(tgn_assets.__file__).parent
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("__init__")]
+
+LAYERS = [
+    ["ml"],
+    ["settings", "partitions", "artifacts", "metadata", "warehouse"],
+    ["home", "failures", "run_lock"],
+    ["io_managers"],
+    ["resources"],
+    ["assets"],
+    ["checks"],
+    ["jobs"],
+    ["schedules", "sensors"],
+    ["definitions"],
+    ["cli"],
+]
+"""From the bottom to the top: none of these may import from a layer above its own."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that is imported anywhere in the file, function bodies included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", ML)
+def test_ml_never_names_dagster_nor_anything_outside_ml(name: str) -> None:
+    for imported in imports(MODULES[name]):
+        assert not imported.startswith("dagster")
+        assert not imported.startswith("tgn_assets.") or imported.startswith("tgn_assets.ml")
+
+
+def test_ml_works_where_dagster_is_not_installed() -> None:
+    code = f"""
+import importlib, sys
+sys.modules["dagster"] = None
+for name in {ML!r}:
+    importlib.import_module("tgn_assets." + name)
+assert not [name for name in sys.modules if name.startswith("dagster.")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def level(module: str) -> int | None:
+    top = module.removeprefix("tgn_assets.").split(".")[0]
+    return next((at for at, layer in enumerate(LAYERS) if top in layer), None)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if level(name) is not None])
+def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
+    own = level(name)
+    assert own is not None
+    for imported in imports(MODULES[name]):
+        if imported.startswith("tgn_assets."):
+            assert (level(imported) or 0) <= own, f"{name} imports {imported}"
+
+
+def test_the_definitions_load_without_torch() -> None:
+    """A code server starts in the time that importing Dagster takes; torch is loaded by the run that needs it."""
+    code = """
+import sys
+import tgn_assets.definitions
+assert not {"torch", "torch_geometric", "matplotlib"} & set(sys.modules), "a heavy import at the top of a module"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

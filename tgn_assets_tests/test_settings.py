@@ -1,0 +1,66 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tgn_assets.settings import SettingsError, read_settings
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without settings, in an empty folder without `.env`."""
+    for name in [name for name in os.environ if name.startswith("TGN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_any_setting_it_is_the_synthetic_world_in_a_folder_here(tmp_path: Path) -> None:
+    settings = read_settings()
+    assert settings.source == "synthetic"
+    assert settings.home == tmp_path / ".tgn"
+    assert (settings.user_column, settings.event_column, settings.timestamp_column) == (
+        "ip_address",
+        "event_id",
+        "timestamp",
+    )
+    assert settings.start_week is settings.end_week is None
+
+
+def test_the_environment_goes_before_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TGN_USER_COLUMN=customer\nTGN_EVENT_COLUMN=item\nOTHER_TOOL=1\n")
+    monkeypatch.setenv("TGN_EVENT_COLUMN", "product")
+    assert (read_settings().user_column, read_settings().event_column) == ("customer", "product")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGN_START_WEEK", "")
+    assert read_settings().start_week is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; a week is named by its Monday"),
+        ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday as YYYY-MM-DD"),
+        ("TGN_SORCE", "log.csv", "TGN_SORCE is not a setting; did you mean TGN_SOURCE?"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{message.replace('?', '[?]')}$"):
+        read_settings()
+
+
+def test_a_misspelt_name_in_the_env_file_is_found_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TGN_TIMESTAMP_COLUM=ts\n")
+    with pytest.raises(SettingsError, match="did you mean TGN_TIMESTAMP_COLUMN"):
+        read_settings()
+
+
+def test_the_last_week_cannot_come_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGN_START_WEEK", "2024-01-08")
+    monkeypatch.setenv("TGN_END_WEEK", "2024-01-01")
+    with pytest.raises(SettingsError, match="TGN_END_WEEK=2024-01-01 comes before TGN_START_WEEK=2024-01-08"):
+        read_settings()
