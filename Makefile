@@ -1,6 +1,5 @@
 .PHONY: demo test test-samplers dev lint clean
 
-export TGN_HOME ?= .tgn
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
@@ -11,7 +10,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## a synthetic world, a walk-forward over four weeks, top-5 lists and metrics beside the baselines
-	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 4 --show-lists
+	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 4
 
 test: $(READY)  ## every test but those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
@@ -23,7 +22,7 @@ test-samplers:  ## compiles torch-sparse and torch-scatter (about 15 minutes) an
 	.samplers/bin/python -m pytest -p no:cacheprovider tgn_assets_tests/samplers
 
 dev: $(READY)  ## the Dagster UI, with the history of `make demo` and `tgn` in it
-	$(BIN)/tgn dev
+	DAGSTER_HOME="$$($(BIN)/python -m tgn_assets.home)" $(BIN)/dagster dev
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -52,8 +52,9 @@ def curve_plot(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 2.4), dpi=72, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 2.4), dpi=72)
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.14 / len(panels), right=0.98, bottom=0.2, top=0.96)
     for axes, lines in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in lines:
             values = [float("nan") if entry.get(line) is None else entry[line] for entry in curve]

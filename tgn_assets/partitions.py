@@ -43,6 +43,6 @@ PREVIOUS_WEEK = _weeks_back(1, 1)
 WINDOW = _weeks_back(MAX_WINDOW - 1, 0)
 """Week w reads the last `MAX_WINDOW` weeks, its own included."""
 
-HISTORY = _weeks_back(10 * 52, 0)
-"""Week w reads all weeks up to its own. The lineage shows the last ten years of them: each week of a mapping costs
-Dagster a third of a millisecond whenever it looks, and longer ago than 100 weeks it does not track changes anyway."""
+HISTORY = _weeks_back(5 * 52, 0)
+"""Week w reads all weeks up to its own. The lineage shows the last five years of them: each week of a mapping costs
+Dagster a third of a millisecond whenever it looks, a hundred times in a run, and beyond 100 weeks it tracks no changes."""

@@ -148,10 +148,10 @@ def _segments(
     active = np.zeros(history.num_users, bool)
     active[users[seen]] = True
     past = active[history.user]
-    # A new user or event has no pair in the history: -1 and codes past the catalogue must not form somebody else's.
-    possible = seen[truth_user] & (truth_event < history.num_events)
+    # A pair is one number: a new user's are negative, and a new event's must not pass for the next user's first.
+    known = truth_event < history.num_events
     pair = users[truth_user] * history.num_events + truth_event
-    own = possible & np.isin(pair, history.user[past] * history.num_events + history.event[past])
+    own = known & np.isin(pair, history.user[past] * history.num_events + history.event[past])
     return {
         "all": np.ones(len(users), bool),
         "seen": seen,

@@ -39,23 +39,30 @@ INSERT_REJECTED_SQL = """
     INSERT INTO rejected_interactions BY NAME
     SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded
 """
+SEEN_SQL = """
+    CREATE OR REPLACE TEMP TABLE seen AS
+    SELECT {node}_id AS id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id
+"""
+KNOWN_NODES_SQL = """
+    UPDATE {node}s SET first_week = seen.first_week FROM seen
+    WHERE {node}_id = id AND ({node}s.first_week IS NULL OR seen.first_week < {node}s.first_week)
+"""
+# The rows of the first week are gone: it was one of the loaded weeks, and what was loaded begins later or has none.
+LOST_NODES_SQL = """
+    CREATE OR REPLACE TEMP TABLE lost AS SELECT {node}_id AS id FROM {node}s
+    WHERE first_week IN (SELECT unnest($weeks::DATE[]))
+      AND NOT EXISTS (FROM seen WHERE id = {node}_id AND seen.first_week = {node}s.first_week)
+"""
+NEXT_FIRST_WEEK_SQL = """
+    UPDATE {node}s SET first_week = (SELECT min(week) FROM raw_interactions AS r WHERE r.{node}_id = {node}s.{node}_id)
+    WHERE {node}_id IN (FROM lost)
+"""
 # The order of indices is that of (first week, id): weeks loaded one by one, oldest first, or all at once give the same.
 NEW_NODES_SQL = """
     INSERT INTO {node}s BY NAME
-    SELECT {node}_id, first_week, (SELECT COALESCE(max({node}_idx), -1) FROM {node}s)
-                                  + row_number() OVER (ORDER BY first_week, {node}_id) AS {node}_idx
-    FROM (SELECT {node}_id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id)
-    ANTI JOIN {node}s USING ({node}_id)
-"""
-EARLIER_FIRST_WEEK_SQL = """
-    UPDATE {node}s SET first_week = seen.week
-    FROM (SELECT {node}_id, min(week) AS week FROM scanned WHERE loaded GROUP BY {node}_id) AS seen
-    WHERE {node}s.{node}_id = seen.{node}_id AND ({node}s.first_week IS NULL OR seen.week < {node}s.first_week)
-"""
-LOST_FIRST_WEEK_SQL = """
-    UPDATE {node}s SET first_week = (SELECT min(week) FROM raw_interactions AS r WHERE r.{node}_id = {node}s.{node}_id)
-    WHERE first_week IN (SELECT unnest($weeks::DATE[]))
-      AND NOT EXISTS (FROM scanned AS s WHERE s.loaded AND s.{node}_id = {node}s.{node}_id AND s.week = first_week)
+    SELECT id AS {node}_id, first_week,
+           (SELECT COALESCE(max({node}_idx), -1) FROM {node}s) + row_number() OVER (ORDER BY first_week, id) AS {node}_idx
+    FROM seen ANTI JOIN {node}s ON {node}_id = id
 """
 
 
@@ -155,7 +162,10 @@ def _write(
         con.execute("INSERT OR REPLACE INTO ingested_weeks (week, rows, digest) VALUES (?, ?, ?)", [week, rows, text])
     new = []
     for node in ("user", "event"):
+        con.execute(SEEN_SQL.format(node=node))
+        con.execute(KNOWN_NODES_SQL.format(node=node))
+        if con.execute(LOST_NODES_SQL.format(node=node), asked).fetchall()[0][0]:
+            con.execute(NEXT_FIRST_WEEK_SQL.format(node=node))
         new.append(con.execute(NEW_NODES_SQL.format(node=node)).fetchall()[0][0])
-        con.execute(EARLIER_FIRST_WEEK_SQL.format(node=node))
-        con.execute(LOST_FIRST_WEEK_SQL.format(node=node), asked)
+    con.execute("DROP TABLE seen; DROP TABLE lost")
     return new[0], new[1]

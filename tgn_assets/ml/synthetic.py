@@ -4,8 +4,9 @@ What is planted, for a model to find and a popularity list to miss:
 
 - *communities*: an event belongs to one, and a user's interests are spread over a few;
 - *drift*: interests move along a smooth path between mixtures drawn every `drift` weeks;
-- *habits*: a user returns to a few events for weeks or months, to some of them only every 2 or 4 weeks;
-- *launches*: an event rises within weeks, fades, and gives way to a new one; users come and leave as well.
+- *habits*: a user returns to a few events for months, to some of them only every 2 or 4 weeks;
+- *launches*: an event is the talk of its community within weeks, fades, lives on in habits, and gives way to a new one.
+  Users come and leave as well.
 
 The world has no first week and carries no state. Users and events hold slots; the tenants of a slot follow each other
 in lives of a fixed length and a random phase, so who is there is arithmetic on the week's number, and what they are
@@ -23,14 +24,14 @@ import pandas as pd
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import FIRST_MONDAY, week_number
 
-APPEAL = 100.0
-"""How many times more drawn an event can be than another of its community and age."""
-RISE, FADE = 2.0, 6.0
-"""Weeks until an event is widely known; e-folds of its appeal from launch to end."""
+APPEAL = 30.0
+"""How many times more appealing an event can be than another of its community and age."""
+RISE, FADE = 2.0, (1.5, 6.0)
+"""Weeks until an event is widely known, and the range of weeks in which its appeal falls by a factor e."""
 HOME = 0.3
 """Chance that a newly drawn mixture of interests centres on the user's home community again."""
 CADENCES, CADENCE_SHARES, DUE_CHANCE = np.array([1, 2, 4]), np.array([0.7, 0.2, 0.1]), 0.9
-WEEKLY_CHANCE = (0.3, 0.8)
+WEEKLY_CHANCE = (0.2, 0.7)
 """Range of the chance that a weekly habit is followed; for one of another cadence it is DUE_CHANCE when it is due."""
 ONCE = 0.7
 """Chance that a followed habit makes one interaction in the week only, else one more by the same chance, and so on."""
@@ -62,17 +63,17 @@ class World:
     """Events there in any week."""
     communities: int = 12
     user_life: tuple[int, int] = (6, 160)
-    event_life: tuple[int, int] = (8, 50)
-    habit_life: tuple[int, int] = (6, 40)
-    habits: int = 3
+    event_life: tuple[int, int] = (16, 120)
+    habit_life: tuple[int, int] = (8, 80)
+    habits: int = 6
     """Most habits a user has at a time."""
-    explorations: float = 5.5
+    explorations: float = 5.0
     """Interactions a week that follow interest and what is popular there now, on average over users."""
     drift: int = 20
     """Weeks from one drawn mixture of interests to the next."""
     focus: float = 0.9
     """Share of a drawn mixture's main community; the rest goes to a second one."""
-    background: float = 0.05
+    background: float = 0.1
     """Share of interest spread over all communities alike."""
 
     def __post_init__(self) -> None:
@@ -175,8 +176,8 @@ def ceiling(
 
     The lists are `oracle_lists`, the truth is what `generate_week` gave the week: under "known" the lists hold events
     of `known_events` only (those seen before the week; what a real ranker can reach), under "all" any event. `users`
-    restricts the mean to some of the active ones, such as those with a history (NaN if none is active). A model that knows everything but the
-    week's luck gets this; the ceiling in `eval_metrics` is another one, of a ranker that knows the luck as well.
+    restricts the mean to some of the active ones, such as those with a history; NaN if none is active. A model that
+    knows all but the week's luck gets this; the ceiling in `eval_metrics` is of a ranker that knows the luck as well.
     """
     from tgn_assets.ml.metrics import METRICS, per_user  # here, as torch takes seconds and a generated week needs none
 
@@ -254,9 +255,10 @@ class _Catalogue:
 
     def __init__(self, world: World, week: int) -> None:
         slot = np.arange(world.events)
-        self.tenant, age, life = _tenancy(world, "event", slot, week, world.event_life)
-        rise = 1 - np.exp(-(((age + 0.5) / RISE) ** 2))
-        weight = APPEAL ** _uniform(world.seed, "appeal", slot, self.tenant) * rise * np.exp(-FADE * age / life)
+        self.tenant, age, _ = _tenancy(world, "event", slot, week, world.event_life)
+        fade = FADE[0] * (FADE[1] / FADE[0]) ** _uniform(world.seed, "fade", slot, self.tenant)
+        course = (1 - np.exp(-(((age + 0.5) / RISE) ** 2))) * np.exp(-age / fade)
+        weight = APPEAL ** _uniform(world.seed, "appeal", slot, self.tenant) * course
         self.community = slot % world.communities
         self.share = weight / np.bincount(self.community, weight)[self.community]
         self._order = np.argsort(self.community, kind="stable")
