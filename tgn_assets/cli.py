@@ -135,8 +135,9 @@ def refresh(week: str | None, verbose: bool) -> None:
 
 @cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
 @click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
+@click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
 @_verbose
-def backtest(weeks: int, verbose: bool) -> None:
+def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
 
     Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
@@ -144,7 +145,7 @@ def backtest(weeks: int, verbose: bool) -> None:
     week.
     """
     from tgn_assets.console import Progress, stdout
-    from tgn_assets.report import backtest_tables
+    from tgn_assets.report import backtest_tables, sample_table
     from tgn_assets.runner import open_runner
 
     home = _home()
@@ -159,6 +160,8 @@ def backtest(weeks: int, verbose: bool) -> None:
             runner.ingest_before(origins[0])
             runner.refresh(origins)
     console = stdout()
+    if show_lists:
+        console.print(sample_table(home.warehouse(), newest))
     for table in backtest_tables(home.warehouse(), origins[1:]):
         console.print(table)
 
@@ -191,7 +194,30 @@ def status(verbose: bool) -> None:
 
     console = stdout()
     for line in status_lines(_home()):
-        console.print(line)
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@cli.command(short_help="Open the Dagster UI on the same state.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@_verbose
+def dev(port: int, host: str, verbose: bool) -> None:
+    """Start the Dagster UI, with its schedule and sensor, on what `tgn` has made and is still to make.
+
+    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
+    """
+    import os
+    from pathlib import Path
+
+    home = _home()
+    home.start_week()  # a source that cannot be read is better said here than in the UI
+    with home.instance() as instance:
+        os.environ["DAGSTER_HOME"] = instance.root_directory
+    workspace = Path(__file__).parents[1] / "workspace.yaml"
+    location = ["-w", str(workspace)] if workspace.exists() else ["-m", "tgn_assets.definitions"]
+    click.echo(f"http://{host}:{port} shows {home.root}", err=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, *location]
+    os.execv(sys.executable, command)
 
 
 def _home() -> "Home":

@@ -26,7 +26,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     assets = [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)]
     return dg.Definitions(
         assets=assets,
-        asset_checks=[future_blind_check(assets, weeks, home, source)],
+        asset_checks=[future_blind_check(assets, weeks, home, source)] if settings.future_blind else [],
         jobs=[weekly_refresh],
         schedules=[weekly_refresh_schedule(home, weekly_refresh)],
         sensors=[missing_or_changed_weeks_sensor(home, weekly_refresh)],

@@ -4,16 +4,17 @@ import warnings
 
 import dagster as dg
 
-from tgn_assets.checks import FUTURE_BLIND, PREDICTIONS
+from tgn_assets.checks import PREDICTIONS
+from tgn_assets.ml.validation import CHECKS
 
 # A job takes the strictest policy of its assets, here one week per run: meant, and no news at each start.
 warnings.filterwarnings("ignore", message="Asset job weekly_refresh materializes assets with varying BackfillPolicies")
 
-OPTIONAL = dg.AssetCheckKey(dg.AssetKey(PREDICTIONS), FUTURE_BLIND)
+BEFORE_PUBLISHING = [dg.AssetCheckKey(dg.AssetKey(PREDICTIONS), name) for name in CHECKS]
 
 weekly_refresh = dg.define_asset_job(
     "weekly_refresh",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.checks(OPTIONAL),
+    selection=dg.AssetSelection.all().without_checks() | dg.AssetSelection.checks(*BEFORE_PUBLISHING),
     executor_def=dg.in_process_executor,
     description=(
         "The whole of a week: ingest it, retrain on it, publish every user's top five for the week after, and score "

@@ -45,4 +45,4 @@ WINDOW = _weeks_back(MAX_WINDOW - 1, 0)
 
 HISTORY = _weeks_back(5 * 52, 0)
 """Week w reads all weeks up to its own. The lineage shows the last five years of them: each week of a mapping costs
-Dagster a third of a millisecond whenever it looks, a hundred times in a run, and beyond 100 weeks it tracks no changes."""
+Dagster a third of a millisecond whenever it looks, dozens of times in a run; beyond 100 weeks it tracks no changes."""

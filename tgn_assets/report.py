@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rich.box import SIMPLE
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from tgn_assets.ml.gate import OURS
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse, WarehouseError
 
@@ -128,10 +129,26 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
                 f"SELECT {columns} FROM new_user_top5_predictions WHERE week = ? ORDER BY rank", [week]
             ).fetchall()
     who = "new users" if note else printable(user)
-    table = _table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"])
+    table = _table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"], "left")
     for rank, event, score, source in rows:
         table.add_row(str(rank), Text(printable(event)), f"{score:.4f}", Text(source))
     return table, note
+
+
+def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
+    """The lists of some users made at the close of `week`, the same ones every time."""
+    query = """
+        SELECT user_id, list(event_id ORDER BY rank), any_value(source)
+        FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT ?
+    """
+    with warehouse.reader() as con:
+        rows = con.execute(query, [week, users]).fetchall()
+    ranks = [str(rank) for rank in range(1, K + 1)]
+    table = _table(f"some lists for the week of {shift(week, 1)}", "user", [*ranks, "source"], "left")
+    for user, events, source in rows:
+        cells = [printable(event) for event in events] + [""] * (K - len(events))
+        table.add_row(*(Text(cell) for cell in (printable(user), *cells, source)))
+    return table
 
 
 PUBLISHED_SQL = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
@@ -143,11 +160,11 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+def _table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:
     table = Table(box=SIMPLE, title=Text(title), title_justify="left")
     table.add_column(first)
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("event", "source") else "right", overflow="fold")
+    for name in others:
+        table.add_column(name, justify=justify, overflow="fold")
     return table
 
 

@@ -18,7 +18,8 @@ class RunLock(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunLock"]:
         say = context.log.info if context.log else print
-        with hold(Path(self.path), f"run {context.run_id} of process {os.getpid()}", say):
+        run = f"run {context.run.run_id}" if context.run else "an asset"
+        with hold(Path(self.path), f"{run} of process {os.getpid()}", say):
             yield self
 
 

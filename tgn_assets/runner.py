@@ -11,6 +11,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.backlog import INGEST_ASSETS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
 from tgn_assets.console import Progress, duration
+from tgn_assets.definitions import build_definitions
 from tgn_assets.home import Home
 from tgn_assets.ml.weeks import shift
 from tgn_assets.run_launcher import fail_killed_runs
@@ -44,8 +45,6 @@ class Runner:
     """
 
     def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False):
-        from tgn_assets.definitions import build_definitions  # imports all assets
-
         self._home, self._instance, self._progress = home, instance, progress
         self._job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
         self._run_config = {} if verbose else QUIET

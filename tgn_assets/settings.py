@@ -45,6 +45,11 @@ class Settings(BaseSettings):
         default=None, description="Monday of the last week; default: none, weeks go on as time does."
     )
     device: str = Field(default="auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...")
+    future_blind: bool = Field(
+        default=False,
+        description="Adds the check future_blind: whoever materializes weekly_top5_predictions of a past week from its "
+        "page then sees it made again as if no later week existed, and compared byte by byte.",
+    )
 
     @field_validator("home")
     @classmethod

@@ -55,7 +55,7 @@ def test_two_that_make_a_home_at_once_do_not_trip_over_each_other(tmp_path: Path
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
-    with pytest.raises(SettingsError, match="TGN_HOME=.*home"):
+    with pytest.raises(SettingsError, match=r"TGN_HOME=.*home"):
         _home(tmp_path).ensure()
 
 

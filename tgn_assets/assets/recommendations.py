@@ -9,7 +9,6 @@ import pandas as pd
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.failures import explained
 from tgn_assets.metadata import numbers, preview, row_count, table_definition
-from tgn_assets.ml.gate import OURS
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
@@ -18,6 +17,7 @@ from tgn_assets.ml.publishing import (
     read_publication,
     read_truth,
 )
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import HISTORY, PREVIOUS_WEEK

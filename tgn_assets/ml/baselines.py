@@ -6,13 +6,12 @@ first in text order, so that a list depends on nothing but the history. Inside t
 rank in text order.
 """
 
-from itertools import pairwise
-
 import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.history import History
 from tgn_assets.ml.schema import K
+from tgn_assets.ml.sparse import NEIGHBOURS, blocks, heaviest, neighbours, row_of, rows_of, sums
 
 BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
 """The names that `all_baselines` gives."""
@@ -26,13 +25,6 @@ KNN_HALF_LIFE = 8.0
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
-KNN_NEIGHBOURS = 100
-KNN_SHRINKAGE = 10.0
-"""Added to the cosine's denominator: two events that share one user, long ago, are not each other's best neighbour."""
-
-BLOCK = 1_000_000
-"""Products in a block of a sparse product: bounds the memory of item-kNN whatever the numbers of users and events."""
-
 
 def popular(history: History, k: int = K) -> np.ndarray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
@@ -44,7 +36,7 @@ def repeat(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
 
     Between own events of equal count the one that is more popular now comes first.
     """
-    own = _rows(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
+    own = rows_of(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
     popularity = _popularity(history, TIE_HALF_LIFE)
     own.data += 1e-3 * (popularity / popularity.max(initial=np.finfo(float).tiny))[own.indices]
     return _positions(history, _fill(_top(own, k), _by_popularity(history)))
@@ -74,13 +66,13 @@ def all_baselines(history: History, users: np.ndarray, k: int = K) -> dict[str, 
 
 def _item_knn(history: History, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
     everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
-    profile = _heaviest(everything, KNN_EVENTS_PER_USER)
-    neighbours = _neighbours(profile)
-    own, taken = _rows(profile, users), _rows(everything, users)
+    profile = heaviest(everything, KNN_EVENTS_PER_USER)
+    similar = neighbours(profile)
+    own, taken = rows_of(profile, users), rows_of(everything, users)
     included = np.full((len(users), k), -1)
     left_out = included.copy()
-    for low, high in _blocks(np.diff(own.indptr) * KNN_NEIGHBOURS):
-        near = own[low:high] @ neighbours
+    for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
+        near = own[low:high] @ similar
         included[low:high] = _top(near + own[low:high], k)
         left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
     order = _by_popularity(history)
@@ -90,26 +82,6 @@ def _item_knn(history: History, users: np.ndarray, k: int) -> dict[str, np.ndarr
     }
 
 
-def _neighbours(profile: sparse.csr_array) -> sparse.csr_array:
-    """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
-    events = profile.shape[1]
-    norm = np.sqrt(_sums(profile.indices, profile.data**2, events))
-    by_event = sparse.csr_array(profile.T)
-    products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
-    blocks = [sparse.csr_array((0, events))]
-    for low, high in _blocks(products):
-        near = sparse.csr_array(by_event[low:high] @ profile)
-        near.sort_indices()
-        event = low + _row_of(near)
-        near.data /= norm[event] * norm[near.indices] + KNN_SHRINKAGE
-        near.data[event == near.indices] = 0
-        near.eliminate_zeros()
-        near = _heaviest(near, KNN_NEIGHBOURS)
-        near.data /= near.sum(axis=1)[_row_of(near)]
-        blocks.append(near)
-    return sparse.csr_array(sparse.vstack(blocks, format="csr"))
-
-
 def _decay(history: History, half_life: float) -> np.ndarray:
     # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
     return 0.5 ** ((history.week - history.week_no) / half_life)
@@ -117,7 +89,7 @@ def _decay(history: History, half_life: float) -> np.ndarray:
 
 def _popularity(history: History, half_life: float) -> np.ndarray:
     weight = history.count * _decay(history, half_life)
-    return _sums(history.event_order[history.event], weight, history.num_events)
+    return sums(history.event_order[history.event], weight, history.num_events)
 
 
 def _by_popularity(history: History) -> np.ndarray:
@@ -130,51 +102,7 @@ def _user_events(history: History, weight: np.ndarray) -> sparse.csr_array:
     user, column = np.divmod(pairs, max(history.num_events, 1))
     starts = np.searchsorted(user, np.arange(history.num_users + 1))
     shape = (history.num_users, history.num_events)
-    return sparse.csr_array((_sums(pair, weight, len(pairs)), column, starts), shape=shape)
-
-
-def _sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
-    """The sum of `weight` at each of 0 to `size` - 1."""
-    # bincount of nothing is of integers, whatever the weights.
-    return np.bincount(index, weights=weight, minlength=size).astype(float)
-
-
-def _rows(matrix: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
-    """The rows `users` of a matrix, an empty one for -1."""
-    users, (rows, columns) = np.asarray(users), matrix.shape
-    indptr = np.append(matrix.indptr, matrix.indptr[-1])
-    padded = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(rows + 1, columns))
-    return sparse.csr_array(padded[np.where(users < 0, rows, users)])
-
-
-def _row_of(matrix: sparse.csr_array) -> np.ndarray:
-    """The row of every entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-
-
-def _blocks(cost: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of consecutive rows that cost about `BLOCK` each."""
-    edges = np.flatnonzero(np.diff(np.cumsum(cost) // BLOCK, prepend=-1)).tolist()
-    return list(pairwise([*edges, len(cost)]))
-
-
-def _heaviest(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
-    """The `limit` largest entries of each row, the first of equal ones."""
-    size = np.diff(matrix.indptr)
-    kept = np.ones(matrix.nnz, bool)
-    octave = np.where(size > limit, np.frexp(size)[1], 0)
-    for rows in (np.flatnonzero(octave == width) for width in np.unique(octave[octave > 0])):
-        # Rows of similar size share one padded table, so that the padding at most doubles them.
-        place = np.arange(size[rows].max())
-        real = place < size[rows, None]
-        entry = (matrix.indptr[rows, None] + place)[real]
-        value = np.full(real.shape, -np.inf)
-        value[real] = matrix.data[entry]
-        edge = np.partition(value, -limit, axis=1)[:, [-limit]]
-        above, equal = value > edge, value == edge
-        kept[entry] = (above | (equal & (equal.cumsum(1) <= limit - above.sum(1, keepdims=True))))[real]
-    starts = np.append(0, np.cumsum(np.minimum(size, limit)))
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
+    return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
 
 
 def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
@@ -183,7 +111,7 @@ def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
     scores.sort_indices()
     lists = np.full((scores.shape[0], k), -1)
     size = np.diff(scores.indptr)
-    row, starts, length = _row_of(scores), scores.indptr[:-1][size > 0], size[size > 0]
+    row, starts, length = row_of(scores), scores.indptr[:-1][size > 0], size[size > 0]
     value = scores.data.copy()
     for rank in range(k if len(value) else 0):
         best = np.repeat(np.maximum.reduceat(value, starts), length)

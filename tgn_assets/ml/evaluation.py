@@ -8,10 +8,10 @@ import pandas as pd
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
-from tgn_assets.ml.schema import K
+from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
-OURS, CEILING = "tgn_assets", "ceiling"
+CEILING = "ceiling"
 MODELS = (OURS, *BASELINES, CEILING)
 SEGMENTS = ("all", "seen", "repeat", "explore", "new")
 COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]

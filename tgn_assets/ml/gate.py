@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from tgn_assets.ml.history import History
-from tgn_assets.ml.schema import K
+from tgn_assets.ml.schema import OURS, K
 
-OURS = "tgn_assets"
 SEGMENTS = ("active", "lapsed")
 """Users with an interaction in the last `ACTIVE_WEEKS` weeks, and the others: known before the target week begins."""
 ACTIVE_WEEKS = 4

@@ -170,7 +170,7 @@ def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
     """The delimiter that yields the wanted columns, or else the most columns; and the names of the columns."""
     best: tuple[tuple[bool, int], str, list[str]] | None = None
     for delimiter in DELIMITERS:
-        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
         merit = {name.lower() for name in wanted} <= {name.lower() for name in names}, len(names)
         if best is None or merit > best[0]:
             best = merit, delimiter, names

@@ -20,11 +20,11 @@ from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
-from tgn_assets.ml.gate import OURS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
+from tgn_assets.ml.gate import Gate, choose_sources, ndcg_of, segment_of, untested_gate
 from tgn_assets.ml.history import History
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.recall import PAIR_FEATURES
-from tgn_assets.ml.schema import K
+from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 

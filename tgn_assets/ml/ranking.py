@@ -9,11 +9,11 @@ import torch
 from tgn_assets.ml import baselines
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Origin, blocks_of
-from tgn_assets.ml.gate import OURS, SEGMENTS, segment_of
+from tgn_assets.ml.gate import SEGMENTS, segment_of
 from tgn_assets.ml.history import History
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.ranker import RankerCheckpoint, load_model
-from tgn_assets.ml.schema import K
+from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.topk import grouped_top_k
 
 USERS_PER_BLOCK = 2048

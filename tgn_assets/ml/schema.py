@@ -3,6 +3,9 @@
 K = 5
 """Length of a published list."""
 
+OURS = "tgn_assets"
+"""The ranker's own lists, in `source` and `model` columns; a baseline's go by the baseline's name."""
+
 USER, EVENT = "user", "event"
 INTERACTS = (USER, "interacts_with", EVENT)
 REV_INTERACTS = (EVENT, "rev_interacts_with", USER)

@@ -1,52 +1,77 @@
 """Sparse user-event arithmetic that baselines and candidates share."""
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import sparse
 
-NEIGHBOURS = 50
-BLOCK = 20_000_000
-"""Multiply-adds of a sparse product computed at a time, so that memory does not grow with its square."""
+NEIGHBOURS = 100
+SHRINKAGE = 10.0
+"""Added to the cosine's denominator: two events that share one user, long ago, are not each other's best neighbour."""
+
+BLOCK = 1_000_000
+"""Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
+
+
+def neighbours(profile: sparse.csr_array) -> sparse.csr_array:
+    """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
+    events = profile.shape[1]
+    norm = np.sqrt(sums(profile.indices, profile.data**2, events))
+    by_event = sparse.csr_array(profile.T)
+    products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
+    parts = [sparse.csr_array((0, events))]
+    for low, high in blocks(products):
+        near = sparse.csr_array(by_event[low:high] @ profile)
+        near.sort_indices()
+        event = low + row_of(near)
+        near.data /= norm[event] * norm[near.indices] + SHRINKAGE
+        near.data[event == near.indices] = 0
+        near.eliminate_zeros()
+        near = heaviest(near, NEIGHBOURS)
+        near.data /= near.sum(axis=1)[row_of(near)]
+        parts.append(near)
+    return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
 def heaviest(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     """The `limit` largest entries of each row, the first of equal ones."""
     size = np.diff(matrix.indptr)
-    if size.max(initial=0) <= limit:
-        return matrix
-    row = np.repeat(np.arange(matrix.shape[0]), size)
-    by_weight = np.argsort(-matrix.data, kind="stable")
-    by_weight = by_weight[np.argsort(row[by_weight], kind="stable")]
-    kept = np.sort(by_weight[np.arange(len(row)) - matrix.indptr[row] < limit])
-    indptr = np.append(0, np.cumsum(np.minimum(size, limit)))
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    kept = np.ones(matrix.nnz, bool)
+    octave = np.where(size > limit, np.frexp(size)[1], 0)
+    for rows in (np.flatnonzero(octave == width) for width in np.unique(octave[octave > 0])):
+        # Rows of similar size share one padded table, so that the padding at most doubles them.
+        place = np.arange(size[rows].max())
+        real = place < size[rows, None]
+        entry = (matrix.indptr[rows, None] + place)[real]
+        value = np.full(real.shape, -np.inf)
+        value[real] = matrix.data[entry]
+        edge = np.partition(value, -limit, axis=1)[:, [-limit]]
+        above, equal = value > edge, value == edge
+        kept[entry] = (above | (equal & (equal.cumsum(1) <= limit - above.sum(1, keepdims=True))))[real]
+    starts = np.append(0, np.cumsum(np.minimum(size, limit)))
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
 
 
-def neighbours(profile: sparse.csr_array, limit: int = NEIGHBOURS) -> sparse.csr_array:
-    """Cosine similarity [columns, columns] of each column of `profile` to its `limit` nearest others, not itself."""
-    norm = np.sqrt(np.bincount(profile.indices, weights=profile.data**2, minlength=profile.shape[1]))
-    unit = profile.copy()
-    unit.data = unit.data / norm[unit.indices]
-    by_column = sparse.csr_array(unit.T)
-    cost = by_column.astype(bool).astype(np.int64) @ np.diff(unit.indptr)
-    parts = []
-    for low, high in blocks(cost):
-        cosine = sparse.csr_array(by_column[low:high] @ unit)
-        cosine.sort_indices()
-        cosine.data[cosine.indices == low + row_of(cosine)] = 0
-        cosine.eliminate_zeros()
-        parts.append(heaviest(cosine, limit))
-    if not parts:
-        return sparse.csr_array((profile.shape[1], profile.shape[1]))
-    return sparse.csr_array(sparse.vstack(parts, format="csr"))
-
-
-def blocks(cost: np.ndarray) -> list[tuple[int, int]]:
-    """Consecutive ranges of rows whose costs add up to about `BLOCK`."""
-    block = np.cumsum(cost) // BLOCK
-    edges = np.flatnonzero(np.diff(block, prepend=-1)).tolist() if len(cost) else []
-    return list(zip(edges, [*edges[1:], len(cost)], strict=True)) if edges else []
+def rows_of(matrix: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
+    """The rows `users` of a matrix, an empty one for -1."""
+    users, (rows, columns) = np.asarray(users), matrix.shape
+    indptr = np.append(matrix.indptr, matrix.indptr[-1])
+    padded = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(rows + 1, columns))
+    return sparse.csr_array(padded[np.where(users < 0, rows, users)])
 
 
 def row_of(matrix: sparse.csr_array) -> np.ndarray:
-    """The row of each stored entry."""
+    """The row of every entry."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
+    """The sum of `weight` at each of 0 to `size` - 1."""
+    # bincount of nothing is of integers, whatever the weights.
+    return np.bincount(index, weights=weight, minlength=size).astype(float)
+
+
+def blocks(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges of consecutive rows that cost about `BLOCK` each."""
+    edges = np.flatnonzero(np.diff(np.cumsum(cost) // BLOCK, prepend=-1)).tolist()
+    return list(pairwise([*edges, len(cost)]))

@@ -28,6 +28,8 @@ APPEAL = 30.0
 """How many times more appealing an event can be than another of its community and age."""
 RISE, FADE = 2.0, (1.5, 6.0)
 """Weeks until an event is widely known, and the range of weeks in which its appeal falls by a factor e."""
+TAIL = 0.002
+"""Share of its appeal that an event keeps until it ends."""
 HOME = 0.3
 """Chance that a newly drawn mixture of interests centres on the user's home community again."""
 CADENCES, CADENCE_SHARES, DUE_CHANCE = np.array([1, 2, 4]), np.array([0.7, 0.2, 0.1]), 0.9
@@ -257,7 +259,7 @@ class _Catalogue:
         slot = np.arange(world.events)
         self.tenant, age, _ = _tenancy(world, "event", slot, week, world.event_life)
         fade = FADE[0] * (FADE[1] / FADE[0]) ** _uniform(world.seed, "fade", slot, self.tenant)
-        course = (1 - np.exp(-(((age + 0.5) / RISE) ** 2))) * np.exp(-age / fade)
+        course = (1 - np.exp(-(((age + 0.5) / RISE) ** 2))) * np.maximum(np.exp(-age / fade), TAIL)
         weight = APPEAL ** _uniform(world.seed, "appeal", slot, self.tenant) * course
         self.community = slot % world.communities
         self.share = weight / np.bincount(self.community, weight)[self.community]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -152,7 +153,7 @@ def test_weeks_are_refreshed_by_click_by_backfill_and_by_the_sensor(server: Serv
     assert {run["status"] for run in runs} == {"SUCCESS"}
     refreshed = [run for run in runs if "dagster/partition" in run["tags"]]
     assert [run["tags"]["dagster/partition"] for run in refreshed] == WEEKS[1:3]
-    assert all(before["endTime"] <= after["startTime"] for before, after in zip(runs, runs[1:], strict=False))
+    assert all(before["endTime"] <= after["startTime"] for before, after in pairwise(runs))
     assert WEEKS[1] in server.published() and WEEKS[2] in server.published()
 
     server.ask(

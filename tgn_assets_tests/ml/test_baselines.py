@@ -1,10 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgn_assets.ml import baselines
+from tgn_assets.ml import baselines, sparse
 from tgn_assets.ml.baselines import BASELINES, all_baselines, item_knn, item_knn_new, popular, repeat
 from tgn_assets.ml.history import History
 from tgn_assets.ml.weeks import shift, week_number
@@ -63,14 +64,14 @@ def test_lists_follow_the_order_in_which_users_are_asked_for() -> None:
 
 
 def test_item_knn_weighs_neighbours_by_shrunk_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "KNN_SHRINKAGE", 1.0)
+    monkeypatch.setattr(sparse, "SHRINKAGE", 1.0)
     count = round(np.e**3 - 1)
     history = history_of([(0, "a", 0, count), (1, "a", 0, 1), (1, "b", 0, 1), (2, "a", 8, 1), (2, "c", 8, 1)])
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
     weight = np.log1p(history.count) * baselines._decay(history, 8)
-    neighbours = baselines._neighbours(baselines._user_events(history, weight))
+    neighbours = sparse.neighbours(baselines._user_events(history, weight))
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(neighbours.toarray(), expected)
     assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
@@ -99,14 +100,14 @@ def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch:
     history = history_of(pd.DataFrame(rows).drop_duplicates([0, 1, 2]).to_records(index=False).tolist())
     users = np.arange(-1, history.num_users)
     whole = all_baselines(history, users)
-    monkeypatch.setattr(baselines, "BLOCK", 10)
+    monkeypatch.setattr(sparse, "BLOCK", 10)
     for name, lists in all_baselines(history, users).items():
         np.testing.assert_array_equal(lists, whole[name])
 
 
 def test_only_the_heaviest_entries_of_a_row_are_kept_and_the_first_of_equal_ones() -> None:
     dense = np.array([[1.0, 3, 3, 3, 2], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
-    kept = baselines._heaviest(baselines.sparse.csr_array(dense), 2).toarray()
+    kept = sparse.heaviest(scipy.sparse.csr_array(dense), 2).toarray()
     assert kept.tolist() == [[0, 3, 3, 0, 0], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 0, 0, 0]]
 
 

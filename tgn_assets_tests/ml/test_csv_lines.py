@@ -62,4 +62,6 @@ def test_what_a_csv_writer_writes_is_well_formed(tmp_path: Path, rows: list[tupl
     csv.writer(text).writerows([("a", "b", "c"), *rows])
     good, bad = split(tmp_path, text.getvalue())
     assert not bad
-    assert Counter(map(tuple, csv.reader(StringIO(good, newline="")))) - Counter([()]) == Counter([("a", "b", "c"), *rows])
+    assert Counter(map(tuple, csv.reader(StringIO(good, newline="")))) - Counter([()]) == Counter(
+        [("a", "b", "c"), *rows]
+    )

@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.baselines import BASELINES
-from tgn_assets.ml.evaluation import CEILING, COLUMNS, MODELS, OURS, SEGMENTS, evaluate_week, pool_weeks
+from tgn_assets.ml.evaluation import CEILING, COLUMNS, MODELS, SEGMENTS, evaluate_week, pool_weeks
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import METRICS
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
 
 WEEK = "2024-03-11"

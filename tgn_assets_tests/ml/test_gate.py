@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tgn_assets.ml.gate import OURS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
+from tgn_assets.ml.gate import Gate, choose_sources, ndcg_of, segment_of, untested_gate
+from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.ml.worlds import history
 
 NOBODY = np.zeros((0, 5))

@@ -6,10 +6,11 @@ import torch
 
 from tgn_assets.ml import baselines
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.gate import OURS, ndcg_of
+from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.model import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
 from tgn_assets.ml.ranking import recommend
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.ml.worlds import START, habits, history, snapshots

@@ -49,7 +49,7 @@ def lasting_users(keys: Iterable[str], world: World) -> list[str]:
     return sorted(set.intersection(*(set(generate_week(week, world).user_id) for week in keys)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(week=mondays, world=worlds)
 def test_any_week_of_any_world_is_sorted_and_lies_inside_the_week(week, world):
     frame = generate_week(week, world)
@@ -88,7 +88,7 @@ def test_the_default_world_has_the_same_volume_in_every_age(start):
 
 
 def test_volume_grows_with_the_number_of_users():
-    few, many = (generate_week(WEEK, World(users=users, events=2000, communities=50)) for users in (1000, 10_000))
+    few, many = (generate_week(WEEK, World(users=users, events=1000, communities=40)) for users in (500, 5000))
     assert len(many) == pytest.approx(10 * len(few), rel=0.1)
 
 
@@ -98,22 +98,23 @@ def test_every_day_of_a_week_has_rows():
 
 
 def test_events_fall_into_as_many_communities_as_the_world_has():
-    world = World(habits=0, focus=1, background=0)
+    world = World(users=400, events=240, communities=8, habits=0, focus=1, background=0)
     frame = pd.concat(generate_week(week, world) for week in weeks(3))
     touched = pd.crosstab(frame.user_id, frame.event_id).clip(upper=1).to_numpy(float)
     touched /= np.sqrt(np.outer(touched.sum(1), touched.sum(0)))
-    # as many singular values near 1 as there are groups that hardly mix
+    # A graph of C groups that hardly mix has C large singular values, and then a gap.
     spectrum = np.linalg.svd(touched, compute_uv=False)
-    assert spectrum[world.communities - 1] > 0.8
-    assert spectrum[world.communities] < 0.7
+    assert np.diff(spectrum)[:40].argmin() == world.communities - 1
 
 
-def test_habits_make_users_return_to_their_own_events():
-    def repeated(world: World) -> float:
-        now, before = pairs(WEEK, world), set().union(*(pairs(shift(WEEK, -lag), world) for lag in range(8, 12)))
+def test_habits_make_users_return_to_their_own_events_for_months():
+    def returning(world: World) -> float:
+        before = set().union(*(pairs(shift(WEEK, -lag), world) for lag in range(10, 14)))
+        users = {user for user, _ in before}
+        now = {(user, event) for user, event in pairs(WEEK, world) if user in users}
         return len(now & before) / len(now)
 
-    assert repeated(World()) > 1.5 * repeated(World(habits=0))
+    assert returning(World()) > 0.1 > 2 * returning(World(habits=0))
 
 
 def test_some_habits_come_every_second_or_fourth_week():
@@ -124,7 +125,7 @@ def test_some_habits_come_every_second_or_fourth_week():
     series = np.stack([part[lasting].to_numpy() for part in chance])  # [weeks, users, events]
     for cadence in (2, 4):
         due = np.arange(len(keys)) % cadence == 0
-        assert ((series[due] > 0.9).all(0) & (series[~due] < 0.3).all(0)).sum() > 5
+        assert ((series[due] >= 0.9).all(0) & (series[~due] < 0.3).all(0)).sum() > 5
 
 
 def test_interests_drift_slowly_and_far():
@@ -142,17 +143,22 @@ def test_interests_drift_slowly_and_far():
 
 
 def test_an_event_rises_fades_and_ends():
-    world = replace(SMALL, users=300, habits=0, event_life=(10, 14))
-    counts = pd.DataFrame({week: generate_week(week, world).event_id.value_counts() for week in weeks(34)}).fillna(0)
-    born = counts[(counts.iloc[:, :10].sum(axis=1) == 0) & (counts.iloc[:, -14:].sum(axis=1) == 0)]
-    assert len(born) > 50
-    lives = [row[np.flatnonzero(row)[0] :][:14] for row in born.to_numpy()]
-    profile = np.mean([np.pad(life, (0, 14 - len(life))) for life in lives], axis=0)
-    peak = int(profile.argmax())
+    world = replace(SMALL, habits=0, event_life=(16, 20))
+    interest = {}
+    for week in weeks(40):
+        events, chance = touch_probabilities(week, generate_week(week, world).user_id.unique().tolist(), world)
+        interest[week] = pd.Series(chance.sum(0), events)
+    table = pd.DataFrame(interest).fillna(0)  # [events, weeks] expected users
+    whole = table[(table.iloc[:, 0] == 0) & (table.iloc[:, -1] == 0)].to_numpy()
+    assert len(whole) > 80
+    lives = [np.trim_zeros(life) for life in whole]
+    assert {len(life) for life in lives} <= {16, 17, 18, 19, 20}
+    course = np.mean([life[:16] for life in lives], axis=0)
+    peak = int(course.argmax())
     assert 1 <= peak <= 3
-    assert profile[0] < 0.6 * profile[peak]
-    assert (np.diff(profile[peak + 1 :]) < 0).all()
-    assert profile[9] < 0.1 * profile[peak]
+    assert course[0] < 0.5 * course[peak]
+    assert (np.diff(course[peak:]) < 0).all()
+    assert course[15] < 0.15 * course[peak]
 
 
 def test_every_week_some_users_are_new_and_in_the_end_all_have_left():
@@ -201,7 +207,7 @@ def test_oracle_lists_hold_the_likeliest_known_events_best_first():
     assert oracle_lists(WEEK, [user], known, SMALL, k=3).tolist() == [[likeliest[1], likeliest[4], ""]]
 
 
-def test_the_ceiling_lies_far_above_the_baselines_which_lie_in_the_intended_order():
+def test_the_ceiling_lies_far_above_every_baseline_and_repeats_above_popularity():
     past = pd.concat([generate_week(week).assign(week=week) for week in weeks(20, shift(WEEK, -20))])
     history, users, events = known_history(past, shift(WEEK, -1))
     truth = generate_week(WEEK)[["user_id", "event_id"]].drop_duplicates()
@@ -212,9 +218,9 @@ def test_the_ceiling_lies_far_above_the_baselines_which_lie_in_the_intended_orde
     best = ceiling(WEEK, set(events))
     assert ndcg["popular"] < 0.15
     assert ndcg["item_knn_new"] < 0.15
-    assert 2 * ndcg["popular"] < ndcg["item_knn"] < ndcg["repeat"] < 0.42
-    assert 0.6 < best["known"]["ndcg"] <= best["all"]["ndcg"] < 0.7
-    assert best["known"]["ndcg"] > 1.5 * ndcg["repeat"]
+    assert 2 * ndcg["popular"] < ndcg["repeat"] < 0.45
+    assert 0.6 < best["known"]["ndcg"] < best["all"]["ndcg"] + 0.01 < 0.72
+    assert best["known"]["ndcg"] > 1.5 * max(ndcg.values())
 
 
 def test_a_ceiling_without_known_events_is_zero_and_that_of_no_users_nan():

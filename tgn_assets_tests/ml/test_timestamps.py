@@ -106,7 +106,9 @@ def test_each_number_says_by_itself_whether_it_is_seconds_or_milliseconds() -> N
     ("day", "monday"), [("2024-01-01", "2024-01-01"), ("2024-01-07", "2024-01-01"), ("1970-01-01", "1969-12-29")]
 )
 def test_a_week_begins_on_monday(day: str, monday: str) -> None:
-    found = duckdb.execute(f"SELECT {week_sql('day')}::VARCHAR FROM (SELECT TIMESTAMP '{day} 23:59:59' AS day)").fetchone()
+    found = duckdb.execute(
+        f"SELECT {week_sql('day')}::VARCHAR FROM (SELECT TIMESTAMP '{day} 23:59:59' AS day)"
+    ).fetchone()
     assert found == (monday,)
 
 
