@@ -3,8 +3,10 @@
 Modules are imported where they are used: Dagster and torch take seconds, `tgn --help` must not.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -206,7 +208,6 @@ def dev(port: int, host: str, verbose: bool) -> None:
 
     It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
     """
-    import os
     from pathlib import Path
 
     home = _home()
@@ -253,7 +254,15 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 
 def main() -> None:
-    cli(prog_name="tgn")
+    try:
+        cli(prog_name="tgn")
+    except SystemExit as end:
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        # Everything is closed by now. Taking the interpreter apart, with torch in it, takes a while, and DuckDB's
+        # binding then prints a page about references of its own.
+        os._exit(int(end.code or 0))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse, WarehouseError
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+from dagster._core.events import EngineEventData, JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.backlog import INGEST_ASSETS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
@@ -91,7 +92,7 @@ class Runner:
 
 def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
     """Why a run with these events failed, in one sentence for the one who must mend it."""
-    where, error = "", None
+    where, error, said = "", None, "the run ended without saying why"
     for event in events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             data = event.step_failure_data
@@ -99,21 +100,17 @@ def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
             if data.user_failure_data and data.user_failure_data.description:
                 return RunFailed(where + data.user_failure_data.description, run_id)
             break
-        if event.event_type in (dg.DagsterEventType.RESOURCE_INIT_FAILURE, dg.DagsterEventType.ENGINE_EVENT):
-            error = event.engine_event_data.error or error
-        elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            error = error or event.job_failure_data.error
-    if error is None:
-        return RunFailed("the run ended without saying why", run_id)
+        if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+            said = event.message or said
+        if isinstance(event.event_specific_data, EngineEventData | JobFailureData):
+            error = error or event.event_specific_data.error
     causes = list(_causes(error))
-    return RunFailed(where + _one_line(causes[-1]), run_id, any(c.cls_name in INTERRUPTIONS for c in causes))
+    if any(cause.cls_name in INTERRUPTIONS for cause in causes):
+        return RunFailed(where + "interrupted", run_id, interrupted=True)
+    return RunFailed(where + " ".join((causes[-1].message if causes else said).split()), run_id)
 
 
 def _causes(error: SerializableErrorInfo | None) -> Iterable[SerializableErrorInfo]:
     while error is not None:
         yield error
         error = error.cause
-
-
-def _one_line(error: SerializableErrorInfo) -> str:
-    return " ".join(error.message.split())

@@ -44,7 +44,8 @@ def _published(home: Home) -> Iterator[str]:
     if not weeks:
         yield "published  nothing yet"
         return
-    yield f"published  {len(weeks)} weeks, the newest at the close of {weeks[-1]} for the week of {shift(weeks[-1], 1)}"
+    made = "1 week" if len(weeks) == 1 else f"{len(weeks)} weeks"
+    yield f"published  {made}, the newest at the close of {weeks[-1]} for the week of {shift(weeks[-1], 1)}"
     scores = (score_line(home.warehouse(), week) for week in reversed([*weeks, shift(weeks[-1], 1)]))
     yield f"score      {next((line for line in scores if line), 'none yet: it takes lists and the week after them')}"
     if rejected:
@@ -65,13 +66,15 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
     settled: set[str] = set()
     for record in instance.get_run_records(limit=RECENT):
         run = record.dagster_run
-        weeks = run.tags.get(PARTITION) or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
+        week = run.tags.get(PARTITION)
+        weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
         if run.status in UNFINISHED:
             yield f"run        {weeks} is {run.status.value.lower()} (run {run.run_id[:8]})"
         elif weeks not in settled and run.status == dg.DagsterRunStatus.FAILURE:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
             when = record.update_timestamp.strftime("%Y-%m-%d %H:%M UTC")
             yield f"failed     {weeks} at {when}: {failure(events, run.run_id)} (run {run.run_id[:8]})"
+            yield f"           `tgn refresh{f' --week {week}' if week else ''}` runs it again; until then what was published stays"
         settled.add(weeks)
 
 

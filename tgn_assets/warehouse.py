@@ -118,7 +118,7 @@ class Warehouse:
                         "or stop it, and try again"
                     ) from error
                 if said == start or now - said > REMIND_SECONDS:
-                    logger.info("waiting for %s, which holds %s", holder, self.path)
+                    logger.warning("waiting for %s, which holds %s", holder, self.path)
                     said = now
             time.sleep(random.uniform(0.05, 0.25))  # jitter, lest those who wait come back all at once
 

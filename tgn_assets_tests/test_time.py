@@ -128,8 +128,9 @@ def test_no_output_of_a_week_changes_when_the_time_after_it_does(
 
 @pytest.fixture
 def leak(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Node features that count the whole log, the weeks to come included."""
-    monkeypatch.setattr(snapshots, "NODES_SQL", snapshots.NODES_SQL.replace("WHERE week <= $week", "WHERE $week > ''"))
+    """A node feature that knows how long the whole log is, the weeks to come included."""
+    whole = "(SELECT count(*) FROM raw_interactions)"
+    monkeypatch.setattr(snapshots, "NODES_SQL", snapshots.NODES_SQL.replace("count(*)", whole))
     yield
 
 

@@ -1,6 +1,7 @@
 """Artifacts on disk: a directory with `tensors.safetensors` and `meta.json`, replaced as a whole, never pickled."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,6 +18,17 @@ TENSORS, META = "tensors.safetensors", "meta.json"
 
 class ArtifactError(FileNotFoundError):
     """An artifact that is not there, or that cannot be read; the message says which and what to do."""
+
+
+class TrainingError(ArithmeticError):
+    """Training that came to nothing usable; the message says what to change."""
+
+
+def finite(loss: float, phase: str) -> float:
+    """`loss`, or a TrainingError if it is no number any more: a model like that must never be published from."""
+    if not math.isfinite(loss):
+        raise TrainingError(f"{phase} diverged (its loss is {loss}); lower its learning_rate and run the week again")
+    return loss
 
 
 def save_artifact(directory: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ class GNNConfig(BaseModel, frozen=True):
     dim: int = Field(64, ge=4, le=1024, description="Width of an embedding.")
     layers: int = Field(2, ge=1, le=4, description="SAGEConv layers: how many hops a node sees.")
     epochs: int = Field(20, ge=1, le=500, description="At most this many passes over the window on a cold start.")
-    warm_epochs: int = Field(4, ge=1, le=500, description="At most this many passes when last week's model is at hand.")
+    warm_epochs: int = Field(2, ge=1, le=500, description="At most this many passes when last week's model is at hand.")
     patience: int = Field(3, ge=1, description="Stop after this many passes without a better validation loss.")
     learning_rate: float = Field(0.01, gt=0, description="Adam's step size.")
     id_dropout: float = Field(0.2, ge=0, lt=1, description="Share of nodes whose learnt id is hidden in each pass.")

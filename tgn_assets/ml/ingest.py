@@ -39,6 +39,10 @@ INSERT_REJECTED_SQL = """
     INSERT INTO rejected_interactions BY NAME
     SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded
 """
+INGESTED_SQL = """
+    INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
+    SELECT unnest($weeks::DATE[]), unnest($rows::BIGINT[]), unnest($digests::VARCHAR[])
+"""
 SEEN_SQL = """
     CREATE OR REPLACE TEMP TABLE seen AS
     SELECT {node}_id AS id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id
@@ -61,7 +65,8 @@ NEXT_FIRST_WEEK_SQL = """
 NEW_NODES_SQL = """
     INSERT INTO {node}s BY NAME
     SELECT id AS {node}_id, first_week,
-           (SELECT COALESCE(max({node}_idx), -1) FROM {node}s) + row_number() OVER (ORDER BY first_week, id) AS {node}_idx
+           row_number() OVER (ORDER BY first_week, id) + (SELECT COALESCE(max({node}_idx), -1) FROM {node}s)
+           AS {node}_idx
     FROM seen ANTI JOIN {node}s ON {node}_id = id
 """
 
@@ -95,6 +100,7 @@ def load_weeks(
     loaded, and however often. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
     outside of `start_week` to `end_week`; SourceError if the source cannot be read or is empty: then nothing changes.
     """
+    weeks = list(dict.fromkeys(weeks))
     for week in weeks:
         week_number(week)
         if week < start_week or (end_week is not None and week > end_week):
@@ -105,23 +111,25 @@ def load_weeks(
         counts = con.execute(COUNT_SQL).fetchall()
         if not counts and not unreadable and spec.location != SYNTHETIC:
             raise empty_source(spec)
-        found = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
-        rows_and_digests = {week: found.get(week, (0, digest(0, None))) for week in weeks}
+        loaded = {
+            week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
+        }
+        loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
         with transaction(con):
-            new_users, new_events = _write(con, asked, rows_and_digests, unreadable)
+            new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
     finally:
         con.execute("DROP TABLE IF EXISTS scanned")
-    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), dict.fromkeys(weeks, 0)
+    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
     for week, reason, kept, rows, _ in counts:
         if kept and reason:
             rejected[reason] += rows
-            rejected_in_week |= {week: rejected_in_week[week] + rows} if week else {}
+            rejected_in_week[week] += rows
     valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
     report = IngestReport(
-        rows={week: rows for week, (rows, _) in rows_and_digests.items()},
-        digests={week: text for week, (_, text) in rows_and_digests.items()},
+        rows={week: rows for week, (rows, _) in loaded.items()},
+        digests={week: text for week, (_, text) in loaded.items()},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
-        rejected_in_week=rejected_in_week,
+        rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=sum(rows for week, rows in valid.items() if week < start_week),
         after_end=sum(rows for week, rows in valid.items() if end_week is not None and week > end_week),
         new_users=new_users,
@@ -147,10 +155,10 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def _write(
     con: duckdb.DuckDBPyConnection,
     asked: dict[str, list[date]],
-    rows_and_digests: dict[str, tuple[int, str]],
+    loaded: Sequence[tuple[int, str]],
     unreadable: list[str],
 ) -> tuple[int, int]:
-    """Replaces the weeks by what was scanned; returns how many users and events are new."""
+    """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new."""
     for statement in REPLACE_SQL:
         con.execute(statement, asked)
     con.execute(INSERT_ROWS_SQL)
@@ -158,8 +166,8 @@ def _write(
     # What the columns of such a line are is unknown: the line stands where its first value would.
     lines = {"lines": unreadable, "reason": UNREADABLE_LINE}
     con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
-    for week, (rows, text) in rows_and_digests.items():
-        con.execute("INSERT OR REPLACE INTO ingested_weeks (week, rows, digest) VALUES (?, ?, ?)", [week, rows, text])
+    rows, digests = [rows for rows, _ in loaded], [text for _, text in loaded]
+    con.execute(INGESTED_SQL, {**asked, "rows": rows, "digests": digests})
     new = []
     for node in ("user", "event"):
         con.execute(SEEN_SQL.format(node=node))

@@ -154,7 +154,7 @@ def _header(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
     """The first line of a CSV file; None if there is none."""
     if is_url(file):
         found = con.execute(URL_HEADER_SQL, {"file": file}).fetchone()
-        return found and (found[0] or "")
+        return (found[0] or "") if found else None
     with open(file, "rb") as opened:
         begin = opened.read(HEADER_BYTES)
     return re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig") if begin else None

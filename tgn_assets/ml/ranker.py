@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.utils import softmax
 
 from tgn_assets.ml.baselines import all_baselines, popular
-from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
@@ -185,7 +185,7 @@ def _pass(model: UserInteractionPredictor, frames: list[Frame], optimizer: torch
         loss.backward()
         optimizer.step()
         total += loss.item()
-    return total / max(len(steps), 1)
+    return finite(total / max(len(steps), 1), "trained_ranker")
 
 
 def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Tensor:

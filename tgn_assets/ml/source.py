@@ -76,6 +76,7 @@ def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
 
     The order of rows does not matter, their number does. SourceError if the source cannot be read.
     """
+    weeks = list(dict.fromkeys(weeks))
     query = f"""
         SELECT count(*), week::VARCHAR, count(*) FILTER (WHERE valid), {DIGEST_SQL} FILTER (WHERE valid)
         FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY week

@@ -109,6 +109,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         reason = str(error).splitlines()[0]
         remedy = "check that it is whole, CSV in UTF-8 or Parquet, and that you may read it"
+        if is_url(spec.location):
+            remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.sampler import NegativeSampling
 
-from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
@@ -175,7 +175,7 @@ class _Trainer:
                 loss.backward()
                 self.optimizer.step()
                 total, steps = total + loss.item(), steps + 1
-        return total / steps
+        return finite(total / steps, "trained_gnn")
 
     @torch.no_grad()
     def _validation_loss(self, week: int) -> float:
@@ -217,8 +217,9 @@ def softmax_loss(users: Tensor, events: Tensor, known: Tensor, links: Tensor, we
     `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user.
     """
     active, row = links[0].unique(return_inverse=True)
-    logits = (users[active] @ events.T).masked_fill(~known, float("-inf"))
-    chosen = logits[row, links[1]] - logits.logsumexp(1)[row]
+    logits = users[active] @ events[known].T
+    column = (known.cumsum(0) - 1)[links[1]]
+    chosen = logits[row, column] - logits.logsumexp(1)[row]
     return -(weight * chosen).sum() / len(active)
 
 

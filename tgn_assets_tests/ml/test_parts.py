@@ -2,6 +2,7 @@ import gzip
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,24 @@ def test_a_folder_and_a_glob_stand_for_all_their_files_of_either_kind(tmp_path: 
     assert source_digests(SourceSpec(str(log)), WEEKS)["2024-01-15"].startswith("2-")
 
 
+def test_a_url_goes_to_duckdb_as_it_is(tmp_path: Path) -> None:
+    bad = csv(tmp_path, HEADER + ROWS + "u,e\n\xff\n").location
+    found = describe_source(SourceSpec(f"file://{bad}"))
+    assert found == replace(EXTENT, rejected={"unreadable_line": 2})
+    plain = parquet(tmp_path, rows_query(tmp_path)).location
+    assert describe_source(SourceSpec(f"file://{plain}")) == EXTENT
+    with pytest.raises(SourceError, match=r"TGN_SOURCE=file:///nowhere.csv cannot be read.*httpfs"):
+        describe_source(SourceSpec("file:///nowhere.csv"))
+
+
+def test_unreadable_lines_of_files_of_different_shape_are_all_counted(tmp_path: Path) -> None:
+    csv(tmp_path, HEADER + ROWS + "u,e\n")
+    csv(tmp_path, "event_id\ttimestamp\tip_address\ne\n", "log.tsv")
+    csv(tmp_path, HEADER + "u,e\n", "more.csv")
+    parquet(tmp_path, rows_query(tmp_path / "other"))
+    assert describe_source(SourceSpec(str(tmp_path))).rejected == {"unreadable_line": 3}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -81,13 +100,14 @@ def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path:
 def test_a_missing_column_is_an_error_that_names_the_setting_and_lists_the_columns(
     tmp_path: Path, column: str, setting: str
 ) -> None:
+    wrong: dict[str, Any] = {column: "nope"}
     with pytest.raises(
         SourceError, match=rf"log.csv has no column 'nope'.*{setting}.*'ip_address', 'event_id', 'times"
     ):
-        describe_source(replace(csv(tmp_path), **{column: "nope"}))
+        describe_source(replace(csv(tmp_path), **wrong))
     spec = parquet(tmp_path, rows_query(tmp_path))
     with pytest.raises(SourceError, match=rf"has no column 'nope'.*{setting}.*'ip_address', 'event_id', 'timestamp'"):
-        describe_source(replace(spec, **{column: "nope"}))
+        describe_source(replace(spec, **wrong))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tgn_assets.ml.checkpoint import TrainingError
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph import WindowGraph
 from tgn_assets.ml.model import GNNEncoder
@@ -144,3 +145,8 @@ def test_the_sampled_loss_tends_to_the_softmax_over_all_events():
     batch[EVENT].dst_neg_index = torch.randint(200, (50_000,))
     estimate = sampled_softmax_loss({USER: users, EVENT: events}, batch, torch.ones(30), 200)
     torch.testing.assert_close(estimate, exact, rtol=0.02, atol=0.02)
+
+
+def test_a_training_that_diverges_is_an_error_that_says_what_to_change(weeks):
+    with pytest.raises(TrainingError, match="lower its learning_rate"):
+        train_gnn(weeks, LAST, CONFIG.model_copy(update={"learning_rate": 1e30}))

@@ -1,0 +1,132 @@
+"""What the definitions promise, without running anything."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from pydantic import ValidationError
+
+from tgn_assets.assets.model import GNNParameters, RankerParameters
+from tgn_assets.definitions import build_definitions
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.validation import CHECKS
+from tgn_assets.partitions import HISTORY, MAX_WINDOW, PREVIOUS_WEEK, WINDOW
+from tgn_assets.settings import Settings
+
+GRAPH = {
+    "raw_interactions": ("ingest", {"duckdb"}, {}),
+    "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": HISTORY}),
+    "trained_gnn": ("model", {"pytorch"}, {"weekly_snapshots": WINDOW, "trained_gnn": PREVIOUS_WEEK}),
+    "trained_ranker": ("model", {"pytorch"}, {"trained_gnn": None, "raw_interactions": HISTORY}),
+    "temporal_embeddings": (
+        "model",
+        {"pytorch"},
+        {"trained_ranker": None, "trained_gnn": None, "raw_interactions": HISTORY},
+    ),
+    "weekly_top5_predictions": (
+        "recommendations",
+        {"duckdb"},
+        {"temporal_embeddings": None, "trained_ranker": None, "trained_gnn": None, "raw_interactions": HISTORY},
+    ),
+    "eval_metrics": (
+        "recommendations",
+        {"duckdb"},
+        {"weekly_top5_predictions": PREVIOUS_WEEK, "raw_interactions": HISTORY},
+    ),
+}
+"""Group, kinds and upstream partition mappings (None: the same week) of each asset."""
+
+
+def definitions(home: Path, **settings: object) -> dg.Definitions:
+    return build_definitions(
+        Settings(home=home, source="synthetic", start_week="2024-01-01", end_week="2024-03-25", **settings)
+    )
+
+
+@pytest.fixture(scope="module")
+def defs(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    return definitions(tmp_path_factory.mktemp("home"))
+
+
+def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_the_graph_is_the_seven_assets_of_the_design(defs: dg.Definitions) -> None:
+    found = {
+        name: (
+            spec.group_name,
+            spec.kinds,
+            {dep.asset_key.to_user_string(): dep.partition_mapping for dep in spec.deps},
+        )
+        for name, spec in specs(defs).items()
+    }
+    assert found == GRAPH
+
+
+def test_every_asset_is_described_versioned_and_partitioned_by_the_same_weeks(defs: dg.Definitions) -> None:
+    weeks = {id(spec.partitions_def) for spec in specs(defs).values()}
+    assert len(weeks) == 1
+    for name, spec in specs(defs).items():
+        assert spec.description and len(spec.description) > 60, name
+        assert spec.code_version, name
+
+
+def test_tables_tell_their_columns(defs: dg.Definitions) -> None:
+    for name in ("raw_interactions", "weekly_top5_predictions", "eval_metrics"):
+        metadata = specs(defs)[name].metadata
+        assert metadata["dagster/table_name"] == name
+        assert "week" in [column.name for column in metadata["dagster/column_schema"].columns]
+
+
+def test_a_range_of_weeks_is_ingested_in_one_run_and_trained_week_by_week(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    single = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
+    }
+    assert single == {"raw_interactions", "weekly_snapshots"}
+
+
+@pytest.mark.parametrize("future_blind", [False, True])
+def test_the_weekly_job_runs_every_asset_and_the_checks_that_gate_publishing_only(
+    future_blind: bool, tmp_path: Path
+) -> None:
+    job = definitions(tmp_path, future_blind=future_blind).resolve_job_def("weekly_refresh")
+    assert {node.name for node in job.nodes} == set(GRAPH)
+    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == set(CHECKS)
+
+
+def test_the_optional_check_is_there_only_if_it_was_switched_on(tmp_path: Path) -> None:
+    def names(on: bool) -> set[str]:
+        graph = definitions(tmp_path, future_blind=on).resolve_asset_graph()
+        return {key.name for key in graph.asset_check_keys}
+
+    assert names(False) == set(CHECKS)
+    assert names(True) == {*CHECKS, "future_blind"}
+
+
+def test_a_run_is_one_process(defs: dg.Definitions) -> None:
+    assert defs.resolve_job_def("weekly_refresh").executor_def is dg.in_process_executor
+    assert defs.resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
+
+
+@pytest.mark.parametrize(("form", "config"), [(GNNParameters, GNNConfig), (RankerParameters, RankerConfig)])
+def test_the_launchpad_shows_the_fields_that_ml_describes(form: type[dg.Config], config: type[GNNConfig]) -> None:
+    fields = form.to_fields_dict()
+    assert set(fields) == set(config.model_fields)
+    for name, field in config.model_fields.items():
+        assert fields[name].description == field.description
+        assert fields[name].default_value == field.default
+
+
+def test_a_number_out_of_bounds_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
+        GNNParameters(learning_rate=0)
+
+
+def test_a_window_that_the_lineage_does_not_cover_is_refused() -> None:
+    assert GNNConfig().window + GNNConfig().replay <= MAX_WINDOW
+    with pytest.raises(ValidationError, match=f"window [+] replay is {MAX_WINDOW + 1}: at most {MAX_WINDOW} weeks"):
+        GNNParameters(window=MAX_WINDOW, replay=1)
