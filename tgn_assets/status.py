@@ -74,7 +74,8 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
             when = record.update_timestamp.strftime("%Y-%m-%d %H:%M UTC")
             yield f"failed     {weeks} at {when}: {failure(events, run.run_id)} (run {run.run_id[:8]})"
-            yield f"           `tgn refresh{f' --week {week}' if week else ''}` runs it again; until then what was published stays"
+            again = f"tgn refresh --week {week}" if week else "tgn refresh"
+            yield f"           `{again}` runs it again; until then, what was published stays"
         settled.add(weeks)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tgn_assets.settings import SettingsError, read_settings
+from tgn_assets.settings import Settings, SettingsError, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,10 @@ def test_the_last_week_cannot_come_before_the_first(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TGN_END_WEEK", "2024-01-01")
     with pytest.raises(SettingsError, match="TGN_END_WEEK=2024-01-01 comes before TGN_START_WEEK=2024-01-08"):
         read_settings()
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name, field in Settings.model_fields.items():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `TGN_{name.upper()}`"))
+        assert field.default is None or f"`{field.default}`" in row
