@@ -9,6 +9,7 @@ Time is respected in one of two ways. *Seed times*: each seed sees the edges up 
 drops all newer edges, and the seeds of a loader share what is left. The compiled samplers are always given a cut:
 torch-sparse cannot sample by time, and pyg-lib does it with a subgraph of its own for every single seed and with
 negatives from any time. So they serve seeds of one time (the loader makes the cut), and ours serves those of several.
+(torch-sparse 0.6.18 is also uneven: it draws a node's last neighbours too rarely, rusty1s/pytorch_sparse issue 385.)
 """
 
 import warnings
