@@ -15,10 +15,10 @@ demo: $(READY)  ## a synthetic world, a walk-forward over four weeks, top-5 list
 test: $(READY)  ## every test but those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
 
-test-samplers:  ## compiles torch-sparse and torch-scatter (about 15 minutes) and shows that both sampling paths agree
+test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more) and shows that both sampling paths agree
 	$(PYTHON) -m venv .samplers
 	.samplers/bin/pip install --quiet --constraint constraints.txt torch torch_geometric numpy pandas pytest setuptools wheel ninja
-	.samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
+	FORCE_ONLY_CPU=1 .samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
 	.samplers/bin/python -m pytest -p no:cacheprovider tgn_assets_tests/samplers
 
 dev: $(READY)  ## the Dagster UI, with the history of `make demo` and `tgn` in it

@@ -1,5 +1,7 @@
 """Recommendations as the rows that are published: ids as they came in, one row per rank."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +55,7 @@ def read_truth(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
 
 
 def publication(
-    recommendations: "Recommendations", history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
+    recommendations: Recommendations, history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
 ) -> Publication:
     """Recommendations made at the close of `week` as rows for the week after it.
 

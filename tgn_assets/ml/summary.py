@@ -1,5 +1,7 @@
 """What a load left in the warehouse, week by week, in numbers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import duckdb

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch_geometric.loader import LinkLoader
 from torch_geometric.sampler import NegativeSampling
 
 from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
@@ -27,6 +28,8 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
 WEIGHT_DECAY = 1e-5
+MAX_LOGITS = 2**28
+"""Users of a week times events that a whole-graph pass may score at once: 1 GiB of logits, as much for gradients."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class _Trainer:
         self.views = {t: _to(graph.view(t - 1, config.window), device) for t in weeks}
         self.links = {t: tuple(x.to(device) for x in graph.links(t, self.views[t])) for t in weeks}
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
+        self.loaders: dict[int, LinkLoader] = {}
 
     def fit(self, epochs: int) -> Iterator[dict[str, Any]]:
         """Early stopping on the newest closed week, then one pass that includes it; yields losses per epoch."""
@@ -187,13 +191,25 @@ class _Trainer:
         """The loss of the links of `week`: once for the whole graph, or batch by batch."""
         view, (links, weight) = self.views[week], self.links[week]
         id_dropout = self.config.id_dropout if self.encoder.training else 0.0
-        if self._whole_graph(view):
+        if self._whole_graph(view, links):
             vectors = self.encoder.full_pass(view, id_dropout)
             yield softmax_loss(vectors[USER], vectors[EVENT], view.known[EVENT], links, weight)
             return
-        loader = link_loader(
+        if not self.encoder.training:
+            loader = self._loader(week)  # a fresh one: every validation draws the same neighbours and negatives
+        elif week in self.loaders:
+            loader = self.loaders[week]
+        else:
+            loader = self.loaders[week] = self._loader(week)
+        for batch in loader:
+            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
+            yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
+
+    def _loader(self, week: int) -> LinkLoader:
+        view = self.views[week]
+        return link_loader(
             view.data,
-            links,
+            self.links[week][0],
             fan_out=list(self.config.fan_out),
             batch_size=self.config.batch_size,
             neg_sampling=NegativeSampling("triplet", amount=1, dst_weight=view.known[EVENT].float()),
@@ -201,13 +217,11 @@ class _Trainer:
             shuffle=self.encoder.training,
             seed=self.config.seed,
         )
-        for batch in loader:
-            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
-            yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
 
-    def _whole_graph(self, view: View) -> bool:
+    def _whole_graph(self, view: View, links: Tensor) -> bool:
         if self.config.batching == "auto":
-            return fits_in_memory(view.data, self.config.dim, self.config.layers)
+            logits = len(links[0].unique()) * int(view.known[EVENT].sum())
+            return logits <= MAX_LOGITS and fits_in_memory(view.data, self.config.dim, self.config.layers)
         return self.config.batching == "full"
 
 

@@ -1,5 +1,7 @@
 """Small user-event graphs and a fixed model, for the tests of sampling."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -52,10 +54,10 @@ class Sage(nn.Module):
         return x
 
 
-def loader(graph: HeteroData, links: list[tuple[int, int]] | Tensor, **options) -> LinkLoader:
+def loader(graph: HeteroData, links: list[tuple[int, int]] | Tensor, **options: Any) -> LinkLoader:
     """A native loader of all hops in full and eight links a batch, unless `options` say otherwise."""
-    links = links if isinstance(links, Tensor) else torch.tensor(links).t()
-    return link_loader(graph, links, **{"fan_out": [-1, -1], "batch_size": 8, "backend": "native"} | options)
+    defaults: dict[str, Any] = {"fan_out": [-1, -1], "batch_size": 8, "backend": "native"}
+    return link_loader(graph, links if isinstance(links, Tensor) else torch.tensor(links).t(), **(defaults | options))
 
 
 def assert_same(a: HeteroData, b: HeteroData) -> None:
