@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ INGEST_ASSETS = [dg.AssetKey("raw_interactions"), dg.AssetKey("weekly_snapshots"
 SNAPSHOTS, PREDICTIONS = INGEST_ASSETS[1], dg.AssetKey("weekly_top5_predictions")
 
 REQUEST_TAG, REASON_TAG = "tgn/request", "tgn/reason"
+PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -120,9 +121,10 @@ def is_hopeless(runs: Sequence[dg.DagsterRun]) -> bool:
     return any(run.status in FAILED for run in runs) or len(runs) >= 2
 
 
-def unfinished_run(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> dg.DagsterRun | None:
-    """A run that is queued or at work, with `tags` if given."""
-    runs = instance.get_runs(dg.RunsFilter(tags=dict(tags or {}), statuses=UNFINISHED), limit=1)
+def unfinished_run(instance: dg.DagsterInstance, todo: Pending | None = None) -> dg.DagsterRun | None:
+    """A run that is queued or at work; if `todo` is given, one that does it, whoever asked for it."""
+    tags = {} if todo is None else {REQUEST_TAG: todo.key} if todo.action == INGEST else {PARTITION: todo.first}
+    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED), limit=1)
     return runs[0] if runs else None
 
 

@@ -5,83 +5,16 @@ Modules are imported where they are used: Dagster and torch take seconds, `tgn -
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from tgn_assets.cli_base import Verbs, Week, verbose_option
 from tgn_assets.ml.weeks import shift, week_number, week_of
 
 if TYPE_CHECKING:
     from tgn_assets.home import Home
-
-INTERRUPTED = 130
-
-
-class Verbs(click.Group):
-    """Answers an error with one line and exit code 1; `--verbose` adds the traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            click.echo("interrupted; nothing was left half done", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if ctx.meta.get("verbose"):
-                import traceback
-
-                traceback.print_exc()
-            if getattr(error, "interrupted", False):
-                click.echo("interrupted; the week is as it was", err=True)
-                ctx.exit(INTERRUPTED)
-            raise click.ClickException(_explain(error)) from error
-
-
-def _explain(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    run = getattr(error, "run_id", None)
-    if run:
-        return f"{text}\nThe UI (dagster dev) shows it as run {run}; the week is as it was, and can be run again."
-    if type(error).__module__.startswith("tgn_assets"):
-        return text
-    return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
-
-
-class Week(click.ParamType):
-    """A week, named by its Monday."""
-
-    name = "YYYY-MM-DD"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from datetime import date
-
-        try:
-            day = date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no date; write the Monday of the week as YYYY-MM-DD", param, ctx)
-        if day.weekday():
-            self.fail(f"{value} is a {day:%A}; a week is named by its Monday, {week_of(day)}", param, ctx)
-        return week_of(day)
-
-
-def _verbose(command: Callable[..., Any]) -> Callable[..., Any]:
-    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-        ctx.meta["verbose"] = value
-        return value
-
-    return click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        callback=remember,
-        help="Show Dagster's own log, and the traceback of an error.",
-    )(command)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -99,7 +32,7 @@ def cli() -> None:
 @click.option("--weeks", type=click.IntRange(1), default=26, show_default=True, help="How many weeks to write.")
 @click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another world.")
-@_verbose
+@verbose_option
 def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> None:
     """Write synthetic interactions as CSV to stdout.
 
@@ -114,7 +47,7 @@ def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> No
 
 @cli.command(short_help="Run one week.")
 @click.option("--week", type=Week(), help="The week to run.  [default: the newest closed one]")
-@_verbose
+@verbose_option
 def refresh(week: str | None, verbose: bool) -> None:
     """Run one week: ingest, score last week's lists, train, publish lists for the week after.
 
@@ -138,7 +71,7 @@ def refresh(week: str | None, verbose: bool) -> None:
 @cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
 @click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
 @click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
-@_verbose
+@verbose_option
 def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
 
@@ -171,7 +104,7 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
 @cli.command(short_help="Print a user's list.")
 @click.argument("user")
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
-@_verbose
+@verbose_option
 def top5(user: str, week: str | None, verbose: bool) -> None:
     """Print the five events that USER is most likely to meet next.
 
@@ -188,7 +121,7 @@ def top5(user: str, week: str | None, verbose: bool) -> None:
 
 
 @cli.command(short_help="Say what is there, missing or failed, and what to do.")
-@_verbose
+@verbose_option
 def status(verbose: bool) -> None:
     """Say what is there, what the last score was, what is missing or failed, and what to do about it."""
     from tgn_assets.console import stdout
@@ -202,7 +135,7 @@ def status(verbose: bool) -> None:
 @cli.command(short_help="Open the Dagster UI on the same state.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-@_verbose
+@verbose_option
 def dev(port: int, host: str, verbose: bool) -> None:
     """Start the Dagster UI, with its schedule and sensor, on what `tgn` has made and is still to make.
 

@@ -79,7 +79,10 @@ def _column(definition: str) -> dg.TableColumn:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = " ".join(text.split())
+    if pd.isna(value):
+        return ""
+    if isinstance(value, pd.Timestamp) and value == value.normalize():
+        value = value.date()
+    text = " ".join((f"{value:.4g}" if isinstance(value, float) else str(value)).split())
     text = text if len(text) <= 60 else text[:57] + "..."
     return "".join(f"\\{sign}" if sign in r"\`*_[]<>|#!" else sign for sign in text)

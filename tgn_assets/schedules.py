@@ -5,9 +5,11 @@ from contextlib import ExitStack
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from tgn_assets.backlog import REQUEST_TAG, Backlog, attempts, run_request, unfinished_run
+from tgn_assets.backlog import Backlog, attempts, run_request, unfinished_run
 from tgn_assets.home import Home
+from tgn_assets.ml.source import SourceError
 from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.warehouse import WarehouseError
 
 HOUR = 6
 """UTC, on Monday: rows that arrive a little late are still in time."""
@@ -34,7 +36,12 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
         week = shift(week_of(context.scheduled_execution_time), -1)
         with ExitStack() as stack:
             instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
-            backlog = Backlog(home, instance)
+            try:
+                backlog = Backlog(home, instance)
+            except (SourceError, WarehouseError) as error:
+                return dg.SkipReason(
+                    f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"
+                )
             newest = backlog.view.newest_closed
             if newest is None or newest < week:
                 last = f"ends with {newest}" if newest else "has no closed week"
@@ -44,7 +51,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
                 )
             todo = backlog.pending(until=week)
             # One run at a time and first in, first out: they are done in this order.
-            todo = [item for item in todo if not unfinished_run(instance, {REQUEST_TAG: item.key})][:AT_MOST]
+            todo = [item for item in todo if not unfinished_run(instance, item)][:AT_MOST]
             requests = [run_request(item, len(attempts(instance, item))) for item in todo]
         return requests or dg.SkipReason(f"week {week} is already complete or on its way")
 

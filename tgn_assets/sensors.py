@@ -15,6 +15,7 @@ from tgn_assets.backlog import (
     unfinished_run,
 )
 from tgn_assets.home import Home
+from tgn_assets.ml.source import SourceError
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.pending import INGEST, Pending
 from tgn_assets.schedules import HOUR
@@ -48,10 +49,10 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
         try:
             backlog = Backlog(home, context.instance, SourceView.from_json(context.cursor))
-        except WarehouseError as error:
+        except (SourceError, WarehouseError) as error:
             return dg.SkipReason(str(error))
         cursor = backlog.view.to_json()
-        todo = backlog.pending(until=week_of(datetime.now(UTC) - SCHEDULE_FIRST - timedelta(weeks=1)))
+        todo = backlog.pending(until=week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1)))
         failed: list[tuple[Pending, dg.DagsterRun]] = []
         for item in todo:
             runs = attempts(context.instance, item)
@@ -65,11 +66,15 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
     return missing_or_changed_weeks
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _nothing_to_do(backlog: Backlog, failed: list[tuple[Pending, dg.DagsterRun]]) -> str:
     if failed:
-        runs = "; ".join(f"{item.action} {item.weeks} failed in run {run.run_id[:8]}" for item, run in failed[:3])
-        more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
-        return f"{runs}{more}; waiting for its source to change or for someone to run it again (tgn status says more)"
+        runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
     if backlog.view.newest_closed is None:
         return "the source has no closed week yet"
     return f"all weeks up to {backlog.view.newest_closed} are complete"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from tgn_assets.backlog import RANGE_END, RANGE_START, UNFINISHED, Backlog
+from tgn_assets.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
 from tgn_assets.home import Home
 from tgn_assets.ml.weeks import shift
 from tgn_assets.pending import CHANGED, INGEST, Pending
@@ -12,7 +12,6 @@ from tgn_assets.report import PUBLISHED_SQL, score_line
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.runner import failure
 
-PARTITION = "dagster/partition"
 RECENT = 100
 """Runs that are looked through for failures."""
 

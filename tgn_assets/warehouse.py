@@ -1,5 +1,7 @@
 """The DuckDB file that holds the tables, shared by processes that wait for each other."""
 
+from __future__ import annotations
+
 import logging
 import random
 import re

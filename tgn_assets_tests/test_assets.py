@@ -39,7 +39,9 @@ GRAPH = {
 
 def definitions(home: Path, **settings: object) -> dg.Definitions:
     return build_definitions(
-        Settings(home=home, source="synthetic", start_week="2024-01-01", end_week="2024-03-25", **settings)
+        Settings(
+            _env_file=None, home=home, source="synthetic", start_week="2024-01-01", end_week="2024-03-25", **settings
+        )
     )
 
 

@@ -1,5 +1,6 @@
 """Four weeks of a small world through Dagster: what is in the tables and on disk when a week is done, or fails."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Deployment:
 
 
 def home_at(path: Path, log: Path) -> Home:
-    return Home(Settings(home=path, source=str(log), end_week=WEEKS[-1], future_blind=True))
+    return Home(Settings(_env_file=None, home=path, source=str(log), end_week=WEEKS[-1], future_blind=True))
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,21 @@ def test_lists_that_fail_a_check_are_not_published_and_the_next_run_repairs_the_
     repaired = copy.run(WEEKS[3])
     assert repaired.success
     assert copy.everything(WEEKS[3]) == before
+
+
+@pytest.mark.parametrize("asset", ["raw_interactions", "eval_metrics"])
+def test_every_run_holds_the_lock_of_its_home(asset: str, copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    writer = Warehouse.writer
+
+    def watched(warehouse: Warehouse) -> Any:
+        held.append(copy.home.run_lock.read_text())
+        return writer(warehouse)
+
+    monkeypatch.setattr(Warehouse, "writer", watched)
+    result = copy.run(WEEKS[3], asset)
+    assert set(held) == {f"run {result.run_id} of process {os.getpid()}"}
+    assert copy.home.run_lock.read_text() == ""
 
 
 def future_blind(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:

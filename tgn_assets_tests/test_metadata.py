@@ -13,10 +13,11 @@ def test_numbers_stay_numbers_and_what_is_none_is_left_out() -> None:
 
 def test_a_preview_shows_few_rows_and_keeps_the_users_text_in_its_cell() -> None:
     frame = pd.DataFrame({"id": ["a|b\n<img>", "x" * 100, "c"], "score": [0.123456, 1.0, 2.0]})
+    frame["week"] = [pd.Timestamp("2024-01-01"), pd.NaT, pd.NaT]
     lines = preview(frame, rows=2).value.splitlines()
-    assert lines[:2] == ["| id | score |", "| --- | --- |"]
-    assert lines[2] == r"| a\|b \<img\> | 0.1235 |"
-    assert lines[3] == f"| {'x' * 57}... | 1 |"
+    assert lines[:2] == ["| id | score | week |", "| --- | --- | --- |"]
+    assert lines[2] == r"| a\|b \<img\> | 0.1235 | 2024-01-01 |"
+    assert lines[3] == f"| {'x' * 57}... | 1 |  |"
     assert len(lines) == 4
 
 

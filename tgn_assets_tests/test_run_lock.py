@@ -3,6 +3,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tgn_assets.run_lock import hold
 
 
@@ -33,6 +35,8 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
+import pytest
+
 from tgn_assets.run_lock import hold
 with hold(Path({str(lock)!r}), "the dead", print):
     os.kill(os.getpid(), 9)
@@ -46,10 +50,7 @@ with hold(Path({str(lock)!r}), "the dead", print):
 
 def test_a_failing_run_lets_go(tmp_path: Path) -> None:
     lock = tmp_path / "run.lock"
-    try:
-        with hold(lock, "run a", print):
-            raise RuntimeError
-    except RuntimeError:
-        pass
+    with pytest.raises(RuntimeError), hold(lock, "run a", print):
+        raise RuntimeError
     with hold(lock, "run b", print):
         assert lock.read_text() == "run b"

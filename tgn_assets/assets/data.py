@@ -41,11 +41,15 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
             rejected = rejected_sample(con, context.partition_keys)
         for week, size in per_week.items():
             context.add_asset_metadata({**row_count(size["rows"]), **numbers(size)}, partition_key=week)
-        outside = {"rows_before_first_week": report.before_start, "rows_after_last_week": report.after_end}
-        new = {"new_users": report.new_users, "new_events": report.new_events}
-        return dg.MaterializeResult(
-            metadata={**numbers(outside | new), **({} if rejected.empty else {"rejected_rows": preview(rejected)})}
-        )
+        of_the_run = {
+            "new_users": report.new_users,
+            "new_events": report.new_events,
+            "rows_before_first_week": report.before_start,
+            "rows_after_last_week": report.after_end,
+            "rejected_without_week": sum(report.rejected.values()) - sum(report.rejected_in_week.values()),
+        }
+        sample = {} if rejected.empty else {"rejected_rows": preview(rejected)}
+        return dg.MaterializeResult(metadata={**numbers(of_the_run), **sample})
 
     @dg.asset(
         partitions_def=weeks,

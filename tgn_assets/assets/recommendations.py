@@ -74,7 +74,8 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             )
         stop_if_any_failed(findings, week)
         tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
-        warehouse.replace_week_tables(week, tables)
+        with explained():
+            warehouse.replace_week_tables(week, tables)
         yield dg.MaterializeResult(
             metadata={
                 **row_count(len(made.predictions)),

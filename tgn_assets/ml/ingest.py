@@ -1,5 +1,7 @@
 """From a source into the warehouse: validated rows, rejected rows with the reason, and indices that never change."""
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence

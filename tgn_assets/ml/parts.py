@@ -1,5 +1,7 @@
 """The files of a source, grouped by shape, as relations that DuckDB can read."""
 
+from __future__ import annotations
+
 import csv
 import gzip
 import hashlib

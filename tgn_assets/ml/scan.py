@@ -1,5 +1,7 @@
 """The rows of a source as they are understood: ids as text, times in UTC, and why a row cannot be used."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """A week as a graph: who touched what in it, and what was known of each node when it closed."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +51,7 @@ class Snapshot:
         save_artifact(directory, tensors, {"week": self.week})
 
     @classmethod
-    def load(cls, directory: Path) -> "Snapshot":
+    def load(cls, directory: Path) -> Snapshot:
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
         tensors, meta = load_artifact(directory)
         return cls(meta["week"], _assemble(tensors))

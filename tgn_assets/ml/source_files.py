@@ -1,5 +1,7 @@
 """What a source is, and the files that it is made of."""
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import zlib
