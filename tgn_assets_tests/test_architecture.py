@@ -25,7 +25,7 @@ LAYERS = [
     ["jobs"],
     ["schedules", "sensors"],
     ["definitions"],
-    ["runner", "status", "generate"],
+    ["runner", "status", "generate", "cli_base"],
     ["cli"],
 ]
 """From the bottom to the top: none of these may import from a layer above its own."""

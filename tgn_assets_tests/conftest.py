@@ -1,0 +1,15 @@
+"""Tests see no setting of the person who runs them, and the quick ones come first."""
+
+import os
+
+import pytest
+
+for setting in [name for name in os.environ if name.startswith("TGN_")]:
+    del os.environ[setting]
+
+SLOW = ("test_flow", "test_time", "test_cli", "test_dagster_dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Plain functions first, then what runs weeks through Dagster, then what starts servers."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
