@@ -43,7 +43,9 @@ class RankerConfig(BaseModel, frozen=True):
     dim: int = Field(64, ge=4, le=1024, description="Width of the Transformer and of its temporal embeddings.")
     heads: int = Field(4, ge=1, description="Attention heads; they divide the width.")
     layers: int = Field(1, ge=1, le=8, description="Transformer layers.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of activations dropped while training.")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Share of the Transformer's activations dropped while training."
+    )
     epochs: int = Field(30, ge=1, le=500, description="At most this many passes over the origins.")
     patience: int = Field(4, ge=1, description="Stop after this many passes without a better validation NDCG@5.")
     learning_rate: float = Field(0.003, gt=0, description="Adam's step size.")
