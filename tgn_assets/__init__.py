@@ -3,5 +3,5 @@
 import os
 
 # OpenMP's threads wait by spinning, which takes the core from whoever could use it: the Dagster daemon, another run.
-# On two busy cores that made a training step of torch 2.7 times as slow. It counts only if set before torch loads.
+# It counts only if set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

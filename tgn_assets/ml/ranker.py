@@ -171,7 +171,6 @@ def _fit(
             if waited >= config.patience:
                 break
     model.load_state_dict(best_state)
-    # The newest week has told when to stop; the gate reads the model before the week is learnt from like the rest.
 
 
 def _pass(model: UserInteractionPredictor, frames: list[Frame], optimizer: torch.optim.Optimizer) -> float:
