@@ -1,37 +1,39 @@
 """What the definitions promise, without running anything."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.asset_backfill import AssetBackfillData
 from pydantic import ValidationError
 
 from tgn_assets.assets.model import GNNParameters, RankerParameters
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.validation import CHECKS
-from tgn_assets.partitions import HISTORY, MAX_WINDOW, PREVIOUS_WEEK, WINDOW
+from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.settings import Settings
 
 GRAPH = {
     "raw_interactions": ("ingest", {"duckdb"}, {}),
-    "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": HISTORY}),
-    "trained_gnn": ("model", {"pytorch"}, {"weekly_snapshots": WINDOW, "trained_gnn": PREVIOUS_WEEK}),
-    "trained_ranker": ("model", {"pytorch"}, {"trained_gnn": None, "raw_interactions": HISTORY}),
+    "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": None}),
+    "trained_gnn": ("model", {"pytorch"}, {"weekly_snapshots": None, "trained_gnn": PREVIOUS_WEEK}),
+    "trained_ranker": ("model", {"pytorch"}, {"trained_gnn": None, "raw_interactions": None}),
     "temporal_embeddings": (
         "model",
         {"pytorch"},
-        {"trained_ranker": None, "trained_gnn": None, "raw_interactions": HISTORY},
+        {"trained_ranker": None, "trained_gnn": None, "raw_interactions": None},
     ),
     "weekly_top5_predictions": (
         "recommendations",
         {"duckdb"},
-        {"temporal_embeddings": None, "trained_ranker": None, "trained_gnn": None, "raw_interactions": HISTORY},
+        {"temporal_embeddings": None, "trained_ranker": None, "trained_gnn": None, "raw_interactions": None},
     ),
     "eval_metrics": (
         "recommendations",
         {"duckdb"},
-        {"weekly_top5_predictions": PREVIOUS_WEEK, "raw_interactions": HISTORY},
+        {"weekly_top5_predictions": PREVIOUS_WEEK, "raw_interactions": None},
     ),
 }
 """Group, kinds and upstream partition mappings (None: the same week) of each asset."""
@@ -91,6 +93,25 @@ def test_a_range_of_weeks_is_ingested_in_one_run_and_trained_week_by_week(defs: 
     assert single == {"raw_interactions", "weekly_snapshots"}
 
 
+def test_a_backfill_of_two_weeks_from_the_asset_graph_stays_at_two_weeks(defs: dg.Definitions) -> None:
+    weeks = ["2024-02-05", "2024-02-12"]
+    graph = defs.resolve_asset_graph()
+    with dg.DagsterInstance.ephemeral() as instance:
+        backfill = AssetBackfillData.from_asset_partitions(
+            partition_names=weeks,
+            asset_graph=graph,
+            asset_selection=list(graph.get_all_asset_keys()),
+            dynamic_partitions_store=instance,
+            backfill_start_timestamp=datetime(2024, 4, 1, tzinfo=UTC).timestamp(),
+            all_partitions=False,
+        )
+    found: dict[str, list[str]] = {}
+    for item in backfill.target_subset.iterate_asset_partitions():
+        found.setdefault(item.asset_key.to_user_string(), []).append(str(item.partition_key))
+    # The lists of the last week chosen are scored on the week after it.
+    assert found == {name: weeks for name in GRAPH} | {"eval_metrics": [*weeks, "2024-02-19"]}
+
+
 @pytest.mark.parametrize("future_blind", [False, True])
 def test_the_weekly_job_runs_every_asset_and_the_checks_that_gate_publishing_only(
     future_blind: bool, tmp_path: Path
@@ -126,9 +147,3 @@ def test_the_launchpad_shows_the_fields_that_ml_describes(form: type[dg.Config],
 def test_a_number_out_of_bounds_is_named() -> None:
     with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
         GNNParameters(learning_rate=0)
-
-
-def test_a_window_that_the_lineage_does_not_cover_is_refused() -> None:
-    assert GNNConfig().window + GNNConfig().replay <= MAX_WINDOW
-    with pytest.raises(ValidationError, match=f"window [+] replay is {MAX_WINDOW + 1}: at most {MAX_WINDOW} weeks"):
-        GNNParameters(window=MAX_WINDOW, replay=1)

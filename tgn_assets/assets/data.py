@@ -8,7 +8,6 @@ from tgn_assets.metadata import numbers, preview, row_count, table_definition
 from tgn_assets.ml.ingest import load_weeks
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.summary import rejected_sample, week_numbers
-from tgn_assets.partitions import HISTORY
 from tgn_assets.warehouse import Warehouse
 
 GROUP = "ingest"
@@ -57,7 +56,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
         group_name=GROUP,
         kinds={"pyg"},
         code_version="1",
-        deps=[dg.AssetDep(raw_interactions, partition_mapping=HISTORY)],
+        deps=[raw_interactions],
     )
     @explained()
     def weekly_snapshots(

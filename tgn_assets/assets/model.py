@@ -3,14 +3,13 @@
 from typing import Any
 
 import dagster as dg
-from pydantic import model_validator
 
 from tgn_assets.artifacts import ArtifactStore, Window, embedding_bank
 from tgn_assets.failures import explained
 from tgn_assets.metadata import curve_plot, last_values, numbers
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.weeks import shift
-from tgn_assets.partitions import HISTORY, MAX_WINDOW, PREVIOUS_WEEK, WINDOW
+from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.resources import Device
 from tgn_assets.warehouse import Warehouse
 
@@ -19,14 +18,6 @@ GROUP = "model"
 
 class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
     """`GNNConfig` as the launchpad's form."""
-
-    @model_validator(mode="after")
-    def _within_window(self) -> "GNNParameters":
-        if self.window + self.replay > MAX_WINDOW:
-            raise ValueError(
-                f"window + replay is {self.window + self.replay}: at most {MAX_WINDOW} weeks are read, lower one"
-            )
-        return self
 
 
 class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
@@ -42,17 +33,15 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         group_name=GROUP,
         kinds={"pytorch"},
         code_version="1",
-        ins={
-            "snapshots": dg.AssetIn("weekly_snapshots", partition_mapping=WINDOW),
-            "earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK),
-        },
+        ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
+        deps=["weekly_snapshots"],
     )
     @explained()
     def trained_gnn(
         context: dg.AssetExecutionContext,
         config: GNNParameters,
-        snapshots: Window,
         earlier: Window,
+        artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
     ) -> dg.MaterializeResult:
         """Phase 1: the graph encoder, trained to foresee who meets what from the last weeks' snapshots.
@@ -64,7 +53,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
 
         week = context.partition_key
         read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
-        window = {key: snapshots[key] for key in read if key in snapshots}
+        window = dict(artifacts.window("weekly_snapshots", read))
         warm = earlier.get(shift(week, -1))
         plain = GNNConfig.model_validate(config.model_dump())
         checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
@@ -85,7 +74,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         group_name=GROUP,
         kinds={"pytorch"},
         code_version="1",
-        deps=[trained_gnn, dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+        deps=[trained_gnn, "raw_interactions"],
     )
     @explained()
     def trained_ranker(
@@ -123,7 +112,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         group_name=GROUP,
         kinds={"pytorch"},
         code_version="1",
-        deps=[trained_gnn, dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+        deps=[trained_gnn, "raw_interactions"],
     )
     @explained()
     def temporal_embeddings(

@@ -20,7 +20,7 @@ from tgn_assets.ml.publishing import (
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
-from tgn_assets.partitions import HISTORY, PREVIOUS_WEEK
+from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.warehouse import Warehouse
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
@@ -35,7 +35,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         kinds={"duckdb"},
         code_version="1",
         metadata=table_definition("weekly_top5_predictions"),
-        deps=["trained_gnn", dg.AssetDep("raw_interactions", partition_mapping=HISTORY)],
+        deps=["trained_gnn", "raw_interactions"],
         check_specs=[
             dg.AssetCheckSpec(name, asset=PREDICTIONS, description=text, blocking=True, partitions_def=weeks)
             for name, text in CHECKS.items()
@@ -92,10 +92,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         kinds={"duckdb"},
         code_version="1",
         metadata=table_definition("eval_metrics"),
-        deps=[
-            dg.AssetDep(weekly_top5_predictions, partition_mapping=PREVIOUS_WEEK),
-            dg.AssetDep("raw_interactions", partition_mapping=HISTORY),
-        ],
+        deps=[dg.AssetDep(weekly_top5_predictions, partition_mapping=PREVIOUS_WEEK), "raw_interactions"],
     )
     @explained()
     def eval_metrics(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
