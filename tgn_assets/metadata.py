@@ -5,12 +5,15 @@ import io
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
 
 from tgn_assets.ml.schema import TABLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def table_definition(table: str) -> dict[str, Any]:
@@ -48,23 +51,47 @@ def curve_plot(
     """The values named in `panels` over the entries of `curve`, side by side in a small picture."""
     if not curve:
         return {}
-    # The object-oriented interface: pyplot would keep every figure for as long as the code server lives.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(panels), 2.4), dpi=72)
-    FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.14 / len(panels), right=0.98, bottom=0.2, top=0.96)
+    figure = _figure(len(panels))
     for axes, lines in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in lines:
             values = [float("nan") if entry.get(line) is None else entry[line] for entry in curve]
             axes.plot(range(1, len(curve) + 1), values, marker=".", label=line.replace("_", " "))
         axes.set_xlabel(steps)
         axes.legend(frameon=False)
+    return {"curve": _picture(figure, "training curve")}
+
+
+def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
+    """Observed frequency over mean score, both logarithmic, beside the diagonal on which scores are probabilities."""
+    shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
+    if not shown:
+        return {}
+    figure = _figure(1)
+    axes = figure.subplots()
+    ends = [min(min(point) for point in shown), max(max(point) for point in shown)]
+    axes.loglog(ends, ends, color="grey", linewidth=1)
+    axes.loglog(*zip(*shown, strict=True), marker="o")
+    axes.set_xlabel("mean score")
+    axes.set_ylabel("share that was touched")
+    return {"reliability": _picture(figure, "reliability of the scores")}
+
+
+def _figure(panels: int) -> "Figure":
+    # The object-oriented interface: pyplot would keep every figure for as long as the code server lives.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * panels, 2.4), dpi=72)
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.14 / panels, right=0.98, bottom=0.2, top=0.96)
+    return figure
+
+
+def _picture(figure: "Figure", text: str) -> dg.MetadataValue:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     encoded = base64.b64encode(picture.getvalue()).decode()
-    return {"curve": dg.MetadataValue.md(f"![training curve](data:image/png;base64,{encoded})")}
+    return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{encoded})")
 
 
 def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:

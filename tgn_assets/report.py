@@ -12,7 +12,8 @@ from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse, WarehouseError
 
-CEILING = "ceiling"
+BOUNDS = ("candidates", "ceiling")
+"""Models of `eval_metrics` that know the truth: what could be reached, not what a ranker did."""
 METRICS = {
     "ndcg": "NDCG@5",
     "precision": "Precision@5",
@@ -98,7 +99,7 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
     scores = pooled_scores(warehouse, [week])
     if (ours := scores.get((OURS, "all", "ndcg"))) is None:
         return None
-    best = next((model for model in _models(scores, "all") if model not in (OURS, CEILING)), None)
+    best = next((model for model in _models(scores, "all") if model not in (OURS, "ungated", *BOUNDS)), None)
     beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
     return f"the lists for the week of {week} scored NDCG@5 {ours} with {ours.users:,} active users{beside}"
 
@@ -169,6 +170,6 @@ def _table(title: str, first: str, others: Iterable[str], justify: JustifyMethod
 
 
 def _models(scores: Scores, segment: str) -> list[str]:
-    """Ours first, then the baselines from the best to the worst NDCG, the ceiling last."""
+    """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
     ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    return sorted(ndcg, key=lambda model: (model == CEILING, model != OURS, -ndcg[model], model))
+    return sorted(ndcg, key=lambda model: (model in BOUNDS, model != OURS, model != "ungated", -ndcg[model], model))

@@ -1,14 +1,15 @@
 """What the outside sees: the published lists, and how good last week's were."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
 
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers, preview, row_count, table_definition
+from tgn_assets.metadata import numbers, preview, reliability_plot, row_count, table_definition
+from tgn_assets.ml.history import History
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
@@ -22,6 +23,9 @@ from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from tgn_assets.ml.evaluation import LookInside
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -95,7 +99,11 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         deps=[dg.AssetDep(weekly_top5_predictions, partition_mapping=PREVIOUS_WEEK), "raw_interactions"],
     )
     @explained()
-    def eval_metrics(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+    def eval_metrics(
+        context: dg.AssetExecutionContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+    ) -> dg.MaterializeResult:
         """How good the lists that were published for this week were, beside simple rules that knew the same.
 
         They were made when the week before closed. Where none were made, there is nothing to score and no row.
@@ -110,14 +118,16 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
             note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
             return dg.MaterializeResult(metadata={**row_count(0), "note": note})
+        history = warehouse.history(origin)
         metrics = evaluate_week(
             week,
             published.predictions,
             list(published.new_users.event_id),
             truth,
-            warehouse.history(origin),
+            history,
             users.id.to_numpy(),
             events.id.to_numpy(),
+            inside_of(artifacts, history, origin),
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
         return dg.MaterializeResult(
@@ -125,11 +135,53 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 **row_count(rows),
                 **numbers({"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}),
                 **numbers(headline(metrics)),
+                **numbers(points_lost(metrics), "lost/"),
+                **numbers(scores_kept(metrics)),
                 "comparison": preview(comparison(metrics)),
+                **reliability_plot(reliability(metrics)),
             }
         )
 
     return [weekly_top5_predictions, eval_metrics]
+
+
+def inside_of(artifacts: ArtifactStore, history: History, origin: str) -> "LookInside | None":
+    """What the ranker of `origin` had before the gate, if there was one that had learnt anything, and it is kept."""
+    from tgn_assets.ml.ranking import look_inside
+
+    if not all(origin in artifacts.weeks(asset) for asset in ("trained_ranker", "temporal_embeddings", "trained_gnn")):
+        return None
+    ranker = artifacts.load("trained_ranker", origin)
+    if not ranker.trained:
+        return None
+    bank = embedding_bank(artifacts, origin, ranker.config.sequence)
+    return look_inside(history, ranker, bank, artifacts.load("temporal_embeddings", origin))
+
+
+def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
+    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; a gate that paid gains."""
+    rows = metrics[(metrics.metric == "ndcg") & (metrics.segment == "all")].set_index("model").value
+    if "candidates" not in rows:
+        return {}
+    return {
+        "unknown_events": 1 - rows["ceiling"],
+        "recall": rows["ceiling"] - rows["candidates"],
+        "ranking": rows["candidates"] - rows["ungated"],
+        "gate": rows["ungated"] - rows[OURS],
+    }
+
+
+def scores_kept(metrics: pd.DataFrame) -> dict[str, float]:
+    """How far the scores held as probabilities, and which channels had what was then touched."""
+    kept = metrics.metric.str.startswith(("brier", "candidate_recall"))
+    return dict(zip(metrics[kept].metric, metrics[kept].value, strict=True))
+
+
+def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
+    """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
+    values = dict(zip(metrics.metric, metrics.value, strict=True))
+    bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
+    return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)
 
 
 def headline(metrics: pd.DataFrame) -> dict[str, float]:

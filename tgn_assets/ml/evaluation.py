@@ -1,6 +1,7 @@
 """What a closed week says about the lists published for it: one table, ours beside the baselines and the ceiling."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,30 @@ from tgn_assets.ml.metrics import METRICS, coverage, mean_interval, paired_boots
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
-CEILING = "ceiling"
-MODELS = (OURS, *BASELINES, CEILING)
+CEILING, CANDIDATES, UNGATED = "ceiling", "candidates", "ungated"
 SEGMENTS = ("all", "seen", "repeat", "explore", "new")
 COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
 NAN = float("nan")
 Row = tuple[str, str, str, float, float, float, int]
 """`COLUMNS` without the week."""
 
+BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+"""Edges of the bins of published scores in which predicted and observed frequency are compared."""
+
 POOLED = (*METRICS, "ndcg_lift", "served")
 """Metrics that are means over users, so that weeks can be put together."""
+
+
+class Inside(NamedTuple):
+    """What the ranker did for some users before the gate, beside what they then touched."""
+
+    lists: np.ndarray  # [n, K] its own lists: event positions, -1 for an empty place
+    found: np.ndarray  # [m, channels] bool: the channel had the touched pair among its candidates
+    channels: tuple[str, ...]
+
+
+LookInside = Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]
+"""(user positions [n], row in them [m], event position [m]) of touched pairs -> `Inside`."""
 
 
 def evaluate_week(
@@ -31,6 +46,7 @@ def evaluate_week(
     history: History,
     user_ids: np.ndarray,
     event_ids: np.ndarray,
+    look_inside: LookInside | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Scores the lists published for `week` on what its users did, in rows of the table `eval_metrics`.
@@ -43,13 +59,22 @@ def evaluate_week(
     Every model has a mean over users and its 95% interval for each of `METRICS` in each segment, by what an active user
     did: `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a
     user may be in both); `new` without a history. `ceiling` is a ranker that knows the truth but, like everybody, only
-    events seen before the week. Besides:
+    events seen before the week. With `look_inside`, which tells what the ranker of the week before saw, there are two
+    more: `candidates` is a perfect ranking of the candidates that it had, `ungated` its lists as they would have been
+    without the gate. So a point lost lies between ceiling and candidates (recall), candidates and ungated (ranking), or
+    ungated and ours (the gate). Besides:
 
     - `coverage`, segment all: share of the known events that the lists of the week's active users hold
     - `served`, ours: share of the active users who had a list of their own; `share_of_source:<name>`, ours, segment
       all: share whose list came from that source. Shares are counts, not estimates, and have no interval.
     - `ndcg_lift`, in the rows of a baseline: our NDCG minus the baseline's, with a paired interval over users;
       `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a gain.
+    - `candidate_recall`, candidates, segment seen: share of a user's touched events that were among the candidates, and
+      `candidate_recall:<channel>` that one recall channel had
+    - if the predictions have a score: `brier`, ours, segment all: mean squared difference between it and what happened
+      (1 touched, 0 not), over all published pairs of all users, active or not; `brier_constant`: the same had every
+      score been the mean frequency; `predicted:<bin>` and `observed:<bin>`: mean score and frequency of the pairs whose
+      score lies in the bin. `users` counts pairs in these rows.
 
     `users` counts the active users of the segment. Where there are none, values are NaN (NULL in the warehouse); so are
     the intervals of a single user. Raises ValueError if `history` is not that of the week before, or does not fit its
@@ -63,6 +88,7 @@ def evaluate_week(
         raise ValueError("user_ids and event_ids must name the positions of the history, one for one")
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     active = pd.Index(np.unique(truth.user_id.to_numpy(object)), dtype=object)
+    calibration = _calibration(predictions, truth)
     predictions, sources = predictions[predictions.user_id.isin(active)], _sources(predictions)
     events = _codes(event_ids, predictions.event_id, new_user_list, truth.event_id)
     users = _look_up(pd.Index(user_ids, dtype=object), active)
@@ -74,9 +100,14 @@ def evaluate_week(
         **all_baselines(history, users),
         CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), K),
     }
-    scores = {model: per_user(lists[model], truth_user, truth_event) for model in MODELS}
+    recalled: list[Row] = []
+    if look_inside is not None:
+        newcomers = _look_up(events, new_user_list)
+        inner, recalled = _inner_lists(look_inside, users, truth_user, truth_event, reachable, newcomers)
+        lists |= inner
+    scores = {model: per_user(of_model, truth_user, truth_event) for model, of_model in lists.items()}
     served = active.isin(predictions.user_id)
-    rows: list[Row] = []
+    rows = calibration + recalled
     for segment, members in _segments(history, users, truth_user, truth_event).items():
         within = {model: values[members] for model, values in scores.items()}
         rows += _means(segment, within, seed) + _lifts(segment, within, seed)
@@ -140,6 +171,53 @@ def _published(predictions: pd.DataFrame, new_user_list: list[str], active: pd.I
     return lists
 
 
+def _inner_lists(
+    look_inside: LookInside,
+    users: np.ndarray,
+    truth_user: np.ndarray,
+    truth_event: np.ndarray,
+    reachable: np.ndarray,
+    newcomers: np.ndarray,
+) -> tuple[dict[str, np.ndarray], list[Row]]:
+    """The lists [n, K] of `CANDIDATES` and `UNGATED`, and the recall of the candidates."""
+    seen = np.flatnonzero(users >= 0)
+    asked = reachable & (users[truth_user] >= 0)
+    inside = look_inside(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
+    # A user without a history has the list for new users to choose from, and nothing else.
+    found = np.isin(truth_event, newcomers) & reachable
+    found[asked] = inside.found.any(1)
+    ungated = np.full((len(users), K), -1)
+    ungated[:, : len(newcomers)] = newcomers
+    ungated[seen] = inside.lists
+    rows = []
+    size = np.bincount(truth_user, minlength=len(users))[seen]
+    by_channel = {f"candidate_recall:{name}": inside.found[:, at] for at, name in enumerate(inside.channels)}
+    for metric, had in {"candidate_recall": inside.found.any(1), **by_channel}.items():
+        share = np.bincount(truth_user[asked], had, len(users))[seen] / size
+        rows.append(_number(CANDIDATES, "seen", metric, float(share.mean()) if len(seen) else NAN, len(seen)))
+    perfect = perfect_lists(truth_user, truth_event, found, len(users), K)
+    return {UNGATED: ungated, CANDIDATES: perfect}, rows
+
+
+def _calibration(predictions: pd.DataFrame, truth: pd.DataFrame) -> list[Row]:
+    if "score" not in predictions or predictions.empty:
+        return []
+    pairs = pd.MultiIndex.from_frame(predictions[["user_id", "event_id"]])
+    touched = pairs.isin(pd.MultiIndex.from_frame(truth)).astype(float)
+    score = predictions.score.to_numpy(float)
+    frequency = touched.mean()
+    rows = [
+        _number(OURS, "all", "brier", float(((score - touched) ** 2).mean()), len(score)),
+        _number(OURS, "all", "brier_constant", float(frequency * (1 - frequency)), len(score)),
+    ]
+    bins = np.digitize(score, BINS[1:-1])
+    for at in np.unique(bins):
+        name, here = f"{BINS[at]:g}-{BINS[at + 1]:g}", bins == at
+        rows.append(_number(OURS, "all", f"predicted:{name}", float(score[here].mean()), int(here.sum())))
+        rows.append(_number(OURS, "all", f"observed:{name}", float(touched[here].mean()), int(here.sum())))
+    return rows
+
+
 def _segments(
     history: History, users: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -162,10 +240,10 @@ def _segments(
 
 
 def _means(segment: str, scores: dict[str, pd.DataFrame], seed: int) -> list[Row]:
-    values = np.hstack([scores[model].to_numpy() for model in MODELS])
+    values = np.hstack([of_model.to_numpy() for of_model in scores.values()])
     mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
     low, high = mean_interval(values, seed=seed)
-    names = [(model, segment, metric) for model in MODELS for metric in METRICS]
+    names = [(model, segment, metric) for model in scores for metric in METRICS]
     return [
         (*name, float(m), float(a), float(b), len(values)) for name, m, a, b in zip(names, mean, low, high, strict=True)
     ]

@@ -1,7 +1,9 @@
 """Pair evidence: what a history says about each (user, candidate event) pair at the close of its week.
 
-Half of it is the user's own past with the event (how often, how lately, at what cadence), the rest is what stands near:
-co-occurrence with the user's recent events, popularity now and its trend, and the habits of the user and of the event.
+Part of it is the user's own past with the event (how often, how lately, at what cadence), the rest is what stands near:
+co-occurrence with the user's recent events, popularity now and its trend, the habits of the user and of the event, and
+how the event compares with what the user usually takes to: the well-known or the obscure, the new or the old. What is
+popular changes within days in some logs, so ages of popularity are counted to the moment, not to the week.
 """
 
 import numpy as np
@@ -11,7 +13,8 @@ from tgn_assets.ml.history import History
 from tgn_assets.ml.sparse import heaviest, neighbours
 
 OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
-POPULARITY_HALF_LIVES = (0.3, 1.0, 4.0, 16.0)
+POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
+TREND_HALF_LIVES = ((0.15, 1.0), (0.3, 4.0))
 PROFILE_HALF_LIFE, RECENT_HALF_LIFE = 8.0, 1.0
 EVENTS_PER_USER = 200  # a heavier user's oldest interests would make the square of co-occurrence explode
 
@@ -27,14 +30,15 @@ OWN_FEATURES = (
 NEAR_FEATURES = ("cooccurrence", "cooccurrence_recent", "cooccurrence_share")
 EVENT_FEATURES = (
     *(f"popularity_{h:g}w" for h in POPULARITY_HALF_LIVES),
-    "popularity_trend",
+    *(f"popularity_trend_{short:g}w_{long:g}w" for short, long in TREND_HALF_LIVES),
     "popularity_rank",
     "event_age",
     "event_silence",
     "event_repeat_rate",
 )
 USER_FEATURES = ("user_count", "user_events", "user_silence", "user_age", "user_weeks", "user_repeat_rate")
-FEATURES = (*OWN_FEATURES, *NEAR_FEATURES, *EVENT_FEATURES, *USER_FEATURES)
+TASTE_FEATURES = ("user_popularity", "user_novelty", "user_basket", "popularity_off_taste", "novelty_off_taste")
+FEATURES = (*OWN_FEATURES, *NEAR_FEATURES, *EVENT_FEATURES, *USER_FEATURES, *TASTE_FEATURES)
 """Names of the columns of `Evidence.features`, in order."""
 
 
@@ -72,23 +76,21 @@ class Evidence:
 
     def _nodes(self) -> None:
         h = self.history
-        age = h.week - h.week_no
-        popularity = [
-            np.bincount(h.event, h.count * 0.5 ** (age / half_life), h.num_events)
+        popularity = {
+            half_life: np.bincount(h.event, h.count * 0.5 ** (h.age / half_life), h.num_events)
             for half_life in POPULARITY_HALF_LIVES
-        ]
-        self.popularity = popularity[0]
-        self.by_popularity = np.lexsort((h.event_order, -popularity[0]))
-        self.by_steady_popularity = np.lexsort((h.event_order, -popularity[2]))
+        }
+        self.by_popularity = np.lexsort((h.event_order, -popularity[0.3]))
+        self.by_steady_popularity = np.lexsort((h.event_order, -popularity[4.0]))
         rank = np.empty(h.num_events)
         rank[self.by_popularity] = np.arange(h.num_events)
-        logs = [np.log1p(p) for p in popularity]
+        self.log_popularity, self.log_age = np.log1p(popularity[16.0]), np.log1p(h.week - h.first_week_of_event)
         self.event_features = np.column_stack(
             [
-                *logs,
-                logs[0] - logs[2],
+                *(np.log1p(p) for p in popularity.values()),
+                *(np.log(popularity[short] + 0.1) - np.log(popularity[long] + 0.1) for short, long in TREND_HALF_LIVES),
                 np.log1p(rank),
-                np.log1p(h.week - h.first_week_of_event),
+                self.log_age,
                 np.log1p(h.week - _last_week(h.event, h.week_no, h.num_events)),
                 self._repeat_rate(self.pair_event, h.num_events),
             ]
@@ -106,6 +108,18 @@ class Evidence:
                 self._repeat_rate(self.pair_user, h.num_users),
             ]
         ).astype(np.float32)
+        self._tastes(np.maximum(np.bincount(active, minlength=h.num_users), 1))
+
+    def _tastes(self, active_weeks: np.ndarray) -> None:
+        """[U] how popular (now), and how old (then), the events are that each user touched lately, on average, and how
+        many a week."""
+        h = self.history
+        weight = 0.5 ** (h.age / PROFILE_HALF_LIFE)
+        total = np.maximum(np.bincount(h.user, weight, h.num_users), 1e-9)
+        age_then = np.log1p(h.week_no - h.first_week_of_event[h.event])
+        self.user_popularity = np.bincount(h.user, weight * self.log_popularity[h.event], h.num_users) / total
+        self.user_novelty = np.bincount(h.user, weight * age_then, h.num_users) / total
+        self.user_basket = np.bincount(h.user, minlength=h.num_users) / active_weeks
 
     def _repeat_rate(self, node: np.ndarray, size: int) -> np.ndarray:
         """Share of a node's (pair, week) occurrences that repeat an earlier week, drawn towards the average by 5."""
@@ -141,8 +155,15 @@ class Evidence:
                 _near_features(row, event, near),
                 self.event_features[event],
                 self.user_features[user],
+                self._taste_features(user, event),
             ]
         )
+
+    def _taste_features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
+        popularity, novelty = self.user_popularity[user], self.user_novelty[user]
+        columns = [popularity, novelty, self.user_basket[user]]
+        columns += [self.log_popularity[event] - popularity, self.log_age[event] - novelty]
+        return np.column_stack(columns).astype(np.float32)
 
     def _own_features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
         key = user * self.history.num_events + event

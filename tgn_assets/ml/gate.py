@@ -23,19 +23,18 @@ FALLBACK = "repeat"
 
 @dataclass(frozen=True)
 class Gate:
-    """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of that source's lists, on the
-    newest closed week, whose event at rank r + 1 was touched. `new_hit_rate` is that of `popular` for new users."""
+    """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of all the segment's users, on
+    the newest closed week, who touched the event that this source had at rank r + 1."""
 
     source: dict[str, str]
     hit_rate: dict[str, list[float]]
-    new_hit_rate: list[float]
 
     def to_meta(self) -> dict[str, Any]:
-        return {"source": self.source, "hit_rate": self.hit_rate, "new_hit_rate": self.new_hit_rate}
+        return {"source": self.source, "hit_rate": self.hit_rate}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "Gate":
-        return cls(dict(meta["source"]), dict(meta["hit_rate"]), list(meta["new_hit_rate"]))
+        return cls(dict(meta["source"]), dict(meta["hit_rate"]))
 
 
 def segment_of(history: History, users: np.ndarray) -> np.ndarray:
@@ -53,12 +52,17 @@ def ndcg_of(hits: np.ndarray, truth_size: np.ndarray) -> np.ndarray:
 
 
 def choose_sources(
-    segment: np.ndarray, ndcg: Mapping[str, np.ndarray], hits: Mapping[str, np.ndarray], new_hits: np.ndarray, seed: int
+    segment: np.ndarray,
+    ndcg: Mapping[str, np.ndarray],
+    hits: Mapping[str, np.ndarray],
+    came_back: np.ndarray,
+    seed: int,
 ) -> Gate:
-    """The gate from one closed week: per user, the segment [n], each source's NDCG [n] and hits by rank [n, k].
+    """The gate from one closed week: per active user, the segment [n], each source's NDCG [n] and hits by rank [n, k];
+    `came_back` is the share of each segment's users that were active.
 
     Ours is published unless a baseline beats it in `CONFIDENCE` of the paired bootstrap resamples of the segment's
-    users. Where ours is not among the sources, the best baseline is. `new_hits` [m, k] are those of new users.
+    users. Where ours is not among the sources, the best baseline is.
     """
     source, hit_rate = {}, {}
     baselines = [name for name in ndcg if name != OURS]
@@ -71,13 +75,13 @@ def choose_sources(
             won = here.any() and _share_of_wins(ndcg[best][here] - ndcg[OURS][here], rng) >= CONFIDENCE
             chosen = best if won else OURS
         source[name] = chosen
-        hit_rate[name] = _by_rank(hits[chosen][here] if here.any() else hits[chosen])
-    return Gate(source, hit_rate, _by_rank(new_hits))
+        hit_rate[name] = _by_rank(hits[chosen][here] * came_back[at])
+    return Gate(source, hit_rate)
 
 
 def untested_gate() -> Gate:
     """The gate where no closed week can be scored yet: habits for everyone who has any, and no claim of a hit rate."""
-    return Gate(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * K for name in SEGMENTS}, [0.0] * K)
+    return Gate(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * K for name in SEGMENTS})
 
 
 def _share_of_wins(difference: np.ndarray, rng: np.random.Generator) -> float:

@@ -13,10 +13,10 @@ HISTORY_SQL = """
          e AS (SELECT event_id, event_idx, row_number() OVER (ORDER BY event_id) - 1 AS event_order
                FROM events WHERE first_week <= $week)
     SELECT user_idx, event_idx, event_order, date_diff('day', DATE '1970-01-05', week) // 7 AS week_no,
-           count(*) AS count
+           count(*) AS count, (epoch(week + 7) - epoch(max(ts))) / 604800 AS since
     FROM raw_interactions JOIN u USING (user_id) JOIN e USING (event_id)
     WHERE week <= $week
-    GROUP BY ALL ORDER BY week_no, user_idx, event_idx
+    GROUP BY user_idx, event_idx, event_order, week ORDER BY week_no, user_idx, event_idx
 """
 """Rows of `History.from_frame`, for `$week` (DATE) in a warehouse."""
 
@@ -37,12 +37,14 @@ class History:
     event: np.ndarray  # [N] event position
     week_no: np.ndarray  # [N] week number, <= week
     count: np.ndarray  # [N] interactions of that user with that event in that week, >= 1
+    since: np.ndarray  # [N] weeks from the last of them to the close of that week, in (0, 1]
 
     @classmethod
     def from_frame(cls, rows: pd.DataFrame, week: str) -> "History":
         """From the columns user_idx, event_idx, event_order, week_no, count (`HISTORY_SQL`), as of the week key `week`.
 
-        Raises ValueError if a row is newer than `week`: a caller's leak is stopped here.
+        Without the column since, everything is taken to have happened as its week began. Raises ValueError if a row is
+        newer than `week`: a caller's leak is stopped here.
         """
         closed = week_number(week)
         if len(rows) and int(rows.week_no.max()) > closed:
@@ -61,6 +63,7 @@ class History:
             event=event,
             week_no=rows.week_no.to_numpy(np.int64),
             count=rows["count"].to_numpy(np.float64),
+            since=rows.since.to_numpy(np.float64) if "since" in rows else np.ones(len(rows)),
         )
 
     @property
@@ -70,6 +73,11 @@ class History:
     @property
     def num_events(self) -> int:
         return len(self.event_idx)
+
+    @cached_property
+    def age(self) -> np.ndarray:
+        """[N] weeks from the row's last interaction to the close of the history's week, > 0."""
+        return self.week - self.week_no + self.since
 
     @cached_property
     def first_week_of_user(self) -> np.ndarray:
@@ -97,6 +105,7 @@ class History:
             event=event,
             week_no=self.week_no[:cut],
             count=self.count[:cut],
+            since=self.since[:cut],
         )
 
     def in_week(self, week: int) -> tuple[np.ndarray, np.ndarray]:

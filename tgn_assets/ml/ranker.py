@@ -1,11 +1,11 @@
-"""Phase 2: the Transformer over weekly embeddings and the scoring head, trained to rank the week after each origin.
+"""Phase 2: the Transformer over weekly embeddings and the pair's evidence, trained to rank the week after each origin.
 
-An origin is a closed week; what the ranker sees of it was known at its close (its history, and the embeddings that the
-encoder of that week gave), and what it learns to predict is the distinct events each user touched in the week after.
+Two rankers learn from the same weeks, the network and LambdaRank's trees; their blend is the ranker. An origin is a
+closed week; what the ranker sees of it was known at its close (its history, and the embeddings that the encoder of that
+week gave), and what it learns to predict is the distinct events each user touched in the week after.
 """
 
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.utils import softmax
 
-from tgn_assets.ml.baselines import all_baselines, popular
-from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
+from tgn_assets.ml.baselines import BASELINES, all_baselines
+from tgn_assets.ml.blend import blended, shares
+from tgn_assets.ml.boosting import fit_trees, tree_scores
+from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
+from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
-from tgn_assets.ml.gate import Gate, choose_sources, ndcg_of, segment_of, untested_gate
+from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
 from tgn_assets.ml.history import History
+from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
@@ -29,11 +32,11 @@ from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
-USERS_PER_STEP = 256
 USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
 USERS_PER_BLOCK = 2048
-WEIGHT_DECAY = 1e-3
+NEWEST_WEEKS = 3
+"""Weeks that the network passes over once more at the end, the one that was held out among them."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,18 @@ class RankerCheckpoint:
 
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
-    learn from: then every list comes from a baseline, and nothing reads the weights.
+    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
+    `calibration` turns the blend's shares into probabilities.
     """
 
     week: str
     config: RankerConfig
     trained: bool
     state: dict[str, Tensor]
+    trees: str
     curve: list[dict[str, Any]]
     gate: Gate
+    calibration: Calibration | None
     validation: dict[str, float]
 
     def save(self, directory: Path) -> None:
@@ -59,8 +65,10 @@ class RankerCheckpoint:
             "week": self.week,
             "config": self.config.model_dump(),
             "trained": self.trained,
+            "trees": self.trees,
             "curve": self.curve,
             "gate": self.gate.to_meta(),
+            "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
         }
         save_artifact(directory, self.state, meta)
@@ -69,8 +77,17 @@ class RankerCheckpoint:
     def load(cls, directory: Path) -> "RankerCheckpoint":
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
         state, meta = load_artifact(directory)
-        config, gate = RankerConfig(**meta["config"]), Gate.from_meta(meta["gate"])
-        return cls(meta["week"], config, meta["trained"], state, meta["curve"], gate, meta["validation"])
+        return cls(
+            week=meta["week"],
+            config=RankerConfig(**meta["config"]),
+            trained=meta["trained"],
+            state=state,
+            trees=meta["trees"],
+            curve=meta["curve"],
+            gate=Gate.from_meta(meta["gate"]),
+            calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
+            validation=meta["validation"],
+        )
 
 
 def train_ranker(
@@ -82,7 +99,8 @@ def train_ranker(
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
-    Epochs are chosen, and the gate is set, on the newest closed week, which is held out until then. `history` must end
+    Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
+    being done, it is learnt from like the rest. `history` must end
     with `week` and `bank` hold no later week: ValueError.
     """
     now = week_number(week)
@@ -91,25 +109,40 @@ def train_ranker(
     oldest = min((week_number(key) for key in bank), default=now)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
-        frames = []
+        frames, activity = [], []
         for week_no in range(max(oldest, now - 1 - config.origins), now - 1):
-            frame = _training_frame(history, Origin(history.until(week_no), bank, config), config.seed)
+            origin = Origin(history.until(week_no), bank, config)
+            frame = _training_frame(history, origin, config.seed)
             frames += [frame] if frame is not None else []
+            activity.append(_activity(history, origin, config.seed))
             progress(f"phase 2, origin {week_key(week_no)}: {0 if frame is None else len(frame.truth_size)} users")
         newest = Origin(history.until(now - 1), bank, config)
         held_out = _training_frame(history, newest, config.seed)
-        model = _new_model(config, newest.width)
+        model, trees = _new_model(config, newest.width), ""
         curve: list[dict[str, Any]] = []
-        gate, validation = untested_gate(), dict[str, float]()
+        gate, calibration, validation = untested_gate(), None, dict[str, float]()
         if held_out is not None:
-            for row in _fit(model, frames, held_out, config) if frames else ():
+            for row in fit_network(model, frames, held_out, config) if frames else ():
                 curve.append(row)
                 progress(
                     f"phase 2, epoch {row['epoch']}: loss {row['loss']:.4f}, validation {row['validation_ndcg']:.4f}"
                 )
-            gate, validation = _gate(model if frames else None, history, newest, held_out, config.seed)
+            trees = fit_trees(frames, config.seed)
+            hits = _hits(model if frames else None, trees, history, newest, held_out)
+            gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
+            if frames:
+                calibration = _calibration(
+                    fit_activity(*map(np.concatenate, zip(*activity, strict=True))),
+                    model,
+                    trees,
+                    history,
+                    newest,
+                    config.seed,
+                )
+                catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
+                trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
-    return RankerCheckpoint(week, config, bool(curve), state, curve, gate, validation)
+    return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation)
 
 
 def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank) -> NodeEmbeddings:
@@ -148,85 +181,19 @@ def _training_frame(history: History, origin: Origin, seed: int) -> Frame | None
     """The frame of the users that were active in the week after the origin and known at it; None if there are none."""
     truth = next_week(history, origin.past)
     users = np.flatnonzero(truth[2])
-    if len(users) > USERS_PER_ORIGIN:
-        users = np.sort(np.random.default_rng(seed).choice(users, USERS_PER_ORIGIN, replace=False))
-    return origin.frame(users, truth) if len(users) else None
+    return origin.frame(_sampled(users, seed), truth) if len(users) else None
 
 
-def _fit(
-    model: UserInteractionPredictor, frames: list[Frame], held_out: Frame, config: RankerConfig
-) -> Iterator[dict[str, Any]]:
-    """Trains with early stopping on `held_out`, leaves the best weights in `model`, and yields a row per epoch."""
-    model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
-    best, best_state, waited = -1.0, deepcopy(model.state_dict()), 0
-    for epoch in range(config.epochs):
-        loss = _pass(model, frames, optimizer)
-        quality = float(ndcg_of(_hits(held_out, _top(model, held_out)), held_out.truth_size).mean())
-        yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
-        if quality > best:
-            best, best_state, waited = quality, deepcopy(model.state_dict()), 0
-        else:
-            waited += 1
-            if waited >= config.patience:
-                break
-    model.load_state_dict(best_state)
+def _sampled(users: np.ndarray, seed: int) -> np.ndarray:
+    if len(users) <= USERS_PER_ORIGIN:
+        return users
+    return np.sort(np.random.default_rng(seed).choice(users, USERS_PER_ORIGIN, replace=False))
 
 
-def _pass(model: UserInteractionPredictor, frames: list[Frame], optimizer: torch.optim.Optimizer) -> float:
-    """One pass over all users of all frames in random order; the mean loss."""
-    model.train()
-    steps = [(frame, rows) for frame in frames for rows in torch.randperm(len(frame.truth_size)).split(USERS_PER_STEP)]
-    total = 0.0
-    for at in torch.randperm(len(steps)).tolist():
-        loss = _loss(model, steps[at][0], steps[at][1].numpy())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
-    return finite(total / max(len(steps), 1), "trained_ranker")
-
-
-def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Tensor:
-    """List-wise softmax (ListNet, top one): each user's touched candidates share a mass of one."""
-    pairs, place = frame.pairs_of(rows)
-    scores = _scores(model, frame, rows, pairs, place)
-    group, label = torch.as_tensor(place), torch.as_tensor(frame.label[pairs], dtype=torch.float32)
-    touched = torch.zeros(len(rows)).index_add_(0, group, label)
-    share = label / touched.clamp(min=1)[group]
-    log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
-    return -(share * log_probability).sum() / (touched > 0).sum().clamp(min=1)
-
-
-def _scores(
-    model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pairs: np.ndarray, place: np.ndarray
-) -> Tensor:
-    users = model.get_temporal_embeddings(frame.sequence[rows], frame.known[rows])
-    events, of_pair = np.unique(frame.candidates.event[pairs], return_inverse=True)
-    vectors = model.event_embeddings(frame.event_vectors[events])
-    return model(users[place], vectors[of_pair], torch.from_numpy(frame.candidates.features[pairs]))
-
-
-@torch.no_grad()
-def _top(model: UserInteractionPredictor, frame: Frame) -> np.ndarray:
-    """[n, K] positions of each user's best candidate pairs."""
-    model.eval()
-    scores = []
-    for rows in blocks_of(np.arange(len(frame.truth_size)), USERS_PER_BLOCK):
-        pairs, place = frame.pairs_of(rows)
-        scores.append(_scores(model, frame, rows, pairs, place).numpy())
-    return grouped_top_k(frame.candidates.row, np.concatenate(scores), frame.candidates.event, len(frame.truth_size), K)
-
-
-def _hits(frame: Frame, top: np.ndarray) -> np.ndarray:
-    """[n, K] bool: the user touched the event at that rank."""
-    return np.append(frame.label, False)[top]
-
-
-def _gate(
-    model: UserInteractionPredictor | None, history: History, origin: Origin, held_out: Frame, seed: int
-) -> tuple[Gate, dict[str, float]]:
-    """Who serves which segment, from the newest closed week; and each source's NDCG@5 on it."""
+def _hits(
+    model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
+) -> dict[str, np.ndarray]:
+    """[n, K] bool per source: the users of `held_out` touched the event at that rank of its list."""
     users, past = held_out.candidates.users, origin.past
     user, event, _ = next_week(history, past)
     touched = user * past.num_events + event
@@ -235,18 +202,42 @@ def _gate(
         for name, lists in all_baselines(past, users).items()
     }
     if model is not None:
-        hits[OURS] = _hits(held_out, _top(model, held_out))
+        network, forest = network_scores(model, held_out), tree_scores(trees, held_out.candidates.features)
+        hits["network"], hits["trees"] = hits_of(held_out, network), hits_of(held_out, forest)
+        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest))
+    return hits
+
+
+def _gate(
+    hits: dict[str, np.ndarray], history: History, past: History, held_out: Frame, seed: int
+) -> tuple[Gate, dict[str, float]]:
+    """Who serves which segment, from the newest closed week; and each source's NDCG@5 on it."""
     ndcg = {name: ndcg_of(hit, held_out.truth_size) for name, hit in hits.items()}
-    gate = choose_sources(segment_of(past, users), ndcg, hits, _new_user_hits(history, past), seed)
+    published = {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)}
+    everyone = segment_of(past, np.arange(past.num_users))
+    active = np.flatnonzero(next_week(history, past)[2])
+    came_back = np.bincount(everyone[active], minlength=len(SEGMENTS)) / np.maximum(
+        np.bincount(everyone, minlength=len(SEGMENTS)), 1
+    )
+    gate = choose_sources(everyone[held_out.candidates.users], published, hits, came_back, seed)
     return gate, {f"ndcg_{name}": float(values.mean()) for name, values in ndcg.items()}
 
 
-def _new_user_hits(history: History, past: History) -> np.ndarray:
-    """[m, K] bool: what the popular list would have hit for the users first seen in the week after `past`."""
-    user, event = history.in_week(past.week + 1)
-    new = history.first_week_of_user[user] == past.week + 1
-    lists = popular(past)
-    idx = np.where(lists >= 0, past.event_idx[lists], -1)
-    users, row = np.unique(user[new], return_inverse=True)
-    touched = row * (history.event_idx.max(initial=0) + 2) + history.event_idx[event[new]]
-    return np.isin(np.arange(len(users))[:, None] * (history.event_idx.max(initial=0) + 2) + idx, touched) & (idx >= 0)
+def _activity(history: History, origin: Origin, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """([n, F], [n]) features of users at the origin, active or not in the week after, and whether they were."""
+    users = _sampled(np.arange(origin.past.num_users), seed)
+    return origin.recall.evidence.user_features[users], next_week(history, origin.past)[2][users] > 0
+
+
+def _calibration(
+    activity: Logistic, model: UserInteractionPredictor, trees: str, history: History, origin: Origin, seed: int
+) -> Calibration:
+    """From what the published ranks of the newest closed week came to, among all users, active or not."""
+    users = _sampled(np.arange(origin.past.num_users), seed)
+    frame = origin.frame(users, next_week(history, origin.past))
+    row, event = frame.candidates.row, frame.candidates.event
+    score = blended(row, network_scores(model, frame), tree_scores(trees, frame.candidates.features))
+    top = grouped_top_k(row, score, event, len(users), K)
+    top = top[top >= 0]
+    user_features = origin.recall.evidence.user_features[users[row[top]]]
+    return calibrate(activity, shares(row, score)[top], user_features, frame.label[top])

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
 from tgn_assets.ml.sparse import heaviest
 
 CHANNELS = ("own", "cooccurring", "popular", "tower")
 PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
-"""Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit and whether it has one."""
+"""Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit, as standard deviations above the
+mean of the user's candidates, and whether it has one. A raw logit means something else each week."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Recall:
         channels = np.stack([np.isin(union, key) for key in keys], axis=1)
         row, event = np.divmod(union, max(size, 1))
         features = evidence.features(users, row, event, near)
-        return Candidates(users, row, event, np.column_stack([features, self._tower(users[row], event)]), channels)
+        return Candidates(users, row, event, np.column_stack([features, self._tower(users, row, event)]), channels)
 
     def _tower_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(row, event) of the `limit` events with the largest logits, exactly, for the users that have a vector."""
@@ -69,10 +71,12 @@ class Recall:
         top = logits.topk(min(limit, len(events)), dim=1).indices.numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
-    def _tower(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
+    def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
+        user = users[row]
         known = self.user_known[user] & self.event_known[event]
         logit = np.zeros(len(user), np.float32)
         if known.any():
             both = np.flatnonzero(known)
-            logit[both] = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).numpy()
+            raw = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).double().numpy()
+            logit[both] = standardised(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])

@@ -3,7 +3,16 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.baselines import BASELINES
-from tgn_assets.ml.evaluation import CEILING, COLUMNS, MODELS, SEGMENTS, evaluate_week, pool_weeks
+from tgn_assets.ml.evaluation import (
+    CANDIDATES,
+    CEILING,
+    COLUMNS,
+    SEGMENTS,
+    UNGATED,
+    Inside,
+    evaluate_week,
+    pool_weeks,
+)
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import METRICS
 from tgn_assets.ml.schema import OURS
@@ -55,6 +64,9 @@ def happened(events: dict[str, str]) -> pd.DataFrame:
 
 PUBLISHED = {"ann": "tea rye", "bob": "jam tea", "cat": "rye"}
 HAPPENED = {"ann": "tea oil", "bob": "tea", "dan": "rye new"}
+
+
+MODELS = (OURS, *BASELINES, CEILING)
 
 
 def evaluate(lists: dict[str, str] = PUBLISHED, truth: dict[str, str] = HAPPENED, seed: int = 0) -> pd.DataFrame:
@@ -125,6 +137,41 @@ def test_lists_that_are_perfect_reach_the_ceiling() -> None:
     frame = evaluate({"ann": "oil tea", "bob": "tea", "dan": "rye"})
     for metric in METRICS:
         assert value(frame, OURS, metric) == value(frame, CEILING, metric)
+
+
+def test_a_look_inside_the_ranker_tells_recall_from_ranking_by_hand() -> None:
+    def look_inside(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
+        # ann (0) touched tea (0) and oil, bob (1) tea; only tea was among the candidates, by the second channel.
+        assert users.tolist() == [0, 1] and sorted(row.tolist()) == [0, 0, 1]
+        lists = np.full((2, 5), -1)
+        lists[:, 1] = 0  # tea in second place
+        return Inside(lists, np.stack([np.zeros(3, bool), event == 0], axis=1), ("own", "popular"))
+
+    known, users, events = past(KNOWN)
+    assert events[0] == "tea" and list(users[:2]) == ["ann", "bob"]
+    lists = published(PUBLISHED)
+    frame = evaluate_week(WEEK, lists, ["tea", "rye"], happened(HAPPENED), known, users, events, look_inside)
+    ideal = DISCOUNT[:2].sum()
+    assert value(frame, CANDIDATES, "ndcg", "seen") == pytest.approx((1 / ideal + 1) / 2, abs=1e-6)
+    assert value(frame, UNGATED, "ndcg", "seen") == pytest.approx((DISCOUNT[1] / ideal + DISCOUNT[1]) / 2, abs=1e-6)
+    assert value(frame, CANDIDATES, "candidate_recall", "seen") == pytest.approx((1 / 2 + 1) / 2)
+    assert value(frame, CANDIDATES, "candidate_recall:own", "seen") == 0
+    # dan, who is new, had the list for new users: rye, of rye and an unknown event.
+    assert value(frame, CANDIDATES, "ndcg", "new") == pytest.approx(1 / ideal, abs=1e-6)
+    assert value(frame, UNGATED, "ndcg", "new") == value(frame, OURS, "ndcg", "new")
+
+
+def test_scores_are_held_against_what_all_users_did_active_or_not() -> None:
+    lists = published({"ann": "tea", "bob": "tea rye", "zoe": "tea"})
+    lists["score"] = [0.9, 0.3, 0.15, 0.3]
+    frame = evaluate_week(WEEK, lists, ["tea"], happened({"ann": "tea", "bob": "rye"}), *past(KNOWN))
+    squares = [0.1**2, 0.3**2, 0.85**2, 0.3**2]
+    assert value(frame, OURS, "brier") == pytest.approx(sum(squares) / 4)
+    assert value(frame, OURS, "brier_constant") == pytest.approx(1 / 4)
+    assert value(frame, OURS, "predicted:0.2-0.4") == pytest.approx(0.3)
+    assert value(frame, OURS, "observed:0.2-0.4") == 0
+    assert value(frame, OURS, "observed:0.2-0.4", column="users") == 2
+    assert value(frame, OURS, "observed:0.4-1") == 1
 
 
 def test_shares_say_who_was_served_and_from_which_source() -> None:

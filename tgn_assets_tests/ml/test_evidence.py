@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tgn_assets.ml.evidence import FEATURES, Evidence
+from tgn_assets.ml.evidence import FEATURES, OWN_FEATURES, Evidence
 from tgn_assets.ml.recall import CHANNELS, PAIR_FEATURES, Recall
 from tgn_assets.ml.weeks import week_number
 from tgn_assets_tests.ml.worlds import START, habits, history
@@ -47,7 +47,7 @@ def test_evidence_of_ann_and_tea_by_hand(name, value):
 
 
 def test_an_event_the_user_never_had_has_no_own_evidence_but_what_stands_near_it():
-    assert [feature(name, ANN, PIE) for name in FEATURES if name.startswith("own_")] == [0] * 10
+    assert [feature(name, ANN, PIE) for name in FEATURES if name.startswith("own_")] == [0] * len(OWN_FEATURES)
     assert feature("cooccurrence", ANN, PIE) > 0  # bob had pie with jam, and ann has jam
     assert feature("cooccurrence_share", ANN, PIE) == 1
 

@@ -5,7 +5,7 @@ from tgn_assets.ml.gate import Gate, choose_sources, ndcg_of, segment_of, untest
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.ml.worlds import history
 
-NOBODY = np.zeros((0, 5))
+EVERYONE = np.ones(2)
 
 
 def hits(good: int, users: int = 100) -> np.ndarray:
@@ -18,7 +18,7 @@ def hits(good: int, users: int = 100) -> np.ndarray:
 def gate(ours: int, baseline: int, users: int = 100) -> Gate:
     sources = {OURS: hits(ours, users), "repeat": hits(baseline, users), "popular": hits(1, users)}
     ndcg = {name: ndcg_of(values, np.ones(users, int)) for name, values in sources.items()}
-    return choose_sources(np.zeros(users, int), ndcg, sources, NOBODY, seed=0)
+    return choose_sources(np.zeros(users, int), ndcg, sources, EVERYONE, seed=0)
 
 
 def test_ndcg_of_hits_by_hand():
@@ -48,12 +48,12 @@ def test_a_difference_within_the_noise_of_a_small_week_does_not_replace_the_rank
 def test_without_a_trained_ranker_the_best_baseline_serves():
     values = {"repeat": hits(3), "popular": hits(9)}
     ndcg = {name: ndcg_of(hit, np.ones(100, int)) for name, hit in values.items()}
-    assert choose_sources(np.zeros(100, int), ndcg, values, NOBODY, seed=0).source["active"] == "popular"
+    assert choose_sources(np.zeros(100, int), ndcg, values, EVERYONE, seed=0).source["active"] == "popular"
 
 
 def test_scores_never_rise_with_the_rank():
     uneven = {"repeat": np.tile([0, 0, 1, 0, 1], (10, 1))}
-    chosen = choose_sources(np.zeros(10, int), {"repeat": np.ones(10)}, uneven, NOBODY, seed=0)
+    chosen = choose_sources(np.zeros(10, int), {"repeat": np.ones(10)}, uneven, EVERYONE, seed=0)
     assert chosen.hit_rate["active"] == [1, 1, 1, 1, 1]
 
 

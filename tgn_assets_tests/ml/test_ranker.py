@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,10 +7,12 @@ import torch
 
 from tgn_assets.ml import baselines
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.evidence import Evidence
 from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.model import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
-from tgn_assets.ml.ranking import recommend
+from tgn_assets.ml.ranking import look_inside, recommend
+from tgn_assets.ml.recall import CHANNELS, Recall
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift
@@ -92,11 +95,26 @@ def test_blocks_of_users_do_not_change_a_list(past, bank, ranker, lists, monkeyp
 
 
 def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, bank, ranker):
-    gate = type(ranker.gate)({"active": "repeat", "lapsed": OURS}, ranker.gate.hit_rate, ranker.gate.new_hit_rate)
-    gated = RankerCheckpoint(LAST, CONFIG, True, ranker.state, [], gate, {})
+    gate = type(ranker.gate)({"active": "repeat", "lapsed": OURS}, ranker.gate.hit_rate)
+    gated = replace(ranker, gate=gate)
     lists = recommend(past, gated, bank, temporal_embeddings(gated, past, bank))
     assert set(lists.source) == {"repeat"}
     np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
+
+
+def test_a_look_inside_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(past, bank, ranker):
+    gates = [dict.fromkeys(ranker.gate.source, name) for name in ("repeat", OURS)]
+    gated, open_ = (replace(ranker, gate=replace(ranker.gate, source=source)) for source in gates)
+    embeddings = temporal_embeddings(ranker, past, bank)
+    own = recommend(past, open_, bank, embeddings).events
+    row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
+    event = np.append(own.ravel()[::-1], past.num_events - 1)
+    inside = look_inside(past, gated, bank, embeddings)(np.arange(past.num_users), row, event)
+    np.testing.assert_array_equal(inside.lists, own)
+    candidates = Recall(Evidence(past), bank[LAST]).candidates(np.arange(past.num_users), CONFIG.candidates)
+    pairs = candidates.row * past.num_events + candidates.event
+    for key, found in zip(row * past.num_events + event, inside.found, strict=True):
+        assert found.tolist() == (candidates.channels[pairs == key].tolist() or [[False] * len(CHANNELS)])[0]
 
 
 @pytest.mark.parametrize("weeks", [1, 2])

@@ -1,0 +1,69 @@
+"""LambdaRank over the candidates' features: gradient-boosted trees, the second opinion beside the neural head.
+
+Trees find thresholds and combinations in counts and ages that the network smooths over; the network learns from the
+lists as a whole.
+"""
+
+from collections.abc import Sequence
+
+import lightgbm as lgb
+import numpy as np
+from torch import get_num_threads
+
+from tgn_assets.ml.frames import Frame
+
+ROUNDS = 200
+MAX_PAIRS = 400_000
+"""Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
+PARAMETERS = {
+    "objective": "lambdarank",
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "max_bin": 63,
+    "min_data_in_leaf": 50,
+    "lambdarank_truncation_level": 10,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+
+
+def fit_trees(frames: Sequence[Frame], seed: int) -> str:
+    """The model, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text.
+
+    Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
+    and are left out. An empty text where nobody did.
+    """
+    taught = [_taught(frame) for frame in frames]
+    wanted = sum(int(keep.sum()) for keep in taught)
+    share = min(1.0, MAX_PAIRS / max(wanted, 1))
+    rng = np.random.default_rng(seed)
+    features, labels, sizes = [], [], []
+    for frame, keep in zip(frames, taught, strict=True):
+        if share < 1:
+            keep = keep & (frame.label | (rng.random(len(keep)) < share))
+        rows = frame.candidates.row[keep]
+        features.append(frame.candidates.features[keep])
+        labels.append(frame.label[keep])
+        sizes.append(np.unique(rows, return_counts=True)[1])
+    if not sum(label.sum() for label in labels):
+        return ""
+    data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
+    parameters = PARAMETERS | {"seed": seed, "num_threads": get_num_threads()}
+    return str(lgb.train(parameters, data, ROUNDS).model_to_string())
+
+
+def tree_scores(model: str, features: np.ndarray) -> np.ndarray:
+    """[p] scores of candidates with `features` [p, F]; zeros for an empty model."""
+    if not model:
+        return np.zeros(len(features))
+    return np.asarray(lgb.Booster(model_str=model).predict(features, num_threads=get_num_threads()))
+
+
+def _taught(frame: Frame) -> np.ndarray:
+    """[p] bool: the pair's user touched at least one candidate."""
+    touched = np.bincount(frame.candidates.row, frame.label, len(frame.truth_size)) > 0
+    return touched[frame.candidates.row]

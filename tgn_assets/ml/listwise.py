@@ -1,0 +1,101 @@
+"""The neural head's training: a softmax over each user's candidates, list by list (ListNet)."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.utils import softmax
+
+from tgn_assets.ml.checkpoint import finite
+from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.frames import Frame, blocks_of
+from tgn_assets.ml.gate import ndcg_of
+from tgn_assets.ml.model import UserInteractionPredictor
+from tgn_assets.ml.schema import K
+from tgn_assets.ml.topk import grouped_top_k
+
+USERS_PER_STEP = 256
+USERS_PER_BLOCK = 2048
+WEIGHT_DECAY = 1e-3
+LAST_STEP = 1 / 3
+"""Share of the learning rate with which the newest weeks are learnt from at the end."""
+
+
+def fit_network(
+    model: UserInteractionPredictor, frames: list[Frame], held_out: Frame, config: RankerConfig
+) -> Iterator[dict[str, Any]]:
+    """Trains with early stopping on `held_out`, leaves the best weights in `model`, and yields a row per epoch."""
+    model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
+    optimizer = _optimizer(model, config.learning_rate)
+    best, best_state, waited = -1.0, deepcopy(model.state_dict()), 0
+    for epoch in range(config.epochs):
+        loss = _pass(model, frames, optimizer)
+        quality = float(ndcg_of(hits_of(held_out, network_scores(model, held_out)), held_out.truth_size).mean())
+        yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
+        if quality > best:
+            best, best_state, waited = quality, deepcopy(model.state_dict()), 0
+        else:
+            waited += 1
+            if waited >= config.patience:
+                break
+    model.load_state_dict(best_state)
+
+
+def catch_up(model: UserInteractionPredictor, frames: list[Frame], config: RankerConfig) -> float:
+    """One careful pass over the newest weeks, the one that was held out among them; the mean loss."""
+    return _pass(model, frames, _optimizer(model, config.learning_rate * LAST_STEP))
+
+
+@torch.no_grad()
+def network_scores(model: UserInteractionPredictor, frame: Frame) -> np.ndarray:
+    """[p] score of every candidate pair of the frame."""
+    model.eval()
+    rows = blocks_of(np.arange(len(frame.truth_size)), USERS_PER_BLOCK)
+    return np.concatenate([_scores(model, frame, block, *frame.pairs_of(block)).numpy() for block in rows])
+
+
+def hits_of(frame: Frame, scores: np.ndarray) -> np.ndarray:
+    """[n, K] bool: the user touched the event that `scores` [p] put at that rank."""
+    top = grouped_top_k(frame.candidates.row, scores, frame.candidates.event, len(frame.truth_size), K)
+    return np.append(frame.label, False)[top]
+
+
+def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+
+
+def _pass(model: UserInteractionPredictor, frames: Sequence[Frame], optimizer: torch.optim.Optimizer) -> float:
+    """One pass over all users of all frames in random order; the mean loss."""
+    model.train()
+    steps = [(frame, rows) for frame in frames for rows in torch.randperm(len(frame.truth_size)).split(USERS_PER_STEP)]
+    total = 0.0
+    for at in torch.randperm(len(steps)).tolist():
+        loss = _loss(model, steps[at][0], steps[at][1].numpy())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return finite(total / max(len(steps), 1), "trained_ranker")
+
+
+def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Tensor:
+    """List-wise softmax (ListNet, top one): each user's touched candidates share a mass of one."""
+    pairs, place = frame.pairs_of(rows)
+    scores = _scores(model, frame, rows, pairs, place)
+    group, label = torch.as_tensor(place), torch.as_tensor(frame.label[pairs], dtype=torch.float32)
+    touched = torch.zeros(len(rows)).index_add_(0, group, label)
+    share = label / touched.clamp(min=1)[group]
+    log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
+    return -(share * log_probability).sum() / (touched > 0).sum().clamp(min=1)
+
+
+def _scores(
+    model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pairs: np.ndarray, place: np.ndarray
+) -> Tensor:
+    users = model.get_temporal_embeddings(frame.sequence[rows], frame.known[rows])
+    events, of_pair = np.unique(frame.candidates.event[pairs], return_inverse=True)
+    vectors = model.event_embeddings(frame.event_vectors[events])
+    return model(users[place], vectors[of_pair], torch.from_numpy(frame.candidates.features[pairs]))
