@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint clean
+.PHONY: demo test test-samplers dev lint quality clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -28,6 +28,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+DATA ?= ../shared/data
+LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
+
+quality: $(READY) $(LOGS:%=quality-%)  ## docs/quality.md anew: every log of $(DATA), with each part left out in turn
+
+quality-%:
+	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
+		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
+	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
 
 clean:  ## removes the environment; TGN_HOME stays
 	rm -rf .venv .samplers

@@ -64,7 +64,9 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Tabl
     scores = pooled_scores(warehouse, weeks)
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
     for segment, who in SEGMENTS.items():
-        users = max((score.users for (_, of, _), score in scores.items() if of == segment), default=0)
+        users = max(
+            (score.users for (_, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")), default=0
+        )
         table = _table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", METRICS.values())
         for model in _models(scores, segment):
             ndcg, *others = (scores[model, segment, metric] for metric in METRICS)

@@ -1,0 +1,132 @@
+"""How good the published lists were, beside the baselines, and what each part of the system adds.
+
+    python benchmarks/quality.py HOME...
+
+Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown table per home: NDCG@5 over all active users
+of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
+the same users). Rankers without a part are trained anew where the part takes part in training, and say so otherwise.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.ml.baselines import all_baselines, popular
+from tgn_assets.ml.embeddings import NodeEmbeddings
+from tgn_assets.ml.frames import Bank
+from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
+from tgn_assets.ml.newcomers import newcomer_list
+from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
+from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranking import look_inside
+from tgn_assets.ml.schema import K
+from tgn_assets.ml.weeks import shift
+from tgn_assets.warehouse import Warehouse
+
+PUBLISHED = "ours, as published"
+
+
+def main() -> None:
+    """Prints the table of every home given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("homes", nargs="+", type=Path, metavar="HOME")
+    for home in parser.parse_args().homes:
+        weeks = list(_weeks(Warehouse(home / "warehouse.duckdb"), ArtifactStore(home / "artifacts")))
+        print("\n".join(table(home.name, weeks)), flush=True)
+
+
+def table(title: str, weeks: list[dict[str, np.ndarray]]) -> Iterator[str]:
+    """Markdown from the NDCG of each active user under each name, week by week."""
+    values = {name: np.concatenate([week[name] for week in weeks]) for name in weeks[0]}
+    ours = values[PUBLISHED]
+    yield f"### {title}\n\n{len(ours):,} active users in {len(weeks)} weeks.\n"
+    yield "| lists | NDCG@5 | 95% interval | against ours | 95% interval |\n|---|---|---|---|---|"
+    for name, ndcg in values.items():
+        low, high = (float(limit[0]) for limit in mean_interval(ndcg[:, None]))
+        line = f"| {name} | {ndcg.mean():.4f} | {low:.4f} to {high:.4f} |"
+        if name == PUBLISHED:
+            yield f"{line} | |"
+            continue
+        gap = paired_bootstrap(ndcg, ours)
+        yield f"{line} {gap.relative:+.1%} | {gap.ci_low:+.4f} to {gap.ci_high:+.4f} |"
+    yield ""
+
+
+def _weeks(warehouse: Warehouse, artifacts: ArtifactStore) -> Iterator[dict[str, np.ndarray]]:
+    with warehouse.reader() as con:
+        scored = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
+    for (week,) in scored:
+        yield _scores(warehouse, artifacts, week)
+
+
+def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> dict[str, np.ndarray]:
+    """NDCG@5 [n] of the active users of `week` by name of the lists."""
+    origin = shift(week, -1)
+    with warehouse.reader() as con:
+        published, truth = read_publication(con, origin), read_truth(con, week)
+        users, events = read_nodes(con, origin)
+    truth = truth[["user_id", "event_id"]].drop_duplicates()
+    history = warehouse.history(origin)
+    active, row = np.unique(truth.user_id.to_numpy(object), return_inverse=True)
+    # Codes of the events: positions of the history, then those that nobody could know.
+    unknown = np.setdiff1d(truth.event_id.to_numpy(object), events.id.to_numpy(object))
+    codes = pd.Index(np.concatenate([events.id.to_numpy(object), unknown]))
+    event, user = codes.get_indexer(truth.event_id), pd.Index(users.id).get_indexer(pd.Index(active))
+
+    def ndcg(lists: np.ndarray) -> np.ndarray:
+        return per_user(lists, row, event).ndcg.to_numpy()
+
+    ranker = artifacts.load("trained_ranker", origin)
+    bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)
+    blind = {
+        key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
+        for key, known in bank.items()
+    }
+    without_graph = train_ranker(history, blind, origin, ranker.config)
+    newcomers = newcomer_list(history).events
+    everyone = np.tile(newcomers, (len(active), 1))
+    shown = everyone.copy()
+    lists = published.predictions
+    place = pd.Index(active).get_indexer(lists.user_id)
+    shown[np.unique(place[place >= 0])] = -1
+    kept = place >= 0
+    shown[place[kept], lists["rank"].to_numpy()[kept] - 1] = codes.get_indexer(lists.event_id[kept])
+
+    def own(of: RankerCheckpoint, known: Bank, new: np.ndarray = newcomers) -> np.ndarray:
+        made = np.tile(new, (len(active), 1))
+        seen = np.flatnonzero(user >= 0)
+        nothing = np.zeros(0, np.int64)
+        answer = look_inside(history, of, known, temporal_embeddings(of, history, known))
+        made[seen] = answer(user[seen], nothing, nothing).lists
+        return made
+
+    full = own(ranker, bank)
+    with_popular = np.where((user < 0)[:, None], popular(history, K), shown)
+    variants = {
+        PUBLISHED: shown,
+        "without the gate": full,
+        "without the graph (trained anew)": own(without_graph, blind),
+        "Transformer switched off": own(_scaled(ranker, "gate"), bank),
+        "network alone": own(replace(ranker, trees=""), bank),
+        "trees alone": own(_scaled(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
+        "new users by popularity": with_popular,
+    }
+    baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
+    print(f"{week}: done", file=sys.stderr, flush=True)
+    return {name: ndcg(made) for name, made in (variants | baselines).items()}
+
+
+def _scaled(ranker: RankerCheckpoint, *names: str) -> RankerCheckpoint:
+    """The ranker with the weights `names` set to zero."""
+    return replace(ranker, state=ranker.state | {name: torch.zeros_like(ranker.state[name]) for name in names})
+
+
+if __name__ == "__main__":
+    main()
