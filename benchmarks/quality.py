@@ -4,7 +4,8 @@
 
 Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown table per home: NDCG@5 over all active users
 of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
-the same users). Rankers without a part are trained anew where the part takes part in training, and say so otherwise.
+the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
+what `eval_metrics` says about what could be reached and about the scores as probabilities.
 """
 
 import argparse
@@ -32,14 +33,38 @@ from tgn_assets.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
 
+KEPT_SQL = """
+    SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
+           sum(value * users) / sum(users), sum(users)::BIGINT
+    FROM eval_metrics
+    WHERE users > 0 AND (
+        metric = 'ndcg' AND segment = 'all' AND model IN ('candidates', 'ceiling')
+        OR starts_with(metric, 'candidate_recall') OR starts_with(metric, 'brier')
+        OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
+    )
+    GROUP BY ALL ORDER BY ALL
+"""
+
 
 def main() -> None:
     """Prints the table of every home given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("homes", nargs="+", type=Path, metavar="HOME")
-    for home in parser.parse_args().homes:
-        weeks = list(_weeks(Warehouse(home / "warehouse.duckdb"), ArtifactStore(home / "artifacts")))
-        print("\n".join(table(home.name, weeks)), flush=True)
+    parser.add_argument("--published-only", action="store_true", help="leave nothing out in turn: no ranker is trained")
+    given = parser.parse_args()
+    for home in given.homes:
+        warehouse, artifacts = Warehouse(home / "warehouse.duckdb"), ArtifactStore(home / "artifacts")
+        weeks = list(_weeks(warehouse, artifacts, not given.published_only))
+        print("\n".join([*table(home.name, weeks), *kept(warehouse)]), flush=True)
+
+
+def kept(warehouse: Warehouse) -> Iterator[str]:
+    """Markdown of the pooled rows of `eval_metrics` that are no list's NDCG."""
+    yield "| of `eval_metrics` | value | users or pairs |\n|---|---|---|"
+    with warehouse.reader() as con:
+        for name, value, users in con.execute(KEPT_SQL).fetchall():
+            yield f"| {name} | {value:.4f} | {users:,} |"
+    yield ""
 
 
 def table(title: str, weeks: list[dict[str, np.ndarray]]) -> Iterator[str]:
@@ -59,14 +84,14 @@ def table(title: str, weeks: list[dict[str, np.ndarray]]) -> Iterator[str]:
     yield ""
 
 
-def _weeks(warehouse: Warehouse, artifacts: ArtifactStore) -> Iterator[dict[str, np.ndarray]]:
+def _weeks(warehouse: Warehouse, artifacts: ArtifactStore, ablations: bool) -> Iterator[dict[str, np.ndarray]]:
     with warehouse.reader() as con:
         scored = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
     for (week,) in scored:
-        yield _scores(warehouse, artifacts, week)
+        yield _scores(warehouse, artifacts, week, ablations)
 
 
-def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> dict[str, np.ndarray]:
+def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations: bool) -> dict[str, np.ndarray]:
     """NDCG@5 [n] of the active users of `week` by name of the lists."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
@@ -83,16 +108,8 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> dict[s
     def ndcg(lists: np.ndarray) -> np.ndarray:
         return per_user(lists, row, event).ndcg.to_numpy()
 
-    ranker = artifacts.load("trained_ranker", origin)
-    bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)
-    blind = {
-        key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
-        for key, known in bank.items()
-    }
-    without_graph = train_ranker(history, blind, origin, ranker.config)
     newcomers = newcomer_list(history).events
-    everyone = np.tile(newcomers, (len(active), 1))
-    shown = everyone.copy()
+    shown = np.tile(newcomers, (len(active), 1))
     lists = published.predictions
     place = pd.Index(active).get_indexer(lists.user_id)
     shown[np.unique(place[place >= 0])] = -1
@@ -107,17 +124,23 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> dict[s
         made[seen] = answer(user[seen], nothing, nothing).lists
         return made
 
-    full = own(ranker, bank)
     with_popular = np.where((user < 0)[:, None], popular(history, K), shown)
-    variants = {
-        PUBLISHED: shown,
-        "without the gate": full,
-        "without the graph (trained anew)": own(without_graph, blind),
-        "Transformer switched off": own(_scaled(ranker, "gate"), bank),
-        "network alone": own(replace(ranker, trees=""), bank),
-        "trees alone": own(_scaled(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
-        "new users by popularity": with_popular,
-    }
+    variants = {PUBLISHED: shown, "new users by popularity": with_popular}
+    if ablations:
+        ranker = artifacts.load("trained_ranker", origin)
+        bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)
+        blind = {
+            key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
+            for key, known in bank.items()
+        }
+        without_graph = train_ranker(history, blind, origin, ranker.config)
+        variants |= {
+            "without the gate": own(ranker, bank),
+            "without the graph (trained anew)": own(without_graph, blind),
+            "Transformer switched off": own(_scaled(ranker, "gate"), bank),
+            "network alone": own(replace(ranker, trees=""), bank),
+            "trees alone": own(_scaled(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
+        }
     baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
     print(f"{week}: done", file=sys.stderr, flush=True)
     return {name: ndcg(made) for name, made in (variants | baselines).items()}
