@@ -10,7 +10,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## a synthetic world, a walk-forward over four weeks, top-5 lists and metrics beside the baselines
-	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 4 --show-lists
+	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 3 --show-lists
 
 test: $(READY)  ## every test but those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests

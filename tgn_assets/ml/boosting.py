@@ -8,16 +8,15 @@ from collections.abc import Sequence
 
 import lightgbm as lgb
 import numpy as np
-from torch import get_num_threads
 
 from tgn_assets.ml.frames import Frame
 
-ROUNDS = 200
-MAX_PAIRS = 400_000
+ROUNDS = 100
+MAX_PAIRS = 200_000
 """Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
 PARAMETERS = {
     "objective": "lambdarank",
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 15,
     "max_bin": 63,
     "min_data_in_leaf": 50,
@@ -28,6 +27,7 @@ PARAMETERS = {
     "deterministic": True,
     "force_row_wise": True,
     "verbose": -1,
+    "num_threads": 1,  # beside torch's threads more of them stall each other, and the text names their number
 }
 
 
@@ -52,7 +52,7 @@ def fit_trees(frames: Sequence[Frame], seed: int) -> str:
     if not sum(label.sum() for label in labels):
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
-    parameters = PARAMETERS | {"seed": seed, "num_threads": get_num_threads()}
+    parameters = PARAMETERS | {"seed": seed}
     return str(lgb.train(parameters, data, ROUNDS).model_to_string())
 
 
@@ -60,7 +60,7 @@ def tree_scores(model: str, features: np.ndarray) -> np.ndarray:
     """[p] scores of candidates with `features` [p, F]; zeros for an empty model."""
     if not model:
         return np.zeros(len(features))
-    return np.asarray(lgb.Booster(model_str=model).predict(features, num_threads=get_num_threads()))
+    return np.asarray(lgb.Booster(model_str=model).predict(features, num_threads=1))
 
 
 def _taught(frame: Frame) -> np.ndarray:
