@@ -21,9 +21,9 @@ import torch
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.ml.baselines import all_baselines, popular
 from tgn_assets.ml.embeddings import NodeEmbeddings
+from tgn_assets.ml.evaluation import event_codes, published_lists
 from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
-from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
 from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
 from tgn_assets.ml.ranking import look_inside
@@ -100,26 +100,19 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     history = warehouse.history(origin)
     active, row = np.unique(truth.user_id.to_numpy(object), return_inverse=True)
-    # Codes of the events: positions of the history, then those that nobody could know.
-    unknown = np.setdiff1d(truth.event_id.to_numpy(object), events.id.to_numpy(object))
-    codes = pd.Index(np.concatenate([events.id.to_numpy(object), unknown]))
-    event, user = codes.get_indexer(truth.event_id), pd.Index(users.id).get_indexer(pd.Index(active))
+    new_user_list = list(published.new_users.event_id)
+    codes = event_codes(events.id.to_numpy(object), published.predictions.event_id, new_user_list, truth.event_id)
+    event, user = codes.get_indexer(pd.Index(truth.event_id)), pd.Index(users.id).get_indexer(pd.Index(active))
 
     def ndcg(lists: np.ndarray) -> np.ndarray:
         return per_user(lists, row, event).ndcg.to_numpy()
 
-    newcomers = newcomer_list(history).events
-    shown = np.tile(newcomers, (len(active), 1))
-    lists = published.predictions
-    place = pd.Index(active).get_indexer(lists.user_id)
-    shown[np.unique(place[place >= 0])] = -1
-    kept = place >= 0
-    shown[place[kept], lists["rank"].to_numpy()[kept] - 1] = codes.get_indexer(lists.event_id[kept])
+    own_lists = published.predictions[published.predictions.user_id.isin(active)]
+    shown = published_lists(own_lists, new_user_list, pd.Index(active), codes)
+    for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes)
 
-    def own(of: RankerCheckpoint, known: Bank, new: np.ndarray = newcomers) -> np.ndarray:
-        made = np.tile(new, (len(active), 1))
-        seen = np.flatnonzero(user >= 0)
-        nothing = np.zeros(0, np.int64)
+    def own(of: RankerCheckpoint, known: Bank) -> np.ndarray:
+        made, seen, nothing = for_new.copy(), np.flatnonzero(user >= 0), np.zeros(0, np.int64)
         answer = look_inside(history, of, known, temporal_embeddings(of, history, known))
         made[seen] = answer(user[seen], nothing, nothing).lists
         return made
@@ -137,16 +130,16 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations
         variants |= {
             "without the gate": own(ranker, bank),
             "without the graph (trained anew)": own(without_graph, blind),
-            "Transformer switched off": own(_scaled(ranker, "gate"), bank),
+            "Transformer switched off": own(_silenced(ranker, "gate"), bank),
             "network alone": own(replace(ranker, trees=""), bank),
-            "trees alone": own(_scaled(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
+            "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
         }
     baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
     print(f"{week}: done", file=sys.stderr, flush=True)
     return {name: ndcg(made) for name, made in (variants | baselines).items()}
 
 
-def _scaled(ranker: RankerCheckpoint, *names: str) -> RankerCheckpoint:
+def _silenced(ranker: RankerCheckpoint, *names: str) -> RankerCheckpoint:
     """The ranker with the weights `names` set to zero."""
     return replace(ranker, state=ranker.state | {name: torch.zeros_like(ranker.state[name]) for name in names})
 

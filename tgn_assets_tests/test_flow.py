@@ -141,7 +141,7 @@ def test_the_metrics_of_a_week_score_the_lists_made_a_week_before(done: Deployme
     assert {"popular", "repeat", "item_knn"} <= set(metrics.index.get_level_values("model"))
     shown = metadata(done, "eval_metrics", week)
     assert shown["ndcg/seen/tgn_assets"] == metrics.loc[("tgn_assets", "seen", "ndcg")].value
-    assert shown["brier"] == metrics.loc[("tgn_assets", "all", "brier")].value
+    assert shown["brier/all/tgn_assets"] == metrics.loc[("tgn_assets", "all", "brier")].value
 
 
 def test_the_first_week_has_nothing_to_score_and_says_so(done: Deployment) -> None:
@@ -156,7 +156,9 @@ def test_a_week_without_rows_is_a_week_like_any_other(done: Deployment) -> None:
     metrics = done.table("eval_metrics", EMPTY)
     of_users = metrics[~metrics.metric.str.startswith(("brier", "predicted", "observed"))]
     assert set(of_users.users) == {0}
-    assert metadata(done, "eval_metrics", EMPTY)["brier_constant"] == 0  # nothing that was published came true
+    assert (
+        metadata(done, "eval_metrics", EMPTY)["brier_constant/all/tgn_assets"] == 0
+    )  # nothing that was published came true
 
 
 def test_a_range_run_tells_each_week_its_own_numbers(done: Deployment) -> None:

@@ -53,6 +53,15 @@ class Ticks:
         return skip.skip_message
 
 
+def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:
+    """A home of which the sensor has seen that every week is published."""
+    home = home_on_log(folder)
+    tick = Ticks(home, instance)
+    publish(home, instance, *WEEKS)
+    assert "complete" in tick.reason()
+    return home, tick
+
+
 def test_a_new_home_asks_for_the_past_in_one_run_and_then_for_the_newest_week(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -92,10 +101,7 @@ def test_it_waits_while_a_backfill_is_in_progress(tmp_path: Path, instance: dg.D
 
 
 def test_a_week_whose_rows_changed_is_asked_for_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
-    assert "complete" in tick.reason()
+    home, tick = complete(tmp_path, instance)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     request = tick.request()
     assert (request.partition_key, request.tags[REASON_TAG]) == (WEEKS[1], "changed")
@@ -106,10 +112,7 @@ def test_a_week_whose_rows_changed_is_asked_for_again(tmp_path: Path, instance: 
 def test_a_source_that_was_touched_without_a_change_asks_for_nothing(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
-    assert "complete" in tick.reason()
+    _, tick = complete(tmp_path, instance)
     home_on_log(tmp_path, reversed(ROWS))
     assert "complete" in tick.reason()
 
@@ -117,10 +120,7 @@ def test_a_source_that_was_touched_without_a_change_asks_for_nothing(
 def test_a_source_that_did_not_move_is_not_read_again(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
-    assert "complete" in tick.reason()
+    _, tick = complete(tmp_path, instance)
     monkeypatch.setattr(backlog, "source_digests", _must_not_be_called)
     monkeypatch.setattr(Home, "newest_closed_week", _must_not_be_called)
     assert "complete" in tick.reason()
@@ -129,10 +129,7 @@ def test_a_source_that_did_not_move_is_not_read_again(
 def test_a_source_that_moves_all_the_time_is_read_only_now_and_then(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
-    assert "complete" in tick.reason()
+    _, tick = complete(tmp_path, instance)
     monkeypatch.setattr(backlog, "REST", 1e6)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "complete" in tick.reason()
@@ -204,10 +201,7 @@ def test_a_source_without_a_closed_week_is_no_error(tmp_path: Path, instance: dg
 def test_weeks_of_a_warehouse_that_was_removed_are_asked_for_again(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
-    assert "complete" in tick.reason()
+    home, tick = complete(tmp_path, instance)
     home.warehouse_path.unlink()
     assert tick.request().partition_key == WEEKS[0]
 

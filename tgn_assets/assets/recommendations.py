@@ -18,7 +18,7 @@ from tgn_assets.ml.publishing import (
     read_publication,
     read_truth,
 )
-from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
@@ -136,7 +136,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 **numbers({"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}),
                 **numbers(headline(metrics)),
                 **numbers(points_lost(metrics), "lost/"),
-                **numbers(scores_kept(metrics)),
+                **numbers(candidate_recall(metrics)),
                 "comparison": preview(comparison(metrics)),
                 **reliability_plot(reliability(metrics)),
             }
@@ -156,47 +156,6 @@ def inside_of(artifacts: ArtifactStore, history: History, origin: str) -> "LookI
         return None
     bank = embedding_bank(artifacts, origin, ranker.config.sequence)
     return look_inside(history, ranker, bank, artifacts.load("temporal_embeddings", origin))
-
-
-def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
-    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; a gate that paid gains."""
-    rows = metrics[(metrics.metric == "ndcg") & (metrics.segment == "all")].set_index("model").value
-    if "candidates" not in rows:
-        return {}
-    return {
-        "unknown_events": 1 - rows["ceiling"],
-        "recall": rows["ceiling"] - rows["candidates"],
-        "ranking": rows["candidates"] - rows["ungated"],
-        "gate": rows["ungated"] - rows[OURS],
-    }
-
-
-def scores_kept(metrics: pd.DataFrame) -> dict[str, float]:
-    """How far the scores held as probabilities, and which channels had what was then touched."""
-    kept = metrics.metric.str.startswith(("brier", "candidate_recall"))
-    return dict(zip(metrics[kept].metric, metrics[kept].value, strict=True))
-
-
-def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
-    """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
-    values = dict(zip(metrics.metric, metrics.value, strict=True))
-    bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
-    return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)
-
-
-def headline(metrics: pd.DataFrame) -> dict[str, float]:
-    """What the UI plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
-    everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
-    ours = (metrics.model == OURS) & (metrics.segment == "all")
-    rows = metrics[everyone | ours]
-    return dict(zip(rows.metric + "/" + rows.segment + "/" + rows.model, rows.value, strict=True))
-
-
-def comparison(metrics: pd.DataFrame) -> pd.DataFrame:
-    """A row per model, a column per metric that all of them have, over all active users; best NDCG@5 first."""
-    rows = metrics[metrics.segment == "all"].pivot(index="model", columns="metric", values="value")
-    shared = rows.loc[:, rows.notna().all() | rows.isna().all()]
-    return shared.sort_values("ndcg", ascending=False).reset_index()
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

@@ -90,13 +90,13 @@ def evaluate_week(
     active = pd.Index(np.unique(truth.user_id.to_numpy(object)), dtype=object)
     calibration = _calibration(predictions, truth)
     predictions, sources = predictions[predictions.user_id.isin(active)], _sources(predictions)
-    events = _codes(event_ids, predictions.event_id, new_user_list, truth.event_id)
+    events = event_codes(event_ids, predictions.event_id, new_user_list, truth.event_id)
     users = _look_up(pd.Index(user_ids, dtype=object), active)
     truth_user, truth_event = _look_up(active, truth.user_id), _look_up(events, truth.event_id)
 
     reachable = truth_event < history.num_events
     lists = {
-        OURS: _published(predictions, new_user_list, active, events),
+        OURS: published_lists(predictions, new_user_list, active, events),
         **all_baselines(history, users),
         CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), K),
     }
@@ -145,7 +145,7 @@ def pool_weeks(metrics: pd.DataFrame) -> pd.DataFrame:
     return pooled.reset_index()[[*COLUMNS[1:], "weeks"]]
 
 
-def _codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
+def event_codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
     """Event codes: the positions of the history, then every other id, which nobody could know."""
     known = pd.Index(event_ids, dtype=object)
     rest = pd.Index(np.unique(np.concatenate([np.asarray(ids, dtype=object) for ids in others])), dtype=object)
@@ -157,7 +157,9 @@ def _look_up(ids: pd.Index, wanted: Iterable[str]) -> np.ndarray:
     return ids.get_indexer(pd.Index(wanted, dtype=object))
 
 
-def _published(predictions: pd.DataFrame, new_user_list: list[str], active: pd.Index, events: pd.Index) -> np.ndarray:
+def published_lists(
+    predictions: pd.DataFrame, new_user_list: list[str], active: pd.Index, events: pd.Index
+) -> np.ndarray:
     """The published lists [n, K] of the active users."""
     rank = predictions["rank"].to_numpy()
     if not np.isin(rank, np.arange(1, K + 1)).all() or predictions.duplicated(["user_id", "rank"]).any():

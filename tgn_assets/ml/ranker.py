@@ -100,8 +100,8 @@ def train_ranker(
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
-    being done, it is learnt from like the rest. `history` must end
-    with `week` and `bank` hold no later week: ValueError.
+    being done, it is learnt from like the rest. `history` must end with `week` and `bank` hold no later week:
+    ValueError.
     """
     now = week_number(week)
     if history.week != now or any(key > week for key in bank):
@@ -131,14 +131,8 @@ def train_ranker(
             hits = _hits(model if frames else None, trees, history, newest, held_out)
             gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
             if frames:
-                calibration = _calibration(
-                    fit_activity(*map(np.concatenate, zip(*activity, strict=True))),
-                    model,
-                    trees,
-                    history,
-                    newest,
-                    config.seed,
-                )
+                came_back = fit_activity(*map(np.concatenate, zip(*activity, strict=True)))
+                calibration = _calibration(came_back, model, trees, history, newest, config.seed)
                 catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
                 trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""A seeded world of users and events, any week of which can be written down by itself, and the best score it allows.
+"""A seeded world of users and events, any week of which can be written down by itself.
 
 What is planted, for a model to find and a popularity list to miss:
 
@@ -13,7 +13,6 @@ in lives of a fixed length and a random phase, so who is there is arithmetic on 
 like is a hash of (seed, property, tenant). So a week costs the same whichever it is, and expects the same volume.
 """
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
@@ -21,7 +20,6 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import FIRST_MONDAY, week_number
 
 APPEAL = 30.0
@@ -106,7 +104,7 @@ def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
 
     The same rows whenever and in whichever order it is asked; ValueError for a key that is no Monday.
     """
-    state = _Week(world, week_number(week))
+    state = WeekState(world, week_number(week))
     rng = np.random.Generator(np.random.Philox(key=int(_hash(world.seed, "chance", state.number)[0])))
     habitual, habit = np.nonzero(rng.random(state.habit_chance.shape) < state.habit_chance)
     times = rng.geometric(ONCE, len(habitual))
@@ -134,68 +132,6 @@ def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
     )
 
 
-def touch_probabilities(week: str, users: Sequence[str], world: World = DEFAULT) -> tuple[list[str], np.ndarray]:
-    """(event ids [E], the chance that each of `users` touches each event at least once in `week` [n, E]).
-
-    The chance given everything about the world but the week's luck; all events alive in `week`. The row of a user who
-    is not there in `week` is zero. Dense: meant for worlds of about the default size.
-    """
-    state = _Week(world, week_number(week))
-    row = pd.Index(state.user_ids()).get_indexer(pd.Index(users))
-    interest = np.full((world.users, world.communities), world.background / world.communities)
-    for community, share in zip(*(part.T for part in state.interests), strict=True):
-        interest[np.arange(world.users), community] += share
-    untouched = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
-    for event, chance in zip(state.habit_event.T, state.habit_chance.T, strict=True):
-        untouched[np.arange(world.users), event] *= 1 - chance
-    return state.event_ids().tolist(), np.where(row[:, None] >= 0, 1 - untouched[row], 0.0)
-
-
-def oracle_lists(
-    week: str, users: Sequence[str], known_events: Collection[str] | None = None, world: World = DEFAULT, k: int = K
-) -> np.ndarray:
-    """The `k` likeliest events of `week` for each of `users` by `touch_probabilities`, best first: text [n, k].
-
-    Only events in `known_events` (None: all that are alive); "" where there are fewer than `k`.
-    """
-    events, chance = touch_probabilities(week, users, world)
-    allowed = np.ones(len(events), bool) if known_events is None else pd.Index(events).isin(list(known_events))
-    ids = np.array(events, object)[allowed]
-    best = np.argsort(-chance[:, allowed], axis=1, kind="stable")[:, :k]
-    lists = np.full((len(users), k), "", object)
-    lists[:, : best.shape[1]] = ids[best]
-    return lists
-
-
-def ceiling(
-    target_week: str,
-    known_events: Collection[str],
-    world: World = DEFAULT,
-    k: int = K,
-    users: Collection[str] | None = None,
-) -> dict[str, dict[str, float]]:
-    """What nobody can expect to beat: the mean of each metric of `ml.metrics` over the users active in `target_week`.
-
-    The lists are `oracle_lists`, the truth is what `generate_week` gave the week: under "known" the lists hold events
-    of `known_events` only (those seen before the week; what a real ranker can reach), under "all" any event. `users`
-    restricts the mean to some of the active ones, such as those with a history; NaN if none is active. A model that
-    knows all but the week's luck gets this; the ceiling in `eval_metrics` is of a ranker that knows the luck as well.
-    """
-    from tgn_assets.ml.metrics import METRICS, per_user  # here, as torch takes seconds and a generated week needs none
-
-    truth = generate_week(target_week, world)[["user_id", "event_id"]].drop_duplicates()
-    truth = truth if users is None else truth[truth.user_id.isin(set(users))]
-    user, active = pd.factorize(truth.user_id)
-    event, events = pd.factorize(truth.event_id)
-    result = {}
-    for name, allowed in (("known", known_events), ("all", None)):
-        text = oracle_lists(target_week, list(active), allowed, world, k)
-        codes = pd.Index(events).append(pd.Index(np.unique(text))).unique().drop("", errors="ignore")
-        values = per_user(codes.get_indexer(pd.Index(text.ravel())).reshape(text.shape), user, event)
-        result[name] = {metric: float(values[metric].mean()) for metric in METRICS}
-    return result
-
-
 class _Interests(NamedTuple):
     """Communities a user is drawn to [..., 4] and by how much [..., 4]; the shares sum to 1 - World.background."""
 
@@ -203,7 +139,7 @@ class _Interests(NamedTuple):
     share: np.ndarray
 
 
-class _Week:
+class WeekState:
     """What is settled about a week before its luck: who is there, their interests and habits, what is popular."""
 
     def __init__(self, world: World, number: int) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tgn_assets.ml.baselines import all_baselines
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import per_user
-from tgn_assets.ml.synthetic import World, ceiling, generate_week, oracle_lists, touch_probabilities
+from tgn_assets.ml.oracle import ceiling, oracle_lists, touch_probabilities
+from tgn_assets.ml.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
 WEEK = "2026-01-05"

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tgn_assets.assets.recommendations import points_lost, reliability, scores_kept
 from tgn_assets.metadata import reliability_plot
+from tgn_assets.ml.scorecard import candidate_recall, points_lost, reliability
 
 
 def metrics(**ndcg: float) -> pd.DataFrame:
@@ -24,9 +24,9 @@ def test_without_a_look_inside_the_ranker_nothing_is_claimed() -> None:
     assert points_lost(metrics(ceiling=0.9, tgn_assets=0.3)) == {}
 
 
-def test_what_the_scores_were_worth_is_kept_and_drawn() -> None:
+def test_recall_is_told_by_channel_and_the_scores_are_drawn_from_the_lowest_to_the_highest() -> None:
     frame = metrics(ceiling=0.9, tgn_assets=0.3)
-    assert scores_kept(frame) == {"brier": 0.02, "candidate_recall:own": 0.4}
+    assert candidate_recall(frame) == {"candidate_recall:own": 0.4}
     assert reliability(frame) == [(0.004, 0), (0.15, 0.12)]
     assert str(reliability_plot(reliability(frame))["reliability"].value).startswith(
         "![reliability of the scores](data:"

@@ -1,0 +1,46 @@
+"""What a week's rows of `eval_metrics` say, in the few numbers that people look at."""
+
+import pandas as pd
+
+from tgn_assets.ml.schema import OURS
+
+
+def headline(metrics: pd.DataFrame) -> dict[str, float]:
+    """What the UI plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
+    everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
+    ours = (metrics.model == OURS) & (metrics.segment == "all")
+    rows = metrics[everyone | ours]
+    return dict(zip(rows.metric + "/" + rows.segment + "/" + rows.model, rows.value, strict=True))
+
+
+def comparison(metrics: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, a column per metric that all of them have, over all active users; best NDCG@5 first."""
+    rows = metrics[metrics.segment == "all"].pivot(index="model", columns="metric", values="value")
+    shared = rows.loc[:, rows.notna().all() | rows.isna().all()]
+    return shared.sort_values("ndcg", ascending=False).reset_index()
+
+
+def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
+    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; a gate that paid gains."""
+    rows = metrics[(metrics.metric == "ndcg") & (metrics.segment == "all")].set_index("model").value
+    if "candidates" not in rows:
+        return {}
+    return {
+        "unknown_events": 1 - rows["ceiling"],
+        "recall": rows["ceiling"] - rows["candidates"],
+        "ranking": rows["candidates"] - rows["ungated"],
+        "gate": rows["ungated"] - rows[OURS],
+    }
+
+
+def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
+    """Share of what was touched that was among the candidates, in all and by channel."""
+    rows = metrics[metrics.metric.str.startswith("candidate_recall")]
+    return dict(zip(rows.metric, rows.value, strict=True))
+
+
+def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
+    """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
+    values = dict(zip(metrics.metric, metrics.value, strict=True))
+    bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
+    return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)
