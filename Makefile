@@ -9,8 +9,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
-demo: $(READY)  ## a synthetic world, a walk-forward over four weeks, top-5 lists and metrics beside the baselines
-	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 3 --show-lists
+demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lists and metrics beside the baselines
+	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 2 --show-lists
 
 test: $(READY)  ## every test but those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
