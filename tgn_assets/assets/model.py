@@ -82,6 +82,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         config: RankerParameters,
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
     ) -> dg.MaterializeResult:
         """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
@@ -95,7 +96,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
         plain = RankerConfig.model_validate(config.model_dump())
-        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, context.log.info)
+        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info)
         return dg.MaterializeResult(
             value=checkpoint,
             metadata={
@@ -120,13 +121,14 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         trained_ranker: Any,
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
     ) -> dg.MaterializeResult:
         """Where each user and each event stands when the week closes: one vector a node, comparable by dot product."""
         from tgn_assets.ml import ranker
 
         week = context.partition_key
         bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
-        embeddings = ranker.temporal_embeddings(trained_ranker, warehouse.history(week), bank)
+        embeddings = ranker.temporal_embeddings(trained_ranker, warehouse.history(week), bank, device.name())
         return dg.MaterializeResult(
             value=embeddings,
             metadata={

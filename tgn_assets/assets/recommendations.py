@@ -22,6 +22,7 @@ from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, poin
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
+from tgn_assets.resources import Device
 from tgn_assets.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         temporal_embeddings: Any,
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Every user's top five events for the week to come, and the list for a user who has no history yet.
 
@@ -64,7 +66,9 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             with warehouse.reader() as con:
                 users, events = read_nodes(con, week)
             bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
-        recommendations = recommend(history, trained_ranker, bank, temporal_embeddings, progress=context.log.info)
+        recommendations = recommend(
+            history, trained_ranker, bank, temporal_embeddings, device=device.name(), progress=context.log.info
+        )
         made = publication(recommendations, history, users, events, week)
         inputs = {"trained_ranker": trained_ranker.week, "temporal_embeddings": temporal_embeddings.week}
         inputs |= {"trained_gnn": max(bank), "interactions": week_key(int(history.week_no.max(initial=0)))}
@@ -103,6 +107,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         context: dg.AssetExecutionContext,
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
     ) -> dg.MaterializeResult:
         """How good the lists that were published for this week were, beside simple rules that knew the same.
 
@@ -127,7 +132,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history,
             users.id.to_numpy(),
             events.id.to_numpy(),
-            inside_of(artifacts, history, origin),
+            inside_of(artifacts, history, origin, device.name()),
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
         return dg.MaterializeResult(
@@ -145,7 +150,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
     return [weekly_top5_predictions, eval_metrics]
 
 
-def inside_of(artifacts: ArtifactStore, history: History, origin: str) -> "LookInside | None":
+def inside_of(artifacts: ArtifactStore, history: History, origin: str, device: str) -> "LookInside | None":
     """What the ranker of `origin` had before the gate, if there was one that had learnt anything, and it is kept."""
     from tgn_assets.ml.ranking import look_inside
 
@@ -155,7 +160,7 @@ def inside_of(artifacts: ArtifactStore, history: History, origin: str) -> "LookI
     if not ranker.trained:
         return None
     bank = embedding_bank(artifacts, origin, ranker.config.sequence)
-    return look_inside(history, ranker, bank, artifacts.load("temporal_embeddings", origin))
+    return look_inside(history, ranker, bank, artifacts.load("temporal_embeddings", origin), device=device)
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

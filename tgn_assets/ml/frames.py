@@ -41,12 +41,12 @@ class Frame:
 class Origin:
     """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks."""
 
-    def __init__(self, past: History, bank: Bank, config: RankerConfig) -> None:
+    def __init__(self, past: History, bank: Bank, config: RankerConfig, device: str = "cpu") -> None:
         self.past, self.config = past, config
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
         self.weekly = [bank.get(week) for week in weeks]
-        self.recall = Recall(Evidence(past), self.weekly[-1])
+        self.recall = Recall(Evidence(past), self.weekly[-1], device)
         self.width = next((e.users.shape[1] for e in bank.values()), 1)
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def network_scores(model: UserInteractionPredictor, frame: Frame) -> np.ndarray:
     """[p] score of every candidate pair of the frame."""
     model.eval()
     rows = blocks_of(np.arange(len(frame.truth_size)), USERS_PER_BLOCK)
-    return np.concatenate([_scores(model, frame, block, *frame.pairs_of(block)).numpy() for block in rows])
+    return np.concatenate([_scores(model, frame, block, *frame.pairs_of(block)).cpu().numpy() for block in rows])
 
 
 def hits_of(frame: Frame, scores: np.ndarray) -> np.ndarray:
@@ -85,8 +85,8 @@ def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Te
     """List-wise softmax (ListNet, top one): each user's touched candidates share a mass of one."""
     pairs, place = frame.pairs_of(rows)
     scores = _scores(model, frame, rows, pairs, place)
-    group, label = torch.as_tensor(place), torch.as_tensor(frame.label[pairs], dtype=torch.float32)
-    touched = torch.zeros(len(rows)).index_add_(0, group, label)
+    group, label = (torch.as_tensor(x, device=scores.device) for x in (place, frame.label[pairs].astype(np.float32)))
+    touched = scores.new_zeros(len(rows)).index_add_(0, group, label)
     share = label / touched.clamp(min=1)[group]
     log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
     return -(share * log_probability).sum() / (touched > 0).sum().clamp(min=1)
@@ -95,7 +95,8 @@ def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Te
 def _scores(
     model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pairs: np.ndarray, place: np.ndarray
 ) -> Tensor:
-    users = model.get_temporal_embeddings(frame.sequence[rows], frame.known[rows])
+    device = model.gate.device
+    users = model.get_temporal_embeddings(frame.sequence[rows].to(device), frame.known[rows].to(device))
     events, of_pair = np.unique(frame.candidates.event[pairs], return_inverse=True)
-    vectors = model.event_embeddings(frame.event_vectors[events])
-    return model(users[place], vectors[of_pair], torch.from_numpy(frame.candidates.features[pairs]))
+    vectors = model.event_embeddings(frame.event_vectors[events].to(device))
+    return model(users[place], vectors[of_pair], torch.as_tensor(frame.candidates.features[pairs], device=device))

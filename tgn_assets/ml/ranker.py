@@ -95,6 +95,7 @@ def train_ranker(
     bank: Bank,
     week: str,
     config: RankerConfig,
+    device: str = "cpu",
     progress: Progress = lambda _: None,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
@@ -111,14 +112,14 @@ def train_ranker(
         torch.manual_seed(config.seed * 1_000_003 + now)
         frames, activity = [], []
         for week_no in range(max(oldest, now - 1 - config.origins), now - 1):
-            origin = Origin(history.until(week_no), bank, config)
+            origin = Origin(history.until(week_no), bank, config, device)
             frame = _training_frame(history, origin, config.seed)
             frames += [frame] if frame is not None else []
             activity.append(_activity(history, origin, config.seed))
             progress(f"phase 2, origin {week_key(week_no)}: {0 if frame is None else len(frame.truth_size)} users")
-        newest = Origin(history.until(now - 1), bank, config)
+        newest = Origin(history.until(now - 1), bank, config, device)
         held_out = _training_frame(history, newest, config.seed)
-        model, trees = _new_model(config, newest.width), ""
+        model, trees = _new_model(config, newest.width).to(device), ""
         curve: list[dict[str, Any]] = []
         gate, calibration, validation = untested_gate(), None, dict[str, float]()
         if held_out is not None:
@@ -139,15 +140,15 @@ def train_ranker(
     return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation)
 
 
-def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank) -> NodeEmbeddings:
+def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu") -> NodeEmbeddings:
     """User and event embeddings of phase 2 as of `ranker.week`, for all nodes of `history`, in blocks of users."""
-    model, origin = load_model(ranker), Origin(history, bank, ranker.config)
+    model, origin = load_model(ranker, device), Origin(history, bank, ranker.config)
     with torch.no_grad():
         users = [
-            model.get_temporal_embeddings(*origin.sequence(block))
+            model.get_temporal_embeddings(*(x.to(device) for x in origin.sequence(block))).cpu()
             for block in blocks_of(np.arange(history.num_users), USERS_PER_BLOCK)
         ]
-        events = model.event_embeddings(origin.event_vectors())
+        events = model.event_embeddings(origin.event_vectors().to(device)).cpu()
     empty = torch.zeros(0, ranker.config.dim)
     return NodeEmbeddings(
         ranker.week,
@@ -158,11 +159,11 @@ def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank) 
     )
 
 
-def load_model(ranker: RankerCheckpoint) -> UserInteractionPredictor:
-    """The network of a checkpoint, ready to score."""
+def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> UserInteractionPredictor:
+    """The network of a checkpoint, ready to score on `device`."""
     model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1])
     model.load_state_dict(ranker.state)
-    return model.eval()
+    return model.to(device).eval()
 
 
 def _new_model(config: RankerConfig, width: int) -> UserInteractionPredictor:

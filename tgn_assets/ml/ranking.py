@@ -50,6 +50,7 @@ def recommend(
     bank: Bank,
     embeddings: NodeEmbeddings,
     k: int = K,
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recommendations:
     """Ranks candidates for every user of `history`, block by block.
@@ -57,7 +58,7 @@ def recommend(
     `embeddings` are the temporal ones of the same week. Each segment is served by the source that the ranker's gate
     chose. Raises ValueError if history, ranker and embeddings are not of one week.
     """
-    origin = Origin(history, bank, ranker.config)
+    origin = Origin(history, bank, ranker.config, device)
     if not ranker.week == embeddings.week == origin.week:
         raise ValueError(
             f"history of {origin.week}, ranker of {ranker.week} and embeddings of {embeddings.week} differ"
@@ -66,7 +67,7 @@ def recommend(
     segment = segment_of(history, users)
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, done = load_model(ranker), 0
+    model, done = load_model(ranker, device), 0
     for block in blocks_of(users[source == OURS], USERS_PER_BLOCK):
         _, events[block], scores[block] = _ranked(model, ranker, origin, embeddings, block, k)
         done += len(block)
@@ -98,10 +99,15 @@ BASELINES: Mapping[str, Callable[[History, np.ndarray, int], np.ndarray]] = {
 
 
 def look_inside(
-    history: History, ranker: RankerCheckpoint, bank: Bank, embeddings: NodeEmbeddings, k: int = K
+    history: History,
+    ranker: RankerCheckpoint,
+    bank: Bank,
+    embeddings: NodeEmbeddings,
+    k: int = K,
+    device: str = "cpu",
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
-    origin, model = Origin(history, bank, ranker.config), load_model(ranker)
+    origin, model = Origin(history, bank, ranker.config, device), load_model(ranker, device)
 
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
@@ -130,12 +136,13 @@ def _ranked(
     """(candidates, [n, k] events, [n, k] scores) of one block: an exact top-k of its candidates."""
     candidates = origin.recall.candidates(users, origin.config.candidates)
     row, event = candidates.row, candidates.event
+    device = model.gate.device
     network = model(
-        embeddings.users[torch.as_tensor(users[row])],
-        embeddings.events[torch.as_tensor(event)],
-        torch.from_numpy(candidates.features),
+        embeddings.users[torch.as_tensor(users)].to(device)[torch.as_tensor(row, device=device)],
+        embeddings.events[torch.as_tensor(event)].to(device),
+        torch.as_tensor(candidates.features, device=device),
     )
-    score = blended(row, network.numpy(), tree_scores(ranker.trees, candidates.features))
+    score = blended(row, network.cpu().numpy(), tree_scores(ranker.trees, candidates.features))
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
     share = np.append(shares(row, score), 0.0)[top]
     if ranker.calibration is not None:

@@ -29,17 +29,21 @@ class Candidates:
 
 
 class Recall:
-    """Candidates as of one origin: `evidence` of its history and the `embeddings` known then (None: no tower)."""
+    """Candidates as of one origin: `evidence` of its history and the `embeddings` known then (None: no tower).
 
-    def __init__(self, evidence: Evidence, embeddings: NodeEmbeddings | None) -> None:
+    Logits are computed on `device`.
+    """
+
+    def __init__(self, evidence: Evidence, embeddings: NodeEmbeddings | None, device: str = "cpu") -> None:
         self.evidence = evidence
         history = evidence.history
         self.user_vectors = self.event_vectors = torch.zeros(0, 0)
         self.user_known = np.zeros(history.num_users, bool)
         self.event_known = np.zeros(history.num_events, bool)
         if embeddings is not None:
-            self.user_vectors, user_known = embeddings.users_at(history.user_idx)
-            self.event_vectors, event_known = embeddings.events_at(history.event_idx)
+            user_vectors, user_known = embeddings.users_at(history.user_idx)
+            event_vectors, event_known = embeddings.events_at(history.event_idx)
+            self.user_vectors, self.event_vectors = user_vectors.to(device), event_vectors.to(device)
             self.user_known, self.event_known = user_known.numpy(), event_known.numpy()
 
     def candidates(self, users: np.ndarray, limit: int) -> Candidates:
@@ -68,7 +72,7 @@ class Recall:
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         logits: Tensor = self.user_vectors[users[rows]] @ self.event_vectors[events].T
-        top = logits.topk(min(limit, len(events)), dim=1).indices.numpy()
+        top = logits.topk(min(limit, len(events)), dim=1).indices.cpu().numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
@@ -77,6 +81,6 @@ class Recall:
         logit = np.zeros(len(user), np.float32)
         if known.any():
             both = np.flatnonzero(known)
-            raw = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).double().numpy()
+            raw = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).double().cpu().numpy()
             logit[both] = standardised(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])

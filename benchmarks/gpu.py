@@ -1,0 +1,135 @@
+"""What a GPU saves, stage by stage, and that it gives the same lists.
+
+    python benchmarks/gpu.py [--users N] [--events N] [--weeks N]
+
+Makes a synthetic log, runs every stage of its last week on the CPU and on the GPU of the same machine, one after the
+other, and prints a Markdown table of seconds and their ratio, then how far the results agree. Each device trains its
+own models from the same seed; the lists are compared for one and the same ranker. The GPU is warmed up before.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import duckdb
+import pandas as pd
+import torch
+
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.frames import Bank
+from tgn_assets.ml.history import HISTORY_SQL, History
+from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranking import Recommendations, recommend
+from tgn_assets.ml.schema import OURS, TABLES
+from tgn_assets.ml.snapshots import Snapshot, read_snapshot
+from tgn_assets.ml.synthetic import World, generate_week
+from tgn_assets.ml.training import GNNCheckpoint, train_gnn
+from tgn_assets.ml.weeks import shift
+
+T = TypeVar("T")
+START, WARM_UP_WEEKS = "2024-01-01", 14
+DEVICES = ("cpu", "cuda")
+
+
+class Watch:
+    """Seconds by (stage, device), printed as they come."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    def time(self, stage: str, device: str, work: Callable[[], T]) -> T:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        result = work()
+        torch.cuda.synchronize()
+        self.seconds.setdefault(stage, {})[device] = time.perf_counter() - start
+        return result
+
+
+def main() -> None:
+    """Prints the tables; ends with an error where there is no GPU."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=20_000, help="users there in any week (default: %(default)s)")
+    parser.add_argument("--events", type=int, default=5_000, help="events there in any week (default: %(default)s)")
+    parser.add_argument("--weeks", type=int, default=20, help="weeks of history (default: %(default)s)")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("torch finds no GPU here")
+    warm_up = _log(World(users=200, events=100), WARM_UP_WEEKS)
+    walk(Watch(), *warm_up, "cuda", GNNConfig(epochs=2), RankerConfig(epochs=2))
+    history, snapshots = _log(World(users=given.users, events=given.events), given.weeks)
+    print(
+        f"{history.num_users:,} users, {history.num_events:,} events and {len(history.user):,} weekly pairs in "
+        f"{given.weeks} weeks; {torch.cuda.get_device_name()}, {torch.get_num_threads()} threads of "
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}.\n",
+        flush=True,
+    )
+    watch = Watch()
+    made = {name: walk(watch, history, snapshots, name, GNNConfig(), RankerConfig()) for name in DEVICES}
+    print("| stage | CPU, s | GPU, s | CPU / GPU |\n|---|---|---|---|")
+    for stage, seconds in watch.seconds.items():
+        cpu, gpu = (seconds[name] for name in DEVICES)
+        print(f"| {stage} | {cpu:.1f} | {gpu:.1f} | {cpu / gpu:.1f} |")
+    ranker, bank = made["cpu"]
+    lists = [_lists(history, ranker, bank, name) for name in DEVICES]
+    print(f"\nOne ranker on both devices: {_same(*lists):.2%} of the listed events are the same.")
+    for name, (trained, _) in made.items():
+        print(f"Trained on {name}: NDCG@5 on the newest closed week {trained.validation[f'ndcg_{OURS}']:.4f}.")
+
+
+def walk(
+    watch: Watch,
+    history: History,
+    snapshots: dict[str, Snapshot],
+    device: str,
+    gnn: GNNConfig,
+    config: RankerConfig,
+) -> tuple[RankerCheckpoint, Bank]:
+    """Every stage of the last week of `history` on `device`, timed: (ranker, bank of embeddings)."""
+    week = max(snapshots)
+    checkpoint = watch.time("trained_gnn, cold start", device, lambda: train_gnn(snapshots, week, gnn, device=device))
+    watch.time("trained_gnn, warm", device, lambda: _warm(snapshots, week, gnn, checkpoint, device))
+    sampled = gnn.model_copy(update={"batching": "sampled"})
+    watch.time("trained_gnn, warm, sampled", device, lambda: _warm(snapshots, week, sampled, checkpoint, device))
+    bank = checkpoint.embeddings
+    ranker = watch.time("trained_ranker", device, lambda: train_ranker(history, bank, week, config, device))
+    embeddings = watch.time("temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, bank, device))
+    watch.time("weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device))
+    return ranker, bank
+
+
+def _warm(
+    snapshots: dict[str, Snapshot], week: str, config: GNNConfig, checkpoint: GNNCheckpoint, device: str
+) -> GNNCheckpoint:
+    return train_gnn(snapshots, week, config, checkpoint, device)
+
+
+def _lists(history: History, ranker: RankerCheckpoint, bank: Bank, device: str) -> Recommendations:
+    return recommend(history, ranker, bank, temporal_embeddings(ranker, history, bank, device), device=device)
+
+
+def _same(one: Recommendations, other: Recommendations) -> float:
+    return float((one.events[:, :, None] == other.events[:, None, :]).any(2).mean())
+
+
+def _log(world: World, weeks: int) -> tuple[History, dict[str, Snapshot]]:
+    """The history of `weeks` weeks of `world`, and all their snapshots."""
+    keys = [shift(START, week) for week in range(weeks)]
+    rows = pd.concat([generate_week(key, world).assign(week=key) for key in keys])  # noqa: F841 (DuckDB reads it)
+    con = duckdb.connect()
+    for table, columns in TABLES.items():
+        con.execute(f"CREATE TABLE {table} ({columns})")
+    con.execute("INSERT INTO raw_interactions SELECT user_id, event_id, ts::TIMESTAMP, week::DATE FROM rows")
+    for kind in ("user", "event"):
+        con.execute(
+            f"INSERT INTO {kind}s SELECT {kind}_id, row_number() OVER (ORDER BY first, {kind}_id) - 1, first "
+            f"FROM (SELECT {kind}_id, min(week) AS first FROM raw_interactions GROUP BY ALL)"
+        )
+    history = History.from_frame(con.execute(HISTORY_SQL, {"week": keys[-1]}).df(), keys[-1])
+    return history, {key: read_snapshot(con, key) for key in keys}
+
+
+if __name__ == "__main__":
+    main()

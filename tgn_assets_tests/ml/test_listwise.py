@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from tgn_assets.ml.frames import Frame
+from tgn_assets.ml.listwise import _loss, hits_of
+from tgn_assets.ml.model import UserInteractionPredictor
+from tgn_assets.ml.recall import Candidates
+
+
+@pytest.fixture
+def frame():
+    """Four users, each with candidates 0, 1 and 2, who touched 0, 1, 2 and nothing."""
+    row, event = np.repeat(np.arange(4), 3), np.tile([0, 1, 2], 4)
+    features = np.random.default_rng(0).random((12, 3), dtype=np.float32)
+    candidates = Candidates(np.arange(4), row, event, features, np.ones((12, 4), bool))
+    label = row == event
+    return Frame(
+        candidates, torch.rand(4, 3, 6), torch.ones(4, 3, dtype=torch.bool), torch.rand(5, 6), label, label[:4]
+    )
+
+
+def test_users_who_touched_none_of_their_candidates_teach_nothing(frame):
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    alone = _loss(model, frame, np.arange(3))
+    torch.testing.assert_close(_loss(model, frame, np.arange(4)), alone)
+
+
+def test_the_loss_is_computed_where_the_model_is(frame):
+    # The meta device computes shapes alone and, like a GPU, refuses to mix its tensors with those of the CPU.
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.1).to("meta")
+    _loss(model, frame, np.arange(4)).backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
+
+
+def test_hits_follow_the_scores(frame):
+    hits = hits_of(frame, np.tile([3.0, 2.0, 1.0], 4))
+    assert hits[:, :3].tolist() == [[True, False, False], [False, True, False], [False, False, True], [False] * 3]
+    assert not hits[:, 3:].any()
