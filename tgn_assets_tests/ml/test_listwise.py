@@ -38,3 +38,24 @@ def test_hits_follow_the_scores(frame):
     hits = hits_of(frame, np.tile([3.0, 2.0, 1.0], 4))
     assert hits[:, :3].tolist() == [[True, False, False], [False, True, False], [False, False, True], [False] * 3]
     assert not hits[:, 3:].any()
+
+
+def test_gradients_are_the_same_bytes_each_time():
+    # Large enough for several threads to share the work.
+    rows, each, width = 256, 200, 64
+    row, event = np.repeat(np.arange(rows), each), np.tile(np.arange(each), rows)
+    features = np.random.default_rng(0).random((rows * each, 3), dtype=np.float32)
+    candidates = Candidates(np.arange(rows), row, event, features, np.ones((rows * each, 4), bool))
+    label = row % each == event
+    torch.manual_seed(0)
+    sequence, known = torch.rand(rows, 2, 8), torch.ones(rows, 2, dtype=torch.bool)
+    frame = Frame(candidates, sequence, known, torch.rand(each, 8), label, np.ones(rows, int))
+    model = UserInteractionPredictor(8, 3, width, 4, 1, 2, 0.0)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        _loss(model, frame, np.arange(rows)).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    first = gradients()
+    assert all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, gradients(), strict=True))
