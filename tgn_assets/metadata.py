@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import OURS, TABLES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -61,6 +62,41 @@ def curve_plot(
     return {"curve": _picture(figure, "training curve")}
 
 
+def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Interactions, users and events (columns) over the weeks, each in a panel from zero."""
+    if weeks.empty:
+        return {}
+    names = ["interactions", "users", "events"]
+    figure = _figure(len(names))
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        axes.plot(weeks["week"], weeks[name], marker=".")
+        axes.set_ylim(bottom=0)
+        axes.set_title(name, fontsize="medium")
+        _few_dates(axes)
+    figure.subplots_adjust(top=0.88, wspace=0.3)
+    return {"activity": _picture(figure, "interactions, users and events per week")}
+
+
+def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """NDCG@5 over the weeks, a line for each model with its 95% intervals; ours is the thick one."""
+    if scores.empty:
+        return {}
+    figure = _figure(2)
+    axes = figure.subplots()
+    for model, of_model in scores.groupby("model"):
+        ours = model == OURS
+        (line,) = axes.plot(
+            of_model["week"], of_model["value"], marker=".", label=model, linewidth=2.5 if ours else 1, zorder=2 + ours
+        )
+        axes.vlines(of_model["week"], of_model["ci_low"], of_model["ci_high"], colors=line.get_color(), alpha=0.4)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("NDCG@5")
+    _few_dates(axes)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.subplots_adjust(right=0.72)
+    return {"quality": _picture(figure, "NDCG@5 of ours and the baselines by week")}
+
+
 def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
     """Observed frequency over mean score, both logarithmic, beside the diagonal on which scores are probabilities."""
     shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
@@ -85,6 +121,14 @@ def _figure(panels: int) -> "Figure":
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.14 / panels, right=0.98, bottom=0.2, top=0.96)
     return figure
+
+
+def _few_dates(axes: "Axes") -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    dates = AutoDateLocator(minticks=2, maxticks=5)
+    axes.xaxis.set_major_locator(dates)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(dates))
 
 
 def _picture(figure: "Figure", text: str) -> dg.MetadataValue:

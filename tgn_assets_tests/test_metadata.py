@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from tgn_assets.metadata import curve_plot, last_values, numbers, preview, table_definition
+from tgn_assets.metadata import activity_plot, curve_plot, last_values, numbers, preview, quality_plot, table_definition
 from tgn_assets.ml.schema import TABLES
 
 
@@ -46,3 +46,17 @@ def test_a_curve_with_gaps_becomes_a_small_picture() -> None:
 def test_the_newest_value_of_each_name_is_the_one_that_is_shown() -> None:
     curve = [{"loss": 3, "validation_loss": 4}, {"loss": 2, "validation_loss": None}]
     assert last_values(curve, "loss", "validation_loss", "other") == {"loss": 2, "validation_loss": 4}
+
+
+def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
+    weeks = pd.date_range("2024-01-01", periods=26, freq="7D")
+    size = pd.DataFrame({"week": weeks, "interactions": range(26), "users": 5, "events": 3})
+    models = [
+        pd.DataFrame({"week": weeks, "model": f"model {number}", "value": 0.1, "ci_low": 0.05, "ci_high": 0.2})
+        for number in range(8)
+    ]
+    for plot, frame in ((activity_plot, size), (quality_plot, pd.concat(models))):
+        (picture,) = plot(frame).values()
+        assert "](data:image/png;base64,iVBOR" in picture.value
+        assert len(picture.value) < 50_000
+        assert plot(frame.head(0)) == {}

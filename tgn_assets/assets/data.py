@@ -4,10 +4,11 @@ import dagster as dg
 
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers, preview, row_count, table_definition
+from tgn_assets.metadata import activity_plot, numbers, preview, row_count, table_definition
 from tgn_assets.ml.ingest import load_weeks
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.summary import rejected_sample, week_numbers
+from tgn_assets.ml.trends import activity
 from tgn_assets.warehouse import Warehouse
 
 GROUP = "ingest"
@@ -38,8 +39,11 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
             report = load_weeks(con, source, context.partition_keys, first_week, end_week)
             per_week = week_numbers(con, context.partition_keys)
             rejected = rejected_sample(con, context.partition_keys)
+            newest = max(context.partition_keys)
+            trend = activity(con, newest)
         for week, size in per_week.items():
             context.add_asset_metadata({**row_count(size["rows"]), **numbers(size)}, partition_key=week)
+        context.add_asset_metadata(activity_plot(trend), partition_key=newest)
         of_the_run = {
             "new_users": report.new_users,
             "new_events": report.new_events,

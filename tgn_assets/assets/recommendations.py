@@ -8,7 +8,7 @@ import pandas as pd
 
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers, preview, reliability_plot, row_count, table_definition
+from tgn_assets.metadata import numbers, preview, quality_plot, reliability_plot, row_count, table_definition
 from tgn_assets.ml.history import History
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
@@ -19,6 +19,7 @@ from tgn_assets.ml.publishing import (
     read_truth,
 )
 from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
+from tgn_assets.ml.trends import quality
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
@@ -135,6 +136,8 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             inside_of(artifacts, history, origin, device.name()),
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
+        with warehouse.reader() as con:
+            trend = quality(con, week)
         return dg.MaterializeResult(
             metadata={
                 **row_count(rows),
@@ -143,6 +146,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 **numbers(points_lost(metrics), "lost/"),
                 **numbers(candidate_recall(metrics)),
                 "comparison": preview(comparison(metrics)),
+                **quality_plot(trend),
                 **reliability_plot(reliability(metrics)),
             }
         )

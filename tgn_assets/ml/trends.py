@@ -1,0 +1,35 @@
+"""The weeks up to one, side by side: how much there was, and how good the lists were. Nothing later is read."""
+
+from __future__ import annotations
+
+import duckdb
+import pandas as pd
+
+WEEKS = 26
+"""How far back a trend looks."""
+
+ACTIVITY_SQL = """
+    SELECT week, count(*) AS interactions, count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events
+    FROM raw_interactions
+    WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
+    GROUP BY week ORDER BY week
+"""
+QUALITY_SQL = """
+    SELECT week, model, value, ci_low, ci_high
+    FROM eval_metrics
+    WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
+      AND metric = 'ndcg' AND segment = 'all' AND isfinite(value)
+      AND model NOT IN ('candidates', 'ceiling', 'ungated')
+    ORDER BY model, week
+"""
+"""Published lists and baselines only: the other models know the truth or were not published."""
+
+
+def activity(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
+    """week, interactions, users, events: a row for each of the `WEEKS` weeks up to `week` that has interactions."""
+    return con.execute(ACTIVITY_SQL, {"week": week, "weeks": WEEKS}).df()
+
+
+def quality(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
+    """week, model, value, ci_low, ci_high: NDCG@5 over all active users, of ours and each baseline, up to `week`."""
+    return con.execute(QUALITY_SQL, {"week": week, "weeks": WEEKS}).df()
