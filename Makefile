@@ -19,7 +19,7 @@ test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more)
 	$(PYTHON) -m venv .samplers
 	.samplers/bin/pip install --quiet --constraint constraints.txt torch torch_geometric numpy pandas pytest setuptools wheel ninja
 	FORCE_ONLY_CPU=1 .samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
-	.samplers/bin/python -m pytest -p no:cacheprovider -o filterwarnings= tgn_assets_tests/samplers
+	.samplers/bin/python -m pytest -p no:cacheprovider -o addopts= -o filterwarnings= tgn_assets_tests/samplers
 
 dev: $(READY)  ## the Dagster UI, with the history of `make demo` and `tgn` in it
 	DAGSTER_HOME="$$($(BIN)/python -m tgn_assets.home)" $(BIN)/dagster dev
