@@ -16,7 +16,7 @@ import pandas as pd
 
 from tgn_assets.ml.history import HISTORY_SQL, History
 from tgn_assets.ml.ingest import transaction
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import TABLES, VIEWS
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class WarehouseError(RuntimeError):
 
 
 class Warehouse:
-    """The tables of `ml.schema.TABLES` in the file `path`.
+    """The tables and views of `ml.schema` in the file `path`.
 
     DuckDB lets either one process write to a file or several read it. Whoever finds it taken waits, `lock_timeout`
     seconds at most: so open it around the SQL only, never while training. A reader within a writer waits for itself.
@@ -55,7 +55,7 @@ class Warehouse:
 
     @contextmanager
     def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The only connection of all processes, in UTC; it makes the file and the tables that are missing.
+        """The only connection of all processes, in UTC; it makes the file, the tables that are missing and the views.
 
         Each statement is kept as soon as it is done, unless `ml.ingest.transaction` holds several together.
         WarehouseError at the timeout.
@@ -66,6 +66,8 @@ class Warehouse:
             with transaction(con):
                 for table, columns in TABLES.items():
                     con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+                for view, query in VIEWS.items():
+                    con.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
             yield con
         finally:
             con.close()

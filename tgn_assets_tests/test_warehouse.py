@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import TABLES, VIEWS
 from tgn_assets.warehouse import Warehouse, WarehouseError
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
@@ -67,9 +67,9 @@ def release(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_a_writer_makes_the_file_and_all_tables(warehouse: Warehouse) -> None:
+def test_a_writer_makes_the_file_and_all_tables_and_views(warehouse: Warehouse) -> None:
     with warehouse.reader() as con:
-        assert {name for (name,) in con.execute("SHOW TABLES").fetchall()} == set(TABLES)
+        assert {name for (name,) in con.execute("SHOW TABLES").fetchall()} == {*TABLES, *VIEWS}
         assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
 
 
@@ -100,6 +100,27 @@ def test_a_week_is_replaced_and_the_others_stay(warehouse: Warehouse) -> None:
     assert (users(warehouse), users(warehouse, NEXT)) == (["c"], ["x"])
     assert warehouse.replace_week("weekly_top5_predictions", WEEK, pd.DataFrame()) == 0
     assert (users(warehouse), users(warehouse, NEXT)) == ([], ["x"])
+
+
+def test_the_current_lists_are_those_of_the_newest_published_week(warehouse: Warehouse) -> None:
+    def current() -> list[tuple]:
+        with warehouse.reader() as con:
+            return con.execute("SELECT week::VARCHAR, user_id FROM current_top5 ORDER BY ALL").fetchall()
+
+    assert current() == []
+    warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("x", "y", week=NEXT))
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))  # an older week, published later
+    assert current() == [(NEXT, "x"), (NEXT, "y")]
+    warehouse.replace_week("weekly_top5_predictions", NEXT, pd.DataFrame())
+    assert current() == [(WEEK, "a")]
+
+
+def test_a_warehouse_of_an_older_version_is_given_the_views_and_keeps_its_rows(warehouse: Warehouse) -> None:
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    with duckdb.connect(warehouse.path) as con:
+        con.execute("DROP VIEW current_top5")
+    with warehouse.writer() as con:
+        assert con.execute("SELECT user_id FROM current_top5").fetchall() == [("a",)]
 
 
 def test_columns_go_by_name_and_a_surplus_or_a_lacking_one_is_an_error(warehouse: Warehouse) -> None:

@@ -33,3 +33,11 @@ TABLES: dict[str, str] = {
 }
 """Each table's columns as DDL. `first_week` is the first week in which the id has a row (NULL: it has none any more).
 `rejected_interactions.week` is NULL where the row's time cannot be read or lies outside 1970 to 2200."""
+
+VIEWS: dict[str, str] = {
+    "current_top5": (
+        "SELECT week, target_week, user_id, rank, event_id, score, source FROM weekly_top5_predictions "
+        "WHERE week = (SELECT max(week) FROM weekly_top5_predictions)"
+    ),
+}
+"""Each view's query. The newest week is the newest published one, whatever the clock says."""
