@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality clean
+.PHONY: demo test test-samplers dev lint quality reference clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -38,6 +38,9 @@ quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
 		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
 	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
+
+reference: $(READY)  ## docs/reference.md anew, from the code
+	$(BIN)/python -m tgn_assets.reference > docs/reference.md
 
 clean:  ## removes the environment; TGN_HOME stays
 	rm -rf .venv .samplers

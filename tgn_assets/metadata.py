@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pandas as pd
 
+from tgn_assets.ml.dictionary import COLUMN_MEANING
 from tgn_assets.ml.schema import OURS, TABLES
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def table_definition(table: str) -> dict[str, Any]:
     """Name and columns of a table of the warehouse, for an asset's definition."""
-    columns = [_column(column) for column in TABLES[table].split(", ")]
+    columns = [_column(table, column) for column in TABLES[table].split(", ")]
     return {"dagster/table_name": table, "dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
@@ -143,10 +144,10 @@ def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, An
     return {name: entry[name] for entry in curve for name in names if entry.get(name) is not None}
 
 
-def _column(definition: str) -> dg.TableColumn:
+def _column(table: str, definition: str) -> dg.TableColumn:
     name, dtype, *rest = definition.split(" ")
     constraints = dg.TableColumnConstraints(nullable=not rest, unique="UNIQUE" in rest or "PRIMARY" in rest)
-    return dg.TableColumn(name, dtype, constraints=constraints)
+    return dg.TableColumn(name, dtype, COLUMN_MEANING[table][name], constraints)
 
 
 def _cell(value: Any) -> str:

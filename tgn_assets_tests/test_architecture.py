@@ -27,6 +27,7 @@ LAYERS = [
     ["definitions"],
     ["runner", "status", "generate", "cli_base"],
     ["cli"],
+    ["reference"],
 ]
 """From the bottom to the top: none of these may import from a layer above its own."""
 
