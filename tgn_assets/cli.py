@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tgn_assets.cli_base import Verbs, Week, verbose_option
+from tgn_assets.cli_base import open_home as _home
+from tgn_assets.cli_models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
 
 if TYPE_CHECKING:
@@ -132,6 +134,9 @@ def status(verbose: bool) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+cli.add_command(models)
+
+
 @cli.command(short_help="Open the Dagster UI on the same state.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -152,13 +157,6 @@ def dev(port: int, host: str, verbose: bool) -> None:
     click.echo(f"http://{host}:{port} shows {home.root}", err=True)
     command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, *location]
     os.execv(sys.executable, command)
-
-
-def _home() -> "Home":
-    from tgn_assets.home import Home
-    from tgn_assets.settings import read_settings
-
-    return Home(read_settings()).ensure()
 
 
 def _this_week() -> str:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tgn_assets.ml.weeks import week_of
+
+if TYPE_CHECKING:
+    from tgn_assets.home import Home
 
 INTERRUPTED = 130
 
@@ -58,6 +61,14 @@ class Week(click.ParamType):
         if day.weekday():
             self.fail(f"{value} is a {day:%A}; a week is named by its Monday, {week_of(day)}", param, ctx)
         return week_of(day)
+
+
+def open_home() -> "Home":
+    """The home that the settings name, made ready; SettingsError if they cannot be used."""
+    from tgn_assets.home import Home
+    from tgn_assets.settings import read_settings
+
+    return Home(read_settings()).ensure()
 
 
 def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,14 +67,14 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Tabl
         users = max(
             (score.users for (_, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")), default=0
         )
-        table = _table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", METRICS.values())
+        table = results_table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", METRICS.values())
         for model in _models(scores, segment):
             ndcg, *others = (scores[model, segment, metric] for metric in METRICS)
             cells = [str(ndcg), *(f"{score.value:.4f}" for score in others)]
             table.add_row(Text(model), *cells, style="bold" if model == OURS else None)
         yield table
     models = _models(scores, "all")
-    table = _table("NDCG@5 by target week, all active users", "week", ["users", *models])
+    table = results_table("NDCG@5 by target week, all active users", "week", ["users", *models])
     for week in weeks:
         of_week = pooled_scores(warehouse, [week])
         ndcg_of = {model: of_week.get((model, "all", "ndcg")) for model in models}
@@ -132,7 +132,7 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
                 f"SELECT {columns} FROM new_user_top5_predictions WHERE week = ? ORDER BY rank", [week]
             ).fetchall()
     who = "new users" if note else printable(user)
-    table = _table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"], "left")
+    table = results_table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"], "left")
     for rank, event, score, source in rows:
         table.add_row(str(rank), Text(printable(event)), f"{score:.4f}", Text(source))
     return table, note
@@ -147,7 +147,7 @@ def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
     with warehouse.reader() as con:
         rows = con.execute(query, [week, users]).fetchall()
     ranks = [str(rank) for rank in range(1, K + 1)]
-    table = _table(f"some lists for the week of {shift(week, 1)}", "user", [*ranks, "source"], "left")
+    table = results_table(f"some lists for the week of {shift(week, 1)}", "user", [*ranks, "source"], "left")
     for user, events, source in rows:
         cells = [printable(event) for event in events] + [""] * (K - len(events))
         table.add_row(*(Text(cell) for cell in (printable(user), *cells, source)))
@@ -163,7 +163,8 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:
+def results_table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:
+    """An empty table as all verbs print it: `first` and `others` are its columns."""
     table = Table(box=SIMPLE, title=Text(title), title_justify="left")
     table.add_column(first)
     for name in others:

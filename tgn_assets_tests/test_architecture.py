@@ -17,7 +17,7 @@ ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("
 LAYERS = [
     ["ml"],
     ["settings", "partitions", "artifacts", "metadata", "warehouse", "pending", "console", "run_launcher"],
-    ["home", "failures", "run_lock", "report"],
+    ["home", "failures", "run_lock", "report", "models"],
     ["io_managers", "backlog"],
     ["resources"],
     ["assets"],
@@ -25,7 +25,7 @@ LAYERS = [
     ["jobs"],
     ["schedules", "sensors"],
     ["definitions"],
-    ["runner", "status", "generate", "cli_base"],
+    ["runner", "status", "generate", "cli_base", "cli_models"],
     ["cli"],
     ["reference"],
 ]

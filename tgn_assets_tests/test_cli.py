@@ -87,7 +87,9 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
 # usage
 
 
-@pytest.mark.parametrize("verb", [(), ("generate",), ("refresh",), ("backtest",), ("top5",), ("status",), ("dev",)])
+@pytest.mark.parametrize(
+    "verb", [(), ("generate",), ("refresh",), ("backtest",), ("top5",), ("status",), ("dev",), ("models",)]
+)
 def test_every_verb_has_help(verb: tuple[str, ...]) -> None:
     result = _tgn(*verb, "--help")
     assert result.exit_code == 0

@@ -5,11 +5,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -67,11 +68,31 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises ArtifactError if they are missing or damaged. Loading cannot execute code: the formats have none.
     """
+    meta = load_meta(directory)
+    with _readable(directory):
+        return load_file(directory / TENSORS), meta
+
+
+def load_meta(directory: Path) -> dict[str, Any]:
+    """The meta of `directory` without its tensors; ArtifactError if it is missing or damaged."""
     if not (directory / META).exists():
         raise ArtifactError(
             f"there is no {directory.parent.name} of week {directory.name} at {directory}; materialize it first"
         )
+    with _readable(directory):
+        return json.loads((directory / META).read_text())
+
+
+def count_numbers(directory: Path, prefix: str = "") -> int:
+    """How many numbers the tensors of `directory` hold whose name begins with `prefix`; reads their shapes only."""
+    with _readable(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
+        names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[None]:
     try:
-        return load_file(directory / TENSORS), json.loads((directory / META).read_text())
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{directory} is damaged ({error}); materialize that week again") from error
