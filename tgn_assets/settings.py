@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         default=Path(".tgn"), description="Folder of all state: warehouse, artifacts, Dagster's history."
     )
     source: str = Field(
-        default="synthetic", description="`synthetic`, or a path, glob, folder or URL of CSV or Parquet."
+        default="synthetic", description="`synthetic`, or a path, glob, folder or URL of CSV, JSON lines or Parquet."
     )
     user_column: str = Field(default="ip_address", description="Column of the source that names the user.")
     event_column: str = Field(default="event_id", description="Column of the source that names the event.")

@@ -20,6 +20,7 @@ from tgn_assets.ml.source_files import (
     SourceSpec,
     empty_source,
     find_files,
+    is_json,
     is_parquet,
     is_url,
 )
@@ -30,6 +31,15 @@ HEADER_BYTES = 1 << 20
 URL_HEADER_SQL = """
     SELECT line FROM read_csv($file, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
                               strict_mode = false, ignore_errors = true, columns = {line: 'VARCHAR'}) LIMIT 1
+"""
+# As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
+LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
+               store_rejects = true, rejects_limit = 0, columns = {line: 'VARCHAR'}) WHERE line <> '')"""
+IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
+FIRST_LINES = 1000
+"""Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
+FIRST_KEYS_SQL = f"""
+    SELECT DISTINCT unnest(json_keys(line)) FROM (FROM {LINES_SQL} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}
 """
 # Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
 # line's surplus columns, or the character after a stray carriage return, without a word.
@@ -59,6 +69,10 @@ class Part:
     """Whether `time` is the number of a week."""
     csv: tuple[str, int] | None = None
     """Of CSV: the delimiter and the number of columns."""
+    readable: str = "true"
+    """SQL: whether a row could be made out at all; where not, `user` is the line."""
+    lines: bool = False
+    """Whether there is a row per line: of JSON."""
 
     @property
     def patterns(self) -> list[str]:
@@ -67,7 +81,7 @@ class Part:
 
 
 def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -> list[Part]:
-    """The source's files by shape; compressed CSV is unpacked into `folder`.
+    """The source's files by shape; compressed text is unpacked into `folder`.
 
     SourceError names a column that is missing, or says that there is not even a header.
     """
@@ -82,27 +96,28 @@ def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -
         user = _column(table, spec.user_column, "TGN_USER_COLUMN")
         event = _column(table, spec.event_column, "TGN_EVENT_COLUMN")
         time = _column(table, WEEK_NUMBER if weekly else spec.timestamp_column, "TGN_TIMESTAMP_COLUMN")
-        shape = Part(table.read, (), user, event, time, weekly, table.csv)
+        shape = Part(table.read, (), user, event, time, weekly, table.csv, table.readable, table.lines)
         parts.setdefault(shape, []).append(table.file)
     return [replace(shape, files=tuple(files)) for shape, files in parts.items()]
 
 
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
-    """Rows and unreadable lines that CSV on this machine must bring, with any Parquet beside it; else None.
+    """Rows and unreadable lines that text on this machine must bring, with any Parquet beside it; else None.
 
     More lines are expected than come if values span lines.
     """
     rows = 0
-    if not any(part.csv for part in parts):
+    if not any(part.csv or part.lines for part in parts):
         return None
     for part in parts:
-        if part.csv is None:
+        if not (part.csv or part.lines):
             query = "SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata($files)"
             rows += con.execute(query, {"files": part.patterns}).fetchall()[0][0]
         elif any(map(is_url, part.files)):
             return None
         else:
-            rows += sum(count_lines(Path(file)) - 1 for file in part.files)
+            header = 0 if part.lines else 1
+            rows += sum(count_lines(Path(file)) - header for file in part.files)
     return rows
 
 
@@ -130,15 +145,19 @@ class _Table:
     read: str
     columns: dict[str, Column]
     csv: tuple[str, int] | None = None
+    readable: str = "true"
+    lines: bool = False
 
 
 def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, folder: Path) -> _Table | None:
-    """None for a CSV file without a line."""
+    """None for a text file without a line."""
     if is_parquet(name):
         described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(name)}).fetchall()
         columns = {column: Column(_quoted(column), dtype) for column, dtype, *_ in described}
         return _Table(name, name, "read_parquet($files)", columns)
     file = _unpack(name, folder) if name.endswith(".gz") and not is_url(name) else name
+    if is_json(name):
+        return _open_json(con, name, file)
     header = _header(con, file)
     if header is None:
         return None
@@ -150,6 +169,25 @@ def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, folder: P
         columns.setdefault(column, Column(f"c{number}", "VARCHAR"))
     shape = delimiter, len(names)
     return _Table(name, file, _read_csv(*shape, parallel=True), columns, shape)
+
+
+def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> _Table | None:
+    found = con.execute(FIRST_KEYS_SQL, {"files": [_pattern(file)]}).fetchall()
+    con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+    if not found:
+        if not is_url(file) and not count_lines(Path(file)):
+            return None
+        raise SourceError(
+            f"none of the first {FIRST_LINES} lines of {name} is a JSON object; TGN_SOURCE takes one each"
+        )
+    columns = {key: Column(f"CASE WHEN readable THEN line ->> {_key(key)} END", "VARCHAR") for (key,) in sorted(found)}
+    return _Table(name, file, LINES_SQL, columns, None, IS_OBJECT_SQL, lines=True)
+
+
+def _key(name: str) -> str:
+    """The JSON path of a member as an SQL text."""
+    path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return "'" + path.replace("'", "''") + "'"
 
 
 def _header(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
@@ -205,7 +243,7 @@ def _pattern(file: str) -> str:
 
 
 def _unpack(file: str, folder: Path) -> str:
-    target = folder / f"{hashlib.sha256(file.encode()).hexdigest()}.csv"
+    target = folder / hashlib.sha256(file.encode()).hexdigest()
     with gzip.open(file, "rb") as packed, target.open("wb") as out:
         shutil.copyfileobj(packed, out)
     return str(target)

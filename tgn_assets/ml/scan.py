@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from tgn_assets.ml.csv_lines import shown
+from tgn_assets.ml.csv_lines import LINE_SHOWN, shown
 from tgn_assets.ml.parts import Column, Part, expected_rows, open_parts, well_formed
 from tgn_assets.ml.source_files import SYNTHETIC, SourceError, SourceSpec, source_errors
 from tgn_assets.ml.timestamps import (
@@ -29,7 +29,8 @@ from tgn_assets.ml.timestamps import (
 logger = logging.getLogger(__name__)
 
 UNREADABLE_LINE, OUT_OF_RANGE = "unreadable_line", "time_out_of_range"
-REASON_SQL = f"""CASE WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
+REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}'
+    WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
     WHEN value IS NULL THEN 'missing_time' WHEN ts IS NULL THEN 'unreadable_time'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
 
@@ -45,12 +46,14 @@ class Scan:
     rows: list[tuple]
     """The result of the query."""
     unreadable: list[str]
-    """Lines of CSV that are no record."""
+    """Lines of CSV that are no record, and of JSON that cannot even be split off."""
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
         rejected = {reason: count for count, reason, *_ in self.rows if reason is not None}
-        return rejected | ({UNREADABLE_LINE: len(self.unreadable)} if self.unreadable else {})
+        if self.unreadable:
+            rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + len(self.unreadable)
+        return rejected
 
 
 def scan(
@@ -111,7 +114,7 @@ def _run(
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
     rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **(parameters or {})}).fetchall()
     unreadable: list[str] = []
-    if any(part.csv for part in parts):
+    if any(part.csv or part.lines for part in parts):
         # A line has an entry for each of its errors.
         rejects = con.execute("SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors")
         unreadable = [shown(text) for *_, text in rejects.fetchall()]
@@ -132,6 +135,9 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
         if part.numbers_weeks and spec.week_number_anchor
         else timestamp_sql("value", "number", time.dtype)
     )
+    user = _id_sql(part.user)
+    if part.lines:
+        user = f"CASE WHEN readable THEN {user} ELSE left(line, {LINE_SHOWN}) END"
     # One step after the other, so that DuckDB computes each column once.
     return f"""
         SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
@@ -139,8 +145,8 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
         FROM (SELECT *, CASE WHEN ts >= {EARLIEST} AND ts < {LATEST} THEN {week_sql("ts")} END AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
-        FROM (SELECT {_id_sql(part.user)} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value
-        FROM {read})))))
+        FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable
+        FROM (SELECT *, {part.readable} AS readable FROM {read}))))))
     """
 
 

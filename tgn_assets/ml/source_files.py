@@ -20,6 +20,8 @@ SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
 PARQUET_SUFFIXES = (".parquet", ".pq")
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
 
 
 class SourceError(ValueError):
@@ -28,7 +30,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """An interaction log: `synthetic`, or a file, folder, glob or URL of CSV or Parquet, and its columns' names."""
+    """An interaction log: `synthetic`, or a file, folder, glob or URL of CSV, JSON lines or Parquet; and its columns."""
 
     location: str
     user_column: str = "ip_address"
@@ -67,15 +69,17 @@ def find_files(location: str) -> list[str]:
     path = Path(location).expanduser()
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-        found = [str(file) for file in inside if file.name.lower().endswith(CSV_SUFFIXES + PARQUET_SUFFIXES)]
-        lack = f"is a folder without {', '.join(CSV_SUFFIXES + PARQUET_SUFFIXES)} files"
+        found = [str(file) for file in inside if file.name.lower().endswith(SUFFIXES)]
+        lack = f"is a folder without {', '.join(SUFFIXES)} files"
     elif path.exists():
         return [str(path)]
     else:
         found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
         lack = f"does not exist, seen from {Path.cwd()}"
     if not found:
-        raise SourceError(f"TGN_SOURCE={location} {lack}; set it to a CSV or Parquet file, folder, glob or URL")
+        raise SourceError(
+            f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
+        )
     return sorted(found)
 
 
@@ -83,10 +87,15 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
+def is_json(file: str) -> bool:
+    """By the name alone: another file is CSV, or Parquet."""
+    return _name(file).endswith(JSON_SUFFIXES)
+
+
 def is_parquet(file: str) -> bool:
     """By the name, or else by how the file begins; OSError if it cannot be opened."""
-    name = (file.split("?")[0] if is_url(file) else file).lower()
-    if is_url(file) or name.endswith(CSV_SUFFIXES + PARQUET_SUFFIXES):
+    name = _name(file)
+    if is_url(file) or name.endswith(SUFFIXES):
         return name.endswith(PARQUET_SUFFIXES)
     with open(file, "rb") as opened:
         return opened.read(4) == b"PAR1"
@@ -110,10 +119,14 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         reason = str(error).splitlines()[0]
-        remedy = "check that it is whole, CSV in UTF-8 or Parquet, and that you may read it"
+        remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
         if is_url(spec.location):
             remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
+
+
+def _name(file: str) -> str:
+    return (file.split("?")[0] if is_url(file) else file).lower()
 
 
 def _is_hidden(path: Path) -> bool:
