@@ -30,7 +30,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """An interaction log: `synthetic`, or a file, folder, glob or URL of CSV, JSON lines or Parquet; and its columns."""
+    """An interaction log: `synthetic` or a file, folder, glob or URL of CSV, JSON lines or Parquet, and its columns."""
 
     location: str
     user_column: str = "ip_address"
