@@ -5,6 +5,7 @@ import dagster as dg
 from tgn_assets.assets.data import data_assets
 from tgn_assets.assets.model import model_assets
 from tgn_assets.assets.recommendations import recommendation_assets
+from tgn_assets.catalog import catalogued
 from tgn_assets.checks import future_blind_check
 from tgn_assets.home import Home
 from tgn_assets.jobs import weekly_refresh
@@ -23,7 +24,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     home = Home(settings)
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
-    assets = [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)]
+    assets = catalogued(
+        [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)],
+        owner=settings.owner,
+        open_ended=settings.end_week is None,
+    )
     return dg.Definitions(
         assets=assets,
         asset_checks=[future_blind_check(assets, weeks, home, source)] if settings.future_blind else [],

@@ -9,8 +9,10 @@ from dagster._core.execution.asset_backfill import AssetBackfillData
 from pydantic import ValidationError
 
 from tgn_assets.assets.model import GNNParameters, RankerParameters
+from tgn_assets.catalog import LINEAGE, column_lineage
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.validation import CHECKS
 from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.settings import Settings
@@ -81,6 +83,40 @@ def test_tables_tell_their_columns(defs: dg.Definitions) -> None:
         metadata = specs(defs)[name].metadata
         assert metadata["dagster/table_name"] == name
         assert "week" in [column.name for column in metadata["dagster/column_schema"].columns]
+
+
+def test_every_asset_has_an_owner_and_a_link_to_the_line_where_its_code_begins(defs: dg.Definitions) -> None:
+    for name, spec in specs(defs).items():
+        assert list(spec.owners) == ["team:recommendations"], name
+        (link,) = spec.metadata["dagster/code_references"].code_references
+        lines = Path(link.file_path).read_text().splitlines()[link.line_number - 1 :]
+        assert lines[0].strip().startswith("@dg.asset")
+        defined = next(line.split("def ")[1] for line in lines if "def " in line)
+        assert defined.startswith(f"{name}(")
+
+
+def test_only_the_predictions_of_a_log_that_goes_on_are_due_on_monday_noon(
+    defs: dg.Definitions, tmp_path: Path
+) -> None:
+    on_going = build_definitions(Settings(_env_file=None, home=tmp_path, start_week="2024-01-01"))
+    due = {name: spec.freshness_policy for name, spec in specs(on_going).items() if spec.freshness_policy}
+    assert set(due) == {"weekly_top5_predictions"}
+    policy = due["weekly_top5_predictions"]
+    assert isinstance(policy, dg.FreshnessPolicy)
+    assert (policy.deadline_cron, policy.timezone) == ("0 12 * * 1", "UTC")
+    assert {spec.freshness_policy for spec in specs(defs).values()} == {None}
+
+
+@pytest.mark.parametrize("table", LINEAGE)
+def test_every_column_of_a_table_says_which_columns_it_is_made_from(table: str) -> None:
+    def columns(table: str) -> set[str]:
+        return {column.split(" ")[0] for column in TABLES[table].split(", ")}
+
+    lineage = column_lineage(table)["dagster/column_lineage"].deps_by_column
+    assert set(lineage) == columns(table)
+    for made_from in lineage.values():
+        for column in made_from:
+            assert column.column_name in columns(column.asset_key.to_user_string())
 
 
 def test_a_range_of_weeks_is_ingested_in_one_run_and_trained_week_by_week(defs: dg.Definitions) -> None:
