@@ -21,7 +21,7 @@ LAYERS = [
     ["io_managers", "backlog"],
     ["resources"],
     ["assets"],
-    ["checks"],
+    ["checks", "monitoring"],
     ["jobs"],
     ["schedules", "sensors"],
     ["definitions"],

@@ -182,6 +182,14 @@ def test_the_lists_come_with_their_breadth_and_the_log_with_its_first_rows(done:
     assert rows[0] == "| user_id | event_id | ts | week |" and len(rows) == 12
 
 
+def test_each_week_is_held_against_those_before_and_a_range_of_weeks_for_its_newest(done: Deployment) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("raw_interactions"), "input_like_before")
+    records = done.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    evaluations = [record.evaluation for record in records]
+    said = [each.description for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)]
+    assert [next(week for week in WEEKS if week in str(text)) for text in said] == [*WEEKS[:0:-1], WEEKS[1]]
+
+
 def test_running_a_week_again_gives_the_same_bytes(copy: Deployment) -> None:
     before = copy.everything(WEEKS[3])
     copy.run(WEEKS[3])
