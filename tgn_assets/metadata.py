@@ -146,6 +146,9 @@ def _figure(panels: int) -> "Figure":
 def _few_dates(axes: "Axes") -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
+    first, last = axes.dataLim.intervalx
+    if last - first < 14:  # days; around a single week, matplotlib would show four years
+        axes.set_xlim(first - 7, last + 7)
     dates = AutoDateLocator(minticks=2, maxticks=5)
     axes.xaxis.set_major_locator(dates)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(dates))

@@ -180,6 +180,16 @@ def test_the_launchpad_shows_the_fields_that_ml_describes(form: type[dg.Config],
         assert fields[name].default_value == field.default
 
 
+def test_the_launchpad_explains_every_field_of_the_weekly_job(defs: dg.Definitions) -> None:
+    explained = 0
+    for node in defs.resolve_job_def("weekly_refresh").nodes:
+        config = getattr(node.definition, "config_field", None)
+        for name, field in getattr(config and config.config_type, "fields", {}).items():
+            assert field.description and field.description.endswith("."), f"{node.name}.{name}"
+            explained += 1
+    assert explained >= len(GNNConfig.model_fields) + len(RankerConfig.model_fields)
+
+
 def test_a_number_out_of_bounds_is_named() -> None:
     with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
         GNNParameters(learning_rate=0)

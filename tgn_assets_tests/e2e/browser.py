@@ -45,4 +45,5 @@ def screenshot(page: Page, name: str) -> None:
     """Writes docs/images/`name`.png if the environment has SCREENSHOTS; tests leave the tree as it is otherwise."""
     if os.environ.get("SCREENSHOTS"):
         IMAGES.mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(1000)  # animations
         page.screenshot(path=IMAGES / f"{name}.png")
