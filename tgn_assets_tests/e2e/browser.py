@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 SIZE = {"width": 1440, "height": 900}
@@ -41,9 +41,12 @@ def headless_chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Writes docs/images/`name`.png if the environment has SCREENSHOTS; tests leave the tree as it is otherwise."""
+def screenshot(page: Page, name: str, clip: FloatRect | None = None) -> None:
+    """Writes docs/images/`name`.png, or the part `clip` of the page, if the environment has SCREENSHOTS.
+
+    Tests leave the tree as it is otherwise.
+    """
     if os.environ.get("SCREENSHOTS"):
         IMAGES.mkdir(parents=True, exist_ok=True)
         page.wait_for_timeout(1000)  # animations
-        page.screenshot(path=IMAGES / f"{name}.png")
+        page.screenshot(path=IMAGES / f"{name}.png", clip=clip)

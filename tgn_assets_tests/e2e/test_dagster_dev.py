@@ -64,7 +64,7 @@ def test_a_week_is_materialized_and_looked_at_by_clicks(server: Server, page: Pa
     page.reload()  # brings the whole graph into view
     for asset in ("raw_interactions", "trained_gnn", "eval_metrics"):
         expect(page.locator("[class*=assetName]").get_by_text(asset, exact=True)).to_be_visible()
-    screenshot(page, "graph")
+    screenshot(page, "graph", {"x": 376, "y": 330, "width": 1020, "height": 310})
 
     page.goto(f"{server.url}/locations/tgn_assets/jobs/weekly_refresh")
     page.get_by_role("button", name="Materialize all").click()
