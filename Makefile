@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality reference clean
+.PHONY: demo test test-samplers dev lint quality reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -22,7 +22,7 @@ test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more)
 	.samplers/bin/python -m pytest -p no:cacheprovider -o addopts= -o filterwarnings= tgn_assets_tests/samplers
 
 dev: $(READY)  ## the Dagster UI, with the history of `make demo` and `tgn` in it
-	DAGSTER_HOME="$$($(BIN)/python -m tgn_assets.home)" $(BIN)/dagster dev
+	$(BIN)/tgn dev
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,6 +38,9 @@ quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
 		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
 	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
+
+screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
+	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e
 
 reference: $(READY)  ## docs/reference.md anew, from the code
 	$(BIN)/python -m tgn_assets.reference > docs/reference.md

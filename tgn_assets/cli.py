@@ -6,6 +6,7 @@ Modules are imported where they are used: Dagster and torch take seconds, `tgn -
 import os
 import sys
 from contextlib import suppress
+from shutil import which
 from typing import TYPE_CHECKING
 
 import click
@@ -82,7 +83,7 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
     week.
     """
     from tgn_assets.console import Progress, stdout
-    from tgn_assets.report import backtest_tables, sample_table
+    from tgn_assets.report import backtest_tables, closing_lines, sample_table
     from tgn_assets.runner import open_runner
 
     home = _home()
@@ -101,6 +102,8 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
         console.print(sample_table(home.warehouse(), newest))
     for table in backtest_tables(home.warehouse(), origins[1:]):
         console.print(table)
+    for line in closing_lines(home.warehouse(), origins, _tgn()):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @cli.command(short_help="Print a user's list.")
@@ -157,6 +160,12 @@ def dev(port: int, host: str, verbose: bool) -> None:
     click.echo(f"http://{host}:{port} shows {home.root}", err=True)
     command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, *location]
     os.execv(sys.executable, command)
+
+
+def _tgn() -> str:
+    """How this very program is called from here: `tgn` need not be on the path."""
+    program = sys.argv[0]
+    return program if os.path.basename(program) == "tgn" and not which("tgn") else "tgn"
 
 
 def _this_week() -> str:

@@ -5,9 +5,11 @@ import dagster as dg
 from tgn_assets.assets.data import data_assets
 from tgn_assets.assets.model import model_assets
 from tgn_assets.assets.recommendations import recommendation_assets
+from tgn_assets.catalog import catalogued
 from tgn_assets.checks import future_blind_check
 from tgn_assets.home import Home
 from tgn_assets.jobs import weekly_refresh
+from tgn_assets.monitoring import monitoring_checks
 from tgn_assets.partitions import weekly_partitions
 from tgn_assets.resources import build_resources
 from tgn_assets.schedules import weekly_refresh_schedule
@@ -23,10 +25,15 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     home = Home(settings)
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
-    assets = [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)]
+    assets = catalogued(
+        [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)],
+        owner=settings.owner,
+        open_ended=settings.end_week is None,
+    )
+    proofs = [future_blind_check(assets, weeks, home, source)] if settings.future_blind else []
     return dg.Definitions(
         assets=assets,
-        asset_checks=[future_blind_check(assets, weeks, home, source)] if settings.future_blind else [],
+        asset_checks=[*monitoring_checks(weeks), *proofs],
         jobs=[weekly_refresh],
         schedules=[weekly_refresh_schedule(home, weekly_refresh)],
         sensors=[missing_or_changed_weeks_sensor(home, weekly_refresh)],

@@ -98,6 +98,25 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     return {"quality": _picture(figure, "NDCG@5 of ours and the baselines by week")}
 
 
+def catalogue_plot(favourites: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
+    if favourites.empty:
+        return {}
+    figure = _figure(2)
+    bars, line = figure.subplots(1, 2)
+    names = [_short(event) for event in favourites["event_id"]]
+    bars.barh(range(len(names)), favourites["lists"])
+    bars.set_yticks(range(len(names)), names, fontsize="x-small", parse_math=False)
+    bars.invert_yaxis()
+    bars.set_title("on the most users' lists", fontsize="medium")
+    line.plot(weeks["week"], weeks["recommended"] / weeks["known"], marker=".")
+    line.set_ylim(bottom=0)
+    line.set_title("share of known events on some list", fontsize="medium")
+    _few_dates(line)
+    figure.subplots_adjust(left=0.18, top=0.88, wspace=0.25)
+    return {"catalogue": _picture(figure, "most recommended events, and catalogue coverage by week")}
+
+
 def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
     """Observed frequency over mean score, both logarithmic, beside the diagonal on which scores are probabilities."""
     shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
@@ -127,6 +146,9 @@ def _figure(panels: int) -> "Figure":
 def _few_dates(axes: "Axes") -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
+    first, last = axes.dataLim.intervalx
+    if last - first < 14:  # days; around a single week, matplotlib would show four years
+        axes.set_xlim(first - 7, last + 7)
     dates = AutoDateLocator(minticks=2, maxticks=5)
     axes.xaxis.set_major_locator(dates)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(dates))
@@ -148,6 +170,12 @@ def _column(table: str, definition: str) -> dg.TableColumn:
     name, dtype, *rest = definition.split(" ")
     constraints = dg.TableColumnConstraints(nullable=not rest, unique="UNIQUE" in rest or "PRIMARY" in rest)
     return dg.TableColumn(name, dtype, COLUMN_MEANING[table][name], constraints)
+
+
+def _short(text: str, length: int = 18) -> str:
+    """`text` from the data on one line, with only signs that a font has."""
+    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return shown if len(shown) <= length else shown[: length - 3] + "..."
 
 
 def _cell(value: Any) -> str:

@@ -1,5 +1,6 @@
 """What the tables of a warehouse say, for a reader at a terminal."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -83,6 +84,23 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Tabl
     yield table
 
 
+def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") -> Iterator[str]:
+    """What a walk over `weeks` did, where its results are, and what to do next with the command `tgn`."""
+    yield f"done       {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, each as if it had just closed"
+    yield f"results    {warehouse.path}: current_top5 has the lists, eval_metrics their scores"
+    with warehouse.reader() as con:
+        user = con.execute(SOME_USER_SQL, [weeks[-1]]).fetchone()
+    verbs = {f"{tgn} top5 {shlex.quote(printable(user[0]))}": "one user's list"} if user else {}
+    verbs |= {
+        f"{tgn} status": "what is published, how it scored, what is missing",
+        f"{tgn} dev": "the Dagster UI, with all of this in it",
+        f"TGN_SOURCE=your_log.csv {tgn} status": "your own log: docs/tutorial.md",
+    }
+    width = max(map(len, verbs))
+    for place, (verb, meaning) in enumerate(verbs.items()):
+        yield f"{'' if place else 'next':10} {verb:{width}}  {meaning}"
+
+
 def week_summary(warehouse: Warehouse, week: str) -> str:
     """What the run of `week` left: the lists for the week after, and the score of the ones that were for `week`."""
     with warehouse.reader() as con:
@@ -154,6 +172,7 @@ def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
     return table
 
 
+SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
 PUBLISHED_SQL = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
 """Weeks with lists: the one for new users is there even if nobody has a history."""
 

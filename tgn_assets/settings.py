@@ -1,6 +1,7 @@
 """Every knob of a deployment, read from the environment (`TGN_HOME`, `TGN_SOURCE`, ...) and from a `.env` file."""
 
 import os
+import re
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
@@ -45,6 +46,10 @@ class Settings(BaseSettings):
         default=None, description="Monday of the last week; default: none, weeks go on as time does."
     )
     device: str = Field(default="auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...")
+    owner: str = Field(
+        default="team:recommendations",
+        description="Whom the UI names as the owner of the assets: an e-mail address, or `team:` and a name.",
+    )
     future_blind: bool = Field(
         default=False,
         description="Adds the check future_blind: whoever materializes weekly_top5_predictions of a past week from its "
@@ -66,6 +71,13 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
         return week_key(week_number(week))
+
+    @field_validator("owner")
+    @classmethod
+    def _known_kind(cls, owner: str) -> str:
+        if not re.fullmatch(r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
+            raise ValueError(f"{owner!r} is neither an e-mail address nor team:<name>")
+        return owner
 
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":

@@ -16,12 +16,12 @@ ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("
 
 LAYERS = [
     ["ml"],
-    ["settings", "partitions", "artifacts", "metadata", "warehouse", "pending", "console", "run_launcher"],
+    ["settings", "partitions", "artifacts", "catalog", "metadata", "warehouse", "pending", "console", "run_launcher"],
     ["home", "failures", "run_lock", "report", "models"],
     ["io_managers", "backlog"],
     ["resources"],
     ["assets"],
-    ["checks"],
+    ["checks", "monitoring"],
     ["jobs"],
     ["schedules", "sensors"],
     ["definitions"],

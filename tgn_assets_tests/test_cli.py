@@ -241,6 +241,10 @@ def test_a_backtest_runs_the_weeks_in_order_and_prints_lists_and_metrics_beside_
     assert {"tgn_assets", "popular", "repeat", "item_knn", "ceiling"} <= set(
         re.findall(r"^\s+(\w+)", output, re.MULTILINE)
     )
+    assert "done       2 weeks, 2024-01-15 to 2024-01-22" in output
+    assert f"results    {home.warehouse_path}: current_top5" in output
+    user = re.search(r"^next +tgn top5 '(user \d)'", output, re.MULTILINE)
+    assert user and _tgn("top5", user[1], home=home).exit_code == 0
     assert re.search(r"NDCG@5.*Precision@5.*Recall@5.*MAP@5.*HitRate@5.*MRR", output)
     with home.instance() as instance:
         weeks = [run.tags.get("dagster/partition") for run in instance.get_runs()]

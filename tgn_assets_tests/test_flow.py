@@ -172,6 +172,24 @@ def test_the_numbers_that_the_ui_plots_are_numbers(done: Deployment) -> None:
     assert trained["curve"].startswith("![training curve](data:image/png;base64,") and len(trained["curve"]) < 50_000
 
 
+def test_the_lists_come_with_their_breadth_and_the_log_with_its_first_rows(done: Deployment) -> None:
+    lists, shown = done.table(PREDICTIONS, WEEKS[3]), metadata(done, PREDICTIONS, WEEKS[3])
+    assert shown["events_recommended"] == lists.event_id.nunique()
+    assert shown["coverage"] == lists.event_id.nunique() / shown["events"]
+    assert shown["catalogue"].startswith("![most recommended events")
+    assert shown["dagster/column_lineage"].deps_by_column["event_id"]
+    rows = metadata(done, "raw_interactions", WEEKS[3])["preview"].splitlines()
+    assert rows[0] == "| user_id | event_id | ts | week |" and len(rows) == 12
+
+
+def test_each_week_is_held_against_those_before_and_a_range_of_weeks_for_its_newest(done: Deployment) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("raw_interactions"), "input_like_before")
+    records = done.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    evaluations = [record.evaluation for record in records]
+    said = [each.description for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)]
+    assert [next(week for week in WEEKS if week in str(text)) for text in said] == [*WEEKS[:0:-1], WEEKS[1]]
+
+
 def test_running_a_week_again_gives_the_same_bytes(copy: Deployment) -> None:
     before = copy.everything(WEEKS[3])
     copy.run(WEEKS[3])

@@ -1,7 +1,16 @@
 import numpy as np
 import pandas as pd
 
-from tgn_assets.metadata import activity_plot, curve_plot, last_values, numbers, preview, quality_plot, table_definition
+from tgn_assets.metadata import (
+    activity_plot,
+    catalogue_plot,
+    curve_plot,
+    last_values,
+    numbers,
+    preview,
+    quality_plot,
+    table_definition,
+)
 from tgn_assets.ml.schema import TABLES
 
 
@@ -60,3 +69,12 @@ def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
         assert "](data:image/png;base64,iVBOR" in picture.value
         assert len(picture.value) < 50_000
         assert plot(frame.head(0)) == {}
+
+
+def test_the_events_on_most_lists_and_the_coverage_become_a_small_picture_whatever_the_ids_are() -> None:
+    favourites = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
+    weeks = pd.DataFrame({"week": pd.date_range("2024-01-01", periods=4, freq="7D"), "recommended": 5, "known": 10})
+    (picture,) = catalogue_plot(favourites, weeks).values()
+    assert "](data:image/png;base64,iVBOR" in picture.value
+    assert len(picture.value) < 50_000
+    assert catalogue_plot(favourites.head(0), weeks) == {}

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.metadata import reliability_plot
-from tgn_assets.ml.scorecard import candidate_recall, points_lost, reliability
+from tgn_assets.ml.scorecard import Lift, candidate_recall, lift_over_best, points_lost, reliability
 
 
 def metrics(**ndcg: float) -> pd.DataFrame:
@@ -32,3 +32,18 @@ def test_recall_is_told_by_channel_and_the_scores_are_drawn_from_the_lowest_to_t
         "![reliability of the scores](data:"
     )
     assert reliability_plot([(0.004, 0)]) == {}
+
+
+def test_the_lift_is_that_over_the_baseline_with_the_best_score() -> None:
+    columns = ["model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
+    rows = [
+        ("popular", "all", "ndcg", 0.2, 0.1, 0.3, 9),
+        ("repeat", "all", "ndcg", 0.4, 0.3, 0.5, 9),
+        ("ceiling", "all", "ndcg", 0.9, 0.8, 1.0, 9),
+        ("popular", "all", "ndcg_lift", 0.1, 0.05, 0.15, 9),
+        ("repeat", "all", "ndcg_lift", -0.1, -0.15, -0.05, 9),
+        ("popular", "seen", "ndcg_lift", 0.3, 0.2, 0.4, 9),
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    assert lift_over_best(frame) == Lift("repeat", -0.1, -0.15, -0.05, 9)
+    assert lift_over_best(frame.head(0)) is None

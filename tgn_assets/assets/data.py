@@ -7,7 +7,7 @@ from tgn_assets.failures import explained
 from tgn_assets.metadata import activity_plot, numbers, preview, row_count, table_definition
 from tgn_assets.ml.ingest import load_weeks
 from tgn_assets.ml.source import SourceSpec
-from tgn_assets.ml.summary import rejected_sample, week_numbers
+from tgn_assets.ml.summary import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.trends import activity
 from tgn_assets.warehouse import Warehouse
 
@@ -40,10 +40,10 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
             per_week = week_numbers(con, context.partition_keys)
             rejected = rejected_sample(con, context.partition_keys)
             newest = max(context.partition_keys)
-            trend = activity(con, newest)
+            trend, first_rows = activity(con, newest), first_interactions(con, newest)
         for week, size in per_week.items():
             context.add_asset_metadata({**row_count(size["rows"]), **numbers(size)}, partition_key=week)
-        context.add_asset_metadata(activity_plot(trend), partition_key=newest)
+        context.add_asset_metadata({"preview": preview(first_rows), **activity_plot(trend)}, partition_key=newest)
         of_the_run = {
             "new_users": report.new_users,
             "new_events": report.new_events,

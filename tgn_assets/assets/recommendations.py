@@ -7,19 +7,29 @@ import dagster as dg
 import pandas as pd
 
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.catalog import column_lineage
 from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers, preview, quality_plot, reliability_plot, row_count, table_definition
+from tgn_assets.metadata import (
+    catalogue_plot,
+    numbers,
+    preview,
+    quality_plot,
+    reliability_plot,
+    row_count,
+    table_definition,
+)
 from tgn_assets.ml.history import History
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
+    most_recommended,
     publication,
     read_nodes,
     read_publication,
     read_truth,
 )
 from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
-from tgn_assets.ml.trends import quality
+from tgn_assets.ml.trends import coverage, quality
 from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
@@ -85,11 +95,17 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
         with explained():
             warehouse.replace_week_tables(week, tables)
+            with warehouse.reader() as con:
+                breadth = coverage(con, week)
+        recommended = made.predictions.event_id.nunique()
         yield dg.MaterializeResult(
             metadata={
                 **row_count(len(made.predictions)),
                 **numbers({"users": len(users), "events": len(events)}),
+                **numbers({"events_recommended": recommended, "coverage": recommended / max(len(events), 1)}),
                 **numbers(lists_by_source(made), "lists/"),
+                **column_lineage(PREDICTIONS),
+                **catalogue_plot(most_recommended(made.predictions), breadth),
                 "preview": preview(made.predictions),
                 "new_users": preview(made.new_users),
             },
@@ -141,6 +157,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         return dg.MaterializeResult(
             metadata={
                 **row_count(rows),
+                **column_lineage("eval_metrics"),
                 **numbers({"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}),
                 **numbers(headline(metrics)),
                 **numbers(points_lost(metrics), "lost/"),

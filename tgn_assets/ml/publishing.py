@@ -89,5 +89,11 @@ def publication(
     return Publication(predictions, new_users)
 
 
+def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFrame:
+    """event_id, lists: the events that stand on the most users' lists, and on how many; ties by id."""
+    lists = predictions.groupby("event_id").size().rename("lists").reset_index()
+    return lists.sort_values(["lists", "event_id"], ascending=[False, True], ignore_index=True).head(events)
+
+
 def _ids(known: pd.DataFrame, idx: np.ndarray) -> np.ndarray:
     return known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)

@@ -1,5 +1,7 @@
 """What a week's rows of `eval_metrics` say, in the few numbers that people look at."""
 
+from typing import NamedTuple
+
 import pandas as pd
 
 from tgn_assets.ml.schema import OURS
@@ -44,3 +46,24 @@ def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
     values = dict(zip(metrics.metric, metrics.value, strict=True))
     bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
     return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)
+
+
+class Lift(NamedTuple):
+    """Our NDCG@5 minus that of `baseline`, with its paired 95% interval, over `users` active users."""
+
+    baseline: str
+    value: float
+    ci_low: float
+    ci_high: float
+    users: int
+
+
+def lift_over_best(metrics: pd.DataFrame) -> Lift | None:
+    """Our lift over the baseline with the best NDCG@5 of all active users; None if there was nothing to compare."""
+    everyone = metrics[metrics.segment == "all"].set_index("model")
+    lifts = everyone[everyone.metric == "ndcg_lift"].dropna(subset=["value"])
+    if lifts.empty:
+        return None
+    best = str(everyone[everyone.metric == "ndcg"].value.reindex(lifts.index).idxmax())
+    value, low, high, users = lifts.loc[[best], ["value", "ci_low", "ci_high", "users"]].to_numpy(float)[0]
+    return Lift(best, value, low, high, int(users))

@@ -16,6 +16,9 @@ REJECTED_SQL = """
     SELECT strftime(week, '%Y-%m-%d') AS week, 'rejected/' || reason AS name, count(*) AS rows
     FROM rejected_interactions WHERE list_contains($weeks, strftime(week, '%Y-%m-%d')) GROUP BY ALL ORDER BY ALL
 """
+INTERACTIONS_SQL = """
+    SELECT * FROM raw_interactions WHERE week = $week::DATE ORDER BY ts, user_id, event_id LIMIT $limit
+"""
 SAMPLE_SQL = """
     SELECT * FROM rejected_interactions
     WHERE week IS NULL OR list_contains($weeks, strftime(week, '%Y-%m-%d')) ORDER BY ALL NULLS FIRST LIMIT $limit
@@ -37,3 +40,8 @@ def week_numbers(con: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> dict[s
 def rejected_sample(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], limit: int = 10) -> pd.DataFrame:
     """Some rejected rows of `weeks` and of no readable week, which come first."""
     return con.execute(SAMPLE_SQL, {"weeks": list(weeks), "limit": limit}).df()
+
+
+def first_interactions(con: duckdb.DuckDBPyConnection, week: str, limit: int = 10) -> pd.DataFrame:
+    """The rows of `raw_interactions` with which `week` began."""
+    return con.execute(INTERACTIONS_SQL, {"week": week, "limit": limit}).df()

@@ -1,4 +1,4 @@
-"""The weeks up to one, side by side: how much there was, and how good the lists were. Nothing later is read."""
+"""The weeks up to one, side by side: how much there was, how good and how broad the lists. Nothing later is read."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ QUALITY_SQL = """
 """
 """Published lists and baselines only: the other models know the truth or were not published."""
 
+COVERAGE_SQL = """
+    WITH lists AS (
+        SELECT week, count(DISTINCT event_id) AS recommended
+        FROM weekly_top5_predictions
+        WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
+        GROUP BY week
+    )
+    SELECT week, recommended, (SELECT count(*) FROM events WHERE first_week <= week) AS known
+    FROM lists ORDER BY week
+"""
+
 
 def activity(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """week, interactions, users, events: a row for each of the `WEEKS` weeks up to `week` that has interactions."""
@@ -33,3 +44,8 @@ def activity(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
 def quality(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """week, model, value, ci_low, ci_high: NDCG@5 over all active users, of ours and each baseline, up to `week`."""
     return con.execute(QUALITY_SQL, {"week": week, "weeks": WEEKS}).df()
+
+
+def coverage(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
+    """week, recommended, known: events on some list, and events known then, of each published week up to `week`."""
+    return con.execute(COVERAGE_SQL, {"week": week, "weeks": WEEKS}).df()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.history import History
-from tgn_assets.ml.publishing import publication
+from tgn_assets.ml.publishing import most_recommended, publication
 
 WEEK = "2024-01-01"
 
@@ -57,3 +57,9 @@ def test_without_any_history_nothing_is_published() -> None:
     made = publication(nobody, history([]), nodes([], []), nodes([], []), WEEK)
     assert made.predictions.empty and made.new_users.empty
     assert list(made.predictions.columns) == ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]
+
+
+def test_the_events_on_the_most_lists_come_first_and_ties_are_in_order_of_their_ids() -> None:
+    lists = pd.DataFrame({"user_id": list("aabbcc"), "event_id": ["x", "y", "x", "z", "x", "y"]})
+    assert most_recommended(lists, 2).to_numpy().tolist() == [["x", 3], ["y", 2]]
+    assert most_recommended(lists.assign(event_id=list("bacbca"))).event_id.tolist() == ["a", "b", "c"]

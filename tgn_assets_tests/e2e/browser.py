@@ -1,0 +1,52 @@
+"""Headless Chromium for tests that look at what people look at. The fixtures `browser` and `page` use it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+SIZE = {"width": 1440, "height": 900}
+
+# Chromium as root, on a machine that reaches nothing but itself.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def headless_chromium() -> Iterator[Browser]:
+    """The machine's own Chromium, closed at the end; the test is skipped, with the remedy, where there is none.
+
+    While it is open, its thread has an event loop: `asyncio.run` fails there.
+    """
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium: `apt-get install chromium`, or put Chrome on the PATH as google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def screenshot(page: Page, name: str, clip: FloatRect | None = None) -> None:
+    """Writes docs/images/`name`.png, or the part `clip` of the page, if the environment has SCREENSHOTS.
+
+    Tests leave the tree as it is otherwise.
+    """
+    if os.environ.get("SCREENSHOTS"):
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(1000)  # animations
+        page.screenshot(path=IMAGES / f"{name}.png", clip=clip)

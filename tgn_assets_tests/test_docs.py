@@ -1,0 +1,54 @@
+"""The commands of docs/*.md run as they stand there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> str:
+    """The shell blocks of a page, but those under a comment `<!-- not run: why -->`."""
+    return "".join(found["code"] for found in BLOCK.finditer(text) if not found["skip"])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page.read_text())], ids=lambda page: page.name)
+def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+    """In a folder that looks like the repository, with this Python as `.venv`."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
+    (programs / "python").symlink_to(sys.executable)
+    (programs / "tgn").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tgn_assets.cli "$@"\n')
+    (programs / "tgn").chmod(0o755)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    packages = [entry for entry in sys.path if entry.endswith("site-packages")]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands(page.read_text())],
+        cwd=tmp_path,
+        env=inherited | {"PYTHONPATH": ":".join([path, *packages])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_every_picture_and_page_that_is_linked_is_there() -> None:
+    for page in [ROOT / "README.md", *PAGES]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_block_is_left_out_only_with_a_reason() -> None:
+    page = "```sh\none\n```\n\n<!-- not run: needs a server -->\n```sh\ntwo\n```\n\n```sql\nthree\n```\n"
+    assert commands(page) == "one\n"
