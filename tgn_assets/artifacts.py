@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ TYPES = {
     "temporal_embeddings": "tgn_assets.ml.embeddings:NodeEmbeddings",
 }
 """What each asset keeps here, as names: the types need torch, which takes seconds to import."""
+
+PIN = "pinned.json"
 
 
 class ArtifactStore:
@@ -43,6 +46,28 @@ class ArtifactStore:
     def load(self, asset: str, week: str) -> Any:
         """The artifact of `asset` for `week`; ArtifactError if it is missing or damaged."""
         return pkgutil.resolve_name(TYPES[asset]).load(self.directory(asset, week))
+
+    def pinned(self) -> str | None:
+        """The week whose ranker publishes, while one is pinned."""
+        try:
+            return json.loads((self.root / PIN).read_text())["week"]
+        except FileNotFoundError:
+            return None
+
+    def pin(self, week: str | None) -> None:
+        """From now on the lists of `week` and later weeks come from the ranker of `week`; None: each from its own."""
+        if week is None:
+            (self.root / PIN).unlink(missing_ok=True)
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        fresh = self.root / f".{PIN}"
+        fresh.write_text(json.dumps({"week": week}) + "\n")
+        fresh.replace(self.root / PIN)
+
+    def model_week(self, week: str) -> str:
+        """The week whose ranker publishes `week`: never a later one."""
+        pinned = self.pinned()
+        return pinned if pinned is not None and pinned < week else week
 
     def window(self, asset: str, weeks: Sequence[str]) -> Window:
         """Those of `weeks` that are there, oldest first, each read when it is looked up."""
@@ -81,6 +106,21 @@ def embedding_bank(store: ArtifactStore, week: str, limit: int) -> dict[str, Nod
         bank = checkpoint.embeddings | bank
         link = checkpoint.warm_from
     return {key: bank[key] for key in sorted(bank)[-limit:]}
+
+
+def check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
+    """ArtifactError unless the ranker of `model_week` understands the embeddings of `week`: those of one chain of warm
+    starts."""
+    from tgn_assets.ml.checkpoint import ArtifactError, load_meta
+
+    link: str | None = week
+    while link is not None and link > model_week:
+        link = load_meta(store.directory("trained_gnn", link))["warm_from"]
+    if link != model_week:
+        raise ArtifactError(
+            f"the ranker of {model_week} is pinned, but the encoder was started afresh since, and the embeddings of "
+            f"{week} mean something else to it; run `tgn models unpin`, or pin a later week"
+        )
 
 
 def _is_week(name: str) -> bool:

@@ -10,7 +10,7 @@ import dagster as dg
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.failures import explained
 from tgn_assets.home import Home
-from tgn_assets.ml.publishing import PUBLISHED_TABLES
+from tgn_assets.ml.publishing import PUBLISHED_TABLES, read_terms
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.resources import build_resources
@@ -45,6 +45,8 @@ def future_blind_check(
             copy_tables(Warehouse(home.warehouse_path), Warehouse(blind.warehouse_path), week)
             made, past = ArtifactStore(home.artifacts), ArtifactStore(blind.artifacts)
             link_past(made, past, week)
+            with Warehouse(home.warehouse_path).reader() as con:
+                past.pin(read_terms(con, week).model_week)
             training = {name: made.load(name, week).config.model_dump() for name in ("trained_gnn", "trained_ranker")}
             dg.materialize(
                 assets,

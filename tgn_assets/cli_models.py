@@ -5,7 +5,7 @@ import click
 from tgn_assets.cli_base import Week, open_home, verbose_option
 
 
-@click.group(short_help="List and compare the trained models.")
+@click.group(short_help="List, compare, pin and roll back the trained models.")
 def models() -> None:
     """The models that were trained, one per week: how they were made, validated, and what their lists then scored."""
 
@@ -41,3 +41,63 @@ def compare(week: str, other: str, verbose: bool) -> None:
     store, warehouse = ArtifactStore(home.artifacts), home.warehouse()
     one, two = (model_cards(store, warehouse, [key])[0] for key in (week, other))
     stdout().print(comparison_table(one, two))
+
+
+@models.command(short_help="Publish from an older week's model.")
+@click.argument("week", type=Week())
+@verbose_option
+def pin(week: str, verbose: bool) -> None:
+    """Publish the lists of WEEK and of every later week from the ranker of WEEK.
+
+    It holds from the next run on; what is published stays until its week is run again. Training goes on every week,
+    so that `tgn models unpin` can go back to the newest model at any time. Weeks before WEEK are never touched: a
+    model knows nothing of what came after it.
+    """
+    from tgn_assets.artifacts import ArtifactStore
+    from tgn_assets.models import check_pin
+
+    store = ArtifactStore(open_home().artifacts)
+    check_pin(store, week)
+    store.pin(week)
+    click.echo(f"lists come from the model of {week} from the next run on; `tgn models unpin` ends it")
+
+
+@models.command(short_help="Publish from each week's own model again.")
+@verbose_option
+def unpin(verbose: bool) -> None:
+    """Publish from each week's own model again, from the next run on."""
+    from tgn_assets.artifacts import ArtifactStore
+
+    store = ArtifactStore(open_home().artifacts)
+    if (was := store.pinned()) is None:
+        click.echo("no model was pinned")
+        return
+    store.pin(None)
+    click.echo(f"the model of {was} is no longer pinned: each week's lists come from its own model again")
+
+
+@models.command(short_help="Make the newest lists with the model of before, and stay with it.")
+@verbose_option
+def rollback(verbose: bool) -> None:
+    """Make the newest published lists again with the model before the one that made them, and pin that model.
+
+    Nothing is trained. If the lists cannot be made, what is published stays, and so does the former pin.
+    """
+    from tgn_assets.artifacts import ArtifactStore
+    from tgn_assets.console import Progress
+    from tgn_assets.models import rollback_target
+    from tgn_assets.runner import open_runner
+
+    home = open_home()
+    store = ArtifactStore(home.artifacts)
+    newest, model_week = rollback_target(store, home.warehouse())
+    before = store.pinned()
+    store.pin(model_week)
+    try:
+        with Progress() as progress, open_runner(home, progress, verbose) as runner:
+            runner.publish(newest)
+    except BaseException:
+        store.pin(before)
+        raise
+    click.echo(f"the lists of {newest} now come from the model of {model_week}, and so will later ones")
+    click.echo("`tgn models unpin` ends it")

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tgn_assets.artifacts import ArtifactStore
+from tgn_assets.ml.publishing import read_terms
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.report import pooled_scores, results_table
+from tgn_assets.report import PUBLISHED_SQL, pooled_scores, results_table
 from tgn_assets.warehouse import Warehouse
 
 GNN, RANKER = "trained_gnn", "trained_ranker"
@@ -58,10 +59,33 @@ def model_cards(store: ArtifactStore, warehouse: Warehouse, weeks: Sequence[str]
     """
     there = trained_weeks(store)
     if missing := sorted(set(weeks or ()) - set(there)):
-        have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
-        raise ModelError(f"there is no trained model of week {missing[0]}; {have}")
+        raise _missing(missing[0], there)
     chosen = sorted(set(weeks)) if weeks else there
     return [_card(store, week, _score(warehouse, week)) for week in chosen]
+
+
+def check_pin(store: ArtifactStore, week: str) -> None:
+    """ModelError unless there is a trained model of `week` to publish from."""
+    if week not in (there := trained_weeks(store)):
+        raise _missing(week, there)
+
+
+def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, str]:
+    """(the newest published week, the week of the model before the one that published it).
+
+    ModelError if nothing was published, or from the oldest model there is.
+    """
+    with warehouse.reader() as con:
+        published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+        if not published:
+            raise ModelError("nothing was published yet, so there is nothing to roll back; run `tgn refresh`")
+        model_week = read_terms(con, published[-1]).model_week
+    earlier = [week for week in trained_weeks(store) if week < model_week]
+    if not earlier:
+        raise ModelError(
+            f"the lists of {published[-1]} come from the model of {model_week}, and there is none before it"
+        )
+    return published[-1], earlier[-1]
 
 
 def trained_weeks(store: ArtifactStore) -> list[str]:
@@ -139,6 +163,11 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
         },
         score=score,
     )
+
+
+def _missing(week: str, there: Sequence[str]) -> ModelError:
+    have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
+    return ModelError(f"there is no trained model of week {week}; {have}")
 
 
 def _score(warehouse: Warehouse, week: str) -> float | None:

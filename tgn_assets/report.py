@@ -23,6 +23,9 @@ METRICS = {
     "hit_rate": "HitRate@5",
     "mrr": "MRR",
 }
+LENGTHS_SQL = """
+    SELECT DISTINCT k FROM published_weeks WHERE list_contains($weeks, strftime(target_week, '%Y-%m-%d')) ORDER BY k
+"""
 SEGMENTS = {"all": "all active users", "seen": "users seen before"}
 
 POOLED_SQL = """
@@ -60,22 +63,31 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
     return {(model, segment, metric): Score(*score) for model, segment, metric, *score in rows}
 
 
+def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
+    """`text`, in which @5 stands for the lists' length, with the real length of the lists for the target `weeks`."""
+    with warehouse.reader() as con:
+        lengths = [str(row[0]) for row in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()] or [str(K)]
+    return text.replace("@5", f"@{'/'.join(lengths)}")
+
+
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Table]:
     """For each segment, our metrics over the target `weeks` beside the baselines'; then NDCG@5 week by week."""
     scores = pooled_scores(warehouse, weeks)
+    names = [at_length(name, warehouse, weeks) for name in METRICS.values()]
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
     for segment, who in SEGMENTS.items():
         users = max(
             (score.users for (_, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")), default=0
         )
-        table = results_table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", METRICS.values())
+        table = results_table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", names)
         for model in _models(scores, segment):
             ndcg, *others = (scores[model, segment, metric] for metric in METRICS)
             cells = [str(ndcg), *(f"{score.value:.4f}" for score in others)]
             table.add_row(Text(model), *cells, style="bold" if model == OURS else None)
         yield table
     models = _models(scores, "all")
-    table = results_table("NDCG@5 by target week, all active users", "week", ["users", *models])
+    title = at_length("NDCG@5 by target week, all active users", warehouse, weeks)
+    table = results_table(title, "week", ["users", *models])
     for week in weeks:
         of_week = pooled_scores(warehouse, [week])
         ndcg_of = {model: of_week.get((model, "all", "ndcg")) for model in models}
@@ -121,7 +133,8 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
         return None
     best = next((model for model in _models(scores, "all") if model not in (OURS, "ungated", *BOUNDS)), None)
     beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
-    return f"the lists for the week of {week} scored NDCG@5 {ours} with {ours.users:,} active users{beside}"
+    ndcg = at_length("NDCG@5", warehouse, [week])
+    return f"the lists for the week of {week} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
 
 
 def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tuple[Table, str | None]:
@@ -164,10 +177,12 @@ def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
     """
     with warehouse.reader() as con:
         rows = con.execute(query, [week, users]).fetchall()
-    ranks = [str(rank) for rank in range(1, K + 1)]
+        length = con.execute("SELECT k FROM published_weeks WHERE week = ?", [week]).fetchone()
+    longest = length[0] if length else K
+    ranks = [str(rank) for rank in range(1, longest + 1)]
     table = results_table(f"some lists for the week of {shift(week, 1)}", "user", [*ranks, "source"], "left")
     for user, events, source in rows:
-        cells = [printable(event) for event in events] + [""] * (K - len(events))
+        cells = [printable(event) for event in events] + [""] * (longest - len(events))
         table.add_row(*(Text(cell) for cell in (printable(user), *cells, source)))
     return table
 

@@ -8,9 +8,13 @@ import dagster as dg
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.home import Home
 from tgn_assets.io_managers import ArtifactIOManager
+from tgn_assets.ml.policy import Policy
+from tgn_assets.ml.policy_files import read_policy
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.run_lock import RunLock
 from tgn_assets.warehouse import Warehouse
+
+POLICY_SETTINGS = ("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events")
 
 
 class WarehouseResource(dg.ConfigurableResource[Warehouse]):
@@ -50,6 +54,21 @@ class Device(dg.ConfigurableResource):
         return self.setting
 
 
+class PolicyFiles(dg.ConfigurableResource):
+    """What may be recommended; lists in files are read when a run asks."""
+
+    k: int
+    repeats: str
+    allow_events: str | None = None
+    deny_events: str | None = None
+    event_expiry: str | None = None
+    min_distinct_events: int
+
+    def read(self) -> Policy:
+        """The policy as the files have it now; PolicyError if one of them cannot be used."""
+        return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+
+
 def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
     """The resources of all assets and checks, by key, for the state under `home`."""
     artifacts = ArtifactsResource(root=str(home.artifacts))
@@ -58,5 +77,6 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
+        "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
         "device": Device(setting=home.settings.device),
     }

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.events import EngineEventData, JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
-from tgn_assets.backlog import INGEST_ASSETS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
+from tgn_assets.backlog import INGEST_ASSETS, PREDICTIONS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
 from tgn_assets.console import Progress, duration
 from tgn_assets.definitions import build_definitions
 from tgn_assets.home import Home
@@ -69,6 +69,10 @@ class Runner:
             place = f" ({done + 1} of {len(weeks)})" if len(weeks) > 1 else ""
             remaining = f", about {duration(left)} left" if left is not None else ""
             self._run(f"week {week}{place}{remaining}", partition_key=week)
+
+    def publish(self, week: str) -> None:
+        """Make the lists of `week` again, from the models that are there."""
+        self._run(f"lists of {week}", partition_key=week, asset_selection=[PREDICTIONS])
 
     def _run(self, task: str, **how: Any) -> None:
         run_id = str(uuid4())

@@ -6,6 +6,7 @@ from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -49,6 +50,28 @@ class Settings(BaseSettings):
     owner: str = Field(
         default="team:recommendations",
         description="Whom the UI names as the owner of the assets: an e-mail address, or `team:` and a name.",
+    )
+    k: int = Field(default=5, ge=1, le=100, description="Events in a list.")
+    repeats: Literal["learned", "exclude"] = Field(
+        default="learned",
+        description="`learned`: the ranker decides about events that the user has had; `exclude`: none is shown again.",
+    )
+    allow_events: str | None = Field(
+        default=None,
+        description="Only these events are recommended: ids between commas, or a file with one a line.",
+    )
+    deny_events: str | None = Field(
+        default=None, description="These events are never recommended: ids between commas, or a file with one a line."
+    )
+    event_expiry: str | None = Field(
+        default=None,
+        description="CSV or Parquet file with `event_id` and `expires_at`: an event that has expired when the target "
+        "week starts is not recommended for it.",
+    )
+    min_distinct_events: int = Field(
+        default=0,
+        ge=0,
+        description="How many different events a week's lists hold together; last places change hands until they do.",
     )
     future_blind: bool = Field(
         default=False,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
 from tgn_assets.home import Home
 from tgn_assets.ml.weeks import shift
@@ -47,6 +48,8 @@ def _published(home: Home) -> Iterator[str]:
     yield f"published  {made}, the newest at the close of {weeks[-1]} for the week of {shift(weeks[-1], 1)}"
     scores = (score_line(home.warehouse(), week) for week in reversed([*weeks, shift(weeks[-1], 1)]))
     yield f"score      {next((line for line in scores if line), 'none yet: it takes lists and the week after them')}"
+    if pinned := ArtifactStore(home.artifacts).pinned():
+        yield f"pinned     lists come from the model of {pinned}; `tgn models unpin` ends it"
     if rejected:
         yield f"rejected   {rejected:,} rows of the source: table rejected_interactions has the reason of each"
 

@@ -98,3 +98,17 @@ def test_before_anything_was_trained_it_says_what_to_run(tmp_path: Path) -> None
     home = Home(Settings(_env_file=None, home=tmp_path, source="synthetic")).ensure()
     result = tgn(home, "list")
     assert result.exit_code == 1 and "no model was trained yet; run `tgn refresh`" in result.stderr
+
+
+def test_a_pin_names_a_model_that_is_there_and_holds_for_later_weeks_only(home: Home) -> None:
+    assert f"no trained model of week {START}" in tgn(home, "pin", START).stderr
+    assert f"lists come from the model of {WEEKS[0]}" in tgn(home, "pin", WEEKS[0]).stdout
+    store = ArtifactStore(home.artifacts)
+    assert [store.model_week(week) for week in (START, *WEEKS)] == [START, WEEKS[0], WEEKS[0]]
+    assert f"the model of {WEEKS[0]} is no longer pinned" in tgn(home, "unpin").stdout
+    assert store.model_week(WEEKS[1]) == WEEKS[1]
+
+
+def test_without_lists_there_is_nothing_to_roll_back(home: Home) -> None:
+    result = tgn(home, "rollback")
+    assert result.exit_code == 1 and "nothing was published yet" in result.stderr

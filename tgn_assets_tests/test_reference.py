@@ -25,7 +25,18 @@ def test_every_setting_and_every_verb_is_in_it() -> None:
     page = reference()
     for name in Settings.model_fields:
         assert f"| `TGN_{name.upper()}` |" in page
-    for verb in ("generate", "refresh", "backtest", "top5", "status", "dev", "models list", "models compare"):
+    for verb in (
+        "generate",
+        "refresh",
+        "backtest",
+        "top5",
+        "status",
+        "dev",
+        "models list",
+        "models compare",
+        "models pin",
+        "models rollback",
+    ):
         assert f"### tgn {verb}\n" in page
         assert f"Usage: tgn {verb} [OPTIONS]" in page
 

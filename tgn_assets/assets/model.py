@@ -8,9 +8,10 @@ from tgn_assets.artifacts import ArtifactStore, Window, embedding_bank
 from tgn_assets.failures import explained
 from tgn_assets.metadata import curve_plot, last_values, numbers
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.publishing import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.partitions import PREVIOUS_WEEK
-from tgn_assets.resources import Device
+from tgn_assets.resources import Device, PolicyFiles
 from tgn_assets.warehouse import Warehouse
 
 GROUP = "model"
@@ -83,6 +84,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
+        policy: PolicyFiles,
     ) -> dg.MaterializeResult:
         """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
@@ -93,10 +95,12 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         from tgn_assets.ml.ranker import train_ranker
 
         week = context.partition_key
+        with warehouse.reader() as con:
+            rules = rules_of(policy.read(), read_nodes(con, week)[1])
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
         plain = RankerConfig.model_validate(config.model_dump())
-        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info)
+        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules)
         return dg.MaterializeResult(
             value=checkpoint,
             metadata={

@@ -1,12 +1,12 @@
 """What the outside sees: the published lists, and how good last week's were."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.artifacts import ArtifactStore, check_chain, embedding_bank
 from tgn_assets.catalog import column_lineage
 from tgn_assets.failures import explained
 from tgn_assets.metadata import (
@@ -19,25 +19,31 @@ from tgn_assets.metadata import (
     table_definition,
 )
 from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import OPEN, Policy, Rules
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
+    Terms,
     most_recommended,
     publication,
     read_nodes,
     read_publication,
+    read_terms,
     read_truth,
+    rules_of,
 )
 from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
 from tgn_assets.ml.trends import coverage, quality
-from tgn_assets.ml.validation import CHECKS, Finding, publish_checks
+from tgn_assets.ml.validation import CHECKS, Demands, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
-from tgn_assets.resources import Device
+from tgn_assets.resources import Device, PolicyFiles
 from tgn_assets.warehouse import Warehouse
 
 if TYPE_CHECKING:
+    from tgn_assets.ml.embeddings import NodeEmbeddings
     from tgn_assets.ml.evaluation import LookInside
+    from tgn_assets.ml.ranker import RankerCheckpoint
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -64,6 +70,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
+        policy: PolicyFiles,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Every user's top five events for the week to come, and the list for a user who has no history yet.
 
@@ -73,17 +80,23 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
 
         week = context.partition_key
         with explained():
+            terms = Terms(artifacts.model_week(week), policy.read())
             history = warehouse.history(week)
             with warehouse.reader() as con:
                 users, events = read_nodes(con, week)
-            bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
+            model = TrainedModel(trained_ranker, temporal_embeddings)
+            if terms.model_week != week:
+                model = load_model(artifacts, history, week, terms.model_week, device.name())
+            bank = embedding_bank(artifacts, week, model.ranker.config.sequence)
+        rules = rules_of(terms.policy, events)
         recommendations = recommend(
-            history, trained_ranker, bank, temporal_embeddings, device=device.name(), progress=context.log.info
+            history, model.ranker, bank, model.embeddings, rules, device.name(), context.log.info
         )
         made = publication(recommendations, history, users, events, week)
-        inputs = {"trained_ranker": trained_ranker.week, "temporal_embeddings": temporal_embeddings.week}
+        inputs = {"trained_ranker": model.ranker.week, "temporal_embeddings": model.embeddings.week}
         inputs |= {"trained_gnn": max(bank), "interactions": week_key(int(history.week_no.max(initial=0)))}
-        findings = publish_checks(made, users, events, week, inputs)
+        demands = demands_of(terms.policy, rules, history, users, events, week)
+        findings = publish_checks(made, users, events, week, inputs, rules.k, demands)
         for finding in findings:
             yield dg.AssetCheckResult(
                 check_name=finding.check,
@@ -92,7 +105,9 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 metadata=numbers(finding.numbers),
             )
         stop_if_any_failed(findings, week)
+        published = terms.row(made, week)
         tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
+        tables["published_weeks"] = published
         with explained():
             warehouse.replace_week_tables(week, tables)
             with warehouse.reader() as con:
@@ -101,8 +116,9 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         yield dg.MaterializeResult(
             metadata={
                 **row_count(len(made.predictions)),
-                **numbers({"users": len(users), "events": len(events)}),
+                **numbers({"users": len(users), "events": len(events), "k": rules.k}),
                 **numbers({"events_recommended": recommended, "coverage": recommended / max(len(events), 1)}),
+                "model_week": terms.model_week,
                 **numbers(lists_by_source(made), "lists/"),
                 **column_lineage(PREDICTIONS),
                 **catalogue_plot(most_recommended(made.predictions), breadth),
@@ -136,11 +152,12 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         with warehouse.reader() as con:
             published, truth = read_publication(con, origin), read_truth(con, week)
             users, events = read_nodes(con, origin)
+            terms = read_terms(con, origin)
         if published.new_users.empty:
             warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
             note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
             return dg.MaterializeResult(metadata={**row_count(0), "note": note})
-        history = warehouse.history(origin)
+        history, rules = warehouse.history(origin), rules_of(terms.policy, events)
         metrics = evaluate_week(
             week,
             published.predictions,
@@ -149,7 +166,8 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history,
             users.id.to_numpy(),
             events.id.to_numpy(),
-            inside_of(artifacts, history, origin, device.name()),
+            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules),
+            rules=rules,
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
         with warehouse.reader() as con:
@@ -171,17 +189,52 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
     return [weekly_top5_predictions, eval_metrics]
 
 
-def inside_of(artifacts: ArtifactStore, history: History, origin: str, device: str) -> "LookInside | None":
-    """What the ranker of `origin` had before the gate, if there was one that had learnt anything, and it is kept."""
+class TrainedModel(NamedTuple):
+    """A ranker, and what it made of the nodes of the week that it publishes."""
+
+    ranker: "RankerCheckpoint"
+    embeddings: "NodeEmbeddings"
+
+
+def load_model(artifacts: ArtifactStore, history: History, week: str, model_week: str, device: str) -> TrainedModel:
+    """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
+    from tgn_assets.ml.ranker import temporal_embeddings
+
+    ranker = artifacts.load("trained_ranker", model_week)
+    if model_week == week:
+        return TrainedModel(ranker, artifacts.load("temporal_embeddings", week))
+    check_chain(artifacts, week, model_week)
+    bank = embedding_bank(artifacts, week, ranker.config.sequence)
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, bank, device))
+
+
+def demands_of(
+    policy: Policy, rules: Rules, history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
+) -> Demands:
+    """What the checks ask of lists under `policy`, which are for `users` and `events` (`read_nodes`)."""
+    names, user_ids = events.id.to_numpy(object), pd.Index(users.id.to_numpy(object))
+    had = None
+    if rules.exclude_own:
+        had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
+    lengths = pd.Series(rules.list_lengths(history), index=user_ids)
+    return Demands(lengths, rules.new_user_length(history), policy.excluded(names, week), had)
+
+
+def inside_of(
+    artifacts: ArtifactStore, history: History, origin: str, device: str, model_week: str, rules: Rules = OPEN
+) -> "LookInside | None":
+    """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything and is
+    kept."""
     from tgn_assets.ml.ranking import look_inside
 
-    if not all(origin in artifacts.weeks(asset) for asset in ("trained_ranker", "temporal_embeddings", "trained_gnn")):
+    kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
+    if not all(week in artifacts.weeks(asset) for asset, week in kept):
         return None
-    ranker = artifacts.load("trained_ranker", origin)
-    if not ranker.trained:
+    model = load_model(artifacts, history, origin, model_week, device)
+    if not model.ranker.trained:
         return None
-    bank = embedding_bank(artifacts, origin, ranker.config.sequence)
-    return look_inside(history, ranker, bank, artifacts.load("temporal_embeddings", origin), device=device)
+    bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
+    return look_inside(history, model.ranker, bank, model.embeddings, rules, device)
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

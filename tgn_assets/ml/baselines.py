@@ -2,16 +2,17 @@
 
 Lists hold event positions of the history, best first, and -1 where the catalogue has no more. `users` are user
 positions; -1 stands for a user without history, whose list is the popular one. Every tie goes to the event that comes
-first in text order, so that a list depends on nothing but the history. Inside this module an event is a *column*: its
-rank in text order.
+first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
+this module an event is a *column*: its rank in text order.
 """
 
 import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.schema import K
-from tgn_assets.ml.sparse import NEIGHBOURS, blocks, heaviest, neighbours, row_of, rows_of, sums
+from tgn_assets.ml.sparse import NEIGHBOURS, blocks, heaviest, neighbours, only_columns, row_of, rows_of, sums
 
 BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
 """The names that `all_baselines` gives."""
@@ -26,23 +27,43 @@ KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
 
-def popular(history: History, k: int = K) -> np.ndarray:
+def popular(history: History, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
-    return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history)))[0]
+    return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history, rules)))[0]
 
 
-def repeat(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+def popular_lists(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
+    if not rules.exclude_own:
+        return np.tile(popular(history, k, rules), (len(users), 1))
+    return filled(history, users, np.full((len(users), k), -1), rules)
+
+
+def filled(history: History, users: np.ndarray, lists: np.ndarray, rules: Rules = OPEN) -> np.ndarray:
+    """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
+    lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
+    if len(short):
+        columns = np.append(history.event_order, -1)[lists[short]]
+        taken = rows_of(_user_events(history, history.count), users[short]) if rules.exclude_own else None
+        lists[short] = _positions(history, _fill(columns, _by_popularity(history, rules), taken))
+    return lists
+
+
+def repeat(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """Each user's own events by decayed count, half-life 8 weeks, then `popular`. [n, k]
 
     Between own events of equal count the one that is more popular now comes first.
     """
+    if rules.exclude_own:
+        return popular_lists(history, users, k, rules)
     own = rows_of(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
     popularity = _popularity(history, TIE_HALF_LIFE)
     own.data += 1e-3 * (popularity / popularity.max(initial=np.finfo(float).tiny))[own.indices]
-    return _positions(history, _fill(_top(own, k), _by_popularity(history)))
+    own = only_columns(own, _columns(history, rules))
+    return _positions(history, _fill(_top(own, k), _by_popularity(history, rules)))
 
 
-def item_knn(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+def item_knn(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """Item-kNN over the time-decayed user-event matrix, the user's own events included, then `popular`. [n, k]
 
     The matrix holds log(1 + count) of each week, decayed with a half-life of 8 weeks. An event scores its own weight
@@ -50,21 +71,22 @@ def item_knn(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
     nearest neighbours share a weight of one. After Deshpande and Karypis, "Item-based top-N recommendation
     algorithms", TOIS 2004.
     """
-    return _item_knn(history, users, k)["item_knn"]
+    return _item_knn(history, users, k, rules)["item_knn"]
 
 
-def item_knn_new(history: History, users: np.ndarray, k: int = K) -> np.ndarray:
+def item_knn_new(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
-    return _item_knn(history, users, k)["item_knn_new"]
+    return _item_knn(history, users, k, rules)["item_knn_new"]
 
 
-def all_baselines(history: History, users: np.ndarray, k: int = K) -> dict[str, np.ndarray]:
+def all_baselines(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> dict[str, np.ndarray]:
     """The lists [n, k] of every one of `BASELINES`; the neighbours of item-kNN are found once for both variants."""
-    lists = {"popular": np.tile(popular(history, k), (len(users), 1)), "repeat": repeat(history, users, k)}
-    return lists | _item_knn(history, users, k)
+    lists = {"popular": popular_lists(history, users, k, rules), "repeat": repeat(history, users, k, rules)}
+    return lists | _item_knn(history, users, k, rules)
 
 
-def _item_knn(history: History, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
+def _item_knn(history: History, users: np.ndarray, k: int, rules: Rules) -> dict[str, np.ndarray]:
+    columns = _columns(history, rules)
     everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
     profile = heaviest(everything, KNN_EVENTS_PER_USER)
     similar = neighbours(profile)
@@ -72,14 +94,20 @@ def _item_knn(history: History, users: np.ndarray, k: int) -> dict[str, np.ndarr
     included = np.full((len(users), k), -1)
     left_out = included.copy()
     for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
-        near = own[low:high] @ similar
-        included[low:high] = _top(near + own[low:high], k)
+        near = only_columns(sparse.csr_array(own[low:high] @ similar), columns)
+        included[low:high] = _top(near + only_columns(own[low:high], columns), k)
         left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
-    order = _by_popularity(history)
+    order = _by_popularity(history, rules)
+    new = _positions(history, _fill(left_out, order, taken))
     return {
-        "item_knn": _positions(history, _fill(included, order)),
-        "item_knn_new": _positions(history, _fill(left_out, order, taken)),
+        "item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)),
+        "item_knn_new": new,
     }
+
+
+def _columns(history: History, rules: Rules) -> np.ndarray:
+    """[columns] bool: the event may be recommended."""
+    return rules.allowed(history)[np.argsort(history.event_order)]
 
 
 def _decay(history: History, half_life: float) -> np.ndarray:
@@ -92,8 +120,9 @@ def _popularity(history: History, half_life: float) -> np.ndarray:
     return sums(history.event_order[history.event], weight, history.num_events)
 
 
-def _by_popularity(history: History) -> np.ndarray:
-    return np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
+def _by_popularity(history: History, rules: Rules) -> np.ndarray:
+    order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
+    return order[_columns(history, rules)[order]]
 
 
 def _user_events(history: History, weight: np.ndarray) -> sparse.csr_array:

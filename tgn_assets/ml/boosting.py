@@ -58,7 +58,7 @@ def fit_trees(frames: Sequence[Frame], seed: int) -> str:
 
 def tree_scores(model: str, features: np.ndarray) -> np.ndarray:
     """[p] scores of candidates with `features` [p, F]; zeros for an empty model."""
-    if not model:
+    if not model or not len(features):
         return np.zeros(len(features))
     return np.asarray(lgb.Booster(model_str=model).predict(features, num_threads=1))
 

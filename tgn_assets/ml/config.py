@@ -47,7 +47,7 @@ class RankerConfig(BaseModel, frozen=True):
         0.2, ge=0, lt=1, description="Share of the Transformer's activations dropped while training."
     )
     epochs: int = Field(30, ge=1, le=500, description="At most this many passes over the origins.")
-    patience: int = Field(4, ge=1, description="Stop after this many passes without a better validation NDCG@5.")
+    patience: int = Field(4, ge=1, description="Stop after this many passes without a better validation NDCG.")
     learning_rate: float = Field(0.003, gt=0, description="Adam's step size.")
     candidates: int = Field(60, ge=5, le=1000, description="Events that each recall channel hands to the ranking.")
     seed: int = Field(0, ge=0, description="Same seed and same data give the same bytes.")

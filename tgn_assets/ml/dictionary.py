@@ -16,6 +16,7 @@ TABLE_MEANING = {
     "events": "Every event that was ever loaded.",
     "weekly_top5_predictions": "The published lists, one row per user and rank.",
     "new_user_top5_predictions": "The published list for users without a history, one row per rank.",
+    "published_weeks": "What each week's lists were published under, one row per week.",
     "eval_metrics": "How the lists for a week did in it, beside baselines and bounds, one row per number.",
 }
 
@@ -56,6 +57,15 @@ COLUMN_MEANING = {
         "event_id": "The recommended event.",
         "score": _SCORE,
         "source": "`popular`, or `tgn_assets` where another rule for new users did better lately.",
+    },
+    "published_weeks": {
+        "week": _WEEK,
+        "target_week": _TARGET,
+        "model_week": "Monday of the week whose ranker made the lists: another than `week` while a model is pinned.",
+        "k": "How long a list may be.",
+        "users": "How many users have a list.",
+        "distinct_events": "How many different events these lists hold together.",
+        "policy": "The policy as JSON: what was allowed, denied, expired by the target week, excluded.",
     },
     "eval_metrics": {
         "week": "Monday of the week in which the lists were tried: their target week.",

@@ -9,7 +9,8 @@ import pandas as pd
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
-from tgn_assets.ml.schema import OURS, K
+from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
 CEILING, CANDIDATES, UNGATED = "ceiling", "candidates", "ungated"
@@ -29,7 +30,7 @@ POOLED = (*METRICS, "ndcg_lift", "served")
 class Inside(NamedTuple):
     """What the ranker did for some users before the gate, beside what they then touched."""
 
-    lists: np.ndarray  # [n, K] its own lists: event positions, -1 for an empty place
+    lists: np.ndarray  # [n, k] its own lists: event positions, -1 for an empty place
     found: np.ndarray  # [m, channels] bool: the channel had the touched pair among its candidates
     channels: tuple[str, ...]
 
@@ -48,13 +49,15 @@ def evaluate_week(
     event_ids: np.ndarray,
     look_inside: LookInside | None = None,
     seed: int = 0,
+    rules: Rules = OPEN,
 ) -> pd.DataFrame:
     """Scores the lists published for `week` on what its users did, in rows of the table `eval_metrics`.
 
     `predictions` (user_id, rank from 1, event_id, and optionally source) and `new_user_list` are what was published a
     week before; an active user without predictions is scored on the list for new users. `truth` (user_id, event_id)
     are the interactions of `week`. `history` is what was known before it, `user_ids` and `event_ids` the text ids of
-    its positions: the baselines and the ceiling see nothing else.
+    its positions: the baselines and the ceiling see nothing else. `rules` are those that the lists were published
+    under, and hold for all of them.
 
     Every model has a mean over users and its 95% interval for each of `METRICS` in each segment, by what an active user
     did: `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a
@@ -78,7 +81,7 @@ def evaluate_week(
 
     `users` counts the active users of the segment. Where there are none, values are NaN (NULL in the warehouse); so are
     the intervals of a single user. Raises ValueError if `history` is not that of the week before, or does not fit its
-    ids, or if the predictions hold a rank or an event twice or a rank outside 1 to 5.
+    ids, or if the predictions hold a rank or an event twice or a rank outside 1 to k.
     """
     if history.week != week_number(week) - 1:
         raise ValueError(
@@ -95,15 +98,16 @@ def evaluate_week(
     truth_user, truth_event = _look_up(active, truth.user_id), _look_up(events, truth.event_id)
 
     reachable = truth_event < history.num_events
+    reachable[reachable] = rules.may(history, users[truth_user[reachable]], truth_event[reachable])
     lists = {
-        OURS: published_lists(predictions, new_user_list, active, events),
-        **all_baselines(history, users),
-        CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), K),
+        OURS: published_lists(predictions, new_user_list, active, events, rules.k),
+        **all_baselines(history, users, rules.k, rules),
+        CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), rules.k),
     }
     recalled: list[Row] = []
     if look_inside is not None:
         newcomers = _look_up(events, new_user_list)
-        inner, recalled = _inner_lists(look_inside, users, truth_user, truth_event, reachable, newcomers)
+        inner, recalled = _inner_lists(look_inside, users, truth_user, truth_event, reachable, newcomers, rules.k)
         lists |= inner
     scores = {model: per_user(of_model, truth_user, truth_event) for model, of_model in lists.items()}
     served = active.isin(predictions.user_id)
@@ -158,15 +162,15 @@ def _look_up(ids: pd.Index, wanted: Iterable[str]) -> np.ndarray:
 
 
 def published_lists(
-    predictions: pd.DataFrame, new_user_list: list[str], active: pd.Index, events: pd.Index
+    predictions: pd.DataFrame, new_user_list: list[str], active: pd.Index, events: pd.Index, k: int
 ) -> np.ndarray:
-    """The published lists [n, K] of the active users."""
+    """The published lists [n, k] of the active users."""
     rank = predictions["rank"].to_numpy()
-    if not np.isin(rank, np.arange(1, K + 1)).all() or predictions.duplicated(["user_id", "rank"]).any():
-        raise ValueError(f"a user's predictions must have distinct ranks from 1 to {K}")
-    if len(new_user_list) > K:
-        raise ValueError(f"the list for new users has {len(new_user_list)} events, more than {K}")
-    lists = np.full((len(active), K), -1)
+    if not np.isin(rank, np.arange(1, k + 1)).all() or predictions.duplicated(["user_id", "rank"]).any():
+        raise ValueError(f"a user's predictions must have distinct ranks from 1 to {k}")
+    if len(new_user_list) > k:
+        raise ValueError(f"the list for new users has {len(new_user_list)} events, more than {k}")
+    lists = np.full((len(active), k), -1)
     lists[:, : len(new_user_list)] = _look_up(events, new_user_list)
     lists[active.isin(predictions.user_id)] = -1
     lists[_look_up(active, predictions.user_id), rank.astype(int) - 1] = _look_up(events, predictions.event_id)
@@ -180,15 +184,16 @@ def _inner_lists(
     truth_event: np.ndarray,
     reachable: np.ndarray,
     newcomers: np.ndarray,
+    k: int,
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """The lists [n, K] of `CANDIDATES` and `UNGATED`, and the recall of the candidates."""
+    """The lists [n, k] of `CANDIDATES` and `UNGATED`, and the recall of the candidates."""
     seen = np.flatnonzero(users >= 0)
     asked = reachable & (users[truth_user] >= 0)
     inside = look_inside(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
     # A user without a history has the list for new users to choose from, and nothing else.
     found = np.isin(truth_event, newcomers) & reachable
     found[asked] = inside.found.any(1)
-    ungated = np.full((len(users), K), -1)
+    ungated = np.full((len(users), k), -1)
     ungated[:, : len(newcomers)] = newcomers
     ungated[seen] = inside.lists
     rows = []
@@ -197,7 +202,7 @@ def _inner_lists(
     for metric, had in {"candidate_recall": inside.found.any(1), **by_channel}.items():
         share = np.bincount(truth_user[asked], had, len(users))[seen] / size
         rows.append(_number(CANDIDATES, "seen", metric, float(share.mean()) if len(seen) else NAN, len(seen)))
-    perfect = perfect_lists(truth_user, truth_event, found, len(users), K)
+    perfect = perfect_lists(truth_user, truth_event, found, len(users), k)
     return {UNGATED: ungated, CANDIDATES: perfect}, rows
 
 

@@ -11,6 +11,7 @@ from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import Evidence
 from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import Candidates, Recall
 from tgn_assets.ml.weeks import week_key
 
@@ -39,14 +40,19 @@ class Frame:
 
 
 class Origin:
-    """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks."""
+    """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks.
 
-    def __init__(self, past: History, bank: Bank, config: RankerConfig, device: str = "cpu") -> None:
-        self.past, self.config = past, config
+    Candidates are what `rules` allow for the week after.
+    """
+
+    def __init__(
+        self, past: History, bank: Bank, config: RankerConfig, device: str = "cpu", rules: Rules = OPEN
+    ) -> None:
+        self.past, self.config, self.rules = past, config, rules
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
         self.weekly = [bank.get(week) for week in weeks]
-        self.recall = Recall(Evidence(past), self.weekly[-1], device)
+        self.recall = Recall(Evidence(past), self.weekly[-1], device, rules)
         self.width = next((e.users.shape[1] for e in bank.values()), 1)
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -66,9 +72,13 @@ class Origin:
             return torch.zeros(self.past.num_events, self.width)
         return newest.events_at(self.past.event_idx)[0]
 
+    def candidates(self, users: np.ndarray) -> Candidates:
+        """What there is to rank for user positions `users`; each channel gives no less than a list holds."""
+        return self.recall.candidates(users, max(self.config.candidates, self.rules.k))
+
     def frame(self, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Frame:
         """The frame of user positions `users` with `truth` from `next_week`."""
-        candidates = self.recall.candidates(users, self.config.candidates)
+        candidates = self.candidates(users)
         user, event, size = truth
         touched = user * self.past.num_events + event
         label = np.isin(users[candidates.row] * self.past.num_events + candidates.event, touched)

@@ -29,6 +29,11 @@ class Gate:
     source: dict[str, str]
     hit_rate: dict[str, list[float]]
 
+    def rates(self, k: int) -> np.ndarray:
+        """[segments, k] hit rates by rank; of ranks beyond those that were tried, the last one's."""
+        tried = np.array([self.hit_rate[name] for name in SEGMENTS])
+        return np.pad(tried, ((0, 0), (0, max(0, k - tried.shape[1]))), mode="edge")[:, :k]
+
     def to_meta(self) -> dict[str, Any]:
         return {"source": self.source, "hit_rate": self.hit_rate}
 
@@ -79,9 +84,9 @@ def choose_sources(
     return Gate(source, hit_rate)
 
 
-def untested_gate() -> Gate:
+def untested_gate(k: int = K) -> Gate:
     """The gate where no closed week can be scored yet: habits for everyone who has any, and no claim of a hit rate."""
-    return Gate(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * K for name in SEGMENTS})
+    return Gate(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * k for name in SEGMENTS})
 
 
 def _share_of_wins(difference: np.ndarray, rng: np.random.Generator) -> float:
@@ -92,5 +97,5 @@ def _share_of_wins(difference: np.ndarray, rng: np.random.Generator) -> float:
 def _by_rank(hits: np.ndarray) -> list[float]:
     """Share of hits at each rank, made non-increasing so that a score never contradicts its rank."""
     if not len(hits):
-        return [0.0] * K
+        return [0.0] * hits.shape[1]
     return np.maximum.accumulate(hits.mean(0)[::-1])[::-1].tolist()

@@ -25,15 +25,15 @@ LAST_STEP = 1 / 3
 
 
 def fit_network(
-    model: UserInteractionPredictor, frames: list[Frame], held_out: Frame, config: RankerConfig
+    model: UserInteractionPredictor, frames: list[Frame], held_out: Frame, config: RankerConfig, k: int = K
 ) -> Iterator[dict[str, Any]]:
-    """Trains with early stopping on `held_out`, leaves the best weights in `model`, and yields a row per epoch."""
+    """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch."""
     model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
     optimizer = _optimizer(model, config.learning_rate)
     best, best_state, waited = -1.0, deepcopy(model.state_dict()), 0
     for epoch in range(config.epochs):
         loss = _pass(model, frames, optimizer)
-        quality = float(ndcg_of(hits_of(held_out, network_scores(model, held_out)), held_out.truth_size).mean())
+        quality = float(ndcg_of(hits_of(held_out, network_scores(model, held_out), k), held_out.truth_size).mean())
         yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
         if quality > best:
             best, best_state, waited = quality, deepcopy(model.state_dict()), 0
@@ -57,9 +57,9 @@ def network_scores(model: UserInteractionPredictor, frame: Frame) -> np.ndarray:
     return np.concatenate([_scores(model, frame, block, *frame.pairs_of(block)).cpu().numpy() for block in rows])
 
 
-def hits_of(frame: Frame, scores: np.ndarray) -> np.ndarray:
-    """[n, K] bool: the user touched the event that `scores` [p] put at that rank."""
-    top = grouped_top_k(frame.candidates.row, scores, frame.candidates.event, len(frame.truth_size), K)
+def hits_of(frame: Frame, scores: np.ndarray, k: int = K) -> np.ndarray:
+    """[n, k] bool: the user touched the event that `scores` [p] put at that rank."""
+    top = grouped_top_k(frame.candidates.row, scores, frame.candidates.event, len(frame.truth_size), k)
     return np.append(frame.label, False)[top]
 
 

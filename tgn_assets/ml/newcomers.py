@@ -11,6 +11,7 @@ import numpy as np
 from tgn_assets.ml.baselines import popular
 from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.schema import OURS, K
 
 HALF_LIVES = (0.15, 0.3, 1.0, 4.0)
@@ -42,23 +43,28 @@ class NewcomerList(NamedTuple):
     hit_rate: np.ndarray
 
 
-def newcomer_list(history: History, k: int = K) -> NewcomerList:
-    """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie."""
+def newcomer_list(history: History, k: int = K, rules: Rules = OPEN) -> NewcomerList:
+    """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
+
+    All of them, in all weeks, name only events that `rules` allow.
+    """
     trials = [
-        trial for week in range(history.week - TRIALS, history.week) if (trial := _trial(history, week, k)) is not None
+        trial
+        for week in range(history.week - TRIALS, history.week)
+        if (trial := _trial(history, week, k, rules)) is not None
     ]
     if not trials:
-        return NewcomerList(popular(history, k), "popular", np.zeros(k))
+        return NewcomerList(popular(history, k, rules), "popular", np.zeros(k))
     size = np.concatenate([size for _, size in trials])
     hits = np.concatenate([hits for hits, _ in trials], axis=1)
     best = int(np.argmax([ndcg_of(of_rule, size).mean() for of_rule in hits]))
-    events = popular(history, k) if best == 0 else _lists(history, history.week, k)[best - 1]
+    events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
     # Made non-increasing, so that a score never contradicts its rank.
     hit_rate = np.maximum.accumulate(hits[best].mean(0)[::-1])[::-1]
     return NewcomerList(events, "popular" if best == 0 else OURS, hit_rate)
 
 
-def _trial(history: History, week: int, k: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _trial(history: History, week: int, k: int, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
     """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n newcomers of the week after, and how
     many events each of them touched [n]; None without newcomers or without a past."""
     user, event = history.in_week(week + 1)
@@ -68,22 +74,22 @@ def _trial(history: History, week: int, k: int) -> tuple[np.ndarray, np.ndarray]
     if not len(size) or not past.num_events:
         return None
     of_past = np.searchsorted(history.event_idx, past.event_idx)
-    baseline = popular(past, k)
-    lists = np.stack([np.where(baseline >= 0, of_past[baseline], -1), *_lists(history, week, k)])
+    baseline = popular(past, k, rules)
+    lists = np.stack([np.where(baseline >= 0, of_past[baseline], -1), *_lists(history, week, k, rules)])
     width = history.num_events + 1
     touched = row * width + event[new]
     shown = np.arange(len(size))[:, None] * width + lists[:, None, :]
     return np.isin(shown, touched) & (lists >= 0)[:, None, :], size
 
 
-def _lists(history: History, week: int, k: int) -> list[np.ndarray]:
+def _lists(history: History, week: int, k: int, rules: Rules) -> list[np.ndarray]:
     """The list [k] of each of `RULES` as of the close of `week`, from the interactions up to then alone."""
     reach = week - int(REACH * max(HALF_LIVES))
     low, high = np.searchsorted(history.week_no, [reach, week + 1])
     event, week_no = history.event[low:high], history.week_no[low:high]
     age = week - week_no + history.since[low:high]
     new = history.first_week_of_user[history.user[low:high]] == week_no
-    known = np.flatnonzero(history.first_week_of_event <= week)
+    known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
     lists = []
     for rule in RULES:
         weight = 0.5 ** (age / rule.half_life) * (new if rule.newcomers_only else 1) + FILL * 0.5**age

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import Policy, Rules
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift
 
@@ -34,6 +35,28 @@ class Publication:
     new_users: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What the lists of a week were published under: whose ranker made them, and what it might recommend."""
+
+    model_week: str
+    policy: Policy
+
+    def row(self, publication: Publication, week: str) -> pd.DataFrame:
+        """The row of `published_weeks` for lists made at the close of `week`."""
+        lists = publication.predictions
+        row = {
+            "week": week,
+            "target_week": shift(week, 1),
+            "model_week": self.model_week,
+            "k": self.policy.k,
+            "users": lists.user_id.nunique(),
+            "distinct_events": lists.event_id.nunique(),
+            "policy": self.policy.as_of(week).to_json(),
+        }
+        return pd.DataFrame([row])
+
+
 def read_nodes(con: duckdb.DuckDBPyConnection, week: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The users and the events known at the close of `week`: columns idx, id, first_week, in ascending order of idx."""
     users, events = (con.execute(NODES_SQL.format(kind=kind), {"week": week}).df() for kind in (USER, EVENT))
@@ -47,6 +70,18 @@ def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> Publication:
         for table in PUBLISHED_TABLES
     )
     return Publication(predictions, new_users)
+
+
+def read_terms(con: duckdb.DuckDBPyConnection, week: str) -> Terms:
+    """What the lists of `week` were published under; where nothing is recorded, its own model and no policy."""
+    query = "SELECT strftime(model_week, '%Y-%m-%d'), policy FROM published_weeks WHERE week = $week"
+    rows = con.execute(query, {"week": week}).fetchall()
+    return Terms(rows[0][0], Policy.from_json(rows[0][1])) if rows else Terms(week, Policy())
+
+
+def rules_of(policy: Policy, events: pd.DataFrame) -> Rules:
+    """`policy` for the `events` of `read_nodes`."""
+    return policy.rules(events.idx.to_numpy(), events.id)
 
 
 def read_truth(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:

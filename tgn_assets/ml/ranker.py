@@ -26,6 +26,7 @@ from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_
 from tgn_assets.ml.history import History
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.topk import grouped_top_k
@@ -46,7 +47,7 @@ class RankerCheckpoint:
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
     learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
-    `calibration` turns the blend's shares into probabilities.
+    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with.
     """
 
     week: str
@@ -58,6 +59,7 @@ class RankerCheckpoint:
     gate: Gate
     calibration: Calibration | None
     validation: dict[str, float]
+    k: int = K
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -70,6 +72,7 @@ class RankerCheckpoint:
             "gate": self.gate.to_meta(),
             "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
+            "k": self.k,
         }
         save_artifact(directory, self.state, meta)
 
@@ -87,6 +90,7 @@ class RankerCheckpoint:
             gate=Gate.from_meta(meta["gate"]),
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             validation=meta["validation"],
+            k=meta.get("k", K),  # checkpoints of before lists had a length of their own
         )
 
 
@@ -97,11 +101,13 @@ def train_ranker(
     config: RankerConfig,
     device: str = "cpu",
     progress: Progress = lambda _: None,
+    rules: Rules = OPEN,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
-    being done, it is learnt from like the rest. `history` must end with `week` and `bank` hold no later week:
+    being done, it is learnt from like the rest. In every week only what `rules` allowed then is ranked, in lists of
+    their length. `history` must end with `week` and `bank` hold no later week:
     ValueError.
     """
     now = week_number(week)
@@ -112,18 +118,18 @@ def train_ranker(
         torch.manual_seed(config.seed * 1_000_003 + now)
         frames, activity = [], []
         for week_no in range(max(oldest, now - 1 - config.origins), now - 1):
-            origin = Origin(history.until(week_no), bank, config, device)
+            origin = Origin(history.until(week_no), bank, config, device, rules)
             frame = _training_frame(history, origin, config.seed)
             frames += [frame] if frame is not None else []
             activity.append(_activity(history, origin, config.seed))
             progress(f"phase 2, origin {week_key(week_no)}: {0 if frame is None else len(frame.truth_size)} users")
-        newest = Origin(history.until(now - 1), bank, config, device)
+        newest = Origin(history.until(now - 1), bank, config, device, rules)
         held_out = _training_frame(history, newest, config.seed)
         model, trees = _new_model(config, newest.width).to(device), ""
         curve: list[dict[str, Any]] = []
-        gate, calibration, validation = untested_gate(), None, dict[str, float]()
+        gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
         if held_out is not None:
-            for row in fit_network(model, frames, held_out, config) if frames else ():
+            for row in fit_network(model, frames, held_out, config, rules.k) if frames else ():
                 curve.append(row)
                 progress(
                     f"phase 2, epoch {row['epoch']}: loss {row['loss']:.4f}, validation {row['validation_ndcg']:.4f}"
@@ -137,11 +143,11 @@ def train_ranker(
                 catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
                 trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
-    return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation)
+    return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k)
 
 
 def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu") -> NodeEmbeddings:
-    """User and event embeddings of phase 2 as of `ranker.week`, for all nodes of `history`, in blocks of users."""
+    """User and event embeddings of phase 2 as of the week of `history`, for all its nodes, in blocks of users."""
     model, origin = load_model(ranker, device), Origin(history, bank, ranker.config)
     with torch.no_grad():
         users = [
@@ -151,7 +157,7 @@ def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, 
         events = model.event_embeddings(origin.event_vectors().to(device)).cpu()
     empty = torch.zeros(0, ranker.config.dim)
     return NodeEmbeddings(
-        ranker.week,
+        origin.week,
         torch.as_tensor(history.user_idx),
         torch.cat([empty, *users]),
         torch.as_tensor(history.event_idx),
@@ -173,10 +179,12 @@ def _new_model(config: RankerConfig, width: int) -> UserInteractionPredictor:
 
 
 def _training_frame(history: History, origin: Origin, seed: int) -> Frame | None:
-    """The frame of the users that were active in the week after the origin and known at it; None if there are none."""
+    """The frame of the users that were active in the week after the origin and known at it; None if there are none, or
+    nothing that may be recommended to them."""
     truth = next_week(history, origin.past)
     users = np.flatnonzero(truth[2])
-    return origin.frame(_sampled(users, seed), truth) if len(users) else None
+    frame = origin.frame(_sampled(users, seed), truth) if len(users) else None
+    return frame if frame is not None and len(frame.label) else None
 
 
 def _sampled(users: np.ndarray, seed: int) -> np.ndarray:
@@ -188,25 +196,25 @@ def _sampled(users: np.ndarray, seed: int) -> np.ndarray:
 def _hits(
     model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
 ) -> dict[str, np.ndarray]:
-    """[n, K] bool per source: the users of `held_out` touched the event at that rank of its list."""
-    users, past = held_out.candidates.users, origin.past
+    """[n, k] bool per source: the users of `held_out` touched the event at that rank of its list."""
+    users, past, rules = held_out.candidates.users, origin.past, origin.rules
     user, event, _ = next_week(history, past)
     touched = user * past.num_events + event
     hits = {
         name: np.isin(users[:, None] * past.num_events + lists, touched) & (lists >= 0)
-        for name, lists in all_baselines(past, users).items()
+        for name, lists in all_baselines(past, users, rules.k, rules).items()
     }
     if model is not None:
         network, forest = network_scores(model, held_out), tree_scores(trees, held_out.candidates.features)
-        hits["network"], hits["trees"] = hits_of(held_out, network), hits_of(held_out, forest)
-        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest))
+        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, forest))
+        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest), rules.k)
     return hits
 
 
 def _gate(
     hits: dict[str, np.ndarray], history: History, past: History, held_out: Frame, seed: int
 ) -> tuple[Gate, dict[str, float]]:
-    """Who serves which segment, from the newest closed week; and each source's NDCG@5 on it."""
+    """Who serves which segment, from the newest closed week; and each source's NDCG@k on it."""
     ndcg = {name: ndcg_of(hit, held_out.truth_size) for name, hit in hits.items()}
     published = {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)}
     everyone = segment_of(past, np.arange(past.num_users))
@@ -232,7 +240,7 @@ def _calibration(
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
     score = blended(row, network_scores(model, frame), tree_scores(trees, frame.candidates.features))
-    top = grouped_top_k(row, score, event, len(users), K)
+    top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]
     user_features = origin.recall.evidence.user_features[users[row[top]]]
     return calibrate(activity, shares(row, score)[top], user_features, frame.label[top])

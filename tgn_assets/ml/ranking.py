@@ -1,14 +1,17 @@
 """Next week's list for every user, and the one for users that nobody has met yet."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from tgn_assets.ml import baselines
+from tgn_assets.ml.baselines import filled
 from tgn_assets.ml.blend import blended, shares
 from tgn_assets.ml.boosting import tree_scores
+from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
 from tgn_assets.ml.frames import Bank, Origin, blocks_of
@@ -16,13 +19,17 @@ from tgn_assets.ml.gate import SEGMENTS, segment_of
 from tgn_assets.ml.history import History
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.newcomers import newcomer_list
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.ranker import RankerCheckpoint, load_model
 from tgn_assets.ml.recall import CHANNELS, Candidates
-from tgn_assets.ml.schema import OURS, K
+from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.topk import grouped_top_k
 
 USERS_PER_BLOCK = 2048
 """Users ranked at a time: what is held in memory is this many users' candidates, however many users there are."""
+
+UNSCORED_TRIES = 4
+"""Lists that are offered an event which is nobody's candidate, to bring more events into the lists."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +56,43 @@ def recommend(
     ranker: RankerCheckpoint,
     bank: Bank,
     embeddings: NodeEmbeddings,
-    k: int = K,
+    rules: Rules = OPEN,
     device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recommendations:
     """Ranks candidates for every user of `history`, block by block.
 
-    `embeddings` are the temporal ones of the same week. Each segment is served by the source that the ranker's gate
-    chose. Raises ValueError if history, ranker and embeddings are not of one week.
+    `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
+    ranker's gate chose. Lists are as long as `rules` say, hold only what they allow, and together as many events as
+    they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer.
     """
-    origin = Origin(history, bank, ranker.config, device)
-    if not ranker.week == embeddings.week == origin.week:
+    origin, k = Origin(history, bank, ranker.config, device, rules), rules.k
+    if not embeddings.week == origin.week >= ranker.week:
         raise ValueError(
-            f"history of {origin.week}, ranker of {ranker.week} and embeddings of {embeddings.week} differ"
+            f"history of {origin.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
     users = np.arange(history.num_users)
     segment = segment_of(history, users)
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, done = load_model(ranker, device), 0
+    model, done, spare = load_model(ranker, device), 0, list[RunnersUp]()
     for block in blocks_of(users[source == OURS], USERS_PER_BLOCK):
-        _, events[block], scores[block] = _ranked(model, ranker, origin, embeddings, block, k)
+        ranked = _ranked(model, ranker, origin, embeddings, block)
+        events[block], scores[block] = ranked.events, ranked.scores
+        if rules.min_distinct:
+            row, event = ranked.candidates.row, ranked.candidates.event
+            chance = _probability(ranker, origin, block[row], ranked.share)
+            spare.append(runners_up(block[row], event, chance, events, scores[:, -1]))
         done += len(block)
         progress(f"ranked {done:,} of {int((source == OURS).sum()):,} users")
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
-        events[chosen] = BASELINES[name](history, chosen, k)
-        hit_rate = np.array([ranker.gate.hit_rate[s] for s in SEGMENTS])[segment[chosen]]
-        scores[chosen] = np.where(events[chosen] >= 0, hit_rate[:, :k], 0)
-    newcomers = newcomer_list(history, k)
+        # A rule that leaves out a user's own events may have nothing else left for the user.
+        events[chosen] = filled(history, chosen, BASELINES[name](history, chosen, k, rules), rules)
+        scores[chosen] = np.where(events[chosen] >= 0, ranker.gate.rates(k)[segment[chosen]], 0)
+    if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
+        events, scores = widened(events, scores, rules.min_distinct, joined(spare), _unscored(history, rules, scores))
+    newcomers = newcomer_list(history, k, rules)
     return Recommendations(
         week=history.week,
         users=users,
@@ -90,8 +105,8 @@ def recommend(
     )
 
 
-BASELINES: Mapping[str, Callable[[History, np.ndarray, int], np.ndarray]] = {
-    "popular": lambda history, users, k: np.tile(baselines.popular(history, k), (len(users), 1)),
+BASELINES: Mapping[str, Callable[[History, np.ndarray, int, Rules], np.ndarray]] = {
+    "popular": baselines.popular_lists,
     "repeat": baselines.repeat,
     "item_knn": baselines.item_knn,
     "item_knn_new": baselines.item_knn_new,
@@ -103,25 +118,37 @@ def look_inside(
     ranker: RankerCheckpoint,
     bank: Bank,
     embeddings: NodeEmbeddings,
-    k: int = K,
+    rules: Rules = OPEN,
     device: str = "cpu",
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
-    origin, model = Origin(history, bank, ranker.config, device), load_model(ranker, device)
+    origin, model = Origin(history, bank, ranker.config, device, rules), load_model(ranker, device)
 
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
-        lists, found = np.full((len(users), k), -1), np.zeros((len(row), len(CHANNELS)), bool)
+        lists, found = np.full((len(users), rules.k), -1), np.zeros((len(row), len(CHANNELS)), bool)
         for block in blocks_of(np.arange(len(users)), USERS_PER_BLOCK):
-            candidates, lists[block], _ = _ranked(model, ranker, origin, embeddings, users[block], k)
+            ranked = _ranked(model, ranker, origin, embeddings, users[block])
+            candidates, lists[block] = ranked.candidates, ranked.events
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
             key = candidates.row * history.num_events + candidates.event  # ascending
             wanted = (row[asked] - block[0]) * history.num_events + event[asked]
+            if not len(key):
+                continue
             at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
             found[asked] = candidates.channels[at] & (key[at] == wanted)[:, None]
         return Inside(lists, found, CHANNELS)
 
     return answer
+
+
+class _Ranked(NamedTuple):
+    """One block of n users: lists [n, k] with their scores, and the p candidates with their share of the attention."""
+
+    candidates: Candidates
+    events: np.ndarray
+    scores: np.ndarray
+    share: np.ndarray
 
 
 @torch.no_grad()
@@ -131,10 +158,9 @@ def _ranked(
     origin: Origin,
     embeddings: NodeEmbeddings,
     users: np.ndarray,
-    k: int,
-) -> tuple[Candidates, np.ndarray, np.ndarray]:
-    """(candidates, [n, k] events, [n, k] scores) of one block: an exact top-k of its candidates."""
-    candidates = origin.recall.candidates(users, origin.config.candidates)
+) -> _Ranked:
+    """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
+    candidates, k = origin.candidates(users), origin.rules.k
     row, event = candidates.row, candidates.event
     device = model.gate.device
     network = model(
@@ -144,8 +170,24 @@ def _ranked(
     )
     score = blended(row, network.cpu().numpy(), tree_scores(ranker.trees, candidates.features))
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
-    share = np.append(shares(row, score), 0.0)[top]
-    if ranker.calibration is not None:
-        user_features = np.repeat(origin.recall.evidence.user_features[users], k, axis=0)
-        share = ranker.calibration.probability(share.ravel(), user_features).reshape(share.shape)
-    return candidates, np.append(event, -1)[top], np.where(top >= 0, share, 0.0)
+    share = shares(row, score)
+    chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
+    events = filled(origin.past, users, np.append(event, -1)[top], origin.rules)
+    return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
+
+
+def _probability(ranker: RankerCheckpoint, origin: Origin, users: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """[p] what the ranker's `share` [p] means for the user positions `users` [p]."""
+    if ranker.calibration is None:
+        return share
+    return ranker.calibration.probability(share, origin.recall.evidence.user_features[users])
+
+
+def _unscored(history: History, rules: Rules, scores: np.ndarray) -> np.ndarray:
+    """[m, 2] pairs that widen the lists where no candidate can: popular events first, for the least certain lists."""
+    order = filled(history, np.array([-1]), np.full((1, history.num_events), -1), replace(rules, exclude_own=False))[0]
+    order = order[order >= 0]
+    hesitant = np.argsort(scores[:, -1], kind="stable")
+    tries = np.arange(len(order))[:, None] * UNSCORED_TRIES + np.arange(UNSCORED_TRIES)
+    pairs = np.column_stack([hesitant[(tries % len(hesitant)).ravel()], np.repeat(order, UNSCORED_TRIES)])
+    return pairs[rules.may(history, pairs[:, 0], pairs[:, 1])]

@@ -9,7 +9,8 @@ from torch import Tensor
 from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
-from tgn_assets.ml.sparse import heaviest
+from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.sparse import heaviest, only_columns
 
 CHANNELS = ("own", "cooccurring", "popular", "tower")
 PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
@@ -31,11 +32,14 @@ class Candidates:
 class Recall:
     """Candidates as of one origin: `evidence` of its history and the `embeddings` known then (None: no tower).
 
-    Logits are computed on `device`.
+    What `rules` do not allow is no candidate. Logits are computed on `device`.
     """
 
-    def __init__(self, evidence: Evidence, embeddings: NodeEmbeddings | None, device: str = "cpu") -> None:
-        self.evidence = evidence
+    def __init__(
+        self, evidence: Evidence, embeddings: NodeEmbeddings | None, device: str = "cpu", rules: Rules = OPEN
+    ) -> None:
+        self.evidence, self.rules = evidence, rules
+        self.allowed = rules.allowed(evidence.history)
         history = evidence.history
         self.user_vectors = self.event_vectors = torch.zeros(0, 0)
         self.user_known = np.zeros(history.num_users, bool)
@@ -50,8 +54,9 @@ class Recall:
         """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
         evidence, size = self.evidence, self.evidence.history.num_events
         near = evidence.cooccurring(users)
-        closest = heaviest(near[0], limit)
-        popular = np.union1d(evidence.by_popularity[:limit], evidence.by_steady_popularity[: limit // 2])
+        closest = heaviest(only_columns(near[0], self.allowed), limit)
+        now, steady = (order[self.allowed[order]] for order in (evidence.by_popularity, evidence.by_steady_popularity))
+        popular = np.union1d(now[:limit], steady[: limit // 2])
         everyone = np.arange(len(users))
         found = [
             evidence.own(users, limit),
@@ -60,15 +65,23 @@ class Recall:
             self._tower_top(users, limit),
         ]
         keys = [row * size + event for row, event in found]
-        union = np.unique(np.concatenate(keys))
+        union = self._permitted(users, np.unique(np.concatenate(keys)))
         channels = np.stack([np.isin(union, key) for key in keys], axis=1)
         row, event = np.divmod(union, max(size, 1))
         features = evidence.features(users, row, event, near)
         return Candidates(users, row, event, np.column_stack([features, self._tower(users, row, event)]), channels)
 
+    def _permitted(self, users: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Those of `keys` (row * events + event) that the rules leave."""
+        row, event = np.divmod(keys, max(self.evidence.history.num_events, 1))
+        kept = self.allowed[event]
+        if self.rules.exclude_own:
+            kept &= ~np.isin(users[row] * self.evidence.history.num_events + event, self.evidence.pair_key)
+        return keys[kept]
+
     def _tower_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(row, event) of the `limit` events with the largest logits, exactly, for the users that have a vector."""
-        rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known)
+        rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known & self.allowed)
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         logits: Tensor = self.user_vectors[users[rows]] @ self.event_vectors[events].T

@@ -1,7 +1,7 @@
 """Names that many modules share: the warehouse's tables and columns, list length, edge types."""
 
 K = 5
-"""Length of a published list."""
+"""Length of a published list, unless the policy says otherwise."""
 
 OURS = "tgn_assets"
 """The ranker's own lists, in `source` and `model` columns; a baseline's go by the baseline's name."""
@@ -25,6 +25,10 @@ TABLES: dict[str, str] = {
     "new_user_top5_predictions": (
         "week DATE NOT NULL, target_week DATE NOT NULL, rank INTEGER NOT NULL, event_id VARCHAR NOT NULL, "
         "score DOUBLE NOT NULL, source VARCHAR NOT NULL"
+    ),
+    "published_weeks": (
+        "week DATE NOT NULL, target_week DATE NOT NULL, model_week DATE NOT NULL, k INTEGER NOT NULL, "
+        "users BIGINT NOT NULL, distinct_events BIGINT NOT NULL, policy VARCHAR NOT NULL"
     ),
     "eval_metrics": (
         "week DATE NOT NULL, model VARCHAR NOT NULL, segment VARCHAR NOT NULL, metric VARCHAR NOT NULL, "

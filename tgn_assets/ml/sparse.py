@@ -60,6 +60,13 @@ def rows_of(matrix: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(padded[np.where(users < 0, rows, users)])
 
 
+def only_columns(matrix: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
+    """The entries in the columns where `kept` [columns] is True."""
+    there = kept[matrix.indices]
+    starts = np.append(0, np.cumsum(there))[matrix.indptr]
+    return sparse.csr_array((matrix.data[there], matrix.indices[there], starts), shape=matrix.shape)
+
+
 def row_of(matrix: sparse.csr_array) -> np.ndarray:
     """The row of every entry."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -1,6 +1,6 @@
 """Whether a week's predictions may be published: every finding must pass before a row of the table is replaced."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +14,23 @@ CHECKS = {
     "ranks_are_1_to_5": "Every list has ranks 1, 2, ... without gap or repetition, and names no event twice.",
     "events_known_before_target": "Every recommended event, and every user, had happened by the close of the week.",
     "scores_are_finite": "No score is missing or infinite.",
-    "rows_are_plausible": "Every user with a history, and nobody else, has a full list (the catalogue permitting).",
+    "rows_are_plausible": "Every user with a history, and nobody else, has a full list (as catalogue and policy allow).",
+    "lists_follow_policy": "No list names an event that the policy excludes: denied, expired, already had, ...",
     "no_input_newer_than_week": "Nothing that the predictions were made from is newer than their week.",
 }
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What the policy makes of the lists: how long they are (by user id; for new users), and what must not be in them.
+
+    `had` are the pairs (user_id, event_id) of the past if they must not be shown again.
+    """
+
+    lengths: pd.Series
+    new_user_length: int
+    excluded: Collection[str] = ()
+    had: pd.MultiIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -39,18 +53,22 @@ def publish_checks(
     week: str,
     input_weeks: Mapping[str, str],
     k: int = K,
+    demands: Demands | None = None,
 ) -> list[Finding]:
     """One finding per entry of `CHECKS`, in that order, for the predictions made at the close of `week`.
 
     `users` and `events` (columns id, first_week) are those known then; `input_weeks` names each input with the newest
-    week it holds.
+    week it holds. `demands` None: anything may be recommended.
     """
+    full = min(k, len(events))
+    demands = demands or Demands(pd.Series(full, index=users.id), full)
     lists = pd.concat([publication.predictions, publication.new_users.assign(user_id=None)], ignore_index=True)
     return [
         _ranks(lists, k),
         _known(lists, users, events),
         _finite(lists),
-        _plausible(publication, users, min(k, len(events))),
+        _plausible(publication, demands),
+        _follows(lists, demands),
         _not_newer(lists, week, {**input_weeks, **_newest(users, "users"), **_newest(events, "events")}),
     ]
 
@@ -79,19 +97,34 @@ def _finite(lists: pd.DataFrame) -> Finding:
     return Finding("scores_are_finite", _reason(wrong, "has a score that is no finite number"), {"rows": len(wrong)})
 
 
-def _plausible(publication: Publication, users: pd.DataFrame, length: int) -> Finding:
+def _plausible(publication: Publication, demands: Demands) -> Finding:
     lengths = publication.predictions.groupby("user_id", sort=False).size()
-    short = int((lengths != length).sum())
-    expected, served, general = len(users), len(lengths), len(publication.new_users)
-    numbers = {"users": expected, "users_served": served, "lists_of_wrong_length": short, "new_user_rows": general}
+    expected = demands.lengths[demands.lengths > 0]
+    served, general = len(lengths), len(publication.new_users)
+    due = expected.reindex(lengths.index)
+    short = int((due.notna() & (lengths != due)).sum())
+    numbers = {"users": len(expected), "users_served": served, "lists_of_wrong_length": short, "new_user_rows": general}
+    longest = int(expected.max()) if len(expected) else 0
     reason = ""
-    if served != expected:
-        reason = f"{served} users have a list, and {expected} have a history"
+    if served != len(expected):
+        reason = f"{served} users have a list, and {len(expected)} have a history"
     elif short:
-        reason = f"{short} lists have not the length of {length} that the catalogue allows"
-    elif general != length:
-        reason = f"the list for new users has {general} events instead of {length}"
+        reason = f"{short} lists have not the length (at most {longest}) that catalogue and policy allow"
+    elif general != demands.new_user_length:
+        reason = f"the list for new users has {general} events instead of {demands.new_user_length}"
     return Finding("rows_are_plausible", reason, numbers)
+
+
+def _follows(lists: pd.DataFrame, demands: Demands) -> Finding:
+    out = lists.event_id.isin(list(demands.excluded))
+    again = pd.Series(False, index=lists.index)
+    if demands.had is not None:
+        again = pd.Series(pd.MultiIndex.from_frame(lists[["user_id", "event_id"]]).isin(demands.had), index=lists.index)
+    reason = _reason(lists[out], "names an event that is not allowed, denied or expired") or _reason(
+        lists[again], "names an event that the user has had"
+    )
+    numbers = {"excluded_events": int(out.sum()), "events_had_before": int(again.sum())}
+    return Finding("lists_follow_policy", reason, numbers)
 
 
 def _not_newer(lists: pd.DataFrame, week: str, input_weeks: Mapping[str, str]) -> Finding:

@@ -112,7 +112,9 @@ def test_a_user_without_a_list_is_missed() -> None:
 def test_a_list_cut_short_is_missed() -> None:
     made = good()
     short = Publication(made.predictions[:-1], made.new_users)
-    assert failing(short) == {"rows_are_plausible": "1 lists have not the length of 5 that the catalogue allows"}
+    assert failing(short) == {
+        "rows_are_plausible": "1 lists have not the length (at most 5) that catalogue and policy allow"
+    }
 
 
 def test_an_unknown_user_is_found() -> None:

@@ -1,0 +1,84 @@
+"""A floor under the number of different events in a week's lists, at the least loss of score.
+
+The last places of lists change hands: an event that many lists hold makes way for one that none does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RunnersUp:
+    """Pairs that came after a user's list: user row, event position and score, in no particular order."""
+
+    row: np.ndarray
+    event: np.ndarray
+    score: np.ndarray
+
+
+PER_EVENT = 8
+"""Runners-up that are kept for each event: the ones that lose least."""
+
+
+def runners_up(
+    row: np.ndarray, event: np.ndarray, score: np.ndarray, lists: np.ndarray, last_score: np.ndarray
+) -> RunnersUp:
+    """Of scored pairs [p] that are in no list of theirs, those of each event that would cost their list the least.
+
+    `lists` [n, k] are event positions, `last_score` [n] the score in a list's last place.
+    """
+    outside = ~(lists[row] == event[:, None]).any(1)
+    row, event, score = row[outside], event[outside], score[outside]
+    order = np.lexsort((row, last_score[row] - score, event))
+    event = event[order]
+    nth = np.arange(len(event)) - np.searchsorted(event, event)
+    kept = order[nth < PER_EVENT]
+    return RunnersUp(row[kept], event[nth < PER_EVENT], score[kept])
+
+
+def joined(parts: Sequence[RunnersUp]) -> RunnersUp:
+    """The pairs of all blocks of users together."""
+    empty = RunnersUp(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    every = [empty, *parts]
+    return RunnersUp(*(np.concatenate([getattr(part, name) for part in every]) for name in ("row", "event", "score")))
+
+
+def widened(
+    lists: np.ndarray, scores: np.ndarray, floor: int, pairs: RunnersUp, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`lists` [n, k] and `scores` with at least `floor` different events, as far as they can hold them.
+
+    Greedily, the cheapest change first: the event in a list's last place, if another list holds it too, gives way to
+    one of `pairs` that no list holds yet. Then `others` follow, pairs [m, 2] of (row, event) without a score of their
+    own, in their order. No first place changes, and of each list the last place before the one above it.
+    """
+    lists, scores = lists.copy(), scores.copy()
+    events = 1 + max(part.max(initial=0) for part in (lists, pairs.event, others[:, 1]))
+    held = np.bincount(lists[lists >= 0], minlength=events)
+    missing = floor - int((held > 0).sum())
+    for place in range(lists.shape[1] - 1, 0, -1):
+        if missing <= 0:
+            break
+        cost = scores[pairs.row, place] - pairs.score
+        order = np.lexsort((pairs.row, pairs.event, cost))
+        scored = zip(pairs.row[order].tolist(), pairs.event[order].tolist(), pairs.score[order].tolist(), strict=True)
+        unscored = ((row, event, 0.0) for row, event in others.tolist())
+        changed: set[int] = set()
+        for row, event, score in (*scored, *unscored):
+            old = lists[row, place]
+            if missing <= 0:
+                break
+            if held[event] or row in changed or old < 0 or held[old] < 2:
+                continue
+            # A list stays in the order of its scores.
+            lists[row, place], scores[row, place] = event, min(score, scores[row, place])
+            held[old] -= 1
+            held[event] += 1
+            changed.add(row)
+            missing -= 1
+        for row in changed:
+            order_of = np.argsort(-scores[row, place:], kind="stable") + place
+            lists[row, place:], scores[row, place:] = lists[row, order_of], scores[row, order_of]
+    return lists, scores
