@@ -14,7 +14,7 @@ CHECKS = {
     "ranks_are_1_to_5": "Every list has ranks 1, 2, ... without gap or repetition, and names no event twice.",
     "events_known_before_target": "Every recommended event, and every user, had happened by the close of the week.",
     "scores_are_finite": "No score is missing or infinite.",
-    "rows_are_plausible": "Every user with a history, and nobody else, has a full list (as catalogue and policy allow).",
+    "rows_are_plausible": "Every user with a history, and nobody else, has a list as long as may be.",
     "lists_follow_policy": "No list names an event that the policy excludes: denied, expired, already had, ...",
     "no_input_newer_than_week": "Nothing that the predictions were made from is newer than their week.",
 }
