@@ -18,6 +18,8 @@ LAYERS = [
     ["ml"],
     ["settings", "partitions", "artifacts", "catalog", "metadata", "warehouse", "pending", "console", "run_launcher"],
     ["home", "failures", "run_lock", "report", "models"],
+    ["settings", "partitions", "artifacts", "metadata", "warehouse", "pending", "console", "run_launcher"],
+    ["home", "failures", "run_lock", "report", "models", "tracking"],
     ["io_managers", "backlog"],
     ["resources"],
     ["assets"],

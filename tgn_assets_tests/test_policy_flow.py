@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.cli import cli
@@ -43,8 +44,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     )
     with dg.DagsterInstance.ephemeral() as instance:
         deployment = Deployment(Home(settings), instance)
-        for week in WEEKS[:3]:
-            assert deployment.run(week).success
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", (folder / "mlflow").as_uri())
+            patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+            for week in WEEKS[:3]:
+                assert deployment.run(week).success
         yield deployment
 
 
@@ -95,6 +99,20 @@ def test_lists_are_scored_at_the_length_and_under_the_policy_they_were_published
     assert "NDCG@3" in str(score_line(warehouse, WEEKS[2]))
     assert at_length("MAP@5", warehouse, [WEEKS[1], WEEKS[2]]) == "MAP@3"
     assert [column.header for column in sample_table(warehouse, WEEKS[2]).columns] == ["user", "1", "2", "3", "source"]
+
+
+def test_each_week_is_a_run_in_mlflow_and_gets_the_score_of_its_lists(
+    strict: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = MlflowClient(tracking_uri=(strict.home.root.parent / "mlflow").as_uri())
+    (experiment,) = (found for found in client.search_experiments() if found.name == "tgn_assets")
+    runs = {run.info.run_name: run.data.metrics for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == set(WEEKS[:3])
+    scores = strict.table("eval_metrics", WEEKS[2])
+    ours = scores[(scores.metric == "ndcg") & (scores.segment == "all") & (scores.model == "tgn_assets")]
+    assert runs[WEEKS[1]]["next_week.ndcg.all.tgn_assets"] == pytest.approx(ours.value.item())
+    assert "next_week.ndcg.all.tgn_assets" not in runs[WEEKS[2]]
 
 
 def test_a_policy_that_cannot_be_read_fails_the_run_and_keeps_what_was_published(strict: Deployment) -> None:

@@ -12,6 +12,7 @@ from tgn_assets.ml.publishing import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.resources import Device, PolicyFiles
+from tgn_assets.tracking import log_model
 from tgn_assets.warehouse import Warehouse
 
 GROUP = "model"
@@ -92,6 +93,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         the newest closed week it must beat the best simple rule, segment by segment; where it does not, the rule's
         list is published instead (`gate`).
         """
+        from tgn_assets.ml.checkpoint import load_meta
         from tgn_assets.ml.ranker import train_ranker
 
         week = context.partition_key
@@ -101,9 +103,12 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
         plain = RankerConfig.model_validate(config.model_dump())
         checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules)
+        gnn = load_meta(artifacts.directory("trained_gnn", week))
+        tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
         return dg.MaterializeResult(
             value=checkpoint,
             metadata={
+                "mlflow": tracked,
                 "gate": dg.MetadataValue.json(checkpoint.gate.source),
                 **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
                 **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),

@@ -38,6 +38,7 @@ from tgn_assets.ml.validation import CHECKS, Demands, Finding, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.resources import Device, PolicyFiles
+from tgn_assets.tracking import log_scores
 from tgn_assets.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         rows = warehouse.replace_week("eval_metrics", week, metrics)
         with warehouse.reader() as con:
             trend = quality(con, week)
+        log_scores(artifacts.root.parent, origin, headline(metrics), context.log.warning)
         return dg.MaterializeResult(
             metadata={
                 **row_count(rows),

@@ -63,7 +63,11 @@ class RankerCheckpoint:
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
-        meta = {
+        save_artifact(directory, self.state, self.meta())
+
+    def meta(self) -> dict[str, Any]:
+        """All of it but the weights, for JSON."""
+        return {
             "week": self.week,
             "config": self.config.model_dump(),
             "trained": self.trained,
@@ -74,7 +78,6 @@ class RankerCheckpoint:
             "validation": self.validation,
             "k": self.k,
         }
-        save_artifact(directory, self.state, meta)
 
     @classmethod
     def load(cls, directory: Path) -> "RankerCheckpoint":

@@ -1,0 +1,107 @@
+"""Every week's model in MLflow, where `MLFLOW_TRACKING_URI` names a server or store: one MLflow run per week.
+
+It is an account of what was done, and nothing waits for it: where it cannot be kept, the run's log says why.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
+DEFAULT_EXPERIMENT = "tgn_assets"
+WEEK, HOME = "tgn.week", "tgn.home"
+BATCH = 500
+"""Metrics in a request; a server takes a thousand."""
+
+Warn = Callable[[str], None]
+Curve = list[dict[str, Any]]
+
+
+def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str, Any], warn: Warn) -> str:
+    """Logs the models of `week` by their `meta` as a new MLflow run, which replaces the one of an earlier training.
+
+    What came of it, in a word; "off" without `MLFLOW_TRACKING_URI`.
+    """
+
+    def log(client: "MlflowClient", experiment: str) -> None:
+        for earlier in _runs(client, experiment, home, week):
+            client.delete_run(earlier)
+        tags = {WEEK: week, HOME: str(home), "warm_from": gnn["warm_from"] or "cold start"}
+        tags |= {f"lists_of_{segment}_users": source for segment, source in ranker["gate"]["source"].items()}
+        run = client.create_run(experiment, run_name=week, tags=tags).info.run_id
+        for asset, meta in (("trained_gnn", gnn), ("trained_ranker", ranker)):
+            for name, value in meta["config"].items():
+                client.log_param(run, f"{asset}.{name}", value)
+        passes = [entry for entry in gnn["curve"] if entry["origin"] == week]
+        curves = {
+            "trained_gnn": _steps(passes, "loss", "validation_loss"),
+            "trained_ranker": _steps(ranker["curve"], "loss", "validation_ndcg"),
+        }
+        values = [(f"{asset}.{name}", value, step) for asset, curve in curves.items() for name, value, step in curve]
+        values += [(f"validation.{name}", value, 0) for name, value in ranker["validation"].items()]
+        _log_metrics(client, run, values)
+        client.set_terminated(run)
+
+    return _logged(log, warn)
+
+
+def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -> str:
+    """Adds what the lists of `week` scored to its MLflow run; "no run" where training logged none."""
+    found: list[str] = []
+
+    def log(client: "MlflowClient", experiment: str) -> None:
+        found.extend(_runs(client, experiment, home, week))
+        for run in found:
+            _log_metrics(client, run, [(f"next_week.{name.replace('/', '.')}", v, 0) for name, v in scores.items()])
+
+    outcome = _logged(log, warn)
+    return "no run" if outcome == "logged" and not found else outcome
+
+
+def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
+    if not (uri := os.environ.get(URI)):
+        return "off"
+    # MLflow's own patience with a server that is away is minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        warn(f"{URI} is set, but MLflow is not installed: pip install 'tgn_assets[mlflow]', or unset it")
+        return "not logged"
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        name = os.environ.get(EXPERIMENT) or DEFAULT_EXPERIMENT
+        there = client.get_experiment_by_name(name)
+        log(client, there.experiment_id if there else client.create_experiment(name))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        warn(f"the week could not be logged to MLflow ({reason}); its lists do not depend on it")
+        return "not logged"
+    return "logged"
+
+
+def _runs(client: "MlflowClient", experiment: str, home: Path, week: str) -> list[str]:
+    query = f"tags.`{WEEK}` = '{week}' and tags.`{HOME}` = '{home}'"
+    return [run.info.run_id for run in client.search_runs([experiment], query)]
+
+
+def _steps(curve: Curve, *names: str) -> list[tuple[str, float, int]]:
+    return [
+        (name, entry[name], step) for name in names for step, entry in enumerate(curve) if entry.get(name) is not None
+    ]
+
+
+def _log_metrics(client: "MlflowClient", run: str, values: list[tuple[str, float, int]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, float(value), now, step) for name, value, step in values if isfinite(value)]
+    for low in range(0, len(metrics), BATCH):
+        client.log_batch(run, metrics[low : low + BATCH])
