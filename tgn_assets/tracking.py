@@ -69,6 +69,8 @@ def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
         return "off"
     # MLflow's own patience with a server that is away is minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # stdout is for what a verb of `tgn` was asked for.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException

@@ -222,3 +222,13 @@ def test_the_file_is_free_again_after_an_error(warehouse: Warehouse) -> None:
             raise ZeroDivisionError
         with other_process(warehouse, HOLD):
             pass
+
+
+def test_a_warehouse_of_an_older_version_gets_the_tables_that_it_lacks_when_it_is_read(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    with warehouse.writer() as con:
+        con.execute("INSERT INTO raw_interactions VALUES ('u', 'e', TIMESTAMP '2024-01-01', DATE '2024-01-01')")
+        con.execute("DROP TABLE published_weeks")
+    with warehouse.reader() as con:
+        assert con.execute("SELECT count(*) FROM published_weeks").fetchall() == [(0,)]
+        assert con.execute("SELECT count(*) FROM raw_interactions").fetchall() == [(1,)]
