@@ -91,11 +91,11 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
         )
         axes.vlines(of_model["week"], of_model["ci_low"], of_model["ci_high"], colors=line.get_color(), alpha=0.4)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("NDCG@5")
+    axes.set_ylabel("NDCG")
     _few_dates(axes)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.subplots_adjust(right=0.72)
-    return {"quality": _picture(figure, "NDCG@5 of ours and the baselines by week")}
+    return {"quality": _picture(figure, "NDCG of ours and the baselines by week")}
 
 
 def catalogue_plot(favourites: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:

@@ -84,7 +84,7 @@ def monitoring_checks(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetChec
     @dg.asset_check(
         asset="eval_metrics",
         partitions_def=weeks,
-        description="The published lists were not clearly worse (95% interval of NDCG@5) than the best simple rule.",
+        description="The published lists were not clearly worse (95% interval of NDCG) than the best simple rule.",
     )
     @explained()
     def not_below_baseline(
@@ -98,7 +98,7 @@ def monitoring_checks(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetChec
             return _warning(True, f"Nothing to score: no lists for week {week}, or nobody was active in it.", {})
         below = lift.ci_high < 0
         said = (
-            f"NDCG@5 minus that of the best baseline, {lift.baseline}: {lift.value:+.4f} "
+            f"NDCG minus that of the best baseline, {lift.baseline}: {lift.value:+.4f} "
             f"[{lift.ci_low:+.4f}, {lift.ci_high:+.4f}] over {lift.users:,} users."
         )
         if below:

@@ -17,8 +17,6 @@ ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("
 LAYERS = [
     ["ml"],
     ["settings", "partitions", "artifacts", "catalog", "metadata", "warehouse", "pending", "console", "run_launcher"],
-    ["home", "failures", "run_lock", "report", "models"],
-    ["settings", "partitions", "artifacts", "metadata", "warehouse", "pending", "console", "run_launcher"],
     ["home", "failures", "run_lock", "report", "models", "tracking"],
     ["io_managers", "backlog"],
     ["resources"],

@@ -49,7 +49,7 @@ def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 class Lift(NamedTuple):
-    """Our NDCG@5 minus that of `baseline`, with its paired 95% interval, over `users` active users."""
+    """Our NDCG minus that of `baseline`, with its paired 95% interval, over `users` active users."""
 
     baseline: str
     value: float
