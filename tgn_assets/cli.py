@@ -125,6 +125,33 @@ def top5(user: str, week: str | None, verbose: bool) -> None:
     stdout().print(table)
 
 
+@cli.command(short_help="Write a week's report as a page.")
+@click.option("--week", type=Week(), help="The week to report on.  [default: the newest published]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="File to write.  [default: reports/<week>.html in TGN_HOME]"
+)
+@verbose_option
+def report(week: str | None, out: str | None, verbose: bool) -> None:
+    """Write one HTML page about a week, and print where it is.
+
+    Was it better than last week and than the simple rules, where were points lost, is the log as usual, what do the new
+    lists recommend, how were some users served. It needs no network, and can be mailed or printed.
+    """
+    from pathlib import Path
+
+    from tgn_assets.weekly_report.page import report_page, write_page
+    from tgn_assets.weekly_report.queries import newest_week
+    from tgn_assets.weekly_report.run_times import run_times
+
+    home = _home()
+    week = week or newest_week(home.warehouse())
+    with home.instance() as instance:
+        now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
+    path = Path(out) if out else home.reports / f"{week}.html"
+    write_page(report_page(home.warehouse(), week, now, before, home.source_spec().week_number_anchor), path)
+    click.echo(path)
+
+
 @cli.command(short_help="Say what is there, missing or failed, and what to do.")
 @verbose_option
 def status(verbose: bool) -> None:

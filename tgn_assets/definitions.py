@@ -5,6 +5,7 @@ import dagster as dg
 from tgn_assets.assets.data import data_assets
 from tgn_assets.assets.model import model_assets
 from tgn_assets.assets.recommendations import recommendation_assets
+from tgn_assets.assets.weekly_report import report_asset
 from tgn_assets.catalog import catalogued
 from tgn_assets.checks import future_blind_check
 from tgn_assets.home import Home
@@ -26,7 +27,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
     assets = catalogued(
-        [*data_assets(weeks, settings.end_week), *model_assets(weeks), *recommendation_assets(weeks)],
+        [
+            *data_assets(weeks, settings.end_week),
+            *model_assets(weeks),
+            *recommendation_assets(weeks),
+            report_asset(weeks),
+        ],
         owner=settings.owner,
         open_ended=settings.end_week is None,
     )

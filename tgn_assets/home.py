@@ -2,6 +2,7 @@
 
     warehouse.duckdb     the tables
     artifacts/           snapshots, checkpoints, embeddings, by asset and week
+    reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     first_week.json      the first week of each source that was read, so that its weeks never move
     run.lock             held by the process that is working
@@ -68,6 +69,7 @@ class Home:
         self.root = settings.home
         self.warehouse_path = self.root / "warehouse.duckdb"
         self.artifacts = self.root / "artifacts"
+        self.reports = self.root / "reports"
         self.dagster_home = self.root / "dagster"
         self.run_lock = self.root / "run.lock"
 

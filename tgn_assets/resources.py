@@ -35,6 +35,12 @@ class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
         return ArtifactStore(Path(self.root))
 
 
+class ReportsFolder(dg.ConfigurableResource):
+    """The folder `root` of the weekly reports."""
+
+    root: str
+
+
 class Device(dg.ConfigurableResource):
     """Where models are trained."""
 
@@ -78,5 +84,6 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
+        "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
     }

@@ -38,6 +38,11 @@ GRAPH = {
         {"duckdb"},
         {"weekly_top5_predictions": PREVIOUS_WEEK, "raw_interactions": None},
     ),
+    "weekly_report": (
+        "recommendations",
+        {"html"},
+        {"weekly_top5_predictions": None, "eval_metrics": None, "raw_interactions": None},
+    ),
 }
 """Group, kinds and upstream partition mappings (None: the same week) of each asset."""
 
@@ -59,7 +64,7 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
-def test_the_graph_is_the_seven_assets_of_the_design(defs: dg.Definitions) -> None:
+def test_the_graph_is_the_seven_assets_of_the_design_and_the_report(defs: dg.Definitions) -> None:
     found = {
         name: (
             spec.group_name,
@@ -146,8 +151,10 @@ def test_a_backfill_of_two_weeks_from_the_asset_graph_stays_at_two_weeks(defs: d
     for item in backfill.target_subset.iterate_asset_partitions():
         found.setdefault(item.asset_key.to_user_string(), []).append(str(item.partition_key))
     # Whether Dagster also scores the last week's lists on the week after depends on the order of its sets.
-    assert found.pop("eval_metrics") in (weeks, [*weeks, "2024-02-19"])
-    assert found == {name: weeks for name in GRAPH if name != "eval_metrics"}
+    scored, reported = found.pop("eval_metrics"), found.pop("weekly_report")
+    assert scored in (weeks, [*weeks, "2024-02-19"])
+    assert reported in (weeks, scored)
+    assert found == {name: weeks for name in GRAPH if name not in ("eval_metrics", "weekly_report")}
 
 
 @pytest.mark.parametrize("future_blind", [False, True])

@@ -1,0 +1,48 @@
+"""The week as a page for people: the last thing that a run makes."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from tgn_assets.failures import explained
+from tgn_assets.metadata import numbers
+from tgn_assets.ml.source import SourceSpec
+from tgn_assets.ml.weeks import shift
+from tgn_assets.resources import ReportsFolder
+from tgn_assets.warehouse import Warehouse
+
+
+def report_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
+    """`weekly_report`, partitioned by `weeks`."""
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name="recommendations",
+        kinds={"html"},
+        code_version="1",
+        deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"],
+    )
+    @explained()
+    def weekly_report(
+        context: dg.AssetExecutionContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        source: dg.ResourceParam[SourceSpec],
+        reports: ReportsFolder,
+    ) -> dg.MaterializeResult:
+        """The week on one HTML page: was it better, where were points lost, is the log as usual, what is recommended.
+
+        It needs no network, and can be mailed or printed. `tgn report` writes it again at any time.
+        """
+        from tgn_assets.weekly_report.page import report_page, write_page
+        from tgn_assets.weekly_report.run_times import run_times
+
+        week = context.partition_key
+        now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
+        page = report_page(warehouse, week, now, before, source.week_number_anchor)
+        path = Path(reports.root) / f"{week}.html"
+        write_page(page, path)
+        return dg.MaterializeResult(
+            metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
+        )
+
+    return weekly_report
