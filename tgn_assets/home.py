@@ -104,7 +104,7 @@ class Home:
     def source_spec(self) -> SourceSpec:
         """What `ml` needs to know of the source. SourceError if it cannot be read when it is first met."""
         s = self.settings
-        spec = SourceSpec(s.source, s.user_column, s.event_column, s.timestamp_column)
+        spec = SourceSpec(s.source, s.user_column, s.event_column, s.timestamp_column, row_filter=s.row_filter)
         if s.source == SYNTHETIC:
             return replace(spec, start_week=self.start_week())
         number = self._pinned("week_number", lambda: smallest_week_number(spec))

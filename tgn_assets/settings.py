@@ -40,6 +40,11 @@ class Settings(BaseSettings):
         default="timestamp",
         description="Column with the time: ISO text, a timestamp type, or unix seconds or milliseconds.",
     )
+    row_filter: str | None = Field(
+        default=None,
+        description="SQL condition on the columns of the source, such as `event_type = 'click'`: other rows are "
+        "as if they were not there.",
+    )
     start_week: str | None = Field(
         default=None, description="Monday of the first week; default: the first one in the source."
     )

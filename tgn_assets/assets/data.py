@@ -49,6 +49,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
             "new_events": report.new_events,
             "rows_before_first_week": report.before_start,
             "rows_after_last_week": report.after_end,
+            "filtered": report.filtered,
             "rejected_without_week": sum(report.rejected.values()) - sum(report.rejected_in_week.values()),
         }
         sample = {} if rejected.empty else {"rejected_rows": preview(rejected)}

@@ -11,7 +11,7 @@ from datetime import date
 
 import duckdb
 
-from tgn_assets.ml.scan import UNREADABLE_LINE, scan
+from tgn_assets.ml.scan import FILTERED, UNREADABLE_LINE, scan
 from tgn_assets.ml.source import DIGEST_SQL, digest
 from tgn_assets.ml.source_files import SYNTHETIC, SourceSpec, empty_source
 from tgn_assets.ml.weeks import week_number
@@ -37,9 +37,9 @@ INSERT_ROWS_SQL = """
     INSERT INTO raw_interactions BY NAME
     SELECT user_id, event_id, ts, week FROM scanned WHERE loaded ORDER BY week, ts, user_id, event_id
 """
-INSERT_REJECTED_SQL = """
+INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME
-    SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded
+    SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
 """
 INGESTED_SQL = """
     INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
@@ -89,6 +89,8 @@ class IngestReport:
     """Valid rows of the source that are older than the start week."""
     after_end: int
     """Valid rows of the source that are newer than the end week."""
+    filtered: int
+    """Rows of these weeks, or without a known week, that do not meet the row filter."""
     new_users: int
     new_events: int
 
@@ -123,7 +125,7 @@ def load_weeks(
         con.execute("DROP TABLE IF EXISTS scanned")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
     for week, reason, kept, rows, _ in counts:
-        if kept and reason:
+        if kept and reason and reason != FILTERED:
             rejected[reason] += rows
             rejected_in_week[week] += rows
     valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
@@ -134,11 +136,14 @@ def load_weeks(
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=sum(rows for week, rows in valid.items() if week < start_week),
         after_end=sum(rows for week, rows in valid.items() if end_week is not None and week > end_week),
+        filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
         new_users=new_users,
         new_events=new_events,
     )
     if report.rejected:
         logger.warning("rows of %s that cannot be used, by reason: %s", spec.location, report.rejected)
+    if report.filtered:
+        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
     return report
 
 

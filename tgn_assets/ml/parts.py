@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 
 from tgn_assets.ml.csv_lines import count_lines, split_records
+from tgn_assets.ml.row_filter import check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.source_files import (
     WEEK_NUMBER,
     SourceError,
@@ -73,6 +74,10 @@ class Part:
     """SQL: whether a row could be made out at all; where not, `user` is the line."""
     lines: bool = False
     """Whether there is a row per line: of JSON."""
+    keep: str = "true"
+    """SQL on the columns `filtered`: whether a row is to be read at all."""
+    filtered: tuple[str, ...] = ()
+    """SQL of the columns filter_0, filter_1, ... that `keep` looks at."""
 
     @property
     def patterns(self) -> list[str]:
@@ -89,16 +94,31 @@ def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -
     if not tables:
         raise empty_source(spec)
     # One kind of time for all files, or the ones without timestamps would be dated by something else unnoticed.
-    dated = spec.timestamp_column != WEEK_NUMBER and any(_spelling(t, spec.timestamp_column) for t in tables)
-    weekly = not dated and any(_spelling(table, WEEK_NUMBER) for table in tables)
+    dated = spec.timestamp_column != WEEK_NUMBER and any(_spelling(t.columns, spec.timestamp_column) for t in tables)
+    weekly = not dated and any(_spelling(table.columns, WEEK_NUMBER) for table in tables)
     parts: dict[Part, list[str]] = {}
     for table in tables:
         user = _column(table, spec.user_column, "TGN_USER_COLUMN")
         event = _column(table, spec.event_column, "TGN_EVENT_COLUMN")
         time = _column(table, WEEK_NUMBER if weekly else spec.timestamp_column, "TGN_TIMESTAMP_COLUMN")
-        shape = Part(table.read, (), user, event, time, weekly, table.csv, table.readable, table.lines)
+        keep = row_filter(spec.row_filter, table.name, table.columns)
+        shape = Part(table.read, (), user, event, time, weekly, table.csv, table.readable, table.lines, *keep)
         parts.setdefault(shape, []).append(table.file)
     return [replace(shape, files=tuple(files)) for shape, files in parts.items()]
+
+
+def row_filter(condition: str | None, name: str, columns: Mapping[str, Column]) -> tuple[str, tuple[str, ...]]:
+    """`Part.keep` and `Part.filtered` for the file `name` with `columns`. SourceError if it lacks one of them."""
+    if condition is None:
+        return "true", ()
+    names, filtered = {}, []
+    for number, wanted in enumerate(filter_columns(check_filter(condition))):
+        found = _spelling(columns, wanted)
+        if found is None:
+            raise unknown_column(condition, wanted, name, columns)
+        names[wanted] = f"filter_{number}"
+        filtered.append(columns[found].sql)
+    return f"COALESCE(CAST({renamed(condition, names)} AS BOOLEAN), false)", tuple(filtered)
 
 
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
@@ -219,7 +239,7 @@ def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
 
 
 def _column(table: _Table, name: str, setting: str) -> Column:
-    found = _spelling(table, name)
+    found = _spelling(table.columns, name)
     if found is None:
         also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""
         existing = ", ".join(map(repr, table.columns))
@@ -227,11 +247,11 @@ def _column(table: _Table, name: str, setting: str) -> Column:
     return table.columns[found]
 
 
-def _spelling(table: _Table, wanted: str) -> str | None:
+def _spelling(columns: Mapping[str, Column], wanted: str) -> str | None:
     """The name of the column `wanted`: spelt exactly so, or else in other case."""
-    if wanted in table.columns:
+    if wanted in columns:
         return wanted
-    return next((name for name in table.columns if name.lower() == wanted.lower()), None)
+    return next((name for name in columns if name.lower() == wanted.lower()), None)
 
 
 def _quoted(identifier: str) -> str:

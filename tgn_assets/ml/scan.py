@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 
 from tgn_assets.ml.csv_lines import LINE_SHOWN, shown
-from tgn_assets.ml.parts import Column, Part, expected_rows, open_parts, well_formed
+from tgn_assets.ml.parts import Column, Part, expected_rows, open_parts, row_filter, well_formed
 from tgn_assets.ml.source_files import SYNTHETIC, SourceError, SourceSpec, source_errors
 from tgn_assets.ml.timestamps import (
     EARLIEST,
@@ -29,7 +29,9 @@ from tgn_assets.ml.timestamps import (
 logger = logging.getLogger(__name__)
 
 UNREADABLE_LINE, OUT_OF_RANGE = "unreadable_line", "time_out_of_range"
-REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}'
+FILTERED = "filtered"
+"""The reason of a row that could be used, but does not meet the row filter: it is no rejection."""
+REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
     WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
     WHEN value IS NULL THEN 'missing_time' WHEN ts IS NULL THEN 'unreadable_time'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
@@ -37,6 +39,9 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}'
 SYNTHETIC_PART = Part(
     "synthetic_rows", (), Column("user_id", "VARCHAR"), Column("event_id", "VARCHAR"), Column("ts", "TIMESTAMP")
 )
+
+
+SYNTHETIC_COLUMNS = {column.sql: column for column in (SYNTHETIC_PART.user, SYNTHETIC_PART.event, SYNTHETIC_PART.time)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Scan:
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
-        rejected = {reason: count for count, reason, *_ in self.rows if reason is not None}
+        rejected = {reason: count for count, reason, *_ in self.rows if reason not in (None, FILTERED)}
         if self.unreadable:
             rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + len(self.unreadable)
         return rejected
@@ -74,7 +79,9 @@ def scan(
     if spec.location == SYNTHETIC:
         con.register("synthetic_rows", generate(spec, weeks))
         try:
-            return _run(con, spec, [SYNTHETIC_PART], query, parameters)
+            with source_errors(spec):
+                keep, filtered = row_filter(spec.row_filter, spec.location, SYNTHETIC_COLUMNS)
+                return _run(con, spec, [replace(SYNTHETIC_PART, keep=keep, filtered=filtered)], query, parameters)
         finally:
             con.unregister("synthetic_rows")
     with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
@@ -138,6 +145,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     user = _id_sql(part.user)
     if part.lines:
         user = f"CASE WHEN readable THEN {user} ELSE left(line, {LINE_SHOWN}) END"
+    filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
         SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
@@ -145,8 +153,9 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
         FROM (SELECT *, CASE WHEN ts >= {EARLIEST} AND ts < {LATEST} THEN {week_sql("ts")} END AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
-        FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable
-        FROM (SELECT *, {part.readable} AS readable FROM {read}))))))
+        FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable,
+                     {part.keep} AS keep
+        FROM (SELECT *{filtered} FROM (SELECT *, {part.readable} AS readable FROM {read})))))))
     """
 
 

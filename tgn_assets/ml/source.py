@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.parts import open_parts
-from tgn_assets.ml.scan import OUT_OF_RANGE, generate, scan
+from tgn_assets.ml.scan import FILTERED, OUT_OF_RANGE, generate, scan
 from tgn_assets.ml.source_files import (
     SYNTHETIC,
     SourceError,
@@ -59,7 +59,12 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
     query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
     with duckdb.connect() as con:
         found = scan(con, spec, query)
+    filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
     spans = [(first, last) for _, reason, first, last in found.rows if reason is None]
+    if not spans and filtered and not found.rejected_by_reason():
+        raise SourceError(
+            f"none of the {filtered} rows of TGN_SOURCE={spec.location} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
+        )
     if not spans:
         raise _no_valid_row(spec, found.rejected_by_reason())
     first, newest = spans[0]

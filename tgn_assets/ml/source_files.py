@@ -42,6 +42,8 @@ class SourceSpec:
     """First week of a synthetic source; None: 26 weeks before the current one."""
     seed: int = 0
     """Of a synthetic source."""
+    row_filter: str | None = None
+    """An SQL condition on the columns of the source: other rows are as if they were not there."""
 
 
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
@@ -119,6 +121,11 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         reason = str(error).splitlines()[0]
+        if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
+            raise SourceError(
+                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
+                "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
+            ) from error
         remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
         if is_url(spec.location):
             remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
