@@ -3,6 +3,7 @@
 import dagster as dg
 
 from tgn_assets.assets.data import data_assets
+from tgn_assets.assets.exports import parquet_export_asset
 from tgn_assets.assets.model import model_assets
 from tgn_assets.assets.recommendations import recommendation_assets
 from tgn_assets.assets.weekly_report import report_asset
@@ -26,12 +27,14 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     home = Home(settings)
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
+    exports = [parquet_export_asset(weeks, settings.export_parquet)] if settings.export_parquet else []
     assets = catalogued(
         [
             *data_assets(weeks, settings.end_week),
             *model_assets(weeks),
             *recommendation_assets(weeks),
             report_asset(weeks),
+            *exports,
         ],
         owner=settings.owner,
         open_ended=settings.end_week is None,

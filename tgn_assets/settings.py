@@ -78,6 +78,10 @@ class Settings(BaseSettings):
         ge=0,
         description="How many different events a week's lists hold together; last places change hands until they do.",
     )
+    export_parquet: Path | None = Field(
+        default=None,
+        description="Folder that every week's lists and metrics are written to as well, as Parquet in hive partitions.",
+    )
     future_blind: bool = Field(
         default=False,
         description="Adds the check future_blind: whoever materializes weekly_top5_predictions of a past week from its "
@@ -88,6 +92,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @field_validator("export_parquet")
+    @classmethod
+    def _local(cls, folder: Path | None) -> Path | None:
+        if folder is not None and ":/" in str(folder):  # what Path makes of ://
+            raise ValueError("it is a URL; name a folder")
+        return None if folder is None else folder.expanduser().resolve()
 
     @field_validator("start_week", "end_week")
     @classmethod

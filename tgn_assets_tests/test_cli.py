@@ -249,3 +249,31 @@ def test_a_backtest_runs_the_weeks_in_order_and_prints_lists_and_metrics_beside_
     with home.instance() as instance:
         weeks = [run.tags.get("dagster/partition") for run in instance.get_runs()]
     assert weeks == ["2024-01-22", "2024-01-15", None]
+
+
+# export, report
+
+
+def test_export_writes_what_was_published_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = _published(home_on_log(tmp_path))
+    refused = _tgn("export", home=home)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "Error: there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder\n",
+    )
+    monkeypatch.setenv("TGN_EXPORT_PARQUET", "out")
+    done = _tgn("export", home=home)
+    assert done.exit_code == 0, done.output
+    assert f"3 rows  {tmp_path / 'out' / 'weekly_top5_predictions'}" in done.stdout
+    assert (tmp_path / "out" / "weekly_top5_predictions" / f"week={WEEKS[3]}" / "data.parquet").exists()
+    assert "nothing was published in week 2023-12-25" in _tgn("export", "--week", "2023-12-25", home=home).stderr
+
+
+def test_a_report_is_written_where_it_says(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path))
+    assert "there is nothing to report" in _tgn("report", "--week", "2023-12-25", home=home).stderr
+    done = _tgn("report", home=home)
+    assert (done.exit_code, done.stdout) == (0, f"{home.reports / f'{WEEKS[3]}.html'}\n"), done.output
+    assert "1 user has a list" in (home.reports / f"{WEEKS[3]}.html").read_text()
+    assert _tgn("report", "--out", "here.html", home=home).stdout == "here.html\n"
+    assert (tmp_path / "here.html").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 
@@ -63,7 +64,15 @@ class Deployment:
 
 
 def home_at(path: Path, log: Path) -> Home:
-    return Home(Settings(_env_file=None, home=path, source=str(log), end_week=WEEKS[-1], future_blind=True))
+    settings = Settings(
+        _env_file=None,
+        home=path,
+        source=str(log),
+        end_week=WEEKS[-1],
+        future_blind=True,
+        export_parquet=path.parent / f"{path.name}-export",
+    )
+    return Home(settings)
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +287,13 @@ def test_a_missing_artifact_is_named_with_the_remedy(copy: Deployment) -> None:
     failure = failed.failure_data_for_node("temporal_embeddings")
     assert failure is not None and failure.user_failure_data is not None
     assert f"no trained_ranker of week {WEEKS[3]}" in failure.user_failure_data.description
+
+
+def test_every_refreshed_week_is_exported_as_it_is_in_the_warehouse(done: Deployment) -> None:
+    folder = done.home.settings.export_parquet
+    assert folder is not None
+    for week in WEEKS[1:]:
+        for table in (PREDICTIONS, "eval_metrics"):
+            file = folder / table / f"week={week}" / "data.parquet"
+            exported = duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()
+            assert exported == [(len(done.table(table, week)),)]

@@ -113,7 +113,7 @@ def lists_sentence(facts: Facts) -> str:
     if not users:
         again = f"run `tgn refresh --week {facts.week}` if there should be some"
         return f"No user has a list for the week of {target}: {again}."
-    out = f"{users:,} users have a list for the week of {target}"
+    out = f"{users:,} {'user has' if users == 1 else 'users have'} a list for the week of {target}"
     rules = {source: lists for source, lists in facts.lists.items() if source != OURS}
     if not rules:
         return f"{out}, each made by the ranker."

@@ -1,0 +1,37 @@
+"""What a deployment hands on beside the warehouse, where it is configured to."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from tgn_assets.failures import explained
+from tgn_assets.metadata import numbers
+from tgn_assets.warehouse import Warehouse
+
+
+def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, folder: Path) -> dg.AssetsDefinition:
+    """`parquet_export`, partitioned by `weeks`, into `folder`."""
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name="recommendations",
+        kinds={"parquet"},
+        code_version="1",
+        deps=["weekly_top5_predictions", "eval_metrics"],
+    )
+    @explained()
+    def parquet_export(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        """The week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.
+
+        It is a step of its own: if the folder cannot be written, the lists are published all the same, and this alone
+        can be run again. `tgn export` does the same for all weeks.
+        """
+        from tgn_assets.ml.exporting import export_week
+
+        with warehouse.reader() as con:
+            rows = export_week(con, folder, context.partition_key)
+        return dg.MaterializeResult(metadata={"folder": dg.MetadataValue.path(folder), **numbers(rows, "rows/")})
+
+    return parquet_export
