@@ -6,12 +6,14 @@ import json
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgn_assets.ml.weeks import week_number
 
 if TYPE_CHECKING:
     from tgn_assets.ml.embeddings import NodeEmbeddings
+    from tgn_assets.ml.history import History
+    from tgn_assets.ml.ranker import RankerCheckpoint
 
 TYPES = {
     "weekly_snapshots": "tgn_assets.ml.snapshots:Snapshot",
@@ -108,7 +110,26 @@ def embedding_bank(store: ArtifactStore, week: str, limit: int) -> dict[str, Nod
     return {key: bank[key] for key in sorted(bank)[-limit:]}
 
 
-def check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
+class TrainedModel(NamedTuple):
+    """A ranker, and what it made of the nodes of the week that it publishes."""
+
+    ranker: RankerCheckpoint
+    embeddings: NodeEmbeddings
+
+
+def publishing_model(store: ArtifactStore, history: History, week: str, model_week: str, device: str) -> TrainedModel:
+    """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
+    from tgn_assets.ml.ranker import temporal_embeddings
+
+    ranker = store.load("trained_ranker", model_week)
+    if model_week == week:
+        return TrainedModel(ranker, store.load("temporal_embeddings", week))
+    _check_chain(store, week, model_week)
+    bank = embedding_bank(store, week, ranker.config.sequence)
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, bank, device))
+
+
+def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
     """ArtifactError unless the ranker of `model_week` understands the embeddings of `week`: those of one chain of warm
     starts."""
     from tgn_assets.ml.checkpoint import ArtifactError, load_meta

@@ -14,6 +14,7 @@ from tgn_assets.ml.publishing import PUBLISHED_TABLES, read_terms
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.resources import build_resources
+from tgn_assets.tracking import untracked
 from tgn_assets.warehouse import Warehouse
 
 FUTURE_BLIND = "future_blind"
@@ -40,7 +41,7 @@ def future_blind_check(
     )
     def future_blind(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         week = context.partition_key
-        with explained(), tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
+        with explained(), untracked(), tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
             blind = Home(home.settings.model_copy(update={"home": Path(folder).resolve()})).ensure()
             copy_tables(Warehouse(home.warehouse_path), Warehouse(blind.warehouse_path), week)
             made, past = ArtifactStore(home.artifacts), ArtifactStore(blind.artifacts)

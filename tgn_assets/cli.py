@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli_base import Verbs, Week, verbose_option
-from tgn_assets.cli_base import open_home as _home
+from tgn_assets.cli_base import Verbs, Week, open_home, verbose_option
 from tgn_assets.cli_models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
 
@@ -61,7 +60,7 @@ def refresh(week: str | None, verbose: bool) -> None:
     from tgn_assets.report import week_summary
     from tgn_assets.runner import open_runner
 
-    home = _home()
+    home = open_home()
     with Progress() as progress:
         progress.begin("reading the source")
         week = _closed_week(home, week)
@@ -86,7 +85,7 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
     from tgn_assets.report import backtest_tables, closing_lines, sample_table
     from tgn_assets.runner import open_runner
 
-    home = _home()
+    home = open_home()
     with Progress() as progress:
         progress.begin("reading the source")
         newest, first = _closed_week(home, None), home.start_week()
@@ -119,7 +118,7 @@ def top5(user: str, week: str | None, verbose: bool) -> None:
     from tgn_assets.console import stdout
     from tgn_assets.report import top5_table
 
-    table, note = top5_table(_home().warehouse(), user, week)
+    table, note = top5_table(open_home().warehouse(), user, week)
     if note:
         click.echo(note, err=True)
     stdout().print(table)
@@ -143,7 +142,7 @@ def report(week: str | None, out: str | None, verbose: bool) -> None:
     from tgn_assets.weekly_report.queries import newest_week
     from tgn_assets.weekly_report.run_times import run_times
 
-    home = _home()
+    home = open_home()
     week = week or newest_week(home.warehouse())
     with home.instance() as instance:
         now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
@@ -162,7 +161,7 @@ def export(week: str | None, verbose: bool) -> None:
     """
     from tgn_assets.ml.exporting import export_weeks, exportable_weeks
 
-    home = _home()
+    home = open_home()
     folder = home.settings.export_parquet
     if folder is None:
         raise click.ClickException("there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder")
@@ -185,7 +184,7 @@ def status(verbose: bool) -> None:
     from tgn_assets.status import status_lines
 
     console = stdout()
-    for line in status_lines(_home()):
+    for line in status_lines(open_home()):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -203,7 +202,7 @@ def dev(port: int, host: str, verbose: bool) -> None:
     """
     from pathlib import Path
 
-    home = _home()
+    home = open_home()
     home.start_week()  # a source that cannot be read is better said here than in the UI
     with home.instance() as instance:
         os.environ["DAGSTER_HOME"] = instance.root_directory

@@ -5,7 +5,8 @@ It is an account of what was done, and nothing waits for it: where it cannot be 
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,17 @@ def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -
 
     outcome = _logged(log, warn)
     return "no run" if outcome == "logged" and not found else outcome
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Nothing is logged within: what is made there is a proof, and no week's model."""
+    uri = os.environ.pop(URI, None)
+    try:
+        yield
+    finally:
+        if uri is not None:
+            os.environ[URI] = uri
 
 
 def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:

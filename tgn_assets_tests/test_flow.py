@@ -257,10 +257,15 @@ def future_blind(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return found
 
 
-def test_a_past_week_comes_out_the_same_without_the_weeks_after_it(copy: Deployment) -> None:
+def test_a_past_week_comes_out_the_same_without_the_weeks_after_it(
+    copy: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     check = future_blind(copy.run(WEEKS[1], PREDICTIONS))
     assert check.passed, check.description
     assert check.partition == WEEKS[1]
+    assert not (tmp_path / "mlflow").exists(), "the model of a proof is no week's model"
 
 
 def test_a_leak_of_later_weeks_is_found(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,3 +302,8 @@ def test_every_refreshed_week_is_exported_as_it_is_in_the_warehouse(done: Deploy
             file = folder / table / f"week={week}" / "data.parquet"
             exported = duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()
             assert exported == [(len(done.table(table, week)),)]
+
+
+def test_every_week_that_was_refreshed_has_its_report(finished: tuple[Path, Deployment]) -> None:
+    _, deployment = finished
+    assert sorted(path.name for path in deployment.home.reports.iterdir()) == [f"{week}.html" for week in WEEKS[1:]]

@@ -42,6 +42,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; a week is named by its Monday"),
         ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday as YYYY-MM-DD"),
+        ("TGN_EXPORT_PARQUET", "s3://bucket/out", "TGN_EXPORT_PARQUET: it is a URL; name a folder"),
+        ("TGN_OWNER", "me", "TGN_OWNER: 'me' is neither an e-mail address nor team:<name>"),
         ("TGN_SORCE", "log.csv", "TGN_SORCE is not a setting; did you mean TGN_SOURCE?"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tgn_assets.tracking import log_model, log_scores
+from tgn_assets.tracking import log_model, log_scores, untracked
 
 HOME, WEEK = Path("/home/of"), "2024-01-08"
 GNN: dict[str, Any] = {
@@ -79,6 +79,14 @@ def test_scores_join_the_run_whose_lists_they_are_of(store: MlflowClient) -> Non
     assert log_scores(HOME, WEEK, {"ndcg/all/tgn_assets": 0.3, "map/new": float("nan")}, never) == "logged"
     metrics = runs(store)[0].data.metrics
     assert metrics["next_week.ndcg.all.tgn_assets"] == 0.3 and "next_week.map.new" not in metrics
+
+
+def test_what_is_made_as_a_proof_is_not_logged(store: MlflowClient) -> None:
+    with pytest.raises(KeyError), untracked():
+        assert log_model(HOME, WEEK, GNN, RANKER, never) == "off"
+        raise KeyError
+    assert runs(store) == []
+    assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
 
 
 def test_without_the_variable_mlflow_is_not_even_imported() -> None:

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tgn_assets.warehouse import Warehouse, WarehouseError
@@ -35,6 +36,14 @@ def test_the_headline_says_better_or_worse_than_the_rule_and_the_week_before(fil
     # The intervals of two weeks with other users add up as squares: 0.02 * sqrt(2).
     assert "+0.2000 [+0.1717, +0.2283]" in said.sentences[2]
     assert said.sentences[3] == "2 users have a list for the week of 2024-01-29, each made by the ranker."
+
+
+def test_the_score_is_named_by_the_length_of_the_lists_it_is_of(tmp_path: Path) -> None:
+    short = warehouse(tmp_path)
+    row = {"week": WEEKS[2], "target_week": WEEKS[3], "model_week": WEEKS[2], "k": 3, "users": 2, "distinct_events": 2}
+    short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": "{}"}]))
+    page = report_page(short, WEEKS[3], {}, {})
+    assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
 
 
 def test_an_interval_that_holds_zero_is_no_difference() -> None:
@@ -154,6 +163,15 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 def test_a_source_that_numbers_its_weeks_is_told_apart(filled: Warehouse) -> None:
     assert "its week 7 is shown as the week of 2024-01-01" in report_page(filled, WEEKS[1], {}, {}, (7, WEEKS[0]))
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [words.signed(value) for value in (-0.00001, 0.0, 0.1, -0.1)] == [
+        "0.0000",
+        "0.0000",
+        "+0.1000",
+        "\u22120.1000",
+    ]
 
 
 @pytest.mark.parametrize(

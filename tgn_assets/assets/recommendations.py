@@ -1,12 +1,12 @@
 """What the outside sees: the published lists, and how good last week's were."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.artifacts import ArtifactStore, check_chain, embedding_bank
+from tgn_assets.artifacts import ArtifactStore, TrainedModel, embedding_bank, publishing_model
 from tgn_assets.catalog import column_lineage
 from tgn_assets.failures import explained
 from tgn_assets.metadata import (
@@ -19,7 +19,7 @@ from tgn_assets.metadata import (
     table_definition,
 )
 from tgn_assets.ml.history import History
-from tgn_assets.ml.policy import OPEN, Policy, Rules
+from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
@@ -34,7 +34,7 @@ from tgn_assets.ml.publishing import (
 )
 from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
 from tgn_assets.ml.trends import coverage, quality
-from tgn_assets.ml.validation import CHECKS, Demands, Finding, publish_checks
+from tgn_assets.ml.validation import CHECKS, Finding, demands_of, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
 from tgn_assets.resources import Device, PolicyFiles
@@ -42,9 +42,7 @@ from tgn_assets.tracking import log_scores
 from tgn_assets.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.embeddings import NodeEmbeddings
     from tgn_assets.ml.evaluation import LookInside
-    from tgn_assets.ml.ranker import RankerCheckpoint
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -87,7 +85,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 users, events = read_nodes(con, week)
             model = TrainedModel(trained_ranker, temporal_embeddings)
             if terms.model_week != week:
-                model = load_model(artifacts, history, week, terms.model_week, device.name())
+                model = publishing_model(artifacts, history, week, terms.model_week, device.name())
             bank = embedding_bank(artifacts, week, model.ranker.config.sequence)
         rules = rules_of(terms.policy, events)
         recommendations = recommend(
@@ -113,7 +111,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             warehouse.replace_week_tables(week, tables)
             with warehouse.reader() as con:
                 breadth = coverage(con, week)
-        recommended = made.predictions.event_id.nunique()
+        recommended = int(published.distinct_events.item())
         yield dg.MaterializeResult(
             metadata={
                 **row_count(len(made.predictions)),
@@ -191,37 +189,6 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
     return [weekly_top5_predictions, eval_metrics]
 
 
-class TrainedModel(NamedTuple):
-    """A ranker, and what it made of the nodes of the week that it publishes."""
-
-    ranker: "RankerCheckpoint"
-    embeddings: "NodeEmbeddings"
-
-
-def load_model(artifacts: ArtifactStore, history: History, week: str, model_week: str, device: str) -> TrainedModel:
-    """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
-    from tgn_assets.ml.ranker import temporal_embeddings
-
-    ranker = artifacts.load("trained_ranker", model_week)
-    if model_week == week:
-        return TrainedModel(ranker, artifacts.load("temporal_embeddings", week))
-    check_chain(artifacts, week, model_week)
-    bank = embedding_bank(artifacts, week, ranker.config.sequence)
-    return TrainedModel(ranker, temporal_embeddings(ranker, history, bank, device))
-
-
-def demands_of(
-    policy: Policy, rules: Rules, history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
-) -> Demands:
-    """What the checks ask of lists under `policy`, which are for `users` and `events` (`read_nodes`)."""
-    names, user_ids = events.id.to_numpy(object), pd.Index(users.id.to_numpy(object))
-    had = None
-    if rules.exclude_own:
-        had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
-    lengths = pd.Series(rules.list_lengths(history), index=user_ids)
-    return Demands(lengths, rules.new_user_length(history), policy.excluded(names, week), had)
-
-
 def inside_of(
     artifacts: ArtifactStore, history: History, origin: str, device: str, model_week: str, rules: Rules = OPEN
 ) -> "LookInside | None":
@@ -232,7 +199,7 @@ def inside_of(
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):
         return None
-    model = load_model(artifacts, history, origin, model_week, device)
+    model = publishing_model(artifacts, history, origin, model_week, device)
     if not model.ranker.trained:
         return None
     bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)

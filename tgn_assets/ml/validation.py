@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.history import History
+from tgn_assets.ml.policy import Policy, Rules
 from tgn_assets.ml.publishing import Publication
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift
@@ -31,6 +33,21 @@ class Demands:
     new_user_length: int
     excluded: Collection[str] = ()
     had: pd.MultiIndex | None = None
+
+
+def demands_of(
+    policy: Policy, rules: Rules, history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
+) -> Demands:
+    """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
+
+    `users` and `events` (column id) stand in the order of the positions of `history`.
+    """
+    names, user_ids = events.id.to_numpy(object), pd.Index(users.id.to_numpy(object))
+    had = None
+    if rules.exclude_own:
+        had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
+    lengths = pd.Series(rules.list_lengths(history), index=user_ids)
+    return Demands(lengths, rules.new_user_length(history), policy.excluded(names, week), had)
 
 
 @dataclass(frozen=True)

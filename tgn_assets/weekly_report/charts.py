@@ -32,7 +32,14 @@ CONFIG = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
     },
-    "legend": {"labelColor": "var(--ink)", "labelFontSize": 12, "symbolSize": 120, "labelLimit": 220},
+    "legend": {
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "symbolSize": 120,
+        "labelLimit": 220,
+        "symbolOpacity": 1,
+    },
+    "axisY": {"minExtent": 40},  # the renderer takes text for narrower than a browser makes it
     "header": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12},
     "line": {"strokeWidth": 2},
 }
@@ -47,8 +54,8 @@ class Picture:
     narrow: Markup
 
 
-def quality_chart(scores: pd.DataFrame, label: str) -> Picture:
-    """NDCG@5 over the weeks with 95% intervals. `scores`: week, model, value, ci_low, ci_high."""
+def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
+    """NDCG, called `metric`, over the weeks with 95% intervals. `scores`: week, model, value, ci_low, ci_high."""
     weeks = [str(week)[:10] for week in pd.to_datetime(scores["week"])]
     first, last = week_number(min(weeks)), week_number(max(weeks))
     models = [model for model in NAMES if model in set(scores.model)]
@@ -83,7 +90,7 @@ def quality_chart(scores: pd.DataFrame, label: str) -> Picture:
         )
         dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=DASHES[: len(names)]))
         base = alt.Chart(frame).encode(x=x, color=color)
-        intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title="NDCG@5"), y2="high:Q")
+        intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=metric), y2="high:Q")
         lines = base.mark_line().encode(y="value:Q", strokeDash=dash)
         points = base.mark_point(filled=True, opacity=1, size=45).encode(y="value:Q")
         return alt.layer(intervals, lines, points).properties(width=width, height=260)
@@ -91,22 +98,23 @@ def quality_chart(scores: pd.DataFrame, label: str) -> Picture:
     return _picture(draw, label, "quality")
 
 
-def loss_chart(steps: Sequence[Mapping[str, Any]], label: str) -> Picture:
+def loss_chart(steps: Sequence[Mapping[str, Any]], label: str, metric: str) -> Picture:
     """A waterfall from a perfect list to ours. `steps`: name, low, high, kind (left, lost or gained), oldest first."""
     frame = pd.DataFrame(list(steps))
-    frame["middle"] = (frame.low + frame.high) / 2
     kinds = {"left": "var(--ours)", "lost": "var(--bad)", "gained": "var(--good)"}
     present = [kind for kind in kinds if kind in set(frame.kind)]
 
     def draw(width: int) -> alt.TopLevelMixin:
         short = width == NARROW
-        axis = alt.Axis(title=None, labelLimit=110 if short else 260, labelColor="var(--ink)", ticks=False)
+        axis = alt.Axis(
+            title=None, labelLimit=260, minExtent=80 if short else 160, labelColor="var(--ink)", ticks=False
+        )
         return (
             alt.Chart(frame)
             .mark_bar(height=18)
             .encode(
-                y=alt.Y("short:N" if short else "name:N", sort=None, axis=axis),
-                x=alt.X("low:Q", title="NDCG@5", scale=alt.Scale(domain=[0, 1])),
+                y=alt.Y("name:N", sort=None, axis=axis),
+                x=alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1])),
                 x2="high:Q",
                 color=alt.Color(
                     "kind:N",
@@ -114,12 +122,7 @@ def loss_chart(steps: Sequence[Mapping[str, Any]], label: str) -> Picture:
                     legend=alt.Legend(orient="bottom", title=None),
                 ),
             )
-            .properties(
-                width=width - (90 if short else 200),
-                height=30 * len(frame),
-                # The page's font may be wider than the one that the labels were measured in.
-                padding={"left": 45, "right": 10, "top": 5, "bottom": 5},
-            )
+            .properties(width=width - (90 if short else 200), height=30 * len(frame))
         )
 
     return _picture(draw, label, "loss")
@@ -156,11 +159,16 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
 
     def draw(width: int) -> alt.TopLevelMixin:
         def panel(name: str) -> alt.LayerChart:
-            side = width if width == NARROW else width // 2 - 40
+            side = width if width == NARROW else width // 2 - 50
             axis = alt.Axis(format="d", grid=False, tickMinStep=1, title="weeks before this one")
             base = alt.Chart(tidy[tidy.measure == name]).encode(
                 x=alt.X("x:Q", axis=axis, scale=alt.Scale(domain=[1 - len(weeks), 0.3], nice=False)),
-                y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4, format="~s")),
+                y=alt.Y(
+                    "value:Q",
+                    title=None,
+                    scale=alt.Scale(zero=True),
+                    axis=alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%"),
+                ),
             )
             line = base.mark_line(color="var(--ours)")
             now = base.transform_filter("datum.x == 0").mark_point(

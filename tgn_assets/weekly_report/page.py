@@ -12,19 +12,20 @@ from tgn_assets.ml.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.scorecard import lift_over_best, points_lost, reliability
 from tgn_assets.ml.weeks import shift
-from tgn_assets.report import printable
+from tgn_assets.report import at_length, printable
 from tgn_assets.warehouse import Warehouse
 from tgn_assets.weekly_report.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.weekly_report.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
 from tgn_assets.weekly_report.run_times import duration
-from tgn_assets.weekly_report.words import NAMES, SEGMENTS, Difference, headline, ndcg, signed
+from tgn_assets.weekly_report.words import NAMES, NDCG, SEGMENTS, Difference, headline, ndcg, signed
 
 LOSSES = {
-    "unknown_events": ("events that nobody knew before the week", "unknown"),
+    "unknown_events": ("events that nobody knew before the week", "unknown events"),
     "recall": ("known, but not among the candidates", "not found"),
-    "ranking": ("among the candidates, but ranked too low", "ranked low"),
+    "ranking": ("among the candidates, but ranked too low", "ranked too low"),
     "gate": ("the gate published a simple rule's list", "gate"),
 }
+"""What the steps of `points_lost` are called: in full, and in the chart."""
 MEASURES = {
     "volume": "interactions",
     "new_user_share": "share of new users",
@@ -46,7 +47,8 @@ def report_page(
     `times` and `times_before` are seconds by step, of the week and of the one before; `anchor` the number and the
     Monday of a week, for a source that numbers its weeks. WarehouseError if the week was never ingested.
     """
-    facts = read_facts(warehouse, week)
+    facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
+    weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -68,10 +70,11 @@ def report_page(
         before=shift(week, -1),
         anchor=anchor,
         size=facts.size,
-        headline=headline(facts),
-        quality=_quality(facts),
+        metric=metric,
+        headline=headline(facts, metric),
+        quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
         segments=_segments(facts),
-        loss=_loss(facts),
+        loss=_loss(facts, metric),
         calibration=_calibration(facts),
         drift=_drift(facts),
         risen=facts.moves[facts.moves.change > 0].head(MOVES).to_dict("records"),
@@ -92,17 +95,18 @@ def write_page(page: str, path: Path) -> None:
     fresh.replace(path)
 
 
-def _quality(facts: Facts) -> dict[str, Any] | None:
+def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     scores = facts.quality
     if scores.empty:
         return None
     scores = scores.assign(week=pd.to_datetime(scores.week).dt.strftime("%Y-%m-%d"))
     weeks, models = sorted(scores.week.unique()), [m for m in NAMES if m in set(scores.model)]
     value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
-    said = f"NDCG@5 of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
+    said = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
     rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]
     return {
-        "chart": quality_chart(scores, f"{said}. The numbers are in the table below."),
+        "metric": metric,
+        "chart": quality_chart(scores, f"{said}. The numbers are in the table below.", metric),
         "models": models,
         "rows": rows,
     }
@@ -130,19 +134,18 @@ def _segments(facts: Facts) -> list[dict[str, Any]]:
     return found
 
 
-def _loss(facts: Facts) -> dict[str, Any] | None:
+def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
     lost = points_lost(facts.metrics) if len(facts.metrics) else {}
     if not lost or not all(isfinite(points) for points in lost.values()):
         return None
-    left, steps = 1.0, [{"name": "a perfect list", "short": "perfect", "low": 0.0, "high": 1.0, "kind": "left"}]
+    left, steps = 1.0, [{"name": "a perfect list", "low": 0.0, "high": 1.0, "kind": "left"}]
     rows = []
     for key, points in lost.items():
         name, short = LOSSES[key]
         kind = "gained" if points < 0 else "lost"
         steps.append(
             {
-                "name": name,
-                "short": short,
+                "name": short,
                 "low": min(left, left - points),
                 "high": max(left, left - points),
                 "kind": kind,
@@ -150,13 +153,12 @@ def _loss(facts: Facts) -> dict[str, Any] | None:
         )
         left -= points
         rows.append((name, -points, left))
-    steps.append({"name": "our lists", "short": "ours", "low": 0.0, "high": left, "kind": "left"})
+    steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
     said = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
     worst = max(lost, key=lambda key: lost[key])
     return {
-        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {said}."),
+        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {said}.", metric),
         "rows": rows,
-        "ours": left,
         "worst": LOSSES[worst][0],
     }
 

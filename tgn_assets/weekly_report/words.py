@@ -10,6 +10,9 @@ from tgn_assets.ml.scorecard import lift_over_best
 from tgn_assets.ml.weeks import shift
 from tgn_assets.weekly_report.queries import Facts
 
+NDCG = "NDCG@5"
+"""As it is called where lists have the usual length."""
+
 NAMES = {
     OURS: "ours",
     "popular": "popular",
@@ -56,8 +59,8 @@ class Headline:
     sentences: list[str] = field(default_factory=list)
 
 
-def headline(facts: Facts) -> Headline:
-    """Better or worse than last week and than the best simple rule, and whose lists are out."""
+def headline(facts: Facts, metric: str = NDCG) -> Headline:
+    """Better or worse than last week and than the best simple rule by the `metric`, and whose lists are out."""
     lists = lists_sentence(facts)
     if facts.metrics.empty:
         why = (
@@ -71,7 +74,7 @@ def headline(facts: Facts) -> Headline:
         return Headline("This week has no score", sentences=[nobody, lists])
     value, margin, users = ours
     sentences = [
-        f"The lists for the week of {facts.week} scored NDCG@5 {value:.4f}"
+        f"The lists for the week of {facts.week} scored {metric} {value:.4f}"
         + (f" [{value - margin:.4f}, {value + margin:.4f}]" if isfinite(margin) else "")
         + f" over the {users:,} users who were active in it."
     ]
@@ -89,7 +92,7 @@ def headline(facts: Facts) -> Headline:
 
 
 def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tuple[float, float, int] | None:
-    """NDCG@5, half of its 95% interval (NaN if it has none) and the users; None if nobody was scored."""
+    """NDCG, half of its 95% interval (NaN if it has none) and the users; None if nobody was scored."""
     row = metrics[(metrics.model == model) & (metrics.segment == segment) & (metrics.metric == "ndcg")]
     if row.empty or not isfinite(row.value.iloc[0]):
         return None
@@ -98,7 +101,7 @@ def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tupl
 
 
 def change_since(facts: Facts) -> Difference | None:
-    """NDCG@5 of this week minus that of the week before, whose users are taken as other ones."""
+    """NDCG of this week minus that of the week before, whose users are taken as other ones."""
     now, before = ndcg(facts.metrics), ndcg(facts.metrics_before)
     if now is None or before is None:
         return None
@@ -128,8 +131,9 @@ def lists_sentence(facts: Facts) -> str:
 
 
 def signed(value: float) -> str:
-    """`value` with its sign, and a real minus."""
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    """`value` with its sign, and a real minus; what rounds to nothing has none."""
+    said = f"{value:+.4f}"
+    return said[1:] if float(said) == 0 else said.replace("-", "\N{MINUS SIGN}")
 
 
 def _title(rule: Difference | None, change: Difference | None) -> str:

@@ -60,4 +60,6 @@ def test_the_report_prints_dark_on_white(browser: Browser, report: Path) -> None
         assert (
             page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--page').trim()") == "#ffffff"
         )
+        page.set_viewport_size({"width": 800, "height": 1100})  # about A4, less its margins
+        assert page.evaluate("document.documentElement.scrollWidth") <= 800
         assert page.pdf().startswith(b"%PDF")
