@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 SIZE = {"width": 1440, "height": 900}
@@ -39,6 +39,15 @@ def headless_chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def around(shown: Locator, margin: float) -> FloatRect:
+    """The part of the page that holds all of `shown`, with `margin` pixels on each side, as far as there is room."""
+    boxes = [box for one in shown.all() if (box := one.bounding_box())]
+    left, top = (max(0, min(box[side] for box in boxes) - margin) for side in ("x", "y"))
+    right = min(SIZE["width"], max(box["x"] + box["width"] for box in boxes) + margin)
+    bottom = min(SIZE["height"], max(box["y"] + box["height"] for box in boxes) + margin)
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
 def screenshot(page: Page, name: str, clip: FloatRect | None = None) -> None:

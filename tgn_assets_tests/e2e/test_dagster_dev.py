@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tgn_assets_tests.e2e.browser import screenshot
+from tgn_assets_tests.e2e.browser import around, screenshot
 from tgn_assets_tests.e2e.server import REPOSITORY, WEEKS, Server, dagster_dev, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")]
@@ -64,7 +64,7 @@ def test_a_week_is_materialized_and_looked_at_by_clicks(server: Server, page: Pa
     page.reload()  # brings the whole graph into view
     for asset in ("raw_interactions", "trained_gnn", "eval_metrics"):
         expect(page.locator("[class*=assetName]").get_by_text(asset, exact=True)).to_be_visible()
-    screenshot(page, "graph", {"x": 376, "y": 330, "width": 1020, "height": 310})
+    screenshot(page, "graph", around(page.locator("[class*=assetName]"), 70))
 
     page.goto(f"{server.url}/locations/tgn_assets/jobs/weekly_refresh")
     page.get_by_role("button", name="Materialize all").click()
