@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,11 @@ def lesson_of(known: History, origin: Origin, seed: int) -> Lesson:
     return Lesson(frame if frame is not None and len(frame.label) else None, features, truth[2][anyone] > 0)
 
 
-def sampled(users: np.ndarray, seed: int) -> np.ndarray:
-    """At most `USERS_PER_ORIGIN` of `users`, in order."""
-    if len(users) <= USERS_PER_ORIGIN:
+def sampled(users: np.ndarray, seed: int, size: int = USERS_PER_ORIGIN) -> np.ndarray:
+    """At most `size` of `users`, in order."""
+    if len(users) <= size:
         return users
-    return np.sort(np.random.default_rng(seed).choice(users, USERS_PER_ORIGIN, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
 
 
 class LessonStore:
@@ -92,19 +93,28 @@ def names(
     made_by = [inspect.getsource(module) for module in CODE] + [np.__version__, torch.__version__, device]
     made_by += [str(x) for x in (config.sequence, config.candidates, config.seed, USERS_PER_ORIGIN)]
     made_by += [str(rules.k), str(rules.exclude_own)]
-    rows = hashlib.blake2b()
-    columns = (known.user_idx[known.user], known.event_idx[known.event], known.week_no, known.count, known.since)
-    found, read = {}, 0
-    for week in sorted(weeks):
-        end = int(np.searchsorted(known.week_no, week + 1, side="right"))
-        for column in columns:
-            rows.update(column[read:end].tobytes())
-        read = end
+    digests, found = _row_digests(known), dict[int, str]()
+    for week in weeks:
         allowed = rules.allowed(known, week)[known.first_week_of_event <= week]
         seen = [bank.get(week_key(week - back)) for back in range(config.sequence)]
-        parts = [*made_by, rows.hexdigest(), allowed.tobytes().hex(), *("-" if e is None else e.digest for e in seen)]
+        parts = [*made_by, digests.get(week + 1, ""), allowed.tobytes().hex()]
+        parts += ["-" if embeddings is None else embeddings.digest for embeddings in seen]
         found[week] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return found
+
+
+def _row_digests(known: History) -> dict[int, str]:
+    """By week number, the digest of all rows up to the week: taken week by week, so that it does not depend on how many
+    weeks follow."""
+    rows, digests = hashlib.blake2b(), dict[int, str]()
+    columns = (known.user_idx[known.user], known.event_idx[known.event], known.week_no, known.count, known.since)
+    weeks = range(int(known.week_no.min(initial=known.week)), known.week + 1)
+    edges = np.searchsorted(known.week_no, [*weeks, known.week + 1])
+    for week, (low, high) in zip(weeks, pairwise(edges), strict=True):
+        for column in columns:
+            rows.update(column[low:high].tobytes())
+        digests[week] = rows.copy().hexdigest()
+    return digests
 
 
 def oldest_origin(bank: Bank, now: int, config: RankerConfig) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import fit_trees, tree_scores
+from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
@@ -36,6 +36,8 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
 USERS_PER_BLOCK = 2048
+CALIBRATION_USERS = 2048
+"""Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
 NEWEST_WEEKS = 3
 """Weeks that the network passes over once more at the end, the one that was held out among them."""
 
@@ -203,9 +205,9 @@ def _hits(
         for name, lists in all_baselines(past, users, rules.k, rules).items()
     }
     if model is not None:
-        network, forest = network_scores(model, held_out), tree_scores(trees, held_out.candidates.features)
-        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, forest))
-        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest), rules.k)
+        network, grown = network_scores(model, held_out), tree_scores(forest(trees), held_out.candidates.features)
+        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
+        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, grown), rules.k)
     return hits
 
 
@@ -228,10 +230,10 @@ def _calibration(
     activity: Logistic, model: UserInteractionPredictor, trees: str, history: History, origin: Origin, seed: int
 ) -> Calibration:
     """From what the published ranks of the newest closed week came to, among all users, active or not."""
-    users = sampled(np.arange(origin.past.num_users), seed)
+    users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
-    score = blended(row, network_scores(model, frame), tree_scores(trees, frame.candidates.features))
+    score = blended(row, network_scores(model, frame), tree_scores(forest(trees), frame.candidates.features))
     top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]
     user_features = origin.recall.evidence.user_features[users[row[top]]]
