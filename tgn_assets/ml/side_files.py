@@ -4,6 +4,8 @@ Rows that count only later, and rows of nodes that the log did not know yet, are
 at; so nothing that is handed on depends on them, except that a file must be sound as a whole.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import duckdb
@@ -61,10 +63,10 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
             typed = is_parquet(str(path))
-            read = "read_parquet(?)" if typed else "read_csv(?, header = true, all_varchar = true)"
-            con.execute(f"CREATE TEMP VIEW side AS FROM {read.replace('?', _literal(str(path)))}")
-            described = con.execute("DESCRIBE side").fetchall()
-            types = {name: dtype for name, dtype, *_ in described}
+            file = "'" + str(path).replace("'", "''") + "'"
+            read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
+            con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
+            types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
             features = _features(where, node, types)
             timed = "valid_from" in types
             _check_rows(con, where, node, timed)
@@ -146,7 +148,7 @@ def _kind_of_text(con: duckdb.DuckDBPyConnection, name: str) -> Kind:
 
 def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | None], typed: bool) -> SideTable:
     """The rows of `past`; a column in which nothing is known yet is not there yet."""
-    rows = con.execute("SELECT idx, since FROM past ORDER BY idx, since").fetchnumpy()
+    rows = con.execute("SELECT idx, since FROM past ORDER BY idx, since").df()
     columns, values = [], []
     for name, kind in kinds.items():
         assert kind is not None
@@ -156,8 +158,8 @@ def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | N
         if not np.isnan(column).all():
             columns.append(SideColumn(node, name, kind))
             values.append(column)
-    matrix = np.column_stack(values) if values else np.zeros((len(rows["idx"]), 0))
-    return SideTable(tuple(columns), rows["idx"].astype(np.int64), rows["since"].astype(np.int64), matrix)
+    matrix = np.column_stack(values) if values else np.zeros((len(rows), 0))
+    return SideTable(tuple(columns), rows["idx"].to_numpy(np.int64), rows["since"].to_numpy(np.int64), matrix)
 
 
 def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:
@@ -172,7 +174,3 @@ def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
