@@ -1,5 +1,6 @@
 """Side tables: what is known of events and users beside the log, such as a category, a price or a date."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -85,6 +86,16 @@ class SideTables:
         """The tables with `columns` alone, all of which are there."""
         event, user = ([column for column in columns if column.node == node] for node in SETTINGS)
         return replace(self, event=self.event.only(event), user=self.user.only(user))
+
+    def digest(self, users: np.ndarray, events: np.ndarray, week: int) -> str:
+        """Of all that the tables say of `users` and `events` (indices) at the close of week number `week`."""
+        made_of = hashlib.sha256(repr(self.columns).encode())
+        for table, idx in ((self.event, events), (self.user, users)):
+            for column, values in zip(table.columns, table.at(idx, week).T, strict=True):
+                # A code may be another one once later rows are there: numbered anew, it is not.
+                same = pd.factorize(values)[0] if column.kind == "category" else values
+                made_of.update(same.tobytes())
+        return made_of.hexdigest()
 
     def coverage(self, users: np.ndarray, events: np.ndarray, week: str) -> pd.DataFrame:
         """table, column, taken_as, known: for each column, the share of `users` or `events` (indices) that has a value

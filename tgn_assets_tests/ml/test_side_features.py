@@ -101,12 +101,14 @@ LATER = "tea,jars,3,2024-01-22\njam,cellar,cheap,2024-01-22\naaa,cellar,1,2024-0
 
 
 def frame_bytes(folder, week: int, rows: list[Row], events: str) -> bytes:
-    """Of the origin at the close of week 2, as the training of `week` sees it."""
+    """Of the origin at the close of week 2, as the training of `week` sees it, and the digest that it is kept under."""
     known = history([row for row in rows if row[2] <= week], week)
-    origin = Origin(known.until(week_number(START) + 2), {}, CONFIG, side=tables(folder, week, rows, events))
+    side = tables(folder, week, rows, events)
+    origin = Origin(known.until(week_number(START) + 2), {}, CONFIG, side=side)
     frame = origin.frame(np.arange(2), next_week(known, origin.past))
     assert frame.candidates.features.shape[1] > len(PAIR_FEATURES)
-    return frame.candidates.features.tobytes()
+    digest = side.digest(origin.past.user_idx, origin.past.event_idx, origin.past.week)
+    return frame.candidates.features.tobytes() + digest.encode()
 
 
 CONFIG = RankerConfig(candidates=5)

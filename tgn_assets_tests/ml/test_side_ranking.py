@@ -10,6 +10,7 @@ from tgn_assets.ml.checkpoint import ArtifactError
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.gate import ndcg_of
+from tgn_assets.ml.lessons import LessonStore
 from tgn_assets.ml.ranker import RankerCheckpoint, load_model, temporal_embeddings, train_ranker
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.recall import PAIR_FEATURES
@@ -113,6 +114,15 @@ def test_a_column_that_came_later_is_left_to_later_rankers_and_one_that_is_gone_
     )
     with pytest.raises(ArtifactError, match=r"genre of TGN_EVENT_FEATURES, a category.*tgn models unpin"):
         lists_of(past, bank, ranker, SideTables(event=wider.only([price])), users)
+
+
+def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else(past, bank, genres, ranker, tmp_path):
+    store, other = LessonStore(tmp_path), replace(genres.event, values=genres.event.values[::-1])
+    train_ranker(past, bank, LAST, CONFIG, store=store, side=SideTables(event=other))
+    for _ in range(2):
+        again = train_ranker(past, bank, LAST, CONFIG, store=store, side=genres)
+        assert again.trees == ranker.trees
+        assert all(torch.equal(weights, ranker.state[name]) for name, weights in again.state.items())
 
 
 def test_a_ranker_without_a_table_is_what_it_was(past, bank, tmp_path):
