@@ -47,6 +47,13 @@ def log() -> list[Row]:
     return rows
 
 
+def write_facts(file: Path, node: str, rows: list[Row]) -> None:
+    """A side table: with each row something new becomes known of its user or event."""
+    facts = {(user if node == "user" else event, time): f"kind {event},{len(user)}" for user, event, time in rows}
+    lines = [f"{name},{fact},{time}" for (name, time), fact in facts.items() if name]
+    file.write_text("\n".join([f"{node}_id,kind,size,valid_from", *lines]))
+
+
 def closes() -> str:
     return shift(WEEK, 1)
 
@@ -91,8 +98,16 @@ def materialize(folder: Path, future: list[Row]) -> dict[str, bytes]:
     past, _ = past_and_future()
     with (folder / "log.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("ip_address", "event_id", "timestamp"), *past, *future])
+    for node in ("event", "user"):
+        write_facts(folder / f"{node}s.csv", node, [*past, *future])
     settings = Settings(
-        _env_file=None, home=folder / "home", source=str(folder / "log.csv"), start_week=START, end_week=LAST
+        _env_file=None,
+        home=folder / "home",
+        source=str(folder / "log.csv"),
+        start_week=START,
+        end_week=LAST,
+        event_features=str(folder / "events.csv"),
+        user_features=str(folder / "users.csv"),
     )
     home = Home(settings).ensure()
     definitions = build_definitions(settings)

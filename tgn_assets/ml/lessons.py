@@ -18,18 +18,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tgn_assets.ml import baselines, blend, embeddings, evidence, frames, history, policy, recall, sparse
+from tgn_assets.ml import (
+    baselines,
+    blend,
+    embeddings,
+    evidence,
+    frames,
+    history,
+    policy,
+    recall,
+    side_features,
+    side_tables,
+    sparse,
+)
 from tgn_assets.ml.checkpoint import load_artifact, load_meta, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Bank, Frame, Origin, next_week
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import Rules
 from tgn_assets.ml.recall import Candidates
+from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.weeks import week_key, week_number
 
 USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
-CODE = (baselines, blend, embeddings, evidence, frames, history, policy, recall, sparse)
+CODE = (baselines, blend, embeddings, evidence, frames, history, policy, recall, side_features, side_tables, sparse)
 """The modules that a lesson is made by."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
 
@@ -86,19 +99,26 @@ class LessonStore:
 
 
 def names(
-    known: History, weeks: Iterable[int], bank: Bank, config: RankerConfig, device: str, rules: Rules
+    known: History,
+    weeks: Iterable[int],
+    bank: Bank,
+    config: RankerConfig,
+    device: str,
+    rules: Rules,
+    side: SideTables = NO_TABLES,
 ) -> dict[int, str]:
     """What the lesson of each origin in `weeks` is made from, as a digest: the rows up to the week after it, the weekly
-    embeddings and rules as of its close, the settings that matter, and the code."""
+    embeddings, rules and side tables as of its close, the settings that matter, and the code."""
     made_by = [inspect.getsource(module) for module in CODE] + [np.__version__, torch.__version__, device]
     made_by += [str(x) for x in (config.sequence, config.candidates, config.seed, USERS_PER_ORIGIN)]
     made_by += [str(rules.k), str(rules.exclude_own)]
     digests, found = _row_digests(known), dict[int, str]()
     for week in weeks:
-        allowed = rules.allowed(known, week)[known.first_week_of_event <= week]
+        users, events = known.first_week_of_user <= week, known.first_week_of_event <= week
         seen = [bank.get(week_key(week - back)) for back in range(config.sequence)]
-        parts = [*made_by, digests.get(week + 1, ""), allowed.tobytes().hex()]
+        parts = [*made_by, digests.get(week + 1, ""), rules.allowed(known, week)[events].tobytes().hex()]
         parts += ["-" if embeddings is None else embeddings.digest for embeddings in seen]
+        parts.append(side.digest(known.user_idx[users], known.event_idx[events], week))
         found[week] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return found
 

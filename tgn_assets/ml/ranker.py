@@ -5,7 +5,7 @@ closed week; what the ranker sees of it was known at its close (its history, and
 week gave), and what it learns to predict is the distinct events each user touched in the week after.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended, shares
 from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
-from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
@@ -31,6 +31,8 @@ from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
+from tgn_assets.ml.side_features import feature_names
+from tgn_assets.ml.side_tables import NO_TABLES, SideColumn, SideTables
 from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -49,7 +51,8 @@ class RankerCheckpoint:
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
     learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
-    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with.
+    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with,
+    `side` the columns of side tables that it learnt from.
     """
 
     week: str
@@ -62,6 +65,7 @@ class RankerCheckpoint:
     calibration: Calibration | None
     validation: dict[str, float]
     k: int = K
+    side: tuple[SideColumn, ...] = ()
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -79,6 +83,7 @@ class RankerCheckpoint:
             "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
             "k": self.k,
+            **({"side": self.side} if self.side else {}),
         }
 
     @classmethod
@@ -96,6 +101,7 @@ class RankerCheckpoint:
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             validation=meta["validation"],
             k=meta.get("k", K),  # checkpoints of before lists had a length of their own
+            side=tuple(SideColumn(*column) for column in meta.get("side", ())),
         )
 
 
@@ -108,13 +114,14 @@ def train_ranker(
     progress: Progress = lambda _: None,
     rules: Rules = OPEN,
     store: LessonStore | None = None,
+    side: SideTables = NO_TABLES,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
     being done, it is learnt from like the rest. In every week only what `rules` allowed then is ranked, in lists of
-    their length. Lessons of earlier weeks are taken from `store`, and kept there. `history` must end with `week` and
-    `bank` hold no later week: ValueError.
+    their length; of `side`, the tables as of `week`, each week sees what counted then. Lessons of earlier weeks are
+    taken from `store`, and kept there. `history` must end with `week` and `bank` hold no later week: ValueError.
     """
     now, store = week_number(week), store or LessonStore()
     if history.week != now or any(key > week for key in bank):
@@ -122,11 +129,11 @@ def train_ranker(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
         origins = [*range(oldest_origin(bank, now, config), now - 1), now - 1]
-        made_from = names(history, origins, bank, config, device, rules)
-        newest = Origin(history.until(now - 1), bank, config, device, rules)
+        made_from = names(history, origins, bank, config, device, rules, side)
+        newest = Origin(history.until(now - 1), bank, config, device, rules, side)
 
         def learn(at: int) -> Lesson:
-            origin = newest if at == now - 1 else Origin(history.until(at), bank, config, device, rules)
+            origin = newest if at == now - 1 else Origin(history.until(at), bank, config, device, rules, side)
             return lesson_of(history, origin, config.seed)
 
         lessons = []
@@ -137,7 +144,7 @@ def train_ranker(
         store.forget_before(week_key(origins[0]))
         *past, newest_lesson = lessons
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
-        model, trees = _new_model(config, newest.width).to(device), ""
+        model, trees = _new_model(config, newest.width, side.columns).to(device), ""
         curve: list[dict[str, Any]] = []
         gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
         if held_out is not None:
@@ -158,7 +165,9 @@ def train_ranker(
                 catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
                 trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
-    return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k)
+    return RankerCheckpoint(
+        week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k, side.columns
+    )
 
 
 def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu") -> NodeEmbeddings:
@@ -182,14 +191,27 @@ def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, 
 
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> UserInteractionPredictor:
     """The network of a checkpoint, ready to score on `device`."""
-    model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1])
+    model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1], ranker.side)
     model.load_state_dict(ranker.state)
     return model.to(device).eval()
 
 
-def _new_model(config: RankerConfig, width: int) -> UserInteractionPredictor:
+def side_of(ranker: RankerCheckpoint, side: SideTables) -> SideTables:
+    """The columns of `side` that the ranker learnt from; ArtifactError if one is not there."""
+    if lacking := side.lacking(ranker.side):
+        raise ArtifactError(
+            f"the ranker of {ranker.week} learnt from columns that the side tables do not have now "
+            f"({'; '.join(map(str, lacking))}); bring them back or materialize trained_ranker of that week again, "
+            "and if it is pinned, run `tgn models unpin` or pin a later week"
+        )
+    return side.only(ranker.side)
+
+
+def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> UserInteractionPredictor:
+    extra = len(feature_names(side))
+    features = len(PAIR_FEATURES) + extra
     return UserInteractionPredictor(
-        width, len(PAIR_FEATURES), config.dim, config.heads, config.layers, config.sequence, config.dropout
+        width, features, config.dim, config.heads, config.layers, config.sequence, config.dropout, extra
     )
 
 

@@ -21,9 +21,10 @@ from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
-from tgn_assets.ml.ranker import RankerCheckpoint, load_model
+from tgn_assets.ml.ranker import RankerCheckpoint, load_model, side_of
 from tgn_assets.ml.recall import CHANNELS, Candidates
 from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.topk import grouped_top_k
 
 USERS_PER_BLOCK = 512
@@ -60,14 +61,16 @@ def recommend(
     rules: Rules = OPEN,
     device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
+    side: SideTables = NO_TABLES,
 ) -> Recommendations:
     """Ranks candidates for every user of `history`, block by block.
 
     `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
     ranker's gate chose. Lists are as long as `rules` say, hold only what they allow, and together as many events as
-    they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer.
+    they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
+    ArtifactError if `side` lacks a column that the ranker learnt from.
     """
-    origin, k = Origin(history, bank, ranker.config, device, rules), rules.k
+    origin, k = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side)), rules.k
     if not embeddings.week == origin.week >= ranker.week:
         raise ValueError(
             f"history of {origin.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
@@ -125,10 +128,11 @@ def look_inside(
     embeddings: NodeEmbeddings,
     rules: Rules = OPEN,
     device: str = "cpu",
+    side: SideTables = NO_TABLES,
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
-    origin, model = Origin(history, bank, ranker.config, device, rules), load_model(ranker, device)
-    trees = forest(ranker.trees)
+    origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side))
+    model, trees = load_model(ranker, device), forest(ranker.trees)
 
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
