@@ -66,17 +66,24 @@ def split_schema(url: str) -> tuple[str, str | None]:
     return f"{place}?{rest}" if rest else place, schema
 
 
+def require_driver() -> None:
+    """PostgresError if the driver is not installed."""
+    try:
+        import adbc_driver_postgresql.dbapi  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise PostgresError(
+            f"{error.name or 'the driver'} is not installed", "run pip install -c constraints.txt -e '.[postgres]'"
+        ) from error
+
+
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
     """A connection in UTC that commits nothing by itself. PostgresError for whatever the server refuses within it."""
-    try:
-        from adbc_driver_manager import Error
-        from adbc_driver_postgresql import dbapi
-    except ImportError as error:
-        raise PostgresError(
-            f"{error.name or 'its driver'} is not installed",
-            "run pip install -c constraints.txt -e '.[postgres]'",
-        ) from error
+    require_driver()
+    from adbc_driver_manager import Error
+    from adbc_driver_postgresql import dbapi
+
     try:
         con = dbapi.connect(_with_defaults(url))
     except Error as error:
