@@ -35,8 +35,8 @@ def read_week(con: duckdb.DuckDBPyConnection, week: str) -> dict[str, pa.Table]:
 def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[str, int]:
     """Makes `tables` the rows of `week` in the database at `url`, in one transaction; returns how many there are.
 
-    A reader finds either the old week or the new one, in all tables. A missing table is made, in the schema that `schema=`
-    in the URL names, or else in the user's own. ExportError if PostgreSQL refuses: then nothing has changed.
+    A reader finds either the old week or the new one, in all tables. A missing table is made, in the schema that
+    `schema=` in the URL names, or else in the user's own. ExportError if PostgreSQL refuses: then nothing changes.
     """
     place, schema = split_schema(url)
     with _export_errors(week), connected(place) as con:
