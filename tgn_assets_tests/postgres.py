@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,49 +68,46 @@ class Postgres:
 
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
-    """A server that lives as long as the context; without binaries the test is skipped, with the remedy."""
+    """A server that lives as long as the context, or this process; without binaries the test is skipped, with the
+    remedy.
+    """
     initdb = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=shutil.which("initdb"), key=_version)
     if initdb is None:
         pytest.skip("there is no PostgreSQL server: `apt-get install postgresql`, or put its initdb on the PATH")
     programs = Path(initdb).parent
     with tempfile.TemporaryDirectory(prefix="tgn-postgres-") as folder:
-        as_owner = ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"] if os.geteuid() == 0 else []
-        if as_owner:
-            shutil.chown(folder, USER, USER)
         data, log, port = Path(folder) / "data", Path(folder) / "log", _free_port()
-        subprocess.run(
-            [
-                *as_owner,
-                programs / "initdb",
-                "-D",
-                data,
-                "-U",
-                USER,
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-A",
-                "trust",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        owner = ["setpriv", "--pdeathsig", "INT"]  # a server that outlives a killed test run would never end
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            shutil.chown(folder, USER, USER)
+            owner += ["--reuid", USER, "--regid", USER, "--clear-groups"]
+        make = [programs / "initdb", "-D", data, "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync", "-A", "trust"]
+        subprocess.run([*owner, *make], check=True, stdout=subprocess.DEVNULL)
         (data / "pg_hba.conf").write_text(
             f"host all {USER} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
-        options = " ".join(f"-c {name}={value or repr('')}" for name, value in SETTINGS.items())
-        control = [*as_owner, programs / "pg_ctl", "-D", data, "-w"]
-        subprocess.run(
-            [*control, "-l", log, "-o", f"-p {port} {options}", "start"], check=True, stdout=subprocess.DEVNULL
-        )
+        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*owner, programs / "postgres", "-D", data, "-p", str(port), *options], stdout=out, stderr=out
+            )
         try:
-            with dbapi.connect(_url(port), autocommit=True) as connection:
+            with _first_connection(process, port, log) as connection:
                 server = Postgres(port, log, connection)
                 server.run("CREATE EXTENSION pg_stat_statements")
                 yield server
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+def _first_connection(process: subprocess.Popen, port: int, log: Path) -> dbapi.Connection:
+    while True:
+        try:
+            return dbapi.connect(_url(port), autocommit=True)
+        except dbapi.OperationalError:  # it is starting
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
 
 
 def _url(port: int, user: str = USER, database: str = "postgres") -> str:

@@ -153,7 +153,7 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
     """
     if not (whole := span(spec)):
         return None
-    ends = []
+    ends: list[datetime] = []
     for backwards in (False, True):
         at, weeks = whole, 1
         while True:
@@ -170,7 +170,8 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
             if not (further := span(spec, *rest)):
                 return None
             at, weeks = further, 2 * weeks
-    return _extent(*ends, found)
+    first, newest = ends
+    return _extent(first, newest, found)
 
 
 def _describe_synthetic(spec: SourceSpec, now: datetime | None) -> SourceExtent:
