@@ -5,12 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
+from tgn_assets_tests.postgres import Postgres
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+WITH_SERVERS = {"sources.md", "destinations.md"}
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -22,10 +27,19 @@ def commands(text: str) -> str:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name not in TESTED_ELSEWHERE and commands(page.read_text())],
+    [page for page in PAGES if page.name not in WITH_SERVERS | TESTED_ELSEWHERE and commands(page.read_text())],
     ids=lambda page: page.name,
 )
 def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+    run(page, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_SERVERS))
+def test_every_command_of_a_page_that_takes_a_server_runs(name: str, tmp_path: Path, postgres: Postgres) -> None:
+    run(ROOT / "docs" / name, tmp_path, postgres.environment)
+
+
+def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
     """In a folder that looks like the repository, with this Python as `.venv`."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     programs = tmp_path / ".venv" / "bin"
@@ -40,7 +54,7 @@ def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands(page.read_text())],
         cwd=tmp_path,
-        env=inherited | {"PYTHONPATH": ":".join([path, *packages])},
+        env=inherited | dict(environment) | {"PYTHONPATH": ":".join([path, *packages])},
         capture_output=True,
         text=True,
         timeout=300,

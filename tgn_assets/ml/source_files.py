@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
@@ -30,7 +31,9 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """An interaction log: `synthetic` or a file, folder, glob or URL of CSV, JSON lines or Parquet, and its columns."""
+    """An interaction log: `synthetic`, a file, folder, glob or URL of CSV, JSON lines or Parquet, or a query of
+    PostgreSQL; and its columns.
+    """
 
     location: str
     user_column: str = "ip_address"
@@ -44,6 +47,8 @@ class SourceSpec:
     """Of a synthetic source."""
     row_filter: str | None = None
     """An SQL condition on the columns of the source: other rows are as if they were not there."""
+    query: str | None = None
+    """Of PostgreSQL: a table or a SELECT."""
 
 
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
@@ -119,15 +124,19 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException:
         raise
+    except PostgresError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason = str(error).splitlines()[0]
+        reason = answer(error) if is_postgres(spec.location) else str(error).splitlines()[0]
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
                 f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
                 "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from error
         remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
-        if is_url(spec.location):
+        if is_postgres(spec.location):
+            remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
+        elif is_url(spec.location):
             remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
 
