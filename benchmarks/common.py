@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import psutil
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +77,19 @@ def refresh(log: Log, home: Path, week: str) -> Usage:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; it says above why")
     return Usage(seconds, resources.ru_maxrss * 1024, _steps(home, week, began, samples))
+
+
+def peer(environment: str, script: str, **given: Any) -> dict[str, np.ndarray]:
+    """What `benchmarks/peers/<script>.py` answers to `given` in its environment `.bench/<environment>`."""
+    python = WORK / environment / "bin" / "python"
+    if not python.exists():
+        raise RuntimeError(f"{environment} is not installed; run `make bench-setup`")
+    with TemporaryDirectory() as folder:
+        source, target = f"{folder}/given.npz", f"{folder}/answer.npz"
+        np.savez(source, **given)
+        subprocess.run([python, ROOT / "benchmarks" / "peers" / f"{script}.py", source, target], check=True)
+        with np.load(target) as answer:
+            return dict(answer)
 
 
 def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]) -> dict[str, Step]:

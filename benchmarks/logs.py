@@ -51,16 +51,16 @@ def _habit(user: np.ndarray, events: int, u: np.ndarray) -> np.ndarray:
 
 
 def _taste(user: np.ndarray, events: int, rng: np.random.Generator) -> np.ndarray:
-    own, anyones = rng.random(len(user)), _zipf(events, rng.random(len(user)))
+    own, anyones = rng.random(len(user)), zipf(events, rng.random(len(user)))
     return np.where(rng.random(len(user)) < COMMUNITY_SHARE, _in_community(user, events, own), anyones)
 
 
 def _in_community(user: np.ndarray, events: int, u: np.ndarray) -> np.ndarray:
     """An event of the user's community, drawn with `u` uniform in [0, 1); event e is of community e % COMMUNITIES."""
     communities = min(COMMUNITIES, events)
-    return _zipf(events // communities, u) * communities + user % communities
+    return zipf(events // communities, u) * communities + user % communities
 
 
-def _zipf(size: int, u: np.ndarray) -> np.ndarray:
+def zipf(size: int, u: np.ndarray) -> np.ndarray:
     """Ranks below `size` by the inverse of the distribution function of a continuous Zipf-Mandelbrot law."""
     return np.minimum(HEAD * ((1 + size / HEAD) ** u - 1), size - 1).astype(np.int64)

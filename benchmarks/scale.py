@@ -1,6 +1,6 @@
 """Peak memory and time of a weekly refresh on ever larger logs, asset by asset.
 
-    python -m benchmarks.scale [--interactions 1e6 3e6 1e7] [--fresh]
+    python -m benchmarks.scale [--interactions 1e6 3e6 1e7] [--fresh] [--publish]
 
 A log of n interactions has n / 10 users and n / 100 events in 26 weeks. The week before the last is refreshed first: it
 ingests all earlier weeks and starts cold. The last week is then the warm weekly refresh that is reported; run again, it
@@ -14,8 +14,10 @@ from pathlib import Path
 
 from benchmarks.common import GIB, WORK, Log, Usage, machine, refresh
 from benchmarks.logs import START, WEEKS, write_log
+from benchmarks.table import publish
 from tgn_assets.ml.weeks import shift
 
+SECTION = "growth"
 SIZES = [1_000_000, 3_000_000, 10_000_000]
 LAST = shift(START, WEEKS - 1)
 
@@ -25,9 +27,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", nargs="+", type=lambda text: int(float(text)), default=SIZES, metavar="N")
     parser.add_argument("--fresh", action="store_true", help="make log and home anew")
-    given = parser.parse_args()
+    parser.add_argument("--publish", action="store_true", help="write RESULTS.md and docs/performance.md")
+    given, lines = parser.parse_args(), list[str]()
     for line in report(given.interactions, given.fresh):
+        lines.append(line)
         print(line, flush=True)
+    if given.publish:
+        publish(SECTION, "\n".join(lines))
 
 
 def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
