@@ -10,6 +10,7 @@ temperature (its logits were never meant for a softmax), ours neither: its loss 
 import argparse
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph import View, WindowGraph
 from tgn_assets.ml.schema import EVENT, USER
+from tgn_assets.ml.snapshots import Snapshot
 from tgn_assets.ml.training import softmax_loss, train_gnn
 from tgn_assets.ml.weeks import shift, week_number
 
@@ -33,14 +35,16 @@ def rows(seconds: float = SECONDS) -> Iterator[Row]:
     """The row of the table; the peer trains for `seconds`."""
     case = retail()
     config = GNNConfig(window=WINDOW, replay=1)
-    graph, snapshots = _graph(case, config)
+    week = shift(case.week, -1)  # the newest that the home holds
+    snapshots = _snapshots(case, week)
+    graph = WindowGraph(snapshots, config.half_life)
     start = time.perf_counter()
-    checkpoint = train_gnn(snapshots, case.week, config)
+    checkpoint = train_gnn(snapshots, week, config)
     spent = time.perf_counter() - start
-    trained = _supervised_links(graph, case, checkpoint.curve)
+    trained = _supervised_links(graph, checkpoint.curve)
     loss = min(row["validation_loss"] for row in checkpoint.curve if row["validation_loss"] is not None)
 
-    newest = week_number(case.week)
+    newest = week_number(week)
     view = graph.view(newest - 1, WINDOW - 1)
     answer = peer(
         "peers",
@@ -67,19 +71,15 @@ def rows(seconds: float = SECONDS) -> Iterator[Row]:
     )
 
 
-def _graph(case: Case, config: GNNConfig) -> tuple[WindowGraph, dict]:
+def _snapshots(case: Case, week: str) -> dict[str, Snapshot]:
     with case.home() as home:
-        store = ArtifactStore(home / "artifacts")
-        if case.week not in store.weeks("weekly_snapshots"):
-            raise RuntimeError(f"{case.name} has no snapshot of {case.week}; run `python -m benchmarks.weekly` first")
-        weeks = [shift(case.week, -back) for back in range(WINDOW)]
-        snapshots = dict(store.window("weekly_snapshots", weeks))
-    return WindowGraph(snapshots, config.half_life), snapshots
+        weeks = [shift(week, -back) for back in range(WINDOW)]
+        return dict(ArtifactStore(home / "artifacts").window("weekly_snapshots", weeks))
 
 
-def _supervised_links(graph: WindowGraph, case: Case, curve: list[dict]) -> int:
+def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
     """How many links were learnt from: those of the weeks before the newest in each epoch, and all in the last pass."""
-    newest = week_number(case.week)
+    newest = max(graph.snapshots)
     links = {t: graph.links(t, graph.view(t - 1, WINDOW))[0].shape[1] for t in graph.snapshots}
     past = sum(count for t, count in links.items() if t < newest)
     return sum(past if row["validation_loss"] is not None else past + links[newest] for row in curve)
