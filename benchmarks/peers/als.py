@@ -6,11 +6,13 @@ import time
 import numpy as np
 from implicit.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 HALF_LIFE = 8 * 7 * 86400
 
 
 def main(source: str, target: str) -> None:
+    threadpool_limits(1, "blas")  # as implicit's warning asks for: it has threads of its own
     log = np.load(source)
     start = time.perf_counter()
     weight = 0.5 ** ((log["cut"] - log["ts"]) / HALF_LIFE)

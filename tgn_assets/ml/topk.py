@@ -6,8 +6,8 @@ from torch import Tensor
 
 GROUP = 64
 """Events whose largest product is looked at first."""
-BLOCK_PRODUCTS = 2**25
-"""Products held at a time: 128 MiB."""
+TILE_USERS, TILE_EVENTS = 256, 4096
+"""Products are made in tiles of this size: 4 MiB, which a processor keeps at hand until their maxima are taken."""
 
 
 @torch.no_grad()
@@ -15,21 +15,22 @@ def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
     """[n, min(k, m)] positions of the `events` [m, d] with the largest dot products with each of `users` [n, d].
 
     Best first; which of two equal products comes first is not said. Exact: the `k` largest lie in the `k` groups of
-    events whose maxima are largest, so that only these groups are ordered. Memory does not grow with n.
+    events whose maxima are largest, so that only these groups are ordered. Memory does not grow with n times m.
     """
-    groups = -(-len(events) // GROUP)
+    size, groups = len(events), -(-len(events) // GROUP)
     if groups <= k:
-        return (users @ events.T).topk(min(k, len(events)), dim=1).indices
-    padded = torch.cat([events, events.new_zeros(groups * GROUP - len(events), events.shape[1])])
+        return (users @ events.T).topk(min(k, size), dim=1).indices
+    place = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
+    padded = events[place]
     found = []
-    for block in users.split(max(1, BLOCK_PRODUCTS // len(padded))):
-        products = block @ padded.T
-        products[:, len(events) :] = -torch.inf
-        grouped = products.view(len(block), groups, GROUP)
-        chosen = grouped.amax(2).topk(k, dim=1).indices
-        best = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).flatten(1).topk(k, dim=1).indices
-        found.append(chosen.gather(1, best // GROUP) * GROUP + best % GROUP)
-    return torch.cat(found) if found else torch.zeros(0, k, dtype=torch.int64, device=users.device)
+    for block in users.split(TILE_USERS):
+        tiles = ((block @ tile.T).unflatten(1, (-1, GROUP)).amax(2) for tile in padded.split(TILE_EVENTS))
+        chosen = torch.cat(list(tiles), dim=1).topk(k, dim=1).indices
+        products = (padded.view(groups, GROUP, -1)[chosen] @ block[:, None, :, None]).flatten(1)
+        position = (chosen[:, :, None] * GROUP + torch.arange(GROUP, device=users.device)).flatten(1)
+        best = products.masked_fill(position >= size, -torch.inf).topk(k, dim=1).indices
+        found.append(position.gather(1, best))
+    return torch.cat(found)
 
 
 def grouped_top_k(row: np.ndarray, score: np.ndarray, tie: np.ndarray, rows: int, k: int) -> np.ndarray:

@@ -46,10 +46,11 @@ def test_events_are_found_when_every_product_is_negative_and_the_last_group_is_n
     assert top_products(users, candidates, 3).tolist() == [[last, last - 1, last - 2]] * 2
 
 
-def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
+def test_the_size_of_the_tiles_changes_nothing(monkeypatch):
     users, candidates = vectors(33), vectors(20 * GROUP)
     whole = top_products(users, candidates, 4)
-    monkeypatch.setattr(topk, "BLOCK_PRODUCTS", 7 * len(candidates))
+    monkeypatch.setattr(topk, "TILE_USERS", 7)
+    monkeypatch.setattr(topk, "TILE_EVENTS", 3 * GROUP)
     assert torch.equal(top_products(users, candidates, 4), whole)
 
 
