@@ -1,5 +1,6 @@
 """The logs that are measured on, and homes that were walked up to the week before the one that is measured."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,12 +42,13 @@ class Case:
 
     @contextmanager
     def home(self) -> Iterator[Path]:
-        """A copy of the home walked up to the week before; it is made first where it is not kept yet."""
-        kept = WORK / "homes" / self.name
-        if not (kept / "ready").exists():
+        """A copy of the home walked up to the week before; it is made first where this very code has not made it."""
+        kept, code = WORK / "homes" / self.name, _code()
+        ready = kept / "ready"
+        if not ready.exists() or ready.read_text() != code:
             shutil.rmtree(kept, ignore_errors=True)
             refresh(self.log, kept / "home", shift(self.week, -1))
-            (kept / "ready").touch()
+            ready.write_text(code)
         with TemporaryDirectory(dir=WORK) as folder:
             yield Path(shutil.copytree(kept / "home", Path(folder) / "home"))
 
@@ -71,3 +73,9 @@ def constant(weeks: int, weekly: int = 5_000, users: int = 2_000, events: int = 
     source = write_log(folder, weekly * weeks, users, events, weeks)
     last = shift(START, weeks - 1)
     return Case(f"constant-{weeks}", Log(source, last), last)
+
+
+def _code() -> str:
+    """A digest of the package: what another version keeps in a home may not be what this one looks for."""
+    files = sorted((ROOT / "tgn_assets").rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

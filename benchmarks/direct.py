@@ -15,6 +15,8 @@ from tgn_assets.home import Home
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.evaluation import evaluate_week
 from tgn_assets.ml.ingest import load_weeks
+from tgn_assets.ml.lessons import LessonStore
+from tgn_assets.ml.policy import Policy
 from tgn_assets.ml.policy_files import read_policy
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
@@ -42,9 +44,10 @@ def main() -> None:
     """Refreshes the week that is named on the command line, on the CPU."""
     home, week = Home(read_settings()), sys.argv[1]
     warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
+    policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
     ingest(home, warehouse, artifacts, week)
-    train(warehouse, artifacts, week)
-    publish(home, warehouse, artifacts, week)
+    train(warehouse, artifacts, policy, week)
+    publish(warehouse, artifacts, policy, week)
     evaluate(warehouse, artifacts, week)
     page = report_page(warehouse, week, {}, {}, home.source_spec().week_number_anchor)
     write_page(page, Path(home.reports) / f"{week}.html")
@@ -59,7 +62,7 @@ def ingest(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str
     artifacts.save("weekly_snapshots", week, snapshot)
 
 
-def train(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
     """`trained_gnn`, `trained_ranker` and `temporal_embeddings`."""
     gnn, config = GNNConfig(), RankerConfig()
     read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
@@ -67,25 +70,28 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
     encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm)
     artifacts.save("trained_gnn", week, encoder)
     bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
-    ranker = train_ranker(warehouse.history(week), bank, week, config)
+    with warehouse.reader() as con:
+        rules = rules_of(policy, read_nodes(con, week)[1])
+    lessons = LessonStore(artifacts.lessons)
+    ranker = train_ranker(warehouse.history(week), bank, week, config, rules=rules, store=lessons)
     artifacts.save("trained_ranker", week, ranker)
     bank = embedding_bank(artifacts, week, config.sequence)
     embeddings = temporal_embeddings(ranker, warehouse.history(week), bank)
     artifacts.save("temporal_embeddings", week, embeddings)
 
 
-def publish(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
     """`weekly_top5_predictions`, with the checks before."""
-    terms = Terms(week, read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}))
+    terms = Terms(week, policy)
     ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
     history, bank = warehouse.history(week), embedding_bank(artifacts, week, ranker.config.sequence)
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
-    rules = rules_of(terms.policy, events)
+    rules = rules_of(policy, events)
     made = publication(recommend(history, ranker, bank, embeddings, rules), history, users, events, week)
     inputs = {"trained_ranker": ranker.week, "temporal_embeddings": embeddings.week, "trained_gnn": max(bank)}
     inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
-    demands = demands_of(terms.policy, rules, history, users, events, week)
+    demands = demands_of(policy, rules, history, users, events, week)
     for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
         if not finding.passed:
             raise RuntimeError(f"{finding.check}: {finding.reason}")

@@ -51,7 +51,7 @@ def _ours(edges: np.ndarray, links: np.ndarray) -> tuple[float, int]:
     for _ in range(WARM_UP):
         next(iterator)
     start = time.perf_counter()
-    drawn = sum(next(iterator)[INTERACTS].num_edges for _ in range(BATCHES))
+    drawn = sum(next(iterator)[INTERACTS].edge_index.shape[1] for _ in range(BATCHES))
     return time.perf_counter() - start, drawn
 
 

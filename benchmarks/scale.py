@@ -4,7 +4,8 @@
 
 A log of n interactions has n / 10 users and n / 100 events in 26 weeks. The week before the last is refreshed first: it
 ingests all earlier weeks and starts cold. The last week is then the warm weekly refresh that is reported; run again, it
-alone is done again, for the prepared homes stay in `.bench/scale` (`--fresh` makes them anew). Prints Markdown.
+alone is done again, for the prepared homes stay in `.bench/scale`, whatever code made them (`--fresh` makes them anew).
+Prints Markdown.
 """
 
 import argparse

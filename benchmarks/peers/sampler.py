@@ -29,7 +29,7 @@ def main(source: str, target: str) -> None:
     for _ in range(WARM_UP):
         next(iterator)
     start = time.perf_counter()
-    drawn = sum(next(iterator)[LINK].num_edges for _ in range(batches))
+    drawn = sum(next(iterator)[LINK].edge_index.shape[1] for _ in range(batches))
     np.savez(target, seconds=time.perf_counter() - start, edges_drawn=drawn)
 
 
