@@ -116,6 +116,13 @@ def machine() -> str:
     return f"{_processor()}, {cores} cores, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
 
 
+def peers() -> str:
+    """The peers' versions, as their environments pin them."""
+    lines = [line for path in sorted((ROOT / "benchmarks").glob("requirements*.txt")) for line in path.open()]
+    pins = dict(line.strip().split("==") for line in lines if "==" in line)
+    return ", ".join(f"{name} {pins[name]}" for name in ("implicit", "RecTools", "lightgbm", "torch-sparse"))
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.common import ROOT, machine
+from benchmarks.common import ROOT, machine, peers
 
 RESULTS, DOCS = ROOT / "benchmarks" / "RESULTS.md", ROOT / "docs" / "performance.md"
 
@@ -22,7 +22,7 @@ class Row:
 
 def markdown(rows: Iterable[Row]) -> Iterator[str]:
     """The machine, then the table."""
-    yield f"{machine()}.\n"
+    yield f"{machine()}. Peers: {peers()}.\n"
     yield "| what | against | must reach | aim | measured | figures |\n|---|---|---|---|---|---|"
     for row in rows:
         cells = (row.what, row.against, row.must, row.aim, f"**{row.measured}**", f"<sub>{row.figures}</sub>")
