@@ -44,13 +44,13 @@ RECTOOLS := .bench/rectools/.ready
 
 $(PEERS): benchmarks/requirements.txt benchmarks/requirements-compiled.txt
 	$(PYTHON) -m venv .bench/peers
-	.bench/peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
-	FORCE_ONLY_CPU=1 .bench/peers/bin/pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
+	.bench/peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	PATH="$(CURDIR)/.bench/peers/bin:$$PATH" FORCE_ONLY_CPU=1 pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
 	touch $(PEERS)
 
 $(RECTOOLS): benchmarks/requirements-rectools.txt
 	$(PYTHON) -m venv .bench/rectools
-	.bench/rectools/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-rectools.txt
+	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
 	touch $(RECTOOLS)
 
 bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes walked up
