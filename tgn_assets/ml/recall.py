@@ -93,7 +93,7 @@ class Recall:
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         among = self.event_vectors if len(events) == len(self.event_vectors) else self.event_vectors[events]
-        top = top_products(self.user_vectors[users[rows]], among, min(limit, len(events)))[1].cpu().numpy()
+        top = top_products(self.user_vectors[users[rows]], among, limit).cpu().numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
