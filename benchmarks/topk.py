@@ -2,8 +2,9 @@
 
     python -m benchmarks.topk
 
-The limit is a plain matrix product of the same shape: block by block into memory that is there already, with the
-fastest of several block sizes, and nothing done with it. `implicit`'s top-k is what its models recommend with.
+Users are ranked in blocks, side by side, as `recommend` ranks them. The limit is a plain matrix product of the same
+shape: block by block into memory that is there already, nothing done with it, the fastest of several block sizes, with
+the threads inside of a product or each at a block of its own. `implicit`'s top-k is what its models recommend with.
 """
 
 import time
@@ -14,6 +15,8 @@ import torch
 
 from benchmarks.common import peer
 from benchmarks.table import Row, show
+from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.ranking import USERS_PER_BLOCK
 from tgn_assets.ml.topk import top_products
 
 ALL_USERS, USERS, EVENTS, DIM, K = 1_000_000, 20_000, 100_000, 64, 5
@@ -25,9 +28,13 @@ def rows() -> Iterator[Row]:
     torch.manual_seed(0)
     everyone, events = torch.randn(ALL_USERS, DIM), torch.randn(EVENTS, DIM)
     users = everyone[torch.randperm(ALL_USERS)[:USERS]]
-    limit = min(_timed(lambda size=size: _plain_product(users, events, size)) for size in BLOCKS)
-    top_products(users[:512], events, K)
-    ours = _timed(lambda: top_products(users, events, K))
+    limit = min(
+        _timed(lambda size=size, product=product: product(users, events, size))
+        for size in BLOCKS
+        for product in (_plain_product, _products_side_by_side)
+    )
+    _top(users[:USERS_PER_BLOCK], events)
+    ours = _timed(lambda: _top(users, events))
     answer = peer("peers", "topk", users=users.numpy(), events=events.numpy())
     theirs = float(answer["seconds"])
     _check(users, events, torch.from_numpy(answer["lists"].astype(np.int64)))
@@ -61,6 +68,15 @@ def _plain_product(users: torch.Tensor, events: torch.Tensor, size: int) -> None
     out = torch.empty(size, len(events))
     for block in users.split(size):
         torch.mm(block, events.T, out=out[: len(block)])
+
+
+def _products_side_by_side(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
+    for _ in in_threads(lambda part: _plain_product(part, events, size), users.split(USERS_PER_BLOCK)):
+        pass
+
+
+def _top(users: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+    return torch.cat(list(in_threads(lambda part: top_products(part, events, K), users.split(USERS_PER_BLOCK))))
 
 
 def _check(users: torch.Tensor, events: torch.Tensor, lists: torch.Tensor) -> None:
