@@ -1,8 +1,7 @@
-"""Gradient-boosted trees over the candidates' features: the second opinion beside the neural head.
+"""LambdaRank over the candidates' features: gradient-boosted trees, the second opinion beside the neural head.
 
 Trees find thresholds and combinations in counts and ages that the network smooths over; the network learns from the
-lists as a whole. Two forests, grown for different losses from different draws, err differently: LambdaRank (Burges,
-"From RankNet to LambdaRank to LambdaMART", 2010) and XE-NDCG (arXiv 1911.09798).
+lists as a whole. Forests grown from different draws of pairs, rows and features err differently: together they err less.
 """
 
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from tgn_assets.ml.frames import Frame
 ROUNDS = 100
 MAX_PAIRS = 200_000
 """Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
-OBJECTIVES = ("lambdarank", "rank_xendcg")
+FORESTS = 2
 PARAMETERS = {
+    "objective": "lambdarank",
     "learning_rate": 0.1,
     "num_leaves": 15,
     "max_bin": 63,
@@ -26,7 +26,6 @@ PARAMETERS = {
     "feature_fraction": 0.5,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
-    "lambda_l2": 10.0,
     "deterministic": True,
     "force_row_wise": True,
     "verbose": -1,
@@ -37,13 +36,12 @@ Forests = tuple[lgb.Booster, ...]
 
 
 def fit_trees(frames: Sequence[Frame], seed: int) -> tuple[str, ...]:
-    """A forest for each of `OBJECTIVES`, as LightGBM's text, that ranks each frame's touched candidates first.
+    """`FORESTS` forests, as LightGBM's texts, that rank each frame's touched candidates first. Same input, same texts.
 
-    Same input, same texts. Users who touched none of their candidates teach nothing and are left out; no forest where
-    nobody did.
+    Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
+    and are left out; no forest where nobody did.
     """
-    grown = (_grow(frames, objective, seed + at) for at, objective in enumerate(OBJECTIVES))
-    return tuple(text for text in grown if text)
+    return tuple(text for at in range(FORESTS) if (text := _grow(frames, seed + at)))
 
 
 def read_trees(texts: Sequence[str]) -> Forests:
@@ -60,7 +58,7 @@ def tree_scores(forests: Forests, row: np.ndarray, features: np.ndarray) -> np.n
     return total
 
 
-def _grow(frames: Sequence[Frame], objective: str, seed: int) -> str:
+def _grow(frames: Sequence[Frame], seed: int) -> str:
     taught = [_taught(frame) for frame in frames]
     wanted = sum(int(keep.sum()) for keep in taught)
     share = min(1.0, MAX_PAIRS / max(wanted, 1))
@@ -76,7 +74,7 @@ def _grow(frames: Sequence[Frame], objective: str, seed: int) -> str:
     if not sum(label.sum() for label in labels):
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
-    parameters = PARAMETERS | {"objective": objective, "seed": seed}
+    parameters = PARAMETERS | {"seed": seed}
     return str(lgb.train(parameters, data, ROUNDS).model_to_string())
 
 
