@@ -1,7 +1,7 @@
 """LambdaRank over the candidates' features: gradient-boosted trees, the second opinion beside the neural head.
 
 Trees find thresholds and combinations in counts and ages that the network smooths over; the network learns from the
-lists as a whole. Forests grown from different draws of pairs, rows and features err differently: together they err less.
+lists as a whole. Forests grown from different draws of pairs, rows and features err differently, and together less.
 """
 
 from collections.abc import Sequence
