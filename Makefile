@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality reference screenshots clean
+.PHONY: demo test test-samplers dev lint quality bench bench-setup bench-scale reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -39,6 +39,29 @@ quality-%:
 		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
 	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
 
+PEERS := .bench/peers/.ready
+RECTOOLS := .bench/rectools/.ready
+
+$(PEERS): benchmarks/requirements.txt benchmarks/requirements-compiled.txt
+	$(PYTHON) -m venv .bench/peers
+	.bench/peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	PATH="$(CURDIR)/.bench/peers/bin:$$PATH" FORCE_ONLY_CPU=1 pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
+	touch $(PEERS)
+
+$(RECTOOLS): benchmarks/requirements-rectools.txt
+	$(PYTHON) -m venv .bench/rectools
+	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
+	touch $(RECTOOLS)
+
+bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes walked up
+	DATA=$(DATA) $(BIN)/python -m benchmarks.run --prepare
+
+bench: bench-setup  ## ratios beside other software, within 25 minutes after the set-up: benchmarks/RESULTS.md
+	DATA=$(DATA) $(BIN)/python -m benchmarks.run
+
+bench-scale: $(READY)  ## seconds and memory of a refresh at 1, 3 and 10 million interactions: benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.scale --publish
+
 screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e
 
@@ -46,4 +69,4 @@ reference: $(READY)  ## docs/reference.md anew, from the code
 	$(BIN)/python -m tgn_assets.reference > docs/reference.md
 
 clean:  ## removes the environment; TGN_HOME stays
-	rm -rf .venv .samplers
+	rm -rf .venv .samplers .bench

@@ -5,7 +5,8 @@
 Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown table per home: NDCG@5 over all active users
 of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
 the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
-what `eval_metrics` says about what could be reached and about the scores as probabilities.
+what `eval_metrics` says about what could be reached and about the scores as probabilities. Where the homes had side
+tables, name the same files.
 """
 
 import argparse
@@ -28,10 +29,12 @@ from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
 from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.schema import K
+from tgn_assets.ml.side_files import read_side_tables
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
+Files = tuple[str | None, str | None]
 
 KEPT_SQL = """
     SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
@@ -51,10 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("homes", nargs="+", type=Path, metavar="HOME")
     parser.add_argument("--published-only", action="store_true", help="leave nothing out in turn: no ranker is trained")
+    for node in ("event", "user"):
+        parser.add_argument(f"--{node}-features", metavar="FILE", help=f"what TGN_{node.upper()}_FEATURES was")
     given = parser.parse_args()
+    files = given.event_features, given.user_features
     for home in given.homes:
         warehouse, artifacts = Warehouse(home / "warehouse.duckdb"), ArtifactStore(home / "artifacts")
-        weeks = list(_weeks(warehouse, artifacts, not given.published_only))
+        weeks = list(_weeks(warehouse, artifacts, not given.published_only, files))
         print("\n".join([*table(home.name, weeks), *kept(warehouse)]), flush=True)
 
 
@@ -84,14 +90,18 @@ def table(title: str, weeks: list[dict[str, np.ndarray]]) -> Iterator[str]:
     yield ""
 
 
-def _weeks(warehouse: Warehouse, artifacts: ArtifactStore, ablations: bool) -> Iterator[dict[str, np.ndarray]]:
+def _weeks(
+    warehouse: Warehouse, artifacts: ArtifactStore, ablations: bool, files: Files
+) -> Iterator[dict[str, np.ndarray]]:
     with warehouse.reader() as con:
         scored = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
     for (week,) in scored:
-        yield _scores(warehouse, artifacts, week, ablations)
+        yield _scores(warehouse, artifacts, week, ablations, files)
 
 
-def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations: bool) -> dict[str, np.ndarray]:
+def _scores(
+    warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations: bool, files: Files
+) -> dict[str, np.ndarray]:
     """NDCG@5 [n] of the active users of `week` by name of the lists."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
@@ -111,9 +121,11 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations
     shown = published_lists(own_lists, new_user_list, pd.Index(active), codes)
     for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes)
 
+    side = read_side_tables(*files, users, events, origin)
+
     def own(of: RankerCheckpoint, known: Bank) -> np.ndarray:
         made, seen, nothing = for_new.copy(), np.flatnonzero(user >= 0), np.zeros(0, np.int64)
-        answer = look_inside(history, of, known, temporal_embeddings(of, history, known))
+        answer = look_inside(history, of, known, temporal_embeddings(of, history, known), side=side)
         made[seen] = answer(user[seen], nothing, nothing).lists
         return made
 
@@ -126,7 +138,7 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations
             key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
             for key, known in bank.items()
         }
-        without_graph = train_ranker(history, blind, origin, ranker.config)
+        without_graph = train_ranker(history, blind, origin, ranker.config, side=side)
         variants |= {
             "without the gate": own(ranker, bank),
             "without the graph (trained anew)": own(without_graph, blind),
@@ -134,6 +146,9 @@ def _scores(warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations
             "network alone": own(replace(ranker, trees=""), bank),
             "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
         }
+        if side.columns:
+            plain = train_ranker(history, bank, origin, ranker.config)
+            variants["without side tables (trained anew)"] = own(plain, bank)
     baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
     print(f"{week}: done", file=sys.stderr, flush=True)
     return {name: ndcg(made) for name, made in (variants | baselines).items()}

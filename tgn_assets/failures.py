@@ -24,7 +24,8 @@ def _mendable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.checkpoint import ArtifactError, TrainingError
     from tgn_assets.ml.exporting import ExportError
     from tgn_assets.ml.policy_files import PolicyError
+    from tgn_assets.ml.side_files import SideTableError
     from tgn_assets.ml.source import SourceError
     from tgn_assets.warehouse import WarehouseError
 
-    return ArtifactError, ExportError, PolicyError, SourceError, TrainingError, WarehouseError
+    return ArtifactError, ExportError, PolicyError, SideTableError, SourceError, TrainingError, WarehouseError

@@ -8,10 +8,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.dictionary import COLUMN_MEANING
 from tgn_assets.ml.schema import OURS, TABLES
+from tgn_assets.ml.side_tables import SideTables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +47,17 @@ def preview(frame: pd.DataFrame, rows: int = 10) -> dg.MetadataValue:
     head = frame.head(rows)
     lines = [list(map(str, head.columns)), ["---"] * head.shape[1], *(map(_cell, row) for row in head.to_numpy())]
     return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def side_columns(side: SideTables, users: np.ndarray, events: np.ndarray, week: str) -> dict[str, Any]:
+    """What side tables gave the model: columns with the share of nodes they are known of, coverage, and what to know
+    of the files; nothing without tables. `users` and `events` are the nodes known when `week` closes."""
+    shown: dict[str, Any] = {"side_notes": "\n".join(side.notes)} if side.notes else {}
+    if side.columns:
+        shown["side_columns"] = preview(side.coverage(users, events, week), rows=len(side.columns))
+    both = {"events": (side.event, events), "users": (side.user, users)}
+    covered = {name: table.covered(idx) for name, (table, idx) in both.items() if table.columns}
+    return shown | numbers(covered, "side_coverage/")
 
 
 def curve_plot(

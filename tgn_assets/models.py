@@ -40,7 +40,7 @@ class ModelCard:
     validation: Mapping[str, float]
     """Of the newest closed week, which training held out: `ndcg_<ranker>`."""
     config: Mapping[str, Any]
-    """`<asset>.<field>` of the configurations."""
+    """`<asset>.<field>` of the configurations, and the columns of side tables."""
     score: float | None
     """NDCG of the lists published in that week, once their target week has closed."""
 
@@ -160,7 +160,8 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
             f"{asset}.{name}": value
             for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
             for name, value in meta["config"].items()
-        },
+        }
+        | {f"side column {node}.{name}": kind for node, name, kind in of_ranker.get("side", ())},
         score=score,
     )
 

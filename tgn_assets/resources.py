@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.home import Home
 from tgn_assets.io_managers import ArtifactIOManager
 from tgn_assets.ml.policy import Policy
 from tgn_assets.ml.policy_files import read_policy
+from tgn_assets.ml.side_files import read_side_tables
+from tgn_assets.ml.side_tables import SideTables
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.run_lock import RunLock
 from tgn_assets.warehouse import Warehouse
@@ -75,6 +78,18 @@ class PolicyFiles(dg.ConfigurableResource):
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
+class SideFiles(dg.ConfigurableResource):
+    """What is known of events and users beside the log, in files that are read when a run asks."""
+
+    event_features: str | None = None
+    user_features: str | None = None
+
+    def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> SideTables:
+        """The tables as of the close of `week`, which knew `users` and `events` (`read_nodes`); SideTableError if one
+        of them cannot be used."""
+        return read_side_tables(self.event_features, self.user_features, users, events, week)
+
+
 def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
     """The resources of all assets and checks, by key, for the state under `home`."""
     artifacts = ArtifactsResource(root=str(home.artifacts))
@@ -84,6 +99,7 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
+        "side_files": SideFiles(event_features=home.settings.event_features, user_features=home.settings.user_features),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
     }

@@ -90,6 +90,14 @@ class Settings(BaseSettings):
         ge=0,
         description="How many different events a week's lists hold together; last places change hands until they do.",
     )
+    event_features: str | None = Field(
+        default=None,
+        description="CSV or Parquet file with `event_id` and columns that describe the event: category, price, date. "
+        "With `valid_from` a row counts from then on.",
+    )
+    user_features: str | None = Field(
+        default=None, description="The same of users, with `user_id`: town, plan, date of joining."
+    )
     export_parquet: Path | None = Field(
         default=None,
         description="Folder that every week's lists and metrics are written to as well, as Parquet in hive partitions.",

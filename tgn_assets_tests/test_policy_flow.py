@@ -1,4 +1,4 @@
-"""Weeks through Dagster under a policy, and from a model that is pinned."""
+"""Weeks through Dagster under a policy, with side tables, and from a model that is pinned."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -22,7 +22,8 @@ from tgn_assets_tests.test_flow import PREDICTIONS, WEEKS, Deployment
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Three weeks with lists of three, without own events, two events excluded and no less than nine in all lists."""
+    """Three weeks with lists of three, without own events, two events excluded and no less than nine in all lists; of
+    events and users something is known beside the log."""
     folder = tmp_path_factory.mktemp("strict")
     world = World(users=30, events=20, communities=3)
     log = pd.concat([generate_week(week, world) for week in WEEKS])
@@ -31,6 +32,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     known = sorted(log.event_id[log.timestamp < WEEKS[1]].unique())
     (folder / "deny.txt").write_text(known[0] + "\n")
     (folder / "expiry.csv").write_text(f"event_id,expires_at\n{known[1]},{WEEKS[3]}\n{known[2]},2031-01-01\n")
+    names = sorted(log.event_id.unique())
+    events = pd.DataFrame({"event_id": names, "letter": [name[0] for name in names], "valid_from": WEEKS[0]})
+    events.assign(length=events.event_id.str.len()).to_parquet(folder / "events.parquet")
+    users = pd.DataFrame({"user_id": [*sorted(log.ip_address.unique())[1:], "nobody"]})
+    users.assign(net=users.user_id.str.split(".").str[1]).to_csv(folder / "users.csv", index=False)
     settings = Settings(
         _env_file=None,
         home=folder / "home",
@@ -41,6 +47,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         deny_events=str(folder / "deny.txt"),
         event_expiry=str(folder / "expiry.csv"),
         min_distinct_events=9,
+        event_features=str(folder / "events.parquet"),
+        user_features=str(folder / "users.csv"),
     )
     with dg.DagsterInstance.ephemeral() as instance:
         deployment = Deployment(Home(settings), instance)
@@ -126,6 +134,42 @@ def test_a_policy_that_cannot_be_read_fails_the_run_and_keeps_what_was_published
     failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
     assert failed.user_failure_data and "holds no event id" in str(failed.user_failure_data.description)
     pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), before)
+
+
+def test_the_ranker_learns_from_side_tables_and_says_what_it_was_given(strict: Deployment) -> None:
+    ranker = ArtifactStore(strict.home.artifacts).load("trained_ranker", WEEKS[2])
+    assert ranker.side == (
+        ("event", "letter", "category"),
+        ("event", "length", "number"),
+        ("user", "net", "number"),
+    )
+    event = strict.instance.get_latest_materialization_event(dg.AssetKey("trained_ranker"))
+    shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    assert shown["side_coverage/events"].value == 1
+    assert 0.9 < float(str(shown["side_coverage/users"].value)) < 1
+    assert "| event | letter | category | 1" in str(shown["side_columns"].value)
+    assert "users.csv has no column valid_from" in str(shown["side_notes"].value)
+
+
+def test_a_column_that_is_gone_stops_the_lists_of_an_old_ranker_but_not_the_score_of_its_lists(
+    strict: Deployment,
+) -> None:
+    assert strict.run(WEEKS[3], "raw_interactions").success
+    file, before = Path(str(strict.home.settings.event_features)), strict.table(PREDICTIONS, WEEKS[2])
+    kept = file.read_bytes()
+    pd.read_parquet(file).drop(columns="letter").to_parquet(file)
+    try:
+        result = strict.run(WEEKS[2], PREDICTIONS, raise_on_error=False)
+        assert strict.run(WEEKS[3], "eval_metrics").success
+        assert "ungated" not in set(strict.table("eval_metrics", WEEKS[3]).model)
+    finally:
+        file.write_bytes(kept)
+    failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
+    said = str(failed.user_failure_data and failed.user_failure_data.description)
+    assert "letter of TGN_EVENT_FEATURES, a category" in said and "materialize trained_ranker" in said
+    pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), before)
+    assert strict.run(WEEKS[3], "eval_metrics").success
+    assert "ungated" in set(strict.table("eval_metrics", WEEKS[3]).model)
 
 
 def test_a_pinned_model_publishes_later_weeks_and_never_earlier_ones(strict: Deployment) -> None:

@@ -47,6 +47,13 @@ def log() -> list[Row]:
     return rows
 
 
+def write_facts(file: Path, node: str, rows: list[Row]) -> None:
+    """A side table: with each row something new becomes known of its user or event."""
+    facts = {(user if node == "user" else event, time): f"kind {event},{len(user)}" for user, event, time in rows}
+    lines = [f"{name},{fact},{time}" for (name, time), fact in facts.items() if name]
+    file.write_text("\n".join([f"{node}_id,kind,size,valid_from", *lines]))
+
+
 def closes() -> str:
     return shift(WEEK, 1)
 
@@ -74,9 +81,10 @@ def changed(future: list[Row]) -> list[Row]:
 def outputs(home: Home) -> dict[str, bytes]:
     """Every output of the partition, by name: the files' bytes, and the rows of the tables up to that week."""
     found = {}
-    for asset in ARTIFACTS:
-        for file in sorted((home.artifacts / asset / WEEK).iterdir()):
-            found[f"{asset}/{file.name}"] = file.read_bytes()
+    folders = [home.artifacts / asset / WEEK for asset in ARTIFACTS]
+    for folder in [*folders, *sorted((home.artifacts / "lessons").iterdir())]:
+        for file in sorted(folder.iterdir()):
+            found[f"{folder.parent.name}/{folder.name}/{file.name}"] = file.read_bytes()
     with home.warehouse().reader() as con:
         for table, column in TABLES.items():
             rows = con.execute(f"SELECT * FROM {table} WHERE {column} <= ? ORDER BY ALL", [WEEK]).fetchall()
@@ -90,8 +98,16 @@ def materialize(folder: Path, future: list[Row]) -> dict[str, bytes]:
     past, _ = past_and_future()
     with (folder / "log.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("ip_address", "event_id", "timestamp"), *past, *future])
+    for node in ("event", "user"):
+        write_facts(folder / f"{node}s.csv", node, [*past, *future])
     settings = Settings(
-        _env_file=None, home=folder / "home", source=str(folder / "log.csv"), start_week=START, end_week=LAST
+        _env_file=None,
+        home=folder / "home",
+        source=str(folder / "log.csv"),
+        start_week=START,
+        end_week=LAST,
+        event_features=str(folder / "events.csv"),
+        user_features=str(folder / "users.csv"),
     )
     home = Home(settings).ensure()
     definitions = build_definitions(settings)

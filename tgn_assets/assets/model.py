@@ -6,12 +6,12 @@ import dagster as dg
 
 from tgn_assets.artifacts import ArtifactStore, Window, embedding_bank
 from tgn_assets.failures import explained
-from tgn_assets.metadata import curve_plot, last_values, numbers
+from tgn_assets.metadata import curve_plot, last_values, numbers, side_columns
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.publishing import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.partitions import PREVIOUS_WEEK
-from tgn_assets.resources import Device, PolicyFiles
+from tgn_assets.resources import Device, PolicyFiles, SideFiles
 from tgn_assets.tracking import log_model
 from tgn_assets.warehouse import Warehouse
 
@@ -86,6 +86,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
         policy: PolicyFiles,
+        side_files: SideFiles,
     ) -> dg.MaterializeResult:
         """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
@@ -94,15 +95,21 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         list is published instead (`gate`).
         """
         from tgn_assets.ml.checkpoint import load_meta
+        from tgn_assets.ml.lessons import LessonStore
         from tgn_assets.ml.ranker import train_ranker
 
         week = context.partition_key
         with warehouse.reader() as con:
-            rules = rules_of(policy.read(), read_nodes(con, week)[1])
+            users, events = read_nodes(con, week)
+        rules, side = rules_of(policy.read(), events), side_files.read(users, events, week)
+        for note in side.notes:
+            context.log.warning(note)
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
-        plain = RankerConfig.model_validate(config.model_dump())
-        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules)
+        plain, store = RankerConfig.model_validate(config.model_dump()), LessonStore(artifacts.lessons)
+        checkpoint = train_ranker(
+            warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules, store, side
+        )
         gnn = load_meta(artifacts.directory("trained_gnn", week))
         tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
         return dg.MaterializeResult(
@@ -113,6 +120,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
                 **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
                 **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
                 **numbers(checkpoint.validation, "validation/"),
+                **side_columns(side, users.idx.to_numpy(), events.idx.to_numpy(), week),
                 **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
             },
         )

@@ -33,11 +33,12 @@ from tgn_assets.ml.publishing import (
     rules_of,
 )
 from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
+from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.trends import coverage, quality
 from tgn_assets.ml.validation import CHECKS, Finding, demands_of, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
-from tgn_assets.resources import Device, PolicyFiles
+from tgn_assets.resources import Device, PolicyFiles, SideFiles
 from tgn_assets.tracking import log_scores
 from tgn_assets.warehouse import Warehouse
 
@@ -70,6 +71,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
         policy: PolicyFiles,
+        side_files: SideFiles,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Every user's top five events for the week to come, and the list for a user who has no history yet.
 
@@ -83,14 +85,15 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history = warehouse.history(week)
             with warehouse.reader() as con:
                 users, events = read_nodes(con, week)
+            side = side_files.read(users, events, week)
             model = TrainedModel(trained_ranker, temporal_embeddings)
             if terms.model_week != week:
                 model = publishing_model(artifacts, history, week, terms.model_week, device.name())
             bank = embedding_bank(artifacts, week, model.ranker.config.sequence)
-        rules = rules_of(terms.policy, events)
-        recommendations = recommend(
-            history, model.ranker, bank, model.embeddings, rules, device.name(), context.log.info
-        )
+            rules = rules_of(terms.policy, events)
+            recommendations = recommend(
+                history, model.ranker, bank, model.embeddings, rules, device.name(), context.log.info, side
+            )
         made = publication(recommendations, history, users, events, week)
         inputs = {"trained_ranker": model.ranker.week, "temporal_embeddings": model.embeddings.week}
         inputs |= {"trained_gnn": max(bank), "interactions": week_key(int(history.week_no.max(initial=0)))}
@@ -140,6 +143,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
+        side_files: SideFiles,
     ) -> dg.MaterializeResult:
         """How good the lists that were published for this week were, beside simple rules that knew the same.
 
@@ -157,6 +161,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
             return dg.MaterializeResult(metadata={**row_count(0), "note": note})
         history, rules = warehouse.history(origin), rules_of(terms.policy, events)
+        side = side_files.read(users, events, origin)
         metrics = evaluate_week(
             week,
             published.predictions,
@@ -165,7 +170,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history,
             users.id.to_numpy(),
             events.id.to_numpy(),
-            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules),
+            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules, side),
             rules=rules,
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
@@ -190,20 +195,26 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
 
 
 def inside_of(
-    artifacts: ArtifactStore, history: History, origin: str, device: str, model_week: str, rules: Rules = OPEN
+    artifacts: ArtifactStore,
+    history: History,
+    origin: str,
+    device: str,
+    model_week: str,
+    rules: Rules = OPEN,
+    side: SideTables = NO_TABLES,
 ) -> "LookInside | None":
     """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything and is
-    kept."""
+    kept, and the side tables still have what it learnt from."""
     from tgn_assets.ml.ranking import look_inside
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):
         return None
     model = publishing_model(artifacts, history, origin, model_week, device)
-    if not model.ranker.trained:
+    if not model.ranker.trained or side.lacking(model.ranker.side):
         return None
     bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
-    return look_inside(history, model.ranker, bank, model.embeddings, rules, device)
+    return look_inside(history, model.ranker, bank, model.embeddings, rules, device, side)
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """Embeddings of all nodes known at the close of one week."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +14,36 @@ from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 
 @dataclass(frozen=True)
 class NodeEmbeddings:
-    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index."""
+    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index.
+
+    They are kept in half precision, and a file of them is mapped rather than read: many weeks of many nodes are at hand
+    together.
+    """
 
     week: str
     user_idx: Tensor  # [U] int64
-    users: Tensor  # [U, d] float32
+    users: Tensor  # [U, d] float16
     event_idx: Tensor  # [E] int64
-    events: Tensor  # [E, d] float32
+    events: Tensor  # [E, d] float16
+
+    def __post_init__(self) -> None:
+        for name in ("users", "events"):
+            object.__setattr__(self, name, getattr(self, name).half())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the tensors: two of the same digest hold the same."""
+        content = hashlib.blake2b(digest_size=16)
+        for tensor in self.to_tensors().values():
+            content.update(tensor.contiguous().numpy().tobytes())
+        return content.hexdigest()
 
     def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
+        """([n, d] float32 vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
         return _rows(self.user_idx, self.users, user_idx)
 
     def events_at(self, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
+        """([n, d] float32 vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
         return _rows(self.event_idx, self.events, event_idx)
 
     def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
@@ -34,9 +52,12 @@ class NodeEmbeddings:
         return {prefix + name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_tensors(cls, week: str, tensors: dict[str, Tensor], prefix: str = "") -> "NodeEmbeddings":
-        """The inverse of `to_tensors`."""
-        return cls(week, *(tensors[prefix + name] for name in ("user_idx", "users", "event_idx", "events")))
+    def from_tensors(cls, week: str, tensors: dict[str, Tensor], digest: str | None = None) -> "NodeEmbeddings":
+        """The inverse of `to_tensors`; their `digest`, if it is known."""
+        made = cls(week, *(tensors[name] for name in ("user_idx", "users", "event_idx", "events")))
+        if digest is not None:
+            made.__dict__["digest"] = digest
+        return made
 
     def save(self, directory: Path) -> None:
         """Writes them to `directory`, replacing what is there."""
@@ -52,7 +73,7 @@ class NodeEmbeddings:
 def _rows(known: Tensor, vectors: Tensor, wanted: np.ndarray) -> tuple[Tensor, Tensor]:
     wanted_t = torch.as_tensor(wanted)
     if not len(known):
-        return vectors.new_zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
+        return torch.zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
     at = torch.searchsorted(known, wanted_t).clamp(max=len(known) - 1)
     found = known[at] == wanted_t
-    return vectors[at] * found[:, None], found
+    return vectors[at].float() * found[:, None], found

@@ -13,6 +13,8 @@ from tgn_assets.ml.evidence import Evidence
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import Candidates, Recall
+from tgn_assets.ml.side_features import SideEvidence
+from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.weeks import week_key
 
 Bank = Mapping[str, NodeEmbeddings]
@@ -42,17 +44,23 @@ class Frame:
 class Origin:
     """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks.
 
-    Candidates are what `rules` allow for the week after.
+    Candidates are what `rules` allow for the week after. Of `side` the rows are read that counted then.
     """
 
     def __init__(
-        self, past: History, bank: Bank, config: RankerConfig, device: str = "cpu", rules: Rules = OPEN
+        self,
+        past: History,
+        bank: Bank,
+        config: RankerConfig,
+        device: str = "cpu",
+        rules: Rules = OPEN,
+        side: SideTables = NO_TABLES,
     ) -> None:
         self.past, self.config, self.rules = past, config, rules
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
         self.weekly = [bank.get(week) for week in weeks]
-        self.recall = Recall(Evidence(past), self.weekly[-1], device, rules)
+        self.recall = Recall(Evidence(past), self.weekly[-1], device, rules, SideEvidence(past, side))
         self.width = next((e.users.shape[1] for e in bank.values()), 1)
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:

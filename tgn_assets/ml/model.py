@@ -17,6 +17,8 @@ from tgn_assets.ml.graph import View, adjacency
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 EVENT_ID_SPREAD = 0.25
+SIDE_LIMIT = 5.0
+"""Standard deviations that a side feature is cut off at: a flag that training never saw set would be a thousand."""
 Adjacency = dict[tuple[str, str, str], Tensor]
 
 
@@ -65,7 +67,7 @@ class GNNEncoder(nn.Module):
         for conv in self.convs:
             outputs.append(conv(outputs[-1], adjacency))
         mixed = {
-            kind: torch.einsum("l,lnd->nd", weight.softmax(0), torch.stack([output[kind] for output in outputs]))
+            kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
         }
         popularity = self.popularity(event_features)
@@ -80,7 +82,7 @@ class GNNEncoder(nn.Module):
             kind: self.embed(kind, torch.arange(len(x), device=x.device), x, id_dropout)
             for kind, x in view.features.items()
         }
-        return self(x_dict, view.adjacency(), view.features[EVENT])
+        return self(x_dict, view.adjacency, view.features[EVENT])
 
     def sampled_pass(self, batch: HeteroData, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of the nodes of a mini-batch that a PyG loader drew from `view.data`."""
@@ -128,16 +130,26 @@ class UserInteractionPredictor(nn.Module):
 
     score = pair evidence + gate * temporal tower. The evidence is a small network over a pair's features; the tower is
     the dot product of the Transformer's summary of the user's weekly embeddings and the event's projected embedding.
-    The gate starts almost shut: a tower that has learnt nothing cannot hurt.
+    The gate starts almost shut: a tower that has learnt nothing cannot hurt. The last `side` of the features come from
+    side tables: where one is NaN the network is told that it is unknown, and has its mean.
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
 
     def __init__(
-        self, embedding: int, features: int, dim: int, heads: int, layers: int, length: int, dropout: float
+        self,
+        embedding: int,
+        features: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        length: int,
+        dropout: float,
+        side: int = 0,
     ) -> None:
         super().__init__()
+        self.side = side
         self.project_user = nn.Linear(embedding + 1, dim)
         self.project_event = nn.Linear(embedding, dim)
         self.position = PositionalEncoding(dim, length)
@@ -145,7 +157,7 @@ class UserInteractionPredictor(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(dim)
         self.evidence = nn.Sequential(
-            nn.Linear(features, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
+            nn.Linear(features + side, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
         )
         self.gate = nn.Parameter(torch.tensor(0.1))
         self.register_buffer("feature_mean", torch.zeros(features))
@@ -155,6 +167,10 @@ class UserInteractionPredictor(nn.Module):
         """Takes mean and spread of the features from training pairs [p, F]: from closed weeks alone."""
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp(min=1e-3))
+        for at in range(features.shape[1] - self.side, features.shape[1]):
+            known = features[~features[:, at].isnan(), at]
+            self.feature_mean[at] = known.mean() if len(known) else 0.0
+            self.feature_scale[at] = known.std(correction=0).clamp(min=1e-3) if len(known) else 1.0
 
     def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
         """[n, dim] summary of each user's weekly embeddings `sequence` [n, L, embedding], oldest first.
@@ -174,4 +190,8 @@ class UserInteractionPredictor(nn.Module):
         """[p] scores of p pairs, from their temporal embeddings [p, dim] twice and their features [p, F]."""
         tower = (users * events).sum(-1) / math.sqrt(users.shape[-1])
         normalised = (features - self.feature_mean) / self.feature_scale
+        if self.side:
+            side = normalised[:, -self.side :]
+            bounded = side.nan_to_num(0.0).clamp(-SIDE_LIMIT, SIDE_LIMIT)
+            normalised = torch.cat([normalised[:, : -self.side], bounded, side.isnan().to(side.dtype)], dim=1)
         return self.evidence(normalised)[:, 0] + self.gate * tower

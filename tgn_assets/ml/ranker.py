@@ -5,8 +5,9 @@ closed week; what the ranker sees of it was known at its close (its history, and
 week gave), and what it learns to predict is the distinct events each user touched in the week after.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,29 @@ from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import fit_trees, tree_scores
+from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
-from tgn_assets.ml.checkpoint import load_artifact, save_artifact
+from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
 from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
 from tgn_assets.ml.history import History
+from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
+from tgn_assets.ml.side_features import feature_names
+from tgn_assets.ml.side_tables import NO_TABLES, SideColumn, SideTables
 from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
-USERS_PER_ORIGIN = 4096
-"""Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
 USERS_PER_BLOCK = 2048
+CALIBRATION_USERS = 2048
+"""Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
 NEWEST_WEEKS = 3
 """Weeks that the network passes over once more at the end, the one that was held out among them."""
 
@@ -47,7 +51,8 @@ class RankerCheckpoint:
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
     learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
-    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with.
+    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with,
+    `side` the columns of side tables that it learnt from.
     """
 
     week: str
@@ -60,6 +65,7 @@ class RankerCheckpoint:
     calibration: Calibration | None
     validation: dict[str, float]
     k: int = K
+    side: tuple[SideColumn, ...] = ()
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -77,6 +83,7 @@ class RankerCheckpoint:
             "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
             "k": self.k,
+            **({"side": self.side} if self.side else {}),
         }
 
     @classmethod
@@ -94,6 +101,7 @@ class RankerCheckpoint:
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             validation=meta["validation"],
             k=meta.get("k", K),  # checkpoints of before lists had a length of their own
+            side=tuple(SideColumn(*column) for column in meta.get("side", ())),
         )
 
 
@@ -105,30 +113,38 @@ def train_ranker(
     device: str = "cpu",
     progress: Progress = lambda _: None,
     rules: Rules = OPEN,
+    store: LessonStore | None = None,
+    side: SideTables = NO_TABLES,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
     being done, it is learnt from like the rest. In every week only what `rules` allowed then is ranked, in lists of
-    their length. `history` must end with `week` and `bank` hold no later week:
-    ValueError.
+    their length; of `side`, the tables as of `week`, each week sees what counted then. Lessons of earlier weeks are
+    taken from `store`, and kept there. `history` must end with `week` and `bank` hold no later week: ValueError.
     """
-    now = week_number(week)
+    now, store = week_number(week), store or LessonStore()
     if history.week != now or any(key > week for key in bank):
         raise ValueError(f"the ranker of week {week} was handed data of another week")
-    oldest = min((week_number(key) for key in bank), default=now)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
-        frames, activity = [], []
-        for week_no in range(max(oldest, now - 1 - config.origins), now - 1):
-            origin = Origin(history.until(week_no), bank, config, device, rules)
-            frame = _training_frame(history, origin, config.seed)
-            frames += [frame] if frame is not None else []
-            activity.append(_activity(history, origin, config.seed))
-            progress(f"phase 2, origin {week_key(week_no)}: {0 if frame is None else len(frame.truth_size)} users")
-        newest = Origin(history.until(now - 1), bank, config, device, rules)
-        held_out = _training_frame(history, newest, config.seed)
-        model, trees = _new_model(config, newest.width).to(device), ""
+        origins = [*range(oldest_origin(bank, now, config), now - 1), now - 1]
+        made_from = names(history, origins, bank, config, device, rules, side)
+        newest = Origin(history.until(now - 1), bank, config, device, rules, side)
+
+        def learn(at: int) -> Lesson:
+            origin = newest if at == now - 1 else Origin(history.until(at), bank, config, device, rules, side)
+            return lesson_of(history, origin, config.seed)
+
+        lessons = []
+        for at in origins:
+            lessons.append(store.get(week_key(at), made_from[at], partial(learn, at)))
+            frame = lessons[-1].frame
+            progress(f"phase 2, origin {week_key(at)}: {0 if frame is None else len(frame.truth_size)} users")
+        store.forget_before(week_key(origins[0]))
+        *past, newest_lesson = lessons
+        frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
+        model, trees = _new_model(config, newest.width, side.columns).to(device), ""
         curve: list[dict[str, Any]] = []
         gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
         if held_out is not None:
@@ -141,12 +157,17 @@ def train_ranker(
             hits = _hits(model if frames else None, trees, history, newest, held_out)
             gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
             if frames:
-                came_back = fit_activity(*map(np.concatenate, zip(*activity, strict=True)))
+                came_back = fit_activity(
+                    np.concatenate([lesson.user_features for lesson in past]),
+                    np.concatenate([lesson.active for lesson in past]),
+                )
                 calibration = _calibration(came_back, model, trees, history, newest, config.seed)
                 catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
                 trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
-    return RankerCheckpoint(week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k)
+    return RankerCheckpoint(
+        week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k, side.columns
+    )
 
 
 def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu") -> NodeEmbeddings:
@@ -170,30 +191,28 @@ def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, 
 
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> UserInteractionPredictor:
     """The network of a checkpoint, ready to score on `device`."""
-    model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1])
+    model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1], ranker.side)
     model.load_state_dict(ranker.state)
     return model.to(device).eval()
 
 
-def _new_model(config: RankerConfig, width: int) -> UserInteractionPredictor:
+def side_of(ranker: RankerCheckpoint, side: SideTables) -> SideTables:
+    """The columns of `side` that the ranker learnt from; ArtifactError if one is not there."""
+    if lacking := side.lacking(ranker.side):
+        raise ArtifactError(
+            f"the ranker of {ranker.week} learnt from columns that the side tables do not have now "
+            f"({'; '.join(map(str, lacking))}); bring them back or materialize trained_ranker of that week again, "
+            "and if it is pinned, run `tgn models unpin` or pin a later week"
+        )
+    return side.only(ranker.side)
+
+
+def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> UserInteractionPredictor:
+    extra = len(feature_names(side))
+    features = len(PAIR_FEATURES) + extra
     return UserInteractionPredictor(
-        width, len(PAIR_FEATURES), config.dim, config.heads, config.layers, config.sequence, config.dropout
+        width, features, config.dim, config.heads, config.layers, config.sequence, config.dropout, extra
     )
-
-
-def _training_frame(history: History, origin: Origin, seed: int) -> Frame | None:
-    """The frame of the users that were active in the week after the origin and known at it; None if there are none, or
-    nothing that may be recommended to them."""
-    truth = next_week(history, origin.past)
-    users = np.flatnonzero(truth[2])
-    frame = origin.frame(_sampled(users, seed), truth) if len(users) else None
-    return frame if frame is not None and len(frame.label) else None
-
-
-def _sampled(users: np.ndarray, seed: int) -> np.ndarray:
-    if len(users) <= USERS_PER_ORIGIN:
-        return users
-    return np.sort(np.random.default_rng(seed).choice(users, USERS_PER_ORIGIN, replace=False))
 
 
 def _hits(
@@ -208,9 +227,9 @@ def _hits(
         for name, lists in all_baselines(past, users, rules.k, rules).items()
     }
     if model is not None:
-        network, forest = network_scores(model, held_out), tree_scores(trees, held_out.candidates.features)
-        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, forest))
-        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest), rules.k)
+        network, grown = network_scores(model, held_out), tree_scores(forest(trees), held_out.candidates.features)
+        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
+        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, grown), rules.k)
     return hits
 
 
@@ -229,20 +248,14 @@ def _gate(
     return gate, {f"ndcg_{name}": float(values.mean()) for name, values in ndcg.items()}
 
 
-def _activity(history: History, origin: Origin, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """([n, F], [n]) features of users at the origin, active or not in the week after, and whether they were."""
-    users = _sampled(np.arange(origin.past.num_users), seed)
-    return origin.recall.evidence.user_features[users], next_week(history, origin.past)[2][users] > 0
-
-
 def _calibration(
     activity: Logistic, model: UserInteractionPredictor, trees: str, history: History, origin: Origin, seed: int
 ) -> Calibration:
     """From what the published ranks of the newest closed week came to, among all users, active or not."""
-    users = _sampled(np.arange(origin.past.num_users), seed)
+    users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
-    score = blended(row, network_scores(model, frame), tree_scores(trees, frame.candidates.features))
+    score = blended(row, network_scores(model, frame), tree_scores(forest(trees), frame.candidates.features))
     top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]
     user_features = origin.recall.evidence.user_features[users[row[top]]]

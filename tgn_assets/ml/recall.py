@@ -4,18 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.side_features import SideEvidence
 from tgn_assets.ml.sparse import heaviest, only_columns
+from tgn_assets.ml.topk import top_products
 
 CHANNELS = ("own", "cooccurring", "popular", "tower")
 PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
 """Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit, as standard deviations above the
-mean of the user's candidates, and whether it has one. A raw logit means something else each week."""
+mean of the user's candidates, and whether it has one. A raw logit means something else each week. What side tables say
+comes after them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Candidates:
     users: np.ndarray  # [n] user positions
     row: np.ndarray  # [p]
     event: np.ndarray  # [p]
-    features: np.ndarray  # [p, len(PAIR_FEATURES)] float32
+    features: np.ndarray  # [p, len(PAIR_FEATURES), and the side tables'] float32
     channels: np.ndarray  # [p, len(CHANNELS)] bool: which channels brought the pair
 
 
@@ -36,9 +38,14 @@ class Recall:
     """
 
     def __init__(
-        self, evidence: Evidence, embeddings: NodeEmbeddings | None, device: str = "cpu", rules: Rules = OPEN
+        self,
+        evidence: Evidence,
+        embeddings: NodeEmbeddings | None,
+        device: str = "cpu",
+        rules: Rules = OPEN,
+        side: SideEvidence | None = None,
     ) -> None:
-        self.evidence, self.rules = evidence, rules
+        self.evidence, self.rules, self.side = evidence, rules, side or SideEvidence(evidence.history)
         self.allowed = rules.allowed(evidence.history)
         history = evidence.history
         self.user_vectors = self.event_vectors = torch.zeros(0, 0)
@@ -68,8 +75,9 @@ class Recall:
         union = self._permitted(users, np.unique(np.concatenate(keys)))
         channels = np.stack([np.isin(union, key) for key in keys], axis=1)
         row, event = np.divmod(union, max(size, 1))
-        features = evidence.features(users, row, event, near)
-        return Candidates(users, row, event, np.column_stack([features, self._tower(users, row, event)]), channels)
+        features = [evidence.features(users, row, event, near), self._tower(users, row, event)]
+        features.append(self.side.features(users[row], event))
+        return Candidates(users, row, event, np.column_stack(features), channels)
 
     def _permitted(self, users: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Those of `keys` (row * events + event) that the rules leave."""
@@ -84,8 +92,8 @@ class Recall:
         rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known & self.allowed)
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        logits: Tensor = self.user_vectors[users[rows]] @ self.event_vectors[events].T
-        top = logits.topk(min(limit, len(events)), dim=1).indices.cpu().numpy()
+        among = self.event_vectors if len(events) == len(self.event_vectors) else self.event_vectors[events]
+        top = top_products(self.user_vectors[users[rows]], among, limit).cpu().numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:

@@ -1,6 +1,39 @@
-"""Exact top-k of scored pairs, for all users at once."""
+"""Exact top-k, for all users at once: of scored pairs, or of the dot products with all events."""
 
 import numpy as np
+import torch
+from torch import Tensor
+
+GROUP = 64
+"""Events whose largest product is looked at first."""
+PRODUCTS = 2**23
+"""Products held at a time where all of them are ordered: 32 MiB."""
+TILE_USERS, TILE_EVENTS = 256, 4096
+"""Products are made in tiles of this size: 4 MiB, which a processor keeps at hand until their maxima are taken."""
+
+
+@torch.no_grad()
+def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
+    """[n, min(k, m)] positions of the `events` [m, d] with the largest dot products with each of `users` [n, d].
+
+    Best first; which of two equal products comes first is not said. Exact: the `k` largest lie in the `k` groups of
+    events whose maxima are largest, so that only these groups are ordered. Memory does not grow with n times m.
+    """
+    (size, dim), groups = events.shape, -(-len(events) // GROUP)
+    if k * GROUP * dim > size:  # to compute the products of the groups again would cost more than to order all
+        blocks = users.split(max(1, PRODUCTS // max(size, 1)))
+        return torch.cat([(block @ events.T).topk(min(k, size), dim=1).indices for block in blocks])
+    place = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
+    padded = events[place]
+    found = [torch.zeros(0, k, dtype=torch.int64, device=events.device)]
+    for block in users.split(TILE_USERS):
+        tiles = ((block @ tile.T).unflatten(1, (-1, GROUP)).amax(2) for tile in padded.split(TILE_EVENTS))
+        chosen = torch.cat(list(tiles), dim=1).topk(k, dim=1).indices
+        products = (padded.view(groups, GROUP, -1)[chosen] @ block[:, None, :, None]).flatten(1)
+        position = (chosen[:, :, None] * GROUP + torch.arange(GROUP, device=users.device)).flatten(1)
+        best = products.masked_fill(position >= size, -torch.inf).topk(k, dim=1).indices
+        found.append(position.gather(1, best))
+    return torch.cat(found)
 
 
 def grouped_top_k(row: np.ndarray, score: np.ndarray, tie: np.ndarray, rows: int, k: int) -> np.ndarray:

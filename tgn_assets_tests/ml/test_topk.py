@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.topk import grouped_top_k
+from tgn_assets.ml import topk
+from tgn_assets.ml.topk import GROUP, grouped_top_k, top_products
 
 
 def test_the_best_pairs_of_each_group_come_first_and_missing_ones_are_minus_one():
@@ -21,3 +24,38 @@ def test_it_equals_sorting_each_group_by_itself(pairs, k):
     for group in range(5):
         expected = sorted((i for i, pair in enumerate(pairs) if pair[0] == group), key=lambda i: (-pairs[i][1], i))[:k]
         assert top[group].tolist() == expected + [-1] * (k - len(expected))
+
+
+def vectors(size):
+    """Whole numbers, whose products are exact in float32; the last column makes no two rows alike."""
+    generator = torch.Generator().manual_seed(size)
+    return torch.cat([torch.randint(-9, 9, (size, 8), generator=generator), torch.arange(size)[:, None] / 1024], 1)
+
+
+@pytest.mark.parametrize("events", [3, GROUP, 5 * GROUP, 5 * GROUP + 1, 60 * GROUP - 1])
+def test_the_products_found_are_the_largest_and_come_best_first(events):
+    users, candidates = vectors(50), vectors(events)
+    found = top_products(users, candidates, 5)
+    products = users @ candidates.T
+    assert torch.equal(products.gather(1, found), products.topk(min(5, events), dim=1).values)
+
+
+def test_events_are_found_when_every_product_is_negative_and_the_last_group_is_not_full():
+    users, candidates = torch.ones(2, 1), -torch.arange(1.0, 9 * GROUP)[:, None].flip(0)
+    last = len(candidates) - 1
+    assert top_products(users, candidates, 3).tolist() == [[last, last - 1, last - 2]] * 2
+
+
+def test_the_size_of_the_tiles_changes_nothing(monkeypatch):
+    users, candidates = vectors(33), vectors(60 * GROUP)
+    whole = top_products(users, candidates, 4)
+    monkeypatch.setattr(topk, "TILE_USERS", 7)
+    monkeypatch.setattr(topk, "TILE_EVENTS", 3 * GROUP)
+    monkeypatch.setattr(topk, "PRODUCTS", 1000)
+    assert torch.equal(top_products(users, candidates, 4), whole)
+    few = candidates[: 20 * GROUP]
+    assert torch.equal(top_products(users, few, 4), (users @ few.T).topk(4, dim=1).indices)
+
+
+def test_no_users_get_no_lists():
+    assert top_products(vectors(0), vectors(60 * GROUP), 4).shape == (0, 4)

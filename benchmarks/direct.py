@@ -1,0 +1,116 @@
+"""What the assets of one week do, without Dagster: the same functions, in the same order, in one process.
+
+    python -m benchmarks.direct WEEK
+
+Reads the settings that `tgn` reads, and leaves in TGN_HOME what a run leaves there, but for Dagster's history and the
+pictures and previews that it shows.
+"""
+
+import sys
+from pathlib import Path
+
+from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.assets.recommendations import inside_of
+from tgn_assets.home import Home
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.evaluation import evaluate_week
+from tgn_assets.ml.ingest import load_weeks
+from tgn_assets.ml.lessons import LessonStore
+from tgn_assets.ml.policy import Policy
+from tgn_assets.ml.policy_files import read_policy
+from tgn_assets.ml.publishing import (
+    PUBLISHED_TABLES,
+    Terms,
+    publication,
+    read_nodes,
+    read_publication,
+    read_terms,
+    read_truth,
+    rules_of,
+)
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranking import recommend
+from tgn_assets.ml.snapshots import read_snapshot
+from tgn_assets.ml.training import train_gnn
+from tgn_assets.ml.validation import demands_of, publish_checks
+from tgn_assets.ml.weeks import shift, week_key
+from tgn_assets.resources import POLICY_SETTINGS
+from tgn_assets.settings import read_settings
+from tgn_assets.warehouse import Warehouse
+from tgn_assets.weekly_report.page import report_page, write_page
+
+
+def main() -> None:
+    """Refreshes the week that is named on the command line, on the CPU."""
+    home, week = Home(read_settings()), sys.argv[1]
+    warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
+    policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
+    ingest(home, warehouse, artifacts, week)
+    train(warehouse, artifacts, policy, week)
+    publish(warehouse, artifacts, policy, week)
+    evaluate(warehouse, artifacts, week)
+    page = report_page(warehouse, week, {}, {}, home.source_spec().week_number_anchor)
+    write_page(page, Path(home.reports) / f"{week}.html")
+
+
+def ingest(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+    """`raw_interactions` and `weekly_snapshots`."""
+    with warehouse.writer() as con:
+        load_weeks(con, home.source_spec(), [week], home.start_week(), home.settings.end_week)
+    with warehouse.reader() as con:
+        snapshot = read_snapshot(con, week)
+    artifacts.save("weekly_snapshots", week, snapshot)
+
+
+def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
+    """`trained_gnn`, `trained_ranker` and `temporal_embeddings`."""
+    gnn, config = GNNConfig(), RankerConfig()
+    read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
+    warm = artifacts.load("trained_gnn", shift(week, -1))
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm)
+    artifacts.save("trained_gnn", week, encoder)
+    bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
+    with warehouse.reader() as con:
+        rules = rules_of(policy, read_nodes(con, week)[1])
+    lessons = LessonStore(artifacts.lessons)
+    ranker = train_ranker(warehouse.history(week), bank, week, config, rules=rules, store=lessons)
+    artifacts.save("trained_ranker", week, ranker)
+    bank = embedding_bank(artifacts, week, config.sequence)
+    embeddings = temporal_embeddings(ranker, warehouse.history(week), bank)
+    artifacts.save("temporal_embeddings", week, embeddings)
+
+
+def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
+    """`weekly_top5_predictions`, with the checks before."""
+    terms = Terms(week, policy)
+    ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
+    history, bank = warehouse.history(week), embedding_bank(artifacts, week, ranker.config.sequence)
+    with warehouse.reader() as con:
+        users, events = read_nodes(con, week)
+    rules = rules_of(policy, events)
+    made = publication(recommend(history, ranker, bank, embeddings, rules), history, users, events, week)
+    inputs = {"trained_ranker": ranker.week, "temporal_embeddings": embeddings.week, "trained_gnn": max(bank)}
+    inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
+    demands = demands_of(policy, rules, history, users, events, week)
+    for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
+        if not finding.passed:
+            raise RuntimeError(f"{finding.check}: {finding.reason}")
+    tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
+    warehouse.replace_week_tables(week, {**tables, "published_weeks": terms.row(made, week)})
+
+
+def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+    """`eval_metrics`, of the lists of the week before."""
+    origin = shift(week, -1)
+    with warehouse.reader() as con:
+        published, truth, terms = read_publication(con, origin), read_truth(con, week), read_terms(con, origin)
+        users, events = read_nodes(con, origin)
+    history, rules = warehouse.history(origin), rules_of(terms.policy, events)
+    new_users, ids = list(published.new_users.event_id), (users.id.to_numpy(), events.id.to_numpy())
+    inside = inside_of(artifacts, history, origin, "cpu", terms.model_week, rules)
+    metrics = evaluate_week(week, published.predictions, new_users, truth, history, *ids, inside, rules=rules)
+    warehouse.replace_week("eval_metrics", week, metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Ingest of a CSV of 10 million rows beside DuckDB, which reads the same file into a table and checks nothing.
+
+python -m benchmarks.ingest [--rows N]
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from benchmarks.common import WORK
+from benchmarks.logs import START, WEEKS, write_log
+from benchmarks.table import Row, show
+from tgn_assets.ml.ingest import load_weeks
+from tgn_assets.ml.source import SourceSpec
+from tgn_assets.ml.weeks import shift
+from tgn_assets.warehouse import Warehouse
+
+ROWS = 10_000_000
+CSV_SQL = """
+    COPY (SELECT "user", item, strftime(to_timestamp(ts) AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M:%S') AS ts
+          FROM read_parquet('{source}')) TO '{path}' (HEADER)
+"""
+
+
+def rows(size: int = ROWS) -> Iterator[Row]:
+    """The row of the table; both write a DuckDB file anew."""
+    path = csv(size)
+    with TemporaryDirectory(dir=WORK) as folder:
+        plain = _plain(path, Path(folder) / "plain.duckdb")
+        ours = _ours(path, Path(folder) / "warehouse.duckdb", size)
+    yield Row(
+        what=f"ingest of a CSV of {size:,} rows",
+        against="DuckDB reading the same file into a table, with no checks",
+        must="50% of its speed",
+        aim="80%",
+        measured=f"{plain / ours:.0%}",
+        figures=f"{size / ours / 1e6:.2f} and {size / plain / 1e6:.2f} million rows/s; {ours:.1f} and {plain:.1f} s",
+    )
+
+
+def csv(size: int) -> Path:
+    """The file, made first where it is not kept yet."""
+    path = WORK / f"{size}.csv"
+    if not path.exists():
+        with TemporaryDirectory(dir=WORK) as folder, duckdb.connect() as con:
+            source = write_log(Path(folder), size, size // 10, size // 100)
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(CSV_SQL.format(source=source, path=Path(folder) / "log.csv"))
+            (Path(folder) / "log.csv").replace(path)
+    return path
+
+
+def _plain(path: Path, database: Path) -> float:
+    start = time.perf_counter()
+    with duckdb.connect(database) as con:
+        con.execute("CREATE TABLE log AS FROM read_csv($path)", {"path": str(path)})
+    return time.perf_counter() - start
+
+
+def _ours(path: Path, database: Path, size: int) -> float:
+    weeks = [shift(START, week) for week in range(WEEKS)]
+    spec = SourceSpec(str(path), "user", "item", "ts")
+    start = time.perf_counter()
+    with Warehouse(database).writer() as con:
+        report = load_weeks(con, spec, weeks, weeks[0], weeks[-1])
+    seconds = time.perf_counter() - start
+    if sum(report.rows.values()) != size:
+        raise RuntimeError(f"{sum(report.rows.values()):,} of {size:,} rows were loaded: {report.rejected}")
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=ROWS, help="default: %(default)s")
+    show(rows(parser.parse_args().rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Peak memory and time of a weekly refresh on ever larger logs, asset by asset.
+
+    python -m benchmarks.scale [--interactions 1e6 3e6 1e7] [--fresh] [--publish]
+
+A log of n interactions has n / 10 users and n / 100 events in 26 weeks. The week before the last is refreshed first: it
+ingests all earlier weeks and starts cold. The last week is then the warm weekly refresh that is reported; run again, it
+alone is done again, for the prepared homes stay in `.bench/scale`, whatever code made them (`--fresh` makes them anew).
+Prints Markdown.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.common import GIB, WORK, Log, Usage, machine, refresh
+from benchmarks.logs import START, WEEKS, write_log
+from benchmarks.table import publish
+from tgn_assets.ml.weeks import shift
+
+SECTION = "growth"
+SIZES = [1_000_000, 3_000_000, 10_000_000]
+LAST = shift(START, WEEKS - 1)
+
+
+def main() -> None:
+    """Prints the assets of each size, then the growth; the cold start is reported where it was made."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interactions", nargs="+", type=lambda text: int(float(text)), default=SIZES, metavar="N")
+    parser.add_argument("--fresh", action="store_true", help="make log and home anew")
+    parser.add_argument("--publish", action="store_true", help="write RESULTS.md and docs/performance.md")
+    given, lines = parser.parse_args(), list[str]()
+    for line in report(given.interactions, given.fresh):
+        lines.append(line)
+        print(line, flush=True)
+    if given.publish:
+        publish(SECTION, "\n".join(lines))
+
+
+def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
+    """Markdown: a table of assets for each of `sizes`, as they come, then one line for each."""
+    yield f"{machine()}\n"
+    warm = {}
+    for size in sorted(sizes):
+        home, log, cold = prepared(size, fresh)
+        if cold:
+            yield from assets(f"{size:,} interactions, cold, with all earlier weeks ingested first", cold)
+        warm[size] = refresh(log, home, LAST)
+        yield from assets(f"{size:,} interactions, warm", warm[size])
+    yield "| interactions | users | events | seconds | growth | peak, GiB | growth |\n|---|---|---|---|---|---|---|"
+    before = None
+    for size, usage in warm.items():
+        grown = _growth(before, usage)
+        yield (
+            f"| {size:,} | {size // 10:,} | {size // 100:,} | {usage.seconds:.1f} | {grown[0]} "
+            f"| {usage.peak / GIB:.2f} | {grown[1]} |"
+        )
+        before = usage
+
+
+def assets(title: str, usage: Usage) -> Iterator[str]:
+    """Markdown: seconds and peak memory of every step, and of the whole process."""
+    yield f"{title}:\n\n| asset | seconds | peak, GiB |\n|---|---|---|"
+    for name, step in usage.steps.items():
+        yield f"| {name} | {step.seconds:.1f} | {step.peak / GIB:.2f} |"
+    rest = usage.seconds - sum(step.seconds for step in usage.steps.values())
+    yield f"| imports, and all between the steps | {rest:.1f} | |"
+    yield f"| the process | {usage.seconds:.1f} | {usage.peak / GIB:.2f} |\n"
+
+
+def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
+    """(home, log, what the cold start cost if it was made now): all is there but the last week."""
+    folder = WORK / "scale" / f"{size}"
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    ready = folder / "ready"
+    if ready.exists():
+        return folder / "home", Log(str(folder / "log" / "*.parquet"), LAST), None
+    shutil.rmtree(folder, ignore_errors=True)
+    log = Log(write_log(folder / "log", size, size // 10, size // 100), LAST)
+    cold = refresh(log, folder / "home", shift(LAST, -1))
+    ready.touch()
+    return folder / "home", log, cold
+
+
+def _growth(before: Usage | None, now: Usage) -> tuple[str, str]:
+    if before is None:
+        return "", ""
+    return f"{now.seconds / before.seconds:.2f}", f"{now.peak / before.peak:.2f}"
+
+
+if __name__ == "__main__":
+    main()

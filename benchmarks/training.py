@@ -1,0 +1,102 @@
+"""Phase 1 beside the classic recipe: supervised links per second, and what the newest week's links say of both.
+
+    python -m benchmarks.training [--seconds N]
+
+Both learn from 8 weeks of the log; the newest of them is held out and both are judged by its links, by the loss that
+phase 1 minimises: the softmax over all known events. The classic recipe gets the best of its epochs and the best
+temperature (its logits were never meant for a softmax), ours neither: its loss is the one by which it stops.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case, retail
+from benchmarks.common import peer
+from benchmarks.table import Row, show
+from tgn_assets.artifacts import ArtifactStore
+from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.graph import View, WindowGraph
+from tgn_assets.ml.schema import EVENT, USER
+from tgn_assets.ml.snapshots import Snapshot
+from tgn_assets.ml.training import softmax_loss, train_gnn
+from tgn_assets.ml.weeks import shift, week_number
+
+WINDOW = 8
+TEMPERATURES = torch.logspace(-1.5, 1.5, 61)
+SECONDS = 90.0
+
+
+def rows(seconds: float = SECONDS) -> Iterator[Row]:
+    """The row of the table; the peer trains for `seconds`."""
+    case = retail()
+    config = GNNConfig(window=WINDOW, replay=1)
+    week = shift(case.week, -1)  # the newest that the home holds
+    snapshots = _snapshots(case, week)
+    graph = WindowGraph(snapshots, config.half_life)
+    start = time.perf_counter()
+    checkpoint = train_gnn(snapshots, week, config)
+    spent = time.perf_counter() - start
+    trained = _supervised_links(graph, checkpoint.curve)
+    loss = min(row["validation_loss"] for row in checkpoint.curve if row["validation_loss"] is not None)
+
+    newest = week_number(week)
+    view = graph.view(newest - 1, WINDOW - 1)
+    answer = peer(
+        "peers",
+        "classic",
+        links=graph.edge_index[:, (graph.edge_week > newest - WINDOW) & (graph.edge_week < newest)].numpy(),
+        users=len(graph.node_idx[USER]),
+        events=len(graph.node_idx[EVENT]),
+        dim=config.dim,
+        learning_rate=config.learning_rate,
+        limit=seconds,
+    )
+    epochs = zip(torch.from_numpy(answer["users"]), torch.from_numpy(answer["events"]), strict=True)
+    theirs = min(_tempered_loss(users, events, graph, view) for users, events in epochs)
+    our_rate, their_rate = trained / spent, float(answer["trained"] / answer["seconds"])
+    verdict = "a lower" if loss <= theirs else "a higher"
+    yield Row(
+        what=f"phase 1 training, supervised links per second, {WINDOW} weeks of {case.name}",
+        against="LinkNeighborLoader on torch-sparse, batch 256, fan-out [15, 10], 1 negative",
+        must="50x at an equal or lower validation loss",
+        aim="200x",
+        measured=f"{our_rate / their_rate:.0f}x at {verdict} loss",
+        figures=f"{our_rate:,.0f} and {their_rate:,.0f} links/s; loss {loss:.3f} after {spent:.1f} s ({trained:,} "
+        f"links), {theirs:.3f} after {float(answer['seconds']):.0f} s ({int(answer['trained']):,} links)",
+    )
+
+
+def _snapshots(case: Case, week: str) -> dict[str, Snapshot]:
+    with case.home() as home:
+        weeks = [shift(week, -back) for back in range(WINDOW)]
+        return dict(ArtifactStore(home / "artifacts").window("weekly_snapshots", weeks))
+
+
+def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
+    """How many links were learnt from: those of the weeks before the newest in each epoch, and all in the last pass."""
+    newest = max(graph.snapshots)
+    links = {t: graph.links(t, graph.view(t - 1, WINDOW))[0].shape[1] for t in graph.snapshots}
+    past = sum(count for t, count in links.items() if t < newest)
+    return sum(past if row["validation_loss"] is not None else past + links[newest] for row in curve)
+
+
+def _tempered_loss(users: Tensor, events: Tensor, graph: WindowGraph, view: View) -> float:
+    """The loss of the newest week's links at the temperature that suits the vectors best."""
+    links, weight = graph.links(view.week + 1, view)
+    known = view.known[EVENT]
+    return min(float(softmax_loss(users * scale, events, known, links, weight)) for scale in TEMPERATURES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="the peer's (default: %(default)s)")
+    show(rows(parser.parse_args().seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""One warm weekly refresh of online_retail, all assets, through Dagster, beside three peers on the same rows.
+
+    python -m benchmarks.weekly [--minutes N] [--only ALS SASRec LambdaRank]
+
+Every peer ranks for the same target week, with the rows before it, and is timed from arrays in memory to five events
+for every user; the refresh is timed as a whole, from the start of `tgn refresh` to its end: imports, the source,
+Dagster's history, evaluation and report included. NDCG@5 is that of all users active in the target week; for users
+without a past, peers are given the list that was popular the week before.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.cases import Case, retail
+from benchmarks.common import Usage, peer, refresh
+from benchmarks.table import Row, show
+from tgn_assets.ml.baselines import popular, repeat
+from tgn_assets.ml.history import History
+from tgn_assets.ml.metrics import per_user
+from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.warehouse import Warehouse
+
+SASREC_MINUTES = 10.0
+PEERS = {"ALS": ("peers", "als"), "LambdaRank": ("peers", "lambdarank"), "SASRec": ("rectools", "sasrec")}
+AGAINST = {
+    "ALS": ("implicit ALS (64 factors, 15 iterations), fit + recommend", "higher NDCG@5", "within 3x of its time"),
+    "LambdaRank": ("recall + LightGBM LambdaRank on 8 origins", "2x faster, higher NDCG@5", ""),
+    "SASRec": ("RecTools SASRec, fit until it passes `repeat` + recommend", "10x faster, higher NDCG@5", ""),
+}
+
+LISTS_SQL = """
+    SELECT user_id, event_id, rank FROM weekly_top5_predictions WHERE week = $week AND rank <= 5
+    UNION ALL SELECT NULL, event_id, rank FROM new_user_top5_predictions WHERE week = $week AND rank <= 5
+"""
+
+
+@dataclass(frozen=True)
+class Weekly:
+    """The refresh of a week: its cost, and the NDCG@5 of its lists in the week after."""
+
+    case: Case
+    usage: Usage
+    ndcg: float
+
+
+def measured(case: Case, task: "Task") -> Weekly:
+    """The refresh of `case`, in a copy of its home."""
+    with case.home() as home:
+        usage = refresh(case.log, home, case.week)
+        with Warehouse(home / "warehouse.duckdb").reader() as con:
+            lists = con.execute(LISTS_SQL, {"week": case.week}).df()
+    return Weekly(case, usage, task.ndcg_of_rows(lists))
+
+
+def rows(ours: Weekly, task: "Task", minutes: float = SASREC_MINUTES, only: list[str] | None = None) -> Iterator[Row]:
+    """One row for each peer; SASRec is stopped after `minutes`."""
+    for name in only or AGAINST:
+        environment, script = PEERS[name]
+        answer = peer(environment, script, **task.given(), limit=minutes * 60)
+        theirs, ratio = task.ndcg(answer["lists"]), float(answer["seconds"]) / ours.usage.seconds
+        speed = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x its time"
+        if name == "SASRec" and not answer["passed"]:
+            speed = f"more than {speed}"
+        against, must, aim = AGAINST[name]
+        yield Row(
+            what=f"one warm weekly refresh of {ours.case.name}, all assets, through Dagster",
+            against=against,
+            must=must,
+            aim=aim,
+            measured=f"{speed}, NDCG@5 {ours.ndcg / theirs - 1:+.1%}",
+            figures=f"{ours.usage.seconds:.1f} s, {ours.ndcg:.4f}; {float(answer['seconds']):.1f} s, {theirs:.4f}"
+            + (f" ({answer['note']})" if str(answer["note"]) else "")
+            + (f", stopped after {minutes:g} minutes" if name == "SASRec" and not answer["passed"] else ""),
+        )
+
+
+class Task:
+    """What the peers are given and how they are scored: users and events as codes, in the order of their ids."""
+
+    def __init__(self, case: Case) -> None:
+        log, self.target = case.rows(), shift(case.week, 1)
+        past, truth = log[log.week < self.target], log[log.week == self.target].drop_duplicates(["user", "item"])
+        self.events = pd.Index(sorted(set(past["item"]) | set(truth["item"])))
+        self.users = pd.Index(sorted(set(past.user)))
+        self.past = pd.DataFrame(
+            {
+                "user_idx": self.users.get_indexer(past.user),
+                "event_idx": self.events.get_indexer(past["item"]),
+                "ts": past.ts.to_numpy(),
+                "week_no": past.week.map({week: week_number(week) for week in past.week.unique()}).to_numpy(),
+            }
+        )
+        self.active, self.row = np.unique(truth.user, return_inverse=True)
+        self.truth = self.events.get_indexer(truth["item"])
+        self.position = self.users.get_indexer(pd.Index(self.active))  # -1: a user without a past
+        history = self._history(shift(self.target, -1))
+        names = history.event_idx
+        self.popular = names[popular(history, 5)]
+        lists = np.append(names, -1)[repeat(history, np.arange(history.num_users), 5)]
+        self.repeat = self.ndcg(lists, np.flatnonzero(self.position >= 0))
+
+    def given(self) -> Mapping[str, np.ndarray | float]:
+        """The arrays that `benchmarks.peers` describes, and what SASRec needs to know when to stop."""
+        known = self.position[self.row] >= 0
+        monday = np.datetime64(self.target, "s").astype(np.int64)
+        return {
+            "user": self.past.user_idx.to_numpy(),
+            "item": self.past.event_idx.to_numpy(),
+            "ts": self.past.ts.to_numpy(),
+            "cut": monday,
+            "repeat": self.repeat,
+            "true_user": self.position[self.row][known],
+            "true_item": self.truth[known],
+        }
+
+    def ndcg(self, lists: np.ndarray, among: np.ndarray | None = None) -> float:
+        """Mean NDCG@5 over the active users (those at `among`) of `lists` [users, 5] of event codes, -1 for none."""
+        shown = np.where((self.position >= 0)[:, None], lists[self.position], self.popular)
+        values = per_user(shown, self.row, self.truth).ndcg.to_numpy()
+        return float(values.mean() if among is None else values[among].mean())
+
+    def ndcg_of_rows(self, rows: pd.DataFrame) -> float:
+        """The same of `LISTS_SQL`'s rows, with the list for new users where a user has no other."""
+        lists = np.full((len(self.active) + 1, 5), -1)
+        to = pd.Index(self.active).get_indexer(rows.user_id)
+        kept = (to >= 0) | rows.user_id.isna().to_numpy()  # a NULL user goes to the last row, the new users' list
+        lists[to[kept], rows["rank"].to_numpy()[kept] - 1] = self.events.get_indexer(rows.event_id)[kept]
+        lists = np.where((lists[:-1] < 0).all(1)[:, None], lists[-1], lists[:-1])
+        return float(per_user(lists, self.row, self.truth).ndcg.mean())
+
+    def _history(self, week: str) -> History:
+        frame = self.past.groupby(["user_idx", "event_idx", "week_no"], as_index=False).agg(
+            count=("ts", "size"), last=("ts", "max")
+        )
+        close = (frame.week_no + 1) * 7 * 86400 + np.datetime64("1970-01-05", "s").astype(np.int64)
+        return History.from_frame(
+            frame.assign(event_order=frame.event_idx, since=(close - frame["last"]) / 604800), week
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=SASREC_MINUTES, help="SASRec's (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=AGAINST, help="peers (default: all)")
+    given = parser.parse_args()
+    case = retail()
+    task = Task(case)
+    show(rows(measured(case, task), task, given.minutes, given.only))
+
+
+if __name__ == "__main__":
+    main()
