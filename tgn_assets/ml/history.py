@@ -52,8 +52,8 @@ class History:
             raise ValueError(f"rows newer than week {week} were handed to its history")
         if not _in_order(*(rows[name].to_numpy(np.int64) for name in ORDER)):
             rows = rows.sort_values(ORDER, kind="stable")
-        user_idx, user = _dense(rows.user_idx.to_numpy(np.int64))
-        event_idx, event = _dense(rows.event_idx.to_numpy(np.int64))
+        user_idx, user = dense(rows.user_idx.to_numpy(np.int64))
+        event_idx, event = dense(rows.event_idx.to_numpy(np.int64))
         # Text order among the events known now; a rank among all events ever would leak how many are still to come.
         order = np.empty(len(event_idx), np.int64)
         order[event] = rows.event_order.to_numpy(np.int64)
@@ -97,8 +97,8 @@ class History:
         if week >= self.week:
             return self
         cut = int(np.searchsorted(self.week_no, week, side="right"))
-        users, user = _dense(self.user[:cut])
-        events, event = _dense(self.event[:cut])
+        users, user = dense(self.user[:cut])
+        events, event = dense(self.event[:cut])
         return History(
             week=week,
             user_idx=self.user_idx[users],
@@ -126,8 +126,8 @@ def _in_order(*columns: np.ndarray) -> bool:
     return bool((after | equal).all())
 
 
-def _dense(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `np.unique(index, return_inverse=True)` gives, without sorting: indices are dense, a table holds them."""
+def dense(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `np.unique(index, return_inverse=True)` gives, without sorting: a table holds indices that are dense."""
     there = np.zeros(int(index.max(initial=-1)) + 1, bool)
     there[index] = True
     return np.flatnonzero(there), (np.cumsum(there) - 1)[index]

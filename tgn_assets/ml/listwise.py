@@ -13,6 +13,7 @@ from tgn_assets.ml.checkpoint import finite
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Frame, blocks_of
 from tgn_assets.ml.gate import ndcg_of
+from tgn_assets.ml.history import dense
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.topk import grouped_top_k
@@ -97,7 +98,7 @@ def _scores(
 ) -> Tensor:
     device = model.gate.device
     users = model.get_temporal_embeddings(frame.sequence[rows].to(device), frame.known[rows].to(device))
-    events, of_pair = np.unique(frame.candidates.event[pairs], return_inverse=True)
+    events, of_pair = dense(frame.candidates.event[pairs])
     vectors = model.event_embeddings(frame.event_vectors[events].to(device))
     # The gradient of users[place] would be added up by several threads in any order: not the same bytes each time.
     user_rows, event_rows = (torch.as_tensor(rows, device=device) for rows in (place, of_pair))

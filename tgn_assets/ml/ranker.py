@@ -1,6 +1,6 @@
 """Phase 2: the Transformer over weekly embeddings and the pair's evidence, trained to rank the week after each origin.
 
-Two rankers learn from the same weeks, the network and LambdaRank's trees; their blend is the ranker. An origin is a
+Two rankers learn from the same weeks, the network and gradient-boosted trees; their blend is the ranker. An origin is a
 closed week; what the ranker sees of it was known at its close (its history, and the embeddings that the encoder of that
 week gave), and what it learns to predict is the distinct events each user touched in the week after.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
+from tgn_assets.ml.boosting import fit_trees, read_trees, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
@@ -50,7 +50,7 @@ class RankerCheckpoint:
 
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
-    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
+    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` are LightGBM's texts;
     `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with,
     `side` the columns of side tables that it learnt from.
     """
@@ -59,7 +59,7 @@ class RankerCheckpoint:
     config: RankerConfig
     trained: bool
     state: dict[str, Tensor]
-    trees: str
+    trees: tuple[str, ...]
     curve: list[dict[str, Any]]
     gate: Gate
     calibration: Calibration | None
@@ -77,7 +77,7 @@ class RankerCheckpoint:
             "week": self.week,
             "config": self.config.model_dump(),
             "trained": self.trained,
-            "trees": self.trees,
+            "trees": list(self.trees),
             "curve": self.curve,
             "gate": self.gate.to_meta(),
             "calibration": self.calibration.to_meta() if self.calibration else None,
@@ -95,7 +95,7 @@ class RankerCheckpoint:
             config=RankerConfig(**meta["config"]),
             trained=meta["trained"],
             state=state,
-            trees=meta["trees"],
+            trees=_texts(meta["trees"]),
             curve=meta["curve"],
             gate=Gate.from_meta(meta["gate"]),
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
@@ -144,7 +144,7 @@ def train_ranker(
         store.forget_before(week_key(origins[0]))
         *past, newest_lesson = lessons
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
-        model, trees = _new_model(config, newest.width, side.columns).to(device), ""
+        model, trees = _new_model(config, newest.width, side.columns).to(device), tuple[str, ...]()
         curve: list[dict[str, Any]] = []
         gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
         if held_out is not None:
@@ -207,6 +207,11 @@ def side_of(ranker: RankerCheckpoint, side: SideTables) -> SideTables:
     return side.only(ranker.side)
 
 
+def _texts(trees: str | list[str]) -> tuple[str, ...]:
+    """Of a checkpoint; one of an older version has a single text, empty for no trees."""
+    return tuple(text for text in ([trees] if isinstance(trees, str) else trees) if text)
+
+
 def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> UserInteractionPredictor:
     extra = len(feature_names(side))
     features = len(PAIR_FEATURES) + extra
@@ -216,7 +221,7 @@ def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> 
 
 
 def _hits(
-    model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
+    model: UserInteractionPredictor | None, trees: tuple[str, ...], history: History, origin: Origin, held_out: Frame
 ) -> dict[str, np.ndarray]:
     """[n, k] bool per source: the users of `held_out` touched the event at that rank of its list."""
     users, past, rules = held_out.candidates.users, origin.past, origin.rules
@@ -227,9 +232,10 @@ def _hits(
         for name, lists in all_baselines(past, users, rules.k, rules).items()
     }
     if model is not None:
-        network, grown = network_scores(model, held_out), tree_scores(forest(trees), held_out.candidates.features)
+        row, features = held_out.candidates.row, held_out.candidates.features
+        network, grown = network_scores(model, held_out), tree_scores(read_trees(trees), row, features)
         hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
-        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, grown), rules.k)
+        hits[OURS] = hits_of(held_out, blended(row, network, grown), rules.k)
     return hits
 
 
@@ -249,13 +255,19 @@ def _gate(
 
 
 def _calibration(
-    activity: Logistic, model: UserInteractionPredictor, trees: str, history: History, origin: Origin, seed: int
+    activity: Logistic,
+    model: UserInteractionPredictor,
+    trees: tuple[str, ...],
+    history: History,
+    origin: Origin,
+    seed: int,
 ) -> Calibration:
     """From what the published ranks of the newest closed week came to, among all users, active or not."""
     users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
-    score = blended(row, network_scores(model, frame), tree_scores(forest(trees), frame.candidates.features))
+    grown = tree_scores(read_trees(trees), row, frame.candidates.features)
+    score = blended(row, network_scores(model, frame), grown)
     top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]
     user_features = origin.recall.evidence.user_features[users[row[top]]]

@@ -10,7 +10,7 @@ import torch
 from tgn_assets.ml import baselines
 from tgn_assets.ml.baselines import filled
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import Forest, forest, tree_scores
+from tgn_assets.ml.boosting import Forests, read_trees, tree_scores
 from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
@@ -79,7 +79,7 @@ def recommend(
     segment = segment_of(history, users)
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, trees, done, spare = load_model(ranker, device), forest(ranker.trees), 0, list[RunnersUp]()
+    model, trees, done, spare = load_model(ranker, device), read_trees(ranker.trees), 0, list[RunnersUp]()
     ours = users[source == OURS]
 
     def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
@@ -132,7 +132,7 @@ def look_inside(
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
     origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side))
-    model, trees = load_model(ranker, device), forest(ranker.trees)
+    model, trees = load_model(ranker, device), read_trees(ranker.trees)
 
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
@@ -164,7 +164,7 @@ class _Ranked(NamedTuple):
 @torch.no_grad()
 def _ranked(
     model: UserInteractionPredictor,
-    trees: Forest,
+    trees: Forests,
     ranker: RankerCheckpoint,
     origin: Origin,
     embeddings: NodeEmbeddings,
@@ -179,7 +179,7 @@ def _ranked(
         embeddings.events[torch.as_tensor(event)].to(device).float(),
         torch.as_tensor(candidates.features, device=device),
     )
-    score = blended(row, network.cpu().numpy(), tree_scores(trees, candidates.features))
+    score = blended(row, network.cpu().numpy(), tree_scores(trees, row, candidates.features))
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
     share = shares(row, score)
     chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)

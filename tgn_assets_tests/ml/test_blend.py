@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tgn_assets.ml.blend import blended, shares, standardised
+from tgn_assets.ml.blend import TREES_SAY, blended, shares, standardised
 
 ROW = np.array([0, 0, 0, 1, 1, 2])
 
@@ -15,6 +15,12 @@ def test_a_score_counts_by_how_far_it_stands_out_among_the_users_own_candidates(
 def test_the_scale_of_a_ranker_does_not_matter() -> None:
     one, two = np.array([1.0, 2, 4, 3, 1, 0]), np.array([0.3, 0.1, 0.2, 0.5, 0.9, 0.7])
     np.testing.assert_allclose(blended(ROW, one, two), blended(ROW, 50 * one + 7, two / 9), atol=1e-12)
+
+
+def test_the_trees_have_their_say_beside_the_network() -> None:
+    network, trees = np.array([1.0, 2, 4, 3, 1, 0]), np.array([0.3, 0.1, 0.2, 0.5, 0.9, 0.7])
+    expected = standardised(ROW, network) + TREES_SAY * standardised(ROW, trees)
+    np.testing.assert_allclose(blended(ROW, network, trees), expected)
 
 
 def test_a_ranker_that_has_nothing_to_say_leaves_the_other_one_alone() -> None:
