@@ -20,7 +20,7 @@ RECENT = 100
 def status_lines(home: Home) -> Iterator[str]:
     """Lines for a terminal; SourceError, after the lines about the home, if the source cannot be read."""
     yield f"home       {home.root}"
-    yield f"source     {home.settings.source}"
+    yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
     with home.instance() as instance:
         fail_killed_runs(instance)
         yield from _published(home)

@@ -1,16 +1,19 @@
 """Lists and metrics in a real PostgreSQL, week by week: the old week or the new one, in all tables."""
 
-from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
+import pandas as pd
 import pytest
 from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
+from tgn_assets.assets.data import data_assets
 from tgn_assets.assets.exports import postgres_export_asset
 from tgn_assets.cli import cli
 from tgn_assets.definitions import build_definitions
+from tgn_assets.home import Home
 from tgn_assets.ml.exporting import EXPORTED, ExportError
 from tgn_assets.ml.postgres_export import read_week, replace_week
 from tgn_assets.partitions import weekly_partitions
@@ -30,9 +33,9 @@ def filled(tmp_path: Path) -> Warehouse:
 
 
 @pytest.fixture
-def schema(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+def schema(postgres: Postgres) -> str:
     """An empty schema of the test's own."""
-    name = f"s{abs(hash(request.node.name))}"
+    name = f"s{uuid4().hex}"
     postgres.run(f"CREATE SCHEMA {name}")
     return name
 
@@ -97,7 +100,7 @@ def test_an_export_that_breaks_off_leaves_all_tables_as_they_were(
         "score": [0.2],
         "source": ["popular"],
     }
-    filled.replace_week("new_user_top5_predictions", WEEK, __import__("pandas").DataFrame(frame))
+    filled.replace_week("new_user_top5_predictions", WEEK, pd.DataFrame(frame))
     with pytest.raises(ExportError, match=rf"violates check constraint.*`tgn export --week {WEEK}`") as raised:
         export(filled, url)
     assert len(str(raised.value).splitlines()) == 1
@@ -164,16 +167,29 @@ def test_tgn_export_writes_all_weeks_there_and_says_so(
     assert postgres.run(f"SELECT count(DISTINCT week) FROM {schema}.weekly_top5_predictions") == [(3,)]
 
 
-def test_a_home_on_postgresql_finds_its_weeks(postgres: Postgres, schema: str, tmp_path: Path) -> None:
+def test_a_run_on_postgresql_reports_what_it_knows_and_no_password(
+    postgres: Postgres, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     postgres.run(
         f"CREATE TABLE {schema}.log AS SELECT 'u' AS ip_address, 'e' AS event_id, day AS timestamp "
-        "FROM generate_series(timestamp '2024-01-01', timestamp '2024-01-21', '1 day') AS day"
+        "FROM generate_series(timestamp '2024-01-01', timestamp '2024-01-21', '1 day') AS day",
+        "CREATE ROLE analyst LOGIN PASSWORD 'open-sesame'",
+        f"GRANT USAGE ON SCHEMA {schema} TO analyst",
+        f"GRANT SELECT ON {schema}.log TO analyst",
     )
-    settings = Settings(home=tmp_path, source=postgres.url(), source_query=f"{schema}.log")
-    home = home_on_log(tmp_path)
-    home = type(home)(settings)
+    monkeypatch.setenv("PGPASSWORD", "open-sesame")
+    home = Home(Settings(home=tmp_path, source=postgres.url("analyst"), source_query=f"{schema}.log"))
     assert (home.start_week(), home.newest_closed_week()) == ("2024-01-01", "2024-01-15")
-    assert replace(home.source_spec()).week_number_anchor is None
+    raw, _ = data_assets(weekly_partitions("2024-01-08"), None)
+    with dg.DagsterInstance.ephemeral() as instance:
+        given = {"warehouse": home.warehouse(), "source": home.source_spec()}
+        done = dg.materialize([raw], partition_key="2024-01-08", resources=given, instance=instance)
+        told = "\n".join(repr(entry) for entry in instance.all_logs(done.run_id))
+    (made,) = done.asset_materializations_for_node("raw_interactions")
+    assert made.metadata["dagster/partition_row_count"].value == 7
+    assert "filtered" in made.metadata and "rows_before_first_week" not in made.metadata
+    written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
+    assert "open-sesame" not in told + written and "analyst" in written
 
 
 @pytest.mark.parametrize(

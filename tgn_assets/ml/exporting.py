@@ -13,7 +13,7 @@ WEEKS_SQL = " UNION ".join(f"SELECT strftime(week, '%Y-%m-%d') AS week FROM {tab
 
 
 class ExportError(OSError):
-    """The export folder cannot be written; the message names the setting. What the warehouse holds is not affected."""
+    """A folder or database cannot be written to; the message names the setting. The warehouse is not affected."""
 
 
 def exportable_weeks(con: duckdb.DuckDBPyConnection) -> list[str]:

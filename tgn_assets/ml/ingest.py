@@ -87,9 +87,9 @@ class IngestReport:
     rejected_in_week: dict[str, int]
     """Rows of each of these weeks that cannot be used."""
     before_start: int | None
-    """Valid rows of the source that are older than the start week; None if only the weeks were read."""
+    """Valid rows of the source that are older than the start week; None if only the weeks were asked for."""
     after_end: int | None
-    """Valid rows of the source that are newer than the end week; None if only the weeks were read."""
+    """Valid rows of the source that are newer than the end week; None as above."""
     filtered: int
     """Rows of these weeks, or without a known week, that do not meet the row filter."""
     new_users: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -109,17 +109,20 @@ def _opened(spec: SourceSpec) -> Iterator[_Query]:
     with connected(spec.location) as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION READ ONLY")
         schema = cursor.adbc_execute_schema(f"SELECT * FROM {source}")
-        types = {field.name: field.metadata[b"POSTGRESQL:type"].decode() for field in schema}
-        columns = {
-            field.name: _received(field.name, types[field.name], int(field.metadata.get(b"POSTGRESQL:typmod", b"-1")))
-            for field in schema
-        }
+        kinds = {field.name: _kind(field.metadata or {}) for field in schema}
+        types = {name: dtype for name, (dtype, _) in kinds.items()}
+        columns = {name: _received(name, *kind) for name, kind in kinds.items()}
         (part,) = parts_of(spec, [Table(f"TGN_SOURCE_QUERY={spec.query}", "", ROWS, columns)])
         used = {part.user.sql, part.event.sql, part.time.sql, *part.filtered}
         time = next(name for name, column in columns.items() if column == part.time)
         ways = clocks(types[time], spec.week_number_anchor, part.numbers_weeks)
         names = [name for name, column in columns.items() if column.sql in used]
         yield _Query(connection, source, part, names, types, time, ways)
+
+
+def _kind(metadata: Mapping[bytes, bytes]) -> tuple[str, int]:
+    """What the driver says of a column: the name of its type, and the type's modifier (-1: none)."""
+    return metadata.get(b"POSTGRESQL:type", b"").decode(), int(metadata.get(b"POSTGRESQL:typmod", b"-1"))
 
 
 def _sent(name: str, dtype: str) -> str:

