@@ -155,25 +155,25 @@ def report(week: str | None, out: str | None, verbose: bool) -> None:
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
 def export(week: str | None, verbose: bool) -> None:
-    """Write lists and metrics to the folder TGN_EXPORT_PARQUET, as Parquet in hive partitions.
+    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions.
 
     With the setting, every weekly run does so for its week; this is for the weeks before. Files are replaced.
     """
     from tgn_assets.ml.exporting import export_weeks, exportable_weeks
 
     home = open_home()
-    folder = home.settings.export_parquet
-    if folder is None:
-        raise click.ClickException("there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder")
+    place = home.settings.export_parquet
+    if place is None:
+        raise click.ClickException("there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL")
     with home.warehouse().reader() as con:
         there = exportable_weeks(con)
         if not there or (week and week not in there):
             raise click.ClickException(
                 f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
             )
-        rows = export_weeks(con, folder, [week] if week else there)
+        rows = export_weeks(con, place, [week] if week else there)
     for table, count in rows.items():
-        click.echo(f"{count:>9,} rows  {folder / table}")
+        click.echo(f"{count:>9,} rows  {place}/{table}")
 
 
 @cli.command(short_help="Say what is there, missing or failed, and what to do.")

@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tgn_assets.ml.object_store import WEB, holds_password, is_url
 from tgn_assets.ml.weeks import week_key, week_number
 
 PREFIX, ENV_FILE = "TGN_", ".env"
@@ -25,7 +26,13 @@ class Settings(BaseSettings):
     """What a deployment is: where its state lives, which log it reads and which weeks it covers."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # it may hold a password
     )
 
     home: Path = Field(
@@ -78,9 +85,10 @@ class Settings(BaseSettings):
         ge=0,
         description="How many different events a week's lists hold together; last places change hands until they do.",
     )
-    export_parquet: Path | None = Field(
+    export_parquet: str | None = Field(
         default=None,
-        description="Folder that every week's lists and metrics are written to as well, as Parquet in hive partitions.",
+        description="Folder, or `s3://bucket/prefix`, that every week's lists and metrics are written to as well, as "
+        "Parquet in hive partitions.",
     )
     future_blind: bool = Field(
         default=False,
@@ -93,12 +101,21 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
+    @field_validator("source", "export_parquet")
+    @classmethod
+    def _without_credentials(cls, place: str | None) -> str | None:
+        if place and holds_password(place):
+            raise ValueError("it holds a password; take it out: credentials are read from the environment alone")
+        return place
+
     @field_validator("export_parquet")
     @classmethod
-    def _local(cls, folder: Path | None) -> Path | None:
-        if folder is not None and ":/" in str(folder):  # what Path makes of ://
-            raise ValueError("it is a URL; name a folder")
-        return None if folder is None else folder.expanduser().resolve()
+    def _writable_place(cls, place: str | None) -> str | None:
+        if place is None or not is_url(place):
+            return None if place is None else str(Path(place).expanduser().resolve())
+        if place.partition("://")[0].lower() in (*WEB, "file"):
+            raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
+        return place.rstrip("/")
 
     @field_validator("start_week", "end_week")
     @classmethod

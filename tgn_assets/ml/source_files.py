@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.object_store import StoredFile, StoreError, fetch, holds_password, is_url, stored_files
 from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
@@ -49,14 +50,16 @@ class SourceSpec:
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """Moves when the source may have changed: no file is opened, only names, sizes and times of change are looked at.
 
-    A URL, of which nothing is known without fetching it, has a new signature every hour; a synthetic source every week,
-    as it grows by one. SourceError if there is no file.
+    Of what lies behind a URL, the store is asked; a web server that does not tell when a file was written has a new
+    signature every hour. A synthetic source has one every week, as it grows by one. SourceError if there is no file.
     """
     now = now or datetime.now(UTC)
     if spec.location == SYNTHETIC:
         state: object = week_of(now)
     elif is_url(spec.location):
-        state = f"{now:%Y-%m-%d %H}"
+        with source_errors(spec):
+            objects = _find_objects(spec.location)
+        state = objects, None if all(file.state for file in objects) else f"{now:%Y-%m-%d %H}"
     else:
         with source_errors(spec):
             stats = {file: Path(file).stat() for file in find_files(spec.location)}
@@ -64,10 +67,19 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
 
 
+def local_files(location: str, folder: Path) -> list[tuple[str, str]]:
+    """The data files at `location`, sorted: the name of each and where it is on this machine.
+
+    What lies behind a URL is copied into `folder`. SourceError if there are none.
+    """
+    if not is_url(location):
+        return [(file, file) for file in find_files(location)]
+    objects = _find_objects(location)
+    return [(file.url, str(copy)) for file, copy in zip(objects, fetch(objects, folder), strict=True)]
+
+
 def find_files(location: str) -> list[str]:
-    """The data files at `location`, sorted; a URL stands for itself. SourceError if there are none."""
-    if is_url(location):
-        return [location]
+    """The data files at a path of this machine, sorted. SourceError if there are none."""
     path = Path(location).expanduser()
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
@@ -79,26 +91,37 @@ def find_files(location: str) -> list[str]:
         found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
         lack = f"does not exist, seen from {Path.cwd()}"
     if not found:
-        raise SourceError(
-            f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
-        )
+        raise _no_files(location, lack)
     return sorted(found)
 
 
-def is_url(location: str) -> bool:
-    return "://" in location
+def _find_objects(location: str) -> list[StoredFile]:
+    if holds_password(location):
+        raise SourceError("TGN_SOURCE holds a password; take it out: credentials are read from the environment alone")
+    if not (found := stored_files(location, SUFFIXES)):
+        raise _no_files(location, f"has no {', '.join(SUFFIXES)} files")
+    return found
 
 
-def is_json(file: str) -> bool:
+def _no_files(location: str, lack: str) -> SourceError:
+    return SourceError(
+        f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
+    )
+
+
+def is_json(name: str) -> bool:
     """By the name alone: another file is CSV, or Parquet."""
-    return _name(file).endswith(JSON_SUFFIXES)
+    return _name(name).endswith(JSON_SUFFIXES)
 
 
-def is_parquet(file: str) -> bool:
-    """By the name, or else by how the file begins; OSError if it cannot be opened."""
-    name = _name(file)
-    if is_url(file) or name.endswith(SUFFIXES):
-        return name.endswith(PARQUET_SUFFIXES)
+def is_packed(name: str) -> bool:
+    return _name(name).endswith(".gz")
+
+
+def is_parquet(name: str, file: str) -> bool:
+    """By the name, or else by how the `file` of this machine begins; OSError if it cannot be opened."""
+    if _name(name).endswith(SUFFIXES):
+        return _name(name).endswith(PARQUET_SUFFIXES)
     with open(file, "rb") as opened:
         return opened.read(4) == b"PAR1"
 
@@ -119,6 +142,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException:
         raise
+    except StoreError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         reason = str(error).splitlines()[0]
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
@@ -127,13 +152,12 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
                 "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from error
         remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
-        if is_url(spec.location):
-            remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
 
 
 def _name(file: str) -> str:
-    return (file.split("?")[0] if is_url(file) else file).lower()
+    name = file.lower()
+    return name.split("?")[0] if name.startswith(("http://", "https://")) else name
 
 
 def _is_hidden(path: Path) -> bool:
