@@ -1,5 +1,6 @@
 """The commands of docs/*.md run as they stand there."""
 
+import gzip
 import os
 import re
 import shutil
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tgn_assets_tests.logs import ROWS
+from tgn_assets_tests.s3 import BUCKET, SECRET, bucket
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
+WITH_BUCKET = {"sources.md", "destinations.md"}
+"""Pages whose commands find the tutorial's log in a bucket, and a small one beside them."""
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -27,6 +33,20 @@ def commands(text: str) -> str:
 )
 def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     """In a folder that looks like the repository, with this Python as `.venv`."""
+    if page.name not in WITH_BUCKET:
+        run(page, tmp_path)
+        return
+    (tmp_path / "interactions.csv").write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")
+    with bucket() as s3:
+        packed = gzip.compress((ROOT / "docs" / "data" / "opam_commits.csv").read_bytes())
+        s3.pipe(f"{BUCKET}/commits/2026.csv.gz", packed)
+        printed = run(page, tmp_path)
+    # Dagster's history, with the logs and metadata of all runs, is among the files.
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert (left, SECRET in printed) == ([], False)
+
+
+def run(page: Path, tmp_path: Path) -> str:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -46,6 +66,7 @@ def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def test_every_picture_and_page_that_is_linked_is_there() -> None:
