@@ -12,20 +12,28 @@ from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 
 @dataclass(frozen=True)
 class NodeEmbeddings:
-    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index."""
+    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index.
+
+    They are kept in half precision, and a file of them is mapped rather than read: many weeks of many nodes are at hand
+    together.
+    """
 
     week: str
     user_idx: Tensor  # [U] int64
-    users: Tensor  # [U, d] float32
+    users: Tensor  # [U, d] float16
     event_idx: Tensor  # [E] int64
-    events: Tensor  # [E, d] float32
+    events: Tensor  # [E, d] float16
+
+    def __post_init__(self) -> None:
+        for name in ("users", "events"):
+            object.__setattr__(self, name, getattr(self, name).half())
 
     def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
+        """([n, d] float32 vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
         return _rows(self.user_idx, self.users, user_idx)
 
     def events_at(self, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
+        """([n, d] float32 vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
         return _rows(self.event_idx, self.events, event_idx)
 
     def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
@@ -52,7 +60,7 @@ class NodeEmbeddings:
 def _rows(known: Tensor, vectors: Tensor, wanted: np.ndarray) -> tuple[Tensor, Tensor]:
     wanted_t = torch.as_tensor(wanted)
     if not len(known):
-        return vectors.new_zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
+        return torch.zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
     at = torch.searchsorted(known, wanted_t).clamp(max=len(known) - 1)
     found = known[at] == wanted_t
-    return vectors[at] * found[:, None], found
+    return vectors[at].float() * found[:, None], found

@@ -16,6 +16,8 @@ OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
 POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
 TREND_HALF_LIVES = ((0.15, 1.0), (0.3, 4.0))
 PROFILE_HALF_LIFE, RECENT_HALF_LIFE = 8.0, 1.0
+NOTHING = 64
+"""Half-lives after which an interaction counts less than rounding does."""
 EVENTS_PER_USER = 200  # a heavier user's oldest interests would make the square of co-occurrence explode
 
 OWN_FEATURES = (
@@ -56,16 +58,20 @@ class Evidence:
 
     def _pairs(self) -> None:
         h = self.history
-        order = np.lexsort((h.week_no, h.event, h.user))
-        key = (h.user * h.num_events + h.event)[order]
-        week, count = h.week_no[order], h.count[order]
+        key = h.user * h.num_events + h.event
+        order = np.argsort(key, kind="stable")  # rows are sorted by week, so that those of a pair stay so
+        key, week, count = key[order], h.week_no[order], h.count[order]
         start = np.flatnonzero(np.diff(key, prepend=-1))
         self.pair_key = key[start]  # [P] ascending: user position * E + event position
         self.pair_user, self.pair_event = np.divmod(self.pair_key, max(h.num_events, 1))
         age = h.week - week
-        self.pair_decayed = {half_life: _sums(count * 0.5 ** (age / half_life), start) for half_life in OWN_HALF_LIVES}
-        self.pair_weight = _sums(np.log1p(count) * 0.5 ** (age / PROFILE_HALF_LIFE), start)
-        self.pair_recent = _sums(np.log1p(count) * 0.5 ** (age / RECENT_HALF_LIFE), start)
+        ages = np.arange(age.max(initial=0) + 1)
+        self.pair_decayed = {
+            half_life: _sums(count * (0.5 ** (ages / half_life))[age], start) for half_life in OWN_HALF_LIVES
+        }
+        logarithm = np.log1p(count)
+        self.pair_weight = _sums(logarithm * (0.5 ** (ages / PROFILE_HALF_LIFE))[age], start)
+        self.pair_recent = _sums(logarithm * (0.5 ** (ages / RECENT_HALF_LIFE))[age], start)
         end = np.append(start[1:], len(key))[: len(start)]
         self.pair_weeks = end - start
         self.pair_first, self.pair_last = week[start], week[end - 1]
@@ -76,10 +82,7 @@ class Evidence:
 
     def _nodes(self) -> None:
         h = self.history
-        popularity = {
-            half_life: np.bincount(h.event, h.count * 0.5 ** (h.age / half_life), h.num_events)
-            for half_life in POPULARITY_HALF_LIVES
-        }
+        popularity = {half_life: _popularity(h, half_life) for half_life in POPULARITY_HALF_LIVES}
         self.by_popularity = np.lexsort((h.event_order, -popularity[0.3]))
         self.by_steady_popularity = np.lexsort((h.event_order, -popularity[4.0]))
         rank = np.empty(h.num_events)
@@ -97,18 +100,20 @@ class Evidence:
         ).astype(np.float32)
         self.user_total = np.bincount(self.pair_user, self.pair_decayed[16.0], h.num_users)
         self.user_silence = h.week - _last_week(h.user, h.week_no, h.num_users)
-        active = np.unique(h.user * (h.week + 2) + h.week_no + 1) // (h.week + 2)
+        # Rows are sorted by week and user: one of them begins each week that a user was active in.
+        begins = (np.diff(h.week_no, prepend=-1) != 0) | (np.diff(h.user, prepend=-1) != 0)
+        active_weeks = np.bincount(h.user[begins], minlength=h.num_users)
         self.user_features = np.column_stack(
             [
                 np.log1p(np.bincount(h.user, h.count, h.num_users)),
                 np.log1p(np.diff(self.user_start)),
                 np.log1p(self.user_silence),
                 np.log1p(h.week - h.first_week_of_user),
-                np.log1p(np.bincount(active, minlength=h.num_users)),
+                np.log1p(active_weeks),
                 self._repeat_rate(self.pair_user, h.num_users),
             ]
         ).astype(np.float32)
-        self._tastes(np.maximum(np.bincount(active, minlength=h.num_users), 1))
+        self._tastes(np.maximum(active_weeks, 1))
 
     def _tastes(self, active_weeks: np.ndarray) -> None:
         """[U] how popular (now), and how old (then), the events are that each user touched lately, on average, and how
@@ -214,7 +219,14 @@ def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, start) if len(start) else np.zeros(0)
 
 
+def _popularity(h: History, half_life: float) -> np.ndarray:
+    """[E] interactions with each event, halved every half-life; none that is so old that it would count for nothing."""
+    low = int(np.searchsorted(h.week_no, h.week - NOTHING * half_life))
+    age = h.week - h.week_no[low:] + h.since[low:]
+    return np.bincount(h.event[low:], h.count[low:] * 0.5 ** (age / half_life), h.num_events)
+
+
 def _last_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
     last = np.zeros(size, np.int64)
-    np.maximum.at(last, node, week_no)
+    last[node] = week_no  # rows are sorted by week: the newest one is written last
     return last

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class View:
     features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
     known: dict[str, Tensor]  # {type: [n] bool}
 
+    @cached_property
     def adjacency(self) -> dict[tuple[str, str, str], Tensor]:
         """Row-normalised sparse [n_dst, n_src] per edge type, over the whole graph."""
         return adjacency(self.data)

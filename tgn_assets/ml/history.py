@@ -19,6 +19,7 @@ HISTORY_SQL = """
     GROUP BY user_idx, event_idx, event_order, week ORDER BY week_no, user_idx, event_idx
 """
 """Rows of `History.from_frame`, for `$week` (DATE) in a warehouse."""
+ORDER = ["week_no", "user_idx", "event_idx"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class History:
         closed = week_number(week)
         if len(rows) and int(rows.week_no.max()) > closed:
             raise ValueError(f"rows newer than week {week} were handed to its history")
-        rows = rows.sort_values(["week_no", "user_idx", "event_idx"], kind="stable")
-        user_idx, user = np.unique(rows.user_idx.to_numpy(np.int64), return_inverse=True)
-        event_idx, first, event = np.unique(rows.event_idx.to_numpy(np.int64), return_index=True, return_inverse=True)
+        if not _in_order(*(rows[name].to_numpy(np.int64) for name in ORDER)):
+            rows = rows.sort_values(ORDER, kind="stable")
+        user_idx, user = _dense(rows.user_idx.to_numpy(np.int64))
+        event_idx, event = _dense(rows.event_idx.to_numpy(np.int64))
         # Text order among the events known now; a rank among all events ever would leak how many are still to come.
-        order = rows.event_order.to_numpy(np.int64)[first]
+        order = np.empty(len(event_idx), np.int64)
+        order[event] = rows.event_order.to_numpy(np.int64)
         return cls(
             week=closed,
             user_idx=user_idx,
@@ -94,8 +97,8 @@ class History:
         if week >= self.week:
             return self
         cut = int(np.searchsorted(self.week_no, week, side="right"))
-        users, user = np.unique(self.user[:cut], return_inverse=True)
-        events, event = np.unique(self.event[:cut], return_inverse=True)
+        users, user = _dense(self.user[:cut])
+        events, event = _dense(self.event[:cut])
         return History(
             week=week,
             user_idx=self.user_idx[users],
@@ -114,7 +117,23 @@ class History:
         return self.user[low:high], self.event[low:high]
 
 
+def _in_order(*columns: np.ndarray) -> bool:
+    """Whether rows ascend by the first column, where it is equal by the second, and so on."""
+    after, equal = np.zeros(max(len(columns[0]) - 1, 0), bool), True
+    for column in columns:
+        step = np.diff(column)
+        after, equal = after | (equal & (step > 0)), equal & (step == 0)
+    return bool((after | equal).all())
+
+
+def _dense(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `np.unique(index, return_inverse=True)` gives, without sorting: indices are dense, a table holds them."""
+    there = np.zeros(int(index.max(initial=-1)) + 1, bool)
+    there[index] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[index]
+
+
 def _first_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
-    first = np.full(size, np.iinfo(np.int64).max)
-    np.minimum.at(first, node, week_no)
+    first = np.empty(size, np.int64)
+    first[node[::-1]] = week_no[::-1]  # rows are sorted by week: the oldest one is written last
     return first

@@ -65,7 +65,7 @@ class GNNEncoder(nn.Module):
         for conv in self.convs:
             outputs.append(conv(outputs[-1], adjacency))
         mixed = {
-            kind: torch.einsum("l,lnd->nd", weight.softmax(0), torch.stack([output[kind] for output in outputs]))
+            kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
         }
         popularity = self.popularity(event_features)
@@ -80,7 +80,7 @@ class GNNEncoder(nn.Module):
             kind: self.embed(kind, torch.arange(len(x), device=x.device), x, id_dropout)
             for kind, x in view.features.items()
         }
-        return self(x_dict, view.adjacency(), view.features[EVENT])
+        return self(x_dict, view.adjacency, view.features[EVENT])
 
     def sampled_pass(self, batch: HeteroData, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of the nodes of a mini-batch that a PyG loader drew from `view.data`."""

@@ -164,8 +164,8 @@ def _ranked(
     row, event = candidates.row, candidates.event
     device = model.gate.device
     network = model(
-        embeddings.users[torch.as_tensor(users)].to(device)[torch.as_tensor(row, device=device)],
-        embeddings.events[torch.as_tensor(event)].to(device),
+        embeddings.users[torch.as_tensor(users)].to(device).float()[torch.as_tensor(row, device=device)],
+        embeddings.events[torch.as_tensor(event)].to(device).float(),
         torch.as_tensor(candidates.features, device=device),
     )
     score = blended(row, network.cpu().numpy(), tree_scores(ranker.trees, candidates.features))

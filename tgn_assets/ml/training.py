@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch_geometric.loader import LinkLoader
 from torch_geometric.sampler import NegativeSampling
 
@@ -20,6 +19,7 @@ from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
+from tgn_assets.ml.link_softmax import sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
@@ -28,8 +28,6 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
 WEIGHT_DECAY = 1e-5
-MAX_LOGITS = 2**28
-"""Users of a week times events that a whole-graph pass may score at once: 1 GiB of logits, as much for gradients."""
 
 
 @dataclass(frozen=True)
@@ -184,14 +182,16 @@ class _Trainer:
     @torch.no_grad()
     def _validation_loss(self, week: int) -> float:
         self.encoder.eval()
-        losses = [loss.item() for loss in self._losses(week)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)  # what the loss draws, if anything, is the same in every validation
+            losses = [loss.item() for loss in self._losses(week)]
         return sum(losses) / len(losses)
 
     def _losses(self, week: int) -> Iterator[Tensor]:
         """The loss of the links of `week`: once for the whole graph, or batch by batch."""
         view, (links, weight) = self.views[week], self.links[week]
         id_dropout = self.config.id_dropout if self.encoder.training else 0.0
-        if self._whole_graph(view, links):
+        if self._whole_graph(view):
             vectors = self.encoder.full_pass(view, id_dropout)
             yield softmax_loss(vectors[USER], vectors[EVENT], view.known[EVENT], links, weight)
             return
@@ -218,34 +218,10 @@ class _Trainer:
             seed=self.config.seed,
         )
 
-    def _whole_graph(self, view: View, links: Tensor) -> bool:
+    def _whole_graph(self, view: View) -> bool:
         if self.config.batching == "auto":
-            logits = len(links[0].unique()) * int(view.known[EVENT].sum())
-            return logits <= MAX_LOGITS and fits_in_memory(view.data, self.config.dim, self.config.layers)
+            return fits_in_memory(view.data, self.config.dim, self.config.layers)
         return self.config.batching == "full"
-
-
-def softmax_loss(users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor) -> Tensor:
-    """Mean over users of the cross-entropy between their links, equally shared, and the softmax over known events.
-
-    `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user.
-    """
-    active, row = links[0].unique(return_inverse=True)
-    logits = users[active] @ events[known].T
-    column = (known.cumsum(0) - 1)[links[1]]
-    chosen = logits[row, column] - logits.logsumexp(1)[row]
-    return -(weight * chosen).sum() / len(active)
-
-
-def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:
-    """`softmax_loss` estimated from a batch: its uniformly drawn negatives stand for all `num_events` events."""
-    users = vectors[USER][batch[USER].src_index]
-    positive = (users * vectors[EVENT][batch[EVENT].dst_pos_index]).sum(1)
-    negatives = vectors[EVENT][batch[EVENT].dst_neg_index.flatten()]
-    # Each of the n negatives stands for (num_events - 1) / n events in the softmax's denominator.
-    share = torch.tensor(max(num_events - 1, 1) / len(negatives), device=users.device).log()
-    others = (users @ negatives.T).logsumexp(1) + share
-    return (weight * F.softplus(others - positive)).sum() / weight.sum()
 
 
 def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheckpoint) -> dict[str, Tensor]:

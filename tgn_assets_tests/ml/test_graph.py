@@ -31,7 +31,7 @@ def test_an_edge_weighs_the_log_of_its_count_halved_every_half_life():
 
 
 def test_adjacency_rows_add_up_to_one_where_a_node_has_neighbours():
-    adjacency = graph().view(W + 2, window=3).adjacency()
+    adjacency = graph().view(W + 2, window=3).adjacency
     to_users = adjacency[REV_INTERACTS].to_dense()
     assert to_users.shape == (3, 3)
     torch.testing.assert_close(to_users.sum(1), torch.tensor([1.0, 1.0, 0.0]))
