@@ -123,7 +123,7 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     except FileNotFoundError as error:
         raise StoreError(f"there is nothing at {url}, or nothing answers there") from error
     except Exception as error:
-        if scheme not in fsspec.available_protocols():
+        if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
             known = "s3, gs, az, https and what else fsspec knows"
             raise StoreError(f"{scheme}:// is no kind of address that can be read; there are {known}") from error
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
