@@ -32,6 +32,11 @@ class ArtifactStore:
     def __init__(self, root: Path):
         self.root = root
 
+    @property
+    def lessons(self) -> Path:
+        """What past weeks taught the ranker (`ml.lessons`): made again if it is deleted."""
+        return self.root / "lessons"
+
     def directory(self, asset: str, week: str) -> Path:
         """Where the artifact of `asset` for `week` lies, or will."""
         return self.root / asset / week

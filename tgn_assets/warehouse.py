@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -17,9 +18,15 @@ import pandas as pd
 from tgn_assets.ml.history import HISTORY_SQL, History
 from tgn_assets.ml.ingest import transaction
 from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
 
+STATE_SQL = """
+    SELECT week, count(*), digest FROM raw_interactions LEFT JOIN ingested_weeks USING (week)
+    WHERE week <= $week GROUP BY ALL ORDER BY week
+"""
+"""Tells whether the rows up to a week are still the same."""
 REMIND_SECONDS = 30.0
 """How often a process that waits for the warehouse says so."""
 
@@ -37,6 +44,7 @@ class Warehouse:
 
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:
         self.path, self.lock_timeout = path, lock_timeout
+        self._kept: tuple[list[tuple[Any, ...]], History] | None = None
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -102,10 +110,16 @@ class Warehouse:
         return {table: len(frame) for table, frame in frames.items()}
 
     def history(self, week: str) -> History:
-        """Everything known at the close of `week`."""
+        """Everything known at the close of `week`.
+
+        The newest one asked for is kept: for it, or what was known earlier, the tables are read only if they changed.
+        """
+        monday = {"week": date.fromisoformat(week)}
         with self.reader() as con:
-            rows = con.execute(HISTORY_SQL, {"week": date.fromisoformat(week)}).df()
-        return History.from_frame(rows, week)
+            state = con.execute(STATE_SQL, monday).fetchall()
+            if self._kept is None or self._kept[1].week < week_number(week) or self._kept[0][: len(state)] != state:
+                self._kept = state, History.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
+        return self._kept[1].until(week_number(week))
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         start = said = time.monotonic()

@@ -74,9 +74,10 @@ def changed(future: list[Row]) -> list[Row]:
 def outputs(home: Home) -> dict[str, bytes]:
     """Every output of the partition, by name: the files' bytes, and the rows of the tables up to that week."""
     found = {}
-    for asset in ARTIFACTS:
-        for file in sorted((home.artifacts / asset / WEEK).iterdir()):
-            found[f"{asset}/{file.name}"] = file.read_bytes()
+    folders = [home.artifacts / asset / WEEK for asset in ARTIFACTS]
+    for folder in [*folders, *sorted((home.artifacts / "lessons").iterdir())]:
+        for file in sorted(folder.iterdir()):
+            found[f"{folder.parent.name}/{folder.name}/{file.name}"] = file.read_bytes()
     with home.warehouse().reader() as con:
         for table, column in TABLES.items():
             rows = con.execute(f"SELECT * FROM {table} WHERE {column} <= ? ORDER BY ALL", [WEEK]).fetchall()

@@ -4,12 +4,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
+from tgn_assets.ml.history import History
 from tgn_assets.ml.schema import TABLES, VIEWS
 from tgn_assets.warehouse import Warehouse, WarehouseError
 
@@ -232,3 +235,26 @@ def test_a_warehouse_of_an_older_version_gets_the_tables_that_it_lacks_when_it_i
     with warehouse.reader() as con:
         assert con.execute("SELECT count(*) FROM published_weeks").fetchall() == [(0,)]
         assert con.execute("SELECT count(*) FROM raw_interactions").fetchall() == [(1,)]
+
+
+def test_a_history_asked_for_again_is_read_again_only_if_the_rows_changed(warehouse: Warehouse) -> None:
+    with warehouse.writer() as con:
+        con.execute(f"INSERT INTO users VALUES ('u', 0, '{WEEK}')")
+        con.execute(f"INSERT INTO events VALUES ('e', 0, '{WEEK}'), ('f', 1, '{NEXT}')")
+        con.execute(
+            f"INSERT INTO raw_interactions VALUES ('u', 'e', '{WEEK}', '{WEEK}'), ('u', 'f', '{NEXT}', '{NEXT}')"
+        )
+        con.execute(f"INSERT INTO ingested_weeks VALUES ('{WEEK}', 1, 'one'), ('{NEXT}', 1, 'one')")
+    newest = warehouse.history(NEXT)
+    assert warehouse.history(NEXT) is newest
+    earlier, fresh = warehouse.history(WEEK), Warehouse(warehouse.path).history(WEEK)
+    for field in fields(History):
+        np.testing.assert_array_equal(getattr(earlier, field.name), getattr(fresh, field.name))
+    with warehouse.writer() as con:  # as many rows as before, and another content
+        con.execute(f"UPDATE raw_interactions SET event_id = 'f' WHERE week = '{WEEK}'")
+        con.execute("UPDATE events SET first_week = '2024-01-01' WHERE event_id = 'f'")
+        con.execute(f"UPDATE ingested_weeks SET digest = 'two' WHERE week = '{WEEK}'")
+    assert warehouse.history(NEXT).count.tolist() == [1, 1] and warehouse.history(WEEK).event_idx.tolist() == [1]
+    with warehouse.writer() as con:
+        con.execute(f"INSERT INTO raw_interactions VALUES ('u', 'e', '{NEXT}', '{NEXT}')")
+    assert warehouse.history(NEXT).event_idx.tolist() == [0, 1]

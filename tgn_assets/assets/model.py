@@ -94,6 +94,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         list is published instead (`gate`).
         """
         from tgn_assets.ml.checkpoint import load_meta
+        from tgn_assets.ml.lessons import LessonStore
         from tgn_assets.ml.ranker import train_ranker
 
         week = context.partition_key
@@ -101,8 +102,10 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             rules = rules_of(policy.read(), read_nodes(con, week)[1])
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
-        plain = RankerConfig.model_validate(config.model_dump())
-        checkpoint = train_ranker(warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules)
+        plain, store = RankerConfig.model_validate(config.model_dump()), LessonStore(artifacts.lessons)
+        checkpoint = train_ranker(
+            warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules, store
+        )
         gnn = load_meta(artifacts.directory("trained_gnn", week))
         tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
         return dg.MaterializeResult(

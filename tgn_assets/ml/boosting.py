@@ -30,6 +30,8 @@ PARAMETERS = {
     "num_threads": 1,  # beside torch's threads more of them stall each other, and the text names their number
 }
 
+Forest = lgb.Booster | None
+
 
 def fit_trees(frames: Sequence[Frame], seed: int) -> str:
     """The model, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text.
@@ -56,11 +58,16 @@ def fit_trees(frames: Sequence[Frame], seed: int) -> str:
     return str(lgb.train(parameters, data, ROUNDS).model_to_string())
 
 
-def tree_scores(model: str, features: np.ndarray) -> np.ndarray:
-    """[p] scores of candidates with `features` [p, F]; zeros for an empty model."""
-    if not model or not len(features):
+def forest(model: str) -> Forest:
+    """LightGBM's text, read; None for an empty one."""
+    return lgb.Booster(model_str=model) if model else None
+
+
+def tree_scores(trees: Forest, features: np.ndarray) -> np.ndarray:
+    """[p] scores of candidates with `features` [p, F]; zeros where there are no trees."""
+    if trees is None or not len(features):
         return np.zeros(len(features))
-    return np.asarray(lgb.Booster(model_str=model).predict(features, num_threads=1))
+    return np.asarray(trees.predict(features, num_threads=1))
 
 
 def _taught(frame: Frame) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Embeddings of all nodes known at the close of one week."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,14 @@ class NodeEmbeddings:
         for name in ("users", "events"):
             object.__setattr__(self, name, getattr(self, name).half())
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the tensors: two of the same digest hold the same."""
+        content = hashlib.blake2b(digest_size=16)
+        for tensor in self.to_tensors().values():
+            content.update(tensor.contiguous().numpy().tobytes())
+        return content.hexdigest()
+
     def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
         """([n, d] float32 vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
         return _rows(self.user_idx, self.users, user_idx)
@@ -42,9 +52,12 @@ class NodeEmbeddings:
         return {prefix + name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_tensors(cls, week: str, tensors: dict[str, Tensor], prefix: str = "") -> "NodeEmbeddings":
-        """The inverse of `to_tensors`."""
-        return cls(week, *(tensors[prefix + name] for name in ("user_idx", "users", "event_idx", "events")))
+    def from_tensors(cls, week: str, tensors: dict[str, Tensor], digest: str | None = None) -> "NodeEmbeddings":
+        """The inverse of `to_tensors`; their `digest`, if it is known."""
+        made = cls(week, *(tensors[name] for name in ("user_idx", "users", "event_idx", "events")))
+        if digest is not None:
+            made.__dict__["digest"] = digest
+        return made
 
     def save(self, directory: Path) -> None:
         """Writes them to `directory`, replacing what is there."""

@@ -1,8 +1,8 @@
 """Phase 1's loss: each user's links of a week against the softmax over all events known before it.
 
-A week of m active users and n events has m * n logits. They are computed a block of users at a time, together with their
-gradient, so that memory does not grow with them; where they are too many to compute at all, users are drawn, and each
-block's denominators are estimated from its own links and some drawn events.
+A week of m active users and n events has m * n logits. They are computed a block of users at a time, together with
+their gradient, so that memory does not grow with them; where they are too many to compute at all, users are drawn, and
+each block's denominators are estimated from its own links and some drawn events.
 """
 
 from typing import Any

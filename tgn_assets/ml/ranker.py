@@ -7,6 +7,7 @@ week gave), and what it learns to predict is the distinct events each user touch
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import fit_trees, tree_scores
+from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.checkpoint import load_artifact, save_artifact
 from tgn_assets.ml.config import RankerConfig
@@ -24,6 +25,7 @@ from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
 from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
 from tgn_assets.ml.history import History
+from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.policy import OPEN, Rules
@@ -33,9 +35,9 @@ from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
-USERS_PER_ORIGIN = 4096
-"""Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
 USERS_PER_BLOCK = 2048
+CALIBRATION_USERS = 2048
+"""Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
 NEWEST_WEEKS = 3
 """Weeks that the network passes over once more at the end, the one that was held out among them."""
 
@@ -105,29 +107,36 @@ def train_ranker(
     device: str = "cpu",
     progress: Progress = lambda _: None,
     rules: Rules = OPEN,
+    store: LessonStore | None = None,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
     being done, it is learnt from like the rest. In every week only what `rules` allowed then is ranked, in lists of
-    their length. `history` must end with `week` and `bank` hold no later week:
-    ValueError.
+    their length. Lessons of earlier weeks are taken from `store`, and kept there. `history` must end with `week` and
+    `bank` hold no later week: ValueError.
     """
-    now = week_number(week)
+    now, store = week_number(week), store or LessonStore()
     if history.week != now or any(key > week for key in bank):
         raise ValueError(f"the ranker of week {week} was handed data of another week")
-    oldest = min((week_number(key) for key in bank), default=now)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
-        frames, activity = [], []
-        for week_no in range(max(oldest, now - 1 - config.origins), now - 1):
-            origin = Origin(history.until(week_no), bank, config, device, rules)
-            frame = _training_frame(history, origin, config.seed)
-            frames += [frame] if frame is not None else []
-            activity.append(_activity(history, origin, config.seed))
-            progress(f"phase 2, origin {week_key(week_no)}: {0 if frame is None else len(frame.truth_size)} users")
+        origins = [*range(oldest_origin(bank, now, config), now - 1), now - 1]
+        made_from = names(history, origins, bank, config, device, rules)
         newest = Origin(history.until(now - 1), bank, config, device, rules)
-        held_out = _training_frame(history, newest, config.seed)
+
+        def learn(at: int) -> Lesson:
+            origin = newest if at == now - 1 else Origin(history.until(at), bank, config, device, rules)
+            return lesson_of(history, origin, config.seed)
+
+        lessons = []
+        for at in origins:
+            lessons.append(store.get(week_key(at), made_from[at], partial(learn, at)))
+            frame = lessons[-1].frame
+            progress(f"phase 2, origin {week_key(at)}: {0 if frame is None else len(frame.truth_size)} users")
+        store.forget_before(week_key(origins[0]))
+        *past, newest_lesson = lessons
+        frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
         model, trees = _new_model(config, newest.width).to(device), ""
         curve: list[dict[str, Any]] = []
         gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
@@ -141,7 +150,10 @@ def train_ranker(
             hits = _hits(model if frames else None, trees, history, newest, held_out)
             gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
             if frames:
-                came_back = fit_activity(*map(np.concatenate, zip(*activity, strict=True)))
+                came_back = fit_activity(
+                    np.concatenate([lesson.user_features for lesson in past]),
+                    np.concatenate([lesson.active for lesson in past]),
+                )
                 calibration = _calibration(came_back, model, trees, history, newest, config.seed)
                 catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
                 trees = fit_trees([*frames[1:], held_out], config.seed)
@@ -181,21 +193,6 @@ def _new_model(config: RankerConfig, width: int) -> UserInteractionPredictor:
     )
 
 
-def _training_frame(history: History, origin: Origin, seed: int) -> Frame | None:
-    """The frame of the users that were active in the week after the origin and known at it; None if there are none, or
-    nothing that may be recommended to them."""
-    truth = next_week(history, origin.past)
-    users = np.flatnonzero(truth[2])
-    frame = origin.frame(_sampled(users, seed), truth) if len(users) else None
-    return frame if frame is not None and len(frame.label) else None
-
-
-def _sampled(users: np.ndarray, seed: int) -> np.ndarray:
-    if len(users) <= USERS_PER_ORIGIN:
-        return users
-    return np.sort(np.random.default_rng(seed).choice(users, USERS_PER_ORIGIN, replace=False))
-
-
 def _hits(
     model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
 ) -> dict[str, np.ndarray]:
@@ -208,9 +205,9 @@ def _hits(
         for name, lists in all_baselines(past, users, rules.k, rules).items()
     }
     if model is not None:
-        network, forest = network_scores(model, held_out), tree_scores(trees, held_out.candidates.features)
-        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, forest))
-        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, forest), rules.k)
+        network, grown = network_scores(model, held_out), tree_scores(forest(trees), held_out.candidates.features)
+        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
+        hits[OURS] = hits_of(held_out, blended(held_out.candidates.row, network, grown), rules.k)
     return hits
 
 
@@ -229,20 +226,14 @@ def _gate(
     return gate, {f"ndcg_{name}": float(values.mean()) for name, values in ndcg.items()}
 
 
-def _activity(history: History, origin: Origin, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """([n, F], [n]) features of users at the origin, active or not in the week after, and whether they were."""
-    users = _sampled(np.arange(origin.past.num_users), seed)
-    return origin.recall.evidence.user_features[users], next_week(history, origin.past)[2][users] > 0
-
-
 def _calibration(
     activity: Logistic, model: UserInteractionPredictor, trees: str, history: History, origin: Origin, seed: int
 ) -> Calibration:
     """From what the published ranks of the newest closed week came to, among all users, active or not."""
-    users = _sampled(np.arange(origin.past.num_users), seed)
+    users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
-    score = blended(row, network_scores(model, frame), tree_scores(trees, frame.candidates.features))
+    score = blended(row, network_scores(model, frame), tree_scores(forest(trees), frame.candidates.features))
     top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]
     user_features = origin.recall.evidence.user_features[users[row[top]]]

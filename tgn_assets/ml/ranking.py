@@ -10,7 +10,7 @@ import torch
 from tgn_assets.ml import baselines
 from tgn_assets.ml.baselines import filled
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import tree_scores
+from tgn_assets.ml.boosting import Forest, forest, tree_scores
 from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
@@ -19,14 +19,15 @@ from tgn_assets.ml.gate import SEGMENTS, segment_of
 from tgn_assets.ml.history import History
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.newcomers import newcomer_list
+from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.ranker import RankerCheckpoint, load_model
 from tgn_assets.ml.recall import CHANNELS, Candidates
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.topk import grouped_top_k
 
-USERS_PER_BLOCK = 2048
-"""Users ranked at a time: what is held in memory is this many users' candidates, however many users there are."""
+USERS_PER_BLOCK = 512
+"""Users ranked at a time by one thread: what is held in memory is these users' candidates, however many there are."""
 
 UNSCORED_TRIES = 4
 """Lists that are offered an event which is nobody's candidate, to bring more events into the lists."""
@@ -75,16 +76,20 @@ def recommend(
     segment = segment_of(history, users)
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, done, spare = load_model(ranker, device), 0, list[RunnersUp]()
-    for block in blocks_of(users[source == OURS], USERS_PER_BLOCK):
-        ranked = _ranked(model, ranker, origin, embeddings, block)
+    model, trees, done, spare = load_model(ranker, device), forest(ranker.trees), 0, list[RunnersUp]()
+    ours = users[source == OURS]
+
+    def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
+        return block, _ranked(model, trees, ranker, origin, embeddings, block)
+
+    for block, ranked in in_threads(ranked_block, blocks_of(ours, USERS_PER_BLOCK)):
         events[block], scores[block] = ranked.events, ranked.scores
         if rules.min_distinct:
             row, event = ranked.candidates.row, ranked.candidates.event
             chance = _probability(ranker, origin, block[row], ranked.share)
             spare.append(runners_up(block[row], event, chance, events, scores[:, -1]))
         done += len(block)
-        progress(f"ranked {done:,} of {int((source == OURS).sum()):,} users")
+        progress(f"ranked {done:,} of {len(ours):,} users")
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
         # A rule that leaves out a user's own events may have nothing else left for the user.
@@ -123,12 +128,13 @@ def look_inside(
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
     origin, model = Origin(history, bank, ranker.config, device, rules), load_model(ranker, device)
+    trees = forest(ranker.trees)
 
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
         lists, found = np.full((len(users), rules.k), -1), np.zeros((len(row), len(CHANNELS)), bool)
         for block in blocks_of(np.arange(len(users)), USERS_PER_BLOCK):
-            ranked = _ranked(model, ranker, origin, embeddings, users[block])
+            ranked = _ranked(model, trees, ranker, origin, embeddings, users[block])
             candidates, lists[block] = ranked.candidates, ranked.events
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
             key = candidates.row * history.num_events + candidates.event  # ascending
@@ -154,6 +160,7 @@ class _Ranked(NamedTuple):
 @torch.no_grad()
 def _ranked(
     model: UserInteractionPredictor,
+    trees: Forest,
     ranker: RankerCheckpoint,
     origin: Origin,
     embeddings: NodeEmbeddings,
@@ -168,7 +175,7 @@ def _ranked(
         embeddings.events[torch.as_tensor(event)].to(device).float(),
         torch.as_tensor(candidates.features, device=device),
     )
-    score = blended(row, network.cpu().numpy(), tree_scores(ranker.trees, candidates.features))
+    score = blended(row, network.cpu().numpy(), tree_scores(trees, candidates.features))
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
     share = shares(row, score)
     chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.sparse import heaviest, only_columns
+from tgn_assets.ml.topk import top_products
 
 CHANNELS = ("own", "cooccurring", "popular", "tower")
 PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
@@ -84,8 +84,8 @@ class Recall:
         rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known & self.allowed)
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        logits: Tensor = self.user_vectors[users[rows]] @ self.event_vectors[events].T
-        top = logits.topk(min(limit, len(events)), dim=1).indices.cpu().numpy()
+        among = self.event_vectors if len(events) == len(self.event_vectors) else self.event_vectors[events]
+        top = top_products(self.user_vectors[users[rows]], among, min(limit, len(events)))[1].cpu().numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:

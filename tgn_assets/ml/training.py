@@ -56,7 +56,7 @@ class GNNCheckpoint:
             "week": self.week,
             "config": self.config.model_dump(),
             "warm_from": self.warm_from,
-            "embeddings": sorted(self.embeddings),
+            "embeddings": {week: self.embeddings[week].digest for week in sorted(self.embeddings)},
             "curve": self.curve,
         }
         save_artifact(directory, tensors, meta)
@@ -69,6 +69,8 @@ class GNNCheckpoint:
         def named(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
+        # A checkpoint of an older version names the weeks of its embeddings and not their digests.
+        kept = meta["embeddings"] if isinstance(meta["embeddings"], dict) else dict.fromkeys(meta["embeddings"])
         return cls(
             week=meta["week"],
             config=GNNConfig(**meta["config"]),
@@ -77,7 +79,8 @@ class GNNCheckpoint:
             node_idx=named("node_idx."),
             curve=meta["curve"],
             embeddings={
-                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}.")) for week in meta["embeddings"]
+                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
+                for week, digest in kept.items()
             },
         )
 

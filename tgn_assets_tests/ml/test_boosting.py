@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from tgn_assets.ml import boosting
-from tgn_assets.ml.boosting import fit_trees, tree_scores
+from tgn_assets.ml.boosting import fit_trees, forest, tree_scores
 from tgn_assets.ml.frames import Frame
 from tgn_assets.ml.recall import Candidates
 
@@ -20,7 +20,7 @@ def frame(users: int, seed: int = 0, touched: bool = True) -> Frame:
 
 
 def share_found(model: str, of: Frame) -> float:
-    scores = tree_scores(model, of.candidates.features).reshape(-1, 12)
+    scores = tree_scores(forest(model), of.candidates.features).reshape(-1, 12)
     return float((scores.argmax(1) == of.label.reshape(-1, 12).argmax(1)).mean())
 
 
@@ -48,4 +48,4 @@ def test_beyond_the_limit_only_untouched_candidates_are_left_out(monkeypatch) ->
 
 def test_where_nobody_touched_a_candidate_there_is_nothing_to_learn() -> None:
     assert fit_trees([frame(50, touched=False)], seed=0) == fit_trees([], seed=0) == ""
-    assert tree_scores("", np.ones((4, 3), np.float32)).tolist() == [0] * 4
+    assert tree_scores(forest(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4

@@ -1,8 +1,9 @@
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.topk import grouped_top_k
+from tgn_assets.ml.topk import grouped_top_k, top_products
 
 
 def test_the_best_pairs_of_each_group_come_first_and_missing_ones_are_minus_one():
@@ -21,3 +22,14 @@ def test_it_equals_sorting_each_group_by_itself(pairs, k):
     for group in range(5):
         expected = sorted((i for i, pair in enumerate(pairs) if pair[0] == group), key=lambda i: (-pairs[i][1], i))[:k]
         assert top[group].tolist() == expected + [-1] * (k - len(expected))
+
+
+def test_the_largest_products_are_the_same_whatever_the_size_of_a_block(monkeypatch):
+    torch.manual_seed(0)
+    left, right = torch.randn(7, 3), torch.randn(11, 3)
+    expected = (left @ right.T).topk(4, dim=1)
+    for products in (1, 30, 1000):
+        monkeypatch.setattr("tgn_assets.ml.topk.PRODUCTS", products)
+        values, positions = top_products(left, right, 4)
+        torch.testing.assert_close(values, expected.values)
+        assert positions.tolist() == expected.indices.tolist()

@@ -1,0 +1,35 @@
+import threading
+
+import pytest
+import torch
+
+from tgn_assets.ml.parallel import in_threads
+
+
+def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back():
+    before = torch.get_num_threads()
+    assert list(in_threads(lambda block: (block * 2, torch.get_num_threads()), range(5))) == [
+        (0, 1),
+        (2, 1),
+        (4, 1),
+        (6, 1),
+        (8, 1),
+    ]
+    assert torch.get_num_threads() == before
+
+
+def test_as_many_blocks_are_worked_on_at_a_time_as_torch_has_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = threading.Barrier(2, timeout=30)
+        assert len(list(in_threads(lambda _: together.wait(), range(4)))) == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_block_is_raised_and_torch_gets_its_threads_back():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda block: 1 / block, [1, 0]))
+    assert torch.get_num_threads() == before
