@@ -151,29 +151,45 @@ def report(week: str | None, out: str | None, verbose: bool) -> None:
     click.echo(path)
 
 
-@cli.command(short_help="Write lists and metrics as Parquet.")
+@cli.command(short_help="Write lists and metrics to Parquet and PostgreSQL.")
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
 def export(week: str | None, verbose: bool) -> None:
-    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions.
+    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
+    TGN_EXPORT_POSTGRES.
 
-    With the setting, every weekly run does so for its week; this is for the weeks before. Files are replaced.
+    With the settings, every weekly run does so for its week; this is for the weeks before. A week that is there is
+    replaced.
     """
     from tgn_assets.ml.exporting import export_weeks, exportable_weeks
 
     home = open_home()
-    place = home.settings.export_parquet
-    if place is None:
-        raise click.ClickException("there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL")
+    place, url = home.settings.export_parquet, home.settings.export_postgres
+    if place is None and url is None:
+        raise click.ClickException(
+            "there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or TGN_EXPORT_POSTGRES "
+            "to a database"
+        )
     with home.warehouse().reader() as con:
         there = exportable_weeks(con)
         if not there or (week and week not in there):
             raise click.ClickException(
                 f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
             )
-        rows = export_weeks(con, place, [week] if week else there)
-    for table, count in rows.items():
-        click.echo(f"{count:>9,} rows  {place}/{table}")
+        weeks = [week] if week else there
+        if place:
+            for table, count in export_weeks(con, place, weeks).items():
+                click.echo(f"{count:>9,} rows  {place}/{table}")
+    if url:
+        from tgn_assets.ml.postgres_export import read_week, replace_week, total
+
+        written = []
+        for one in weeks:
+            with home.warehouse().reader() as con:
+                tables = read_week(con, one)
+            written.append(replace_week(url, one, tables))
+        for table, count in total(written).items():
+            click.echo(f"{count:>9,} rows  {url} {table}")
 
 
 @cli.command(short_help="Say what is there, missing or failed, and what to do.")

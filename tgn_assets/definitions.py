@@ -3,7 +3,7 @@
 import dagster as dg
 
 from tgn_assets.assets.data import data_assets
-from tgn_assets.assets.exports import parquet_export_asset
+from tgn_assets.assets.exports import parquet_export_asset, postgres_export_asset
 from tgn_assets.assets.model import model_assets
 from tgn_assets.assets.recommendations import recommendation_assets
 from tgn_assets.assets.weekly_report import report_asset
@@ -28,6 +28,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
     exports = [parquet_export_asset(weeks, settings.export_parquet)] if settings.export_parquet else []
+    if settings.export_postgres:
+        exports.append(postgres_export_asset(weeks, settings.export_postgres))
     assets = catalogued(
         [
             *data_assets(weeks, settings.end_week),

@@ -104,7 +104,8 @@ class Home:
     def source_spec(self) -> SourceSpec:
         """What `ml` needs to know of the source. SourceError if it cannot be read when it is first met."""
         s = self.settings
-        spec = SourceSpec(s.source, s.user_column, s.event_column, s.timestamp_column, row_filter=s.row_filter)
+        columns = s.user_column, s.event_column, s.timestamp_column
+        spec = SourceSpec(s.source, *columns, row_filter=s.row_filter, query=s.source_query)
         if s.source == SYNTHETIC:
             return replace(spec, start_week=self.start_week())
         number = self._pinned("week_number", lambda: smallest_week_number(spec))
@@ -139,7 +140,8 @@ class Home:
     def _pinned(self, name: str, find: Callable[[], T]) -> T:
         """What `find` found for this source when it was first asked for `name`, and written down for ever."""
         s, file = self.settings, self.root / "first_week.json"
-        source = f"{s.source} ({s.user_column}, {s.event_column}, {s.timestamp_column})"
+        log = f"{s.source} {s.source_query}" if s.source_query else s.source
+        source = f"{log} ({s.user_column}, {s.event_column}, {s.timestamp_column})"
         if name in (known := _read(file).get(source, {})):
             return known[name]
         found = find()

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tgn_assets.ml.object_store import WEB, holds_password, is_url
+from tgn_assets.ml.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.weeks import week_key, week_number
 
 PREFIX, ENV_FILE = "TGN_", ".env"
@@ -39,7 +40,12 @@ class Settings(BaseSettings):
         default=Path(".tgn"), description="Folder of all state: warehouse, artifacts, Dagster's history."
     )
     source: str = Field(
-        default="synthetic", description="`synthetic`, or a path, glob, folder or URL of CSV, JSON lines or Parquet."
+        default="synthetic",
+        description="`synthetic`, or a path, glob, folder or URL of CSV, JSON lines or Parquet, or "
+        "`postgresql://user@host:port/database`.",
+    )
+    source_query: str | None = Field(
+        default=None, description="Of a PostgreSQL source: the name of a table or view, or a SELECT."
     )
     user_column: str = Field(default="ip_address", description="Column of the source that names the user.")
     event_column: str = Field(default="event_id", description="Column of the source that names the event.")
@@ -90,6 +96,11 @@ class Settings(BaseSettings):
         description="Folder, or `s3://bucket/prefix`, that every week's lists and metrics are written to as well, as "
         "Parquet in hive partitions.",
     )
+    export_postgres: str | None = Field(
+        default=None,
+        description="`postgresql://user@host:port/database?schema=name`, where every week's lists and metrics are "
+        "written to tables as well.",
+    )
     future_blind: bool = Field(
         default=False,
         description="Adds the check future_blind: whoever materializes weekly_top5_predictions of a past week from its "
@@ -104,7 +115,7 @@ class Settings(BaseSettings):
     @field_validator("source", "export_parquet")
     @classmethod
     def _without_credentials(cls, place: str | None) -> str | None:
-        if place and holds_password(place):
+        if place and not is_postgres(place) and holds_password(place):
             raise ValueError("it holds a password; take it out: credentials are read from the environment alone")
         return place
 
@@ -116,6 +127,27 @@ class Settings(BaseSettings):
         if place.partition("://")[0].lower() in (*WEB, "file"):
             raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
         return place.rstrip("/")
+
+    @field_validator("source")
+    @classmethod
+    def _without_password(cls, source: str) -> str:
+        return refuse_password(source) if is_postgres(source) else source
+
+    @field_validator("source_query")
+    @classmethod
+    def _table_or_select(cls, query: str | None) -> str | None:
+        if query is not None:
+            relation(query)
+        return query
+
+    @field_validator("export_postgres")
+    @classmethod
+    def _a_database(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not is_postgres(url):
+            raise ValueError("it is no URL of PostgreSQL; write postgresql://user@host:port/database")
+        return refuse_password(url)
 
     @field_validator("start_week", "end_week")
     @classmethod
@@ -139,6 +171,10 @@ class Settings(BaseSettings):
     def _ordered(self) -> "Settings":
         if self.start_week and self.end_week and self.end_week < self.start_week:
             raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
+        if is_postgres(self.source) and not self.source_query:
+            raise ValueError(f"TGN_SOURCE={self.source} needs TGN_SOURCE_QUERY, the name of a table or a SELECT")
+        if self.source_query and not is_postgres(self.source):
+            raise ValueError(f"TGN_SOURCE_QUERY is for a PostgreSQL source; TGN_SOURCE={self.source} is none")
         return self
 
 

@@ -6,18 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from tgn_assets_tests.logs import ROWS
+from tgn_assets_tests.postgres import Postgres
 from tgn_assets_tests.s3 import BUCKET, SECRET, bucket
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+WITH_SERVERS = {"sources.md", "destinations.md"}
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
-WITH_BUCKET = {"sources.md", "destinations.md"}
-"""Pages whose commands find the tutorial's log in a bucket, and a small one beside them."""
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,25 +29,27 @@ def commands(text: str) -> str:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name not in TESTED_ELSEWHERE and commands(page.read_text())],
+    [page for page in PAGES if page.name not in WITH_SERVERS | TESTED_ELSEWHERE and commands(page.read_text())],
     ids=lambda page: page.name,
 )
 def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
-    """In a folder that looks like the repository, with this Python as `.venv`."""
-    if page.name not in WITH_BUCKET:
-        run(page, tmp_path)
-        return
-    (tmp_path / "interactions.csv").write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")
+    run(page, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_SERVERS))
+def test_every_command_of_a_page_that_takes_a_server_runs(name: str, tmp_path: Path, postgres: Postgres) -> None:
+    """Besides PostgreSQL, a bucket with the tutorial's log."""
     with bucket() as s3:
-        packed = gzip.compress((ROOT / "docs" / "data" / "opam_commits.csv").read_bytes())
-        s3.pipe(f"{BUCKET}/commits/2026.csv.gz", packed)
-        printed = run(page, tmp_path)
+        log = (ROOT / "docs" / "data" / "opam_commits.csv").read_bytes()
+        s3.pipe(f"{BUCKET}/commits/2026.csv.gz", gzip.compress(log))
+        printed = run(ROOT / "docs" / name, tmp_path, postgres.environment)
     # Dagster's history, with the logs and metadata of all runs, is among the files.
     left = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert (left, SECRET in printed) == ([], False)
 
 
-def run(page: Path, tmp_path: Path) -> str:
+def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What the commands print, in a folder that looks like the repository, with this Python as `.venv`."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -60,7 +63,7 @@ def run(page: Path, tmp_path: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands(page.read_text())],
         cwd=tmp_path,
-        env=inherited | {"PYTHONPATH": ":".join([path, *packages])},
+        env=inherited | dict(environment) | {"PYTHONPATH": ":".join([path, *packages])},
         capture_output=True,
         text=True,
         timeout=300,

@@ -33,3 +33,33 @@ def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg
         return dg.MaterializeResult(metadata={"folder": dg.MetadataValue.path(place), **numbers(rows, "rows/")})
 
     return parquet_export
+
+
+def postgres_export_asset(weeks: dg.WeeklyPartitionsDefinition, url: str) -> dg.AssetsDefinition:
+    """`postgres_export`, partitioned by `weeks`, into the database at `url`."""
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name="recommendations",
+        kinds={"postgres"},
+        code_version="1",
+        deps=["weekly_top5_predictions", "eval_metrics"],
+    )
+    @explained()
+    def postgres_export(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        """The week's lists and metrics in tables of PostgreSQL, replaced in one transaction.
+
+        It is a step of its own: if the server is down, the lists are published all the same, and this alone can be run
+        again. `tgn export` does the same for all weeks.
+        """
+        from tgn_assets.ml.postgres_export import read_week, replace_week
+
+        week = context.partition_key
+        with warehouse.reader() as con:
+            tables = read_week(con, week)
+        rows = replace_week(url, week, tables)
+        return dg.MaterializeResult(metadata={"database": url, **numbers(rows, "rows/")})
+
+    return postgres_export

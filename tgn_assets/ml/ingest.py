@@ -11,9 +11,10 @@ from datetime import date
 
 import duckdb
 
-from tgn_assets.ml.scan import FILTERED, UNREADABLE_LINE, scan
+from tgn_assets.ml.postgres import is_postgres
+from tgn_assets.ml.scan import FILTERED, UNREADABLE_LINE, nothing_there, scan
 from tgn_assets.ml.source import DIGEST_SQL, digest
-from tgn_assets.ml.source_files import SYNTHETIC, SourceSpec, empty_source
+from tgn_assets.ml.source_files import SourceSpec, empty_source
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
@@ -85,10 +86,10 @@ class IngestReport:
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
     rejected_in_week: dict[str, int]
     """Rows of each of these weeks that cannot be used."""
-    before_start: int
-    """Valid rows of the source that are older than the start week."""
-    after_end: int
-    """Valid rows of the source that are newer than the end week."""
+    before_start: int | None
+    """Valid rows of the source that are older than the start week; None if only the weeks were read."""
+    after_end: int | None
+    """Valid rows of the source that are newer than the end week; None if only the weeks were read."""
     filtered: int
     """Rows of these weeks, or without a known week, that do not meet the row filter."""
     new_users: int
@@ -113,7 +114,7 @@ def load_weeks(
     try:
         unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
         counts = con.execute(COUNT_SQL).fetchall()
-        if not counts and not unreadable and spec.location != SYNTHETIC:
+        if not counts and not unreadable and nothing_there(spec):
             raise empty_source(spec)
         loaded = {
             week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
@@ -129,13 +130,14 @@ def load_weeks(
             rejected[reason] += rows
             rejected_in_week[week] += rows
     valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
+    all_read = not is_postgres(spec.location)
     report = IngestReport(
         rows={week: rows for week, (rows, _) in loaded.items()},
         digests={week: text for week, (_, text) in loaded.items()},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
-        before_start=sum(rows for week, rows in valid.items() if week < start_week),
-        after_end=sum(rows for week, rows in valid.items() if end_week is not None and week > end_week),
+        before_start=sum(rows for week, rows in valid.items() if week < start_week) if all_read else None,
+        after_end=sum(rows for week, rows in valid.items() if end_week and week > end_week) if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
         new_users=new_users,
         new_events=new_events,

@@ -81,6 +81,20 @@ class Part:
         return [_pattern(file) for file in self.files]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A file, how it is read, and its columns by name."""
+
+    name: str
+    file: str
+    """Where it is read from: not `name` if it had to be copied or unpacked."""
+    read: str
+    columns: dict[str, Column]
+    csv: tuple[str, int] | None = None
+    readable: str = "true"
+    lines: bool = False
+
+
 def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -> list[Part]:
     """The source's files by shape; what lies behind a URL is copied and compressed text unpacked into `folder`.
 
@@ -90,6 +104,11 @@ def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -
     tables = [table for name, file in files if (table := _open(con, spec, name, file, folder))]
     if not tables:
         raise empty_source(spec)
+    return parts_of(spec, tables)
+
+
+def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
+    """`tables` by shape, with the columns that `spec` names. SourceError names one that is missing."""
     # One kind of time for all files, or the ones without timestamps would be dated by something else unnoticed.
     dated = spec.timestamp_column != WEEK_NUMBER and any(_spelling(t.columns, spec.timestamp_column) for t in tables)
     weekly = not dated and any(_spelling(table.columns, WEEK_NUMBER) for table in tables)
@@ -150,26 +169,12 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[s
     return safe, bad
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A file, how it is read, and its columns by name."""
-
-    name: str
-    file: str
-    """Where it is read from: not `name` if it had to be copied or unpacked."""
-    read: str
-    columns: dict[str, Column]
-    csv: tuple[str, int] | None = None
-    readable: str = "true"
-    lines: bool = False
-
-
-def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> _Table | None:
+def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> Table | None:
     """None for a text file without a line."""
     if is_parquet(name, file):
         described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(file)}).fetchall()
         columns = {column: Column(_quoted(column), dtype) for column, dtype, *_ in described}
-        return _Table(name, file, "read_parquet($files)", columns)
+        return Table(name, file, "read_parquet($files)", columns)
     if is_packed(name):
         file = _unpack(file, folder)
     if is_json(name):
@@ -184,10 +189,10 @@ def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str
     for number, column in enumerate(names):
         columns.setdefault(column, Column(f"c{number}", "VARCHAR"))
     shape = delimiter, len(names)
-    return _Table(name, file, _read_csv(*shape, parallel=True), columns, shape)
+    return Table(name, file, _read_csv(*shape, parallel=True), columns, shape)
 
 
-def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> _Table | None:
+def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> Table | None:
     found = con.execute(FIRST_KEYS_SQL, {"files": [_pattern(file)]}).fetchall()
     con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     if not found:
@@ -197,7 +202,7 @@ def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> _Table |
             f"none of the first {FIRST_LINES} lines of {name} is a JSON object; TGN_SOURCE takes one each"
         )
     columns = {key: Column(f"CASE WHEN readable THEN line ->> {_key(key)} END", "VARCHAR") for (key,) in sorted(found)}
-    return _Table(name, file, LINES_SQL, columns, None, IS_OBJECT_SQL, lines=True)
+    return Table(name, file, LINES_SQL, columns, None, IS_OBJECT_SQL, lines=True)
 
 
 def _key(name: str) -> str:
@@ -231,7 +236,7 @@ def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
     return best[1], best[2]
 
 
-def _column(table: _Table, name: str, setting: str) -> Column:
+def _column(table: Table, name: str, setting: str) -> Column:
     found = _spelling(table.columns, name)
     if found is None:
         also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""

@@ -14,6 +14,8 @@ import pandas as pd
 
 from tgn_assets.ml.csv_lines import LINE_SHOWN, shown
 from tgn_assets.ml.parts import Column, Part, expected_rows, open_parts, row_filter, well_formed
+from tgn_assets.ml.postgres import is_postgres
+from tgn_assets.ml.postgres_source import is_empty, open_rows
 from tgn_assets.ml.source_files import SYNTHETIC, SourceError, SourceSpec, source_errors
 from tgn_assets.ml.timestamps import (
     EARLIEST,
@@ -66,24 +68,28 @@ def scan(
     spec: SourceSpec,
     query: str,
     parameters: Mapping[str, Any] | None = None,
-    weeks: Sequence[str] = (),
+    weeks: Sequence[str] | None = None,
 ) -> Scan:
     """Runs `query` over the source, once: `{rows}` in it stands for the rows, with the columns user_id, event_id, ts,
     week, reason (NULL: the row is valid), text (the time of a row that is not) and number (see `week_number`).
 
     The first column of the query's result must add up to the number of rows that it was given: this is how rows that
     DuckDB loses are noticed, and the query run again over a safer reading. Of a synthetic source there are `weeks`
-    only. Not within a transaction. SourceError if the source cannot be read.
+    only; of PostgreSQL these, the rows without a week, and others only where the server cannot tell them apart. Not
+    within a transaction. SourceError if the source cannot be read.
     """
     con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
     if spec.location == SYNTHETIC:
-        con.register("synthetic_rows", generate(spec, weeks))
+        con.register("synthetic_rows", generate(spec, weeks or ()))
         try:
             with source_errors(spec):
                 keep, filtered = row_filter(spec.row_filter, spec.location, SYNTHETIC_COLUMNS)
                 return _run(con, spec, [replace(SYNTHETIC_PART, keep=keep, filtered=filtered)], query, parameters)
         finally:
             con.unregister("synthetic_rows")
+    if is_postgres(spec.location):
+        with source_errors(spec), open_rows(con, spec, weeks) as part:
+            return _run(con, spec, [part], query, parameters)
     with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
         parts = open_parts(con, spec, Path(folder))
         expected = expected_rows(con, parts)
@@ -98,6 +104,11 @@ def scan(
         safe, bad = well_formed(parts, Path(folder))
         found = _run(con, spec, safe, query, parameters)
         return Scan(found.rows, bad + found.unreadable)
+
+
+def nothing_there(spec: SourceSpec) -> bool:
+    """Whether a source of which a scan found no row has none at all."""
+    return is_empty(spec) if is_postgres(spec.location) else spec.location != SYNTHETIC
 
 
 def generate(spec: SourceSpec, weeks: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,10 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.parts import open_parts
-from tgn_assets.ml.scan import FILTERED, OUT_OF_RANGE, generate, scan
+from tgn_assets.ml.postgres import is_postgres
+from tgn_assets.ml.postgres_source import counts_weeks, span
+from tgn_assets.ml.postgres_time import EARLIEST, LATEST
+from tgn_assets.ml.scan import FILTERED, OUT_OF_RANGE, Scan, generate, scan
 from tgn_assets.ml.source_files import (
     SYNTHETIC,
     SourceError,
@@ -46,7 +49,7 @@ class SourceExtent:
     newest_row: datetime
     """UTC."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Rows that cannot be used, by reason."""
+    """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
 
 
 def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
@@ -56,9 +59,9 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
     """
     if spec.location == SYNTHETIC:
         return _describe_synthetic(spec, now)
-    query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
-    with duckdb.connect() as con:
-        found = scan(con, spec, query)
+    if is_postgres(spec.location) and (extent := _sought(spec)):
+        return extent
+    found = _summary(spec)
     filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
     spans = [(first, last) for _, reason, first, last in found.rows if reason is None]
     if not spans and filtered and not found.rejected_by_reason():
@@ -67,13 +70,7 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
         )
     if not spans:
         raise _no_valid_row(spec, found.rejected_by_reason())
-    first, newest = spans[0]
-    newest_week = week_of(newest)
-    closed = newest_week if newest.weekday() == 6 else shift(newest_week, -1)
-    first_week = week_of(first)
-    return SourceExtent(
-        first_week, closed if closed >= first_week else None, newest.replace(tzinfo=UTC), found.rejected_by_reason()
-    )
+    return _extent(*spans[0], found)
 
 
 def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
@@ -100,15 +97,21 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     if spec.location == SYNTHETIC:
         return None
     with duckdb.connect() as con:
-        with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
-            if not any(part.numbers_weeks for part in open_parts(con, spec, Path(folder))):
-                return None
+        if not _counts_weeks(con, spec):
+            return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
         found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
     numbers = [number for _, reason, number in found.rows if reason in (None, OUT_OF_RANGE)]
     if not numbers:
         raise _no_valid_row(spec, found.rejected_by_reason())
     return int(min(numbers))
+
+
+def _counts_weeks(con: duckdb.DuckDBPyConnection, spec: SourceSpec) -> bool:
+    if is_postgres(spec.location):
+        return counts_weeks(spec)
+    with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
+        return any(part.numbers_weeks for part in open_parts(con, spec, Path(folder)))
 
 
 def digest(rows: int, total: int | None) -> str:
@@ -125,6 +128,50 @@ def _no_valid_row(spec: SourceSpec, rejected: Mapping[str, int]) -> SourceError:
         f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.location} can be used ({reasons}); check "
         "TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
     )
+
+
+def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
+    """A row for each reason: how many, the reason, their first and their last time."""
+    with duckdb.connect() as con:
+        query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
+        return scan(con, spec, query, weeks=weeks)
+
+
+def _extent(first: datetime, newest: datetime, found: Scan) -> SourceExtent:
+    first_week, newest_week = week_of(first), week_of(newest)
+    closed = newest_week if newest.weekday() == 6 else shift(newest_week, -1)
+    return SourceExtent(
+        first_week, closed if closed >= first_week else None, newest.replace(tzinfo=UTC), found.rejected_by_reason()
+    )
+
+
+def _sought(spec: SourceSpec) -> SourceExtent | None:
+    """The extent of a source that can be asked for its smallest and largest times; None if it cannot, or no row counts.
+
+    Whether the rows with these times count, only reading their weeks tells: from both ends towards the middle until
+    there is one that does, twice as many weeks each time.
+    """
+    if not (whole := span(spec)):
+        return None
+    ends: list[datetime] = []
+    for backwards in (False, True):
+        at, weeks = whole, 1
+        while True:
+            start = shift(at[1], 1 - weeks) if backwards else at[0]
+            found = _summary(spec, [shift(start, week) for week in range(weeks)])
+            if counted := [last if backwards else first for _, reason, first, last in found.rows if reason is None]:
+                ends.append(counted[0])
+                break
+            rest = (
+                (EARLIEST, date.fromisoformat(start))
+                if backwards
+                else (date.fromisoformat(shift(start, weeks)), LATEST)
+            )
+            if not (further := span(spec, *rest)):
+                return None
+            at, weeks = further, 2 * weeks
+    first, newest = ends
+    return _extent(first, newest, found)
 
 
 def _describe_synthetic(spec: SourceSpec, now: datetime | None) -> SourceExtent:

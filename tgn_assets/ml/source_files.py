@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from tgn_assets.ml.object_store import StoredFile, StoreError, fetch, holds_password, is_url, stored_files
+from tgn_assets.ml.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
@@ -31,7 +32,9 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """An interaction log: `synthetic` or a file, folder, glob or URL of CSV, JSON lines or Parquet, and its columns."""
+    """An interaction log: `synthetic`, a file, folder, glob or URL of CSV, JSON lines or Parquet, or a query of
+    PostgreSQL; and its columns.
+    """
 
     location: str
     user_column: str = "ip_address"
@@ -45,17 +48,22 @@ class SourceSpec:
     """Of a synthetic source."""
     row_filter: str | None = None
     """An SQL condition on the columns of the source: other rows are as if they were not there."""
+    query: str | None = None
+    """Of PostgreSQL: a table or a SELECT."""
 
 
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """Moves when the source may have changed: no file is opened, only names, sizes and times of change are looked at.
 
-    Of what lies behind a URL, the store is asked; a web server that does not tell when a file was written has a new
-    signature every hour. A synthetic source has one every week, as it grows by one. SourceError if there is no file.
+    Of what lies behind a URL, the store is asked; PostgreSQL, and a web server that does not tell when a file was
+    written, have a new signature every hour. A synthetic source has one every week, as it grows by one. SourceError if
+    there is no file.
     """
     now = now or datetime.now(UTC)
     if spec.location == SYNTHETIC:
         state: object = week_of(now)
+    elif is_postgres(spec.location):
+        state = f"{now:%Y-%m-%d %H}"
     elif is_url(spec.location):
         with source_errors(spec):
             objects = _find_objects(spec.location)
@@ -144,14 +152,18 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise
     except StoreError as error:
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
+    except PostgresError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason = str(error).splitlines()[0]
+        reason = answer(error) if is_postgres(spec.location) else str(error).splitlines()[0]
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
                 f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
                 "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from error
         remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
+        if is_postgres(spec.location):
+            remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
 
 
