@@ -1,5 +1,7 @@
 """What a source holds: its first and newest weeks, what cannot be used of it, and digests that tell when it changed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
