@@ -155,7 +155,7 @@ def report(week: str | None, out: str | None, verbose: bool) -> None:
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
 def export(week: str | None, verbose: bool) -> None:
-    """Write lists and metrics to the folder TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
+    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
     TGN_EXPORT_POSTGRES.
 
     With the settings, every weekly run does so for its week; this is for the weeks before. A week that is there is
@@ -164,10 +164,11 @@ def export(week: str | None, verbose: bool) -> None:
     from tgn_assets.ml.exporting import export_weeks, exportable_weeks
 
     home = open_home()
-    folder, url = home.settings.export_parquet, home.settings.export_postgres
-    if folder is None and url is None:
+    place, url = home.settings.export_parquet, home.settings.export_postgres
+    if place is None and url is None:
         raise click.ClickException(
-            "there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder, or TGN_EXPORT_POSTGRES to a database"
+            "there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or TGN_EXPORT_POSTGRES "
+            "to a database"
         )
     with home.warehouse().reader() as con:
         there = exportable_weeks(con)
@@ -176,9 +177,9 @@ def export(week: str | None, verbose: bool) -> None:
                 f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
             )
         weeks = [week] if week else there
-        if folder:
-            for table, count in export_weeks(con, folder, weeks).items():
-                click.echo(f"{count:>9,} rows  {folder / table}")
+        if place:
+            for table, count in export_weeks(con, place, weeks).items():
+                click.echo(f"{count:>9,} rows  {place}/{table}")
     if url:
         from tgn_assets.ml.postgres_export import read_week, replace_week, total
 

@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tgn_assets.ml.object_store import WEB, holds_password, is_url
 from tgn_assets.ml.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -98,9 +99,10 @@ class Settings(BaseSettings):
     user_features: str | None = Field(
         default=None, description="The same of users, with `user_id`: town, plan, date of joining."
     )
-    export_parquet: Path | None = Field(
+    export_parquet: str | None = Field(
         default=None,
-        description="Folder that every week's lists and metrics are written to as well, as Parquet in hive partitions.",
+        description="Folder, or `s3://bucket/prefix`, that every week's lists and metrics are written to as well, as "
+        "Parquet in hive partitions.",
     )
     export_postgres: str | None = Field(
         default=None,
@@ -118,12 +120,21 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
+    @field_validator("source", "export_parquet")
+    @classmethod
+    def _without_credentials(cls, place: str | None) -> str | None:
+        if place and not is_postgres(place) and holds_password(place):
+            raise ValueError("it holds a password; take it out: credentials are read from the environment alone")
+        return place
+
     @field_validator("export_parquet")
     @classmethod
-    def _local(cls, folder: Path | None) -> Path | None:
-        if folder is not None and ":/" in str(folder):  # what Path makes of ://
-            raise ValueError("it is a URL; name a folder")
-        return None if folder is None else folder.expanduser().resolve()
+    def _writable_place(cls, place: str | None) -> str | None:
+        if place is None or not is_url(place):
+            return None if place is None else str(Path(place).expanduser().resolve())
+        if place.partition("://")[0].lower() in (*WEB, "file"):
+            raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
+        return place.rstrip("/")
 
     @field_validator("source")
     @classmethod

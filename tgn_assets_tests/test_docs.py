@@ -1,5 +1,6 @@
 """The commands of docs/*.md run as they stand there."""
 
+import gzip
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from tgn_assets_tests.postgres import Postgres
+from tgn_assets_tests.s3 import BUCKET, SECRET, bucket
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -36,11 +38,18 @@ def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(WITH_SERVERS))
 def test_every_command_of_a_page_that_takes_a_server_runs(name: str, tmp_path: Path, postgres: Postgres) -> None:
-    run(ROOT / "docs" / name, tmp_path, postgres.environment)
+    """Besides PostgreSQL, a bucket with the tutorial's log."""
+    with bucket() as s3:
+        log = (ROOT / "docs" / "data" / "opam_commits.csv").read_bytes()
+        s3.pipe(f"{BUCKET}/commits/2026.csv.gz", gzip.compress(log))
+        printed = run(ROOT / "docs" / name, tmp_path, postgres.environment)
+    # Dagster's history, with the logs and metadata of all runs, is among the files.
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert (left, SECRET in printed) == ([], False)
 
 
-def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
-    """In a folder that looks like the repository, with this Python as `.venv`."""
+def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What the commands print, in a folder that looks like the repository, with this Python as `.venv`."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -60,6 +69,7 @@ def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProx
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def test_every_picture_and_page_that_is_linked_is_there() -> None:

@@ -70,7 +70,7 @@ def home_at(path: Path, log: Path) -> Home:
         source=str(log),
         end_week=WEEKS[-1],
         future_blind=True,
-        export_parquet=path.parent / f"{path.name}-export",
+        export_parquet=str(path.parent / f"{path.name}-export"),
     )
     return Home(settings)
 
@@ -299,7 +299,7 @@ def test_every_refreshed_week_is_exported_as_it_is_in_the_warehouse(done: Deploy
     assert folder is not None
     for week in WEEKS[1:]:
         for table in (PREDICTIONS, "eval_metrics"):
-            file = folder / table / f"week={week}" / "data.parquet"
+            file = f"{folder}/{table}/week={week}/data.parquet"
             exported = duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()
             assert exported == [(len(done.table(table, week)),)]
 

@@ -5,6 +5,8 @@ import pytest
 
 from tgn_assets.settings import Settings, SettingsError, read_settings
 
+PASSWORD = "it holds a password; take it out: credentials are read from the environment alone"
+
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,7 +44,13 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; a week is named by its Monday"),
         ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday as YYYY-MM-DD"),
-        ("TGN_EXPORT_PARQUET", "s3://bucket/out", "TGN_EXPORT_PARQUET: it is a URL; name a folder"),
+        (
+            "TGN_EXPORT_PARQUET",
+            "https://host/out",
+            "TGN_EXPORT_PARQUET: https://host/out is no object store; name a folder, or a URL such as s3://bucket/prefix",
+        ),
+        ("TGN_EXPORT_PARQUET", "s3://id:word@bucket/out", f"TGN_EXPORT_PARQUET: {PASSWORD}"),
+        ("TGN_SOURCE", "s3://id:word@bucket/log.csv", f"TGN_SOURCE: {PASSWORD}"),
         ("TGN_OWNER", "me", "TGN_OWNER: 'me' is neither an e-mail address nor team:<name>"),
         ("TGN_SORCE", "log.csv", "TGN_SORCE is not a setting; did you mean TGN_SOURCE?"),
     ],

@@ -1,7 +1,13 @@
-"""Weeks in a local MLflow store."""
+"""Weeks in MLflow: in a store of files, and in a tracking server on this machine."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,46 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     return MlflowClient(tracking_uri=uri)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of `mlflow server`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--backend-store-uri", (tmp_path / "served").as_uri()],
+            cwd=tmp_path,
+            env=os.environ | quiet | {"MLFLOW_ALLOW_FILE_STORE": "true"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+                break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                time.sleep(0.1)
+        else:
+            raise AssertionError((tmp_path / "server.log").read_text())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def ask(server: str, path: str, **question: Any) -> Any:
+    """The answer of the REST API of `server`."""
+    request = urllib.request.Request(f"{server}/api/2.0/mlflow/{path}", headers={"Content-Type": "application/json"})
+    data = json.dumps(question).encode() if question else None
+    with urllib.request.urlopen(request, data) as answer:
+        return json.load(answer)
 
 
 def never(message: str) -> None:
@@ -79,6 +125,23 @@ def test_scores_join_the_run_whose_lists_they_are_of(store: MlflowClient) -> Non
     assert log_scores(HOME, WEEK, {"ndcg/all/tgn_assets": 0.3, "map/new": float("nan")}, never) == "logged"
     metrics = runs(store)[0].data.metrics
     assert metrics["next_week.ndcg.all.tgn_assets"] == 0.3 and "next_week.map.new" not in metrics
+
+
+def test_a_tracking_server_has_the_week_and_its_scores(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    assert log_model(HOME, WEEK, GNN, RANKER | {"config": {"epochs": 7}}, never) == "logged"
+    assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
+    assert log_scores(HOME, WEEK, {"ndcg/all/tgn_assets": 0.3}, never) == "logged"
+    experiment = ask(server, "experiments/get-by-name?experiment_name=tgn_assets")["experiment"]["experiment_id"]
+    (run,) = ask(server, "runs/search", experiment_ids=[experiment])["runs"]
+    assert (run["info"]["run_name"], run["info"]["status"]) == (WEEK, "FINISHED")
+    params = {param["key"]: param["value"] for param in run["data"]["params"]}
+    assert params == {"trained_gnn.dim": "8", "trained_gnn.fan_out": "[15, 10]", "trained_ranker.epochs": "2"}
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert (metrics["validation.ndcg_repeat"], metrics["next_week.ndcg.all.tgn_assets"]) == (0.1, 0.3)
+    losses = ask(server, f"metrics/get-history?run_id={run['info']['run_id']}&metric_key=trained_gnn.loss")["metrics"]
+    assert [(point["step"], point["value"]) for point in losses] == [(0, 0.5), (1, 0.4)]
 
 
 def test_what_is_made_as_a_proof_is_not_logged(store: MlflowClient) -> None:

@@ -1,7 +1,5 @@
 """What a deployment hands on beside the warehouse, where it is configured to."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from tgn_assets.failures import explained
@@ -9,8 +7,8 @@ from tgn_assets.metadata import numbers
 from tgn_assets.warehouse import Warehouse
 
 
-def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, folder: Path) -> dg.AssetsDefinition:
-    """`parquet_export`, partitioned by `weeks`, into `folder`."""
+def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg.AssetsDefinition:
+    """`parquet_export`, partitioned by `weeks`, into the folder or object store `place`."""
 
     @dg.asset(
         partitions_def=weeks,
@@ -25,14 +23,14 @@ def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, folder: Path) -> 
     ) -> dg.MaterializeResult:
         """The week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.
 
-        It is a step of its own: if the folder cannot be written, the lists are published all the same, and this alone
+        It is a step of its own: if nothing can be written there, the lists are published all the same, and this alone
         can be run again. `tgn export` does the same for all weeks.
         """
         from tgn_assets.ml.exporting import export_week
 
         with warehouse.reader() as con:
-            rows = export_week(con, folder, context.partition_key)
-        return dg.MaterializeResult(metadata={"folder": dg.MetadataValue.path(folder), **numbers(rows, "rows/")})
+            rows = export_week(con, place, context.partition_key)
+        return dg.MaterializeResult(metadata={"folder": dg.MetadataValue.path(place), **numbers(rows, "rows/")})
 
     return parquet_export
 

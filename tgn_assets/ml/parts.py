@@ -20,19 +20,15 @@ from tgn_assets.ml.source_files import (
     SourceError,
     SourceSpec,
     empty_source,
-    find_files,
     is_json,
+    is_packed,
     is_parquet,
-    is_url,
+    local_files,
 )
 
 DELIMITERS = ",\t;|"
 
 HEADER_BYTES = 1 << 20
-URL_HEADER_SQL = """
-    SELECT line FROM read_csv($file, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
-                              strict_mode = false, ignore_errors = true, columns = {line: 'VARCHAR'}) LIMIT 1
-"""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
 LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
                store_rejects = true, rejects_limit = 0, columns = {line: 'VARCHAR'}) WHERE line <> '')"""
@@ -91,7 +87,7 @@ class Table:
 
     name: str
     file: str
-    """Where it is read from: not `name` if it had to be unpacked."""
+    """Where it is read from: not `name` if it had to be copied or unpacked."""
     read: str
     columns: dict[str, Column]
     csv: tuple[str, int] | None = None
@@ -100,11 +96,12 @@ class Table:
 
 
 def open_parts(con: duckdb.DuckDBPyConnection, spec: SourceSpec, folder: Path) -> list[Part]:
-    """The source's files by shape; compressed text is unpacked into `folder`.
+    """The source's files by shape; what lies behind a URL is copied and compressed text unpacked into `folder`.
 
     SourceError names a column that is missing, or says that there is not even a header.
     """
-    tables = [table for file in find_files(spec.location) if (table := _open(con, spec, file, folder))]
+    files = local_files(spec.location, folder)
+    tables = [table for name, file in files if (table := _open(con, spec, name, file, folder))]
     if not tables:
         raise empty_source(spec)
     return parts_of(spec, tables)
@@ -141,7 +138,7 @@ def row_filter(condition: str | None, name: str, columns: Mapping[str, Column]) 
 
 
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
-    """Rows and unreadable lines that text on this machine must bring, with any Parquet beside it; else None.
+    """Rows and unreadable lines that text must bring, with any Parquet beside it; None where there is no text.
 
     More lines are expected than come if values span lines.
     """
@@ -152,8 +149,6 @@ def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int 
         if not (part.csv or part.lines):
             query = "SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata($files)"
             rows += con.execute(query, {"files": part.patterns}).fetchall()[0][0]
-        elif any(map(is_url, part.files)):
-            return None
         else:
             header = 0 if part.lines else 1
             rows += sum(count_lines(Path(file)) - header for file in part.files)
@@ -174,16 +169,17 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[s
     return safe, bad
 
 
-def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, folder: Path) -> Table | None:
+def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> Table | None:
     """None for a text file without a line."""
-    if is_parquet(name):
-        described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(name)}).fetchall()
+    if is_parquet(name, file):
+        described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(file)}).fetchall()
         columns = {column: Column(_quoted(column), dtype) for column, dtype, *_ in described}
-        return Table(name, name, "read_parquet($files)", columns)
-    file = _unpack(name, folder) if name.endswith(".gz") and not is_url(name) else name
+        return Table(name, file, "read_parquet($files)", columns)
+    if is_packed(name):
+        file = _unpack(file, folder)
     if is_json(name):
         return _open_json(con, name, file)
-    header = _header(con, file)
+    header = _header(file)
     if header is None:
         return None
     if not header:
@@ -200,7 +196,7 @@ def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> Table | 
     found = con.execute(FIRST_KEYS_SQL, {"files": [_pattern(file)]}).fetchall()
     con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     if not found:
-        if not is_url(file) and not count_lines(Path(file)):
+        if not count_lines(Path(file)):
             return None
         raise SourceError(
             f"none of the first {FIRST_LINES} lines of {name} is a JSON object; TGN_SOURCE takes one each"
@@ -215,11 +211,8 @@ def _key(name: str) -> str:
     return "'" + path.replace("'", "''") + "'"
 
 
-def _header(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
+def _header(file: str) -> str | None:
     """The first line of a CSV file; None if there is none."""
-    if is_url(file):
-        found = con.execute(URL_HEADER_SQL, {"file": file}).fetchone()
-        return (found[0] or "") if found else None
     with open(file, "rb") as opened:
         begin = opened.read(HEADER_BYTES)
     return re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig") if begin else None
@@ -264,7 +257,7 @@ def _quoted(identifier: str) -> str:
 
 
 def _pattern(file: str) -> str:
-    return file if is_url(file) else re.sub(r"([*?\[])", r"[\1]", file)
+    return re.sub(r"([*?\[])", r"[\1]", file)
 
 
 def _unpack(file: str, folder: Path) -> str:

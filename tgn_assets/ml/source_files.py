@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.object_store import StoredFile, StoreError, fetch, holds_password, is_url, stored_files
 from tgn_assets.ml.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.weeks import shift, week_of
 
@@ -54,14 +55,19 @@ class SourceSpec:
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """Moves when the source may have changed: no file is opened, only names, sizes and times of change are looked at.
 
-    A URL, of which nothing is known without fetching it, has a new signature every hour; a synthetic source every week,
-    as it grows by one. SourceError if there is no file.
+    Of what lies behind a URL, the store is asked; PostgreSQL, and a web server that does not tell when a file was
+    written, have a new signature every hour. A synthetic source has one every week, as it grows by one. SourceError if
+    there is no file.
     """
     now = now or datetime.now(UTC)
     if spec.location == SYNTHETIC:
         state: object = week_of(now)
-    elif is_url(spec.location):
+    elif is_postgres(spec.location):
         state = f"{now:%Y-%m-%d %H}"
+    elif is_url(spec.location):
+        with source_errors(spec):
+            objects = _find_objects(spec.location)
+        state = objects, None if all(file.state for file in objects) else f"{now:%Y-%m-%d %H}"
     else:
         with source_errors(spec):
             stats = {file: Path(file).stat() for file in find_files(spec.location)}
@@ -69,10 +75,19 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
 
 
+def local_files(location: str, folder: Path) -> list[tuple[str, str]]:
+    """The data files at `location`, sorted: the name of each and where it is on this machine.
+
+    What lies behind a URL is copied into `folder`. SourceError if there are none.
+    """
+    if not is_url(location):
+        return [(file, file) for file in find_files(location)]
+    objects = _find_objects(location)
+    return [(file.url, str(copy)) for file, copy in zip(objects, fetch(objects, folder), strict=True)]
+
+
 def find_files(location: str) -> list[str]:
-    """The data files at `location`, sorted; a URL stands for itself. SourceError if there are none."""
-    if is_url(location):
-        return [location]
+    """The data files at a path of this machine, sorted. SourceError if there are none."""
     path = Path(location).expanduser()
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
@@ -84,26 +99,37 @@ def find_files(location: str) -> list[str]:
         found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
         lack = f"does not exist, seen from {Path.cwd()}"
     if not found:
-        raise SourceError(
-            f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
-        )
+        raise _no_files(location, lack)
     return sorted(found)
 
 
-def is_url(location: str) -> bool:
-    return "://" in location
+def _find_objects(location: str) -> list[StoredFile]:
+    if holds_password(location):
+        raise SourceError("TGN_SOURCE holds a password; take it out: credentials are read from the environment alone")
+    if not (found := stored_files(location, SUFFIXES)):
+        raise _no_files(location, f"has no {', '.join(SUFFIXES)} files")
+    return found
 
 
-def is_json(file: str) -> bool:
+def _no_files(location: str, lack: str) -> SourceError:
+    return SourceError(
+        f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
+    )
+
+
+def is_json(name: str) -> bool:
     """By the name alone: another file is CSV, or Parquet."""
-    return _name(file).endswith(JSON_SUFFIXES)
+    return _name(name).endswith(JSON_SUFFIXES)
 
 
-def is_parquet(file: str) -> bool:
-    """By the name, or else by how the file begins; OSError if it cannot be opened."""
-    name = _name(file)
-    if is_url(file) or name.endswith(SUFFIXES):
-        return name.endswith(PARQUET_SUFFIXES)
+def is_packed(name: str) -> bool:
+    return _name(name).endswith(".gz")
+
+
+def is_parquet(name: str, file: str) -> bool:
+    """By the name, or else by how the `file` of this machine begins; OSError if it cannot be opened."""
+    if _name(name).endswith(SUFFIXES):
+        return _name(name).endswith(PARQUET_SUFFIXES)
     with open(file, "rb") as opened:
         return opened.read(4) == b"PAR1"
 
@@ -124,6 +150,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException:
         raise
+    except StoreError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
@@ -136,13 +164,12 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
         if is_postgres(spec.location):
             remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
-        elif is_url(spec.location):
-            remedy += "; a URL needs DuckDB's extension httpfs, else download the file and name that"
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
 
 
 def _name(file: str) -> str:
-    return (file.split("?")[0] if is_url(file) else file).lower()
+    name = file.lower()
+    return name.split("?")[0] if name.startswith(("http://", "https://")) else name
 
 
 def _is_hidden(path: Path) -> bool:

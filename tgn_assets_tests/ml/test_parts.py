@@ -57,16 +57,6 @@ def test_a_folder_and_a_glob_stand_for_all_their_files_of_either_kind(tmp_path: 
     assert source_digests(SourceSpec(str(log)), WEEKS)["2024-01-15"].startswith("2-")
 
 
-def test_a_url_goes_to_duckdb_as_it_is(tmp_path: Path) -> None:
-    bad = csv(tmp_path, HEADER + ROWS + "u,e\n\xff\n").location
-    found = describe_source(SourceSpec(f"file://{bad}"))
-    assert found == replace(EXTENT, rejected={"unreadable_line": 2})
-    plain = parquet(tmp_path, rows_query(tmp_path)).location
-    assert describe_source(SourceSpec(f"file://{plain}")) == EXTENT
-    with pytest.raises(SourceError, match=r"TGN_SOURCE=file:///nowhere.csv cannot be read.*httpfs"):
-        describe_source(SourceSpec("file:///nowhere.csv"))
-
-
 def test_unreadable_lines_of_files_of_different_shape_are_all_counted(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS + "u,e\n")
     csv(tmp_path, "event_id\ttimestamp\tip_address\ne\n", "log.tsv")

@@ -1,0 +1,149 @@
+"""Files behind a URL, in an object store or on a web server, through fsspec: what there is, copies, and uploads.
+
+Nothing is read in place: of a copy it can be told whether every line is accounted for (`csv_lines`), and DuckDB may
+hang where it reads Parquet through Python (issue 16501 of duckdb/duckdb). Credentials come from the environment, as
+each store's own client reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+WEB = ("http", "https")
+PASSWORD = re.compile(r"://[^/@]*:(?!\d+(?:/|$))[^@]*@")
+"""A password may hold a slash; what follows a colon may also be a port."""
+STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_modified", "last-modified"} | {
+    *("mtime", "modified", "updated", "created")
+}
+"""What stores call the fields that move when a file is written."""
+
+
+class StoreError(OSError):
+    """A store that does not do what it is asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file behind a URL."""
+
+    url: str
+    path: str
+    """What its store calls it."""
+    size: int | None
+    """Bytes; None where the store does not say."""
+    state: tuple[str, ...]
+    """Moves when the file is written; empty where the store says nothing of it."""
+
+
+def is_url(location: str) -> bool:
+    return "://" in location
+
+
+def holds_password(url: str) -> bool:
+    return bool(PASSWORD.search(url))
+
+
+def stored_files(location: str, suffixes: tuple[str, ...]) -> list[StoredFile]:
+    """The file at the URL `location`, those that it matches as a glob, or those below it that end in `suffixes`.
+
+    Sorted by name, without opening any. What begins with a dot or an underscore is left out of a folder, and a URL of
+    the web is one file, whatever it looks like. Empty if there are none; StoreError if the store cannot be asked.
+    """
+    with _store(location) as (fs, path):
+        found = {path: fs.info(path)} if _scheme(location) in WEB else _find(fs, path, suffixes)
+        return [
+            StoredFile(str(fs.unstrip_protocol(name)), name, info.get("size"), _state(info))
+            for name, info in sorted(found.items())
+        ]
+
+
+def fetch(files: Sequence[StoredFile], folder: Path) -> list[Path]:
+    """Copies of `files`, all of one store, in `folder`. StoreError if one cannot be had as it was listed."""
+    if not files:
+        return []
+    copies = [folder / hashlib.sha256(file.url.encode()).hexdigest() for file in files]
+    with _store(files[0].url) as (fs, _):
+        fs.get([file.path for file in files], [str(copy) for copy in copies])
+    for file, copy in zip(files, copies, strict=True):
+        there = copy.stat().st_size
+        # A web server may send a compressed body and tell its length.
+        if file.size not in (None, there) and _scheme(file.url) not in WEB:
+            raise StoreError(f"{file.url} came with {there} bytes instead of {file.size}; it changed: read it again")
+    return copies
+
+
+def put(file: Path, url: str) -> None:
+    """Makes the object at `url` a copy of `file`: as a whole, as object stores do. StoreError if it cannot be."""
+    with _store(url) as (fs, path):
+        fs.put_file(str(file), path)
+
+
+def _find(fs: Any, path: str, suffixes: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+    try:
+        itself = fs.info(path)
+    except FileNotFoundError:
+        found: dict[str, Mapping[str, Any]] = fs.glob(path, detail=True)
+        return {name: info for name, info in found.items() if info["type"] == "file"}
+    if itself["type"] == "file":
+        return {path: itself}
+    below = fs.find(path, detail=True)
+    shown = {name: info for name, info in below.items() if not re.search(r"(?:^|/)[._]", name[len(path) :])}
+    return {name: info for name, info in shown.items() if name.lower().endswith(suffixes)}
+
+
+def _state(info: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{name} {info[name]}" for name in sorted(info) if name.lower() in STATES)
+
+
+@contextmanager
+def _store(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of `url`, which remembers no listing, and the path in it. Any error within becomes a StoreError:
+    each client has kinds of its own.
+    """
+    scheme = _scheme(url)
+    try:
+        fs, path = url_to_fs(url, **_options(scheme))
+        fs.invalidate_cache()
+        yield fs, path
+    except StoreError:
+        raise
+    except ImportError as error:
+        package = "-c constraints.txt -e '.[s3]'" if scheme in ("s3", "s3a") else "what fsspec names"
+        raise StoreError(f"{scheme}:// needs a package ({error}): pip install {package}") from error
+    except FileNotFoundError as error:
+        raise StoreError(f"there is nothing at {url}, or nothing answers there") from error
+    except Exception as error:
+        if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
+            known = "s3, gs, az, https and what else fsspec knows"
+            raise StoreError(f"{scheme}:// is no kind of address that can be read; there are {known}") from error
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise StoreError(f"{reason}; {_remedy(scheme)}") from error
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("s3", "s3a"):
+        return {}
+    # botocore itself reads AWS_DEFAULT_REGION only. The endpoint is named so that a store of another is another one.
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return {"endpoint_url": endpoint or None, "client_kwargs": {"region_name": region} if region else {}}
+
+
+def _remedy(scheme: str) -> str:
+    if scheme not in ("s3", "s3a"):
+        return "check the address, and the credentials in the environment"
+    return "check the address, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, off Amazon, AWS_ENDPOINT_URL"
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
