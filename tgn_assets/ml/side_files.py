@@ -62,7 +62,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
     try:
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
-            typed = is_parquet(str(path))
+            typed = is_parquet(str(path), str(path))
             file = "'" + str(path).replace("'", "''") + "'"
             read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
