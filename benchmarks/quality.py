@@ -118,8 +118,8 @@ def _scores(
         return per_user(lists, row, event).ndcg.to_numpy()
 
     own_lists = published.predictions[published.predictions.user_id.isin(active)]
-    shown = published_lists(own_lists, new_user_list, pd.Index(active), codes)
-    for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes)
+    shown = published_lists(own_lists, new_user_list, pd.Index(active), codes, K)
+    for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes, K)
 
     side = read_side_tables(*files, users, events, origin)
 
