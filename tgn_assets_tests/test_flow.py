@@ -307,3 +307,19 @@ def test_every_refreshed_week_is_exported_as_it_is_in_the_warehouse(done: Deploy
 def test_every_week_that_was_refreshed_has_its_report(finished: tuple[Path, Deployment]) -> None:
     _, deployment = finished
     assert sorted(path.name for path in deployment.home.reports.iterdir()) == [f"{week}.html" for week in WEEKS[1:]]
+
+
+def test_the_table_of_quality_says_of_the_published_lists_what_the_metrics_say(
+    done: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.quality import main
+
+    monkeypatch.setattr("sys.argv", ["quality", str(done.home.settings.home), "--published-only"])
+    main()
+    printed = dict(line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines() if line.count(" | ") > 1)
+    with done.home.warehouse().reader() as con:
+        [(pooled,)] = con.execute(
+            "SELECT sum(value * users) / sum(users) FROM eval_metrics WHERE metric = 'ndcg' AND segment = 'all' "
+            "AND model = 'tgn_assets' AND users > 0"
+        ).fetchall()
+    assert printed["| ours, as published"] == f"{pooled:.4f}"
