@@ -59,7 +59,7 @@ class Server:
         return [week for (week,) in rows]
 
 
-def wait_for(what: str, ready: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(what: str, ready: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := ready():
