@@ -59,6 +59,10 @@ def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProx
     (programs / "tgn").chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    # Nothing but what the page does puts `tgn` on the path, wherever the tests were started from.
+    inherited["PATH"] = os.pathsep.join(
+        place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "tgn").exists()
+    )
     packages = [entry for entry in sys.path if entry.endswith("site-packages")]
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands(page.read_text())],
