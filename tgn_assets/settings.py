@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     def _writable_place(cls, place: str | None) -> str | None:
         if place is None or not is_url(place):
             return None if place is None else str(Path(place).expanduser().resolve())
+        if is_postgres(place):
+            raise ValueError("it is a database; set TGN_EXPORT_POSTGRES to it")
         if place.partition("://")[0].lower() in (*WEB, "file"):
             raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
         return place.rstrip("/")

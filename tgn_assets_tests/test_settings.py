@@ -50,6 +50,11 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
             "TGN_EXPORT_PARQUET: https://host/out is no object store; name a folder, or a URL such as s3://bucket/prefix",
         ),
         ("TGN_EXPORT_PARQUET", "s3://id:word@bucket/out", f"TGN_EXPORT_PARQUET: {PASSWORD}"),
+        (
+            "TGN_EXPORT_PARQUET",
+            "postgresql://id:word@host/bi",
+            "TGN_EXPORT_PARQUET: it is a database; set TGN_EXPORT_POSTGRES to it",
+        ),
         ("TGN_SOURCE", "s3://id:word@bucket/log.csv", f"TGN_SOURCE: {PASSWORD}"),
         ("TGN_OWNER", "me", "TGN_OWNER: 'me' is neither an e-mail address nor team:<name>"),
         ("TGN_SORCE", "log.csv", "TGN_SORCE is not a setting; did you mean TGN_SOURCE?"),
