@@ -35,7 +35,8 @@ def main() -> None:
         print(f"{time.monotonic() - start:.0f} s: {row.what} / {row.against}: {row.measured}", file=sys.stderr)
     text = "\n".join(markdown(rows))
     print(text)
-    publish(SECTION, f"{text}\n\n`make bench`, {(time.monotonic() - start) / 60:.0f} minutes.")
+    took = (time.monotonic() - start) / 60
+    publish(SECTION, f"{text}\n\n`make bench`, {took:.0f} minutes, of which SASRec had {given.minutes:g} at most.")
 
 
 def measured(minutes: float) -> Iterator[Row]:

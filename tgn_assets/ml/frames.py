@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,12 +57,22 @@ class Origin:
         rules: Rules = OPEN,
         side: SideTables = NO_TABLES,
     ) -> None:
-        self.past, self.config, self.rules = past, config, rules
+        self.past, self.config, self.rules, self.side, self.device = past, config, rules, side, device
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
         self.weekly = [bank.get(week) for week in weeks]
-        self.recall = Recall(Evidence(past), self.weekly[-1], device, rules, SideEvidence(past, side))
         self.width = next((e.users.shape[1] for e in bank.values()), 1)
+
+    @cached_property
+    def recall(self) -> Recall:
+        """Candidates and their features; who only asks for the weekly embeddings does not pay for them."""
+        evidence, side = Evidence(self.past), SideEvidence(self.past, self.side)
+        return Recall(evidence, self.weekly[-1], self.device, self.rules, side)
+
+    def ready(self) -> "Origin":
+        """Itself with `recall` built, by all threads there are, before blocks of users share it."""
+        assert self.recall is not None
+        return self
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:
         """([n, L, d], [n, L] bool) weekly embeddings of user positions `users`, zero where a week has none."""

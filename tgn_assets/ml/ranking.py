@@ -80,7 +80,7 @@ def recommend(
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
     model, trees, done, spare = load_model(ranker, device), read_trees(ranker.trees), 0, list[RunnersUp]()
-    ours = users[source == OURS]
+    ours, origin = users[source == OURS], origin.ready()
 
     def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
         return block, _ranked(model, trees, ranker, origin, embeddings, block)
