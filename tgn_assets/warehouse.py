@@ -117,9 +117,12 @@ class Warehouse:
         monday = {"week": date.fromisoformat(week)}
         with self.reader() as con:
             state = con.execute(STATE_SQL, monday).fetchall()
-            if self._kept is None or self._kept[1].week < week_number(week) or self._kept[0][: len(state)] != state:
-                self._kept = state, History.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
-        return self._kept[1].until(week_number(week))
+            rows, newest = self._kept or ([], None)
+            changed = [row for row in rows if row[0] <= monday["week"]] != state
+            if newest is None or newest.week < week_number(week) or changed:
+                newest = History.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
+                self._kept = state, newest
+        return newest.until(week_number(week))
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         start = said = time.monotonic()

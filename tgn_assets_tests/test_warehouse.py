@@ -258,3 +258,6 @@ def test_a_history_asked_for_again_is_read_again_only_if_the_rows_changed(wareho
     with warehouse.writer() as con:
         con.execute(f"INSERT INTO raw_interactions VALUES ('u', 'e', '{NEXT}', '{NEXT}')")
     assert warehouse.history(NEXT).event_idx.tolist() == [0, 1]
+    with warehouse.writer() as con:  # a week that has no rows any more
+        con.execute(f"DELETE FROM raw_interactions WHERE week = '{NEXT}'")
+    assert len(warehouse.history(NEXT).count) == 1

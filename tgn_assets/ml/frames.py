@@ -71,7 +71,7 @@ class Origin:
 
     def ready(self) -> "Origin":
         """Itself with `recall` built, by all threads there are, before blocks of users share it."""
-        assert self.recall is not None
+        _ = self.recall
         return self
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:

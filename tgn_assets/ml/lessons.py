@@ -8,6 +8,7 @@ made from, down to the code, and whatever is made otherwise is made anew.
 import hashlib
 import inspect
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from tgn_assets.ml import (
     side_tables,
     sparse,
 )
-from tgn_assets.ml.checkpoint import load_artifact, load_meta, save_artifact
+from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Bank, Frame, Origin, next_week
 from tgn_assets.ml.history import History
@@ -39,6 +40,8 @@ from tgn_assets.ml.policy import Rules
 from tgn_assets.ml.recall import Candidates
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.weeks import week_key, week_number
+
+logger = logging.getLogger(__name__)
 
 USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
@@ -81,12 +84,15 @@ class LessonStore:
         self.folder = folder
 
     def get(self, week: str, name: str, make: Callable[[], Lesson]) -> Lesson:
-        """The lesson of the origin `week`, made and kept unless one of that `name` is there."""
+        """The lesson of the origin `week`, made and kept unless one of that `name` is there and can be read."""
         if self.folder is None:
             return make()
         directory = self.folder / week
-        if directory.exists() and load_meta(directory)["name"] == name:
-            return _load(directory)
+        try:
+            if load_meta(directory)["name"] == name:
+                return _load(directory)
+        except ArtifactError as damaged:  # or not there: what can be made again is no reason to fail
+            logger.info("the lesson of %s is made: %s", week, damaged)
         lesson = make()
         _save(directory, lesson, name)
         return lesson

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tgn_assets.ml.schema import EVENT, USER
 
 MAX_LOGITS = 2**25
-"""Logits of a week up to which the loss is exact: a second or less of two cores."""
+"""Logits of a week up to which the loss is exact."""
 BLOCK_LOGITS = 2**20
 """Logits computed at a time: they stay in the processor's cache."""
 DRAWN_USERS, DRAWN_EVENTS = 2**15, 2**11

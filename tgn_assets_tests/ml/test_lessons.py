@@ -67,6 +67,19 @@ def test_a_ranker_is_the_same_whether_its_lessons_were_kept_or_not(past, bank, t
     assert bytes_of(kept, tmp_path / "kept") == bytes_of(fresh, tmp_path / "fresh")
 
 
+def test_a_damaged_lesson_is_made_again(past, bank, tmp_path, monkeypatch):
+    store, weeks = LessonStore(tmp_path), made(monkeypatch)
+    train(past, bank, LAST, store)
+    whole, damaged, gone = (tmp_path / shift(LAST, -at) for at in (3, 2, 1))
+    before = (damaged / "tensors.safetensors").read_bytes()
+    (damaged / "tensors.safetensors").write_bytes(before[:100])
+    (gone / "meta.json").unlink()
+    weeks.clear()
+    train(past, bank, LAST, store)
+    assert whole.name not in weeks and weeks == [damaged.name, gone.name]
+    assert (damaged / "tensors.safetensors").read_bytes() == before
+
+
 def test_a_lesson_is_made_again_when_rows_embeddings_rules_or_settings_change(past, bank):
     def name(past=past, bank=bank, config=CONFIG, rules=OPEN, week=NOW - 2) -> str:
         return names(past, [week], bank, config, "cpu", rules)[week]
