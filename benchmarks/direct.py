@@ -73,10 +73,12 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
     lessons = LessonStore(artifacts.lessons)
-    ranker = train_ranker(warehouse.history(week), bank, week, config, rules=rules, store=lessons)
+    earlier = artifacts.load("trained_ranker", shift(week, -1))
+    history = warehouse.history(week)
+    ranker = train_ranker(history, bank, week, config, rules=rules, store=lessons, earlier=earlier)
     artifacts.save("trained_ranker", week, ranker)
     bank = embedding_bank(artifacts, week, config.sequence)
-    embeddings = temporal_embeddings(ranker, warehouse.history(week), bank)
+    embeddings = temporal_embeddings(ranker, history, bank)
     artifacts.save("temporal_embeddings", week, embeddings)
 
 

@@ -143,7 +143,7 @@ def _scores(
             "without the gate": own(ranker, bank),
             "without the graph (trained anew)": own(without_graph, blind),
             "Transformer switched off": own(_silenced(ranker, "gate"), bank),
-            "network alone": own(replace(ranker, trees=()), bank),
+            "network alone": own(replace(ranker, trees=""), bank),
             "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
         }
         if side.columns:

@@ -63,8 +63,8 @@ def side_columns(side: SideTables, users: np.ndarray, events: np.ndarray, week: 
 def curve_plot(
     curve: Sequence[Mapping[str, Any]], panels: Sequence[Sequence[str]], steps: str
 ) -> dict[str, dg.MetadataValue]:
-    """The values named in `panels` over the entries of `curve`, side by side in a small picture."""
-    if not curve:
+    """The values named in `panels` over the entries of `curve`, side by side in a small picture, if there are two."""
+    if len(curve) < 2:
         return {}
     figure = _figure(len(panels))
     for axes, lines in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -76,12 +76,14 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         group_name=GROUP,
         kinds={"pytorch"},
         code_version="1",
+        ins={"earlier": dg.AssetIn("trained_ranker", partition_mapping=PREVIOUS_WEEK)},
         deps=[trained_gnn, "raw_interactions"],
     )
     @explained()
     def trained_ranker(
         context: dg.AssetExecutionContext,
         config: RankerParameters,
+        earlier: Window,
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
@@ -90,9 +92,10 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
     ) -> dg.MaterializeResult:
         """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
-        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. On
-        the newest closed week it must beat the best simple rule, segment by segment; where it does not, the rule's
-        list is published instead (`gate`).
+        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. It
+        goes on from last week's ranker where there is one (warm start), once that has been tried on the newest closed
+        week: there it must beat the best simple rule, segment by segment; where it does not, the rule's list is
+        published instead (`gate`).
         """
         from tgn_assets.ml.checkpoint import load_meta
         from tgn_assets.ml.lessons import LessonStore
@@ -108,7 +111,16 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
         plain, store = RankerConfig.model_validate(config.model_dump()), LessonStore(artifacts.lessons)
         checkpoint = train_ranker(
-            warehouse.history(week), bank, week, plain, device.name(), context.log.info, rules, store, side
+            warehouse.history(week),
+            bank,
+            week,
+            plain,
+            device.name(),
+            context.log.info,
+            rules,
+            store,
+            side,
+            earlier.get(shift(week, -1)),
         )
         gnn = load_meta(artifacts.directory("trained_gnn", week))
         tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
@@ -116,6 +128,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             value=checkpoint,
             metadata={
                 "mlflow": tracked,
+                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
                 "gate": dg.MetadataValue.json(checkpoint.gate.source),
                 **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
                 **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),

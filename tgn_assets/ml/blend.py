@@ -11,9 +11,9 @@ def standardised(row: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.divide(off, spread, out=np.zeros(len(off)), where=spread > 1e-9)
 
 
-TREES_SAY = 2 / 3
-"""Weight of the trees where the network has one. On weeks before the reported ones the network alone was best on
-movietweetings_100k, equal weights on online_retail and git_opam; this was good on all three (docs/quality.md)."""
+TREES_SAY = 1 / 2
+"""Weight of the trees where the network has one. On weeks before the reported ones this was good on all three logs
+(docs/quality.md)."""
 
 
 def blended(row: np.ndarray, network: np.ndarray, trees: np.ndarray) -> np.ndarray:

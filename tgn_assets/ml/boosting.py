@@ -1,7 +1,7 @@
 """LambdaRank over the candidates' features: gradient-boosted trees, the second opinion beside the neural head.
 
 Trees find thresholds and combinations in counts and ages that the network smooths over; the network learns from the
-lists as a whole. Forests grown from different draws of pairs, rows and features err differently, and together less.
+lists as a whole.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,11 @@ from collections.abc import Sequence
 import lightgbm as lgb
 import numpy as np
 
-from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.frames import Frame
 
 ROUNDS = 100
 MAX_PAIRS = 200_000
 """Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
-FORESTS = 2
 PARAMETERS = {
     "objective": "lambdarank",
     "learning_rate": 0.1,
@@ -32,33 +30,13 @@ PARAMETERS = {
     "num_threads": 1,  # beside torch's threads more of them stall each other, and the text names their number
 }
 
-Forests = tuple[lgb.Booster, ...]
 
-
-def fit_trees(frames: Sequence[Frame], seed: int) -> tuple[str, ...]:
-    """`FORESTS` forests, as LightGBM's texts, that rank each frame's touched candidates first. Same input, same texts.
+def fit_trees(frames: Sequence[Frame], seed: int) -> str:
+    """A forest, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text.
 
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
-    and are left out; no forest where nobody did.
+    and are left out; empty where nobody did.
     """
-    return tuple(text for at in range(FORESTS) if (text := _grow(frames, seed + at)))
-
-
-def read_trees(texts: Sequence[str]) -> Forests:
-    """What `fit_trees` wrote, ready to score."""
-    return tuple(lgb.Booster(model_str=text) for text in texts)
-
-
-def tree_scores(forests: Forests, row: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """[p] sum of the forests' standardised scores of candidates with `features` [p, F] of the users `row` [p]; zeros
-    without forests."""
-    total = np.zeros(len(features))
-    for forest in forests if len(features) else ():
-        total += standardised(row, np.asarray(forest.predict(features, num_threads=1)))
-    return total
-
-
-def _grow(frames: Sequence[Frame], seed: int) -> str:
     taught = [_taught(frame) for frame in frames]
     wanted = sum(int(keep.sum()) for keep in taught)
     share = min(1.0, MAX_PAIRS / max(wanted, 1))
@@ -76,6 +54,18 @@ def _grow(frames: Sequence[Frame], seed: int) -> str:
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
     parameters = PARAMETERS | {"seed": seed}
     return str(lgb.train(parameters, data, ROUNDS).model_to_string())
+
+
+def read_trees(text: str) -> lgb.Booster | None:
+    """What `fit_trees` wrote, ready to score; None for no forest."""
+    return lgb.Booster(model_str=text) if text else None
+
+
+def tree_scores(forest: lgb.Booster | None, features: np.ndarray) -> np.ndarray:
+    """[p] scores of candidates with `features` [p, F]; zeros without a forest."""
+    if forest is None or not len(features):
+        return np.zeros(len(features))
+    return np.asarray(forest.predict(features, num_threads=1))
 
 
 def _taught(frame: Frame) -> np.ndarray:

@@ -40,8 +40,9 @@ Progress = Callable[[str], None]
 USERS_PER_BLOCK = 2048
 CALIBRATION_USERS = 2048
 """Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
-NEWEST_WEEKS = 3
-"""Weeks that the network passes over once more at the end, the one that was held out among them."""
+NEWEST_WEEKS = 5
+"""Weeks that the network passes over once more at the end, the one that was held out among them: on a warm start that
+is all it learns from."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,25 @@ class RankerCheckpoint:
 
     `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
     from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
-    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` are LightGBM's texts;
+    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
     `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with,
-    `side` the columns of side tables that it learnt from.
+    `side` the columns of side tables that it learnt from, `warm_from` the week of the ranker that it went on from,
+    `embeddings` the digest of those of its week (None: there were none).
     """
 
     week: str
     config: RankerConfig
     trained: bool
     state: dict[str, Tensor]
-    trees: tuple[str, ...]
+    trees: str
     curve: list[dict[str, Any]]
     gate: Gate
     calibration: Calibration | None
     validation: dict[str, float]
     k: int = K
     side: tuple[SideColumn, ...] = ()
+    warm_from: str | None = None
+    embeddings: str | None = None
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -77,12 +81,14 @@ class RankerCheckpoint:
             "week": self.week,
             "config": self.config.model_dump(),
             "trained": self.trained,
-            "trees": list(self.trees),
+            "trees": self.trees,
             "curve": self.curve,
             "gate": self.gate.to_meta(),
             "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
             "k": self.k,
+            "warm_from": self.warm_from,
+            "embeddings": self.embeddings,
             **({"side": self.side} if self.side else {}),
         }
 
@@ -95,13 +101,15 @@ class RankerCheckpoint:
             config=RankerConfig(**meta["config"]),
             trained=meta["trained"],
             state=state,
-            trees=_texts(meta["trees"]),
+            trees=_text(meta["trees"]),
             curve=meta["curve"],
             gate=Gate.from_meta(meta["gate"]),
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             validation=meta["validation"],
             k=meta.get("k", K),  # checkpoints of before lists had a length of their own
             side=tuple(SideColumn(*column) for column in meta.get("side", ())),
+            warm_from=meta.get("warm_from"),  # in older checkpoints there is neither of these two
+            embeddings=meta.get("embeddings"),
         )
 
 
@@ -115,16 +123,21 @@ def train_ranker(
     rules: Rules = OPEN,
     store: LessonStore | None = None,
     side: SideTables = NO_TABLES,
+    earlier: RankerCheckpoint | None = None,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
-    Epochs are chosen, and gate and calibration set, on the newest closed week, which is held out until then; that
-    being done, it is learnt from like the rest. In every week only what `rules` allowed then is ranked, in lists of
-    their length; of `side`, the tables as of `week`, each week sees what counted then. Lessons of earlier weeks are
-    taken from `store`, and kept there. `history` must end with `week` and `bank` hold no later week: ValueError.
+    Gate and calibration are set by how a ranker that has not seen the newest closed week does on it. That is `earlier`,
+    last week's; where there is none, or it is made for other features, one is trained on the weeks before, which then
+    also tell by the newest one how many epochs are enough. That being done, the newest week is learnt from: the network
+    goes on, the trees are grown anew.
+
+    In every week only what `rules` allowed then is ranked, in lists of their length; of `side`, the tables as of
+    `week`, each week sees what counted then. Lessons of earlier weeks are taken from `store`, and kept there. `history`
+    must end with `week`, `bank` hold no later week and `earlier` be older: ValueError.
     """
     now, store = week_number(week), store or LessonStore()
-    if history.week != now or any(key > week for key in bank):
+    if history.week != now or any(key > week for key in bank) or (earlier is not None and earlier.week >= week):
         raise ValueError(f"the ranker of week {week} was handed data of another week")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
@@ -144,29 +157,45 @@ def train_ranker(
         store.forget_before(week_key(origins[0]))
         *past, newest_lesson = lessons
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
-        model, trees = _new_model(config, newest.width, side.columns).to(device), tuple[str, ...]()
-        curve: list[dict[str, Any]] = []
-        gate, calibration, validation = untested_gate(rules.k), None, dict[str, float]()
-        if held_out is not None:
-            for row in fit_network(model, frames, held_out, config, rules.k) if frames else ():
+        warm = earlier if earlier is not None and _goes_on(earlier, config, newest.width, bank, side.columns) else None
+        model = _new_model(config, newest.width, side.columns).to(device) if warm is None else load_model(warm, device)
+        trees, gate, calibration = "", untested_gate(rules.k), None
+        if warm is not None:  # which stands as it is where nobody was active in the newest week
+            trees, gate, calibration = warm.trees, warm.gate, warm.calibration
+        curve, validation = list[dict[str, Any]](), dict[str, float]()
+        if warm is None and frames and held_out is not None:
+            for row in fit_network(model, frames, held_out, config, rules.k):
                 curve.append(row)
                 progress(
                     f"phase 2, epoch {row['epoch']}: loss {row['loss']:.4f}, validation {row['validation_ndcg']:.4f}"
                 )
             trees = fit_trees(frames, config.seed)
-            hits = _hits(model if frames else None, trees, history, newest, held_out)
+        trained = warm is not None or bool(curve)
+        if held_out is not None:
+            hits = _hits(model if trained else None, trees, history, newest, held_out)
             gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
-            if frames:
-                came_back = fit_activity(
-                    np.concatenate([lesson.user_features for lesson in past]),
-                    np.concatenate([lesson.active for lesson in past]),
-                )
-                calibration = _calibration(came_back, model, trees, history, newest, config.seed)
-                catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
-                trees = fit_trees([*frames[1:], held_out], config.seed)
+        if held_out is not None and trained:
+            activity = _activity(lessons)
+            calibration = _calibration(activity, model, trees, history, newest, config.seed)
+            loss = catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
+            curve.append({"epoch": "final", "loss": loss, "validation_ndcg": None})
+            progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
+            trees = fit_trees([*frames[1:], held_out], config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
-        week, config, bool(curve), state, trees, curve, gate, calibration, validation, rules.k, side.columns
+        week=week,
+        config=config,
+        trained=trained,
+        state=state,
+        trees=trees,
+        curve=curve,
+        gate=gate,
+        calibration=calibration,
+        validation=validation,
+        k=rules.k,
+        side=side.columns,
+        warm_from=None if warm is None else warm.week,
+        embeddings=bank[week].digest if week in bank else None,
     )
 
 
@@ -207,9 +236,24 @@ def side_of(ranker: RankerCheckpoint, side: SideTables) -> SideTables:
     return side.only(ranker.side)
 
 
-def _texts(trees: str | list[str]) -> tuple[str, ...]:
-    """Of a checkpoint; one of an older version has a single text, empty for no trees."""
-    return tuple(text for text in ([trees] if isinstance(trees, str) else trees) if text)
+def _text(trees: str | list[str]) -> str:
+    """Of a checkpoint; one of an older version has several texts, of which the first is as good as any."""
+    return trees if isinstance(trees, str) else next(iter(trees), "")
+
+
+def _goes_on(
+    earlier: RankerCheckpoint, config: RankerConfig, width: int, bank: Bank, side: tuple[SideColumn, ...]
+) -> bool:
+    """Whether the ranker `earlier` can read this week's lessons: it has the same shape and features, and the weekly
+    embeddings that it learnt from are those of `bank`, not of an encoder that has been started afresh since."""
+    shapes = [(c.dim, c.heads, c.layers, c.sequence) for c in (earlier.config, config)]
+    if not earlier.trained or shapes[0] != shapes[1] or earlier.side != side:
+        return False
+    fresh = _new_model(config, width, side).state_dict()
+    if {name: value.shape for name, value in fresh.items()} != {n: v.shape for n, v in earlier.state.items()}:
+        return False
+    learnt_from = bank.get(earlier.week)
+    return learnt_from is not None and learnt_from.digest == earlier.embeddings
 
 
 def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> UserInteractionPredictor:
@@ -221,7 +265,7 @@ def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> 
 
 
 def _hits(
-    model: UserInteractionPredictor | None, trees: tuple[str, ...], history: History, origin: Origin, held_out: Frame
+    model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
 ) -> dict[str, np.ndarray]:
     """[n, k] bool per source: the users of `held_out` touched the event at that rank of its list."""
     users, past, rules = held_out.candidates.users, origin.past, origin.rules
@@ -233,7 +277,7 @@ def _hits(
     }
     if model is not None:
         row, features = held_out.candidates.row, held_out.candidates.features
-        network, grown = network_scores(model, held_out), tree_scores(read_trees(trees), row, features)
+        network, grown = network_scores(model, held_out), tree_scores(read_trees(trees), features)
         hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
         hits[OURS] = hits_of(held_out, blended(row, network, grown), rules.k)
     return hits
@@ -254,10 +298,17 @@ def _gate(
     return gate, {f"ndcg_{name}": float(values.mean()) for name, values in ndcg.items()}
 
 
+def _activity(lessons: Sequence[Lesson]) -> Logistic:
+    """Who comes back, from all lessons but the newest, which the calibration that it is part of is fitted to."""
+    *past, _ = lessons
+    features = np.concatenate([lesson.user_features for lesson in past])
+    return fit_activity(features, np.concatenate([lesson.active for lesson in past]))
+
+
 def _calibration(
     activity: Logistic,
     model: UserInteractionPredictor,
-    trees: tuple[str, ...],
+    trees: str,
     history: History,
     origin: Origin,
     seed: int,
@@ -266,7 +317,7 @@ def _calibration(
     users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
     frame = origin.frame(users, next_week(history, origin.past))
     row, event = frame.candidates.row, frame.candidates.event
-    grown = tree_scores(read_trees(trees), row, frame.candidates.features)
+    grown = tree_scores(read_trees(trees), frame.candidates.features)
     score = blended(row, network_scores(model, frame), grown)
     top = grouped_top_k(row, score, event, len(users), origin.rules.k)
     top = top[top >= 0]

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import lightgbm as lgb
 import numpy as np
 import torch
 
 from tgn_assets.ml import baselines
 from tgn_assets.ml.baselines import filled
 from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import Forests, read_trees, tree_scores
+from tgn_assets.ml.boosting import read_trees, tree_scores
 from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
@@ -164,7 +165,7 @@ class _Ranked(NamedTuple):
 @torch.no_grad()
 def _ranked(
     model: UserInteractionPredictor,
-    trees: Forests,
+    trees: lgb.Booster | None,
     ranker: RankerCheckpoint,
     origin: Origin,
     embeddings: NodeEmbeddings,
@@ -179,7 +180,7 @@ def _ranked(
         embeddings.events[torch.as_tensor(event)].to(device).float(),
         torch.as_tensor(candidates.features, device=device),
     )
-    score = blended(row, network.cpu().numpy(), tree_scores(trees, row, candidates.features))
+    score = blended(row, network.cpu().numpy(), tree_scores(trees, candidates.features))
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
     share = shares(row, score)
     chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)

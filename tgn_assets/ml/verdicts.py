@@ -50,8 +50,8 @@ def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
     if share > GATED_LIMIT:
         said += (
             " On the newest closed week the rule did better for these users than the ranker, or the log has not "
-            "the three weeks that the ranker learns from. If this lasts, see validation_ndcg in the curve of "
-            "trained_ranker, and whether input_like_before found a change in the log."
+            "the three weeks that the ranker learns from. If this lasts, see validation/ndcg_tgn_assets of "
+            "trained_ranker over the weeks, and whether input_like_before found a change in the log."
         )
     return Verdict(share <= GATED_LIMIT, said, {"share_gated": share})
 

@@ -85,7 +85,7 @@ def ndcg(past, bank, ranker: RankerCheckpoint, side: SideTables) -> float:
 def test_with_the_table_the_ranker_finds_whom_a_new_event_is_for(part, past, bank, genres, ranker):
     def alone(whole: RankerCheckpoint) -> RankerCheckpoint:
         if part == "network":
-            return replace(whole, trees=())
+            return replace(whole, trees="")
         silent = {name: torch.zeros_like(whole.state[name]) for name in ("gate", "evidence.4.weight")}
         return replace(whole, state=whole.state | silent)
 
