@@ -4,14 +4,17 @@ Trees find thresholds and combinations in counts and ages that the network smoot
 lists as a whole.
 """
 
+import re
 from collections.abc import Sequence
 
 import lightgbm as lgb
 import numpy as np
+import torch
 
 from tgn_assets.ml.frames import Frame
 
 ROUNDS = 100
+THREADS = re.compile(r"\[num_threads: \d+\]")
 MAX_PAIRS = 200_000
 """Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
 PARAMETERS = {
@@ -27,7 +30,6 @@ PARAMETERS = {
     "deterministic": True,
     "force_row_wise": True,
     "verbose": -1,
-    "num_threads": 1,  # beside torch's threads more of them stall each other, and the text names their number
 }
 
 
@@ -52,8 +54,10 @@ def fit_trees(frames: Sequence[Frame], seed: int) -> str:
     if not sum(label.sum() for label in labels):
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
-    parameters = PARAMETERS | {"seed": seed}
-    return str(lgb.train(parameters, data, ROUNDS).model_to_string())
+    # As many threads as torch has, since one after the other they do not get in each other's way. The forest does not
+    # depend on how many there are, but its text names their number.
+    parameters = PARAMETERS | {"seed": seed, "num_threads": torch.get_num_threads()}
+    return THREADS.sub("[num_threads: 1]", lgb.train(parameters, data, ROUNDS).model_to_string())
 
 
 def read_trees(text: str) -> lgb.Booster | None:

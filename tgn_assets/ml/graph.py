@@ -19,6 +19,7 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta 
 RECENT_HALF_LIVES = (0.3, 1.0, 4.0)
 """Half-lives, in weeks, of the decayed interaction counts that are part of a node's features."""
 NUM_FEATURES = len(NODE_FEATURES) + len(RECENT_HALF_LIVES)
+Adjacency = dict[tuple[str, str, str], tuple[Tensor, Tensor]]
 FEATURE_SCALE = 0.1  # brings ln(1 + n) features to the size of a fresh id embedding
 
 
@@ -32,8 +33,8 @@ class View:
     known: dict[str, Tensor]  # {type: [n] bool}
 
     @cached_property
-    def adjacency(self) -> dict[tuple[str, str, str], Tensor]:
-        """Row-normalised sparse [n_dst, n_src] per edge type, over the whole graph."""
+    def adjacency(self) -> Adjacency:
+        """`adjacency` of the whole graph."""
         return adjacency(self.data)
 
 
@@ -108,10 +109,11 @@ class WindowGraph:
         return features * FEATURE_SCALE, known
 
 
-def adjacency(data: HeteroData) -> dict[tuple[str, str, str], Tensor]:
-    """{edge type: sparse CSR [n_dst, n_src]} whose rows are the edge weights, normalised to sum to one.
+def adjacency(data: HeteroData) -> Adjacency:
+    """{edge type: (CSR [n_dst, n_src] whose rows are the edge weights, normalised to sum to one; its transpose)}.
 
-    A `SAGEConv(aggr="sum")` over it takes the weighted mean of the neighbours; a node without any gets zero.
+    The product with it takes the weighted mean of the neighbours; a node without any gets zero. The gradient of the
+    product needs the transpose, which torch would otherwise make anew in each pass, for ten times the cost.
     """
     result = {}
     for edge_type in (INTERACTS, REV_INTERACTS):
@@ -119,9 +121,11 @@ def adjacency(data: HeteroData) -> dict[tuple[str, str, str], Tensor]:
         shape = (data[target].num_nodes, data[source].num_nodes)
         src, dst = edges.edge_index
         total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
-        index = torch.stack([dst, src])
         values = edges.edge_weight / total[dst]
-        result[edge_type] = (
-            torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()
-        )
+        result[edge_type] = _csr(dst, src, values, shape), _csr(src, dst, values, shape[::-1])
     return result
+
+
+def _csr(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    index = torch.stack([row, column])
+    return torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()

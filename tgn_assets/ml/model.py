@@ -7,19 +7,19 @@ own, so that the rest of the vector is free for taste and every score is one dot
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from tgn_assets.ml.graph import View, adjacency
+from tgn_assets.ml.graph import Adjacency, View, adjacency
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 EVENT_ID_SPREAD = 0.25
 SIDE_LIMIT = 5.0
 """Standard deviations that a side feature is cut off at: a flag that training never saw set would be a thousand."""
-Adjacency = dict[tuple[str, str, str], Tensor]
 
 
 class GNNEncoder(nn.Module):
@@ -40,7 +40,7 @@ class GNNEncoder(nn.Module):
         )
         self.features = nn.ModuleDict({kind: nn.Linear(num_features, dim) for kind in num_nodes})
         self.convs = nn.ModuleList(
-            HeteroConv({edge_type: _neighbour_mean(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
+            HeteroConv({edge_type: NeighbourMean(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
             for _ in range(layers)
         )
         self.layer_weight = nn.ParameterDict({kind: nn.Parameter(torch.zeros(layers + 1)) for kind in num_nodes})
@@ -58,7 +58,7 @@ class GNNEncoder(nn.Module):
         return self.features[kind](features) + ids
 
     def forward(self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor) -> dict[str, Tensor]:
-        """{type: [n, dim + 1]} from inputs {type: [n, dim]} and sparse adjacencies {edge type: [n_dst, n_src]}.
+        """{type: [n, dim + 1]} from inputs {type: [n, dim]} and what `graph.adjacency` says of their edges.
 
         The dot product of a user's and an event's vector is the logit of their link; the last column of an event's is
         its popularity, read off `event_features` [n, F], and of a user's is one.
@@ -97,13 +97,32 @@ class GNNEncoder(nn.Module):
         return self.full_pass(view)
 
 
-def _neighbour_mean(dim: int) -> SAGEConv:
-    """A SAGEConv that begins as LightGCN: a node is the mean of its neighbours' vectors, in the same space as they."""
-    conv = SAGEConv((dim, dim), dim, aggr="sum")  # the adjacency's rows add up to one, so this sum is a weighted mean
-    nn.init.eye_(conv.lin_l.weight)
-    nn.init.zeros_(conv.lin_l.bias)
-    nn.init.zeros_(conv.lin_r.weight)
-    return conv
+class NeighbourMean(SAGEConv):
+    """A SAGEConv that begins as LightGCN (arXiv 2002.02126): a node is the mean of its neighbours' vectors, in the same
+    space as they."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__((dim, dim), dim, aggr="sum")  # rows add up to one, so that the sum is a weighted mean
+        nn.init.eye_(self.lin_l.weight)
+        nn.init.zeros_(self.lin_l.bias)
+        nn.init.zeros_(self.lin_r.weight)
+
+    def forward(self, x: tuple[Tensor, Tensor], adjacency: tuple[Tensor, Tensor]) -> Tensor:
+        """[n_dst, dim] from the vectors of sources and targets, and an entry of `graph.adjacency`."""
+        return self.lin_l(_SparseProduct.apply(*adjacency, x[0])) + self.lin_r(x[1])
+
+
+class _SparseProduct(torch.autograd.Function):
+    """A sparse matrix, which is no parameter, times dense vectors; its transpose is there for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, vectors: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ vectors
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transpose @ grad[0]
 
 
 class PositionalEncoding(nn.Module):

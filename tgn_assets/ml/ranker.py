@@ -28,6 +28,7 @@ from tgn_assets.ml.history import History
 from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
+from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
@@ -40,6 +41,7 @@ Progress = Callable[[str], None]
 USERS_PER_BLOCK = 2048
 CALIBRATION_USERS = 2048
 """Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
+CALIBRATION_BLOCK = 512
 NEWEST_WEEKS = 5
 """Weeks that the network passes over once more at the end, the one that was held out among them: on a warm start that
 is all it learns from."""
@@ -314,12 +316,18 @@ def _calibration(
     seed: int,
 ) -> Calibration:
     """From what the published ranks of the newest closed week came to, among all users, active or not."""
+    truth, forest = next_week(history, origin.past), read_trees(trees)
+
+    def published(users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Share, user features and label of the pairs in the lists of `users`."""
+        frame = origin.frame(users, truth)
+        row, event = frame.candidates.row, frame.candidates.event
+        score = blended(row, network_scores(model, frame), tree_scores(forest, frame.candidates.features))
+        top = grouped_top_k(row, score, event, len(users), origin.rules.k)
+        top = top[top >= 0]
+        user_features = origin.recall.evidence.user_features[users[row[top]]]
+        return shares(row, score)[top], user_features, frame.label[top]
+
     users = sampled(np.arange(origin.past.num_users), seed, CALIBRATION_USERS)
-    frame = origin.frame(users, next_week(history, origin.past))
-    row, event = frame.candidates.row, frame.candidates.event
-    grown = tree_scores(read_trees(trees), frame.candidates.features)
-    score = blended(row, network_scores(model, frame), grown)
-    top = grouped_top_k(row, score, event, len(users), origin.rules.k)
-    top = top[top >= 0]
-    user_features = origin.recall.evidence.user_features[users[row[top]]]
-    return calibrate(activity, shares(row, score)[top], user_features, frame.label[top])
+    parts = zip(*in_threads(published, blocks_of(users, CALIBRATION_BLOCK)), strict=True)
+    return calibrate(activity, *(np.concatenate(part) for part in parts))

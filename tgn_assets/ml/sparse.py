@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
+from tgn_assets.ml.parallel import in_threads
+
 NEIGHBOURS = 100
 SHRINKAGE = 10.0
 """Added to the cosine's denominator: two events that share one user, long ago, are not each other's best neighbour."""
@@ -19,8 +21,9 @@ def neighbours(profile: sparse.csr_array) -> sparse.csr_array:
     norm = np.sqrt(sums(profile.indices, profile.data**2, events))
     by_event = sparse.csr_array(profile.T)
     products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
-    parts = [sparse.csr_array((0, events))]
-    for low, high in blocks(products):
+
+    def nearest(block: tuple[int, int]) -> sparse.csr_array:
+        low, high = block
         near = sparse.csr_array(by_event[low:high] @ profile)
         near.sort_indices()
         event = low + row_of(near)
@@ -29,7 +32,9 @@ def neighbours(profile: sparse.csr_array) -> sparse.csr_array:
         near.eliminate_zeros()
         near = heaviest(near, NEIGHBOURS)
         near.data /= near.sum(axis=1)[row_of(near)]
-        parts.append(near)
+        return near
+
+    parts = [sparse.csr_array((0, events)), *in_threads(nearest, blocks(products))]
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 

@@ -50,3 +50,15 @@ def test_beyond_the_limit_only_untouched_candidates_are_left_out(monkeypatch) ->
 def test_where_nobody_touched_a_candidate_there_is_nothing_to_learn() -> None:
     assert fit_trees([frame(50, touched=False)], seed=0) == fit_trees([], seed=0) == ""
     assert tree_scores(read_trees(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    threads = torch.get_num_threads()
+    texts = set()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            texts.add(fit_trees([frame(300), frame(300, seed=1)], seed=0))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(texts) == 1

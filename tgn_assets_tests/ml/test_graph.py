@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tgn_assets.ml.graph import NUM_FEATURES, WindowGraph
+from tgn_assets.ml.model import NeighbourMean
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.ml.worlds import START, snapshots
@@ -32,10 +33,10 @@ def test_an_edge_weighs_the_log_of_its_count_halved_every_half_life():
 
 def test_adjacency_rows_add_up_to_one_where_a_node_has_neighbours():
     adjacency = graph().view(W + 2, window=3).adjacency
-    to_users = adjacency[REV_INTERACTS].to_dense()
+    to_users = adjacency[REV_INTERACTS][0].to_dense()
     assert to_users.shape == (3, 3)
     torch.testing.assert_close(to_users.sum(1), torch.tensor([1.0, 1.0, 0.0]))
-    torch.testing.assert_close(adjacency[INTERACTS].to_dense().sum(1), torch.tensor([1.0, 1.0, 0.0]))
+    torch.testing.assert_close(adjacency[INTERACTS][0].to_dense().sum(1), torch.tensor([1.0, 1.0, 0.0]))
 
 
 def test_a_node_not_seen_yet_has_no_features():
@@ -64,3 +65,14 @@ def test_the_past_of_a_graph_does_not_depend_on_its_future():
     long = WindowGraph(weeks, 2.0).view(W + 2, window=8)
     assert torch.equal(short.data[INTERACTS].edge_weight, long.data[INTERACTS].edge_weight)
     assert torch.equal(short.features[EVENT], long.features[EVENT][: len(short.features[EVENT])])
+
+
+def test_the_mean_of_neighbours_has_the_gradient_that_torch_would_find():
+    adjacency = graph().view(W + 2, window=3).adjacency
+    conv, sources, targets = NeighbourMean(4), torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
+    out = conv((sources, targets), adjacency[INTERACTS])
+    expected = conv.lin_l(adjacency[INTERACTS][0].to_dense() @ sources) + conv.lin_r(targets)
+    torch.testing.assert_close(out, expected)
+    mine, torchs = (torch.autograd.grad((x**2).sum(), sources)[0] for x in (out, expected))
+    torch.testing.assert_close(mine, torchs)
+    assert mine.abs().sum() > 0
