@@ -30,6 +30,7 @@ from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ra
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.side_files import read_side_tables
+from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse
 
@@ -95,14 +96,24 @@ def _weeks(
 ) -> Iterator[dict[str, np.ndarray]]:
     with warehouse.reader() as con:
         scored = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
+    earlier = dict[str, RankerCheckpoint]()
     for (week,) in scored:
-        yield _scores(warehouse, artifacts, week, ablations, files)
+        yield _scores(warehouse, artifacts, week, ablations, files, earlier)
 
 
 def _scores(
-    warehouse: Warehouse, artifacts: ArtifactStore, week: str, ablations: bool, files: Files
+    warehouse: Warehouse,
+    artifacts: ArtifactStore,
+    week: str,
+    ablations: bool,
+    files: Files,
+    earlier: dict[str, RankerCheckpoint],
 ) -> dict[str, np.ndarray]:
-    """NDCG@5 [n] of the active users of `week` by name of the lists."""
+    """NDCG@5 [n] of the active users of `week` by name of the lists.
+
+    `earlier` holds the rankers of the week before that were trained for the comparison, and is given those of this
+    week: they go on from one another as the real ones do.
+    """
     origin = shift(week, -1)
     with warehouse.reader() as con:
         published, truth = read_publication(con, origin), read_truth(con, week)
@@ -138,17 +149,21 @@ def _scores(
             key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
             for key, known in bank.items()
         }
-        without_graph = train_ranker(history, blind, origin, ranker.config, side=side)
+
+        def trained(name: str, known: Bank, side: SideTables) -> np.ndarray:
+            before = earlier.get(name) if ranker.warm_from else None
+            earlier[name] = train_ranker(history, known, origin, ranker.config, side=side, earlier=before)
+            return own(earlier[name], known)
+
         variants |= {
             "without the gate": own(ranker, bank),
-            "without the graph (trained anew)": own(without_graph, blind),
+            "without the graph (trained anew)": trained("graph", blind, side),
             "Transformer switched off": own(_silenced(ranker, "gate"), bank),
             "network alone": own(replace(ranker, trees=""), bank),
             "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
         }
         if side.columns:
-            plain = train_ranker(history, bank, origin, ranker.config)
-            variants["without side tables (trained anew)"] = own(plain, bank)
+            variants["without side tables (trained anew)"] = trained("side", bank, NO_TABLES)
     baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
     print(f"{week}: done", file=sys.stderr, flush=True)
     return {name: ndcg(made) for name, made in (variants | baselines).items()}

@@ -22,7 +22,11 @@ GRAPH = {
     "raw_interactions": ("ingest", {"duckdb"}, {}),
     "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": None}),
     "trained_gnn": ("model", {"pytorch"}, {"weekly_snapshots": None, "trained_gnn": PREVIOUS_WEEK}),
-    "trained_ranker": ("model", {"pytorch"}, {"trained_gnn": None, "raw_interactions": None}),
+    "trained_ranker": (
+        "model",
+        {"pytorch"},
+        {"trained_ranker": PREVIOUS_WEEK, "trained_gnn": None, "raw_interactions": None},
+    ),
     "temporal_embeddings": (
         "model",
         {"pytorch"},

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from tgn_assets.ml import (
     baselines,
-    blend,
     embeddings,
     evidence,
     frames,
+    grouped,
     history,
     policy,
     recall,
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
-CODE = (baselines, blend, embeddings, evidence, frames, history, policy, recall, side_features, side_tables, sparse)
+CODE = (baselines, embeddings, evidence, frames, grouped, history, policy, recall, side_features, side_tables, sparse)
 """The modules that a lesson is made by."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
 

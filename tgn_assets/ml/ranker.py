@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
-from tgn_assets.ml.blend import blended, shares
+from tgn_assets.ml.blend import blended
 from tgn_assets.ml.boosting import fit_trees, read_trees, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, save_artifact
@@ -24,6 +24,7 @@ from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
 from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_of, untested_gate
+from tgn_assets.ml.grouped import shares
 from tgn_assets.ml.history import History
 from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
@@ -279,9 +280,10 @@ def _hits(
     }
     if model is not None:
         row, features = held_out.candidates.row, held_out.candidates.features
-        network, grown = network_scores(model, held_out), tree_scores(read_trees(trees), features)
-        hits["network"], hits["trees"] = (hits_of(held_out, score, rules.k) for score in (network, grown))
-        hits[OURS] = hits_of(held_out, blended(row, network, grown), rules.k)
+        network, forest = network_scores(model, held_out), read_trees(trees)
+        hits["network"] = hits_of(held_out, network, rules.k)
+        hits["trees"] = hits_of(held_out, tree_scores(forest, features), rules.k)
+        hits[OURS] = hits_of(held_out, blended(row, network, forest, features, rules.k), rules.k)
     return hits
 
 
@@ -322,7 +324,7 @@ def _calibration(
         """Share, user features and label of the pairs in the lists of `users`."""
         frame = origin.frame(users, truth)
         row, event = frame.candidates.row, frame.candidates.event
-        score = blended(row, network_scores(model, frame), tree_scores(forest, frame.candidates.features))
+        score = blended(row, network_scores(model, frame), forest, frame.candidates.features, origin.rules.k)
         top = grouped_top_k(row, score, event, len(users), origin.rules.k)
         top = top[top >= 0]
         user_features = origin.recall.evidence.user_features[users[row[top]]]

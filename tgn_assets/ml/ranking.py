@@ -10,13 +10,14 @@ import torch
 
 from tgn_assets.ml import baselines
 from tgn_assets.ml.baselines import filled
-from tgn_assets.ml.blend import blended, shares
-from tgn_assets.ml.boosting import read_trees, tree_scores
+from tgn_assets.ml.blend import blended
+from tgn_assets.ml.boosting import read_trees
 from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
 from tgn_assets.ml.frames import Bank, Origin, blocks_of
 from tgn_assets.ml.gate import SEGMENTS, segment_of
+from tgn_assets.ml.grouped import shares
 from tgn_assets.ml.history import History
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.newcomers import newcomer_list
@@ -138,8 +139,12 @@ def look_inside(
     def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
         order = np.argsort(row, kind="stable")
         lists, found = np.full((len(users), rules.k), -1), np.zeros((len(row), len(CHANNELS)), bool)
-        for block in blocks_of(np.arange(len(users)), USERS_PER_BLOCK):
-            ranked = _ranked(model, trees, ranker, origin, embeddings, users[block])
+
+        def inside(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
+            return block, _ranked(model, trees, ranker, origin, embeddings, users[block])
+
+        origin.ready()
+        for block, ranked in in_threads(inside, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
             candidates, lists[block] = ranked.candidates, ranked.events
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
             key = candidates.row * history.num_events + candidates.event  # ascending
@@ -180,7 +185,7 @@ def _ranked(
         embeddings.events[torch.as_tensor(event)].to(device).float(),
         torch.as_tensor(candidates.features, device=device),
     )
-    score = blended(row, network.cpu().numpy(), tree_scores(trees, candidates.features))
+    score = blended(row, network.cpu().numpy(), trees, candidates.features, k)
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
     share = shares(row, score)
     chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tgn_assets.ml.blend import standardised
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
+from tgn_assets.ml.grouped import standardised
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.side_features import SideEvidence
 from tgn_assets.ml.sparse import heaviest, only_columns
@@ -72,20 +72,25 @@ class Recall:
             self._tower_top(users, limit),
         ]
         keys = [row * size + event for row, event in found]
-        union = self._permitted(users, np.unique(np.concatenate(keys)))
-        channels = np.stack([np.isin(union, key) for key in keys], axis=1)
+        ordered = np.sort(np.concatenate(keys))
+        union = ordered[np.flatnonzero(np.diff(ordered, prepend=-1))]
+        channels = np.zeros((len(union), len(keys)), bool)
+        for channel, key in enumerate(keys):
+            channels[np.searchsorted(union, key), channel] = True
+        permitted = self._permitted(users, union)
+        union, channels = union[permitted], channels[permitted]
         row, event = np.divmod(union, max(size, 1))
         features = [evidence.features(users, row, event, near), self._tower(users, row, event)]
         features.append(self.side.features(users[row], event))
         return Candidates(users, row, event, np.column_stack(features), channels)
 
     def _permitted(self, users: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Those of `keys` (row * events + event) that the rules leave."""
+        """bool: the rules leave the pair, given as row * events + event."""
         row, event = np.divmod(keys, max(self.evidence.history.num_events, 1))
         kept = self.allowed[event]
         if self.rules.exclude_own:
             kept &= ~np.isin(users[row] * self.evidence.history.num_events + event, self.evidence.pair_key)
-        return keys[kept]
+        return kept
 
     def _tower_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(row, event) of the `limit` events with the largest logits, exactly, for the users that have a vector."""

@@ -39,12 +39,23 @@ def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
 def grouped_top_k(row: np.ndarray, score: np.ndarray, tie: np.ndarray, rows: int, k: int) -> np.ndarray:
     """[rows, k] positions of the `k` pairs with the largest `score` in each group `row`; -1 where it has fewer.
 
-    Equal scores are ordered by `tie`, ascending: a rule that knows nothing of the outcome.
+    `row` ascends. Equal scores are ordered by `tie`, ascending: a rule that knows nothing of the outcome.
     """
-    order = np.lexsort((tie, -score, row))
+    eligible = np.flatnonzero(score >= grouped_bar(row, score, rows, k)[row])
+    order = eligible[np.lexsort((tie[eligible], -score[eligible], row[eligible]))]
     start = np.searchsorted(row[order], np.arange(rows + 1))
     rank = np.arange(len(order)) - start[row[order]]
     top = np.full((rows, k), -1)
     best = rank < k
     top[row[order[best]], rank[best]] = order[best]
     return top
+
+
+def grouped_bar(row: np.ndarray, score: np.ndarray, rows: int, k: int) -> np.ndarray:
+    """[rows] the `k`-th largest `score` of each group `row`, which ascends, -inf where it has fewer."""
+    size = np.bincount(row, minlength=rows)
+    if size.max(initial=0) <= k:
+        return np.full(rows, -np.inf)
+    table = np.full((rows, size.max()), -np.inf)
+    table[row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)] = score
+    return np.partition(table, -k, axis=1)[:, -k]

@@ -1,39 +1,56 @@
 import numpy as np
 import pytest
 
-from tgn_assets.ml.blend import TREES_SAY, blended, shares, standardised
+from tgn_assets.ml.blend import CONTENDERS, TREES_SAY, blended
+from tgn_assets.ml.grouped import standardised
 
 ROW = np.array([0, 0, 0, 1, 1, 2])
 
 
-def test_a_score_counts_by_how_far_it_stands_out_among_the_users_own_candidates() -> None:
-    score = np.array([1.0, 2.0, 3.0, 100.0, 300.0, 7.0])
-    third = np.sqrt(1.5)
-    assert standardised(ROW, score) == pytest.approx([-third, 0, third, -1, 1, 0])
+class Forest:
+    """Scores a candidate by its first feature, and remembers how many it was asked about."""
+
+    asked = 0
+
+    def predict(self, features: np.ndarray, **_: int) -> np.ndarray:
+        self.asked += len(features)
+        return features[:, 0]
 
 
-def test_the_scale_of_a_ranker_does_not_matter() -> None:
-    one, two = np.array([1.0, 2, 4, 3, 1, 0]), np.array([0.3, 0.1, 0.2, 0.5, 0.9, 0.7])
-    np.testing.assert_allclose(blended(ROW, one, two), blended(ROW, 50 * one + 7, two / 9), atol=1e-12)
+def mixed(network: np.ndarray, trees: np.ndarray, row: np.ndarray = ROW, k: int = 5) -> np.ndarray:
+    return blended(row, network, Forest(), trees[:, None], k)  # type: ignore[arg-type]
+
+
+def test_the_scale_of_the_network_does_not_matter() -> None:
+    network, trees = np.array([1.0, 2, 4, 3, 1, 0]), np.array([0.3, 0.1, 0.2, 0.5, 0.9, 0.7])
+    np.testing.assert_allclose(mixed(network, trees), mixed(50 * network + 7, trees), atol=1e-12)
 
 
 def test_the_trees_have_their_say_beside_the_network() -> None:
     network, trees = np.array([1.0, 2, 4, 3, 1, 0]), np.array([0.3, 0.1, 0.2, 0.5, 0.9, 0.7])
-    expected = standardised(ROW, network) + TREES_SAY * standardised(ROW, trees)
-    np.testing.assert_allclose(blended(ROW, network, trees), expected)
+    np.testing.assert_allclose(mixed(network, trees), standardised(ROW, network) + TREES_SAY * trees)
 
 
-def test_a_ranker_that_has_nothing_to_say_leaves_the_other_one_alone() -> None:
+def test_without_trees_the_network_is_left_alone() -> None:
     score = np.array([1.0, 2, 4, 3, 1, 0])
-    np.testing.assert_array_equal(blended(ROW, score, np.zeros(6)), standardised(ROW, score))
+    np.testing.assert_array_equal(blended(ROW, score, None, np.zeros((6, 1)), 5), standardised(ROW, score))
 
 
-def test_shares_add_up_to_one_for_every_user_however_large_the_scores() -> None:
-    share = shares(ROW, np.array([1000.0, 1001.0, 1000.0, -5.0, -5.0, 0.0]))
-    assert np.bincount(ROW, share) == pytest.approx([1, 1, 1])
-    assert share[3:] == pytest.approx([0.5, 0.5, 1])
+def test_where_the_network_says_nothing_the_trees_are_asked_about_everyone() -> None:
+    row, trees = np.zeros(100, np.int64), np.random.default_rng(0).permutation(100).astype(float)
+    assert np.argsort(mixed(np.ones(100), trees, row)).tolist() == np.argsort(trees).tolist()
 
 
-def test_no_candidates_have_no_shares() -> None:
-    assert len(shares(np.zeros(0, np.int64), np.zeros(0))) == 0
-    assert len(standardised(np.zeros(0, np.int64), np.zeros(0))) == 0
+@pytest.mark.parametrize("k", [5, CONTENDERS + 10])
+def test_the_trees_are_asked_about_the_networks_favourites_alone_and_these_stay_ahead(k: int) -> None:
+    rng, users = np.random.default_rng(0), 7
+    row = np.repeat(np.arange(users), 90)
+    network, trees, forest = rng.random(len(row)), rng.normal(0, 9, len(row)), Forest()
+    score = blended(row, network, forest, trees[:, None], k)  # type: ignore[arg-type]
+    asked = max(CONTENDERS, k)
+    assert forest.asked == users * asked
+    favourites = np.argsort(-network.reshape(users, -1), axis=1)[:, :asked]
+    for user, first in enumerate(np.argsort(-score.reshape(users, -1), axis=1)):
+        assert set(first[:asked]) == set(favourites[user])
+        rest = first[asked:]
+        assert (np.diff(network.reshape(users, -1)[user][rest]) < 0).all()  # in the network's order
