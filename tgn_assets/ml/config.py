@@ -46,7 +46,8 @@ class RankerConfig(BaseModel, frozen=True):
     dropout: float = Field(
         0.2, ge=0, lt=1, description="Share of the Transformer's activations dropped while training."
     )
-    epochs: int = Field(30, ge=1, le=500, description="At most this many passes over the origins.")
+    epochs: int = Field(30, ge=1, le=500, description="At most this many passes over the origins on a cold start.")
+    warm_epochs: int = Field(10, ge=1, le=500, description="At most this many when last week's ranker is at hand.")
     patience: int = Field(4, ge=1, description="Stop after this many passes without a better validation NDCG.")
     learning_rate: float = Field(0.003, gt=0, description="Adam's step size.")
     candidates: int = Field(60, ge=5, le=1000, description="Events that each recall channel hands to the ranking.")

@@ -23,24 +23,41 @@ USERS_PER_BLOCK = 2048
 WEIGHT_DECAY = 1e-3
 LAST_STEP = 1 / 3
 """Share of the learning rate with which the newest weeks are learnt from at the end."""
+WARM_STEP = 2 / 3
+"""The same of the passes that go on from last week's weights."""
+WARM_PATIENCE = 2
 
 
 def fit_network(
-    model: UserInteractionPredictor, frames: list[Frame], held_out: Frame, config: RankerConfig, k: int = K
+    model: UserInteractionPredictor,
+    frames: list[Frame],
+    held_out: Frame,
+    config: RankerConfig,
+    k: int = K,
+    warm: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch."""
-    model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
-    optimizer = _optimizer(model, config.learning_rate)
-    best, best_state, waited = -1.0, deepcopy(model.state_dict()), 0
-    for epoch in range(config.epochs):
+    """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch.
+
+    If `warm`, it goes on from the weights in `model`, which stay where no pass makes them better; the first row is
+    theirs, and has no loss.
+    """
+    best, epochs, patience, step = -1.0, config.epochs, config.patience, 1.0
+    if warm:
+        best, epochs, patience, step = _ndcg(model, held_out, k), config.warm_epochs, WARM_PATIENCE, WARM_STEP
+        yield {"epoch": "start", "loss": None, "validation_ndcg": best}
+    else:
+        model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
+    optimizer = _optimizer(model, config.learning_rate * step)
+    best_state, waited = deepcopy(model.state_dict()), 0
+    for epoch in range(epochs):
         loss = _pass(model, frames, optimizer)
-        quality = float(ndcg_of(hits_of(held_out, network_scores(model, held_out), k), held_out.truth_size).mean())
+        quality = _ndcg(model, held_out, k)
         yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
         if quality > best:
             best, best_state, waited = quality, deepcopy(model.state_dict()), 0
         else:
             waited += 1
-            if waited >= config.patience:
+            if waited >= patience:
                 break
     model.load_state_dict(best_state)
 
@@ -62,6 +79,10 @@ def hits_of(frame: Frame, scores: np.ndarray, k: int = K) -> np.ndarray:
     """[n, k] bool: the user touched the event that `scores` [p] put at that rank."""
     top = grouped_top_k(frame.candidates.row, scores, frame.candidates.event, len(frame.truth_size), k)
     return np.append(frame.label, False)[top]
+
+
+def _ndcg(model: UserInteractionPredictor, frame: Frame, k: int) -> float:
+    return float(ndcg_of(hits_of(frame, network_scores(model, frame), k), frame.truth_size).mean())
 
 
 def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.optim.Optimizer:

@@ -43,9 +43,8 @@ USERS_PER_BLOCK = 2048
 CALIBRATION_USERS = 2048
 """Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
 CALIBRATION_BLOCK = 512
-NEWEST_WEEKS = 5
-"""Weeks that the network passes over once more at the end, the one that was held out among them: on a warm start that
-is all it learns from."""
+NEWEST_WEEKS = 3
+"""Weeks that the network passes over once more at the end, the one that was held out among them."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ def train_ranker(
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` origins.
 
     Gate and calibration are set by how a ranker that has not seen the newest closed week does on it. That is `earlier`,
-    last week's; where there is none, or it is made for other features, one is trained on the weeks before, which then
-    also tell by the newest one how many epochs are enough. That being done, the newest week is learnt from: the network
-    goes on, the trees are grown anew.
+    last week's; where there is none, or it is made for other features, one is trained on the weeks before. The network
+    passes over these weeks, from last week's weights if there are any, until it does no better on the newest one, and
+    at the end once over that one too; the trees are grown anew.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `side`, the tables as of
     `week`, each week sees what counted then. Lessons of earlier weeks are taken from `store`, and kept there. `history`
@@ -166,12 +165,15 @@ def train_ranker(
         if warm is not None:  # which stands as it is where nobody was active in the newest week
             trees, gate, calibration = warm.trees, warm.gate, warm.calibration
         curve, validation = list[dict[str, Any]](), dict[str, float]()
-        if warm is None and frames and held_out is not None:
-            for row in fit_network(model, frames, held_out, config, rules.k):
+
+        def fit(held_out: Frame) -> None:
+            for row in fit_network(model, frames, held_out, config, rules.k, warm is not None):
                 curve.append(row)
-                progress(
-                    f"phase 2, epoch {row['epoch']}: loss {row['loss']:.4f}, validation {row['validation_ndcg']:.4f}"
-                )
+                loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
+                progress(f"phase 2, epoch {row['epoch']}: {loss}validation {row['validation_ndcg']:.4f}")
+
+        if warm is None and frames and held_out is not None:
+            fit(held_out)
             trees = fit_trees(frames, config.seed)
         trained = warm is not None or bool(curve)
         if held_out is not None:
@@ -180,6 +182,8 @@ def train_ranker(
         if held_out is not None and trained:
             activity = _activity(lessons)
             calibration = _calibration(activity, model, trees, history, newest, config.seed)
+            if warm is not None and frames:
+                fit(held_out)
             loss = catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
             curve.append({"epoch": "final", "loss": loss, "validation_ndcg": None})
             progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
