@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import lightgbm as lgb
 import numpy as np
-import torch
 
 from tgn_assets.ml.frames import Frame
 
@@ -33,8 +32,9 @@ PARAMETERS = {
 }
 
 
-def fit_trees(frames: Sequence[Frame], seed: int) -> str:
-    """A forest, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text.
+def fit_trees(frames: Sequence[Frame], seed: int, threads: int = 1) -> str:
+    """A forest, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text, however
+    many `threads` it takes.
 
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
     and are left out; empty where nobody did.
@@ -54,9 +54,8 @@ def fit_trees(frames: Sequence[Frame], seed: int) -> str:
     if not sum(label.sum() for label in labels):
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
-    # As many threads as torch has, since one after the other they do not get in each other's way. The forest does not
-    # depend on how many there are, but its text names their number.
-    parameters = PARAMETERS | {"seed": seed, "num_threads": torch.get_num_threads()}
+    parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
+    # The forest does not depend on how many threads there are, but its text names their number.
     return THREADS.sub("[num_threads: 1]", lgb.train(parameters, data, ROUNDS).model_to_string())
 
 

@@ -4,6 +4,7 @@ Newcomers of some logs follow the news of the last hours, those of others what n
 it is, the newest closed weeks say: every rule is tried on each of them, with what was known before it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from tgn_assets.ml.baselines import popular
 from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.history import History
+from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.schema import OURS, K
 
@@ -48,11 +50,9 @@ def newcomer_list(history: History, k: int = K, rules: Rules = OPEN) -> Newcomer
 
     All of them, in all weeks, name only events that `rules` allow.
     """
-    trials = [
-        trial
-        for week in range(history.week - TRIALS, history.week)
-        if (trial := _trial(history, week, k, rules)) is not None
-    ]
+    weeks = range(history.week - TRIALS, history.week)
+    tried = in_threads(partial(_trial, history, k=k, rules=rules), weeks)
+    trials = [trial for trial in tried if trial is not None]
     if not trials:
         return NewcomerList(popular(history, k, rules), "popular", np.zeros(k))
     size = np.concatenate([size for _, size in trials])
@@ -90,9 +90,10 @@ def _lists(history: History, week: int, k: int, rules: Rules) -> list[np.ndarray
     age = week - week_no + history.since[low:high]
     new = history.first_week_of_user[history.user[low:high]] == week_no
     known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
+    decayed, fill = {half_life: 0.5 ** (age / half_life) for half_life in HALF_LIVES}, FILL * 0.5**age
     lists = []
     for rule in RULES:
-        weight = 0.5 ** (age / rule.half_life) * (new if rule.newcomers_only else 1) + FILL * 0.5**age
+        weight = decayed[rule.half_life] * (new if rule.newcomers_only else 1) + fill
         score = np.bincount(event, weight, history.num_events)[known]
         top = known[np.lexsort((history.event_order[known], -score))[:k]]
         lists.append(np.append(top, np.full(k - len(top), -1)))

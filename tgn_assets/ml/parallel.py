@@ -1,7 +1,8 @@
-"""Blocks of users side by side: NumPy, SciPy, LightGBM and torch leave Python to other threads while they compute."""
+"""Work side by side: NumPy, SciPy, LightGBM and torch leave Python to other threads while they compute."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,10 +16,26 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
 
     So a result does not depend on how many threads there are. An exception ends the iteration.
     """
+    with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(work, blocks)
+
+
+@contextmanager
+def beside(work: Callable[[int], Result]) -> Iterator["Future[Result]"]:
+    """`work` goes on beside the body, which leaves it all threads but one, as many as it is told; the end waits for it.
+
+    The body is torch with one thread: training in small steps gains little from a second one.
+    """
+    with _one_torch_thread() as threads, ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work, max(threads - 1, 1))
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[int]:
+    """Gives the number of threads that torch had and has again afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(work, blocks)
+        yield threads
     finally:
         torch.set_num_threads(threads)

@@ -29,7 +29,7 @@ from tgn_assets.ml.history import History
 from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
 from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import beside, in_threads
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.schema import OURS, K
@@ -173,8 +173,9 @@ def train_ranker(
                 progress(f"phase 2, epoch {row['epoch']}: {loss}validation {row['validation_ndcg']:.4f}")
 
         if warm is None and frames and held_out is not None:
-            fit(held_out)
-            trees = fit_trees(frames, config.seed)
+            with beside(partial(fit_trees, frames, config.seed)) as growing:
+                fit(held_out)
+            trees = growing.result()
         trained = warm is not None or bool(curve)
         if held_out is not None:
             hits = _hits(model if trained else None, trees, history, newest, held_out)
@@ -182,12 +183,13 @@ def train_ranker(
         if held_out is not None and trained:
             activity = _activity(lessons)
             calibration = _calibration(activity, model, trees, history, newest, config.seed)
-            if warm is not None and frames:
-                fit(held_out)
-            loss = catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
+            with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
+                if warm is not None and frames:
+                    fit(held_out)
+                loss = catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
             curve.append({"epoch": "final", "loss": loss, "validation_ndcg": None})
             progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
-            trees = fit_trees([*frames[1:], held_out], config.seed)
+            trees = growing.result()
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
         week=week,

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from tgn_assets.ml.weeks import shift, week_number
@@ -185,7 +186,9 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
 
 
 def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
-    return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+    # To have each part of a chart checked against Vega-Lite's schema takes longer than to draw it.
+    with debug_mode(False):
+        return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
 
 
 def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:
