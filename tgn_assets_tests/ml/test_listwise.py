@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Frame
-from tgn_assets.ml.listwise import _loss, hits_of
+from tgn_assets.ml.gate import ndcg_of
+from tgn_assets.ml.listwise import WARM_PATIENCE, _loss, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.recall import Candidates
 
@@ -59,3 +61,24 @@ def test_gradients_are_the_same_bytes_each_time():
 
     first = gradients()
     assert all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, gradients(), strict=True))
+
+
+def test_a_warm_start_keeps_the_weights_that_no_pass_makes_better(frame):
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    quality = float(ndcg_of(hits_of(frame, network_scores(model, frame)), frame.truth_size).mean())
+    idle = RankerConfig(learning_rate=1e-30)  # no list changes: a pass is never better, only ever as good
+    start, *passes = fit_network(model, [frame], frame, idle, warm=True)
+    assert start == {"epoch": "start", "loss": None, "validation_ndcg": quality}
+    assert [row["epoch"] for row in passes] == list(range(WARM_PATIENCE))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_warm_start_takes_the_weights_of_its_best_pass(frame):
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    rows = list(fit_network(model, [frame], frame, RankerConfig(learning_rate=0.05, warm_epochs=30), warm=True))
+    best = max(row["validation_ndcg"] for row in rows)
+    assert best > rows[0]["validation_ndcg"]
+    assert float(ndcg_of(hits_of(frame, network_scores(model, frame)), frame.truth_size).mean()) == best
