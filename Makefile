@@ -32,12 +32,17 @@ lint: $(READY)
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
 
-quality: $(READY) $(LOGS:%=quality-%)  ## docs/quality.md anew: every log of $(DATA), with each part left out in turn
+quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## docs/quality.md anew: every log of $(DATA) and a synthetic one, with each part left out in turn
 
 quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
 		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
 	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
+
+quality-synthetic:
+	TGN_HOME=.tgn/quality/synthetic TGN_SOURCE=synthetic TGN_START_WEEK=2025-01-06 TGN_END_WEEK=2025-12-22 \
+		$(BIN)/tgn backtest --weeks 4
+	$(BIN)/python benchmarks/quality.py --synthetic .tgn/quality/synthetic
 
 PEERS := .bench/peers/.ready
 RECTOOLS := .bench/rectools/.ready

@@ -6,7 +6,7 @@ Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown tabl
 of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
 the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
 what `eval_metrics` says about what could be reached and about the scores as probabilities. Where the homes had side
-tables, name the same files.
+tables, name the same files. Where the log was the synthetic world, `--synthetic` adds whoever knows all of it but its luck.
 """
 
 import argparse
@@ -25,12 +25,14 @@ from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import event_codes, published_lists
 from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
+from tgn_assets.ml.oracle import oracle_lists
 from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
 from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.side_files import read_side_tables
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
+from tgn_assets.ml.synthetic import World
 from tgn_assets.ml.weeks import shift
 from tgn_assets.warehouse import Warehouse
 
@@ -57,11 +59,13 @@ def main() -> None:
     parser.add_argument("--published-only", action="store_true", help="leave nothing out in turn: no ranker is trained")
     for node in ("event", "user"):
         parser.add_argument(f"--{node}-features", metavar="FILE", help=f"what TGN_{node.upper()}_FEATURES was")
+    parser.add_argument("--synthetic", action="store_true", help="the homes' source was `synthetic`")
     given = parser.parse_args()
     files = given.event_features, given.user_features
+    world = World() if given.synthetic else None
     for home in given.homes:
         warehouse, artifacts = Warehouse(home / "warehouse.duckdb"), ArtifactStore(home / "artifacts")
-        weeks = list(_weeks(warehouse, artifacts, not given.published_only, files))
+        weeks = list(_weeks(warehouse, artifacts, not given.published_only, files, world))
         print("\n".join([*table(home.name, weeks), *kept(warehouse)]), flush=True)
 
 
@@ -92,13 +96,13 @@ def table(title: str, weeks: list[dict[str, np.ndarray]]) -> Iterator[str]:
 
 
 def _weeks(
-    warehouse: Warehouse, artifacts: ArtifactStore, ablations: bool, files: Files
+    warehouse: Warehouse, artifacts: ArtifactStore, ablations: bool, files: Files, world: World | None
 ) -> Iterator[dict[str, np.ndarray]]:
     with warehouse.reader() as con:
         scored = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
     earlier = dict[str, RankerCheckpoint]()
     for (week,) in scored:
-        yield _scores(warehouse, artifacts, week, ablations, files, earlier)
+        yield _scores(warehouse, artifacts, week, ablations, files, world, earlier)
 
 
 def _scores(
@@ -107,6 +111,7 @@ def _scores(
     week: str,
     ablations: bool,
     files: Files,
+    world: World | None,
     earlier: dict[str, RankerCheckpoint],
 ) -> dict[str, np.ndarray]:
     """NDCG@5 [n] of the active users of `week` by name of the lists.
@@ -142,6 +147,11 @@ def _scores(
 
     with_popular = np.where((user < 0)[:, None], popular(history, K), shown)
     variants = {PUBLISHED: shown, "new users by popularity": with_popular}
+    if world is not None:
+        # The interests of a user whom nobody has met yet are no ranker's to know: such a user keeps our list.
+        likeliest, seen = shown.copy(), np.flatnonzero(user >= 0)
+        likeliest[seen] = codes.get_indexer(oracle_lists(week, active[seen], events.id, world).ravel()).reshape(-1, K)
+        variants["all but luck known (oracle)"] = likeliest
     if ablations:
         ranker = artifacts.load("trained_ranker", origin)
         bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)
