@@ -6,7 +6,8 @@ Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown tabl
 of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
 the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
 what `eval_metrics` says about what could be reached and about the scores as probabilities. Where the homes had side
-tables, name the same files. Where the log was the synthetic world, `--synthetic` adds whoever knows all of it but its luck.
+tables, name the same files. Where the log was the synthetic world, `--synthetic` adds whoever knows all of it but its
+luck.
 """
 
 import argparse
@@ -180,8 +181,10 @@ def _scores(
 
 
 def _silenced(ranker: RankerCheckpoint, *names: str) -> RankerCheckpoint:
-    """The ranker with the weights `names` set to zero."""
-    return replace(ranker, state=ranker.state | {name: torch.zeros_like(ranker.state[name]) for name in names})
+    """The ranker with the weights `names` of each network set to zero."""
+    ends = tuple(f".{name}" for name in names)
+    silent = {name: torch.zeros_like(value) for name, value in ranker.state.items() if name.endswith(ends)}
+    return replace(ranker, state=ranker.state | silent)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ class RankerConfig(BaseModel, frozen=True):
     dropout: float = Field(
         0.2, ge=0, lt=1, description="Share of the Transformer's activations dropped while training."
     )
+    networks: int = Field(
+        4, ge=1, le=16, description="At most this many networks, averaged; fewer where the past weeks have many pairs."
+    )
     epochs: int = Field(30, ge=1, le=500, description="At most this many passes over the origins on a cold start.")
     warm_epochs: int = Field(10, ge=1, le=500, description="At most this many when last week's ranker is at hand.")
     patience: int = Field(4, ge=1, description="Stop after this many passes without a better validation NDCG.")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.utils import softmax
 
 from tgn_assets.ml.checkpoint import finite
+from tgn_assets.ml.committee import Committee
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Frame, blocks_of
 from tgn_assets.ml.gate import ndcg_of
@@ -68,7 +69,7 @@ def catch_up(model: UserInteractionPredictor, frames: list[Frame], config: Ranke
 
 
 @torch.no_grad()
-def network_scores(model: UserInteractionPredictor, frame: Frame) -> np.ndarray:
+def network_scores(model: UserInteractionPredictor | Committee, frame: Frame) -> np.ndarray:
     """[p] score of every candidate pair of the frame."""
     model.eval()
     rows = blocks_of(np.arange(len(frame.truth_size)), USERS_PER_BLOCK)
@@ -115,9 +116,9 @@ def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Te
 
 
 def _scores(
-    model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pairs: np.ndarray, place: np.ndarray
+    model: UserInteractionPredictor | Committee, frame: Frame, rows: np.ndarray, pairs: np.ndarray, place: np.ndarray
 ) -> Tensor:
-    device = model.gate.device
+    device = model.device
     users = model.get_temporal_embeddings(frame.sequence[rows].to(device), frame.known[rows].to(device))
     events, of_pair = dense(frame.candidates.event[pairs])
     vectors = model.event_embeddings(frame.event_vectors[events].to(device))

@@ -182,6 +182,11 @@ class UserInteractionPredictor(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.gate.device
+
     def normalise(self, features: Tensor) -> None:
         """Takes mean and spread of the features from training pairs [p, F]: from closed weeks alone."""
         self.feature_mean.copy_(features.mean(0))

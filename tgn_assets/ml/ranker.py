@@ -20,6 +20,7 @@ from tgn_assets.ml.blend import blended
 from tgn_assets.ml.boosting import fit_trees, read_trees, tree_scores
 from tgn_assets.ml.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, save_artifact
+from tgn_assets.ml.committee import Committee
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
@@ -43,6 +44,10 @@ USERS_PER_BLOCK = 2048
 CALIBRATION_USERS = 2048
 """Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
 CALIBRATION_BLOCK = 512
+MEMBER = "members."
+"""What the names of a committee's weights begin with."""
+PAIRS_PER_PASS = 400_000
+"""Pairs that all networks together may pass over at a time: beyond it a second one is not worth its time."""
 NEWEST_WEEKS = 3
 """Weeks that the network passes over once more at the end, the one that was held out among them."""
 
@@ -51,12 +56,12 @@ NEWEST_WEEKS = 3
 class RankerCheckpoint:
     """The ranker as of the close of `week`.
 
-    `curve` has a row per epoch (loss, validation_ndcg), `gate` says whose list each segment of users is published
-    from, `validation` holds numbers about the newest closed week. `trained` is False where history was too short to
-    learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's text;
-    `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried with,
-    `side` the columns of side tables that it learnt from, `warm_from` the week of the ranker that it went on from,
-    `embeddings` the digest of those of its week (None: there were none).
+    `curve` has a row per network and epoch (loss, validation_ndcg), `gate` says whose list each segment of users is
+    published from, `validation` holds numbers about the newest closed week. `trained` is False where history was too
+    short to learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's
+    text; `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried
+    with, `side` the columns of side tables that it learnt from, `warm_from` the week of the ranker that it went on
+    from, `embeddings` the digest of those of its week (None: there were none).
     """
 
     week: str
@@ -102,7 +107,8 @@ class RankerCheckpoint:
             week=meta["week"],
             config=RankerConfig(**meta["config"]),
             trained=meta["trained"],
-            state=state,
+            # Checkpoints of before there were several networks hold the one.
+            state={name if name.startswith(MEMBER) else f"{MEMBER}0.{name}": value for name, value in state.items()},
             trees=_text(meta["trees"]),
             curve=meta["curve"],
             gate=Gate.from_meta(meta["gate"]),
@@ -134,6 +140,8 @@ def train_ranker(
     passes over these weeks, from last week's weights if there are any, until it does no better on the newest one, and
     at the end once over that one too; the trees are grown anew.
 
+    Where the past weeks have few pairs there are several networks, each trained so by itself, and their mean ranks.
+
     In every week only what `rules` allowed then is ranked, in lists of their length; of `side`, the tables as of
     `week`, each week sees what counted then. Lessons of earlier weeks are taken from `store`, and kept there. `history`
     must end with `week`, `bank` hold no later week and `earlier` be older: ValueError.
@@ -160,17 +168,26 @@ def train_ranker(
         *past, newest_lesson = lessons
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
         warm = earlier if earlier is not None and _goes_on(earlier, config, newest.width, bank, side.columns) else None
-        model = _new_model(config, newest.width, side.columns).to(device) if warm is None else load_model(warm, device)
+        pairs = sum(len(frame.label) for frame in frames)
+        networks = min(max(PAIRS_PER_PASS // max(pairs, 1), 1), config.networks)
+        if warm is None:
+            model = _new_model(config, newest.width, side.columns, networks).to(device)
+        else:
+            model = Committee(load_model(warm, device).members[:networks])
         trees, gate, calibration = "", untested_gate(rules.k), None
         if warm is not None:  # which stands as it is where nobody was active in the newest week
             trees, gate, calibration = warm.trees, warm.gate, warm.calibration
         curve, validation = list[dict[str, Any]](), dict[str, float]()
 
         def fit(held_out: Frame) -> None:
-            for row in fit_network(model, frames, held_out, config, rules.k, warm is not None):
-                curve.append(row)
-                loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
-                progress(f"phase 2, epoch {row['epoch']}: {loss}validation {row['validation_ndcg']:.4f}")
+            for number, member in enumerate(model.members, 1):
+                for row in fit_network(member, frames, held_out, config, rules.k, warm is not None):
+                    curve.append({"network": number, **row})
+                    loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
+                    progress(
+                        f"phase 2, network {number} of {len(model.members)}, epoch {row['epoch']}: "
+                        f"{loss}validation {row['validation_ndcg']:.4f}"
+                    )
 
         if warm is None and frames and held_out is not None:
             with beside(partial(fit_trees, frames, config.seed)) as growing:
@@ -186,9 +203,10 @@ def train_ranker(
             with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
                 if warm is not None and frames:
                     fit(held_out)
-                loss = catch_up(model, [*frames, held_out][-NEWEST_WEEKS:], config)
-            curve.append({"epoch": "final", "loss": loss, "validation_ndcg": None})
-            progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
+                for number, member in enumerate(model.members, 1):
+                    loss = catch_up(member, [*frames, held_out][-NEWEST_WEEKS:], config)
+                    curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})
+                    progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
             trees = growing.result()
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
@@ -217,19 +235,19 @@ def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, 
             for block in blocks_of(np.arange(history.num_users), USERS_PER_BLOCK)
         ]
         events = model.event_embeddings(origin.event_vectors().to(device)).cpu()
-    empty = torch.zeros(0, ranker.config.dim)
     return NodeEmbeddings(
         origin.week,
         torch.as_tensor(history.user_idx),
-        torch.cat([empty, *users]),
+        torch.cat([events[:0], *users]),
         torch.as_tensor(history.event_idx),
         events,
     )
 
 
-def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> UserInteractionPredictor:
-    """The network of a checkpoint, ready to score on `device`."""
-    model = _new_model(ranker.config, ranker.state["project_event.weight"].shape[1], ranker.side)
+def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Committee:
+    """The networks of a checkpoint, ready to score on `device`."""
+    width = ranker.state[f"{MEMBER}0.project_event.weight"].shape[1]
+    model = _new_model(ranker.config, width, ranker.side, _networks(ranker))
     model.load_state_dict(ranker.state)
     return model.to(device).eval()
 
@@ -258,23 +276,25 @@ def _goes_on(
     shapes = [(c.dim, c.heads, c.layers, c.sequence) for c in (earlier.config, config)]
     if not earlier.trained or shapes[0] != shapes[1] or earlier.side != side:
         return False
-    fresh = _new_model(config, width, side).state_dict()
+    fresh = _new_model(config, width, side, _networks(earlier)).state_dict()
     if {name: value.shape for name, value in fresh.items()} != {n: v.shape for n, v in earlier.state.items()}:
         return False
     learnt_from = bank.get(earlier.week)
     return learnt_from is not None and learnt_from.digest == earlier.embeddings
 
 
-def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn]) -> UserInteractionPredictor:
+def _networks(ranker: RankerCheckpoint) -> int:
+    return len({name.split(".")[1] for name in ranker.state})
+
+
+def _new_model(config: RankerConfig, width: int, side: Sequence[SideColumn], networks: int) -> Committee:
     extra = len(feature_names(side))
-    features = len(PAIR_FEATURES) + extra
-    return UserInteractionPredictor(
-        width, features, config.dim, config.heads, config.layers, config.sequence, config.dropout, extra
-    )
+    shape = width, len(PAIR_FEATURES) + extra, config.dim, config.heads, config.layers, config.sequence
+    return Committee(UserInteractionPredictor(*shape, config.dropout, extra) for _ in range(networks))
 
 
 def _hits(
-    model: UserInteractionPredictor | None, trees: str, history: History, origin: Origin, held_out: Frame
+    model: Committee | None, trees: str, history: History, origin: Origin, held_out: Frame
 ) -> dict[str, np.ndarray]:
     """[n, k] bool per source: the users of `held_out` touched the event at that rank of its list."""
     users, past, rules = held_out.candidates.users, origin.past, origin.rules
@@ -317,7 +337,7 @@ def _activity(lessons: Sequence[Lesson]) -> Logistic:
 
 def _calibration(
     activity: Logistic,
-    model: UserInteractionPredictor,
+    model: Committee,
     trees: str,
     history: History,
     origin: Origin,

@@ -12,6 +12,7 @@ from tgn_assets.ml import baselines
 from tgn_assets.ml.baselines import filled
 from tgn_assets.ml.blend import blended
 from tgn_assets.ml.boosting import read_trees
+from tgn_assets.ml.committee import Committee
 from tgn_assets.ml.coverage import RunnersUp, joined, runners_up, widened
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import Inside
@@ -19,7 +20,6 @@ from tgn_assets.ml.frames import Bank, Origin, blocks_of
 from tgn_assets.ml.gate import SEGMENTS, segment_of
 from tgn_assets.ml.grouped import shares
 from tgn_assets.ml.history import History
-from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
@@ -169,7 +169,7 @@ class _Ranked(NamedTuple):
 
 @torch.no_grad()
 def _ranked(
-    model: UserInteractionPredictor,
+    model: Committee,
     trees: lgb.Booster | None,
     ranker: RankerCheckpoint,
     origin: Origin,
@@ -179,7 +179,7 @@ def _ranked(
     """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
     candidates, k = origin.candidates(users), origin.rules.k
     row, event = candidates.row, candidates.event
-    device = model.gate.device
+    device = model.device
     network = model(
         embeddings.users[torch.as_tensor(users)].to(device).float()[torch.as_tensor(row, device=device)],
         embeddings.events[torch.as_tensor(event)].to(device).float(),

@@ -1,4 +1,5 @@
 import numpy as np
+import torch
 
 from tgn_assets.ml import boosting
 from tgn_assets.ml.boosting import fit_trees, read_trees, tree_scores

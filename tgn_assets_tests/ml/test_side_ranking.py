@@ -20,7 +20,7 @@ from tgn_assets_tests.ml.worlds import START, Row, history
 
 WEEKS, USERS, GENRES, NEW = 7, 60, 4, 12
 LAST = shift(START, WEEKS - 2)
-CONFIG = RankerConfig(dim=8, heads=1, origins=4, sequence=1, epochs=5, candidates=30)
+CONFIG = RankerConfig(networks=1, dim=8, heads=1, origins=4, sequence=1, epochs=5, candidates=30)
 GENRE = SideColumn("event", "genre", "category")
 
 
@@ -86,7 +86,9 @@ def test_with_the_table_the_ranker_finds_whom_a_new_event_is_for(part, past, ban
     def alone(whole: RankerCheckpoint) -> RankerCheckpoint:
         if part == "network":
             return replace(whole, trees="")
-        silent = {name: torch.zeros_like(whole.state[name]) for name in ("gate", "evidence.4.weight")}
+        silent = {
+            name: torch.zeros_like(whole.state[name]) for name in ("members.0.gate", "members.0.evidence.4.weight")
+        }
         return replace(whole, state=whole.state | silent)
 
     without = train_ranker(past, bank, LAST, CONFIG)
@@ -128,7 +130,7 @@ def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else
 def test_a_ranker_without_a_table_is_what_it_was(past, bank, tmp_path):
     ranker = train_ranker(past, bank, LAST, CONFIG)
     assert "side" not in ranker.meta()
-    assert ranker.state["evidence.0.weight"].shape[1] == len(PAIR_FEATURES)
+    assert ranker.state["members.0.evidence.0.weight"].shape[1] == len(PAIR_FEATURES)
 
 
 def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past, bank, genres):
