@@ -5,7 +5,7 @@ a few networks that learnt by themselves does better than any of them can be exp
 "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017), and there it costs seconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from tgn_assets.ml.model import UserInteractionPredictor
 class Committee(nn.Module):
     """Scores pairs as the mean of its `members`, all of one shape; embeddings are theirs side by side."""
 
+    members: Sequence[UserInteractionPredictor]
+
     def __init__(self, members: Iterable[UserInteractionPredictor]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = nn.ModuleList(members)  # type: ignore[assignment]  # which knows its items as modules only
 
     @property
     def device(self) -> torch.device:
