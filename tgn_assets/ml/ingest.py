@@ -27,16 +27,18 @@ SCAN_SQL = """
     FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
 """
 COUNT_SQL = f"""
-    SELECT week::VARCHAR, reason, kept, count(*), {DIGEST_SQL} FILTER (WHERE loaded) FROM scanned GROUP BY ALL
+    SELECT week::VARCHAR, reason, kept, rows, digest FROM (
+        SELECT week, reason, kept, count(*) AS rows, {DIGEST_SQL} FILTER (WHERE loaded) AS digest
+        FROM scanned GROUP BY ALL
+    )
 """
 REPLACE_SQL = [
     "DELETE FROM raw_interactions WHERE week IN (SELECT unnest($weeks::DATE[]))",
     "DELETE FROM rejected_interactions WHERE week IS NULL OR week IN (SELECT unnest($weeks::DATE[]))",
 ]
-# In order, for a table that compresses well and whose weeks lie together.
+# As they come: most logs are in the order of time, and to sort one that is not would not make its table smaller.
 INSERT_ROWS_SQL = """
-    INSERT INTO raw_interactions BY NAME
-    SELECT user_id, event_id, ts, week FROM scanned WHERE loaded ORDER BY week, ts, user_id, event_id
+    INSERT INTO raw_interactions BY NAME SELECT user_id, event_id, ts, week FROM scanned WHERE loaded
 """
 INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME

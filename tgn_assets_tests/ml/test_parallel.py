@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import beside, in_threads
 
 
 def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back():
@@ -32,4 +32,24 @@ def test_an_error_in_a_block_is_raised_and_torch_gets_its_threads_back():
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda block: 1 / block, [1, 0]))
+    assert torch.get_num_threads() == before
+
+
+def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
+    before = torch.get_num_threads()
+    with beside(lambda threads: (threads, torch.get_num_threads())) as working:
+        assert torch.get_num_threads() == 1
+    assert working.result()[0] == max(before - 1, 1)
+    assert torch.get_num_threads() == before
+
+
+def test_work_beside_the_body_that_fails_says_so_where_it_is_asked_for():
+    def fails(_: int) -> None:
+        raise ValueError("no forest")
+
+    before = torch.get_num_threads()
+    with beside(fails) as working:
+        pass
+    with pytest.raises(ValueError, match="no forest"):
+        working.result()
     assert torch.get_num_threads() == before
