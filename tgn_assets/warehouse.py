@@ -45,6 +45,7 @@ class Warehouse:
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:
         self.path, self.lock_timeout = path, lock_timeout
         self._kept: tuple[list[tuple[Any, ...]], History] | None = None
+        self._complete = False  # whether the file was once seen to have all tables
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -53,14 +54,16 @@ class Warehouse:
             raise self._not_made()
         con = self._connect(read_only=True)
         try:
-            there = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-            if "raw_interactions" not in there:
-                raise self._not_made()
-            if not set(TABLES) <= there:
-                con.close()
-                with self.writer():  # makes the tables that came with a newer version
-                    pass
-                con = self._connect(read_only=True)
+            if not self._complete:
+                there = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+                if "raw_interactions" not in there:
+                    raise self._not_made()
+                if not set(TABLES) <= there:
+                    con.close()
+                    with self.writer():  # makes the tables that came with a newer version
+                        pass
+                    con = self._connect(read_only=True)
+                self._complete = True
             yield con
         finally:
             con.close()
