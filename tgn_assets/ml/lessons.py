@@ -34,8 +34,9 @@ from tgn_assets.ml import (
 )
 from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.frames import Bank, Frame, Origin, next_week
+from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
 from tgn_assets.ml.history import History
+from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import Rules
 from tgn_assets.ml.recall import Candidates
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
+USERS_PER_BLOCK = 256
+"""Users of an origin whose candidates one thread makes at a time."""
 CODE = (baselines, embeddings, evidence, frames, grouped, history, policy, recall, side_features, side_tables, sparse)
 """The modules that a lesson is made by."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
@@ -64,7 +67,7 @@ def lesson_of(known: History, origin: Origin, seed: int) -> Lesson:
     """The lesson of `origin`, with the week after it as `known` has it."""
     truth = next_week(known, origin.past)
     users = np.flatnonzero(truth[2])
-    frame = origin.frame(sampled(users, seed), truth) if len(users) else None
+    frame = _frame(origin, sampled(users, seed), truth) if len(users) else None
     anyone = sampled(np.arange(origin.past.num_users), seed)
     features = origin.recall.evidence.user_features[anyone]
     return Lesson(frame if frame is not None and len(frame.label) else None, features, truth[2][anyone] > 0)
@@ -146,6 +149,24 @@ def _row_digests(known: History) -> dict[int, str]:
 def oldest_origin(bank: Bank, now: int, config: RankerConfig) -> int:
     """The first week whose lesson the ranker of week number `now` learns."""
     return max(min((week_number(key) for key in bank), default=now), now - 1 - config.origins)
+
+
+def _frame(origin: Origin, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Frame:
+    """`origin.frame` of `users`, made in blocks side by side."""
+    origin.ready()
+    parts = list(in_threads(lambda block: origin.frame(block, truth), blocks_of(users, USERS_PER_BLOCK)))
+    return Frame(
+        Candidates(
+            users,
+            np.concatenate([part.candidates.row + at * USERS_PER_BLOCK for at, part in enumerate(parts)]),
+            *(np.concatenate([getattr(part.candidates, name) for part in parts]) for name in CANDIDATES[2:]),
+        ),
+        torch.cat([part.sequence for part in parts]),
+        torch.cat([part.known for part in parts]),
+        parts[0].event_vectors,
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.truth_size for part in parts]),
+    )
 
 
 def _save(directory: Path, lesson: Lesson, name: str) -> None:

@@ -67,6 +67,17 @@ def test_a_ranker_is_the_same_whether_its_lessons_were_kept_or_not(past, bank, t
     assert bytes_of(kept, tmp_path / "kept") == bytes_of(fresh, tmp_path / "fresh")
 
 
+def test_a_lesson_does_not_depend_on_the_blocks_it_is_made_in(past, bank, tmp_path, monkeypatch):
+    checkpoints = []
+    for users in (1000, 5):
+        monkeypatch.setattr(lessons, "USERS_PER_BLOCK", users)
+        checkpoints.append(bytes_of(train(past, bank, LAST, LessonStore(tmp_path / f"{users}")), tmp_path / "ranker"))
+    assert checkpoints[0] == checkpoints[1]
+    for whole in (tmp_path / "1000").iterdir():
+        in_parts = tmp_path / "5" / whole.name / "tensors.safetensors"
+        assert (whole / "tensors.safetensors").read_bytes() == in_parts.read_bytes()
+
+
 def test_a_damaged_lesson_is_made_again(past, bank, tmp_path, monkeypatch):
     store, weeks = LessonStore(tmp_path), made(monkeypatch)
     train(past, bank, LAST, store)
