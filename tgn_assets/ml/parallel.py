@@ -1,5 +1,6 @@
 """Work side by side: NumPy, SciPy, LightGBM and torch leave Python to other threads while they compute."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,10 +15,17 @@ Result = TypeVar("Result")
 def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
     """`work` of each block, in their order, as many at a time as torch has threads; torch has one in each meanwhile.
 
-    So a result does not depend on how many threads there are. An exception ends the iteration.
+    So a result does not depend on how many threads there are. An exception ends the iteration. No more than a few
+    results wait to be asked for, or those of a million users would pile up before a slow reader.
     """
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(work, blocks)
+        ahead = deque[Future[Result]]()
+        for block in blocks:
+            ahead.append(pool.submit(work, block))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 import torch
@@ -26,6 +27,15 @@ def test_as_many_blocks_are_worked_on_at_a_time_as_torch_has_threads():
         assert len(list(in_threads(lambda _: together.wait(), range(4)))) == 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_slow_reader_is_not_overrun_by_results():
+    begun, threads = [], torch.get_num_threads()
+    results = in_threads(lambda block: begun.append(block) or block, range(100))
+    assert next(results) == 0
+    time.sleep(0.1)
+    assert len(begun) <= 2 * threads + 1
+    assert list(results) == list(range(1, 100))
 
 
 def test_an_error_in_a_block_is_raised_and_torch_gets_its_threads_back():
