@@ -264,8 +264,8 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 
 def main() -> None:
-    # Importing Dagster and torch makes objects by the million, none of them garbage; to look for some all the while
-    # would take 8% of a refresh.
+    # Importing Dagster and torch makes objects by the million, none of them garbage: do not look for some all the
+    # while.
     gc.set_threshold(OBJECTS_PER_COLLECTION)
     try:
         cli(prog_name="tgn")

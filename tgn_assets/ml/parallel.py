@@ -12,6 +12,7 @@ import torch
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 BLOCKS_PER_TRIM = 32
+"""Blocks after which freed memory is given back: after each of them it would cost more time than it is worth."""
 
 
 def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
@@ -34,7 +35,7 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
 
 def _give_back_memory() -> None:
     """What has been freed goes back to the system: glibc keeps it in an arena for each thread, in pieces that the
-    arrays of the next blocks often do not fit, so that a million users would come to 12 GiB of them."""
+    arrays of the next blocks often do not fit, so that they grow in number with the users."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which other C libraries do not have, nor need
     if trim is not None:
         trim(0)
