@@ -20,7 +20,8 @@ import torch
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.history import HISTORY_SQL, History
-from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranking import Recommendations, recommend
 from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.snapshots import Snapshot, read_snapshot

@@ -28,7 +28,8 @@ from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
 from tgn_assets.ml.oracle import oracle_lists
 from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
-from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.side_files import read_side_tables

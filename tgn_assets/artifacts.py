@@ -13,12 +13,12 @@ from tgn_assets.ml.weeks import week_number
 if TYPE_CHECKING:
     from tgn_assets.ml.embeddings import NodeEmbeddings
     from tgn_assets.ml.history import History
-    from tgn_assets.ml.ranker import RankerCheckpoint
+    from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 
 TYPES = {
     "weekly_snapshots": "tgn_assets.ml.snapshots:Snapshot",
     "trained_gnn": "tgn_assets.ml.training:GNNCheckpoint",
-    "trained_ranker": "tgn_assets.ml.ranker:RankerCheckpoint",
+    "trained_ranker": "tgn_assets.ml.ranker_checkpoint:RankerCheckpoint",
     "temporal_embeddings": "tgn_assets.ml.embeddings:NodeEmbeddings",
 }
 """What each asset keeps here, as names: the types need torch, which takes seconds to import."""

@@ -28,14 +28,33 @@ class View:
     """The graph as it was known at the close of week `week`; positions are those of the whole `WindowGraph`."""
 
     week: int
-    data: HeteroData  # edges of weeks <= `week`, with `edge_weight`: ln(1 + count), halved every half-life
+    edge_index: Tensor  # [2, L] user and event of the edges, all of weeks <= `week`; a pair has one for each of its weeks
+    edge_week: Tensor  # [L]
+    edge_weight: Tensor  # [L] ln(1 + count), halved every half-life
     features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
     known: dict[str, Tensor]  # {type: [n] bool}
+
+    @property
+    def data(self) -> HeteroData:
+        """The graph as PyG has it, with edges of both directions; made anew each time, for it is twice as large."""
+        data = HeteroData()
+        for kind, known in self.known.items():
+            data[kind].num_nodes = len(known)
+        for edge_type, index in ((INTERACTS, self.edge_index), (REV_INTERACTS, self.edge_index.flip(0))):
+            data[edge_type].edge_index = index
+            data[edge_type].edge_weight, data[edge_type].edge_week = self.edge_weight, self.edge_week
+        return data
 
     @cached_property
     def adjacency(self) -> Adjacency:
         """`adjacency` of the whole graph."""
         return adjacency(self.data)
+
+    def to(self, device: str) -> "View":
+        """The same on `device`."""
+        edges = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
+        nodes = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
+        return View(self.week, *edges, *nodes)
 
 
 class WindowGraph:
@@ -56,25 +75,24 @@ class WindowGraph:
 
     def view(self, week: int, window: int) -> View:
         """What was known at the close of `week`, with the edges of the `window` weeks that end with it."""
-        seen = (self.edge_week <= week) & (self.edge_week > week - window)
-        data, features, known = HeteroData(), {}, {}
-        edge_week, count = self.edge_week[seen], self.edge_count[seen]
+        seen = self._edges(week - window + 1, week)
+        edge_index, edge_week, count = self.edge_index[:, seen], self.edge_week[seen], self.edge_count[seen]
         age = (week - edge_week).float()
-        for kind in (USER, EVENT):
-            node = self.edge_index[0 if kind == USER else 1, seen]
+        features, known = {}, {}
+        for kind, node in zip((USER, EVENT), edge_index, strict=True):
             features[kind], known[kind] = self._features(kind, week, node, count, age)
-            data[kind].num_nodes = len(self.node_idx[kind])
         weight = torch.log1p(count) * 0.5 ** (age / self.half_life)
-        for edge_type, index in ((INTERACTS, self.edge_index), (REV_INTERACTS, self.edge_index.flip(0))):
-            data[edge_type].edge_index = index[:, seen]
-            data[edge_type].edge_weight, data[edge_type].edge_week = weight, edge_week
-        return View(week, data, features, known)
+        return View(week, edge_index, edge_week, weight, features, known)
 
     def links(self, week: int, view: View) -> tuple[Tensor, Tensor]:
         """([2, L] user-event links of `week` between nodes that `view` knows, [L] 1 / links of that user)."""
-        links = self.edge_index[:, self.edge_week == week]
+        links = self.edge_index[:, self._edges(week, week)]
         links = links[:, view.known[USER][links[0]] & view.known[EVENT][links[1]]]
         return links, 1.0 / torch.bincount(links[0], minlength=1)[links[0]]
+
+    def _edges(self, first: int, last: int) -> slice:
+        """Those of the weeks `first` to `last`: edges are in the order of their weeks."""
+        return slice(*torch.searchsorted(self.edge_week, torch.tensor([first, last + 1])).tolist())
 
     def _positions(self, snapshot: Snapshot) -> Tensor:
         return torch.stack(
@@ -126,6 +144,22 @@ def adjacency(data: HeteroData) -> Adjacency:
     return result
 
 
+def rows_of(pair: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Those `rows` of an entry of `adjacency`, and their transpose."""
+    matrix = pair[0]
+    start, column, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    first = start[rows]
+    size = start[rows + 1] - first
+    end = size.cumsum(0)
+    at = torch.arange(int(size.sum()), device=rows.device) + (first - (end - size)).repeat_interleave(size)
+    row = torch.arange(len(rows), device=rows.device).repeat_interleave(size)
+    shape = len(rows), matrix.shape[1]
+    return _csr(row, column[at], values[at], shape), _csr(column[at], row, values[at], shape[::-1])
+
+
 def _csr(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     index = torch.stack([row, column])
-    return torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()
+    matrix = torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()
+    # 32 bits are enough for any graph that fits, in three quarters of the memory.
+    start, column = matrix.crow_indices().int(), matrix.col_indices().int()
+    return torch.sparse_csr_tensor(start, column, matrix.values(), shape, check_invariants=False)

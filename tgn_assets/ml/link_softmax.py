@@ -22,13 +22,24 @@ DRAWN_USERS, DRAWN_EVENTS = 2**15, 2**11
 USERS_PER_DRAW = 2**9
 
 
+def drawn_users(
+    links: Tensor, weight: Tensor, num_events: int, max_logits: int = MAX_LOGITS
+) -> tuple[Tensor, Tensor]:
+    """`links` [2, L] and their `weight` [L]: all, or those of `DRAWN_USERS` users where there are too many logits."""
+    active = links[0].unique()
+    if len(active) * num_events <= max_logits or len(active) <= DRAWN_USERS:
+        return links, weight
+    kept = torch.isin(links[0], active[torch.randperm(len(active))[:DRAWN_USERS].to(active.device)])
+    return links[:, kept], weight[kept]
+
+
 def softmax_loss(
     users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor, max_logits: int = MAX_LOGITS
 ) -> Tensor:
     """Mean over users of the cross-entropy between their links, equally shared, and the softmax over known events.
 
     `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user. With more
-    than `max_logits` logits it is an estimate that draws from torch's generator.
+    than `max_logits` logits it is an estimate that draws events from torch's generator.
     """
     order = links[0].argsort(stable=True)
     links, weight = links[:, order], weight[order]
@@ -36,15 +47,12 @@ def softmax_loss(
     choice = known.nonzero().view(-1)
     sampled = len(active) * len(choice) > max_logits
     per_block = max(1, USERS_PER_DRAW if sampled else BLOCK_LOGITS // max(len(choice), 1))
-    chosen = torch.arange(len(active), device=active.device)
-    if sampled:
-        chosen = torch.randperm(len(active))[:DRAWN_USERS].to(active.device)
     first = size.cumsum(0) - size
     position = torch.full((len(events),), -1, device=events.device).index_copy_(
         0, choice, torch.arange(len(choice), device=events.device)
     )
     blocks = []
-    for block in chosen.split(per_block):
+    for block in torch.arange(len(active), device=active.device).split(per_block):
         link = _ranges(first[block], size[block])
         row = torch.arange(len(block), device=block.device).repeat_interleave(size[block])
         column, among, correction = position[links[1, link]], None, None
@@ -52,7 +60,7 @@ def softmax_loss(
             among, correction = _drawn(len(choice), column)
             column = torch.searchsorted(among, column)
         blocks.append((active[block], among, correction, row, column, weight[link]))
-    return _BlockwiseSoftmax.apply(users, events.index_select(0, choice), blocks) / len(chosen)
+    return _BlockwiseSoftmax.apply(users, events.index_select(0, choice), blocks) / len(active)
 
 
 def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from tgn_assets.ml.graph import Adjacency, View, adjacency
+from tgn_assets.ml.graph import Adjacency, View, adjacency, rows_of
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 EVENT_ID_SPREAD = 0.25
@@ -46,26 +46,36 @@ class GNNEncoder(nn.Module):
         self.layer_weight = nn.ParameterDict({kind: nn.Parameter(torch.zeros(layers + 1)) for kind in num_nodes})
         self.popularity = nn.Linear(num_features, 1)
 
-    def embed(self, kind: str, position: Tensor, features: Tensor, id_dropout: float = 0.0) -> Tensor:
-        """[n, dim] input of the nodes of type `kind` at `position` [n] with `features` [n, F].
+    def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Tensor:
+        """[n, dim] input of the nodes of type `kind` at `position` [n] (None: of all) with `features` [n, F].
 
         `id_dropout` is the share of nodes whose id is hidden, so that the features learn to stand alone: all that is
         known of a node that was never trained on.
         """
-        ids = self.ids[kind].index_select(0, position)
+        ids = self.ids[kind] if position is None else self.ids[kind].index_select(0, position)
         if id_dropout:
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= id_dropout)
         return self.features[kind](features) + ids
 
-    def forward(self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor, users: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} from inputs {type: [n, dim]} and what `graph.adjacency` says of their edges.
 
-        The dot product of a user's and an event's vector is the logit of their link; the last column of an event's is
+        With `users` [m] only these have a vector in the end, in their order: of the others the last layer, and what
+        training must keep of it, is left out. The dot product of a user's and an event's vector is the logit of their link; the last column of an event's is
         its popularity, read off `event_features` [n, F], and of a user's is one.
         """
-        outputs = [x_dict]
-        for conv in self.convs:
+        outputs, last = [x_dict], self.convs[-1]
+        for conv in self.convs[:-1]:
             outputs.append(conv(outputs[-1], adjacency))
+        sources = outputs[-1]
+        if users is not None:
+            outputs = [{USER: x[USER].index_select(0, users), EVENT: x[EVENT]} for x in outputs]
+            adjacency = {**adjacency, REV_INTERACTS: rows_of(adjacency[REV_INTERACTS], users)}
+        targets = outputs[-1]
+        ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
+        outputs.append(last(ends, adjacency))
         mixed = {
             kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
@@ -76,13 +86,10 @@ class GNNEncoder(nn.Module):
             EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
         }
 
-    def full_pass(self, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
-        """{type: [n, dim + 1]} of every node, from the whole graph at once."""
-        x_dict = {
-            kind: self.embed(kind, torch.arange(len(x), device=x.device), x, id_dropout)
-            for kind, x in view.features.items()
-        }
-        return self(x_dict, view.adjacency, view.features[EVENT])
+    def full_pass(self, view: View, id_dropout: float = 0.0, users: Tensor | None = None) -> dict[str, Tensor]:
+        """{type: [n, dim + 1]} of every node, or of all events and `users` [n], from the whole graph at once."""
+        x_dict = {kind: self.embed(kind, None, x, id_dropout) for kind, x in view.features.items()}
+        return self(x_dict, view.adjacency, view.features[EVENT], users)
 
     def sampled_pass(self, batch: HeteroData, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of the nodes of a mini-batch that a PyG loader drew from `view.data`."""

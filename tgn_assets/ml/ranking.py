@@ -23,7 +23,7 @@ from tgn_assets.ml.history import History
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
-from tgn_assets.ml.ranker import RankerCheckpoint, load_model, side_of
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model, side_of
 from tgn_assets.ml.recall import CHANNELS, Candidates
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables

@@ -19,7 +19,7 @@ from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
-from tgn_assets.ml.link_softmax import sampled_softmax_loss, softmax_loss
+from tgn_assets.ml.link_softmax import drawn_users, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
@@ -137,7 +137,7 @@ class _Trainer:
         self.optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
         # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
         weeks = [t for t in graph.snapshots if origin - config.window < t <= origin]
-        self.views = {t: _to(graph.view(t - 1, config.window), device) for t in weeks}
+        self.views = {t: graph.view(t - 1, config.window).to(device) for t in weeks}
         self.links = {t: tuple(x.to(device) for x in graph.links(t, self.views[t])) for t in weeks}
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
         self.loaders: dict[int, LinkLoader] = {}
@@ -164,7 +164,7 @@ class _Trainer:
 
     def embeddings(self) -> NodeEmbeddings:
         """What the encoder makes of the graph at the close of the origin, for the nodes known by then."""
-        view = _to(self.graph.view(self.origin, self.config.window), self.device)
+        view = self.graph.view(self.origin, self.config.window).to(self.device)
         vectors = self.encoder.inference(view)
         kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
         users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
@@ -195,8 +195,11 @@ class _Trainer:
         view, (links, weight) = self.views[week], self.links[week]
         id_dropout = self.config.id_dropout if self.encoder.training else 0.0
         if self._whole_graph(view):
-            vectors = self.encoder.full_pass(view, id_dropout)
-            yield softmax_loss(vectors[USER], vectors[EVENT], view.known[EVENT], links, weight)
+            known = view.known[EVENT]
+            links, weight = drawn_users(links, weight, int(known.sum()))
+            users, row = links[0].unique(return_inverse=True)
+            vectors = self.encoder.full_pass(view, id_dropout, users)
+            yield softmax_loss(vectors[USER], vectors[EVENT], known, torch.stack([row, links[1]]), weight)
             return
         if not self.encoder.training:
             loader = self._loader(week)  # a fresh one: every validation draws the same neighbours and negatives
@@ -223,7 +226,8 @@ class _Trainer:
 
     def _whole_graph(self, view: View) -> bool:
         if self.config.batching == "auto":
-            return fits_in_memory(view.data, self.config.dim, self.config.layers)
+            nodes = sum(len(known) for known in view.known.values())
+            return fits_in_memory(nodes, 2 * len(view.edge_week), self.config.dim, self.config.layers)
         return self.config.batching == "full"
 
 
@@ -237,12 +241,3 @@ def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheck
         table[kept] = warm.state[name][torch.searchsorted(old, index[kept])]
         state[name] = table
     return state
-
-
-def _to(view: View, device: str) -> View:
-    return View(
-        view.week,
-        view.data.to(device),
-        {kind: x.to(device) for kind, x in view.features.items()},
-        {kind: x.to(device) for kind, x in view.known.items()},
-    )

@@ -8,7 +8,8 @@ from tgn_assets.ml.checkpoint import save_artifact
 from tgn_assets.ml.committee import Committee
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.model import UserInteractionPredictor
-from tgn_assets.ml.ranker import RankerCheckpoint, load_model, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.ml.worlds import START, habits, history, snapshots

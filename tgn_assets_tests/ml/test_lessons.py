@@ -8,7 +8,8 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.lessons import LessonStore, names
 from tgn_assets.ml.policy import OPEN, Rules
-from tgn_assets.ml.ranker import RankerCheckpoint, train_ranker
+from tgn_assets.ml.ranker import train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.ml.worlds import START, habits, history, snapshots

@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from tgn_assets.ml import link_softmax
-from tgn_assets.ml.link_softmax import sampled_softmax_loss, softmax_loss
+from tgn_assets.ml.link_softmax import drawn_users, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.schema import EVENT, USER
 
 EVERYTHING = torch.ones(200, dtype=torch.bool)
@@ -21,6 +21,7 @@ def world(links_per_user: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 def loss_and_gradients(**how):
     users, events, links, weight = world()
     users.requires_grad_(), events.requires_grad_()
+    links, weight = drawn_users(links, weight, 200, **how)
     loss = softmax_loss(users, events, EVERYTHING, links, weight, **how)
     (3 * loss).backward()
     return loss.detach(), users.grad / 3, events.grad / 3

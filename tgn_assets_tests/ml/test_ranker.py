@@ -10,7 +10,8 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.evidence import Evidence
 from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.model import PositionalEncoding, UserInteractionPredictor
-from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranking import look_inside, recommend
 from tgn_assets.ml.recall import CHANNELS, Recall
 from tgn_assets.ml.schema import OURS

@@ -176,10 +176,9 @@ def test_seeds_of_several_times_are_sampled_natively_even_where_a_compiled_sampl
 
 
 def test_the_memory_estimate_grows_with_nodes_edges_width_and_layers():
-    graph = bipartite(3, 2, [(0, 0, 1)])
+    graph = {"nodes": 5, "edges": 2, "dim": 8, "layers": 2}
     peak = 4 * 8 * 5 * (4 * 2 + 9) + 130 * 2
-    assert fits_in_memory(graph, dim=8, layers=2, budget_bytes=peak)
-    assert not fits_in_memory(graph, dim=8, layers=2, budget_bytes=peak - 1)
-    assert not fits_in_memory(graph, dim=9, layers=2, budget_bytes=peak)
-    assert not fits_in_memory(graph, dim=8, layers=3, budget_bytes=peak)
-    assert not fits_in_memory(bipartite(3, 2, [(0, 0, 1), (1, 1, 1)]), dim=8, layers=2, budget_bytes=peak)
+    assert fits_in_memory(**graph, budget_bytes=peak)
+    assert not fits_in_memory(**graph, budget_bytes=peak - 1)
+    for more in ({"nodes": 6}, {"edges": 3}, {"dim": 9}, {"layers": 3}):
+        assert not fits_in_memory(**graph | more, budget_bytes=peak)

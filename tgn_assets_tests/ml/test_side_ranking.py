@@ -11,7 +11,8 @@ from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.lessons import LessonStore
-from tgn_assets.ml.ranker import RankerCheckpoint, load_model, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranking import look_inside
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.side_tables import ALWAYS, NO_TABLES, SideColumn, SideTable, SideTables

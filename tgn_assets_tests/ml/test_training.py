@@ -127,6 +127,21 @@ def test_sampled_batches_with_all_neighbours_see_what_the_whole_graph_sees(weeks
             torch.testing.assert_close(vectors[kind][local], whole[kind][batch[kind].n_id[local]])
 
 
+def test_a_pass_for_some_users_gives_the_vectors_and_gradients_of_a_whole_one(weeks):
+    graph = WindowGraph(weeks, 4.0)
+    view = graph.view(week_number(LAST) - 1, 6)
+    torch.manual_seed(0)
+    encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, 7, 8, 2)
+    users, found = torch.tensor([7, 0, 3]), []
+    for vectors in (encoder.full_pass(view), encoder.full_pass(view, users=users)):
+        of_users = vectors[USER] if len(vectors[USER]) == 3 else vectors[USER][users]
+        encoder.zero_grad()
+        (of_users.sin().sum() + vectors[EVENT].cos().sum()).backward()
+        found.append([of_users, vectors[EVENT], *(parameter.grad for parameter in encoder.parameters())])
+    for whole, some in zip(*found, strict=True):
+        torch.testing.assert_close(some, whole)
+
+
 def test_training_on_sampled_neighbourhoods_learns_as_well(weeks):
     sampled = CONFIG.model_copy(update={"batching": "sampled", "replay": 1, "fan_out": [5, 5], "batch_size": 64})
     curve = train_gnn(weeks, LAST, sampled).curve

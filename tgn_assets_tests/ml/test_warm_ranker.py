@@ -5,7 +5,8 @@ import pytest
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.gate import ndcg_of
-from tgn_assets.ml.ranker import RankerCheckpoint, temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranking import Recommendations, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.training import train_gnn
