@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -28,7 +29,7 @@ class View:
     """The graph as it was known at the close of week `week`; positions are those of the whole `WindowGraph`."""
 
     week: int
-    edge_index: Tensor  # [2, L] user and event of the edges, all of weeks <= `week`; a pair has one for each of its weeks
+    edge_index: Tensor  # [2, L] user and event of the edges, of weeks <= `week`; a pair has one for each week
     edge_week: Tensor  # [L]
     edge_weight: Tensor  # [L] ln(1 + count), halved every half-life
     features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
@@ -52,9 +53,9 @@ class View:
 
     def to(self, device: str) -> "View":
         """The same on `device`."""
-        edges = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
-        nodes = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
-        return View(self.week, *edges, *nodes)
+        index, week, weight = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
+        features, known = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
+        return View(self.week, index, week, weight, features, known)
 
 
 class WindowGraph:
@@ -139,27 +140,29 @@ def adjacency(data: HeteroData) -> Adjacency:
         shape = (data[target].num_nodes, data[source].num_nodes)
         src, dst = edges.edge_index
         total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
-        values = edges.edge_weight / total[dst]
-        result[edge_type] = _csr(dst, src, values, shape), _csr(src, dst, values, shape[::-1])
+        result[edge_type] = _with_transpose(dst, src, edges.edge_weight / total[dst], shape)
     return result
 
 
-def rows_of(pair: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Those `rows` of an entry of `adjacency`, and their transpose."""
-    matrix = pair[0]
+def rows_of(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Those `rows` of a matrix of `adjacency`, and their transpose."""
     start, column, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
-    first = start[rows]
-    size = start[rows + 1] - first
-    end = size.cumsum(0)
-    at = torch.arange(int(size.sum()), device=rows.device) + (first - (end - size)).repeat_interleave(size)
+    first, end = start[rows], start[rows + 1]
+    size = end - first
     row = torch.arange(len(rows), device=rows.device).repeat_interleave(size)
-    shape = len(rows), matrix.shape[1]
-    return _csr(row, column[at], values[at], shape), _csr(column[at], row, values[at], shape[::-1])
+    at = torch.arange(len(row), device=rows.device) + (end - size.cumsum(0)).repeat_interleave(size)
+    return _with_transpose(row, column[at], values[at], (len(rows), matrix.shape[1]))
 
 
-def _csr(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    index = torch.stack([row, column])
-    matrix = torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce().to_sparse_csr()
-    # 32 bits are enough for any graph that fits, in three quarters of the memory.
-    start, column = matrix.crow_indices().int(), matrix.col_indices().int()
-    return torch.sparse_csr_tensor(start, column, matrix.values(), shape, check_invariants=False)
+def _with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose."""
+    device = values.device
+    # SciPy counts where torch sorts. 32 bits are enough for any graph that fits.
+    at = row.int().cpu().numpy(), column.int().cpu().numpy()
+    made = sparse.coo_array((values.cpu().numpy(), at), shape).tocsr()
+    return _csr(made).to(device), _csr(made.T.tocsr()).to(device)
+
+
+def _csr(matrix: sparse.csr_array) -> Tensor:
+    parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
+    return torch.sparse_csr_tensor(parts[0], parts[1], parts[2], matrix.shape, check_invariants=False)

@@ -22,9 +22,7 @@ DRAWN_USERS, DRAWN_EVENTS = 2**15, 2**11
 USERS_PER_DRAW = 2**9
 
 
-def drawn_users(
-    links: Tensor, weight: Tensor, num_events: int, max_logits: int = MAX_LOGITS
-) -> tuple[Tensor, Tensor]:
+def drawn_users(links: Tensor, weight: Tensor, num_events: int, max_logits: int = MAX_LOGITS) -> tuple[Tensor, Tensor]:
     """`links` [2, L] and their `weight` [L]: all, or those of `DRAWN_USERS` users where there are too many logits."""
     active = links[0].unique()
     if len(active) * num_events <= max_logits or len(active) <= DRAWN_USERS:

@@ -63,8 +63,8 @@ class GNNEncoder(nn.Module):
         """{type: [n, dim + 1]} from inputs {type: [n, dim]} and what `graph.adjacency` says of their edges.
 
         With `users` [m] only these have a vector in the end, in their order: of the others the last layer, and what
-        training must keep of it, is left out. The dot product of a user's and an event's vector is the logit of their link; the last column of an event's is
-        its popularity, read off `event_features` [n, F], and of a user's is one.
+        training must keep of it, is left out. The dot product of a user's and an event's vector is the logit of their
+        link; the last column of an event's is its popularity, read off `event_features` [n, F], and of a user's is one.
         """
         outputs, last = [x_dict], self.convs[-1]
         for conv in self.convs[:-1]:
@@ -72,7 +72,7 @@ class GNNEncoder(nn.Module):
         sources = outputs[-1]
         if users is not None:
             outputs = [{USER: x[USER].index_select(0, users), EVENT: x[EVENT]} for x in outputs]
-            adjacency = {**adjacency, REV_INTERACTS: rows_of(adjacency[REV_INTERACTS], users)}
+            adjacency = {**adjacency, REV_INTERACTS: rows_of(adjacency[REV_INTERACTS][0], users)}
         targets = outputs[-1]
         ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
         outputs.append(last(ends, adjacency))

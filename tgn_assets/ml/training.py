@@ -134,7 +134,8 @@ class _Trainer:
 
     def __init__(self, encoder: GNNEncoder, graph: WindowGraph, origin: int, config: GNNConfig, device: str) -> None:
         self.encoder, self.graph, self.origin, self.config, self.device = encoder, graph, origin, config, device
-        self.optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
+        parameters, rate = encoder.parameters(), config.learning_rate
+        self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
         weeks = [t for t in graph.snapshots if origin - config.window < t <= origin]
         self.views = {t: graph.view(t - 1, config.window).to(device) for t in weeks}
