@@ -3,5 +3,7 @@
 import os
 
 # OpenMP's threads wait by spinning, which takes the core from whoever could use it: the Dagster daemon, another run.
-# It counts only if set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A million nodes' vectors are hundreds of megabytes, which the system hands out in pages: the larger, the sooner.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Both count only if set before torch loads.

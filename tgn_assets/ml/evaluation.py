@@ -157,7 +157,10 @@ def event_codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
 
 
 def _look_up(ids: pd.Index, wanted: Iterable[str]) -> np.ndarray:
-    """The position in `ids` of each of `wanted`, -1 if it is not there."""
+    """The position in `ids` of each of `wanted`, -1 if it is not there; of categorical ones each value is looked up
+    once."""
+    if isinstance(wanted, pd.Series) and isinstance(wanted.dtype, pd.CategoricalDtype):
+        return _look_up(ids, wanted.cat.categories)[wanted.cat.codes]
     return ids.get_indexer(pd.Index(wanted, dtype=object))
 
 
@@ -209,8 +212,12 @@ def _inner_lists(
 def _calibration(predictions: pd.DataFrame, truth: pd.DataFrame) -> list[Row]:
     if "score" not in predictions or predictions.empty:
         return []
-    pairs = pd.MultiIndex.from_frame(predictions[["user_id", "event_id"]])
-    touched = pairs.isin(pd.MultiIndex.from_frame(truth)).astype(float)
+    users, events = (pd.Index(truth[name].unique(), dtype=object) for name in ("user_id", "event_id"))
+    (user, event), happened = (
+        (_look_up(users, frame.user_id), _look_up(events, frame.event_id)) for frame in (predictions, truth)
+    )
+    pairs = np.where((user < 0) | (event < 0), -1, user * len(events) + event)
+    touched = np.isin(pairs, happened[0] * len(events) + happened[1]).astype(float)
     score = predictions.score.to_numpy(float)
     frequency = touched.mean()
     rows = [

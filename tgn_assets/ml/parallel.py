@@ -28,12 +28,13 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
             if not number % BLOCKS_PER_TRIM:
-                _give_back_memory()
+                give_back_memory()
         while ahead:
             yield ahead.popleft().result()
+    give_back_memory()
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """What has been freed goes back to the system: glibc keeps it in an arena for each thread, in pieces that the
     arrays of the next blocks often do not fit, so that they grow in number with the users."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which other C libraries do not have, nor need

@@ -24,6 +24,10 @@ NODES_SQL = """
 TRUTH_SQL = """
     SELECT user_id, event_id, count(*) AS count FROM raw_interactions WHERE week = $week GROUP BY ALL ORDER BY ALL
 """
+PUBLISHED_SQL = """
+    WITH published AS (FROM {table} WHERE week = $week), {codes}
+    SELECT {columns} FROM published {joins} ORDER BY ALL
+"""
 PUBLISHED_TABLES = ("weekly_top5_predictions", "new_user_top5_predictions")
 
 
@@ -64,11 +68,9 @@ def read_nodes(con: duckdb.DuckDBPyConnection, week: str) -> tuple[pd.DataFrame,
 
 
 def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> Publication:
-    """What was published at the close of `week`; two empty frames if nothing was."""
-    predictions, new_users = (
-        con.execute(f"SELECT * FROM {table} WHERE week = $week ORDER BY ALL", {"week": week}).df()
-        for table in PUBLISHED_TABLES
-    )
+    """What was published at the close of `week`; two empty frames if nothing was. Text is categorical: there are
+    millions of rows, of far fewer users and events."""
+    predictions, new_users = (_read_table(con, table, week) for table in PUBLISHED_TABLES)
     return Publication(predictions, new_users)
 
 
@@ -128,6 +130,25 @@ def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFram
     """event_id, lists: the events that stand on the most users' lists, and on how many; ties by id."""
     lists = predictions.groupby("event_id").size().rename("lists").reset_index()
     return lists.sort_values(["lists", "event_id"], ascending=[False, True], ignore_index=True).head(events)
+
+
+def _read_table(con: duckdb.DuckDBPyConnection, table: str, week: str) -> pd.DataFrame:
+    """The rows of `week`, in order; a column of text is read as codes, and each of its values once."""
+    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {table}").fetchall()}
+    texts, given = [name for name, kind in types.items() if kind == "VARCHAR"], {"week": week}
+    codes = [
+        f"of_{name} AS (SELECT {name}, row_number() OVER (ORDER BY {name}) - 1 AS code"
+        f" FROM (SELECT DISTINCT {name} FROM published))"
+        for name in texts
+    ]
+    columns = [f"of_{name}.code AS {name}" if name in texts else name for name in types]
+    joins = [f"JOIN of_{name} USING ({name})" for name in texts]
+    query = PUBLISHED_SQL.format(table=table, codes=", ".join(codes), columns=", ".join(columns), joins=" ".join(joins))
+    frame = con.execute(query, given).df()
+    for name in texts:
+        values = con.execute(f"SELECT DISTINCT {name} FROM {table} WHERE week = $week ORDER BY 1", given).df()[name]
+        frame[name] = pd.Categorical.from_codes(frame[name], values)
+    return frame
 
 
 def _ids(known: pd.DataFrame, idx: np.ndarray) -> np.ndarray:
