@@ -181,7 +181,7 @@ def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, An
 
 def _column(table: str, definition: str) -> dg.TableColumn:
     name, dtype, *rest = definition.split(" ")
-    constraints = dg.TableColumnConstraints(nullable=not rest, unique="UNIQUE" in rest or "PRIMARY" in rest)
+    constraints = dg.TableColumnConstraints(nullable=not rest, unique="PRIMARY" in rest)
     return dg.TableColumn(name, dtype, COLUMN_MEANING[table][name], constraints)
 
 

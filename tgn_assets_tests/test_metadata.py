@@ -40,8 +40,8 @@ def test_every_column_of_every_table_is_known_to_the_ui() -> None:
         assert [f"{column.name} {column.type}" for column in columns] == [
             " ".join(column.split(" ")[:2]) for column in TABLES[table].split(", ")
         ]
-    (user, *_) = table_definition("users")["dagster/column_schema"].columns
-    assert user.constraints.unique and not user.constraints.nullable
+    (week, *_) = table_definition("ingested_weeks")["dagster/column_schema"].columns
+    assert week.constraints.unique and not week.constraints.nullable
 
 
 def test_a_curve_with_gaps_becomes_a_small_picture() -> None:

@@ -21,6 +21,7 @@ PARAMETERS = {
     "learning_rate": 0.1,
     "num_leaves": 15,
     "max_bin": 63,
+    "bin_construct_sample_cnt": 50_000,
     "min_data_in_leaf": 50,
     "lambdarank_truncation_level": 10,
     "feature_fraction": 0.5,

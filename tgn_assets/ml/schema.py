@@ -16,8 +16,8 @@ TABLES: dict[str, str] = {
     ),
     "rejected_interactions": "week DATE, reason VARCHAR NOT NULL, user_id VARCHAR, event_id VARCHAR, ts VARCHAR",
     "ingested_weeks": "week DATE PRIMARY KEY, rows BIGINT NOT NULL, digest VARCHAR NOT NULL",
-    "users": "user_id VARCHAR PRIMARY KEY, user_idx BIGINT UNIQUE NOT NULL, first_week DATE",
-    "events": "event_id VARCHAR PRIMARY KEY, event_idx BIGINT UNIQUE NOT NULL, first_week DATE",
+    "users": "user_id VARCHAR NOT NULL, user_idx BIGINT NOT NULL, first_week DATE",
+    "events": "event_id VARCHAR NOT NULL, event_idx BIGINT NOT NULL, first_week DATE",
     "weekly_top5_predictions": (
         "week DATE NOT NULL, target_week DATE NOT NULL, user_id VARCHAR NOT NULL, rank INTEGER NOT NULL, "
         "event_id VARCHAR NOT NULL, score DOUBLE NOT NULL, source VARCHAR NOT NULL"
@@ -36,7 +36,9 @@ TABLES: dict[str, str] = {
     ),
 }
 """Each table's columns as DDL. `first_week` is the first week in which the id has a row (NULL: it has none any more).
-`rejected_interactions.week` is NULL where the row's time cannot be read or lies outside 1970 to 2200."""
+Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take ten times the room
+of the rows, and longer to keep than they. `rejected_interactions.week` is NULL where the row's time cannot be read or
+lies outside 1970 to 2200."""
 
 VIEWS: dict[str, str] = {
     "current_top5": (
