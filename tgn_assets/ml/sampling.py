@@ -110,15 +110,15 @@ def node_loader(
     return NodeLoader(setup.graph, setup.sampler, (kind, nodes), input_time=seed_time, batch_size=batch_size)
 
 
-def fits_in_memory(nodes: int, edges: int, dim: int, layers: int, budget_bytes: int = 6 * 2**30) -> bool:
-    """Whether a training step of the encoder on the whole graph stays within `budget_bytes`, by an estimate.
+def fits_in_memory(nodes: int, edges: int, dim: int, layers: int, weeks: int, budget_bytes: int = 6 * 2**30) -> bool:
+    """Whether training the encoder on whole graphs, `weeks` of them, stays within `budget_bytes`, by an estimate.
 
-    In float32 a node takes four vectors of `dim` per layer (input, aggregate, their gradients) and nine more (id, its
-    gradient, Adam's two moments, the mixture of the layers, its gradient, what is on the way). An edge takes 130 bytes:
-    its place in the sparse adjacency and in the transpose for the backward pass, and the sorting that builds them.
-    Fitted to the peak of `GNNEncoder` on graphs of 0.1 to 0.3 million nodes and 1 to 4 million edges.
+    In float32 a node takes three vectors of `dim` per layer (input, aggregate, a gradient) and six more (id, its
+    gradient, Adam's two moments, what is on the way). An edge of one direction takes 20 bytes in each week's graph: its
+    place in the sparse adjacency and in the transpose for the backward pass. Above the peak of `GNNEncoder` on graphs
+    of 0.3 and 0.6 million nodes and 1 to 6 million edges, by a tenth or so.
     """
-    return 4 * dim * nodes * (4 * layers + 9) + 130 * edges <= budget_bytes
+    return 4 * dim * nodes * (3 * layers + 6) + 20 * edges * weeks <= budget_bytes
 
 
 class _Setup(NamedTuple):

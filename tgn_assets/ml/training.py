@@ -228,7 +228,8 @@ class _Trainer:
     def _whole_graph(self, view: View) -> bool:
         if self.config.batching == "auto":
             nodes = sum(len(known) for known in view.known.values())
-            return fits_in_memory(nodes, 2 * len(view.edge_week), self.config.dim, self.config.layers)
+            edges, weeks = 2 * len(view.edge_week), len(self.views)
+            return fits_in_memory(nodes, edges, self.config.dim, self.config.layers, weeks)
         return self.config.batching == "full"
 
 

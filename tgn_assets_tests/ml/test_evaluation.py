@@ -190,6 +190,15 @@ def test_predictions_may_lack_their_source() -> None:
     assert not frame.metric.str.startswith("share_of_source").any()
 
 
+def test_ids_that_are_read_as_codes_are_scored_alike() -> None:
+    lists = published({**PUBLISHED, "zoe": "tea oil"}).assign(score=0.2)
+    coded = lists.astype({"user_id": "category", "event_id": "category", "source": "category"})
+    as_text, as_codes = (
+        evaluate_week(WEEK, frame, ["tea", "rye"], happened(HAPPENED), *past(KNOWN)) for frame in (lists, coded)
+    )
+    pd.testing.assert_frame_equal(as_codes, as_text)
+
+
 def test_a_lift_is_the_mean_of_the_differences_with_its_paired_interval() -> None:
     frame = evaluate()
     for baseline in BASELINES:

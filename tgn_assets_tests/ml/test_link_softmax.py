@@ -66,6 +66,16 @@ def test_drawn_events_and_users_estimate_loss_and_gradient(monkeypatch):
         assert torch.linalg.vector_norm(mean - theirs) < 0.1 * torch.linalg.vector_norm(theirs)
 
 
+def test_users_are_drawn_with_all_their_links_and_only_where_there_are_too_many(monkeypatch):
+    _, _, links, weight = world()
+    for kept in (drawn_users(links, weight, 200), drawn_users(links, weight, 200, max_logits=1)):
+        assert torch.equal(kept[0], links) and torch.equal(kept[1], weight)
+    monkeypatch.setattr(link_softmax, "DRAWN_USERS", 4)
+    drawn, shares = drawn_users(links, weight, 200, max_logits=1)
+    assert len(drawn[0].unique()) == 4
+    assert torch.bincount(drawn[0], shares).unique().tolist() == [0, 1]
+
+
 def test_the_loss_of_sampled_batches_tends_to_the_softmax_over_all_events():
     users, events, links, weight = world(links_per_user=1)
     exact = softmax_loss(users, events, EVERYTHING, links, weight)

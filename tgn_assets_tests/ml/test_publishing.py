@@ -1,10 +1,12 @@
 from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.history import History
-from tgn_assets.ml.publishing import most_recommended, publication
+from tgn_assets.ml.publishing import most_recommended, publication, read_publication
+from tgn_assets.ml.schema import TABLES
 
 WEEK = "2024-01-01"
 
@@ -42,6 +44,31 @@ def test_positions_become_ids_as_they_came_in_and_an_empty_place_becomes_no_row(
         [WEEK, "2024-01-08", 1, "tea", 0.2, "popular"],
         [WEEK, "2024-01-08", 2, "Ω", 0.1, "popular"],
     ]
+
+
+def test_what_was_published_is_read_in_order_each_text_once() -> None:
+    rows = [
+        (user, rank, event)
+        for user, events in (("zoe", "oil tea"), ("'; DROP", "tea"), ("Ω", "jam oil"))
+        for rank, event in enumerate(events.split(), 1)
+    ]
+    made = pd.DataFrame(rows, columns=["user_id", "rank", "event_id"]).assign(
+        week=WEEK, target_week="2024-01-08", score=0.5, source="repeat"
+    )
+    columns = ["user_id", "rank", "event_id", "source"]
+    with duckdb.connect() as con:
+        for table in ("weekly_top5_predictions", "new_user_top5_predictions"):
+            con.execute(f"CREATE TABLE {table} ({TABLES[table]})")
+        for frame in (made, made.assign(week="2024-01-15")):
+            con.register("rows", frame)
+            con.execute("INSERT INTO weekly_top5_predictions BY NAME FROM rows")
+        read = read_publication(con, WEEK)
+    assert read.new_users.empty
+    pd.testing.assert_frame_equal(
+        read.predictions[columns].astype({"rank": int}).astype(object),
+        made.sort_values(["user_id", "rank"], ignore_index=True)[columns].astype(object),
+    )
+    assert list(read.predictions.event_id.cat.categories) == ["jam", "oil", "tea"]
 
 
 def test_without_any_history_nothing_is_published() -> None:

@@ -175,10 +175,10 @@ def test_seeds_of_several_times_are_sampled_natively_even_where_a_compiled_sampl
     assert type(batches) is NodeLoader
 
 
-def test_the_memory_estimate_grows_with_nodes_edges_width_and_layers():
-    graph = {"nodes": 5, "edges": 2, "dim": 8, "layers": 2}
-    peak = 4 * 8 * 5 * (4 * 2 + 9) + 130 * 2
+def test_the_memory_estimate_grows_with_nodes_edges_width_layers_and_weeks():
+    graph = {"nodes": 5, "edges": 2, "dim": 8, "layers": 2, "weeks": 3}
+    peak = 4 * 8 * 5 * (3 * 2 + 6) + 20 * 2 * 3
     assert fits_in_memory(**graph, budget_bytes=peak)
     assert not fits_in_memory(**graph, budget_bytes=peak - 1)
-    for more in ({"nodes": 6}, {"edges": 3}, {"dim": 9}, {"layers": 3}):
+    for more in ({"nodes": 6}, {"edges": 3}, {"dim": 9}, {"layers": 3}, {"weeks": 4}):
         assert not fits_in_memory(**graph | more, budget_bytes=peak)
