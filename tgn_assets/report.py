@@ -30,12 +30,13 @@ SEGMENTS = {"all": "all active users", "seen": "users seen before"}
 
 POOLED_SQL = """
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
-           sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users)
+           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END
     FROM eval_metrics
     WHERE users > 0 AND isfinite(value) AND list_contains($weeks, strftime(week, '%Y-%m-%d'))
     GROUP BY ALL
 """
-"""Each active user of each week counts once; the weeks' 95% intervals are joined as those of independent means."""
+"""Each active user of each week counts once; the weeks' 95% intervals are joined as those of independent means, if
+all have one."""
 
 
 class Score(NamedTuple):

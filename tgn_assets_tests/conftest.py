@@ -1,11 +1,17 @@
 """Tests see no setting of the person who runs them, and the quick ones come first."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tgn_assets_tests.postgres import Postgres, postgres_server
+
+if TYPE_CHECKING:
+    from tgn_assets_tests.deployment import Deployment
 
 for setting in [name for name in os.environ if name.startswith("TGN_")]:
     del os.environ[setting]
@@ -13,7 +19,7 @@ for setting in [name for name in os.environ if name.startswith("TGN_")]:
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on top would stall each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOW = ("test_flow", "test_time", "test_cli", "test_docs", "test_dagster_dev")
+SLOW = ("test_flow", "test_flow_again", "test_time", "test_cli", "test_docs", "test_dagster_dev")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +32,31 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server, one for each worker that has a test for it."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Path, Deployment]]":
+    """The folder of `deployment.walked` and what is in it; not to be changed."""
+    from tgn_assets_tests.deployment import walked
+
+    folder = tmp_path_factory.mktemp("world")
+    with walked(folder) as deployment:
+        yield folder, deployment
+
+
+@pytest.fixture
+def done(finished: "tuple[Path, Deployment]") -> "Deployment":
+    return finished[1]
+
+
+@pytest.fixture
+def copy(finished: "tuple[Path, Deployment]", tmp_path: Path) -> "Iterator[Deployment]":
+    """A copy of the finished deployment, to be damaged."""
+    import dagster as dg
+
+    from tgn_assets_tests.deployment import Deployment, home_at
+
+    folder, _ = finished
+    shutil.copytree(folder / "home", tmp_path / "home")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Deployment(home_at(tmp_path / "home", folder / "log.csv"), instance)

@@ -17,7 +17,7 @@ from tgn_assets.ml.policy import Policy
 from tgn_assets.ml.synthetic import World, generate_week
 from tgn_assets.report import at_length, sample_table, score_line
 from tgn_assets.settings import Settings
-from tgn_assets_tests.test_flow import PREDICTIONS, WEEKS, Deployment
+from tgn_assets_tests.deployment import PREDICTIONS, WEEKS, Deployment
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from tgn_assets.report import Score, backtest_tables, pooled_scores, sample_tabl
 from tgn_assets.warehouse import Warehouse
 
 WEEKS = ["2024-01-08", "2024-01-15"]
+ALONE = "2024-01-22"
+"""A week with one active user."""
 COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
 
 
@@ -43,6 +45,13 @@ def test_a_share_without_an_interval_and_a_segment_without_users_are_no_problem(
     scores = pooled_scores(warehouse, WEEKS)
     assert str(scores["tgn_assets", "all", "served"]) == "1.0000"
     assert ("tgn_assets", "new", "ndcg") not in scores
+
+
+def test_weeks_of_which_one_has_no_interval_have_none_together(warehouse: Warehouse) -> None:
+    single = (ALONE, "tgn_assets", "all", "ndcg", 1.0, None, None, 1)
+    warehouse.replace_week("eval_metrics", ALONE, pd.DataFrame([single], columns=COLUMNS))
+    score = pooled_scores(warehouse, [*WEEKS, ALONE])["tgn_assets", "all", "ndcg"]
+    assert (score.users, score.margin) == (41, None)
 
 
 def test_a_score_is_shown_with_its_interval() -> None:

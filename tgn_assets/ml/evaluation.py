@@ -23,9 +23,6 @@ Row = tuple[str, str, str, float, float, float, int]
 BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Edges of the bins of published scores in which predicted and observed frequency are compared."""
 
-POOLED = (*METRICS, "ndcg_lift", "served")
-"""Metrics that are means over users, so that weeks can be put together."""
-
 
 class Inside(NamedTuple):
     """What the ranker did for some users before the gate, beside what they then touched."""
@@ -123,30 +120,6 @@ def evaluate_week(
         share = active.isin(predictions.user_id[predictions.source == source])
         rows.append(_number(OURS, "all", f"share_of_source:{source}", _mean(share), len(active)))
     return pd.DataFrame([(week, *row) for row in rows], columns=COLUMNS)
-
-
-def pool_weeks(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `evaluate_week` of several weeks as one: model, segment, metric, value, ci_low, ci_high, users, weeks.
-
-    Every user of every week counts the same, so that `value` is the mean over all of them; weeks without users are
-    left out. The interval takes the weeks as independent, and is NaN where a week has none. Metrics that are no mean
-    over users (coverage, relative lift, p) are not pooled.
-    """
-    rows = metrics[metrics.metric.isin(POOLED) & (metrics.users > 0)]
-    total = rows.assign(
-        value=rows.value * rows.users,
-        ci_low=((rows.value - rows.ci_low) * rows.users) ** 2,
-        ci_high=((rows.ci_high - rows.value) * rows.users) ** 2,
-        weeks=1,
-    )
-    groups = total.groupby(["model", "segment", "metric"], sort=False)
-    pooled = groups[["value", "users", "weeks"]].sum()
-    limits = groups[["ci_low", "ci_high"]]
-    spread = limits.sum().where(limits.count().eq(pooled.weeks, axis=0)) ** 0.5
-    pooled["value"] /= pooled.users
-    pooled["ci_low"] = pooled.value - spread.ci_low / pooled.users
-    pooled["ci_high"] = pooled.value + spread.ci_high / pooled.users
-    return pooled.reset_index()[[*COLUMNS[1:], "weeks"]]
 
 
 def event_codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:

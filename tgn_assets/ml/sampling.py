@@ -115,8 +115,8 @@ def fits_in_memory(nodes: int, edges: int, dim: int, layers: int, weeks: int, bu
 
     In float32 a node takes three vectors of `dim` per layer (input, aggregate, a gradient) and six more (id, its
     gradient, Adam's two moments, what is on the way). An edge of one direction takes 20 bytes in each week's graph: its
-    place in the sparse adjacency and in the transpose for the backward pass. Above the peak of `GNNEncoder` on graphs
-    of 0.3 and 0.6 million nodes and 1 to 6 million edges, by a tenth or so.
+    place in the sparse adjacency and in the transpose for the backward pass. Set a little above the
+    peaks of `GNNEncoder` on graphs of 0.3 and 0.6 million nodes and 1 to 6 million edges.
     """
     return 4 * dim * nodes * (3 * layers + 6) + 20 * edges * weeks <= budget_bytes
 

@@ -36,8 +36,8 @@ TABLES: dict[str, str] = {
     ),
 }
 """Each table's columns as DDL. `first_week` is the first week in which the id has a row (NULL: it has none any more).
-Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take ten times the room
-of the rows, and longer to keep than they. `rejected_interactions.week` is NULL where the row's time cannot be read or
+Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take more room and
+time to keep than the rows. `rejected_interactions.week` is NULL where the row's time cannot be read or
 lies outside 1970 to 2200."""
 
 VIEWS: dict[str, str] = {

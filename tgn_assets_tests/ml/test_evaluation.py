@@ -11,7 +11,6 @@ from tgn_assets.ml.evaluation import (
     UNGATED,
     Inside,
     evaluate_week,
-    pool_weeks,
 )
 from tgn_assets.ml.history import History
 from tgn_assets.ml.metrics import METRICS
@@ -287,27 +286,6 @@ def test_predictions_with_bad_ranks_or_repeated_events_are_refused(rank: int, ev
     more = pd.DataFrame({"user_id": ["ann"], "rank": [rank], "event_id": [event], "source": ["model"]})
     with pytest.raises(ValueError, match=message):
         evaluate_week(WEEK, pd.concat([published(PUBLISHED), more]), [], happened(HAPPENED), *past(KNOWN))
-
-
-def test_pooled_weeks_count_every_user_once_per_week() -> None:
-    quiet, busy = (
-        pd.DataFrame([(WEEK, OURS, "all", "ndcg", v, v - half, v + half, n)], columns=COLUMNS)
-        for v, half, n in ((0.2, 0.4, 10), (0.5, 0.1, 30))
-    )
-    nobody = pd.DataFrame([(WEEK, OURS, "all", "ndcg", np.nan, np.nan, np.nan, 0)], columns=COLUMNS)
-    pooled = pool_weeks(pd.concat([quiet, busy, nobody])).iloc[0]
-    assert (pooled.users, pooled.weeks) == (40, 2)
-    assert pooled.value == pytest.approx((10 * 0.2 + 30 * 0.5) / 40)
-    half = (4**2 + 3**2) ** 0.5 / 40
-    assert (pooled.ci_low, pooled.ci_high) == pytest.approx((pooled.value - half, pooled.value + half))
-
-
-def test_pooling_leaves_out_what_is_no_mean_over_users_and_intervals_that_a_week_lacks() -> None:
-    pooled = pool_weeks(pd.concat([evaluate(), evaluate(truth={"ann": "tea"})]))
-    assert not pooled.metric.isin(["coverage", "ndcg_lift_p", "ndcg_lift_relative"]).any()
-    everyone = pooled[(pooled.model == OURS) & (pooled.segment == "all") & (pooled.metric == "ndcg")].iloc[0]
-    assert everyone.users == 4
-    assert np.isnan(everyone.ci_low)
 
 
 def test_an_interaction_of_the_target_week_cannot_reach_the_baselines() -> None:
