@@ -11,9 +11,11 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import duckdb
+import numpy as np
 import pandas as pd
 import torch
 
@@ -22,7 +24,7 @@ from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.history import HISTORY_SQL, History
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import Recommendations, recommend
+from tgn_assets.ml.ranking import Recommendations, look_inside, recommend
 from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.synthetic import World, generate_week
@@ -41,12 +43,22 @@ class Watch:
         self.seconds: dict[str, dict[str, float]] = {}
 
     def time(self, stage: str, device: str, work: Callable[[], T]) -> T:
-        torch.cuda.synchronize()
+        settle = torch.cuda.synchronize if device != "cpu" else lambda: None
+        settle()
         start = time.perf_counter()
         result = work()
-        torch.cuda.synchronize()
+        settle()
         self.seconds.setdefault(stage, {})[device] = time.perf_counter() - start
         return result
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a walk through the stages leaves: the ranker, the embeddings it learnt from, and its lists."""
+
+    ranker: RankerCheckpoint
+    bank: Bank
+    lists: Recommendations
 
 
 def main() -> None:
@@ -58,9 +70,9 @@ def main() -> None:
     given = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch finds no GPU here")
-    warm_up = _log(World(users=200, events=100), WARM_UP_WEEKS)
+    warm_up = log(World(users=200, events=100), WARM_UP_WEEKS)
     walk(Watch(), *warm_up, "cuda", GNNConfig(epochs=2), RankerConfig(epochs=2))
-    history, snapshots = _log(World(users=given.users, events=given.events), given.weeks)
+    history, snapshots = log(World(users=given.users, events=given.events), given.weeks)
     print(
         f"{history.num_users:,} users, {history.num_events:,} events and {len(history.user):,} weekly pairs in "
         f"{given.weeks} weeks; {torch.cuda.get_device_name()}, {torch.get_num_threads()} threads of "
@@ -73,11 +85,11 @@ def main() -> None:
     for stage, seconds in watch.seconds.items():
         cpu, gpu = (seconds[name] for name in DEVICES)
         print(f"| {stage} | {cpu:.1f} | {gpu:.1f} | {cpu / gpu:.1f} |")
-    ranker, bank = made["cpu"]
-    lists = [_lists(history, ranker, bank, name) for name in DEVICES]
+    lists = [_lists(history, made["cpu"].ranker, made["cpu"].bank, name) for name in DEVICES]
     print(f"\nOne ranker on both devices: {_same(*lists):.2%} of the listed events are the same.")
-    for name, (trained, _) in made.items():
-        print(f"Trained on {name}: NDCG@5 on the newest closed week {trained.validation[f'ndcg_{OURS}']:.4f}.")
+    for name, walked in made.items():
+        validation = walked.ranker.validation[f"ndcg_{OURS}"]
+        print(f"Trained on {name}: NDCG@5 on the newest closed week {validation:.4f}.")
 
 
 def walk(
@@ -87,8 +99,8 @@ def walk(
     device: str,
     gnn: GNNConfig,
     config: RankerConfig,
-) -> tuple[RankerCheckpoint, Bank]:
-    """Every stage of the last week of `history` on `device`, timed: (ranker, bank of embeddings)."""
+) -> Made:
+    """Every stage of the last week of `history` on `device`, timed."""
     week = max(snapshots)
     checkpoint = watch.time("trained_gnn, cold start", device, lambda: train_gnn(snapshots, week, gnn, device=device))
     watch.time("trained_gnn, warm", device, lambda: _warm(snapshots, week, gnn, checkpoint, device))
@@ -97,8 +109,13 @@ def walk(
     bank = checkpoint.embeddings
     ranker = watch.time("trained_ranker", device, lambda: train_ranker(history, bank, week, config, device))
     embeddings = watch.time("temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, bank, device))
-    watch.time("weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device))
-    return ranker, bank
+    lists = watch.time(
+        "weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device)
+    )
+    users, nothing = np.arange(history.num_users), np.zeros(0, np.int64)
+    inside = look_inside(history, ranker, bank, embeddings, device=device)
+    watch.time("eval_metrics, the lists before the gate", device, lambda: inside(users, nothing, nothing))
+    return Made(ranker, bank, lists)
 
 
 def _warm(
@@ -115,7 +132,7 @@ def _same(one: Recommendations, other: Recommendations) -> float:
     return float((one.events[:, :, None] == other.events[:, None, :]).any(2).mean())
 
 
-def _log(world: World, weeks: int) -> tuple[History, dict[str, Snapshot]]:
+def log(world: World, weeks: int) -> tuple[History, dict[str, Snapshot]]:
     """The history of `weeks` weeks of `world`, and all their snapshots."""
     keys = [shift(START, week) for week in range(weeks)]
     rows = pd.concat([generate_week(key, world).assign(week=key) for key in keys])  # noqa: F841 (DuckDB reads it)

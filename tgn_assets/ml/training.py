@@ -138,8 +138,9 @@ class _Trainer:
         self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
         weeks = [t for t in graph.snapshots if origin - config.window < t <= origin]
-        self.views = {t: graph.view(t - 1, config.window).to(device) for t in weeks}
-        self.links = {t: tuple(x.to(device) for x in graph.links(t, self.views[t])) for t in weeks}
+        views = {t: graph.view(t - 1, config.window) for t in weeks}
+        self.links = {t: tuple(x.to(device) for x in graph.links(t, view)) for t, view in views.items()}
+        self.views = {t: view.to(device) for t, view in views.items()}
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
         self.loaders: dict[int, LinkLoader] = {}
 
@@ -208,15 +209,16 @@ class _Trainer:
             loader = self.loaders[week]
         else:
             loader = self.loaders[week] = self._loader(week)
-        for batch in loader:
+        for drawn in loader:
+            batch = drawn.to(self.device)
             vectors = self.encoder.sampled_pass(batch, view, id_dropout)
             yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
 
     def _loader(self, week: int) -> LinkLoader:
-        view = self.views[week]
+        view = self.views[week].to("cpu")  # where neighbours are drawn, whatever the device
         return link_loader(
             view.data,
-            self.links[week][0],
+            self.links[week][0].cpu(),
             fan_out=list(self.config.fan_out),
             batch_size=self.config.batch_size,
             neg_sampling=NegativeSampling("triplet", amount=1, dst_weight=view.known[EVENT].float()),
