@@ -7,7 +7,7 @@ of all scored weeks with 95% intervals (bootstrap over users), and what changes 
 the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
 what `eval_metrics` says about what could be reached and about the scores as probabilities. Where the homes had side
 tables, name the same files. Where the log was the synthetic world, `--synthetic` adds whoever knows all of it but its
-luck.
+luck, and whoever must infer habits from the history: the part of that which can be reached.
 """
 
 import argparse
@@ -21,12 +21,12 @@ import pandas as pd
 import torch
 
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
+from tgn_assets.ml import historian, oracle
 from tgn_assets.ml.baselines import all_baselines, popular
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import event_codes, published_lists
 from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
-from tgn_assets.ml.oracle import oracle_lists
 from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
@@ -35,7 +35,7 @@ from tgn_assets.ml.schema import K
 from tgn_assets.ml.side_files import read_side_tables
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.synthetic import World
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
@@ -151,9 +151,14 @@ def _scores(
     variants = {PUBLISHED: shown, "new users by popularity": with_popular}
     if world is not None:
         # The interests of a user whom nobody has met yet are no ranker's to know: such a user keeps our list.
-        likeliest, seen = shown.copy(), np.flatnonzero(user >= 0)
-        likeliest[seen] = codes.get_indexer(oracle_lists(week, active[seen], events.id, world).ravel()).reshape(-1, K)
-        variants["all but luck known (oracle)"] = likeliest
+        seen, first = np.flatnonzero(user >= 0), week_key(int(history.week_no.min()))
+        present = active[seen].tolist()
+        for name, chances in {
+            "all but luck known (oracle)": oracle.touch_probabilities(week, present, world),
+            "all but luck and habits known (historian)": historian.touch_probabilities(week, present, first, world),
+        }.items():
+            variants[name] = shown.copy()
+            variants[name][seen] = codes.get_indexer(oracle.likeliest(*chances, events.id).ravel()).reshape(-1, K)
     if ablations:
         ranker = artifacts.load("trained_ranker", origin)
         bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)

@@ -17,6 +17,8 @@ CONFIDENCE = 0.9
 
 One week of a small log says little: a lower bar would swap lists for noise.
 """
+MIN_USERS = 20
+"""Fewer users of a segment say nothing: a bootstrap of so few holds luck for certainty."""
 RESAMPLES = 1000
 FALLBACK = "repeat"
 
@@ -67,7 +69,7 @@ def choose_sources(
     `came_back` is the share of each segment's users that were active.
 
     Ours is published unless a baseline beats it in `CONFIDENCE` of the paired bootstrap resamples of the segment's
-    users. Where ours is not among the sources, the best baseline is.
+    users, `MIN_USERS` of them or more. Where ours is not among the sources, the best baseline is.
     """
     source, hit_rate = {}, {}
     baselines = [name for name in ndcg if name != OURS]
@@ -77,7 +79,7 @@ def choose_sources(
         best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else FALLBACK
         chosen = best
         if OURS in ndcg:
-            won = here.any() and _share_of_wins(ndcg[best][here] - ndcg[OURS][here], rng) >= CONFIDENCE
+            won = here.sum() >= MIN_USERS and _share_of_wins(ndcg[best][here] - ndcg[OURS][here], rng) >= CONFIDENCE
             chosen = best if won else OURS
         source[name] = chosen
         hit_rate[name] = _by_rank(hits[chosen][here] * came_back[at])

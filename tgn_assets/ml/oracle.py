@@ -19,9 +19,7 @@ def touch_probabilities(week: str, users: Sequence[str], world: World = DEFAULT)
     """
     state = WeekState(world, week_number(week))
     row = pd.Index(state.user_ids()).get_indexer(pd.Index(users))
-    interest = np.full((world.users, world.communities), world.background / world.communities)
-    for community, share in zip(*(part.T for part in state.interests), strict=True):
-        interest[np.arange(world.users), community] += share
+    interest = state.interests.by_community(world)
     untouched = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
     for event, chance in zip(state.habit_event.T, state.habit_chance.T, strict=True):
         untouched[np.arange(world.users), event] *= 1 - chance
@@ -35,11 +33,15 @@ def oracle_lists(
 
     Only events in `known_events` (None: all that are alive); "" where there are fewer than `k`.
     """
-    events, chance = touch_probabilities(week, users, world)
+    return likeliest(*touch_probabilities(week, users, world), known_events, k)
+
+
+def likeliest(events: list[str], chance: np.ndarray, known_events: Collection[str] | None, k: int = K) -> np.ndarray:
+    """The `k` of `events` [E] with the highest `chance` [n, E], best first: text [n, k], as `oracle_lists` has them."""
     allowed = np.ones(len(events), bool) if known_events is None else pd.Index(events).isin(list(known_events))
     ids = np.array(events, object)[allowed]
     best = np.argsort(-chance[:, allowed], axis=1, kind="stable")[:, :k]
-    lists = np.full((len(users), k), "", object)
+    lists = np.full((len(chance), k), "", object)
     lists[:, : best.shape[1]] = ids[best]
     return lists
 

@@ -109,7 +109,7 @@ def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
     habitual, habit = np.nonzero(rng.random(state.habit_chance.shape) < state.habit_chance)
     times = rng.geometric(ONCE, len(habitual))
     curious = np.repeat(np.arange(world.users), rng.poisson(state.rate))
-    interests = _Interests(*(part[curious] for part in state.interests))
+    interests = Interests(*(part[curious] for part in state.interests))
     community = _draw_community(interests, world, rng.random(len(curious)), rng.random(len(curious)))
     user = np.concatenate([np.repeat(habitual, times), curious])
     event = np.concatenate(
@@ -132,11 +132,18 @@ def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
     )
 
 
-class _Interests(NamedTuple):
+class Interests(NamedTuple):
     """Communities a user is drawn to [..., 4] and by how much [..., 4]; the shares sum to 1 - World.background."""
 
     community: np.ndarray
     share: np.ndarray
+
+    def by_community(self, world: World) -> np.ndarray:
+        """[n, communities] share of the interest of each of n users, the background included; rows sum to one."""
+        shares = np.full((len(self.community), world.communities), world.background / world.communities)
+        for community, share in zip(self.community.T, self.share.T, strict=True):
+            shares[np.arange(len(shares)), community] += share
+        return shares
 
 
 class WeekState:
@@ -150,7 +157,8 @@ class WeekState:
         self.who = _hash(world.seed, "user", slot, self.tenant)
         u, v = _uniform("rate", self.who), _uniform("rate too", self.who)
         self.rate = world.explorations * -np.log((1 - u) * (1 - v)) / 2  # [users] Erlang-2 around the mean
-        self.interests = _interests(world, self.who, number)
+        self.interests = interests_of(world, self.who, number)
+        self.habits = np.minimum(np.floor(world.habits * _uniform("loyalty", self.who)) + 1, world.habits)
         self.habit_event, self.habit_chance = self._habits()
 
     def _habits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +171,7 @@ class WeekState:
         slot = _hash("habit", who, nth)
         tenant, age, _ = _tenancy(world, "habit", slot, self.number, world.habit_life)
         habit, start = _hash("habit", slot, tenant), self.number - age
-        interests = _interests(world, who, start)
+        interests = interests_of(world, who, start)
         community = _draw_community(interests, world, _uniform("community", habit), _uniform("any community", habit))
         event, alive = np.zeros_like(age), np.zeros(age.shape, bool)
         for week in np.unique(start):
@@ -174,7 +182,7 @@ class WeekState:
         cadence = CADENCES[np.searchsorted(CADENCE_SHARES.cumsum()[:-1], _uniform("cadence", habit), side="right")]
         weekly = low + (high - low) * _uniform("chance", habit)
         chance = np.where(cadence == 1, weekly, DUE_CHANCE * (age % cadence == 0))
-        return event, chance * alive * (nth <= np.floor(world.habits * _uniform("loyalty", who)))
+        return event, chance * alive * (nth < self.habits[:, None])
 
     def user_ids(self) -> np.ndarray:
         """[users] text such as 10.47.201.9."""
@@ -208,7 +216,8 @@ class _Catalogue:
         return self._order[np.minimum(place, len(self._order) - 1)]
 
 
-def _interests(world: World, who: np.ndarray, week: int | np.ndarray) -> _Interests:
+def interests_of(world: World, who: np.ndarray, week: int | np.ndarray) -> Interests:
+    """What the users `who` (`WeekState.who`) are drawn to in the week of that number."""
     clock = week + np.floor(world.drift * _uniform("clock", who)).astype(np.int64)
     knot, step = np.divmod(clock, world.drift)
     travelled = step / world.drift
@@ -219,14 +228,14 @@ def _interests(world: World, who: np.ndarray, week: int | np.ndarray) -> _Intere
         main = np.where(_uniform("stay", who, at) < HOME, home, _community(world, "main", who, at))
         communities += [main, _community(world, "second", who, at)]
         shares += [part * world.focus * (1 - world.background), part * (1 - world.focus) * (1 - world.background)]
-    return _Interests(np.stack(communities, -1), np.stack(shares, -1))
+    return Interests(np.stack(communities, -1), np.stack(shares, -1))
 
 
 def _community(world: World, *what: str | int | np.ndarray) -> np.ndarray:
     return np.floor(world.communities * _uniform(*what)).astype(np.int64)
 
 
-def _draw_community(interests: _Interests, world: World, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _draw_community(interests: Interests, world: World, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """A community by share with `u`, or in what the shares leave over any of them with `v`; both uniform in [0, 1)."""
     choice = (u[..., None] >= interests.share.cumsum(-1)).sum(-1)
     own = np.take_along_axis(interests.community, np.minimum(choice, 3)[..., None], -1)[..., 0]

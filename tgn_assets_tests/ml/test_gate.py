@@ -42,7 +42,12 @@ def test_a_baseline_that_clearly_won_takes_over_and_its_scores_are_what_its_list
 
 
 def test_a_difference_within_the_noise_of_a_small_week_does_not_replace_the_ranker():
-    assert gate(ours=4, baseline=5, users=10).source["active"] == OURS
+    assert gate(ours=8, baseline=10, users=20).source["active"] == OURS
+
+
+def test_a_handful_of_users_does_not_replace_the_ranker_however_clear_they_are():
+    assert gate(ours=0, baseline=19, users=19).source["active"] == OURS
+    assert gate(ours=0, baseline=20, users=20).source["active"] == "repeat"
 
 
 def test_without_a_trained_ranker_the_best_baseline_serves():
