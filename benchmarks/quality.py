@@ -1,10 +1,11 @@
 """How good the published lists were, beside the baselines, and what each part of the system adds.
 
-    python benchmarks/quality.py HOME...
+    python -m benchmarks.quality HOME...
 
 Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown table per home: NDCG@5 over all active users
 of all scored weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired, over
-the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. Then
+the same users). "Trained anew" means that the ranker learnt without the part; the others lose it after training. The
+peer is `benchmarks/peers/lambdarank.py`, with last week's popular list for users without a past. Then
 what `eval_metrics` says about what could be reached and about the scores as probabilities. Where the homes had side
 tables, name the same files. Where the log was the synthetic world, `--synthetic` adds whoever knows all of it but its
 luck, and whoever must infer habits from the history: the part of that which can be reached.
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.peers import lambdarank
 from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.ml import historian, oracle
 from tgn_assets.ml.baselines import all_baselines, popular
@@ -39,7 +41,10 @@ from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
+ANCHOR = "recall + LambdaRank on 8 origins (a peer)"
 Files = tuple[str | None, str | None]
+
+PAST_SQL = "SELECT user_id, event_id, epoch(ts)::BIGINT AS ts FROM raw_interactions WHERE week <= $week ORDER BY ts"
 
 KEPT_SQL = """
     SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
@@ -147,8 +152,8 @@ def _scores(
         made[seen] = answer(user[seen], nothing, nothing).lists
         return made
 
-    with_popular = np.where((user < 0)[:, None], popular(history, K), shown)
-    variants = {PUBLISHED: shown, "new users by popularity": with_popular}
+    newcomer = (user < 0)[:, None]
+    variants = {PUBLISHED: shown, "new users by popularity": np.where(newcomer, popular(history, K), shown)}
     if world is not None:
         # The interests of a user whom nobody has met yet are no ranker's to know: such a user keeps our list.
         seen, first = np.flatnonzero(user >= 0), week_key(int(history.week_no.min()))
@@ -181,6 +186,11 @@ def _scores(
         }
         if side.columns:
             variants["without side tables (trained anew)"] = trained("side", bank, NO_TABLES)
+        with warehouse.reader() as con:
+            past = con.execute(PAST_SQL, {"week": origin}).df()
+        who, what = pd.Index(users.id).get_indexer(pd.Index(past.user_id)), codes.get_indexer(pd.Index(past.event_id))
+        theirs, _ = lambdarank.recommend(who, what, past.ts.to_numpy(), int(np.datetime64(week, "s").astype(np.int64)))
+        variants[ANCHOR] = np.where(newcomer, popular(history, K), theirs[user])
     baselines = {f"*{name}*": made for name, made in all_baselines(history, user).items()}
     print(f"{week}: done", file=sys.stderr, flush=True)
     return {name: ndcg(made) for name, made in (variants | baselines).items()}

@@ -23,11 +23,17 @@ HISTORY_HALF_LIFE = 8.0
 def main(source: str, target: str) -> None:
     log = np.load(source)
     start = time.perf_counter()
-    rows = pd.DataFrame({"user": log["user"], "item": log["item"], "ts": log["ts"]})
+    lists, pairs = recommend(log["user"], log["item"], log["ts"], int(log["cut"]))
+    np.savez(target, lists=lists, seconds=time.perf_counter() - start, note=f"{pairs:,} training pairs")
+
+
+def recommend(user: np.ndarray, item: np.ndarray, ts: np.ndarray, week: int) -> tuple[np.ndarray, int]:
+    """([users, 5] items for the week that starts at `week`, unix seconds; pairs trained on) from rows before it."""
+    rows = pd.DataFrame({"user": user, "item": item, "ts": ts})
     shape = rows.user.max() + 1, rows.item.max() + 1
     features, labels, groups = [], [], []
     for back in range(ORIGINS, 0, -1):
-        cut = int(log["cut"]) - back * WEEK
+        cut = week - back * WEEK
         truth = rows[(rows.ts >= cut) & (rows.ts < cut + WEEK)][["user", "item"]].drop_duplicates()
         past = Past(rows[rows.ts < cut], cut, shape)
         known = np.intersect1d(truth.user, past.rows.user)
@@ -37,14 +43,14 @@ def main(source: str, target: str) -> None:
             features.append(found), labels.append(label), groups.append(np.unique(user, return_counts=True)[1])
     pairs = lightgbm.Dataset(np.concatenate(features), np.concatenate(labels), group=np.concatenate(groups))
     model = lightgbm.train({"objective": "lambdarank", "verbose": -1}, pairs)
-    past, lists = Past(rows, int(log["cut"]), shape), np.full((shape[0], 5), -1)
+    past, lists = Past(rows, week, shape), np.full((shape[0], 5), -1)
     for users in _blocks(np.arange(shape[0])):
         user, item, found = past.candidates(users)
         order = np.lexsort((-model.predict(found), user))
         rank = np.arange(len(user)) - np.searchsorted(user[order], user[order])
         best = rank < 5
         lists[user[order][best], rank[best]] = item[order][best]
-    np.savez(target, lists=lists, seconds=time.perf_counter() - start, note=f"{sum(map(len, labels)):,} training pairs")
+    return lists, sum(map(len, labels))
 
 
 class Past:
