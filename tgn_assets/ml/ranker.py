@@ -117,13 +117,13 @@ def train_ranker(
                 fit(held_out)
             trees = growing.result()
         trained = warm is not None or bool(curve)
-        if held_out is not None:
-            hits = _hits(model if trained else None, trees, history, newest, held_out)
-            gate, validation = _gate(hits, history, newest.past, held_out, config.seed)
+        if held_out is not None and not trained:
+            gate, validation = _gate(None, "", history, newest, held_out, config.seed)
         if held_out is not None and trained:
-            activity = _activity(lessons)
-            calibration = _calibration(activity, model, trees, history, newest, config.seed)
+            # The new forest, which takes longest, needs nothing of what is found out meanwhile about the one before.
             with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
+                gate, validation = _gate(model, trees, history, newest, held_out, config.seed)
+                calibration = _calibration(_activity(lessons), model, trees, history, newest, config.seed)
                 if warm is not None and frames:
                     fit(held_out)
                 for number, member in enumerate(model.members, 1):
@@ -188,9 +188,10 @@ def _hits(
 
 
 def _gate(
-    hits: dict[str, np.ndarray], history: History, past: History, held_out: Frame, seed: int
+    model: Committee | None, trees: str, history: History, origin: Origin, held_out: Frame, seed: int
 ) -> tuple[Gate, dict[str, float]]:
     """Who serves which segment, from the newest closed week; and each source's NDCG@k on it."""
+    hits, past = _hits(model, trees, history, origin, held_out), origin.past
     ndcg = {name: ndcg_of(hit, held_out.truth_size) for name, hit in hits.items()}
     published = {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)}
     everyone = segment_of(past, np.arange(past.num_users))
