@@ -67,14 +67,14 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     gnn, config = GNNConfig(), RankerConfig()
     read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
     warm = artifacts.load("trained_gnn", shift(week, -1))
-    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm)
+    history = warehouse.history(week)
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm).with_links(history)
     artifacts.save("trained_gnn", week, encoder)
     bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
     lessons = LessonStore(artifacts.lessons)
     earlier = artifacts.load("trained_ranker", shift(week, -1))
-    history = warehouse.history(week)
     ranker = train_ranker(history, bank, week, config, rules=rules, store=lessons, earlier=earlier)
     artifacts.save("trained_ranker", week, ranker)
     bank = embedding_bank(artifacts, week, config.sequence)

@@ -172,6 +172,8 @@ def _scores(
             for key, known in bank.items()
         }
 
+        unlinked = {key: replace(known, link_users=None, link_events=None) for key, known in bank.items()}
+
         def trained(name: str, known: Bank, side: SideTables) -> np.ndarray:
             before = earlier.get(name) if ranker.warm_from else None
             earlier[name] = train_ranker(history, known, origin, ranker.config, side=side, earlier=before)
@@ -180,6 +182,7 @@ def _scores(
         variants |= {
             "without the gate": own(ranker, bank),
             "without the graph (trained anew)": trained("graph", blind, side),
+            "without the link regression (trained anew)": trained("links", unlinked, side),
             "Transformer switched off": own(_silenced(ranker, "gate"), bank),
             "network alone": own(replace(ranker, trees=""), bank),
             "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),

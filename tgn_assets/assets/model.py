@@ -36,13 +36,14 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         kinds={"pytorch"},
         code_version="1",
         ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
-        deps=["weekly_snapshots"],
+        deps=["weekly_snapshots", "raw_interactions"],
     )
     @explained()
     def trained_gnn(
         context: dg.AssetExecutionContext,
         config: GNNParameters,
         earlier: Window,
+        warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
     ) -> dg.MaterializeResult:
@@ -59,6 +60,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         warm = earlier.get(shift(week, -1))
         plain = GNNConfig.model_validate(config.model_dump())
         checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
+        checkpoint = checkpoint.with_links(warehouse.history(week))
         passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
         return dg.MaterializeResult(
             value=checkpoint,

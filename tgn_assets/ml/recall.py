@@ -13,11 +13,12 @@ from tgn_assets.ml.side_features import SideEvidence
 from tgn_assets.ml.sparse import heaviest, only_columns
 from tgn_assets.ml.topk import top_products
 
-CHANNELS = ("own", "cooccurring", "popular", "tower")
-PAIR_FEATURES = (*FEATURES, "tower", "tower_known")
-"""Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit, as standard deviations above the
-mean of the user's candidates, and whether it has one. A raw logit means something else each week. What side tables say
-comes after them."""
+CHANNELS = ("own", "cooccurring", "popular", "follows")
+LINKS = ("follows", "together")
+PAIR_FEATURES = (*FEATURES, "tower", "tower_known", *LINKS)
+"""Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit and whether it has one, then what
+its linear part expects (`link_regression`). Both are standard deviations above the mean of the user's candidates: a raw
+logit means something else each week. What side tables say comes after them."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class Recall:
         self.user_vectors = self.event_vectors = torch.zeros(0, 0)
         self.user_known = np.zeros(history.num_users, bool)
         self.event_known = np.zeros(history.num_events, bool)
+        self.links = [(torch.zeros(history.num_users, 1), torch.zeros(history.num_events, 1)) for _ in LINKS]
         if embeddings is not None:
             user_vectors, user_known = embeddings.users_at(history.user_idx)
             event_vectors, event_known = embeddings.events_at(history.event_idx)
             self.user_vectors, self.event_vectors = user_vectors.to(device), event_vectors.to(device)
             self.user_known, self.event_known = user_known.numpy(), event_known.numpy()
+            links = (x.to(device) for x in embeddings.links_at(history.user_idx, history.event_idx))
+            self.links = list(zip(*(vectors.chunk(len(LINKS), dim=1) for vectors in links), strict=True))
 
     def candidates(self, users: np.ndarray, limit: int) -> Candidates:
         """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
@@ -69,7 +73,7 @@ class Recall:
             evidence.own(users, limit),
             (np.repeat(everyone, np.diff(closest.indptr)), closest.indices.astype(np.int64)),
             (np.repeat(everyone, len(popular)), np.tile(popular, len(users))),
-            self._tower_top(users, limit),
+            self._follows_top(users, limit),
         ]
         keys = [row * size + event for row, event in found]
         ordered = np.sort(np.concatenate(keys))
@@ -81,6 +85,7 @@ class Recall:
         union, channels = union[permitted], channels[permitted]
         row, event = np.divmod(union, max(size, 1))
         features = [evidence.features(users, row, event, near), self._tower(users, row, event)]
+        features.append(self._links(users, row, event))
         features.append(self.side.features(users[row], event))
         return Candidates(users, row, event, np.column_stack(features), channels)
 
@@ -92,14 +97,22 @@ class Recall:
             kept &= ~np.isin(users[row] * self.evidence.history.num_events + event, self.evidence.pair_key)
         return kept
 
-    def _tower_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        """(row, event) of the `limit` events with the largest logits, exactly, for the users that have a vector."""
-        rows, events = np.flatnonzero(self.user_known[users]), np.flatnonzero(self.event_known & self.allowed)
+    def _follows_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row, event) of the `limit` events that are most expected to follow, exactly, for the users and among the
+        events of which something is known."""
+        follows_users, follows_events = self.links[0]
+        rows = np.flatnonzero(follows_users[users].any(1).cpu().numpy())
+        events = np.flatnonzero(follows_events.any(1).cpu().numpy() & self.allowed)
         if not len(rows) or not len(events):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        among = self.event_vectors if len(events) == len(self.event_vectors) else self.event_vectors[events]
-        top = top_products(self.user_vectors[users[rows]], among, limit).cpu().numpy()
+        top = top_products(follows_users[users[rows]], follows_events[events], limit).cpu().numpy()
         return np.repeat(rows, top.shape[1]), events[top.ravel()]
+
+    def _links(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
+        """[p, len(LINKS)] float32"""
+        expected = [(of_user[users[row]] * of_event[event]).sum(1) for of_user, of_event in self.links]
+        columns = [standardised(row, raw.double().cpu().numpy()) for raw in expected]
+        return np.column_stack(columns).astype(np.float32)
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         user = users[row]

@@ -6,7 +6,7 @@ supervised link, and nothing as new as it, is in its own message graph.
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
+from tgn_assets.ml.history import History
+from tgn_assets.ml.link_regression import link_vectors
 from tgn_assets.ml.link_softmax import drawn_users, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
@@ -60,6 +62,14 @@ class GNNCheckpoint:
             "curve": self.curve,
         }
         save_artifact(directory, tensors, meta)
+
+    def with_links(self, history: History) -> "GNNCheckpoint":
+        """The same with what `link_regression` makes of each of its weeks, from `history` as of its close."""
+        embeddings = {
+            week: known.with_links(link_vectors(history.until(week_number(week)), self.config.seed))
+            for week, known in self.embeddings.items()
+        }
+        return replace(self, embeddings=embeddings)
 
     @classmethod
     def load(cls, directory: Path) -> "GNNCheckpoint":

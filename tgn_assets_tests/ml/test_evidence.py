@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
+import torch
 
+from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, OWN_FEATURES, Evidence
-from tgn_assets.ml.recall import CHANNELS, PAIR_FEATURES, Recall
-from tgn_assets.ml.weeks import week_number
+from tgn_assets.ml.grouped import standardised
+from tgn_assets.ml.link_regression import RANK, link_vectors
+from tgn_assets.ml.recall import CHANNELS, LINKS, PAIR_FEATURES, Recall
+from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.ml.worlds import START, habits, history
 
 ROWS = [
@@ -63,7 +67,32 @@ def test_candidates_are_own_events_near_ones_and_popular_ones_with_their_channel
     assert of_ann == [TEA, JAM, PIE]
     own = candidates.channels[:, CHANNELS.index("own")]
     assert own[candidates.row == 0].tolist() == [True, True, False]
-    assert not candidates.channels[:, CHANNELS.index("tower")].any()
+    assert not candidates.channels[:, CHANNELS.index("follows")].any()
+
+
+def test_links_are_a_feature_and_a_channel_where_the_embeddings_have_them():
+    past = history(habits(), 11)
+    nothing = torch.zeros(past.num_users, 3), torch.zeros(past.num_events, 3)
+    week, users = shift(START, 11), np.arange(past.num_users)
+    plain = NodeEmbeddings(
+        week, torch.as_tensor(past.user_idx), nothing[0], torch.as_tensor(past.event_idx), nothing[1]
+    )
+    without = Recall(Evidence(past), plain).candidates(users, limit=3)
+    assert not without.channels[:, CHANNELS.index("follows")].any()
+    columns = [PAIR_FEATURES.index(name) for name in LINKS]
+    assert not without.features[:, columns].any()
+    links = plain.with_links(link_vectors(past))
+    candidates = Recall(Evidence(past), links).candidates(users, limit=3)
+    of_users, of_events = links.links_at(past.user_idx, past.event_idx)
+    expected = [(of_users[:, half] @ of_events[:, half].T).numpy() for half in (slice(RANK), slice(RANK, None))]
+    for column, raw in zip(columns, expected, strict=True):
+        of_pair = raw[candidates.row, candidates.event].astype(float)
+        np.testing.assert_allclose(candidates.features[:, column], standardised(candidates.row, of_pair), atol=1e-4)
+    chosen = candidates.channels[:, CHANNELS.index("follows")]
+    best = np.sort(expected[0], axis=1)[:, -3:]
+    for user in (0, 17):
+        mine = chosen & (candidates.row == user)
+        np.testing.assert_allclose(np.sort(expected[0][user, candidates.event[mine]]), best[user], atol=1e-6)
 
 
 def test_each_channel_keeps_to_its_limit_and_no_pair_comes_twice():

@@ -4,11 +4,12 @@ import torch
 from tgn_assets.ml.checkpoint import TrainingError
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph import WindowGraph
+from tgn_assets.ml.link_regression import link_vectors
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.training import GNNCheckpoint, train_gnn
 from tgn_assets.ml.weeks import shift, week_number
-from tgn_assets_tests.ml.worlds import START, habits, snapshots
+from tgn_assets_tests.ml.worlds import START, habits, history, snapshots
 
 WEEKS = 12
 CONFIG = GNNConfig(dim=8, window=6, replay=3, epochs=6, warm_epochs=2, batching="full")
@@ -102,11 +103,30 @@ def test_an_empty_log_a_single_interaction_and_a_single_user_are_no_reason_to_fa
     assert torch.isfinite(checkpoint.embeddings[LAST].users).all()
 
 
+def test_links_of_a_week_are_those_of_its_close_whatever_came_later(cold):
+    rows = habits(weeks=WEEKS)
+    linked = cold.with_links(history(rows, WEEKS - 1)).embeddings
+    assert sorted(linked) == sorted(cold.embeddings)
+    for week, known in linked.items():
+        at = week_number(week) - week_number(START)
+        direct = link_vectors(history([row for row in rows if row[2] <= at], at))
+        assert torch.equal(known.link_users, direct.users.half())
+        assert torch.equal(known.link_events, direct.events.half())
+        assert torch.equal(known.users, cold.embeddings[week].users)
+        assert known.digest != cold.embeddings[week].digest
+
+
 def test_a_checkpoint_survives_its_file(cold, tmp_path):
     cold.save(tmp_path / LAST)
     loaded = GNNCheckpoint.load(tmp_path / LAST)
     assert (loaded.week, loaded.config, loaded.curve) == (cold.week, cold.config, cold.curve)
     assert torch.equal(loaded.embeddings[LAST].events, cold.embeddings[LAST].events)
+    assert loaded.embeddings[LAST].link_users is None
+    linked = cold.with_links(history(habits(weeks=WEEKS), WEEKS - 1))
+    linked.save(tmp_path / LAST)
+    again = GNNCheckpoint.load(tmp_path / LAST).embeddings[LAST]
+    assert torch.equal(again.link_users, linked.embeddings[LAST].link_users)
+    assert torch.equal(again.link_events, linked.embeddings[LAST].link_events)
 
 
 def test_sampled_batches_with_all_neighbours_see_what_the_whole_graph_sees(weeks):
