@@ -106,7 +106,7 @@ def walk(
     watch.time("trained_gnn, warm", device, lambda: _warm(snapshots, week, gnn, checkpoint, device))
     sampled = gnn.model_copy(update={"batching": "sampled"})
     watch.time("trained_gnn, warm, sampled", device, lambda: _warm(snapshots, week, sampled, checkpoint, device))
-    bank = checkpoint.embeddings
+    bank = checkpoint.with_links(history).embeddings  # the linear part is made on the CPU, whatever the device
     ranker = watch.time("trained_ranker", device, lambda: train_ranker(history, bank, week, config, device))
     embeddings = watch.time("temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, bank, device))
     lists = watch.time(

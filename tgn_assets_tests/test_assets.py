@@ -21,7 +21,11 @@ from tgn_assets.settings import Settings
 GRAPH = {
     "raw_interactions": ("ingest", {"duckdb"}, {}),
     "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": None}),
-    "trained_gnn": ("model", {"pytorch"}, {"weekly_snapshots": None, "trained_gnn": PREVIOUS_WEEK}),
+    "trained_gnn": (
+        "model",
+        {"pytorch"},
+        {"weekly_snapshots": None, "raw_interactions": None, "trained_gnn": PREVIOUS_WEEK},
+    ),
     "trained_ranker": (
         "model",
         {"pytorch"},
