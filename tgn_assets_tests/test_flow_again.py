@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.home import Home
+from tgn_assets.ml.checkpoint import ArtifactError
+from tgn_assets.ml.ranker_checkpoint import load_model
 from tgn_assets.warehouse import Warehouse
 from tgn_assets_tests.deployment import PREDICTIONS, WEEKS, Deployment
 
@@ -99,6 +102,23 @@ def test_a_device_that_is_not_there_is_named(copy: Deployment) -> None:
     failure = failed.failure_data_for_node("trained_gnn")
     assert failure is not None and failure.user_failure_data is not None
     assert failure.user_failure_data.description.startswith("TGN_DEVICE=cuda:7 cannot be used (")
+
+
+def test_a_home_of_an_older_version_goes_on_with_a_cold_start(copy: Deployment) -> None:
+    store = ArtifactStore(copy.home.artifacts)
+    encoder, ranker = (store.load(asset, WEEKS[2]) for asset in ("trained_gnn", "trained_ranker"))
+    unlinked = {week: replace(known, link_users=None, link_events=None) for week, known in encoder.embeddings.items()}
+    store.save("trained_gnn", WEEKS[2], replace(encoder, embeddings=unlinked))
+    fewer = {name: x[:-2] if name.endswith("feature_mean") else x for name, x in ranker.state.items()}
+    store.save("trained_ranker", WEEKS[2], replace(ranker, state=fewer))
+    with pytest.raises(ArtifactError, match=f"ranker of {WEEKS[2]} was trained by a version"):
+        load_model(store.load("trained_ranker", WEEKS[2]))
+    assert copy.run(WEEKS[3]).success
+    fresh = store.load("trained_gnn", WEEKS[3])
+    assert fresh.warm_from is None and fresh.linked
+    assert store.load("trained_ranker", WEEKS[3]).warm_from is None
+    of_models = copy.table("eval_metrics", WEEKS[3]).model
+    assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked
 
 
 def test_a_missing_artifact_is_named_with_the_remedy(copy: Deployment) -> None:

@@ -58,6 +58,10 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
         window = dict(artifacts.window("weekly_snapshots", read))
         warm = earlier.get(shift(week, -1))
+        if warm is not None and not warm.linked:
+            # A ranker that learnt from weeks without link vectors would not know what to make of this week's.
+            context.log.info("last week's encoder is of a version that had no linear part: cold start")
+            warm = None
         plain = GNNConfig.model_validate(config.model_dump())
         checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
         checkpoint = checkpoint.with_links(warehouse.history(week))

@@ -203,16 +203,18 @@ def inside_of(
     rules: Rules = OPEN,
     side: SideTables = NO_TABLES,
 ) -> "LookInside | None":
-    """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything and is
-    kept, and the side tables still have what it learnt from."""
+    """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
+    kept and not of an older version, and the side tables still have what it learnt from."""
+    from tgn_assets.ml.ranker_checkpoint import outdated
     from tgn_assets.ml.ranking import look_inside
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):
         return None
-    model = publishing_model(artifacts, history, origin, model_week, device)
-    if not model.ranker.trained or side.lacking(model.ranker.side):
+    ranker = artifacts.load("trained_ranker", model_week)
+    if not ranker.trained or outdated(ranker) or side.lacking(ranker.side):
         return None
+    model = publishing_model(artifacts, history, origin, model_week, device)
     bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
     return look_inside(history, model.ranker, bank, model.embeddings, rules, device, side)
 

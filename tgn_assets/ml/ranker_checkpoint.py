@@ -99,8 +99,18 @@ def new_model(config: RankerConfig, width: int, side: Sequence[SideColumn], netw
     return Committee(UserInteractionPredictor(*shape, config.dropout, extra) for _ in range(networks))
 
 
+def outdated(ranker: RankerCheckpoint) -> bool:
+    """Whether it learnt from other features than candidates have now: a version ago there were others."""
+    return len(ranker.state[f"{MEMBER}0.feature_mean"]) != len(PAIR_FEATURES) + len(feature_names(ranker.side))
+
+
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Committee:
-    """The networks of a checkpoint, ready to score on `device`."""
+    """The networks of a checkpoint, ready to score on `device`; ArtifactError if it is `outdated`."""
+    if outdated(ranker):
+        raise ArtifactError(
+            f"the ranker of {ranker.week} was trained by a version of tgn_assets that knew other features; materialize "
+            "trained_gnn and trained_ranker of that week again, and if it is pinned, run `tgn models unpin`"
+        )
     width = ranker.state[f"{MEMBER}0.project_event.weight"].shape[1]
     model = new_model(ranker.config, width, ranker.side, _networks(ranker))
     model.load_state_dict(ranker.state)

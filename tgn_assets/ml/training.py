@@ -63,6 +63,11 @@ class GNNCheckpoint:
         }
         save_artifact(directory, tensors, meta)
 
+    @property
+    def linked(self) -> bool:
+        """Whether all its weeks have link vectors: those of an older version have none."""
+        return all(known.link_users is not None for known in self.embeddings.values())
+
     def with_links(self, history: History) -> "GNNCheckpoint":
         """The same with what `link_regression` makes of each of its weeks, from `history` as of its close."""
         embeddings = {
