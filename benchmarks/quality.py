@@ -171,7 +171,6 @@ def _scores(
             key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
             for key, known in bank.items()
         }
-
         unlinked = {key: replace(known, link_users=None, link_events=None) for key, known in bank.items()}
 
         def trained(name: str, known: Bank, side: SideTables) -> np.ndarray:

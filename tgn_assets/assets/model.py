@@ -64,7 +64,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             warm = None
         plain = GNNConfig.model_validate(config.model_dump())
         checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
-        checkpoint = checkpoint.with_links(warehouse.history(week))
+        checkpoint = checkpoint.with_links(warehouse.history(week), context.log.info)
         passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
         return dg.MaterializeResult(
             value=checkpoint,

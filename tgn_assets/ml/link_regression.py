@@ -6,8 +6,8 @@ summed and another to be met, whose dot product with the user is what is expecte
 closed form from two ridge regressions over all pairs of events, each then reduced to a low rank (reduced-rank
 regression, Izenman 1975):
 
-- *follows*: the neighbourhood as it was when a past week closed, its edges halved every half-life, explains what the
-  user touched in the week after, beyond what everybody did.
+- *follows*: the neighbourhood as it was when a past week closed, its edges halved every `HALF_LIFE` weeks, explains
+  what the user touched in the week after, beyond what everybody did.
 - *together*: each event of a neighbourhood, whenever it came, is explained by the others (EASE, arXiv 1905.03375).
 
 For what such filters are among graph networks see GF-CF (arXiv 2108.07567). A pair of events that few users share
@@ -40,9 +40,9 @@ OVERSAMPLING, POWER_ITERATIONS = 16, 4
 
 @dataclass(frozen=True)
 class LinkVectors:
-    """What the regressions make of a history. The first RANK columns are of *follows*, the others of *together*: by
-    each, a user's and an event's dot product is how much likelier than not they belong together. Zero where nothing is
-    known."""
+    """What the regressions make of a history. The first RANK columns are of *follows*, the others of *together*; in
+    each part the dot product of a user's and an event's vector is what is expected of the pair, larger for likelier
+    ones and no probability. Zero where nothing is known."""
 
     user_idx: np.ndarray  # [U] warehouse indices, ascending
     users: Tensor  # [U, 2 * RANK]

@@ -68,12 +68,13 @@ class GNNCheckpoint:
         """Whether all its weeks have link vectors: those of an older version have none."""
         return all(known.link_users is not None for known in self.embeddings.values())
 
-    def with_links(self, history: History) -> "GNNCheckpoint":
+    def with_links(self, history: History, progress: Progress = lambda _: None) -> "GNNCheckpoint":
         """The same with what `link_regression` makes of each of its weeks, from `history` as of its close."""
-        embeddings = {
-            week: known.with_links(link_vectors(history.until(week_number(week)), self.config.seed))
-            for week, known in self.embeddings.items()
-        }
+        embeddings = dict[str, NodeEmbeddings]()
+        for week, known in self.embeddings.items():
+            past = history.until(week_number(week))
+            embeddings[week] = known.with_links(link_vectors(past, self.config.seed))
+            progress(f"phase 1, week {week}: links of {past.num_users:,} users and {past.num_events:,} events")
         return replace(self, embeddings=embeddings)
 
     @classmethod

@@ -106,7 +106,7 @@ def test_where_there_is_nothing_to_learn_from_nothing_is_expected(rows: list[Row
     np.testing.assert_allclose(together(links), 0, atol=1e-6)
 
 
-def test_the_same_history_gives_the_same_bytes_and_counts_weigh_with_their_logarithm() -> None:
+def test_the_same_history_gives_the_same_bytes_and_other_counts_do_not() -> None:
     known = history(habits(), 11)
     assert same(link_vectors(known), link_vectors(known))
     twice = link_vectors(replace(known, count=2 * known.count))
@@ -117,11 +117,13 @@ def test_heavy_weeks_users_and_catalogues_are_cut(monkeypatch: pytest.MonkeyPatc
     known = history(habits(), 11)
     monkeypatch.setattr(link_regression, "ROWS_PER_WEEK", 7)
     monkeypatch.setattr(link_regression, "ROWS", 20)
-    _, week = link_regression._taught_by(known, seed=0)
+    user, week = link_regression._taught_by(known, seed=0)
     assert [int((week == at).sum()) for at in np.unique(week)] == [7, 7, 7]
     assert week.max() == known.week - 1  # the newest week explains nothing yet: what follows it is to come
     monkeypatch.setattr(link_regression, "EVENTS", 4)
     monkeypatch.setattr(link_regression, "NEIGHBOURS", 1)
+    edges = link_regression._Past(known).neighbourhoods(user, week, HALF_LIFE)
+    assert np.diff(edges.indptr).tolist() == [1] * len(user)
     links = link_vectors(known)
     assert (links.events.abs().sum(1) > 0).sum() == 4
     assert torch.isfinite(links.users).all()
