@@ -12,7 +12,7 @@ from scipy import sparse
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.schema import K
-from tgn_assets.ml.sparse import NEIGHBOURS, blocks, heaviest, neighbours, only_columns, row_of, rows_of, sums
+from tgn_assets.ml.sparse import NEIGHBOURS, blocks, heaviest, neighbours, only_columns, ordered, row_of, rows_of, sums
 
 BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
 """The names that `all_baselines` gives."""
@@ -89,12 +89,12 @@ def _item_knn(history: History, users: np.ndarray, k: int, rules: Rules) -> dict
     columns = _columns(history, rules)
     everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
     profile = heaviest(everything, KNN_EVENTS_PER_USER)
-    similar = neighbours(profile)
+    similar = history.derived("item_knn", lambda: neighbours(profile))
     own, taken = rows_of(profile, users), rows_of(everything, users)
     included = np.full((len(users), k), -1)
     left_out = included.copy()
     for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
-        near = only_columns(sparse.csr_array(own[low:high] @ similar), columns)
+        near = only_columns(ordered(own[low:high] @ similar), columns)
         included[low:high] = _top(near + only_columns(own[low:high], columns), k)
         left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
     order = _by_popularity(history, rules)

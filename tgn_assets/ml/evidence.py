@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.history import History
-from tgn_assets.ml.sparse import heaviest, neighbours
+from tgn_assets.ml.sparse import heaviest, neighbours, ordered
 
 OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
 POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
@@ -51,10 +51,12 @@ class Evidence:
         self.history = history
         self._pairs()
         self._nodes()
-        profile = self._profile(PROFILE_HALF_LIFE)
-        self.profile = heaviest(profile, EVENTS_PER_USER)
-        self.recent = heaviest(self._profile(RECENT_HALF_LIFE), EVENTS_PER_USER)
-        self.neighbours = neighbours(self.profile)
+        profile, recent = (
+            heaviest(self._profile(weight), EVENTS_PER_USER) for weight in (self.pair_weight, self.pair_recent)
+        )
+        # A complex number carries both weights through one product.
+        self.profile = sparse.csr_array(profile + 1j * recent)
+        self.neighbours = history.derived("cooccurrence", lambda: neighbours(profile).astype(complex))
 
     def _pairs(self) -> None:
         h = self.history
@@ -132,8 +134,7 @@ class Evidence:
         overall = repeats.sum() / max(self.pair_weeks.sum(), 1)
         return (np.bincount(node, repeats, size) + 5 * overall) / (np.bincount(node, self.pair_weeks, size) + 5)
 
-    def _profile(self, half_life: float) -> sparse.csr_array:
-        weight = self.pair_weight if half_life == PROFILE_HALF_LIFE else self.pair_recent
+    def _profile(self, weight: np.ndarray) -> sparse.csr_array:
         shape = (self.history.num_users, self.history.num_events)
         return sparse.csr_array((weight, self.pair_event, self.user_start), shape=shape)
 
@@ -145,13 +146,12 @@ class Evidence:
         kept = self.pair_rank[pair] < limit
         return row[kept], self.pair_event[pair[kept]]
 
-    def cooccurring(self, users: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """[n, E] summed similarity of each event to the user's events, weighted by half-lives of 8 weeks and of 1."""
-        return tuple(_sorted(matrix[users] @ self.neighbours) for matrix in (self.profile, self.recent))  # type: ignore[return-value]
+    def cooccurring(self, users: np.ndarray) -> sparse.csr_array:
+        """[n, E] summed similarity of each event to the user's events, which are weighted by a half-life of 8 weeks in
+        the real part and of 1 in the imaginary one."""
+        return ordered(self.profile[users] @ self.neighbours)
 
-    def features(
-        self, users: np.ndarray, row: np.ndarray, event: np.ndarray, near: tuple[sparse.csr_array, sparse.csr_array]
-    ) -> np.ndarray:
+    def features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:
         """[p, len(FEATURES)] float32 for the pairs (`users[row]`, `event`); `near` is `cooccurring(users)`."""
         user = users[row]
         return np.column_stack(
@@ -191,9 +191,9 @@ class Evidence:
         return np.where(had[:, None], np.column_stack(columns), 0).astype(np.float32)
 
 
-def _near_features(row: np.ndarray, event: np.ndarray, near: tuple[sparse.csr_array, sparse.csr_array]) -> np.ndarray:
-    long, short = (_values(matrix, row, event) for matrix in near)
-    best = np.zeros(near[0].shape[0])
+def _near_features(row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:
+    both = _values(near, row, event)
+    long, short, best = both.real, both.imag, np.zeros(near.shape[0])
     np.maximum.at(best, row, long)
     return np.column_stack([np.log1p(long), np.log1p(short), long / np.maximum(best[row], 1e-9)]).astype(np.float32)
 
@@ -207,12 +207,6 @@ def _values(matrix: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np
     wanted = row * width + column
     at = np.searchsorted(stored, wanted).clip(max=len(stored) - 1)
     return np.where(stored[at] == wanted, matrix.data[at], 0.0)
-
-
-def _sorted(matrix: sparse.csr_array) -> sparse.csr_array:
-    matrix = sparse.csr_array(matrix)
-    matrix.sort_indices()
-    return matrix
 
 
 def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """What is known at the close of a week: every (user, event, week) that happened up to it, in dense node positions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ HISTORY_SQL = """
 """
 """Rows of `History.from_frame`, for `$week` (DATE) in a warehouse."""
 ORDER = ["week_no", "user_idx", "event_idx"]
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,24 @@ class History:
         """The same history as it was known at the close of week number `week`, positions renumbered accordingly."""
         if week >= self.week:
             return self
+        return self._week_before if week == self.week - 1 else self._cut(week)
+
+    @cached_property
+    def _week_before(self) -> "History":
+        # The ranker is tried on what was known then, and last week's lists are evaluated beside it.
+        return self._cut(self.week - 1)
+
+    def derived(self, name: str, make: Callable[[], Derived]) -> Derived:
+        """What `make` gives, which must follow from the history alone: made once, and kept as long as the history."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]
+
+    @cached_property
+    def _derived(self) -> dict[str, Any]:
+        return {}
+
+    def _cut(self, week: int) -> "History":
         cut = int(np.searchsorted(self.week_no, week, side="right"))
         users, user = dense(self.user[:cut])
         events, event = dense(self.event[:cut])

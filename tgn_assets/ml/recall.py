@@ -65,7 +65,9 @@ class Recall:
         """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
         evidence, size = self.evidence, self.evidence.history.num_events
         near = evidence.cooccurring(users)
-        closest = heaviest(only_columns(near[0], self.allowed), limit)
+        closest = only_columns(near.real, self.allowed)
+        closest.eliminate_zeros()
+        closest = heaviest(closest, limit)
         now, steady = (order[self.allowed[order]] for order in (evidence.by_popularity, evidence.by_steady_popularity))
         popular = np.union1d(now[:limit], steady[: limit // 2])
         everyone = np.arange(len(users))
@@ -110,8 +112,7 @@ class Recall:
 
     def _links(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         """[p, len(LINKS)] float32"""
-        expected = [(of_user[users[row]] * of_event[event]).sum(1) for of_user, of_event in self.links]
-        columns = [standardised(row, raw.double().cpu().numpy()) for raw in expected]
+        columns = [standardised(row, _products(*vectors, users[row], event)) for vectors in self.links]
         return np.column_stack(columns).astype(np.float32)
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
@@ -120,6 +121,13 @@ class Recall:
         logit = np.zeros(len(user), np.float32)
         if known.any():
             both = np.flatnonzero(known)
-            raw = (self.user_vectors[user[both]] * self.event_vectors[event[both]]).sum(1).double().cpu().numpy()
+            raw = _products(self.user_vectors, self.event_vectors, user[both], event[both])
             logit[both] = standardised(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
+
+
+def _products(users: torch.Tensor, events: torch.Tensor, user: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """[p] float64 dot products of the rows `user` [p] of `users` and `event` [p] of `events`."""
+    of_user = users.index_select(0, torch.as_tensor(user, device=users.device))
+    of_event = events.index_select(0, torch.as_tensor(event, device=events.device))
+    return of_user.mul_(of_event).sum(1).double().cpu().numpy()  # in place: both are copies

@@ -97,11 +97,12 @@ def test_item_knn_new_never_lists_an_own_event_however_many_there_are(monkeypatc
 def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     rows = [(int(u), EVENTS[e], int(a), 1) for u, e, a in zip(*rng.integers(0, (30, 8, 6), (150, 3)).T, strict=True)]
-    history = history_of(pd.DataFrame(rows).drop_duplicates([0, 1, 2]).to_records(index=False).tolist())
+    once = pd.DataFrame(rows).drop_duplicates([0, 1, 2]).to_records(index=False).tolist()
+    history, again = history_of(once), history_of(once)  # one that has no neighbours yet
     users = np.arange(-1, history.num_users)
     whole = all_baselines(history, users)
     monkeypatch.setattr(sparse, "BLOCK", 10)
-    for name, lists in all_baselines(history, users).items():
+    for name, lists in all_baselines(again, users).items():
         np.testing.assert_array_equal(lists, whole[name])
 
 
@@ -109,6 +110,16 @@ def test_only_the_heaviest_entries_of_a_row_are_kept_and_the_first_of_equal_ones
     dense = np.array([[1.0, 3, 3, 3, 2], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
     kept = sparse.heaviest(scipy.sparse.csr_array(dense), 2).toarray()
     assert kept.tolist() == [[0, 3, 3, 0, 0], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 0, 0, 0]]
+
+
+def test_entries_are_put_in_order_and_none_is_lost() -> None:
+    rng = np.random.default_rng(0)
+    left, right = (scipy.sparse.random_array((30, 30), density=0.2, rng=rng, format="csr") for _ in range(2))
+    product = left @ right
+    assert not product.has_sorted_indices
+    ordered = sparse.ordered(product)
+    assert all((np.diff(part) > 0).all() for part in np.split(ordered.indices, ordered.indptr[1:-1]))
+    assert (ordered.toarray() == product.toarray()).all()
 
 
 def test_no_history_at_all_gives_empty_lists() -> None:

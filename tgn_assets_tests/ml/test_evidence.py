@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml import evidence
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, OWN_FEATURES, Evidence
 from tgn_assets.ml.grouped import standardised
@@ -103,6 +104,20 @@ def test_each_channel_keeps_to_its_limit_and_no_pair_comes_twice():
         assert np.bincount(candidates.row[chosen]).max() <= 3
     pairs = candidates.row * past.num_events + candidates.event
     assert (np.diff(pairs) > 0).all()
+
+
+def test_what_is_near_lately_is_told_apart_from_what_is_near_in_the_long_run(monkeypatch):
+    monkeypatch.setattr(evidence, "EVENTS_PER_USER", 2)
+    rows = [("ann", "tea", 0, 50), ("ann", "pie", 0, 50), ("ann", "jam", 8, 1), ("ann", "rye", 8, 1)]
+    rows += [("bob", "tea", 8, 1), ("bob", "ale", 8, 1), ("cat", "jam", 8, 1), ("cat", "gin", 8, 1)]
+    past = history(rows, 8)
+    candidates = Recall(Evidence(past), None).candidates(np.array([ANN]), limit=9)
+    long, lately = (candidates.features[:, FEATURES.index(f"cooccurrence{part}")] > 0 for part in ("", "_recent"))
+    channel = candidates.channels[:, CHANNELS.index("cooccurring")]
+    names = np.array(["ale", "gin", "jam", "pie", "rye", "tea"])[past.event_order[candidates.event]].tolist()
+    for name, expected in {"ale": (True, False, True), "gin": (False, True, False)}.items():
+        at = names.index(name)
+        assert (long[at], lately[at], channel[at]) == expected
 
 
 def test_evidence_as_of_a_week_is_the_same_with_and_without_a_future():

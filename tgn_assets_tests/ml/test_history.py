@@ -105,6 +105,15 @@ def test_before_the_first_row_nothing_is_known() -> None:
         assert empty.first_week_of_user.tolist() == empty.until(FIRST - 2).count.tolist() == []
 
 
+def test_what_follows_from_the_week_before_is_made_once_and_never_for_another_week() -> None:
+    known, made = history(ROWS, 2), list[int]()
+    for week in (2, 1, 0, 1, 2):
+        there = known.until(FIRST + week)
+        assert there.derived("week", lambda there=there: made.append(there.week) or there.week) == FIRST + week
+    assert made == [FIRST + 2, FIRST + 1, FIRST]
+    assert same(known.until(FIRST + 1), history(ROWS, 1))
+
+
 def test_rows_newer_than_the_week_are_refused() -> None:
     newer = pd.DataFrame({"user_idx": [0], "event_idx": [0], "event_order": [0], "week_no": [FIRST + 1], "count": [1]})
     with pytest.raises(ValueError, match="newer than week 2024-01-01"):
