@@ -66,7 +66,7 @@ class Recall:
         evidence, size = self.evidence, self.evidence.history.num_events
         near = evidence.cooccurring(users)
         closest = only_columns(near.real, self.allowed)
-        closest.eliminate_zeros()
+        closest.eliminate_zeros()  # what is near the latest events alone is no candidate of this channel
         closest = heaviest(closest, limit)
         now, steady = (order[self.allowed[order]] for order in (evidence.by_popularity, evidence.by_steady_popularity))
         popular = np.union1d(now[:limit], steady[: limit // 2])
