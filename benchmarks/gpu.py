@@ -102,11 +102,13 @@ def walk(
 ) -> Made:
     """Every stage of the last week of `history` on `device`, timed."""
     week = max(snapshots)
-    checkpoint = watch.time("trained_gnn, cold start", device, lambda: train_gnn(snapshots, week, gnn, device=device))
+    checkpoint = watch.time(
+        "trained_gnn, cold start", device, lambda: train_gnn(snapshots, week, gnn, device=device, history=history)
+    )
     watch.time("trained_gnn, warm", device, lambda: _warm(snapshots, week, gnn, checkpoint, device))
     sampled = gnn.model_copy(update={"batching": "sampled"})
     watch.time("trained_gnn, warm, sampled", device, lambda: _warm(snapshots, week, sampled, checkpoint, device))
-    bank = checkpoint.with_links(history).embeddings  # the linear part is made on the CPU, whatever the device
+    bank = checkpoint.embeddings
     ranker = watch.time("trained_ranker", device, lambda: train_ranker(history, bank, week, config, device))
     embeddings = watch.time("temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, bank, device))
     lists = watch.time(

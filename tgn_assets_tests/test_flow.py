@@ -78,7 +78,9 @@ def test_a_range_run_tells_each_week_its_own_numbers(done: Deployment) -> None:
 def test_the_numbers_that_the_ui_plots_are_numbers(done: Deployment) -> None:
     trained = metadata(done, "trained_gnn", WEEKS[3])
     assert isinstance(trained["loss"], float) and trained["weeks_read"] == 4
-    assert trained["curve"].startswith("![training curve](data:image/png;base64,") and len(trained["curve"]) < 50_000
+    assert (
+        trained["curve"].startswith("![training curve](data:image/svg+xml;base64,") and len(trained["curve"]) < 50_000
+    )
 
 
 def test_the_lists_come_with_their_breadth_and_the_log_with_its_first_rows(done: Deployment) -> None:

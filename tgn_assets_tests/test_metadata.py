@@ -1,16 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from tgn_assets.metadata import (
-    activity_plot,
-    catalogue_plot,
-    curve_plot,
-    last_values,
-    numbers,
-    preview,
-    quality_plot,
-    table_definition,
-)
+from tgn_assets.metadata import last_values, numbers, preview, table_definition
 from tgn_assets.ml.schema import TABLES
 
 
@@ -44,37 +35,6 @@ def test_every_column_of_every_table_is_known_to_the_ui() -> None:
     assert week.constraints.unique and not week.constraints.nullable
 
 
-def test_a_curve_with_gaps_becomes_a_small_picture() -> None:
-    curve = [{"loss": 3.0 - step / 100, "validation_loss": None if step % 10 == 9 else 3.0} for step in range(200)]
-    (picture,) = curve_plot(curve, [["loss", "validation_loss"]], "pass").values()
-    assert picture.value.startswith("![training curve](data:image/png;base64,iVBOR")
-    assert len(picture.value) < 50_000
-    assert curve_plot([], [["loss"]], "pass") == {}
-
-
 def test_the_newest_value_of_each_name_is_the_one_that_is_shown() -> None:
     curve = [{"loss": 3, "validation_loss": 4}, {"loss": 2, "validation_loss": None}]
     assert last_values(curve, "loss", "validation_loss", "other") == {"loss": 2, "validation_loss": 4}
-
-
-def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
-    weeks = pd.date_range("2024-01-01", periods=26, freq="7D")
-    size = pd.DataFrame({"week": weeks, "interactions": range(26), "users": 5, "events": 3})
-    models = [
-        pd.DataFrame({"week": weeks, "model": f"model {number}", "value": 0.1, "ci_low": 0.05, "ci_high": 0.2})
-        for number in range(8)
-    ]
-    for plot, frame in ((activity_plot, size), (quality_plot, pd.concat(models))):
-        (picture,) = plot(frame).values()
-        assert "](data:image/png;base64,iVBOR" in picture.value
-        assert len(picture.value) < 50_000
-        assert plot(frame.head(0)) == {}
-
-
-def test_the_events_on_most_lists_and_the_coverage_become_a_small_picture_whatever_the_ids_are() -> None:
-    favourites = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
-    weeks = pd.DataFrame({"week": pd.date_range("2024-01-01", periods=4, freq="7D"), "recommended": 5, "known": 10})
-    (picture,) = catalogue_plot(favourites, weeks).values()
-    assert "](data:image/png;base64,iVBOR" in picture.value
-    assert len(picture.value) < 50_000
-    assert catalogue_plot(favourites.head(0), weeks) == {}

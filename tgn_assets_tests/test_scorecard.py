@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tgn_assets.metadata import reliability_plot
 from tgn_assets.ml.scorecard import Lift, candidate_recall, lift_over_best, points_lost, reliability
+from tgn_assets.plots import reliability_plot
 
 
 def metrics(**ndcg: float) -> pd.DataFrame:

@@ -4,11 +4,12 @@ import dagster as dg
 
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.failures import explained
-from tgn_assets.metadata import activity_plot, numbers, preview, row_count, table_definition
+from tgn_assets.metadata import numbers, preview, row_count, table_definition
 from tgn_assets.ml.ingest import load_weeks
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.summary import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.trends import activity
+from tgn_assets.plots import activity_plot
 from tgn_assets.warehouse import Warehouse
 
 GROUP = "ingest"

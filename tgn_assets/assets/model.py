@@ -6,11 +6,12 @@ import dagster as dg
 
 from tgn_assets.artifacts import ArtifactStore, Window, embedding_bank
 from tgn_assets.failures import explained
-from tgn_assets.metadata import curve_plot, last_values, numbers, side_columns
+from tgn_assets.metadata import last_values, numbers, side_columns
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.publishing import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.partitions import PREVIOUS_WEEK
+from tgn_assets.plots import curve_plot
 from tgn_assets.resources import Device, PolicyFiles, SideFiles
 from tgn_assets.tracking import log_model
 from tgn_assets.warehouse import Warehouse
@@ -63,8 +64,8 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             context.log.info("last week's encoder is of a version that had no linear part: cold start")
             warm = None
         plain = GNNConfig.model_validate(config.model_dump())
-        checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info)
-        checkpoint = checkpoint.with_links(warehouse.history(week), context.log.info)
+        history = warehouse.history(week)
+        checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info, history)
         passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
         return dg.MaterializeResult(
             value=checkpoint,

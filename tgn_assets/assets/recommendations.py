@@ -10,11 +10,8 @@ from tgn_assets.artifacts import ArtifactStore, TrainedModel, embedding_bank, pu
 from tgn_assets.catalog import column_lineage
 from tgn_assets.failures import explained
 from tgn_assets.metadata import (
-    catalogue_plot,
     numbers,
     preview,
-    quality_plot,
-    reliability_plot,
     row_count,
     table_definition,
 )
@@ -38,6 +35,7 @@ from tgn_assets.ml.trends import coverage, quality
 from tgn_assets.ml.validation import CHECKS, Finding, demands_of, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.partitions import PREVIOUS_WEEK
+from tgn_assets.plots import catalogue_plot, quality_plot, reliability_plot
 from tgn_assets.resources import Device, PolicyFiles, SideFiles
 from tgn_assets.tracking import log_scores
 from tgn_assets.warehouse import Warehouse

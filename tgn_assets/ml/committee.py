@@ -35,8 +35,9 @@ class Committee(nn.Module):
         """[m, members * dim] from event embeddings [m, embedding]."""
         return torch.cat([member.event_embeddings(events) for member in self.members], dim=-1)
 
-    def forward(self, users: Tensor, events: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs, from their temporal embeddings [p, members * dim] twice and their features [p, F]."""
+    def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
+        """[p] scores of p pairs: places `row` and `column` [p] in the temporal embeddings of `users`
+        [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
         parts = (side.chunk(len(self.members), dim=-1) for side in (users, events))
-        scores = [member(*own, features) for member, *own in zip(self.members, *parts, strict=True)]
+        scores = [member(*own, row, column, features) for member, *own in zip(self.members, *parts, strict=True)]
         return torch.stack(scores).mean(0)

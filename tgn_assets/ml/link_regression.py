@@ -117,8 +117,9 @@ def _follows(past: _Past, kept: np.ndarray, seed: int) -> Tensor:
     one = np.ones(len(place), np.float32)
     of_week = sparse.csr_array((one, (place, np.arange(len(place)))), (len(weeks), len(place)))
     usual = (of_week @ after).toarray() / np.bincount(place)[:, None]
-    beyond = (before.T @ after).toarray() - (of_week @ before).toarray().T @ usual.astype(np.float32)
-    return torch.cholesky_solve(torch.from_numpy(beyond), _ridge_factor(before, FOLLOWS_RIDGE))
+    beyond = torch.from_numpy((before.T @ after).toarray())
+    beyond -= torch.from_numpy((of_week @ before).toarray()).T @ torch.from_numpy(usual.astype(np.float32))
+    return torch.cholesky_solve(beyond, _ridge_factor(before, FOLLOWS_RIDGE))
 
 
 def _together(past: _Past, kept: np.ndarray, seed: int) -> Tensor:
@@ -146,9 +147,15 @@ def _reduced(weights: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
     rank = min(RANK, size)
     if not size:
         return summed.numpy(), met
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        left, scale, right = torch.svd_lowrank(weights, min(rank + OVERSAMPLING, size), niter=POWER_ITERATIONS)
+    # As torch.svd_lowrank does it, but with random numbers of its own: an encoder draws from torch's at the same time.
+    drawn = torch.Generator().manual_seed(seed)
+    basis = torch.randn(size, min(rank + OVERSAMPLING, size), generator=drawn)
+    basis = torch.linalg.qr(weights @ basis).Q
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(weights.T @ basis).Q
+        basis = torch.linalg.qr(weights @ basis).Q
+    left, scale, right = torch.linalg.svd(basis.T @ weights, full_matrices=False)
+    left, right = basis @ left, right.T
     share = scale[:rank].sqrt()
     summed[:, :rank], met[:, :rank] = left[:, :rank] * share, right[:, :rank] * share
     return summed.numpy(), met

@@ -122,7 +122,6 @@ def _scores(
     users = model.get_temporal_embeddings(frame.sequence[rows].to(device), frame.known[rows].to(device))
     events, of_pair = dense(frame.candidates.event[pairs])
     vectors = model.event_embeddings(frame.event_vectors[events].to(device))
-    # The gradient of users[place] would be added up by several threads in any order: not the same bytes each time.
     user_rows, event_rows = (torch.as_tensor(rows, device=device) for rows in (place, of_pair))
     features = torch.as_tensor(frame.candidates.features[pairs], device=device)
-    return model(users.index_select(0, user_rows), vectors.index_select(0, event_rows), features)
+    return model(users, vectors, user_rows, event_rows, features)

@@ -15,6 +15,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
 from tgn_assets.ml.graph import Adjacency, View, adjacency, rows_of
+from tgn_assets.ml.products import pair_products
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 EVENT_ID_SPREAD = 0.25
@@ -217,9 +218,10 @@ class UserInteractionPredictor(nn.Module):
         """[m, dim] projection of event embeddings [m, embedding] into the space of the temporal ones."""
         return self.project_event(events)
 
-    def forward(self, users: Tensor, events: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs, from their temporal embeddings [p, dim] twice and their features [p, F]."""
-        tower = (users * events).sum(-1) / math.sqrt(users.shape[-1])
+    def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
+        """[p] scores of p pairs: places `row` and `column` [p] in the temporal embeddings of `users` [n, dim] and
+        `events` [m, dim], and features [p, F]."""
+        tower = pair_products(users, events, row, column) / math.sqrt(users.shape[-1])
         normalised = (features - self.feature_mean) / self.feature_scale
         if self.side:
             side = normalised[:, -self.side :]

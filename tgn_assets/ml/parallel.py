@@ -43,13 +43,21 @@ def give_back_memory() -> None:
 
 
 @contextmanager
-def beside(work: Callable[[int], Result]) -> Iterator["Future[Result]"]:
+def beside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator["Future[Result]"]:
     """`work` goes on beside the body, which leaves it all threads but one, as many as it is told; the end waits for it.
 
-    The body is torch with one thread: training in small steps gains little from a second one.
+    The body is torch with one thread: training in small steps gains little from a second one. A body that gains much
+    goes before, with all of them, and then `work`, not `side_by_side`. What torch does in `work` it does with one
+    thread either way, so that the result is the same.
     """
-    with _one_torch_thread() as threads, ThreadPoolExecutor(1) as pool:
-        yield pool.submit(work, max(threads - 1, 1))
+    if side_by_side:
+        with _one_torch_thread() as threads, ThreadPoolExecutor(1) as pool:
+            yield pool.submit(work, max(threads - 1, 1))
+        return
+    waiting: Future[Result] = Future()
+    yield waiting
+    with _one_torch_thread() as threads:
+        waiting.set_result(work(threads))
 
 
 @contextmanager

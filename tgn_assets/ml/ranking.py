@@ -19,7 +19,7 @@ from tgn_assets.ml.evaluation import Inside
 from tgn_assets.ml.frames import Bank, Origin, blocks_of
 from tgn_assets.ml.gate import SEGMENTS, segment_of
 from tgn_assets.ml.grouped import shares
-from tgn_assets.ml.history import History
+from tgn_assets.ml.history import History, dense
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
@@ -179,11 +179,11 @@ def _ranked(
     """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
     candidates, k = origin.candidates(users), origin.rules.k
     row, event = candidates.row, candidates.event
-    device = model.device
+    met, place = dense(event)
+    vectors = (embeddings.users[torch.as_tensor(users)], embeddings.events[torch.as_tensor(met)])
     network = model(
-        embeddings.users[torch.as_tensor(users)].to(device).float()[torch.as_tensor(row, device=device)],
-        embeddings.events[torch.as_tensor(event)].to(device).float(),
-        torch.as_tensor(candidates.features, device=device),
+        *(side.to(model.device).float() for side in vectors),
+        *(torch.as_tensor(x, device=model.device) for x in (row, place, candidates.features)),
     )
     score = blended(row, network.cpu().numpy(), trees, candidates.features, k)
     top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)

@@ -6,7 +6,8 @@ supervised link, and nothing as new as it, is in its own message graph.
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
 from tgn_assets.ml.history import History
-from tgn_assets.ml.link_regression import link_vectors
+from tgn_assets.ml.link_regression import LinkVectors, link_vectors
 from tgn_assets.ml.link_softmax import drawn_users, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.model import GNNEncoder
+from tgn_assets.ml.parallel import beside
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 from tgn_assets.ml.snapshots import Snapshot
@@ -30,6 +32,9 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 Progress = Callable[[str], None]
 WEIGHT_DECAY = 1e-5
+EDGES_FOR_A_THREAD = 200_000
+"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain next to
+nothing from a second one."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,6 @@ class GNNCheckpoint:
         """Whether all its weeks have link vectors: those of an older version have none."""
         return all(known.link_users is not None for known in self.embeddings.values())
 
-    def with_links(self, history: History, progress: Progress = lambda _: None) -> "GNNCheckpoint":
-        """The same with what `link_regression` makes of each of its weeks, from `history` as of its close."""
-        embeddings = dict[str, NodeEmbeddings]()
-        for week, known in self.embeddings.items():
-            past = history.until(week_number(week))
-            embeddings[week] = known.with_links(link_vectors(past, self.config.seed))
-            progress(f"phase 1, week {week}: links of {past.num_users:,} users and {past.num_events:,} events")
-        return replace(self, embeddings=embeddings)
-
     @classmethod
     def load(cls, directory: Path) -> "GNNCheckpoint":
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
@@ -108,19 +104,23 @@ def train_gnn(
     warm: GNNCheckpoint | None = None,
     device: str = "cpu",
     progress: Progress = lambda _: None,
+    history: History | None = None,
 ) -> GNNCheckpoint:
     """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
 
     With `warm`, last week's checkpoint, one step forward is enough. Without it (or where its shape does not fit
-    `config`) the last `config.replay` weeks are walked through as if they had been run one by one. Raises ValueError
-    for a snapshot that is newer than `week` and for a missing snapshot of `week` itself.
+    `config`) the last `config.replay` weeks are walked through as if they had been run one by one. With `history` the
+    embeddings of each week come with what `link_regression` makes of it as of that week's close. Raises ValueError for
+    a snapshot that is newer than `week`, for a missing snapshot of `week` itself and a `history` of another week.
     """
     if week not in snapshots or max(snapshots) > week:
         raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
+    now = week_number(week)
+    if history is not None and history.week != now:
+        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
     if warm is not None and (warm.config.dim, warm.config.layers) != (config.dim, config.layers):
         warm = None
     graph = WindowGraph(snapshots, config.half_life)
-    now = week_number(week)
     origins = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
@@ -134,13 +134,18 @@ def train_gnn(
         for origin in origins:
             first = warm is None and origin == origins[0]
             trainer = _Trainer(encoder, graph, origin, config, device)
-            for row in trainer.fit(config.epochs if first else config.warm_epochs):
-                curve.append({"origin": week_key(origin), **row})
-                progress(
-                    f"phase 1, week {week_key(origin)}, epoch {row['epoch']}: loss {row['loss']:.4f}"
-                    + (f", validation {row['validation_loss']:.4f}" if row["validation_loss"] is not None else "")
-                )
-            embeddings[week_key(origin)] = trainer.embeddings()
+            past = None if history is None else history.until(origin)
+            small = len(trainer.view.edge_week) < EDGES_FOR_A_THREAD
+            with beside(partial(_links, past, config.seed), side_by_side=small) as linking:
+                for row in trainer.fit(config.epochs if first else config.warm_epochs):
+                    curve.append({"origin": week_key(origin), **row})
+                    progress(
+                        f"phase 1, week {week_key(origin)}, epoch {row['epoch']}: loss {row['loss']:.4f}"
+                        + (f", validation {row['validation_loss']:.4f}" if row["validation_loss"] is not None else "")
+                    )
+                known = trainer.embeddings()
+            links = linking.result()
+            embeddings[week_key(origin)] = known if links is None else known.with_links(links)
         state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     return GNNCheckpoint(week, config, warm.week if warm else None, state, graph.node_idx, curve, embeddings)
 
@@ -158,6 +163,7 @@ class _Trainer:
         self.links = {t: tuple(x.to(device) for x in graph.links(t, view)) for t, view in views.items()}
         self.views = {t: view.to(device) for t, view in views.items()}
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
+        self.view = graph.view(origin, config.window)
         self.loaders: dict[int, LinkLoader] = {}
 
     def fit(self, epochs: int) -> Iterator[dict[str, Any]]:
@@ -182,7 +188,7 @@ class _Trainer:
 
     def embeddings(self) -> NodeEmbeddings:
         """What the encoder makes of the graph at the close of the origin, for the nodes known by then."""
-        view = self.graph.view(self.origin, self.config.window).to(self.device)
+        view = self.view.to(self.device)
         vectors = self.encoder.inference(view)
         kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
         users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
@@ -249,6 +255,10 @@ class _Trainer:
             edges, weeks = 2 * len(view.edge_week), len(self.views)
             return fits_in_memory(nodes, edges, self.config.dim, self.config.layers, weeks)
         return self.config.batching == "full"
+
+
+def _links(past: History | None, seed: int, _: int) -> LinkVectors | None:
+    return None if past is None else link_vectors(past, seed)
 
 
 def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheckpoint) -> dict[str, Tensor]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-import vl_convert
-from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.rendering import svg
 from tgn_assets.weekly_report.words import NAMES
 
 WIDE, NARROW = 620, 250
@@ -186,15 +185,10 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
 
 
 def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
-    # To have each part of a chart checked against Vega-Lite's schema takes longer than to draw it.
-    with debug_mode(False):
-        return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+    return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
 
 
 def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:
-    spec = chart.to_dict()
-    spec["config"] = CONFIG
-    svg = vl_convert.vegalite_to_svg(spec)
     # Names in all charts of a page are one name space.
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return Markup(svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))  # from our own numbers
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg(chart, CONFIG))
+    return Markup(drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))  # from our own numbers

@@ -49,7 +49,12 @@ def test_a_committee_scores_as_its_members_do_on_average():
     features = features[:, :3]
 
     def scores(model):
-        return model(model.get_temporal_embeddings(sequence, known), model.event_embeddings(events), features)
+        return model(
+            model.get_temporal_embeddings(sequence, known),
+            model.event_embeddings(events),
+            *2 * [torch.arange(5)],
+            features,
+        )
 
     torch.testing.assert_close(scores(Committee(members)), torch.stack([scores(m) for m in members]).mean(0))
 

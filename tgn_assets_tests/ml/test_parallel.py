@@ -53,6 +53,15 @@ def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
     assert torch.get_num_threads() == before
 
 
+def test_work_that_waits_for_the_body_leaves_it_all_threads_and_gets_one_of_torch():
+    before, ended = torch.get_num_threads(), []
+    with beside(lambda threads: (list(ended), threads, torch.get_num_threads()), side_by_side=False) as waiting:
+        assert torch.get_num_threads() == before
+        ended.append("body")
+    assert waiting.result() == (["body"], before, 1)
+    assert torch.get_num_threads() == before
+
+
 def test_work_beside_the_body_that_fails_says_so_where_it_is_asked_for():
     def fails(_: int) -> None:
         raise ValueError("no forest")

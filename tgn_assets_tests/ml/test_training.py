@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tgn_assets.ml import training
 from tgn_assets.ml.checkpoint import TrainingError
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph import WindowGraph
@@ -24,6 +25,11 @@ def weeks():
 @pytest.fixture(scope="module")
 def cold(weeks):
     return train_gnn(weeks, LAST, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def linked_cold(weeks):
+    return train_gnn(weeks, LAST, CONFIG, history=history(habits(weeks=WEEKS), WEEKS - 1))
 
 
 def bytes_of(checkpoint: GNNCheckpoint, directory) -> bytes:
@@ -103,9 +109,9 @@ def test_an_empty_log_a_single_interaction_and_a_single_user_are_no_reason_to_fa
     assert torch.isfinite(checkpoint.embeddings[LAST].users).all()
 
 
-def test_links_of_a_week_are_those_of_its_close_whatever_came_later(cold):
+def test_links_of_a_week_are_those_of_its_close_whatever_came_later(cold, linked_cold):
     rows = habits(weeks=WEEKS)
-    linked = cold.with_links(history(rows, WEEKS - 1)).embeddings
+    linked = linked_cold.embeddings
     assert sorted(linked) == sorted(cold.embeddings)
     for week, known in linked.items():
         at = week_number(week) - week_number(START)
@@ -116,17 +122,30 @@ def test_links_of_a_week_are_those_of_its_close_whatever_came_later(cold):
         assert known.digest != cold.embeddings[week].digest
 
 
-def test_a_checkpoint_survives_its_file(cold, tmp_path):
+@pytest.mark.parametrize("edges", [0, training.EDGES_FOR_A_THREAD])
+def test_links_made_beside_the_encoder_or_after_it_leave_the_same_bytes(
+    weeks, linked_cold, tmp_path, monkeypatch, edges
+):
+    monkeypatch.setattr(training, "EDGES_FOR_A_THREAD", edges)
+    again = train_gnn(weeks, LAST, CONFIG, history=history(habits(weeks=WEEKS), WEEKS - 1))
+    assert bytes_of(again, tmp_path / "a") == bytes_of(linked_cold, tmp_path / "b")
+
+
+def test_a_history_of_another_week_is_refused(weeks):
+    with pytest.raises(ValueError, match="is trained with the history up to it, not up to"):
+        train_gnn(weeks, LAST, CONFIG, history=history(habits(weeks=WEEKS), WEEKS - 2))
+
+
+def test_a_checkpoint_survives_its_file(cold, linked_cold, tmp_path):
     cold.save(tmp_path / LAST)
     loaded = GNNCheckpoint.load(tmp_path / LAST)
     assert (loaded.week, loaded.config, loaded.curve) == (cold.week, cold.config, cold.curve)
     assert torch.equal(loaded.embeddings[LAST].events, cold.embeddings[LAST].events)
     assert loaded.embeddings[LAST].link_users is None
-    linked = cold.with_links(history(habits(weeks=WEEKS), WEEKS - 1))
-    linked.save(tmp_path / LAST)
+    linked_cold.save(tmp_path / LAST)
     again = GNNCheckpoint.load(tmp_path / LAST).embeddings[LAST]
-    assert torch.equal(again.link_users, linked.embeddings[LAST].link_users)
-    assert torch.equal(again.link_events, linked.embeddings[LAST].link_events)
+    assert torch.equal(again.link_users, linked_cold.embeddings[LAST].link_users)
+    assert torch.equal(again.link_events, linked_cold.embeddings[LAST].link_events)
 
 
 def test_sampled_batches_with_all_neighbours_see_what_the_whole_graph_sees(weeks):

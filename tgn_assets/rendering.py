@@ -1,0 +1,16 @@
+"""Vega-Altair charts drawn without a browser or a network, for the weekly report and for the UI.
+
+Altair and the renderer are imported where they are used: the definitions must load without them.
+"""
+
+from typing import Any
+
+
+def svg(chart: Any, config: dict[str, Any]) -> str:
+    """An Altair `chart` as text, in the style of the Vega-Lite `config`."""
+    from altair.utils.schemapi import debug_mode
+    from vl_convert import vegalite_to_svg
+
+    # To have each part of a chart checked against Vega-Lite's schema takes longer than to draw it.
+    with debug_mode(False):
+        return vegalite_to_svg({**chart.to_dict(), "config": config})
