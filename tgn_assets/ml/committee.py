@@ -36,8 +36,8 @@ class Committee(nn.Module):
         return torch.cat([member.event_embeddings(events) for member in self.members], dim=-1)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs: places `row` and `column` [p] in the temporal embeddings of `users`
-        [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
+        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        `users` [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
         parts = (side.chunk(len(self.members), dim=-1) for side in (users, events))
         scores = [member(*own, row, column, features) for member, *own in zip(self.members, *parts, strict=True)]
         return torch.stack(scores).mean(0)

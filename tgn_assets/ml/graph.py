@@ -140,7 +140,7 @@ def adjacency(data: HeteroData) -> Adjacency:
         shape = (data[target].num_nodes, data[source].num_nodes)
         src, dst = edges.edge_index
         total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
-        result[edge_type] = _with_transpose(dst, src, edges.edge_weight / total[dst], shape)
+        result[edge_type] = with_transpose(dst, src, edges.edge_weight / total[dst], shape)
     return result
 
 
@@ -151,10 +151,10 @@ def rows_of(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     size = end - first
     row = torch.arange(len(rows), device=rows.device).repeat_interleave(size)
     at = torch.arange(len(row), device=rows.device) + (end - size.cumsum(0)).repeat_interleave(size)
-    return _with_transpose(row, column[at], values[at], (len(rows), matrix.shape[1]))
+    return with_transpose(row, column[at], values[at], (len(rows), matrix.shape[1]))
 
 
-def _with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose."""
     device = values.device
     # SciPy counts where torch sorts. 32 bits are enough for any graph that fits.

@@ -27,6 +27,7 @@ from tgn_assets.ml import (
     grouped,
     history,
     policy,
+    products,
     recall,
     side_features,
     side_tables,
@@ -48,7 +49,20 @@ USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
 USERS_PER_BLOCK = 256
 """Users of an origin whose candidates one thread makes at a time."""
-CODE = (baselines, embeddings, evidence, frames, grouped, history, policy, recall, side_features, side_tables, sparse)
+CODE = (
+    baselines,
+    embeddings,
+    evidence,
+    frames,
+    grouped,
+    history,
+    policy,
+    products,
+    recall,
+    side_features,
+    side_tables,
+    sparse,
+)
 """The modules that a lesson is made by."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
 

@@ -219,8 +219,8 @@ class UserInteractionPredictor(nn.Module):
         return self.project_event(events)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs: places `row` and `column` [p] in the temporal embeddings of `users` [n, dim] and
-        `events` [m, dim], and features [p, F]."""
+        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        `users` [n, dim] and `events` [m, dim], and features [p, F]."""
         tower = pair_products(users, events, row, column) / math.sqrt(users.shape[-1])
         normalised = (features - self.feature_mean) / self.feature_scale
         if self.side:

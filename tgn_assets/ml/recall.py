@@ -9,6 +9,7 @@ from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
 from tgn_assets.ml.grouped import standardised
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.products import pair_products
 from tgn_assets.ml.side_features import SideEvidence
 from tgn_assets.ml.sparse import heaviest, only_columns
 from tgn_assets.ml.topk import top_products
@@ -112,7 +113,7 @@ class Recall:
 
     def _links(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         """[p, len(LINKS)] float32"""
-        columns = [standardised(row, _products(*vectors, users[row], event)) for vectors in self.links]
+        columns = [standardised(row, _products(of[users], to, row, event)) for of, to in self.links]
         return np.column_stack(columns).astype(np.float32)
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
@@ -121,13 +122,12 @@ class Recall:
         logit = np.zeros(len(user), np.float32)
         if known.any():
             both = np.flatnonzero(known)
-            raw = _products(self.user_vectors, self.event_vectors, user[both], event[both])
+            raw = _products(self.user_vectors[users], self.event_vectors, row[both], event[both])
             logit[both] = standardised(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
 
 
-def _products(users: torch.Tensor, events: torch.Tensor, user: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """[p] float64 dot products of the rows `user` [p] of `users` and `event` [p] of `events`."""
-    of_user = users.index_select(0, torch.as_tensor(user, device=users.device))
-    of_event = events.index_select(0, torch.as_tensor(event, device=events.device))
-    return of_user.mul_(of_event).sum(1).double().cpu().numpy()  # in place: both are copies
+def _products(users: torch.Tensor, events: torch.Tensor, row: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """[p] float64 `pair_products`."""
+    places = (torch.as_tensor(place, device=users.device) for place in (row, event))
+    return pair_products(users, events, *places).double().cpu().numpy()

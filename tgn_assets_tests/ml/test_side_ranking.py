@@ -142,8 +142,8 @@ def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past
     pair = torch.zeros(3, len(PAIR_FEATURES) + 2)
     pair[:, -1] = torch.tensor([float("nan"), 1e6, 2e6])
     with torch.no_grad():
-        first = torch.zeros(3, dtype=torch.int64)
-        scores = model(torch.zeros(1, 8), torch.zeros(1, 8), first, first, pair)
+        each = torch.arange(3)
+        scores = model(torch.zeros(3, 8), torch.zeros(3, 8), each, each, pair)
     assert torch.isfinite(scores).all()
     torch.testing.assert_close(scores[1], scores[2])
     assert abs(scores[0] - scores[1]) > 1e-3
