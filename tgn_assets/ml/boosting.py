@@ -14,7 +14,7 @@ from tgn_assets.ml.frames import Frame
 
 ROUNDS = 100
 THREADS = re.compile(r"\[num_threads: \d+\]")
-MAX_PAIRS = 200_000
+MAX_PAIRS = 100_000
 """Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
 PARAMETERS = {
     "objective": "lambdarank",

@@ -6,6 +6,7 @@ week gave), and what it learns to predict is the distinct events each user touch
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -120,10 +121,9 @@ def train_ranker(
         if held_out is not None and not trained:
             gate, validation = _gate(None, "", history, newest, held_out, config.seed)
         if held_out is not None and trained:
-            # The new forest, which takes longest, needs nothing of what is found out meanwhile about the one before.
+            tried, tried_trees = deepcopy(model), trees  # which have not seen the newest week
             with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
-                gate, validation = _gate(model, trees, history, newest, held_out, config.seed)
-                calibration = _calibration(_activity(lessons), model, trees, history, newest, config.seed)
+                gate, validation = _gate(tried, tried_trees, history, newest, held_out, config.seed)
                 if warm is not None and frames:
                     fit(held_out)
                 for number, member in enumerate(model.members, 1):
@@ -131,6 +131,8 @@ def train_ranker(
                     curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})
                     progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
             trees = growing.result()
+            # In blocks side by side, which a forest that grows would leave no thread for.
+            calibration = _calibration(_activity(lessons), tried, tried_trees, history, newest, config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
         week=week,
