@@ -103,10 +103,10 @@ def _csr(values: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[i
 
 def _heaviest(matrix: sparse.csr_matrix, limit: int) -> sparse.csr_matrix:
     """The `limit` largest entries of each row."""
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((-matrix.data, row))
-    kept = order[np.arange(len(order)) - matrix.indptr[row] < limit]
-    return _csr(matrix.data[kept], row[kept], matrix.indices[kept], matrix.shape)
+    ends = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+    kept = [low + np.argsort(-matrix.data[low:high], kind="stable")[:limit] for low, high in ends]
+    row, at = np.repeat(np.arange(matrix.shape[0]), [len(part) for part in kept]), np.concatenate(kept)
+    return _csr(matrix.data[at], row, matrix.indices[at], matrix.shape)
 
 
 def _blocks(users: np.ndarray) -> list[np.ndarray]:
