@@ -80,7 +80,7 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     base = alt.Chart(scores).encode(x=_dates(), color=color)
     intervals = base.mark_rule(opacity=0.4).encode(y=alt.Y("ci_low:Q", title="NDCG"), y2="ci_high:Q")
     width = alt.condition(alt.datum.model == OURS, alt.value(2.5), alt.value(1))
-    lines = base.mark_line(point={"size": 12}).encode(y="value:Q", strokeWidth=width)
+    lines = base.mark_line(point=_point(scores)).encode(y="value:Q", strokeWidth=width)
     size = {"width": 2 * WIDTH, "height": HEIGHT}
     return {"quality": _picture((intervals + lines).properties(**size), "NDCG of ours and the baselines by week")}
 
@@ -111,9 +111,7 @@ def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.Meta
     ends = [min(min(point) for point in shown), max(max(point) for point in shown)]
     log, ticks = alt.Scale(type="log", nice=False), alt.Axis(tickCount=5, format="~g", grid=False)
     x = alt.X("predicted:Q", title="mean score", scale=log, axis=ticks)
-    y = alt.Y(
-        "observed:Q", title="share that was touched", scale=log, axis=alt.Axis(tickCount=5, format="~g", grid=False)
-    )
+    y = alt.Y("observed:Q", title="share that was touched", scale=log, axis=ticks)
     diagonal = alt.Chart(pd.DataFrame({"predicted": ends, "observed": ends})).mark_line(color="grey", strokeWidth=1)
     line = alt.Chart(pd.DataFrame(shown, columns=["predicted", "observed"])).mark_line(point=True)
     drawn = alt.layer(diagonal.encode(x=x, y=y), line.encode(x=x, y=y))
@@ -123,8 +121,11 @@ def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.Meta
 def _panel(frame: pd.DataFrame, title: str = "") -> "alt.Chart":
     import altair as alt
 
-    point = {"size": 12} if len(frame) <= POINTS else False
-    return _sized(alt.Chart(frame).mark_line(point=point, strokeWidth=1.5), title)
+    return _sized(alt.Chart(frame).mark_line(point=_point(frame), strokeWidth=1.5), title)
+
+
+def _point(frame: pd.DataFrame) -> Any:
+    return {"size": 12} if len(frame) <= POINTS else False
 
 
 def _sized(chart: "alt.Chart", title: str) -> "alt.Chart":

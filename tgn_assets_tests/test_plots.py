@@ -9,7 +9,7 @@ from tgn_assets.plots import activity_plot, catalogue_plot, curve_plot, quality_
 def drawn(picture: dg.MetadataValue) -> str:
     """The SVG inside a picture of Markdown; it is small, for Dagster keeps it in its history."""
     before, _, encoded = str(picture.value).partition("](data:image/svg+xml;base64,")
-    assert before.startswith("![") and len(encoded) < 100_000
+    assert before.startswith("![") and len(encoded) < 50_000
     svg = base64.b64decode(encoded.removesuffix(")")).decode()
     assert svg.startswith("<svg ") and svg.rstrip().endswith("</svg>")
     return svg

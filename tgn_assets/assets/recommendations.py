@@ -9,12 +9,7 @@ import pandas as pd
 from tgn_assets.artifacts import ArtifactStore, TrainedModel, embedding_bank, publishing_model
 from tgn_assets.catalog import column_lineage
 from tgn_assets.failures import explained
-from tgn_assets.metadata import (
-    numbers,
-    preview,
-    row_count,
-    table_definition,
-)
+from tgn_assets.metadata import numbers, preview, row_count, table_definition
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.publishing import (

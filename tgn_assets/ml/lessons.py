@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,20 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tgn_assets.ml import (
-    baselines,
-    embeddings,
-    evidence,
-    frames,
-    grouped,
-    history,
-    policy,
-    products,
-    recall,
-    side_features,
-    side_tables,
-    sparse,
-)
 from tgn_assets.ml.checkpoint import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Bank, Frame, Origin, blocks_of, next_week
@@ -49,20 +36,8 @@ USERS_PER_ORIGIN = 4096
 """Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
 USERS_PER_BLOCK = 256
 """Users of an origin whose candidates one thread makes at a time."""
-CODE = (
-    baselines,
-    embeddings,
-    evidence,
-    frames,
-    grouped,
-    history,
-    policy,
-    products,
-    recall,
-    side_features,
-    side_tables,
-    sparse,
-)
+MADE_BY = "baselines embeddings evidence frames grouped history policy products recall side_features side_tables sparse"
+CODE = [import_module(f"tgn_assets.ml.{name}") for name in MADE_BY.split()]
 """The modules that a lesson is made by."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
 

@@ -33,8 +33,8 @@ from tgn_assets.ml.weeks import week_key, week_number
 Progress = Callable[[str], None]
 WEIGHT_DECAY = 1e-5
 EDGES_FOR_A_THREAD = 200_000
-"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain next to
-nothing from a second one."""
+"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain little
+from a second one."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,16 @@ def test_the_ranker_learns_and_records_its_validation(ranker):
     assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular"}
 
 
+def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, bank):
+    eve = shift(LAST, -1)
+    seen = {week: embeddings for week, embeddings in bank.items() if week <= eve}
+    before = train_ranker(past.until(past.week - 1), seen, eve, CONFIG)
+    rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
+    learnt, stood_still = (train_ranker(past, bank, LAST, config, earlier=before) for config in rates)
+    assert (learnt.calibration, learnt.gate) == (stood_still.calibration, stood_still.gate)
+    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learnt.state.items())
+
+
 def test_every_user_gets_five_distinct_events_in_order_of_their_score(past, lists):
     assert lists.users.tolist() == list(range(past.num_users))
     assert (lists.events >= 0).all()
