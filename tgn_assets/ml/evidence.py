@@ -140,11 +140,16 @@ class Evidence:
 
     def own(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(row in `users`, event position) of each user's own events, the `limit` weightiest of each."""
+        row, pair = self._pairs_of(users)
+        kept = self.pair_rank[pair] < limit
+        return row[kept], self.pair_event[pair[kept]]
+
+    def _pairs_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(row in `users`, pair) of all that each user ever touched, by row, then event."""
         size = self.user_start[users + 1] - self.user_start[users]
         row = np.repeat(np.arange(len(users)), size)
         pair = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(self.user_start[users], size)
-        kept = self.pair_rank[pair] < limit
-        return row[kept], self.pair_event[pair[kept]]
+        return row, pair
 
     def cooccurring(self, users: np.ndarray) -> sparse.csr_array:
         """[n, E] summed similarity of each event to the user's events, which are weighted by a half-life of 8 weeks in
@@ -156,7 +161,7 @@ class Evidence:
         user = users[row]
         return np.column_stack(
             [
-                self._own_features(user, event),
+                self._own_features(users, row, event),
                 _near_features(row, event, near),
                 self.event_features[event],
                 self.user_features[user],
@@ -170,10 +175,14 @@ class Evidence:
         columns += [self.log_popularity[event] - popularity, self.log_age[event] - novelty]
         return np.column_stack(columns).astype(np.float32)
 
-    def _own_features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
-        key = user * self.history.num_events + event
-        at = np.searchsorted(self.pair_key, key).clip(max=len(self.pair_key) - 1)
-        had = self.pair_key[at] == key
+    def _own_features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
+        """[p, len(OWN_FEATURES)]: few of the pairs are the user's own, and only these are computed."""
+        own_row, own_pair = self._pairs_of(users)
+        size = self.history.num_events
+        key, own = row * size + event, own_row * size + self.pair_event[own_pair]
+        place = np.searchsorted(own, key).clip(max=max(len(own) - 1, 0))
+        had = np.flatnonzero(own[place] == key) if len(own) else np.zeros(0, np.int64)
+        at, user = own_pair[place[had]], users[row[had]]
         silence = (self.history.week - self.pair_last[at]).astype(float)
         weeks = self.pair_weeks[at]
         gap = (self.pair_last[at] - self.pair_first[at]) / np.maximum(weeks - 1, 1)
@@ -188,7 +197,9 @@ class Evidence:
             due,
             1 / (1 + self.pair_rank[at]),
         ]
-        return np.where(had[:, None], np.column_stack(columns), 0).astype(np.float32)
+        features = np.zeros((len(row), len(OWN_FEATURES)), np.float32)
+        features[had] = np.column_stack(columns)
+        return features
 
 
 def _near_features(row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:

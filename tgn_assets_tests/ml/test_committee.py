@@ -79,6 +79,27 @@ def test_where_pairs_have_become_many_a_warm_start_goes_on_with_fewer_networks(b
     assert after.warm_from == three.week and networks(after) == 1
 
 
+def test_where_pairs_are_many_the_passes_have_all_threads_and_the_ranker_learns_the_same(bank, three, monkeypatch):
+    threads, catch_up, before = list[int](), ranker_module.catch_up, torch.get_num_threads()
+
+    def watched(*given):
+        threads.append(torch.get_num_threads())
+        return catch_up(*given)
+
+    monkeypatch.setattr(ranker_module, "catch_up", watched)
+    torch.set_num_threads(2)
+    try:
+        beside = trained(bank, WEEKS - 1, three)
+        monkeypatch.setattr(ranker_module, "PAIRS_FOR_A_THREAD", 1)
+        after = trained(bank, WEEKS - 1, three)
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * 3 + [2] * 3
+    assert after.trees == beside.trees and after.gate == beside.gate
+    losses = [[row["loss"] for row in ranker.curve if row["loss"] is not None] for ranker in (beside, after)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)  # two threads add up in another order
+
+
 def test_embeddings_of_all_networks_stand_side_by_side(bank, three):
     past = KNOWN.until(week_number(three.week))
     seen = {key: embeddings for key, embeddings in bank.items() if key <= three.week}
