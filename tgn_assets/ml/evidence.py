@@ -176,12 +176,12 @@ class Evidence:
         return np.column_stack(columns).astype(np.float32)
 
     def _own_features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
-        """[p, len(OWN_FEATURES)]: few of the pairs are the user's own, and only these are computed."""
+        """[p, len(OWN_FEATURES)]: zero but for the pairs that the user had, the only ones that are computed."""
         own_row, own_pair = self._pairs_of(users)
         size = self.history.num_events
         key, own = row * size + event, own_row * size + self.pair_event[own_pair]
-        place = np.searchsorted(own, key).clip(max=max(len(own) - 1, 0))
-        had = np.flatnonzero(own[place] == key) if len(own) else np.zeros(0, np.int64)
+        place = np.searchsorted(own, key).clip(max=len(own) - 1)  # ascending: by row, then event
+        had = np.flatnonzero(own[place] == key)
         at, user = own_pair[place[had]], users[row[had]]
         silence = (self.history.week - self.pair_last[at]).astype(float)
         weeks = self.pair_weeks[at]
