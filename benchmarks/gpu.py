@@ -24,7 +24,7 @@ from tgn_assets.ml.frames import Bank
 from tgn_assets.ml.history import HISTORY_SQL, History
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import Recommendations, look_inside, recommend
+from tgn_assets.ml.ranking import Recommendations, inside_ranker, recommend
 from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.synthetic import World, generate_week
@@ -114,9 +114,8 @@ def walk(
     lists = watch.time(
         "weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device)
     )
-    users, nothing = np.arange(history.num_users), np.zeros(0, np.int64)
-    inside = look_inside(history, ranker, bank, embeddings, device=device)
-    watch.time("eval_metrics, the lists before the gate", device, lambda: inside(users, nothing, nothing))
+    inside = inside_ranker(history, ranker, bank, embeddings, device=device)
+    watch.time("eval_metrics, the lists before the gate", device, lambda: inside.lists(np.arange(history.num_users)))
     return Made(ranker, bank, lists)
 
 

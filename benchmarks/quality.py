@@ -32,7 +32,7 @@ from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
 from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import look_inside
+from tgn_assets.ml.ranking import inside_ranker
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.side_files import read_side_tables
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
@@ -147,9 +147,9 @@ def _scores(
     side = read_side_tables(*files, users, events, origin)
 
     def own(of: RankerCheckpoint, known: Bank) -> np.ndarray:
-        made, seen, nothing = for_new.copy(), np.flatnonzero(user >= 0), np.zeros(0, np.int64)
-        answer = look_inside(history, of, known, temporal_embeddings(of, history, known), side=side)
-        made[seen] = answer(user[seen], nothing, nothing).lists
+        made, seen = for_new.copy(), np.flatnonzero(user >= 0)
+        inside = inside_ranker(history, of, known, temporal_embeddings(of, history, known), side=side)
+        made[seen] = inside.lists(user[seen])
         return made
 
     newcomer = (user < 0)[:, None]

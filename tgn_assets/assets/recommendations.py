@@ -36,7 +36,7 @@ from tgn_assets.tracking import log_scores
 from tgn_assets.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.evaluation import LookInside
+    from tgn_assets.ml.evaluation import Inside
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -195,11 +195,11 @@ def inside_of(
     model_week: str,
     rules: Rules = OPEN,
     side: SideTables = NO_TABLES,
-) -> "LookInside | None":
+) -> "Inside | None":
     """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
     kept and not of an older version, and the side tables still have what it learnt from."""
     from tgn_assets.ml.ranker_checkpoint import outdated
-    from tgn_assets.ml.ranking import look_inside
+    from tgn_assets.ml.ranking import inside_ranker
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):
@@ -209,7 +209,7 @@ def inside_of(
         return None
     model = publishing_model(artifacts, history, origin, model_week, device)
     bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
-    return look_inside(history, model.ranker, bank, model.embeddings, rules, device, side)
+    return inside_ranker(history, model.ranker, bank, model.embeddings, rules, device, side)
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

@@ -25,15 +25,14 @@ BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 
 
 class Inside(NamedTuple):
-    """What the ranker did for some users before the gate, beside what they then touched."""
+    """What the ranker had before the gate, for those who ask."""
 
-    lists: np.ndarray  # [n, k] its own lists: event positions, -1 for an empty place
-    found: np.ndarray  # [m, channels] bool: the channel had the touched pair among its candidates
     channels: tuple[str, ...]
-
-
-LookInside = Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]
-"""(user positions [n], row in them [m], event position [m]) of touched pairs -> `Inside`."""
+    found: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """(user positions [n], row in them [m], event position [m]) of pairs -> [m, channels] bool: the channel had the
+    pair among its candidates."""
+    lists: Callable[[np.ndarray], np.ndarray]
+    """User positions [n] -> [n, k] the ranker's own lists: event positions, -1 for an empty place."""
 
 
 def evaluate_week(
@@ -44,7 +43,7 @@ def evaluate_week(
     history: History,
     user_ids: np.ndarray,
     event_ids: np.ndarray,
-    look_inside: LookInside | None = None,
+    inside: Inside | None = None,
     seed: int = 0,
     rules: Rules = OPEN,
 ) -> pd.DataFrame:
@@ -59,10 +58,10 @@ def evaluate_week(
     Every model has a mean over users and its 95% interval for each of `METRICS` in each segment, by what an active user
     did: `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a
     user may be in both); `new` without a history. `ceiling` is a ranker that knows the truth but, like everybody, only
-    events seen before the week. With `look_inside`, which tells what the ranker of the week before saw, there are two
-    more: `candidates` is a perfect ranking of the candidates that it had, `ungated` its lists as they would have been
-    without the gate. So a point lost lies between ceiling and candidates (recall), candidates and ungated (ranking), or
-    ungated and ours (the gate). Besides:
+    events seen before the week. With `inside`, what the ranker of the week before had, there are two more: `candidates`
+    is a perfect ranking of the candidates that it had, `ungated` its lists as they would have been without the gate. So
+    a point lost lies between ceiling and candidates (recall), candidates and ungated (ranking), or ungated and ours
+    (the gate). Besides:
 
     - `coverage`, segment all: share of the known events that the lists of the week's active users hold
     - `served`, ours: share of the active users who had a list of their own; `share_of_source:<name>`, ours, segment
@@ -102,10 +101,15 @@ def evaluate_week(
         CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), rules.k),
     }
     recalled: list[Row] = []
-    if look_inside is not None:
+    if inside is not None:
         newcomers = _look_up(events, new_user_list)
-        inner, recalled = _inner_lists(look_inside, users, truth_user, truth_event, reachable, newcomers, rules.k)
-        lists |= inner
+        lists[UNGATED] = lists[OURS].copy()
+        # What the ranker made is there, unless other events were brought into its lists afterwards.
+        as_made = _by_source(predictions, active, OURS) & (rules.min_distinct == 0)
+        unknown = (users >= 0) & ~as_made
+        lists[UNGATED][unknown] = inside.lists(users[unknown])
+        found, recalled = _found(inside, users, truth_user, truth_event, reachable, newcomers)
+        lists[CANDIDATES] = perfect_lists(truth_user, truth_event, found, len(active), rules.k)
     scores = {model: per_user(of_model, truth_user, truth_event) for model, of_model in lists.items()}
     served = active.isin(predictions.user_id)
     rows = calibration + recalled
@@ -117,7 +121,7 @@ def evaluate_week(
         value = coverage(lists[model], history.num_events) if len(active) else NAN
         rows.append(_number(model, "all", "coverage", value, len(active)))
     for source in sources:
-        share = active.isin(predictions.user_id[predictions.source == source])
+        share = _by_source(predictions, active, source)
         rows.append(_number(OURS, "all", f"share_of_source:{source}", _mean(share), len(active)))
     return pd.DataFrame([(week, *row) for row in rows], columns=COLUMNS)
 
@@ -153,33 +157,28 @@ def published_lists(
     return lists
 
 
-def _inner_lists(
-    look_inside: LookInside,
+def _found(
+    inside: Inside,
     users: np.ndarray,
     truth_user: np.ndarray,
     truth_event: np.ndarray,
     reachable: np.ndarray,
     newcomers: np.ndarray,
-    k: int,
-) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """The lists [n, k] of `CANDIDATES` and `UNGATED`, and the recall of the candidates."""
+) -> tuple[np.ndarray, list[Row]]:
+    """Which touched pairs [m] were among the candidates, and the recall of these."""
     seen = np.flatnonzero(users >= 0)
     asked = reachable & (users[truth_user] >= 0)
-    inside = look_inside(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
+    of_channel = inside.found(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
     # A user without a history has the list for new users to choose from, and nothing else.
     found = np.isin(truth_event, newcomers) & reachable
-    found[asked] = inside.found.any(1)
-    ungated = np.full((len(users), k), -1)
-    ungated[:, : len(newcomers)] = newcomers
-    ungated[seen] = inside.lists
+    found[asked] = of_channel.any(1)
     rows = []
     size = np.bincount(truth_user, minlength=len(users))[seen]
-    by_channel = {f"candidate_recall:{name}": inside.found[:, at] for at, name in enumerate(inside.channels)}
-    for metric, had in {"candidate_recall": inside.found.any(1), **by_channel}.items():
+    by_channel = {f"candidate_recall:{name}": of_channel[:, at] for at, name in enumerate(inside.channels)}
+    for metric, had in {"candidate_recall": found[asked], **by_channel}.items():
         share = np.bincount(truth_user[asked], had, len(users))[seen] / size
         rows.append(_number(CANDIDATES, "seen", metric, float(share.mean()) if len(seen) else NAN, len(seen)))
-    perfect = perfect_lists(truth_user, truth_event, found, len(users), k)
-    return {UNGATED: ungated, CANDIDATES: perfect}, rows
+    return found, rows
 
 
 def _calibration(predictions: pd.DataFrame, truth: pd.DataFrame) -> list[Row]:
@@ -253,6 +252,13 @@ def _number(model: str, segment: str, metric: str, value: float, users: int) -> 
 
 def _mean(flags: np.ndarray) -> float:
     return float(flags.mean()) if len(flags) else NAN
+
+
+def _by_source(predictions: pd.DataFrame, active: pd.Index, source: str) -> np.ndarray:
+    """[n] bool: the active user's list came from `source`; nobody's where the predictions do not say."""
+    if "source" not in predictions:
+        return np.zeros(len(active), bool)
+    return active.isin(predictions.user_id[predictions.source == source])
 
 
 def _sources(predictions: pd.DataFrame) -> list[str]:

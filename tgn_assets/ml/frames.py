@@ -13,7 +13,7 @@ from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import Evidence
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import OPEN, Rules
-from tgn_assets.ml.recall import Candidates, Recall
+from tgn_assets.ml.recall import Candidates, Found, Recall
 from tgn_assets.ml.side_features import SideEvidence
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.weeks import week_key
@@ -93,7 +93,15 @@ class Origin:
 
     def candidates(self, users: np.ndarray) -> Candidates:
         """What there is to rank for user positions `users`; each channel gives no less than a list holds."""
-        return self.recall.candidates(users, max(self.config.candidates, self.rules.k))
+        return self.recall.candidates(users, self._limit)
+
+    def found(self, users: np.ndarray) -> Found:
+        """The pairs of `candidates` without their features, which cost as much again."""
+        return self.recall.found(users, self._limit)
+
+    @property
+    def _limit(self) -> int:
+        return max(self.config.candidates, self.rules.k)
 
     def frame(self, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Frame:
         """The frame of user positions `users` with `truth` from `next_week`."""

@@ -24,7 +24,7 @@ from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model, side_of
-from tgn_assets.ml.recall import CHANNELS, Candidates
+from tgn_assets.ml.recall import CHANNELS, Candidates, Found
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.topk import grouped_top_k
@@ -123,7 +123,7 @@ BASELINES: Mapping[str, Callable[[History, np.ndarray, int, Rules], np.ndarray]]
 }
 
 
-def look_inside(
+def inside_ranker(
     history: History,
     ranker: RankerCheckpoint,
     bank: Bank,
@@ -131,31 +131,36 @@ def look_inside(
     rules: Rules = OPEN,
     device: str = "cpu",
     side: SideTables = NO_TABLES,
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Inside]:
+) -> Inside:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
-    origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side))
-    model, trees = load_model(ranker, device), read_trees(ranker.trees)
+    origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side)).ready()
 
-    def answer(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> Inside:
+    def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         order = np.argsort(row, kind="stable")
-        lists, found = np.full((len(users), rules.k), -1), np.zeros((len(row), len(CHANNELS)), bool)
+        known = np.zeros((len(row), len(CHANNELS)), bool)
 
-        def inside(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
-            return block, _ranked(model, trees, ranker, origin, embeddings, users[block])
+        def recalled(block: np.ndarray) -> tuple[np.ndarray, Found]:
+            return block, origin.found(users[block])
 
-        origin.ready()
-        for block, ranked in in_threads(inside, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
-            candidates, lists[block] = ranked.candidates, ranked.events
+        for block, had in in_threads(recalled, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
-            key = candidates.row * history.num_events + candidates.event  # ascending
+            key = had.row * history.num_events + had.event  # ascending
             wanted = (row[asked] - block[0]) * history.num_events + event[asked]
             if not len(key):
                 continue
             at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
-            found[asked] = candidates.channels[at] & (key[at] == wanted)[:, None]
-        return Inside(lists, found, CHANNELS)
+            known[asked] = had.channels[at] & (key[at] == wanted)[:, None]
+        return known
 
-    return answer
+    def lists(users: np.ndarray) -> np.ndarray:
+        model, trees = load_model(ranker, device), read_trees(ranker.trees)
+        ranked = in_threads(
+            lambda block: _ranked(model, trees, ranker, origin, embeddings, block).events,
+            blocks_of(users, USERS_PER_BLOCK),
+        )
+        return np.concatenate([np.zeros((0, rules.k), np.int64), *ranked])
+
+    return Inside(CHANNELS, found, lists)
 
 
 class _Ranked(NamedTuple):

@@ -1,9 +1,11 @@
 """Candidates: the few events per user that are worth ranking, from several recall channels, and their features."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.evidence import FEATURES, Evidence
@@ -31,6 +33,16 @@ class Candidates:
     event: np.ndarray  # [p]
     features: np.ndarray  # [p, len(PAIR_FEATURES), and the side tables'] float32
     channels: np.ndarray  # [p, len(CHANNELS)] bool: which channels brought the pair
+
+
+class Found(NamedTuple):
+    """Pairs (row in the users, event position), sorted, and which channels brought each; `near` is what `Evidence` has
+    as `cooccurring` of the users."""
+
+    row: np.ndarray  # [p]
+    event: np.ndarray  # [p]
+    channels: np.ndarray  # [p, len(CHANNELS)] bool
+    near: csr_array
 
 
 class Recall:
@@ -63,6 +75,14 @@ class Recall:
             self.links = list(zip(*(vectors.chunk(len(LINKS), dim=1) for vectors in links), strict=True))
 
     def candidates(self, users: np.ndarray, limit: int) -> Candidates:
+        """What is `found` for user positions `users` [n], with its features."""
+        row, event, channels, near = self.found(users, limit)
+        features = [self.evidence.features(users, row, event, near), self._tower(users, row, event)]
+        features.append(self._links(users, row, event))
+        features.append(self.side.features(users[row], event))
+        return Candidates(users, row, event, np.column_stack(features), channels)
+
+    def found(self, users: np.ndarray, limit: int) -> Found:
         """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
         evidence, size = self.evidence, self.evidence.history.num_events
         near = evidence.cooccurring(users)
@@ -72,25 +92,21 @@ class Recall:
         now, steady = (order[self.allowed[order]] for order in (evidence.by_popularity, evidence.by_steady_popularity))
         popular = np.union1d(now[:limit], steady[: limit // 2])
         everyone = np.arange(len(users))
-        found = [
+        brought = [
             evidence.own(users, limit),
             (np.repeat(everyone, np.diff(closest.indptr)), closest.indices.astype(np.int64)),
             (np.repeat(everyone, len(popular)), np.tile(popular, len(users))),
             self._follows_top(users, limit),
         ]
-        keys = [row * size + event for row, event in found]
+        keys = [row * size + event for row, event in brought]
         ordered = np.sort(np.concatenate(keys))
         union = ordered[np.flatnonzero(np.diff(ordered, prepend=-1))]
         channels = np.zeros((len(union), len(keys)), bool)
         for channel, key in enumerate(keys):
             channels[np.searchsorted(union, key), channel] = True
         permitted = self._permitted(users, union)
-        union, channels = union[permitted], channels[permitted]
-        row, event = np.divmod(union, max(size, 1))
-        features = [evidence.features(users, row, event, near), self._tower(users, row, event)]
-        features.append(self._links(users, row, event))
-        features.append(self.side.features(users[row], event))
-        return Candidates(users, row, event, np.column_stack(features), channels)
+        row, event = np.divmod(union[permitted], max(size, 1))
+        return Found(row, event, channels[permitted], near)
 
     def _permitted(self, users: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """bool: the rules leave the pair, given as row * events + event."""

@@ -14,7 +14,7 @@ from tgn_assets.ml.gate import Gate
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.policy import OPEN, Policy, own_pairs
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranking import look_inside, recommend
+from tgn_assets.ml.ranking import inside_ranker, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift
@@ -117,9 +117,8 @@ def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, pa
     assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.gate.hit_rate.values())
     embeddings = temporal_embeddings(ranker, past, bank)
     made = recommend(past, ranker, bank, embeddings, given)
-    none = np.zeros(0, np.int64)
     lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
-    lists["ungated"] = look_inside(past, ranker, bank, embeddings, given)(everyone, none, none).lists
+    lists["ungated"] = inside_ranker(past, ranker, bank, embeddings, given).lists(everyone)
     had, free = set(own_pairs(past).tolist()), given.allowed(past)
     for name, of_all in lists.items():
         assert of_all.shape == (past.num_users, policy.k), name

@@ -12,7 +12,7 @@ from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.model import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import look_inside, recommend
+from tgn_assets.ml.ranking import inside_ranker, recommend
 from tgn_assets.ml.recall import CHANNELS, Recall
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.training import train_gnn
@@ -113,18 +113,19 @@ def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, bank, ranker)
     np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
 
 
-def test_a_look_inside_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(past, bank, ranker):
+def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(past, bank, ranker):
     gates = [dict.fromkeys(ranker.gate.source, name) for name in ("repeat", OURS)]
     gated, open_ = (replace(ranker, gate=replace(ranker.gate, source=source)) for source in gates)
     embeddings = temporal_embeddings(ranker, past, bank)
     own = recommend(past, open_, bank, embeddings).events
     row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
     event = np.append(own.ravel()[::-1], past.num_events - 1)
-    inside = look_inside(past, gated, bank, embeddings)(np.arange(past.num_users), row, event)
-    np.testing.assert_array_equal(inside.lists, own)
+    inside = inside_ranker(past, gated, bank, embeddings)
+    np.testing.assert_array_equal(inside.lists(np.arange(past.num_users)), own)
     candidates = Recall(Evidence(past), bank[LAST]).candidates(np.arange(past.num_users), CONFIG.candidates)
     pairs = candidates.row * past.num_events + candidates.event
-    for key, found in zip(row * past.num_events + event, inside.found, strict=True):
+    of_channel = inside.found(np.arange(past.num_users), row, event)
+    for key, found in zip(row * past.num_events + event, of_channel, strict=True):
         assert found.tolist() == (candidates.channels[pairs == key].tolist() or [[False] * len(CHANNELS)])[0]
 
 

@@ -13,7 +13,7 @@ from tgn_assets.ml.gate import ndcg_of
 from tgn_assets.ml.lessons import LessonStore
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model
-from tgn_assets.ml.ranking import look_inside
+from tgn_assets.ml.ranking import inside_ranker
 from tgn_assets.ml.recall import PAIR_FEATURES
 from tgn_assets.ml.side_tables import ALWAYS, NO_TABLES, SideColumn, SideTable, SideTables
 from tgn_assets.ml.weeks import shift
@@ -66,8 +66,7 @@ def ranker(past, bank, genres):
 
 
 def lists_of(past, bank, ranker: RankerCheckpoint, side: SideTables, users: np.ndarray) -> np.ndarray:
-    none = np.zeros(0, np.int64)
-    return look_inside(past, ranker, bank, temporal_embeddings(ranker, past, bank), side=side)(users, none, none).lists
+    return inside_ranker(past, ranker, bank, temporal_embeddings(ranker, past, bank), side=side).lists(users)
 
 
 def ndcg(past, bank, ranker: RankerCheckpoint, side: SideTables) -> float:
