@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.history import History
-from tgn_assets.ml.sparse import heaviest, neighbours, ordered
+from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.sparse import blocks, heaviest, neighbours, ordered
 
 OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
 POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
@@ -18,6 +19,8 @@ TREND_HALF_LIVES = ((0.15, 1.0), (0.3, 4.0))
 PROFILE_HALF_LIFE, RECENT_HALF_LIFE = 8.0, 1.0
 NOTHING = 64
 """Half-lives after which an interaction counts less than rounding does."""
+PAIRS_PER_SORT = 20_000
+"""Pairs put in order at a time: sorted all at once they would move through memory, not through what is near."""
 EVENTS_PER_USER = 200  # a heavier user's oldest interests would make the square of co-occurrence explode
 
 OWN_FEATURES = (
@@ -77,10 +80,17 @@ class Evidence:
         end = np.append(start[1:], len(key))[: len(start)]
         self.pair_weeks = end - start
         self.pair_first, self.pair_last = week[start], week[end - 1]
-        heavy = np.lexsort((h.event_order[self.pair_event], -self.pair_weight, self.pair_user))
         self.user_start = np.searchsorted(self.pair_user, np.arange(h.num_users + 1))
-        self.pair_rank = np.empty(len(heavy), np.int64)
-        self.pair_rank[heavy] = np.arange(len(heavy)) - self.user_start[self.pair_user[heavy]]
+        of_blocks = in_threads(self._ranks, blocks(np.diff(self.user_start), PAIRS_PER_SORT))
+        self.pair_rank = np.concatenate([np.zeros(0, np.int64), *of_blocks])
+
+    def _ranks(self, users: tuple[int, int]) -> np.ndarray:
+        """Place of each pair of the users from one position to another among the user's pairs, the weightiest first."""
+        low, high = self.user_start[list(users)]
+        user, order = self.pair_user[low:high], self.history.event_order[self.pair_event[low:high]]
+        rank = np.empty(high - low, np.int64)
+        rank[np.lexsort((order, -self.pair_weight[low:high], user))] = np.arange(low, high) - self.user_start[user]
+        return rank
 
     def _nodes(self) -> None:
         h = self.history

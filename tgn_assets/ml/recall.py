@@ -73,6 +73,9 @@ class Recall:
             self.user_known, self.event_known = user_known.numpy(), event_known.numpy()
             links = (x.to(device) for x in embeddings.links_at(history.user_idx, history.event_idx))
             self.links = list(zip(*(vectors.chunk(len(LINKS), dim=1) for vectors in links), strict=True))
+        follows_users, follows_events = self.links[0]
+        self.followers = follows_users.any(1).cpu().numpy()
+        self.followed = np.flatnonzero(follows_events.any(1).cpu().numpy() & self.allowed)
 
     def candidates(self, users: np.ndarray, limit: int) -> Candidates:
         """What is `found` for user positions `users` [n], with its features."""
@@ -119,13 +122,11 @@ class Recall:
     def _follows_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(row, event) of the `limit` events that are most expected to follow, exactly, for the users and among the
         events of which something is known."""
-        follows_users, follows_events = self.links[0]
-        rows = np.flatnonzero(follows_users[users].any(1).cpu().numpy())
-        events = np.flatnonzero(follows_events.any(1).cpu().numpy() & self.allowed)
-        if not len(rows) or not len(events):
+        (of_users, of_events), rows = self.links[0], np.flatnonzero(self.followers[users])
+        if not len(rows) or not len(self.followed):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        top = top_products(follows_users[users[rows]], follows_events[events], limit).cpu().numpy()
-        return np.repeat(rows, top.shape[1]), events[top.ravel()]
+        top = top_products(of_users[users[rows]], of_events[self.followed], limit).cpu().numpy()
+        return np.repeat(rows, top.shape[1]), self.followed[top.ravel()]
 
     def _links(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         """[p, len(LINKS)] float32"""

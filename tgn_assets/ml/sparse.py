@@ -87,7 +87,7 @@ def sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(index, weights=weight, minlength=size).astype(float)
 
 
-def blocks(cost: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of consecutive rows that cost about `BLOCK` each."""
-    edges = np.flatnonzero(np.diff(np.cumsum(cost) // BLOCK, prepend=-1)).tolist()
+def blocks(cost: np.ndarray, size: int = BLOCK) -> list[tuple[int, int]]:
+    """Ranges of consecutive rows that cost about `size` each."""
+    edges = np.flatnonzero(np.diff(np.cumsum(cost) // size, prepend=-1)).tolist()
     return list(pairwise([*edges, len(cost)]))

@@ -57,6 +57,17 @@ def test_an_event_the_user_never_had_has_no_own_evidence_but_what_stands_near_it
     assert feature("cooccurrence_share", ANN, PIE) == 1
 
 
+def test_the_pairs_of_a_user_have_the_same_places_in_whatever_pieces_they_are_put_in_order(monkeypatch):
+    past = history(habits(weeks=8), 7)
+    whole = Evidence(past)
+    monkeypatch.setattr(evidence, "PAIRS_PER_SORT", 5)
+    np.testing.assert_array_equal(Evidence(past).pair_rank, whole.pair_rank)
+    for user in range(past.num_users):
+        own = whole.pair_user == user
+        by_weight = np.lexsort((past.event_order[whole.pair_event[own]], -whole.pair_weight[own]))
+        np.testing.assert_array_equal(whole.pair_rank[own][by_weight], np.arange(own.sum()))
+
+
 def test_repeat_rate_counts_weeks_after_the_first():
     assert feature("event_repeat_rate", ANN, TEA) > feature("event_repeat_rate", ANN, JAM)
 
