@@ -114,8 +114,11 @@ def walk(
     lists = watch.time(
         "weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device)
     )
-    inside = inside_ranker(history, ranker, bank, embeddings, device=device)
-    watch.time("eval_metrics, the lists before the gate", device, lambda: inside.lists(np.arange(history.num_users)))
+    watch.time(
+        "eval_metrics, the lists before the gate",
+        device,
+        lambda: inside_ranker(history, ranker, bank, embeddings, device=device).lists(np.arange(history.num_users)),
+    )
     return Made(ranker, bank, lists)
 
 

@@ -96,7 +96,7 @@ class Origin:
         return self.recall.candidates(users, self._limit)
 
     def found(self, users: np.ndarray) -> Found:
-        """The pairs of `candidates` without their features, which cost as much again."""
+        """The pairs of `candidates`, for who only counts them: without their features."""
         return self.recall.found(users, self._limit)
 
     @property
