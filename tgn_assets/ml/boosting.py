@@ -40,7 +40,7 @@ def fit_trees(frames: Sequence[Frame], seed: int, threads: int = 1) -> str:
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
     and are left out; empty where nobody did.
     """
-    taught = [_taught(frame) for frame in frames]
+    taught = [frame.taught[frame.candidates.row] for frame in frames]
     wanted = sum(int(keep.sum()) for keep in taught)
     share = min(1.0, MAX_PAIRS / max(wanted, 1))
     rng = np.random.default_rng(seed)
@@ -70,9 +70,3 @@ def tree_scores(forest: lgb.Booster | None, features: np.ndarray) -> np.ndarray:
     if forest is None or not len(features):
         return np.zeros(len(features))
     return np.asarray(forest.predict(features, num_threads=1))
-
-
-def _taught(frame: Frame) -> np.ndarray:
-    """[p] bool: the pair's user touched at least one candidate."""
-    touched = np.bincount(frame.candidates.row, frame.label, len(frame.truth_size)) > 0
-    return touched[frame.candidates.row]

@@ -33,6 +33,11 @@ class Frame:
     label: np.ndarray  # [p] bool: the pair was touched in the week after
     truth_size: np.ndarray  # [n] distinct events of the user in the week after, unreachable ones included
 
+    @cached_property
+    def taught(self) -> np.ndarray:
+        """[n] bool: the user touched a candidate. Of the others nothing can be learnt: no order of theirs is better."""
+        return np.bincount(self.candidates.row, self.label, len(self.truth_size)) > 0
+
     def pairs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
         start = np.searchsorted(self.candidates.row, np.arange(len(self.truth_size) + 1))

@@ -69,11 +69,16 @@ def catch_up(model: UserInteractionPredictor, frames: list[Frame], config: Ranke
 
 
 @torch.no_grad()
-def network_scores(model: UserInteractionPredictor | Committee, frame: Frame) -> np.ndarray:
-    """[p] score of every candidate pair of the frame."""
+def network_scores(
+    model: UserInteractionPredictor | Committee, frame: Frame, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """[p] score of every candidate pair of the frame, or of those of `rows` alone, and zero for the others."""
     model.eval()
-    rows = blocks_of(np.arange(len(frame.truth_size)), USERS_PER_BLOCK)
-    return np.concatenate([_scores(model, frame, block, *frame.pairs_of(block)).cpu().numpy() for block in rows])
+    scores = np.zeros(len(frame.label), np.float32)
+    for block in blocks_of(np.arange(len(frame.truth_size)) if rows is None else rows, USERS_PER_BLOCK):
+        pairs, place = frame.pairs_of(block)
+        scores[pairs] = _scores(model, frame, block, pairs, place).cpu().numpy()
+    return scores
 
 
 def hits_of(frame: Frame, scores: np.ndarray, k: int = K) -> np.ndarray:
@@ -83,20 +88,21 @@ def hits_of(frame: Frame, scores: np.ndarray, k: int = K) -> np.ndarray:
 
 
 def _ndcg(model: UserInteractionPredictor, frame: Frame, k: int) -> float:
-    return float(ndcg_of(hits_of(frame, network_scores(model, frame), k), frame.truth_size).mean())
+    scores = network_scores(model, frame, np.flatnonzero(frame.taught))
+    return float(ndcg_of(hits_of(frame, scores, k), frame.truth_size).mean())
 
 
 def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _pass(model: UserInteractionPredictor, frames: Sequence[Frame], optimizer: torch.optim.Optimizer) -> float:
     """One pass over all users of all frames in random order; the mean loss."""
     model.train()
-    steps = [(frame, rows) for frame in frames for rows in torch.randperm(len(frame.truth_size)).split(USERS_PER_STEP)]
+    steps = [(frame, rows) for frame in frames for rows in _steps(frame)]
     total = 0.0
     for at in torch.randperm(len(steps)).tolist():
-        loss = _loss(model, steps[at][0], steps[at][1].numpy())
+        loss = _loss(model, *steps[at])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,15 +110,24 @@ def _pass(model: UserInteractionPredictor, frames: Sequence[Frame], optimizer: t
     return finite(total / max(len(steps), 1), "trained_ranker")
 
 
+def _steps(frame: Frame) -> Iterator[np.ndarray]:
+    """The rows of each step: of so many users drawn, those whose lists have a gradient.
+
+    Steps filled up with such users alone would be fewer, each for more of them: tried, and no better.
+    """
+    for drawn in blocks_of(torch.randperm(len(frame.truth_size)).numpy(), USERS_PER_STEP):
+        if frame.taught[drawn].any():
+            yield drawn[frame.taught[drawn]]
+
+
 def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> Tensor:
-    """List-wise softmax (ListNet, top one): each user's touched candidates share a mass of one."""
+    """List-wise softmax (ListNet, top one): the touched candidates of each user, who has some, share a mass of one."""
     pairs, place = frame.pairs_of(rows)
     scores = _scores(model, frame, rows, pairs, place)
     group, label = (torch.as_tensor(x, device=scores.device) for x in (place, frame.label[pairs].astype(np.float32)))
     touched = scores.new_zeros(len(rows)).index_add_(0, group, label)
-    share = label / touched.clamp(min=1)[group]
     log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
-    return -(share * log_probability).sum() / (touched > 0).sum().clamp(min=1)
+    return -(label / touched[group] * log_probability).sum() / len(rows)
 
 
 def _scores(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Frame
 from tgn_assets.ml.gate import ndcg_of
-from tgn_assets.ml.listwise import WARM_PATIENCE, _loss, fit_network, hits_of, network_scores
+from tgn_assets.ml.listwise import WARM_PATIENCE, _loss, _steps, catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.recall import Candidates
 
@@ -22,17 +24,43 @@ def frame():
     )
 
 
-def test_users_who_touched_none_of_their_candidates_teach_nothing(frame):
+def test_a_pass_learns_from_each_user_but_those_who_touched_none_of_their_candidates(frame):
+    assert sorted(np.concatenate(list(_steps(frame)))) == [0, 1, 2]
+    frame.candidates.features[9:] = np.nan  # the fourth user's, which would spoil all weights
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    catch_up(model, [frame], RankerConfig())
+    after = dict(model.named_parameters())
+    assert all(value.isfinite().all() for value in after.values())
+    assert not torch.equal(after["evidence.0.weight"], before["evidence.0.weight"])
+
+
+def test_weeks_in_which_nobody_touched_a_candidate_teach_nothing(frame):
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    assert catch_up(model, [replace(frame, label=np.zeros(12, bool))], RankerConfig()) == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+def test_the_loss_is_that_of_lists_in_which_touched_candidates_share_a_mass_of_one(frame):
     torch.manual_seed(0)
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
-    alone = _loss(model, frame, np.arange(3))
-    torch.testing.assert_close(_loss(model, frame, np.arange(4)), alone)
+    two = replace(frame, label=np.array([1, 0, 0, 0, 1, 1] + 6 * [0], bool))
+    scores = torch.from_numpy(network_scores(model, two)).view(4, 3).log_softmax(1)
+    torch.testing.assert_close(_loss(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
+
+
+def test_the_scores_of_some_users_are_those_among_all(frame):
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    some, everyone = network_scores(model, frame, np.array([1, 3])), network_scores(model, frame)
+    of_them = np.isin(frame.candidates.row, [1, 3])
+    np.testing.assert_allclose(some, np.where(of_them, everyone, 0), rtol=1e-6)
 
 
 def test_the_loss_is_computed_where_the_model_is(frame):
     # The meta device computes shapes alone and, like a GPU, refuses to mix its tensors with those of the CPU.
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.1).to("meta")
-    _loss(model, frame, np.arange(4)).backward()
+    _loss(model, frame, np.arange(3)).backward()
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 

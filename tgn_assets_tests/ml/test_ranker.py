@@ -173,6 +173,17 @@ def test_weeks_before_a_user_existed_do_not_change_its_temporal_embedding():
     )
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_temporal_embedding_is_the_newest_of_what_the_whole_transformer_gives(layers):
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, layers, 4, 0.1).eval()
+    sequence, known = torch.randn(5, 4, 6), torch.rand(5, 4) < 0.5
+    known[:, -1] = True
+    tokens = model.position(model.project_user(torch.cat([sequence, known[..., None].float()], dim=-1)))
+    whole = model.transformer(tokens, src_key_padding_mask=~known)
+    torch.testing.assert_close(model.get_temporal_embeddings(sequence, known), model.norm(whole[:, -1]))
+
+
 def test_positions_are_told_apart_by_sinusoids():
     encoded = PositionalEncoding(4, 3)(torch.zeros(1, 3, 4))[0]
     torch.testing.assert_close(encoded[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
