@@ -106,11 +106,14 @@ class _BlockwiseSoftmax(torch.autograd.Function):
             mine = users.index_select(0, who)
             vectors = events if among is None else events.index_select(0, among)
             logits = mine @ vectors.T if correction is None else torch.addmm(correction, mine, vectors.T)
-            norm = logits.logsumexp(1, keepdim=True)
-            total -= (weight * (logits[row, column] - norm[row, 0])).sum()
+            # One exponential serves the loss and its gradient; logsumexp would take another.
+            linked, largest = logits[row, column], logits.amax(1, keepdim=True)
+            error = logits.sub_(largest).exp_()
+            size = error.sum(1, keepdim=True)
+            total -= (weight * (linked - (largest + size.log())[row, 0])).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            error = logits.sub_(norm).exp_()
+            error.div_(size)
             error[row, column] -= weight  # the pairs of a week are distinct
             by_user.index_copy_(0, who, error @ vectors)
             if among is None:
