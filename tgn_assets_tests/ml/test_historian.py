@@ -23,21 +23,28 @@ def of_oracle(week: str, users: list[str], events: list[str], world: World) -> n
     return np.where(at >= 0, chance[:, at], 0.0)
 
 
-def test_what_is_inferred_is_right_on_average_whatever_the_chance():
+@pytest.fixture(scope="module")
+def told() -> tuple[list[str], np.ndarray]:
+    """What the historian makes of WEEK for its users."""
+    return historian.touch_probabilities(WEEK, known(WEEK, SMALL), FIRST, SMALL)
+
+
+def test_what_is_inferred_is_right_on_average_whatever_the_chance(told):
+    later = shift(WEEK, 6)
     pairs = []
-    for week in (WEEK, shift(WEEK, 6)):
-        users = known(week, SMALL)
-        events, inferred = historian.touch_probabilities(week, users, FIRST, SMALL)
-        pairs.append(np.stack([inferred.ravel(), of_oracle(week, users, events, SMALL).ravel()]))
+    for week, (events, inferred) in (
+        (WEEK, told),
+        (later, historian.touch_probabilities(later, known(later, SMALL), FIRST, SMALL)),
+    ):
+        pairs.append(np.stack([inferred.ravel(), of_oracle(week, known(week, SMALL), events, SMALL).ravel()]))
     inferred, true = np.concatenate(pairs, axis=1)
     part = np.digitize(inferred, [0.05, 0.2, 0.5])
     for at, tolerance in enumerate([0.01, 0.02, 0.04, 0.04]):
         assert true[part == at].mean() == pytest.approx(inferred[part == at].mean(), abs=tolerance)
 
 
-def test_a_history_tells_something_of_habits_but_not_all():
-    users = known(WEEK, SMALL)
-    events, inferred = historian.touch_probabilities(WEEK, users, FIRST, SMALL)
+def test_a_history_tells_something_of_habits_but_not_all(told):
+    users, (events, inferred) = known(WEEK, SMALL), told
     _, uninformed = historian.touch_probabilities(WEEK, users, shift(WEEK, -1), SMALL)
     true = of_oracle(WEEK, users, events, SMALL)
     errors = [((guess - true) ** 2).mean() for guess in (true, inferred, uninformed)]
