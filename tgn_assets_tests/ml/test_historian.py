@@ -31,11 +31,9 @@ def told() -> tuple[list[str], np.ndarray]:
 
 def test_what_is_inferred_is_right_on_average_whatever_the_chance(told):
     later = shift(WEEK, 6)
+    weeks = {WEEK: told, later: historian.touch_probabilities(later, known(later, SMALL), FIRST, SMALL)}
     pairs = []
-    for week, (events, inferred) in (
-        (WEEK, told),
-        (later, historian.touch_probabilities(later, known(later, SMALL), FIRST, SMALL)),
-    ):
+    for week, (events, inferred) in weeks.items():
         pairs.append(np.stack([inferred.ravel(), of_oracle(week, known(week, SMALL), events, SMALL).ravel()]))
     inferred, true = np.concatenate(pairs, axis=1)
     part = np.digitize(inferred, [0.05, 0.2, 0.5])
