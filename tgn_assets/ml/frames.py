@@ -38,13 +38,17 @@ class Frame:
         """[n] bool: the user touched a candidate. Of the others nothing can be learnt: no order of theirs is better."""
         return np.bincount(self.candidates.row, self.label, len(self.truth_size)) > 0
 
+    @cached_property
+    def _start(self) -> np.ndarray:
+        """[n + 1] position of each user's first candidate."""
+        return np.searchsorted(self.candidates.row, np.arange(len(self.truth_size) + 1))
+
     def pairs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
-        start = np.searchsorted(self.candidates.row, np.arange(len(self.truth_size) + 1))
-        size = (start[1:] - start[:-1])[rows]
+        size = np.diff(self._start)[rows]
         place = np.repeat(np.arange(len(rows)), size)
         offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        return start[rows][place] + offset, place
+        return self._start[rows][place] + offset, place
 
 
 class Origin:

@@ -1,6 +1,7 @@
 """Work side by side: NumPy, SciPy, LightGBM and torch leave Python to other threads while they compute."""
 
 import ctypes
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ import torch
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
+_here = threading.local()
 BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is given back: after each of them it would cost more time than it is worth."""
 
@@ -34,6 +36,13 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
     give_back_memory()
 
 
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch has, for work that is dealt out in parts; torch has one in each meanwhile."""
+    with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
+        yield pool
+
+
 def give_back_memory() -> None:
     """What has been freed goes back to the system: glibc keeps it in an arena for each thread, in pieces that the
     arrays of the next blocks often do not fit, so that they grow in number with the users."""
@@ -44,11 +53,12 @@ def give_back_memory() -> None:
 
 @contextmanager
 def beside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator["Future[Result]"]:
-    """`work` goes on beside the body, which leaves it all threads but one, as many as it is told; the end waits for it.
+    """`work` goes on beside the body, in as many threads as it is told, all but one; the end waits for it.
 
-    The body is torch with one thread: training in small steps gains little from a second one. A body that gains much
-    goes before, with all of them, and then `work`, not `side_by_side`. What torch does in `work` it does with one
-    thread either way, so that the result is the same.
+    In the body torch has one thread, and what is dealt out there goes to as many as ever: threads that wait in a pool
+    do not fight for a core, as those of torch would. A body that is all torch and gains much from a second thread goes
+    before, with all of them, and then `work`, not `side_by_side`. What torch does in `work` it does with one thread
+    either way, so that the result is the same.
     """
     if side_by_side:
         with _one_torch_thread() as threads, ThreadPoolExecutor(1) as pool:
@@ -62,10 +72,12 @@ def beside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator
 
 @contextmanager
 def _one_torch_thread() -> Iterator[int]:
-    """Gives the number of threads that torch had and has again afterwards."""
-    threads = torch.get_num_threads()
+    """Gives the number of threads that torch had before the outermost of these, and has again after it."""
+    before, outer = torch.get_num_threads(), getattr(_here, "threads", None)
+    _here.threads = outer or before
     torch.set_num_threads(1)
     try:
-        yield threads
+        yield _here.threads
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+        _here.threads = outer

@@ -41,9 +41,6 @@ CALIBRATION_USERS = 2048
 CALIBRATION_BLOCK = 512
 PAIRS_PER_PASS = 400_000
 """Pairs that all networks together may pass over at a time: beyond it a second one is not worth its time."""
-PAIRS_FOR_A_THREAD = 2_000_000
-"""Pairs of the past weeks from which on the network's passes have all threads to themselves, and the trees, whose cost
-is bounded, come after them: with fewer, passes and trees side by side keep all threads busy."""
 NEWEST_WEEKS = 3
 """Weeks that the network passes over once more at the end, the one that was held out among them."""
 
@@ -96,7 +93,6 @@ def train_ranker(
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
         warm = earlier if earlier is not None and goes_on(earlier, config, newest.width, bank, side.columns) else None
         pairs = sum(len(frame.label) for frame in frames)
-        few = pairs < PAIRS_FOR_A_THREAD
         networks = min(max(PAIRS_PER_PASS // max(pairs, 1), 1), config.networks)
         if warm is None:
             model = new_model(config, newest.width, side.columns, networks).to(device)
@@ -118,7 +114,7 @@ def train_ranker(
                     )
 
         if warm is None and frames and held_out is not None:
-            with beside(partial(fit_trees, frames, config.seed), side_by_side=few) as growing:
+            with beside(partial(fit_trees, frames, config.seed)) as growing:
                 fit(held_out)
             trees = growing.result()
         trained = warm is not None or bool(curve)
@@ -126,7 +122,7 @@ def train_ranker(
             gate, validation = _gate(None, "", history, newest, held_out, config.seed)
         if held_out is not None and trained:
             tried, tried_trees = deepcopy(model), trees  # which have not seen the newest week
-            with beside(partial(fit_trees, [*frames[1:], held_out], config.seed), side_by_side=few) as growing:
+            with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
                 gate, validation = _gate(tried, tried_trees, history, newest, held_out, config.seed)
                 if warm is not None and frames:
                     fit(held_out)
@@ -134,9 +130,8 @@ def train_ranker(
                     loss = catch_up(member, [*frames, held_out][-NEWEST_WEEKS:], config)
                     curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})
                     progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
+                calibration = _calibration(_activity(lessons), tried, tried_trees, history, newest, config.seed)
             trees = growing.result()
-            # In blocks side by side, which a forest that grows would leave no thread for.
-            calibration = _calibration(_activity(lessons), tried, tried_trees, history, newest, config.seed)
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
         week=week,

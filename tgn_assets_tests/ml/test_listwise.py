@@ -1,13 +1,15 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml import listwise
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.frames import Frame
 from tgn_assets.ml.gate import ndcg_of
-from tgn_assets.ml.listwise import WARM_PATIENCE, _loss, _steps, catch_up, fit_network, hits_of, network_scores
+from tgn_assets.ml.listwise import WARM_PATIENCE, _learn, _steps, catch_up, fit_network, hits_of, network_scores
 from tgn_assets.ml.model import UserInteractionPredictor
 from tgn_assets.ml.recall import Candidates
 
@@ -22,6 +24,12 @@ def frame():
     return Frame(
         candidates, torch.rand(4, 3, 6), torch.ones(4, 3, dtype=torch.bool), torch.rand(5, 6), label, label[:4]
     )
+
+
+def learnt(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> torch.Tensor:
+    """The loss of the rows, whose gradient is in the model then."""
+    with ThreadPoolExecutor(2) as pool:
+        return _learn(model, frame, rows, pool)
 
 
 def test_a_pass_learns_from_each_user_but_those_who_touched_none_of_their_candidates(frame):
@@ -47,7 +55,21 @@ def test_the_loss_is_that_of_lists_in_which_touched_candidates_share_a_mass_of_o
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     two = replace(frame, label=np.array([1, 0, 0, 0, 1, 1] + 6 * [0], bool))
     scores = torch.from_numpy(network_scores(model, two)).view(4, 3).log_softmax(1)
-    torch.testing.assert_close(_loss(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
+    torch.testing.assert_close(learnt(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
+
+
+def test_the_gradient_of_a_step_is_that_of_its_loss_in_whatever_parts_it_is_computed(frame, monkeypatch):
+    torch.manual_seed(0)
+    model, rows = UserInteractionPredictor(6, 3, 8, 2, 2, 3, 0.0), np.array([2, 0, 1])
+    users = model.get_temporal_embeddings(frame.sequence[rows], frame.known[rows])
+    (listwise._loss(model, frame, rows, users) / 3).backward()
+    expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    for size in (1, 2, 3):
+        monkeypatch.setattr(listwise, "USERS_PER_PART", size)
+        model.zero_grad()
+        learnt(model, frame, rows)
+        for name, weight in model.named_parameters():
+            torch.testing.assert_close(weight.grad, expected[name], msg=f"{name} in parts of {size}")
 
 
 def test_the_scores_of_some_users_are_those_among_all(frame):
@@ -60,7 +82,7 @@ def test_the_scores_of_some_users_are_those_among_all(frame):
 def test_the_loss_is_computed_where_the_model_is(frame):
     # The meta device computes shapes alone and, like a GPU, refuses to mix its tensors with those of the CPU.
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.1).to("meta")
-    _loss(model, frame, np.arange(3)).backward()
+    learnt(model, frame, np.arange(3))
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
@@ -84,7 +106,7 @@ def test_gradients_are_the_same_bytes_each_time():
 
     def gradients() -> list[torch.Tensor]:
         model.zero_grad()
-        _loss(model, frame, np.arange(rows)).backward()
+        learnt(model, frame, np.arange(rows))
         return [p.grad.clone() for p in model.parameters()]
 
     first = gradients()
@@ -101,6 +123,24 @@ def test_a_warm_start_keeps_the_weights_that_no_pass_makes_better(frame):
     assert start == {"epoch": "start", "loss": None, "validation_ndcg": quality}
     assert [row["epoch"] for row in passes] == list(range(WARM_PATIENCE))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_passes_that_gain_little_end_a_warm_start_and_the_best_of_them_is_kept(frame, monkeypatch):
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    qualities = iter([0.5, 0.5009, 0.5008, 0.9])
+    monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
+    states = []
+    for _ in fit_network(model, [frame], frame, RankerConfig(), warm=True):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert len(states) == 3  # as it was, and two passes
+    assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
+
+
+def test_gains_that_are_small_but_add_up_go_on(frame, monkeypatch):
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    qualities = iter([0.5, 0.5009, 0.5018, 0.5017, 0.5016, 0.9])
+    monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
+    assert len(list(fit_network(model, [frame], frame, RankerConfig(), warm=True))) == 5
 
 
 def test_a_warm_start_takes_the_weights_of_its_best_pass(frame):

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from tgn_assets.ml.parallel import beside, in_threads
+from tgn_assets.ml.parallel import beside, in_threads, workers
 
 
 def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back():
@@ -51,6 +51,25 @@ def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
         assert torch.get_num_threads() == 1
     assert working.result()[0] == max(before - 1, 1)
     assert torch.get_num_threads() == before
+
+
+def test_the_body_deals_out_its_work_to_all_threads_and_what_is_dealt_out_does_not_do_so_again():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = threading.Barrier(3, timeout=30)
+
+        def work(_: int) -> int:
+            together.wait()
+            with workers() as inner:
+                return inner._max_workers
+
+        with beside(lambda threads: threads) as working, workers() as pool:
+            assert list(pool.map(work, range(3))) == [1, 1, 1]
+            assert len(list(in_threads(lambda _: together.wait(), range(3)))) == 3
+        assert working.result() == 2 and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_work_that_waits_for_the_body_leaves_it_all_threads_and_gets_one_of_torch():
