@@ -1,5 +1,8 @@
 """The code location: assembles what the other modules define, and nothing else."""
 
+import atexit
+from contextlib import ExitStack
+
 import dagster as dg
 
 from tgn_assets.assets.data import data_assets
@@ -9,6 +12,7 @@ from tgn_assets.assets.recommendations import recommendation_assets
 from tgn_assets.assets.weekly_report import report_asset
 from tgn_assets.catalog import catalogued
 from tgn_assets.checks import future_blind_check
+from tgn_assets.history_files import eased
 from tgn_assets.home import Home
 from tgn_assets.jobs import weekly_refresh
 from tgn_assets.monitoring import monitoring_checks
@@ -55,5 +59,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `workspace.yaml` loads: the deployment that the environment describes."""
-    return build_definitions(get_settings())
+    """What `workspace.yaml` loads: the deployment that the environment describes.
+
+    It is loaded by Dagster's own processes, those of runs among them, whose history is written like that of `tgn`.
+    """
+    settings = get_settings()
+    process = ExitStack()
+    process.enter_context(eased(Home(settings).dagster_home))
+    atexit.register(process.close)
+    return build_definitions(settings)

@@ -13,6 +13,7 @@ from dagster._utils.error import SerializableErrorInfo
 from tgn_assets.backlog import INGEST_ASSETS, PREDICTIONS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
 from tgn_assets.console import Progress, duration
 from tgn_assets.definitions import build_definitions
+from tgn_assets.history_files import eased
 from tgn_assets.home import Home
 from tgn_assets.ml.weeks import shift
 from tgn_assets.run_launcher import fail_killed_runs
@@ -33,7 +34,7 @@ class RunFailed(Exception):
 @contextmanager
 def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
     """A runner on the instance of `home`, in which runs that were killed no longer count as running."""
-    with home.instance() as instance:
+    with home.instance() as instance, eased(home.dagster_home):
         fail_killed_runs(instance)
         yield Runner(home, instance, progress, verbose)
 
