@@ -26,6 +26,7 @@ LAYERS = [
         "rendering",
         "warehouse",
         "pending",
+        "history_files",
         "console",
     ],
     ["run_launcher", "home", "failures", "run_lock", "report", "weekly_report", "models", "tracking"],
