@@ -22,9 +22,10 @@ from benchmarks.table import Row, show
 from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph import View, WindowGraph
+from tgn_assets.ml.link_softmax import softmax_loss
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.snapshots import Snapshot
-from tgn_assets.ml.training import softmax_loss, train_gnn
+from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift, week_number
 
 WINDOW = 8

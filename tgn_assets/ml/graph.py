@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from scipy import sparse
@@ -144,14 +145,22 @@ def adjacency(data: HeteroData) -> Adjacency:
     return result
 
 
-def rows_of(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Those `rows` of a matrix of `adjacency`, and their transpose."""
+class UserRows(NamedTuple):
+    """Some users [m], and their rows of the matrix by which `adjacency` leads to users, with the transpose of these."""
+
+    users: Tensor
+    matrices: tuple[Tensor, Tensor]
+
+
+def user_rows(adjacency: Adjacency, users: Tensor) -> UserRows:
+    """The rows of `users` [m]."""
+    matrix, _ = adjacency[REV_INTERACTS]
     start, column, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
-    first, end = start[rows], start[rows + 1]
+    first, end = start[users], start[users + 1]
     size = end - first
-    row = torch.arange(len(rows), device=rows.device).repeat_interleave(size)
-    at = torch.arange(len(row), device=rows.device) + (end - size.cumsum(0)).repeat_interleave(size)
-    return with_transpose(row, column[at], values[at], (len(rows), matrix.shape[1]))
+    row = torch.arange(len(users), device=users.device).repeat_interleave(size)
+    at = torch.arange(len(row), device=users.device) + (end - size.cumsum(0)).repeat_interleave(size)
+    return UserRows(users, with_transpose(row, column[at], values[at], (len(users), matrix.shape[1])))
 
 
 def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

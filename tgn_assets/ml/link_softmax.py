@@ -5,7 +5,7 @@ their gradient, so that memory does not grow with them; where they are too many 
 each block's denominators are estimated from its own links and some drawn events.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,15 @@ def drawn_users(links: Tensor, weight: Tensor, num_events: int, max_logits: int 
     return links[:, kept], weight[kept]
 
 
+class LinkPlan(NamedTuple):
+    """Links in the order in which `planned_loss` computes them."""
+
+    events: Tensor  # [n] positions of the known ones
+    blocks: list[tuple[Any, ...]]  # of users, as `_BlockwiseSoftmax` takes them
+    users: int  # how many have links
+    sampled: bool  # whether events were drawn for the blocks
+
+
 def softmax_loss(
     users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor, max_logits: int = MAX_LOGITS
 ) -> Tensor:
@@ -39,6 +48,16 @@ def softmax_loss(
     `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user. With more
     than `max_logits` logits it is an estimate that draws events from torch's generator.
     """
+    return planned_loss(users, events, plan_links(known, links, weight, max_logits))
+
+
+def planned_loss(users: Tensor, events: Tensor, plan: LinkPlan) -> Tensor:
+    """`softmax_loss` of the links that `plan` was made of."""
+    return _BlockwiseSoftmax.apply(users, events.index_select(0, plan.events), plan.blocks) / plan.users
+
+
+def plan_links(known: Tensor, links: Tensor, weight: Tensor, max_logits: int = MAX_LOGITS) -> LinkPlan:
+    """What of `softmax_loss` does not depend on the vectors, and may serve each pass unless it is `sampled`."""
     order = links[0].argsort(stable=True)
     links, weight = links[:, order], weight[order]
     active, size = links[0].unique_consecutive(return_counts=True)
@@ -46,8 +65,8 @@ def softmax_loss(
     sampled = len(active) * len(choice) > max_logits
     per_block = max(1, USERS_PER_DRAW if sampled else BLOCK_LOGITS // max(len(choice), 1))
     first = size.cumsum(0) - size
-    position = torch.full((len(events),), -1, device=events.device).index_copy_(
-        0, choice, torch.arange(len(choice), device=events.device)
+    position = torch.full((len(known),), -1, device=known.device).index_copy_(
+        0, choice, torch.arange(len(choice), device=known.device)
     )
     blocks = []
     for block in torch.arange(len(active), device=active.device).split(per_block):
@@ -58,7 +77,7 @@ def softmax_loss(
             among, correction = _drawn(len(choice), column)
             column = torch.searchsorted(among, column)
         blocks.append((active[block], among, correction, row, column, weight[link]))
-    return _BlockwiseSoftmax.apply(users, events.index_select(0, choice), blocks) / len(active)
+    return LinkPlan(choice, blocks, len(active), sampled)
 
 
 def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from tgn_assets.ml.graph import Adjacency, View, adjacency, rows_of
+from tgn_assets.ml.graph import Adjacency, UserRows, View, adjacency
 from tgn_assets.ml.products import pair_products
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
@@ -59,11 +59,11 @@ class GNNEncoder(nn.Module):
         return self.features[kind](features) + ids
 
     def forward(
-        self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor, users: Tensor | None = None
+        self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor, rows: UserRows | None = None
     ) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} from inputs {type: [n, dim]} and what `graph.adjacency` says of their edges.
 
-        With `users` [m] only these have a vector in the end, in their order: of the others the last layer, and what
+        With `rows` only their m users have a vector in the end, in their order: of the others the last layer, and what
         training must keep of it, is left out. The dot product of a user's and an event's vector is the logit of their
         link; the last column of an event's is its popularity, read off `event_features` [n, F], and of a user's is one.
         """
@@ -71,9 +71,9 @@ class GNNEncoder(nn.Module):
         for conv in self.convs[:-1]:
             outputs.append(conv(outputs[-1], adjacency))
         sources = outputs[-1]
-        if users is not None:
-            outputs = [{USER: x[USER].index_select(0, users), EVENT: x[EVENT]} for x in outputs]
-            adjacency = {**adjacency, REV_INTERACTS: rows_of(adjacency[REV_INTERACTS][0], users)}
+        if rows is not None:
+            outputs = [{USER: x[USER].index_select(0, rows.users), EVENT: x[EVENT]} for x in outputs]
+            adjacency = {**adjacency, REV_INTERACTS: rows.matrices}
         targets = outputs[-1]
         ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
         outputs.append(last(ends, adjacency))
@@ -87,10 +87,10 @@ class GNNEncoder(nn.Module):
             EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
         }
 
-    def full_pass(self, view: View, id_dropout: float = 0.0, users: Tensor | None = None) -> dict[str, Tensor]:
-        """{type: [n, dim + 1]} of every node, or of all events and `users` [n], from the whole graph at once."""
+    def full_pass(self, view: View, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
+        """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
         x_dict = {kind: self.embed(kind, None, x, id_dropout) for kind, x in view.features.items()}
-        return self(x_dict, view.adjacency, view.features[EVENT], users)
+        return self(x_dict, view.adjacency, view.features[EVENT], rows)
 
     def sampled_pass(self, batch: HeteroData, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of the nodes of a mini-batch that a PyG loader drew from `view.data`."""

@@ -19,10 +19,10 @@ from torch_geometric.sampler import NegativeSampling
 from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
-from tgn_assets.ml.graph import NUM_FEATURES, View, WindowGraph
+from tgn_assets.ml.graph import NUM_FEATURES, UserRows, View, WindowGraph, user_rows
 from tgn_assets.ml.history import History
 from tgn_assets.ml.link_regression import LinkVectors, link_vectors
-from tgn_assets.ml.link_softmax import drawn_users, sampled_softmax_loss, softmax_loss
+from tgn_assets.ml.link_softmax import LinkPlan, drawn_users, plan_links, planned_loss, sampled_softmax_loss
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.parallel import beside
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
@@ -165,6 +165,7 @@ class _Trainer:
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
         self.view = graph.view(origin, config.window)
         self.loaders: dict[int, LinkLoader] = {}
+        self.plans: dict[int, tuple[UserRows, LinkPlan]] = {}
 
     def fit(self, epochs: int) -> Iterator[dict[str, Any]]:
         """Early stopping on the newest closed week, then one pass that includes it; yields losses per epoch."""
@@ -216,14 +217,11 @@ class _Trainer:
 
     def _losses(self, week: int) -> Iterator[Tensor]:
         """The loss of the links of `week`: once for the whole graph, or batch by batch."""
-        view, (links, weight) = self.views[week], self.links[week]
-        id_dropout = self.config.id_dropout if self.encoder.training else 0.0
+        view, id_dropout = self.views[week], self.config.id_dropout if self.encoder.training else 0.0
         if self._whole_graph(view):
-            known = view.known[EVENT]
-            links, weight = drawn_users(links, weight, int(known.sum()))
-            users, row = links[0].unique(return_inverse=True)
-            vectors = self.encoder.full_pass(view, id_dropout, users)
-            yield softmax_loss(vectors[USER], vectors[EVENT], known, torch.stack([row, links[1]]), weight)
+            rows, plan = self._plan(week)
+            vectors = self.encoder.full_pass(view, id_dropout, rows)
+            yield planned_loss(vectors[USER], vectors[EVENT], plan)
             return
         if not self.encoder.training:
             loader = self._loader(week)  # a fresh one: every validation draws the same neighbours and negatives
@@ -233,8 +231,21 @@ class _Trainer:
             loader = self.loaders[week] = self._loader(week)
         for drawn in loader:
             batch = drawn.to(self.device)
-            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
+            vectors, (_, weight) = self.encoder.sampled_pass(batch, view, id_dropout), self.links[week]
             yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
+
+    def _plan(self, week: int) -> tuple[UserRows, LinkPlan]:
+        """What a pass over the whole graph must know of the links of `week`: kept, unless some of them are drawn."""
+        if week in self.plans:
+            return self.plans[week]
+        known, (links, weight) = self.views[week].known[EVENT], self.links[week]
+        drawn, weight = drawn_users(links, weight, int(known.sum()))
+        users, row = drawn[0].unique(return_inverse=True)
+        plan = plan_links(known, torch.stack([row, drawn[1]]), weight)
+        rows = user_rows(self.views[week].adjacency, users)
+        if drawn is links and not plan.sampled:
+            self.plans[week] = rows, plan
+        return rows, plan
 
     def _loader(self, week: int) -> LinkLoader:
         view = self.views[week].to("cpu")  # where neighbours are drawn, whatever the device

@@ -1,10 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 
-from tgn_assets.ml import training
+from tgn_assets.ml import link_softmax, training
 from tgn_assets.ml.checkpoint import TrainingError
 from tgn_assets.ml.config import GNNConfig
-from tgn_assets.ml.graph import WindowGraph
+from tgn_assets.ml.graph import WindowGraph, user_rows
 from tgn_assets.ml.link_regression import link_vectors
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.schema import EVENT, USER
@@ -172,13 +174,28 @@ def test_a_pass_for_some_users_gives_the_vectors_and_gradients_of_a_whole_one(we
     torch.manual_seed(0)
     encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, 7, 8, 2)
     users, found = torch.tensor([7, 0, 3]), []
-    for vectors in (encoder.full_pass(view), encoder.full_pass(view, users=users)):
+    for vectors in (encoder.full_pass(view), encoder.full_pass(view, rows=user_rows(view.adjacency, users))):
         of_users = vectors[USER] if len(vectors[USER]) == 3 else vectors[USER][users]
         encoder.zero_grad()
         (of_users.sin().sum() + vectors[EVENT].cos().sum()).backward()
         found.append([of_users, vectors[EVENT], *(parameter.grad for parameter in encoder.parameters())])
     for whole, some in zip(*found, strict=True):
         torch.testing.assert_close(some, whole)
+
+
+def test_links_are_put_in_order_once_unless_each_pass_draws_others(weeks, monkeypatch):
+    planned = []
+
+    def counted(max_logits: int) -> int:
+        planned.clear()
+        how = partial(link_softmax.plan_links, max_logits=max_logits)
+        monkeypatch.setattr(training, "plan_links", lambda *links: planned.append(links) or how(*links))
+        train_gnn(weeks, LAST, CONFIG.model_copy(update={"replay": 1, "epochs": 2}))
+        return len(planned)
+
+    assert counted(link_softmax.MAX_LOGITS) == CONFIG.window
+    # A week is passed over twice, or held out twice, and passed over in the end.
+    assert counted(1) == 3 * CONFIG.window
 
 
 def test_training_on_sampled_neighbourhoods_learns_as_well(weeks):
