@@ -1,8 +1,5 @@
 """The code location: assembles what the other modules define, and nothing else."""
 
-import atexit
-from contextlib import ExitStack
-
 import dagster as dg
 
 from tgn_assets.assets.data import data_assets
@@ -12,7 +9,7 @@ from tgn_assets.assets.recommendations import recommendation_assets
 from tgn_assets.assets.weekly_report import report_asset
 from tgn_assets.catalog import catalogued
 from tgn_assets.checks import future_blind_check
-from tgn_assets.history_files import eased
+from tgn_assets.history_files import ease_this_process
 from tgn_assets.home import Home
 from tgn_assets.jobs import weekly_refresh
 from tgn_assets.monitoring import monitoring_checks
@@ -64,7 +61,5 @@ def defs() -> dg.Definitions:
     It is loaded by Dagster's own processes, those of runs among them, whose history is written like that of `tgn`.
     """
     settings = get_settings()
-    process = ExitStack()
-    process.enter_context(eased(Home(settings).dagster_home))
-    atexit.register(process.close)
+    ease_this_process(Home(settings).dagster_home)
     return build_definitions(settings)

@@ -1,14 +1,15 @@
 """Dagster's history in SQLite files, written without a wait for the disk at each of its events.
 
-For each event of a run, of which there are hundreds, Dagster opens a connection, commits and closes it. SQLite waits
-for the disk at the commit, and again at the close: the last connection to a file carries the write-ahead log over.
+For each event of a run, a hundred and more, Dagster opens a connection, commits and closes it. SQLite waits for the
+disk at the commit, and again at the close: the last connection to a file carries the write-ahead log over.
 """
 
+import atexit
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,10 @@ def eased(folder: Path) -> Iterator[None]:
         event.remove(Engine, "connect", connected)
         for connection in kept.values():
             connection.close()
+
+
+def ease_this_process(folder: Path) -> None:
+    """`eased` until the process ends."""
+    process = ExitStack()
+    process.enter_context(eased(folder))
+    atexit.register(process.close)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,18 +68,13 @@ def test_a_file_that_gets_its_log_meanwhile_is_eased_from_then_on(tmp_path: Path
         assert log_of(path).exists()
 
 
-@pytest.fixture
-def linked(file: Path) -> Iterator[Path]:
-    link = file.parent.parent / "link"
+def test_a_folder_may_be_named_by_a_link(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
     link.symlink_to(file.parent)
-    yield link
-
-
-def test_a_folder_may_be_named_by_a_link(file: Path, linked: Path) -> None:
-    with eased(linked):
+    with eased(link):
         assert execute(file, "PRAGMA synchronous") == [(NORMAL,)]
     with eased(file.parent):
-        assert execute(linked / file.name, "PRAGMA synchronous") == [(NORMAL,)]
+        assert execute(link / file.name, "PRAGMA synchronous") == [(NORMAL,)]
 
 
 def test_only_so_many_files_are_kept_open(tmp_path: Path) -> None:

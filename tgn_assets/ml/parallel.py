@@ -13,6 +13,7 @@ import torch
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 _here = threading.local()
+"""`threads`: how many this thread may deal work out to while torch has one; those of a pool have no such number."""
 BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is given back: after each of them it would cost more time than it is worth."""
 

@@ -229,9 +229,10 @@ class _Trainer:
             loader = self.loaders[week]
         else:
             loader = self.loaders[week] = self._loader(week)
+        _, weight = self.links[week]
         for drawn in loader:
             batch = drawn.to(self.device)
-            vectors, (_, weight) = self.encoder.sampled_pass(batch, view, id_dropout), self.links[week]
+            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
             yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
 
     def _plan(self, week: int) -> tuple[UserRows, LinkPlan]:
