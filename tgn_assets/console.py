@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
+from tgn_assets.ml.progress import duration
+
 HEARTBEAT = 5.0
 """Seconds without a word after which the line is printed again where it cannot be redrawn."""
 
@@ -52,9 +54,8 @@ class Progress(AbstractContextManager["Progress"]):
         while not self._stop.wait(0.2):
             if not self.task:
                 continue
-            line = ", ".join(
-                part for part in (self.task, self.detail, duration(time.monotonic() - self._since)) if part
-            )
+            doing = ", ".join(part for part in (self.task, self.detail) if part)
+            line = f"{doing} ({duration(time.monotonic() - self._since)} so far)"
             if self._status:
                 self._status.update(line.replace("[", r"\["))
             elif time.monotonic() - self._spoken >= HEARTBEAT:
@@ -65,13 +66,3 @@ def stdout() -> Console:
     """Where results go; as wide as they need when that is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

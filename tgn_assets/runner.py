@@ -11,10 +11,11 @@ from dagster._core.events import EngineEventData, JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.backlog import INGEST_ASSETS, PREDICTIONS, RANGE_END, RANGE_START, ingested_weeks, weeks_between
-from tgn_assets.console import Progress, duration
+from tgn_assets.console import Progress
 from tgn_assets.definitions import build_definitions
 from tgn_assets.history_files import eased
 from tgn_assets.home import Home
+from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift
 from tgn_assets.run_launcher import fail_killed_runs
 

@@ -6,6 +6,7 @@ from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.failures import explained
 from tgn_assets.metadata import numbers, preview, row_count, table_definition
 from tgn_assets.ml.ingest import load_weeks
+from tgn_assets.ml.progress import Pace
 from tgn_assets.ml.source import SourceSpec
 from tgn_assets.ml.summary import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.trends import activity
@@ -37,7 +38,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
         at once, always gives the same table.
         """
         with warehouse.writer() as con:
-            report = load_weeks(con, source, context.partition_keys, first_week, end_week)
+            report = load_weeks(con, source, context.partition_keys, first_week, end_week, context.log.info)
             per_week = week_numbers(con, context.partition_keys)
             rejected = rejected_sample(con, context.partition_keys)
             newest = max(context.partition_keys)
@@ -78,6 +79,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
         from tgn_assets.ml.snapshots import read_snapshot
 
         # One at a time to disk: the graphs of a backfill of many years would not fit in memory together.
+        pace = Pace(context.log.info, "snapshots", len(context.partition_keys), "week")
         for week in context.partition_keys:
             with warehouse.reader() as con:
                 snapshot = read_snapshot(con, week)
@@ -90,6 +92,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
                 "interactions": int(edges.edge_count.sum()),
             }
             context.add_asset_metadata(numbers(size), partition_key=week)
+            pace.add(1)
         return dg.MaterializeResult()
 
     return [raw_interactions, weekly_snapshots]

@@ -165,7 +165,8 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
 
         week = context.partition_key
         bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
-        embeddings = ranker.temporal_embeddings(trained_ranker, warehouse.history(week), bank, device.name())
+        history = warehouse.history(week)
+        embeddings = ranker.temporal_embeddings(trained_ranker, history, bank, device.name(), context.log.info)
         return dg.MaterializeResult(
             value=embeddings,
             metadata={

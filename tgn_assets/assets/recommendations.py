@@ -12,6 +12,7 @@ from tgn_assets.failures import explained
 from tgn_assets.metadata import numbers, preview, row_count, table_definition
 from tgn_assets.ml.history import History
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.progress import Say, nothing
 from tgn_assets.ml.publishing import (
     PUBLISHED_TABLES,
     Publication,
@@ -163,7 +164,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history,
             users.id.to_numpy(),
             events.id.to_numpy(),
-            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules, side),
+            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules, side, context.log.info),
             rules=rules,
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
@@ -195,6 +196,7 @@ def inside_of(
     model_week: str,
     rules: Rules = OPEN,
     side: SideTables = NO_TABLES,
+    progress: Say = nothing,
 ) -> "Inside | None":
     """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
     kept and not of an older version, and the side tables still have what it learnt from."""
@@ -209,7 +211,7 @@ def inside_of(
         return None
     model = publishing_model(artifacts, history, origin, model_week, device)
     bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
-    return inside_ranker(history, model.ranker, bank, model.embeddings, rules, device, side)
+    return inside_ranker(history, model.ranker, bank, model.embeddings, rules, device, side, progress)
 
 
 def lists_by_source(made: Publication) -> dict[str, int]:

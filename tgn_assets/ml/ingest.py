@@ -12,6 +12,7 @@ from datetime import date
 import duckdb
 
 from tgn_assets.ml.postgres import is_postgres
+from tgn_assets.ml.progress import Say, nothing, watched
 from tgn_assets.ml.scan import FILTERED, UNREADABLE_LINE, nothing_there, scan
 from tgn_assets.ml.source import DIGEST_SQL, digest
 from tgn_assets.ml.source_files import SourceSpec, empty_source
@@ -99,7 +100,12 @@ class IngestReport:
 
 
 def load_weeks(
-    con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str], start_week: str, end_week: str | None
+    con: duckdb.DuckDBPyConnection,
+    spec: SourceSpec,
+    weeks: Sequence[str],
+    start_week: str,
+    end_week: str | None,
+    progress: Say = nothing,
 ) -> IngestReport:
     """Makes `weeks` in the warehouse `con` what the source says that they are, in one transaction.
 
@@ -114,7 +120,8 @@ def load_weeks(
             raise ValueError(f"week {week} lies outside of the weeks {start_week} to {end_week or 'now'}")
     asked = {"weeks": [date.fromisoformat(week) for week in weeks]}
     try:
-        unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
+        with watched(con, progress, "reading the source"):
+            unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
         counts = con.execute(COUNT_SQL).fetchall()
         if not counts and not unreadable and nothing_there(spec):
             raise empty_source(spec)

@@ -89,6 +89,15 @@ class LessonStore:
         _save(directory, lesson, name)
         return lesson
 
+    def holds(self, week: str, name: str) -> bool:
+        """Whether the lesson of the origin `week` is there under `name`, and `get` need not make it."""
+        if self.folder is None:
+            return False
+        try:
+            return bool(load_meta(self.folder / week)["name"] == name)
+        except ArtifactError:
+            return False
+
     def forget_before(self, week: str) -> None:
         """Removes what no later week learns from."""
         for directory in [] if self.folder is None or not self.folder.exists() else self.folder.iterdir():

@@ -1,6 +1,6 @@
 """The neural head's training: a softmax over each user's candidates, list by list (ListNet)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
@@ -43,11 +43,12 @@ def fit_network(
     config: RankerConfig,
     k: int = K,
     warm: bool = False,
+    learnt: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch.
 
     If `warm`, it goes on from the weights in `model`, which stay where no pass makes them better; the first row is
-    theirs, and has no loss.
+    theirs, and has no loss. `learnt` is told after each step from how many lists; all of them are `lists_in(frames)`.
     """
     best, epochs, patience, step, gain = -1.0, config.epochs, config.patience, 1.0, 0.0
     if warm:
@@ -59,7 +60,7 @@ def fit_network(
     optimizer = _optimizer(model, config.learning_rate * step)
     best_state, waited, enough = deepcopy(model.state_dict()), 0, best * (1 + gain)
     for epoch in range(epochs):
-        loss = _pass(model, frames, optimizer)
+        loss = _pass(model, frames, optimizer, learnt)
         quality = _ndcg(model, held_out, k)
         yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
         if quality > best:
@@ -71,6 +72,11 @@ def fit_network(
             if waited >= patience:
                 break
     model.load_state_dict(best_state)
+
+
+def lists_in(frames: Sequence[Frame]) -> int:
+    """Lists that one pass over `frames` learns from."""
+    return sum(int(frame.taught.sum()) for frame in frames)
 
 
 def catch_up(model: UserInteractionPredictor, frames: list[Frame], config: RankerConfig) -> float:
@@ -112,7 +118,12 @@ def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.o
     return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
 
 
-def _pass(model: UserInteractionPredictor, frames: Sequence[Frame], optimizer: torch.optim.Optimizer) -> float:
+def _pass(
+    model: UserInteractionPredictor,
+    frames: Sequence[Frame],
+    optimizer: torch.optim.Optimizer,
+    learnt: Callable[[int], None] = lambda _: None,
+) -> float:
     """One pass over all users of all frames in random order; the mean loss."""
     model.train()
     steps = [(frame, rows) for frame in frames for rows in _steps(frame)]
@@ -123,6 +134,7 @@ def _pass(model: UserInteractionPredictor, frames: Sequence[Frame], optimizer: t
             optimizer.zero_grad()
             total += _learn(model, frame, rows, pool).item()
             optimizer.step()
+            learnt(len(rows))
     return finite(total / max(len(steps), 1), "trained_ranker")
 
 

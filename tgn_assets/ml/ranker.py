@@ -5,13 +5,14 @@ closed week; what the ranker sees of it was known at its close (its history, and
 week gave), and what it learns to predict is the distinct events each user touched in the week after.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tgn_assets.ml.baselines import BASELINES, all_baselines
 from tgn_assets.ml.blend import blended
@@ -25,16 +26,16 @@ from tgn_assets.ml.gate import SEGMENTS, Gate, choose_sources, ndcg_of, segment_
 from tgn_assets.ml.grouped import shares
 from tgn_assets.ml.history import History
 from tgn_assets.ml.lessons import Lesson, LessonStore, lesson_of, names, oldest_origin, sampled
-from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, network_scores
+from tgn_assets.ml.listwise import catch_up, fit_network, hits_of, lists_in, network_scores
 from tgn_assets.ml.parallel import beside, in_threads
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.progress import Pace, Say, nothing
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, goes_on, load_model, new_model
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.side_tables import NO_TABLES, SideTables
 from tgn_assets.ml.topk import grouped_top_k
 from tgn_assets.ml.weeks import week_key, week_number
 
-Progress = Callable[[str], None]
 USERS_PER_BLOCK = 2048
 CALIBRATION_USERS = 2048
 """Users whose lists the scores are calibrated on: three numbers are fitted to five times as many pairs or more."""
@@ -51,7 +52,7 @@ def train_ranker(
     week: str,
     config: RankerConfig,
     device: str = "cpu",
-    progress: Progress = lambda _: None,
+    progress: Say = nothing,
     rules: Rules = OPEN,
     store: LessonStore | None = None,
     side: SideTables = NO_TABLES,
@@ -83,11 +84,13 @@ def train_ranker(
             origin = newest if at == now - 1 else Origin(history.until(at), bank, config, device, rules, side)
             return lesson_of(history, origin, config.seed)
 
-        lessons = []
+        lessons, new = [], [at for at in origins if not store.holds(week_key(at), made_from[at])]
+        pace = Pace(progress, "phase 2, lessons of past weeks", len(new), "week")
         for at in origins:
             lessons.append(store.get(week_key(at), made_from[at], partial(learn, at)))
-            frame = lessons[-1].frame
-            progress(f"phase 2, origin {week_key(at)}: {0 if frame is None else len(frame.truth_size)} users")
+            if at in new:
+                frame = lessons[-1].frame
+                pace.add(1, f"{week_key(at)} with {0 if frame is None else len(frame.truth_size):,} users")
         store.forget_before(week_key(origins[0]))
         *past, newest_lesson = lessons
         frames, held_out = [lesson.frame for lesson in past if lesson.frame is not None], newest_lesson.frame
@@ -104,14 +107,15 @@ def train_ranker(
         curve, validation = list[dict[str, Any]](), dict[str, float]()
 
         def fit(held_out: Frame) -> None:
+            each = lists_in(frames) * (config.epochs if warm is None else config.warm_epochs)
+            pace = Pace(progress, "phase 2", each * len(model.members), "list", at_most=True)
             for number, member in enumerate(model.members, 1):
-                for row in fit_network(member, frames, held_out, config, rules.k, warm is not None):
+                pace.what = f"phase 2, network {number} of {len(model.members)}"
+                for row in fit_network(member, frames, held_out, config, rules.k, warm is not None, pace.add):
                     curve.append({"network": number, **row})
                     loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
-                    progress(
-                        f"phase 2, network {number} of {len(model.members)}, epoch {row['epoch']}: "
-                        f"{loss}validation {row['validation_ndcg']:.4f}"
-                    )
+                    pace.tell(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
+                pace.left(each * (len(model.members) - number))
 
         if warm is None and frames and held_out is not None:
             with beside(partial(fit_trees, frames, config.seed)) as growing:
@@ -150,14 +154,16 @@ def train_ranker(
     )
 
 
-def temporal_embeddings(ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu") -> NodeEmbeddings:
+def temporal_embeddings(
+    ranker: RankerCheckpoint, history: History, bank: Bank, device: str = "cpu", progress: Say = nothing
+) -> NodeEmbeddings:
     """User and event embeddings of phase 2 as of the week of `history`, for all its nodes, in blocks of users."""
-    model, origin = load_model(ranker, device), Origin(history, bank, ranker.config)
+    model, origin, users = load_model(ranker, device), Origin(history, bank, ranker.config), list[Tensor]()
+    pace = Pace(progress, "embeddings", history.num_users, "user")
     with torch.no_grad():
-        users = [
-            model.get_temporal_embeddings(*(x.to(device) for x in origin.sequence(block))).cpu()
-            for block in blocks_of(np.arange(history.num_users), USERS_PER_BLOCK)
-        ]
+        for block in blocks_of(np.arange(history.num_users), USERS_PER_BLOCK):
+            users.append(model.get_temporal_embeddings(*(x.to(device) for x in origin.sequence(block))).cpu())
+            pace.add(len(block))
         events = model.event_embeddings(origin.event_vectors().to(device)).cpu()
     return NodeEmbeddings(
         origin.week,

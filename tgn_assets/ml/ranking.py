@@ -23,6 +23,7 @@ from tgn_assets.ml.history import History, dense
 from tgn_assets.ml.newcomers import newcomer_list
 from tgn_assets.ml.parallel import in_threads
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.progress import Pace, Say, nothing
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint, load_model, side_of
 from tgn_assets.ml.recall import CHANNELS, Candidates, Found
 from tgn_assets.ml.schema import OURS
@@ -62,7 +63,7 @@ def recommend(
     embeddings: NodeEmbeddings,
     rules: Rules = OPEN,
     device: str = "cpu",
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Say = nothing,
     side: SideTables = NO_TABLES,
 ) -> Recommendations:
     """Ranks candidates for every user of `history`, block by block.
@@ -81,8 +82,9 @@ def recommend(
     segment = segment_of(history, users)
     source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, trees, done, spare = load_model(ranker, device), read_trees(ranker.trees), 0, list[RunnersUp]()
+    model, trees, spare = load_model(ranker, device), read_trees(ranker.trees), list[RunnersUp]()
     ours, origin = users[source == OURS], origin.ready()
+    pace = Pace(progress, "lists", len(ours), "user")
 
     def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
         return block, _ranked(model, trees, ranker, origin, embeddings, block)
@@ -93,8 +95,7 @@ def recommend(
             row, event = ranked.candidates.row, ranked.candidates.event
             chance = _probability(ranker, origin, block[row], ranked.share)
             spare.append(runners_up(block[row], event, chance, events, scores[:, -1]))
-        done += len(block)
-        progress(f"ranked {done:,} of {len(ours):,} users")
+        pace.add(len(block))
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
         # A rule that leaves out a user's own events may have nothing else left for the user.
@@ -131,6 +132,7 @@ def inside_ranker(
     rules: Rules = OPEN,
     device: str = "cpu",
     side: SideTables = NO_TABLES,
+    progress: Say = nothing,
 ) -> Inside:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
     origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side)).ready()
@@ -138,12 +140,14 @@ def inside_ranker(
     def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         order = np.argsort(row, kind="stable")
         known = np.zeros((len(row), len(CHANNELS)), bool)
+        pace = Pace(progress, "candidates that active users had", len(users), "user")
 
         def recalled(block: np.ndarray) -> tuple[np.ndarray, Found]:
             return block, origin.found(users[block])
 
         for block, had in in_threads(recalled, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
+            pace.add(len(block))
             key = had.row * history.num_events + had.event  # ascending
             wanted = (row[asked] - block[0]) * history.num_events + event[asked]
             if not len(key):
@@ -154,11 +158,14 @@ def inside_ranker(
 
     def lists(users: np.ndarray) -> np.ndarray:
         model, trees = load_model(ranker, device), read_trees(ranker.trees)
-        ranked = in_threads(
+        made, pace = [np.zeros((0, rules.k), np.int64)], Pace(progress, "lists before the gate", len(users), "user")
+        for events in in_threads(
             lambda block: _ranked(model, trees, ranker, origin, embeddings, block).events,
             blocks_of(users, USERS_PER_BLOCK),
-        )
-        return np.concatenate([np.zeros((0, rules.k), np.int64), *ranked])
+        ):
+            made.append(events)
+            pace.add(len(events))
+        return np.concatenate(made)
 
     return Inside(CHANNELS, found, lists)
 

@@ -4,7 +4,7 @@ For each week t of the training window the links of t are predicted from the gra
 supervised link, and nothing as new as it, is in its own message graph.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +25,12 @@ from tgn_assets.ml.link_regression import LinkVectors, link_vectors
 from tgn_assets.ml.link_softmax import LinkPlan, drawn_users, plan_links, planned_loss, sampled_softmax_loss
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.parallel import beside
+from tgn_assets.ml.progress import Pace, Say, nothing
 from tgn_assets.ml.sampling import fits_in_memory, link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 from tgn_assets.ml.snapshots import Snapshot
 from tgn_assets.ml.weeks import week_key, week_number
 
-Progress = Callable[[str], None]
 WEIGHT_DECAY = 1e-5
 EDGES_FOR_A_THREAD = 200_000
 """Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain little
@@ -103,7 +103,7 @@ def train_gnn(
     config: GNNConfig,
     warm: GNNCheckpoint | None = None,
     device: str = "cpu",
-    progress: Progress = lambda _: None,
+    progress: Say = nothing,
     history: History | None = None,
 ) -> GNNCheckpoint:
     """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
@@ -131,21 +131,27 @@ def train_gnn(
         encoder.to(device)
         curve: list[dict[str, Any]] = []
         embeddings = {}
-        for origin in origins:
-            first = warm is None and origin == origins[0]
-            trainer = _Trainer(encoder, graph, origin, config, device)
+        epochs = [config.warm_epochs if warm or origin != origins[0] else config.epochs for origin in origins]
+        planned = [_planned(graph, *of_origin, config.window) for of_origin in zip(origins, epochs, strict=True)]
+        pace = Pace(progress, "phase 1", sum(planned), "link", at_most=True)
+        for number, origin in enumerate(origins):
+            place = f" ({number + 1} of {len(origins)})" if len(origins) > 1 else ""
+            pace.what = f"phase 1, week {week_key(origin)}{place}"
+            trainer = _Trainer(encoder, graph, origin, config, device, pace)
             past = None if history is None else history.until(origin)
             small = len(trainer.view.edge_week) < EDGES_FOR_A_THREAD
             with beside(partial(_links, past, config.seed), side_by_side=small) as linking:
-                for row in trainer.fit(config.epochs if first else config.warm_epochs):
+                for row in trainer.fit(epochs[number]):
                     curve.append({"origin": week_key(origin), **row})
-                    progress(
-                        f"phase 1, week {week_key(origin)}, epoch {row['epoch']}: loss {row['loss']:.4f}"
-                        + (f", validation {row['validation_loss']:.4f}" if row["validation_loss"] is not None else "")
+                    validation = row["validation_loss"]
+                    pace.tell(
+                        f"epoch {row['epoch']}, loss {row['loss']:.4f}"
+                        + (f", validation {validation:.4f}" if validation is not None else "")
                     )
                 known = trainer.embeddings()
             links = linking.result()
             embeddings[week_key(origin)] = known if links is None else known.with_links(links)
+            pace.left(sum(planned[number + 1 :]))
         state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     return GNNCheckpoint(week, config, warm.week if warm else None, state, graph.node_idx, curve, embeddings)
 
@@ -153,8 +159,11 @@ def train_gnn(
 class _Trainer:
     """Fits the encoder to the window of weeks that ends with `origin`."""
 
-    def __init__(self, encoder: GNNEncoder, graph: WindowGraph, origin: int, config: GNNConfig, device: str) -> None:
+    def __init__(
+        self, encoder: GNNEncoder, graph: WindowGraph, origin: int, config: GNNConfig, device: str, pace: Pace
+    ) -> None:
         self.encoder, self.graph, self.origin, self.config, self.device = encoder, graph, origin, config, device
+        self.pace = pace
         parameters, rate = encoder.parameters(), config.learning_rate
         self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
@@ -200,11 +209,12 @@ class _Trainer:
         self.encoder.train()
         total, steps = 0.0, 0
         for at in torch.randperm(len(weeks)).tolist():
-            for loss in self._losses(weeks[at]):
+            for loss, links in self._losses(weeks[at]):
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
                 total, steps = total + loss.item(), steps + 1
+                self.pace.add(links)
         return finite(total / steps, "trained_gnn")
 
     @torch.no_grad()
@@ -212,16 +222,16 @@ class _Trainer:
         self.encoder.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)  # what the loss draws, if anything, is the same in every validation
-            losses = [loss.item() for loss in self._losses(week)]
+            losses = [loss.item() for loss, _ in self._losses(week)]
         return sum(losses) / len(losses)
 
-    def _losses(self, week: int) -> Iterator[Tensor]:
-        """The loss of the links of `week`: once for the whole graph, or batch by batch."""
+    def _losses(self, week: int) -> Iterator[tuple[Tensor, int]]:
+        """The loss of the links of `week`, and of how many: once for the whole graph, or batch by batch."""
         view, id_dropout = self.views[week], self.config.id_dropout if self.encoder.training else 0.0
         if self._whole_graph(view):
             rows, plan = self._plan(week)
             vectors = self.encoder.full_pass(view, id_dropout, rows)
-            yield planned_loss(vectors[USER], vectors[EVENT], plan)
+            yield planned_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
             return
         if not self.encoder.training:
             loader = self._loader(week)  # a fresh one: every validation draws the same neighbours and negatives
@@ -233,7 +243,8 @@ class _Trainer:
         for drawn in loader:
             batch = drawn.to(self.device)
             vectors = self.encoder.sampled_pass(batch, view, id_dropout)
-            yield sampled_softmax_loss(vectors, batch, weight[batch[INTERACTS].input_id], int(view.known[EVENT].sum()))
+            of_batch = weight[batch[INTERACTS].input_id]
+            yield sampled_softmax_loss(vectors, batch, of_batch, int(view.known[EVENT].sum())), len(of_batch)
 
     def _plan(self, week: int) -> tuple[UserRows, LinkPlan]:
         """What a pass over the whole graph must know of the links of `week`: kept, unless some of them are drawn."""
@@ -267,6 +278,13 @@ class _Trainer:
             edges, weeks = 2 * len(view.edge_week), len(self.views)
             return fits_in_memory(nodes, edges, self.config.dim, self.config.layers, weeks)
         return self.config.batching == "full"
+
+
+def _planned(graph: WindowGraph, origin: int, epochs: int, window: int) -> int:
+    """The most links that are passed over to fit the window that ends with `origin`: passes end early."""
+    weeks = sorted(week for week in graph.snapshots if origin - window < week <= origin)
+    links = [graph.snapshots[week].data[INTERACTS].edge_index.shape[1] for week in weeks]
+    return epochs * sum(links[:-1]) + sum(links)
 
 
 def _links(past: History | None, seed: int, _: int) -> LinkVectors | None:

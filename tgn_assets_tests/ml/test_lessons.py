@@ -8,6 +8,7 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
 from tgn_assets.ml.lessons import LessonStore, names
 from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.ml.progress import Say, nothing
 from tgn_assets.ml.ranker import train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
 from tgn_assets.ml.training import train_gnn
@@ -31,9 +32,9 @@ def bank():
     return train_gnn(snapshots(habits(users=16, weeks=WEEKS), range(WEEKS)), LAST, GNN).embeddings
 
 
-def train(past, bank, week: str, store: LessonStore | None) -> RankerCheckpoint:
+def train(past, bank, week: str, store: LessonStore | None, progress: Say = nothing) -> RankerCheckpoint:
     known = {key: embeddings for key, embeddings in bank.items() if key <= week}
-    return train_ranker(past.until(week_number(week)), known, week, CONFIG, store=store)
+    return train_ranker(past.until(week_number(week)), known, week, CONFIG, store=store, progress=progress)
 
 
 def bytes_of(checkpoint: RankerCheckpoint, directory) -> bytes:
@@ -59,6 +60,18 @@ def test_a_week_makes_its_own_lesson_and_finds_the_others(past, bank, tmp_path, 
     train(past, bank, LAST, store)
     assert weeks == [shift(LAST, -1)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [shift(LAST, -4 + at) for at in range(4)]
+
+
+def test_it_says_which_lessons_it_makes_and_of_how_many_and_nothing_of_those_it_finds(past, bank, tmp_path):
+    said, store = list[str](), LessonStore(tmp_path)
+    eve = shift(LAST, -1)
+    train(past, bank, eve, store, said.append)
+    told = [line for line in said if "lessons" in line]
+    assert [line.split(",")[0].split("; ")[1] for line in told] == [f"{made} of 4 weeks" for made in (1, 2, 3, 4)]
+    said.clear()
+    train(past, bank, LAST, store, said.append)
+    (told,) = [line for line in said if "lessons" in line]
+    assert eve in told and "1 of 1 weeks" in told
 
 
 def test_a_ranker_is_the_same_whether_its_lessons_were_kept_or_not(past, bank, tmp_path):

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_the_ranker_learns_and_records_its_validation(ranker):
     assert ranker.trained
     assert ranker.curve[-1]["loss"] < ranker.curve[0]["loss"]
     assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular"}
+
+
+def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(past, bank):
+    said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
+    checkpoint = train_ranker(past, bank, LAST, eager, progress=said.append)
+    told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
+    done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
+    assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
+    each = done[0][0]
+    assert [lists % each for lists, _ in done] == [0] * len(done) and done == sorted(done)
+    assert all(lists <= total <= each * CONFIG.epochs * CONFIG.networks for lists, total in done)
 
 
 def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, bank):

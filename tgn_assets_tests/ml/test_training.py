@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -43,6 +44,18 @@ def test_training_lowers_the_loss_and_records_its_curve(cold):
     first = [row for row in cold.curve if row["origin"] == shift(LAST, -2)]
     assert first[-1]["loss"] < first[0]["loss"]
     assert all(row["validation_loss"] > 0 for row in cold.curve if row["epoch"] != "final")
+
+
+@pytest.mark.parametrize("batching", ["full", "sampled"])
+def test_it_says_after_each_pass_how_many_links_it_went_over_of_those_that_it_may_have_to(weeks, batching):
+    said = list[str]()
+    config = CONFIG.model_copy(update={"batching": batching, "patience": 1})
+    checkpoint = train_gnn(weeks, LAST, config, progress=said.append)
+    told = [re.search(r"week (\S+) .*; ([\d,]+) of (?:at most )?([\d,]+) links", line) for line in said]
+    assert [found[1] for found in told] == [row["origin"] for row in checkpoint.curve]
+    done, expected = ([int(found[at].replace(",", "")) for found in told] for at in (2, 3))
+    assert done == sorted(set(done)) and expected == sorted(expected, reverse=True)
+    assert done[-1] <= expected[-1]  # less only where the last weeks ended early as well
 
 
 def test_a_user_is_nearer_to_the_events_of_its_community_than_to_the_others(cold):
