@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality quality-other bench bench-setup bench-scale reference screenshots clean
+.PHONY: demo test test-samplers dev lint quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -76,6 +76,9 @@ bench: bench-setup  ## ratios beside other software, within 25 minutes after the
 
 bench-scale: $(READY)  ## seconds and memory of a refresh at 1, 3 and 10 million interactions: benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.scale --publish
+
+bench-profile: $(READY)  ## which part of which asset a refresh spends its time in: benchmarks/RESULTS.md
+	DATA=$(DATA) $(BIN)/python -m benchmarks.profile --publish
 
 screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,8 +45,10 @@ class Log:
 
 @dataclass(frozen=True)
 class Step:
-    """An asset of a run: seconds, and the most memory (bytes resident) that its process held meanwhile."""
+    """An asset of a run: when it began (unix seconds), how long it took, and the most memory (bytes resident) that its
+    process held meanwhile."""
 
+    start: float
     seconds: float
     peak: int
 
@@ -60,9 +62,12 @@ class Usage:
     steps: Mapping[str, Step]
 
 
-def refresh(log: Log, home: Path, week: str) -> Usage:
-    """`tgn refresh --week` in a process of its own, watched; its output is shown. RuntimeError if it fails."""
-    command = [sys.executable, "-m", "tgn_assets.cli", "refresh", "--week", week]
+def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_assets.cli",)) -> Usage:
+    """`tgn refresh --week` in a process of its own, watched; its output is shown. RuntimeError if it fails.
+
+    `through` is the module that runs `tgn`, and what it is told besides.
+    """
+    command = [sys.executable, "-m", *through, "refresh", "--week", week]
     began, start = time.time(), time.perf_counter()
     process = subprocess.Popen(command, env=log.environment(home), cwd=ROOT, stdout=sys.stderr)
     watched, samples = psutil.Process(process.pid), list[tuple[float, int]]()
@@ -103,7 +108,7 @@ def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]
     steps = {}
     for step in sorted(found, key=lambda step: step.start_time):
         held = [rss for at, rss in samples if step.start_time <= at <= step.end_time]
-        steps[step.step_key] = Step(step.end_time - step.start_time, max(held, default=0))
+        steps[step.step_key] = Step(step.start_time, step.end_time - step.start_time, max(held, default=0))
     return steps
 
 

@@ -1,13 +1,16 @@
 """The benchmarks are no tests, but must be there when somebody wants to measure: checked without peers, in seconds."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 
+from benchmarks.common import Step
 from benchmarks.logs import START, write_log
+from benchmarks.profile import BETWEEN, PARTS, by_asset
 from benchmarks.table import DOCS, RESULTS, replaced
 from tgn_assets.ml.weeks import shift
 
@@ -60,12 +63,31 @@ def test_a_shorter_log_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [RESULTS, DOCS], ids=lambda path: path.name)
-@pytest.mark.parametrize("section", ["side by side", "growth"])
+@pytest.mark.parametrize("section", ["side by side", "profile", "growth"])
 def test_a_section_is_replaced_and_the_rest_of_the_page_stays(path: Path, section: str) -> None:
     page = path.read_text()
     once = replaced(page, section, "new figures")
     assert replaced(once, section, "newer figures").replace("newer figures", "new figures") == once
     assert once.count("new figures") == 1 and once.split("<!--")[0] == page.split("<!--")[0]
+
+
+def test_the_profile_counts_each_thread_of_a_step_by_what_it_is_at() -> None:
+    steps = {"trained_ranker": Step(start=10.0, seconds=4.0, peak=0)}
+    grown = ["threading:Thread.run", "tgn_assets.ml.boosting:fit_trees", "lightgbm.engine:train"]
+    learnt = ["tgn_assets.ml.ranker:train_ranker", "tgn_assets.ml.listwise:_pass", "torch:forward"]
+    loaded = ["tgn_assets.ml.listwise:_pass", "importlib._bootstrap:_find_and_load"]
+    looks = [(9.9, 0.5, [2]), (10.5, 0.25, [0, 1]), (11.0, 0.5, [1]), (14.0, 0.75, [3])]
+    found = by_asset(steps, [grown, learnt, loaded, ["nobody:knows"]], looks)
+    assert found["trained_ranker"] == {"trees grown": 0.25, "passes of the network": 0.75}
+    assert found[BETWEEN] == {"imports": 0.5, "other": 0.75}
+
+
+@pytest.mark.parametrize("name", [name for names in PARTS.values() for name in names if name.startswith("tgn_assets.")])
+def test_every_part_of_the_profile_is_a_function_or_module_that_there_is(name: str) -> None:
+    module, function = name.split(":")
+    found = importlib.import_module(module)
+    for attribute in filter(None, function.split(".")):
+        found = getattr(found, attribute)
 
 
 def test_a_page_without_its_marks_is_refused() -> None:

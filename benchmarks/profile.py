@@ -1,0 +1,127 @@
+"""Where the time of a refresh goes: asset by asset, and within each asset part by part.
+
+    python -m benchmarks.profile [--interactions 1e6] [--publish]
+
+One warm refresh of online_retail, or of a log that `benchmarks.scale` prepared. `benchmarks.stacks` looks at its
+threads a hundred times a second, which slows it down a little; a part's seconds are those of all threads that were at
+it, so that two at work for a second count two. Prints Markdown.
+"""
+
+import argparse
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.cases import retail
+from benchmarks.common import WORK, Log, Step, Usage, machine, refresh
+from benchmarks.scale import LAST, prepared
+from benchmarks.table import publish
+from tgn_assets.artifacts import ArtifactStore
+from tgn_assets.ml.weeks import shift
+
+SECTION = "profile"
+BETWEEN = "before, between and after"
+LEAST = 0.05
+"""Share of its asset's time that a part needs to be named."""
+
+PARTS = {
+    "imports": ["importlib._bootstrap:_find_and_load"],
+    "trees grown": ["tgn_assets.ml.boosting:fit_trees"],
+    "passes of the network": ["tgn_assets.ml.listwise:_pass", "tgn_assets.ml.listwise:_learn"],
+    "passes of the encoder": ["tgn_assets.ml.training:_Trainer.fit"],
+    "embeddings of the encoder": ["tgn_assets.ml.training:_Trainer.embeddings"],
+    "linear part": ["tgn_assets.ml.link_regression:link_vectors"],
+    "graph of the window": ["tgn_assets.ml.graph:WindowGraph", "tgn_assets.ml.training:_Trainer.__init__"],
+    "trees asked": ["tgn_assets.ml.boosting:tree_scores", "tgn_assets.ml.boosting:read_trees"],
+    "network asked": [
+        "tgn_assets.ml.committee:Committee.forward",
+        "tgn_assets.ml.listwise:network_scores",
+        "tgn_assets.ml.committee:Committee.get_temporal_embeddings",
+    ],
+    "candidates found": ["tgn_assets.ml.recall:Recall.found"],
+    "features of candidates": ["tgn_assets.ml.recall:Recall.candidates"],
+    "tables of what is known": ["tgn_assets.ml.evidence:Evidence", "tgn_assets.ml.recall:Recall.__init__"],
+    "what is near what": ["tgn_assets.ml.sparse:neighbours"],
+    "simple rules": ["tgn_assets.ml.baselines:", "tgn_assets.ml.newcomers:"],
+    "metrics": ["tgn_assets.ml.metrics:"],
+    "activity and calibration": ["tgn_assets.ml.calibration:"],
+    "charts": ["tgn_assets.plots:", "tgn_assets.rendering:", "tgn_assets.weekly_report.charts:"],
+    "artifacts": ["tgn_assets.ml.checkpoint:", "tgn_assets.io_managers:", "tgn_assets.artifacts:"],
+    "history of interactions": ["tgn_assets.warehouse:Warehouse.history", "tgn_assets.ml.historian:"],
+    "source": ["tgn_assets.ml.scan:", "tgn_assets.ml.source:"],
+    "warehouse": ["tgn_assets.warehouse:", "tgn_assets.ml.ingest:", "tgn_assets.ml.snapshots:"],
+    "Dagster's history": ["dagster._core.instance:", "dagster._core.storage"],
+}
+"""Functions (or modules) by the beginning of their name: a moment is of the first part that any of its functions is
+of."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interactions", type=lambda text: int(float(text)), metavar="N")
+    parser.add_argument("--publish", action="store_true", help="write RESULTS.md and docs/performance.md")
+    given = parser.parse_args()
+    if given.interactions:
+        home, log, _ = prepared(given.interactions, fresh=False)
+        name, (usage, parts) = f"{given.interactions:,} interactions", watched(log, home, LAST)
+    else:
+        case = retail()
+        with case.home() as home:
+            name, (usage, parts) = case.name, watched(case.log, home, case.week)
+    text = "\n".join(table(name, usage, parts))
+    print(text)
+    if given.publish:
+        publish(SECTION, text)
+
+
+def watched(log: Log, home: Path, week: str) -> tuple[Usage, Mapping[str, Counter[str]]]:
+    """A refresh, and by asset the seconds of each part."""
+    # The one lesson that it makes, which an earlier run of this may have kept.
+    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
+    with TemporaryDirectory(dir=WORK) as folder:
+        out = Path(folder) / "looks.json"
+        usage = refresh(log, home, week, through=("benchmarks.stacks", str(out)))
+        seen = json.loads(out.read_text())
+    return usage, by_asset(usage.steps, seen["stacks"], seen["looks"])
+
+
+def by_asset(
+    steps: Mapping[str, Step], stacks: Sequence[Sequence[str]], looks: Sequence[tuple[float, float, Sequence[int]]]
+) -> dict[str, Counter[str]]:
+    """Seconds of each part in each of `steps`, and in `BETWEEN`. A look is its moment, the seconds since the one before
+    it, and the `stacks` there were, by number."""
+    parts = [part_of(stack) for stack in stacks]
+    found = {name: Counter[str]() for name in (*steps, BETWEEN)}
+    for moment, seconds, seen in looks:
+        at = next((name for name, s in steps.items() if s.start <= moment < s.start + s.seconds), BETWEEN)
+        for number in seen:
+            found[at][parts[number]] += seconds
+    return found
+
+
+def part_of(stack: Sequence[str]) -> str:
+    """The part of a stack of `module:function`; "other" if it is of none."""
+    for part, beginnings in PARTS.items():
+        if any(function.startswith(tuple(beginnings)) for function in stack):
+            return part
+    return "other"
+
+
+def table(name: str, usage: Usage, found: Mapping[str, Counter[str]]) -> Iterator[str]:
+    """Markdown: the assets that take longest first."""
+    yield f"{machine()}\n\n{name}, warm, {usage.seconds:.1f} s under the profiler:\n"
+    yield "| asset | seconds | of which, the threads added up |\n|---|---|---|"
+    seconds = {step: of.seconds for step, of in usage.steps.items()}
+    seconds[BETWEEN] = usage.seconds - sum(seconds.values())
+    for asset in sorted(seconds, key=seconds.__getitem__, reverse=True):
+        busy = found[asset].total()
+        named = {part: of for part, of in found[asset].most_common() if part != "other" and of >= LEAST * busy}
+        parts = [f"{part} {of:.1f}" for part, of in named.items()]
+        yield f"| {asset} | {seconds[asset]:.1f} | {', '.join([*parts, f'other {busy - sum(named.values()):.1f}'])} |"
+
+
+if __name__ == "__main__":
+    main()
