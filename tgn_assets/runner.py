@@ -65,12 +65,14 @@ class Runner:
 
     def refresh(self, weeks: Sequence[str]) -> None:
         """Refresh `weeks`, oldest first, each from the model of the one before."""
-        began = time.monotonic()
+        remaining = ""
         for done, week in enumerate(weeks):
-            left = (time.monotonic() - began) / done * (len(weeks) - done) if done else None
+            began = time.monotonic()
             place = f" ({done + 1} of {len(weeks)})" if len(weeks) > 1 else ""
-            remaining = f", about {duration(left)} left" if left is not None else ""
             self._run(f"week {week}{place}{remaining}", partition_key=week)
+            # As long as the last one took: the first of them may have started cold, and taken many times as long.
+            left = (time.monotonic() - began) * (len(weeks) - done - 1)
+            remaining = f", about {duration(left)} left"
 
     def publish(self, week: str) -> None:
         """Make the lists of `week` again, from the models that are there."""

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -66,12 +67,13 @@ def test_it_says_which_lessons_it_makes_and_of_how_many_and_nothing_of_those_it_
     said, store = list[str](), LessonStore(tmp_path)
     eve = shift(LAST, -1)
     train(past, bank, eve, store, said.append)
-    told = [line for line in said if "lessons" in line]
-    assert [line.split(",")[0].split("; ")[1] for line in told] == [f"{made} of 4 weeks" for made in (1, 2, 3, 4)]
+    told = [re.search(r"lessons of past weeks: (\S+) with [\d,]+ users; (\d of \d) weeks", line) for line in said]
+    assert [found.groups() for found in told if found] == [
+        (shift(eve, back - 4), f"{back + 1} of 4") for back in range(4)
+    ]
     said.clear()
     train(past, bank, LAST, store, said.append)
-    (told,) = [line for line in said if "lessons" in line]
-    assert eve in told and "1 of 1 weeks" in told
+    assert [eve in line and "1 of 1 weeks" in line for line in said if "lessons" in line] == [True]
 
 
 def test_a_ranker_is_the_same_whether_its_lessons_were_kept_or_not(past, bank, tmp_path):
