@@ -6,7 +6,6 @@ week gave), and what it learns to predict is the distinct events each user touch
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -125,16 +124,17 @@ def train_ranker(
         if held_out is not None and not trained:
             gate, validation = _gate(None, "", history, newest, held_out, config.seed)
         if held_out is not None and trained:
-            tried, tried_trees = deepcopy(model), trees  # which have not seen the newest week
             with beside(partial(fit_trees, [*frames[1:], held_out], config.seed)) as growing:
-                gate, validation = _gate(tried, tried_trees, history, newest, held_out, config.seed)
+                # Gate and calibration judge what has not seen the newest week: nothing is learnt from it before them.
+                gate, validation = _gate(model, trees, history, newest, held_out, config.seed)
+                calibration = _calibration(_activity(lessons), model, trees, history, newest, config.seed)
+                del newest  # the passes need none of its tables, which are a large part of what is held by now
                 if warm is not None and frames:
                     fit(held_out)
                 for number, member in enumerate(model.members, 1):
                     loss = catch_up(member, [*frames, held_out][-NEWEST_WEEKS:], config)
                     curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})
                     progress(f"phase 2, the newest {NEWEST_WEEKS} weeks: loss {loss:.4f}")
-                calibration = _calibration(_activity(lessons), tried, tried_trees, history, newest, config.seed)
             trees = growing.result()
         state = {name: value.cpu() for name, value in model.state_dict().items()}
     return RankerCheckpoint(
