@@ -5,7 +5,8 @@
 A log of n interactions has n / 10 users and n / 100 events in 26 weeks. The week before the last is refreshed first: it
 ingests all earlier weeks and starts cold. The last week is then the warm weekly refresh that is reported; run again, it
 alone is done again, for the prepared homes stay in `.bench/scale`, whatever code made them (`--fresh` makes them anew).
-Where that code taught the ranker otherwise, the first refresh after it makes nine lessons instead of one.
+Where that code taught the ranker otherwise, the first refresh after it makes nine lessons instead of one. The files of
+the home are read once before, since a disk may take longer over them than all else takes.
 Prints Markdown.
 """
 
@@ -49,6 +50,7 @@ def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
             yield from assets(f"{size:,} interactions, cold, with all earlier weeks ingested first", cold)
         # The one lesson that it makes, which an earlier run of this may have kept.
         shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(LAST, -1), ignore_errors=True)
+        _read(home)
         warm[size] = refresh(log, home, LAST)
         yield from assets(f"{size:,} interactions, warm", warm[size])
     yield "| interactions | users | events | seconds | growth | peak, GiB | growth |\n|---|---|---|---|---|---|---|"
@@ -85,6 +87,15 @@ def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
     cold = refresh(log, folder / "home", shift(LAST, -1))
     ready.touch()
     return folder / "home", log, cold
+
+
+def _read(home: Path) -> None:
+    """Has the system hold the files of `home`, as far as it can: what it holds of them depends on what ran before."""
+    for path in home.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**24):
+                    pass
 
 
 def _growth(before: Usage | None, now: Usage) -> tuple[str, str]:
