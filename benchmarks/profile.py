@@ -92,13 +92,15 @@ def by_asset(
     steps: Mapping[str, Step], stacks: Sequence[Sequence[str]], looks: Sequence[tuple[float, float, Sequence[int]]]
 ) -> dict[str, Counter[str]]:
     """Seconds of each part in each of `steps`, and in `BETWEEN`. A look is its moment, the seconds since the one before
-    it, and the `stacks` there were, by number."""
+    it, and the `stacks` there were, by number. It stands for half the time to either side, which is long where a
+    library lets no other thread run, not even the one that looks."""
     parts = [part_of(stack) for stack in stacks]
     found = {name: Counter[str]() for name in (*steps, BETWEEN)}
-    for moment, seconds, seen in looks:
+    until_next = [seconds for _, seconds, _ in looks[1:]] + [0.0]
+    for (moment, since_last, seen), to_next in zip(looks, until_next, strict=True):
         at = next((name for name, s in steps.items() if s.start <= moment < s.start + s.seconds), BETWEEN)
         for number in seen:
-            found[at][parts[number]] += seconds
+            found[at][parts[number]] += (since_last + to_next) / 2
     return found
 
 

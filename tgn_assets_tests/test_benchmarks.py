@@ -76,10 +76,10 @@ def test_the_profile_counts_each_thread_of_a_step_by_what_it_is_at() -> None:
     grown = ["threading:Thread.run", "tgn_assets.ml.boosting:fit_trees", "lightgbm.engine:train"]
     learnt = ["tgn_assets.ml.ranker:train_ranker", "tgn_assets.ml.listwise:_pass", "torch:forward"]
     loaded = ["tgn_assets.ml.listwise:_pass", "importlib._bootstrap:_find_and_load"]
-    looks = [(9.9, 0.5, [2]), (10.5, 0.25, [0, 1]), (11.0, 0.5, [1]), (14.0, 0.75, [3])]
+    looks = [(9.75, 0.5, [2]), (10.25, 0.5, [0, 1]), (11.25, 1.0, [1]), (14.25, 3.0, [3])]
     found = by_asset(steps, [grown, learnt, loaded, ["nobody:knows"]], looks)
-    assert found["trained_ranker"] == {"trees grown": 0.25, "passes of the network": 0.75}
-    assert found[BETWEEN] == {"imports": 0.5, "other": 0.75}
+    assert found["trained_ranker"] == {"trees grown": 0.75, "passes of the network": 0.75 + 2.0}
+    assert found[BETWEEN] == {"imports": 0.5, "other": 1.5}
 
 
 @pytest.mark.parametrize("name", [name for names in PARTS.values() for name in names if name.startswith("tgn_assets.")])
