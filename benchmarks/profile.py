@@ -24,8 +24,8 @@ from tgn_assets.ml.weeks import shift
 
 SECTION = "profile"
 BETWEEN = "before, between and after"
-LEAST = 0.05
-"""Share of its asset's time that a part needs to be named."""
+LEAST_SHARE, LEAST_SECONDS = 0.05, 0.05
+"""Of its asset's time, that a part needs to be named."""
 
 PARTS = {
     "imports": ["importlib._bootstrap:_find_and_load"],
@@ -120,7 +120,8 @@ def table(name: str, usage: Usage, found: Mapping[str, Counter[str]]) -> Iterato
     seconds[BETWEEN] = usage.seconds - sum(seconds.values())
     for asset in sorted(seconds, key=seconds.__getitem__, reverse=True):
         busy = found[asset].total()
-        named = {part: of for part, of in found[asset].most_common() if part != "other" and of >= LEAST * busy}
+        least = max(LEAST_SHARE * busy, LEAST_SECONDS)
+        named = {part: of for part, of in found[asset].most_common() if part != "other" and of >= least}
         parts = [f"{part} {of:.1f}" for part, of in named.items()]
         yield f"| {asset} | {seconds[asset]:.1f} | {', '.join([*parts, f'other {busy - sum(named.values()):.1f}'])} |"
 
