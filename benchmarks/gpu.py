@@ -21,6 +21,7 @@ import torch
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.frames import Bank
+from tgn_assets.ml.gnn_checkpoint import GNNCheckpoint
 from tgn_assets.ml.history import HISTORY_SQL, History
 from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
@@ -28,7 +29,7 @@ from tgn_assets.ml.ranking import Recommendations, inside_ranker, recommend
 from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.synthetic import World, generate_week
-from tgn_assets.ml.training import GNNCheckpoint, train_gnn
+from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift
 
 T = TypeVar("T")

@@ -9,7 +9,6 @@ it, so that two at work for a second count two. Prints Markdown.
 
 import argparse
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.cases import retail
 from benchmarks.common import WORK, Log, Step, Usage, machine, refresh
-from benchmarks.scale import LAST, prepared
+from benchmarks.scale import LAST, forget_newest_lesson, prepared
 from benchmarks.table import publish
-from tgn_assets.artifacts import ArtifactStore
-from tgn_assets.ml.weeks import shift
 
 SECTION = "profile"
 BETWEEN = "before, between and after"
@@ -50,7 +47,7 @@ PARTS = {
     "activity and calibration": ["tgn_assets.ml.calibration:"],
     "charts": ["tgn_assets.plots:", "tgn_assets.rendering:", "tgn_assets.weekly_report.charts:"],
     "artifacts": ["tgn_assets.ml.checkpoint:", "tgn_assets.io_managers:", "tgn_assets.artifacts:"],
-    "history of interactions": ["tgn_assets.warehouse:Warehouse.history", "tgn_assets.ml.historian:"],
+    "history of interactions": ["tgn_assets.warehouse:Warehouse.history", "tgn_assets.ml.history:"],
     "source": ["tgn_assets.ml.scan:", "tgn_assets.ml.source:"],
     "warehouse": ["tgn_assets.warehouse:", "tgn_assets.ml.ingest:", "tgn_assets.ml.snapshots:"],
     "Dagster's history": ["dagster._core.instance:", "dagster._core.storage"],
@@ -66,21 +63,20 @@ def main() -> None:
     given = parser.parse_args()
     if given.interactions:
         home, log, _ = prepared(given.interactions, fresh=False)
-        name, (usage, parts) = f"{given.interactions:,} interactions", watched(log, home, LAST)
+        name, (usage, parts) = f"{given.interactions:,} interactions", looked_at(log, home, LAST)
     else:
         case = retail()
         with case.home() as home:
-            name, (usage, parts) = case.name, watched(case.log, home, case.week)
+            name, (usage, parts) = case.name, looked_at(case.log, home, case.week)
     text = "\n".join(table(name, usage, parts))
     print(text)
     if given.publish:
         publish(SECTION, text)
 
 
-def watched(log: Log, home: Path, week: str) -> tuple[Usage, Mapping[str, Counter[str]]]:
+def looked_at(log: Log, home: Path, week: str) -> tuple[Usage, Mapping[str, Counter[str]]]:
     """A refresh, and by asset the seconds of each part."""
-    # The one lesson that it makes, which an earlier run of this may have kept.
-    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
+    forget_newest_lesson(home, week)
     with TemporaryDirectory(dir=WORK) as folder:
         out = Path(folder) / "looks.json"
         usage = refresh(log, home, week, through=("benchmarks.stacks", str(out)))

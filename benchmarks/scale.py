@@ -48,8 +48,7 @@ def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
         home, log, cold = prepared(size, fresh)
         if cold:
             yield from assets(f"{size:,} interactions, cold, with all earlier weeks ingested first", cold)
-        # The one lesson that it makes, which an earlier run of this may have kept.
-        shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(LAST, -1), ignore_errors=True)
+        forget_newest_lesson(home, LAST)
         _read(home)
         warm[size] = refresh(log, home, LAST)
         yield from assets(f"{size:,} interactions, warm", warm[size])
@@ -87,6 +86,11 @@ def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
     cold = refresh(log, folder / "home", shift(LAST, -1))
     ready.touch()
     return folder / "home", log, cold
+
+
+def forget_newest_lesson(home: Path, week: str) -> None:
+    """Removes the one lesson that a warm refresh of `week` makes, which an earlier one of the same home has kept."""
+    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
 
 
 def _read(home: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from types import FrameType
 
 SECONDS_BETWEEN = 0.01
-IDLE = {"wait", "_wait_for_tstate_lock", "select", "_worker", "run_forever", "_recv"}
+IDLE = {"wait", "_wait_for_tstate_lock", "select", "_worker"}
 """Where a thread is that waits for another or for work: nothing is computed there."""
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TYPES = {
     "weekly_snapshots": "tgn_assets.ml.snapshots:Snapshot",
-    "trained_gnn": "tgn_assets.ml.training:GNNCheckpoint",
+    "trained_gnn": "tgn_assets.ml.gnn_checkpoint:GNNCheckpoint",
     "trained_ranker": "tgn_assets.ml.ranker_checkpoint:RankerCheckpoint",
     "temporal_embeddings": "tgn_assets.ml.embeddings:NodeEmbeddings",
 }

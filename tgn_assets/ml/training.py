@@ -6,9 +6,7 @@ supervised link, and nothing as new as it, is in its own message graph.
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from torch import Tensor
 from torch_geometric.loader import LinkLoader
 from torch_geometric.sampler import NegativeSampling
 
-from tgn_assets.ml.checkpoint import finite, load_artifact, save_artifact
+from tgn_assets.ml.checkpoint import finite
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.embeddings import NodeEmbeddings
+from tgn_assets.ml.gnn_checkpoint import GNNCheckpoint
 from tgn_assets.ml.graph import NUM_FEATURES, UserRows, View, WindowGraph, user_rows
 from tgn_assets.ml.history import History
 from tgn_assets.ml.link_regression import LinkVectors, link_vectors
@@ -35,66 +34,6 @@ WEIGHT_DECAY = 1e-5
 EDGES_FOR_A_THREAD = 200_000
 """Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain little
 from a second one."""
-
-
-@dataclass(frozen=True)
-class GNNCheckpoint:
-    """The encoder as trained at the close of `week`, and the embeddings it gave.
-
-    `embeddings` maps a week to what the encoder *of that week* made of the graph of that week: always the own week,
-    and on a cold start the weeks it walked through as well. They are leak-free inputs for phase 2.
-    """
-
-    week: str
-    config: GNNConfig
-    warm_from: str | None
-    state: dict[str, Tensor]
-    node_idx: dict[str, Tensor]
-    curve: list[dict[str, Any]]
-    embeddings: dict[str, NodeEmbeddings]
-
-    def save(self, directory: Path) -> None:
-        """Writes the checkpoint to `directory`, replacing what is there."""
-        tensors = {f"state.{name}": value for name, value in self.state.items()}
-        tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
-        for week, embeddings in self.embeddings.items():
-            tensors |= embeddings.to_tensors(f"embeddings.{week}.")
-        meta = {
-            "week": self.week,
-            "config": self.config.model_dump(),
-            "warm_from": self.warm_from,
-            "embeddings": {week: self.embeddings[week].digest for week in sorted(self.embeddings)},
-            "curve": self.curve,
-        }
-        save_artifact(directory, tensors, meta)
-
-    @property
-    def linked(self) -> bool:
-        """Whether all its weeks have link vectors: those of an older version have none."""
-        return all(known.link_users is not None for known in self.embeddings.values())
-
-    @classmethod
-    def load(cls, directory: Path) -> "GNNCheckpoint":
-        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
-        tensors, meta = load_artifact(directory)
-
-        def named(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-        # A checkpoint of an older version names the weeks of its embeddings and not their digests.
-        kept = meta["embeddings"] if isinstance(meta["embeddings"], dict) else dict.fromkeys(meta["embeddings"])
-        return cls(
-            week=meta["week"],
-            config=GNNConfig(**meta["config"]),
-            warm_from=meta["warm_from"],
-            state=named("state."),
-            node_idx=named("node_idx."),
-            curve=meta["curve"],
-            embeddings={
-                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
-                for week, digest in kept.items()
-            },
-        )
 
 
 def train_gnn(

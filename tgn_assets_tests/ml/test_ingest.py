@@ -169,3 +169,12 @@ def test_weeks_of_the_synthetic_source_are_made_as_they_are_asked_for(con: duckd
     assert not report.rejected and report.before_start == report.after_end == 0
     assert {row[3] for row in rows(con, "raw_interactions")} == {date.fromisoformat(week) for week in WEEKS[1:]}
     assert shift(WEEKS[0], 1) in {week for _, week in indices(con, "user").values()}
+
+
+def test_while_the_source_is_read_it_says_so(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.001)
+    said: list[str] = []
+    load_weeks(con, csv(tmp_path), WEEKS, START, None, said.append)
+    assert said and all(line.startswith("reading the source: ") for line in said)

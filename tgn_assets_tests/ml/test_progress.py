@@ -1,7 +1,6 @@
 """Long work says how far it is, how fast it goes and how much longer it takes; not all the time."""
 
 import time
-from collections.abc import Iterator
 
 import duckdb
 import pytest
@@ -24,20 +23,21 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_rate_and_time_left_are_those_of_the_work_so_far(clock: Clock) -> None:
-    said: list[str] = []
-    pace = Pace(said.append, "lists", 10_000, "user", clock=clock)
+@pytest.mark.parametrize(
+    ("total", "unit", "done", "said"),
+    [
+        (10_000, "user", 1000, "1,000 of 10,000 users, 250 a second, 36 s left"),
+        (3, "week", 1, "1 of 3 weeks, 4.0 s each, 8 s left"),
+    ],
+)
+def test_rate_and_time_left_are_those_of_the_work_so_far(
+    clock: Clock, total: int, unit: str, done: int, said: str
+) -> None:
+    lines: list[str] = []
+    pace = Pace(lines.append, "it", total, unit, clock=clock)
     clock.now += 4
-    pace.add(1000)
-    assert said == ["lists: 1,000 of 10,000 users, 250 a second, 36 s left"]
-
-
-def test_slow_work_is_told_in_seconds_for_each(clock: Clock) -> None:
-    said: list[str] = []
-    pace = Pace(said.append, "snapshots", 3, "week", clock=clock)
-    clock.now += 5
-    pace.add(1)
-    assert said == ["snapshots: 1 of 3 weeks, 5.0 s each, 10 s left"]
+    pace.add(done)
+    assert lines == [f"it: {said}"]
 
 
 def test_it_speaks_every_few_seconds_and_not_at_every_step(clock: Clock) -> None:
@@ -75,9 +75,8 @@ def test_nothing_is_foretold_from_no_work(clock: Clock) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0.01)
-    yield
 
 
 @pytest.mark.usefixtures("impatient")

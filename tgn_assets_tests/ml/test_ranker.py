@@ -63,6 +63,19 @@ def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(pas
     assert all(lists <= total <= each * CONFIG.epochs * CONFIG.networks for lists, total in done)
 
 
+def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(past, bank, ranker, monkeypatch):
+    monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.0)
+    said = list[str]()
+    embeddings = temporal_embeddings(ranker, past, bank, progress=said.append)
+    recommend(past, ranker, bank, embeddings, progress=said.append)
+    inside = inside_ranker(past, ranker, bank, embeddings, progress=said.append)
+    inside.lists(np.arange(3))
+    inside.found(np.arange(3), np.arange(3), np.arange(3))
+    told = {line.split(":")[0]: line for line in said}
+    assert set(told) == {"embeddings", "lists", "lists before the gate", "candidates that active users had"}
+    assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
+
+
 def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, bank):
     eve = shift(LAST, -1)
     seen = {week: embeddings for week, embeddings in bank.items() if week <= eve}

@@ -7,11 +7,12 @@ import torch
 from tgn_assets.ml import link_softmax, training
 from tgn_assets.ml.checkpoint import TrainingError
 from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.gnn_checkpoint import GNNCheckpoint
 from tgn_assets.ml.graph import WindowGraph, user_rows
 from tgn_assets.ml.link_regression import link_vectors
 from tgn_assets.ml.model import GNNEncoder
 from tgn_assets.ml.schema import EVENT, USER
-from tgn_assets.ml.training import GNNCheckpoint, train_gnn
+from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.ml.worlds import START, habits, history, snapshots
 
