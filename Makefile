@@ -84,7 +84,7 @@ screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e
 
 reference: $(READY)  ## docs/reference.md anew, from the code
-	$(BIN)/python -m tgn_assets.reference > docs/reference.md
+	$(BIN)/python -m tgn_assets.cli.reference > docs/reference.md
 
 clean:  ## removes the environment; TGN_HOME stays
 	rm -rf .venv .samplers .bench

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks.common import ROOT, WORK, Log, refresh
 from benchmarks.logs import START, write_log
-from tgn_assets.ml.synthetic import World, generate_week
+from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
 
 DATA = Path(os.environ.get("DATA", ROOT / ".." / "shared" / "data"))

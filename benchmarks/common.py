@@ -62,7 +62,7 @@ class Usage:
     steps: Mapping[str, Step]
 
 
-def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_assets.cli",)) -> Usage:
+def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_assets.cli.main",)) -> Usage:
     """`tgn refresh --week` in a process of its own, watched; its output is shown. RuntimeError if it fails.
 
     `through` is the module that runs `tgn`, and what it is told besides.

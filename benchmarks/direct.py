@@ -9,16 +9,17 @@ pictures and previews that it shows.
 import sys
 from pathlib import Path
 
-from tgn_assets.artifacts import ArtifactStore, embedding_bank
 from tgn_assets.assets.recommendations import inside_of
-from tgn_assets.home import Home
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.evaluation import evaluate_week
-from tgn_assets.ml.ingest import load_weeks
-from tgn_assets.ml.lessons import LessonStore
-from tgn_assets.ml.policy import Policy
-from tgn_assets.ml.policy_files import read_policy
-from tgn_assets.ml.publishing import (
+from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.graph.snapshots import read_snapshot
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set_cache import LessonStore
+from tgn_assets.ml.recommend.publish import (
     PUBLISHED_TABLES,
     Terms,
     publication,
@@ -28,16 +29,15 @@ from tgn_assets.ml.publishing import (
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranking import recommend
-from tgn_assets.ml.snapshots import read_snapshot
-from tgn_assets.ml.training import train_gnn
-from tgn_assets.ml.validation import demands_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import demands_of, publish_checks
+from tgn_assets.ml.recommend.top_k import recommend
 from tgn_assets.ml.weeks import shift, week_key
-from tgn_assets.resources import POLICY_SETTINGS
+from tgn_assets.reporting.weekly_page.page import report_page, write_page
 from tgn_assets.settings import read_settings
-from tgn_assets.warehouse import Warehouse
-from tgn_assets.weekly_report.page import report_page, write_page
+from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+from tgn_assets.state.home import Home
+from tgn_assets.state.resources import POLICY_SETTINGS
+from tgn_assets.state.warehouse import Warehouse
 
 
 def main() -> None:

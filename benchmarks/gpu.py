@@ -20,16 +20,16 @@ import pandas as pd
 import torch
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.frames import Bank
-from tgn_assets.ml.gnn_checkpoint import GNNCheckpoint
-from tgn_assets.ml.history import HISTORY_SQL, History
-from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import Recommendations, inside_ranker, recommend
+from tgn_assets.ml.data.interactions import HISTORY_SQL, History
+from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import Bank
+from tgn_assets.ml.recommend.top_k import Recommendations, inside_ranker, recommend
 from tgn_assets.ml.schema import OURS, TABLES
-from tgn_assets.ml.snapshots import Snapshot, read_snapshot
-from tgn_assets.ml.synthetic import World, generate_week
-from tgn_assets.ml.training import train_gnn
+from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
 
 T = TypeVar("T")

@@ -14,10 +14,10 @@ import duckdb
 from benchmarks.common import WORK
 from benchmarks.logs import START, WEEKS, write_log
 from benchmarks.table import Row, show
-from tgn_assets.ml.ingest import load_weeks
-from tgn_assets.ml.source import SourceSpec
+from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.weeks import shift
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.state.warehouse import Warehouse
 
 ROWS = 10_000_000
 CSV_SQL = """

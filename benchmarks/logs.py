@@ -1,6 +1,7 @@
 """Large logs for the benchmarks, made in seconds: Zipf popularity, habits, a constant volume each week.
 
-`tgn_assets.ml.synthetic` has a world to learn from; this one only has to cost what a real log of its size would.
+`tgn_assets.ml.sources.synthetic` has a world to learn from; this one only has to cost what a real log of its size
+would.
 """
 
 from pathlib import Path

@@ -21,24 +21,24 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks import synthetic_bayes_oracle, synthetic_oracle
 from benchmarks.peers import lambdarank
-from tgn_assets.artifacts import ArtifactStore, embedding_bank
-from tgn_assets.ml import historian, oracle
-from tgn_assets.ml.baselines import all_baselines, popular
-from tgn_assets.ml.embeddings import NodeEmbeddings
-from tgn_assets.ml.evaluation import event_codes, published_lists
-from tgn_assets.ml.frames import Bank
-from tgn_assets.ml.metrics import mean_interval, paired_bootstrap, per_user
-from tgn_assets.ml.publishing import read_nodes, read_publication, read_truth
-from tgn_assets.ml.ranker import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker_checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranking import inside_ranker
+from tgn_assets.ml.data.attribute_files import read_side_tables
+from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.evaluation.baselines import all_baselines, popular
+from tgn_assets.ml.evaluation.evaluate import event_codes, published_lists
+from tgn_assets.ml.evaluation.metrics import mean_interval, paired_bootstrap, per_user
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import Bank
+from tgn_assets.ml.recommend.publish import read_nodes, read_publication, read_truth
+from tgn_assets.ml.recommend.top_k import inside_ranker
 from tgn_assets.ml.schema import K
-from tgn_assets.ml.side_files import read_side_tables
-from tgn_assets.ml.side_tables import NO_TABLES, SideTables
-from tgn_assets.ml.synthetic import World
+from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.ml.weeks import shift, week_key
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+from tgn_assets.state.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
 ANCHOR = "recall + LambdaRank on 8 origins (a peer)"
@@ -159,11 +159,15 @@ def _scores(
         seen, first = np.flatnonzero(user >= 0), week_key(int(history.week_no.min()))
         present = active[seen].tolist()
         for name, chances in {
-            "all but luck known (oracle)": oracle.touch_probabilities(week, present, world),
-            "all but luck and habits known (historian)": historian.touch_probabilities(week, present, first, world),
+            "all but luck known (oracle)": synthetic_oracle.touch_probabilities(week, present, world),
+            "all but luck and habits known (historian)": synthetic_bayes_oracle.touch_probabilities(
+                week, present, first, world
+            ),
         }.items():
             variants[name] = shown.copy()
-            variants[name][seen] = codes.get_indexer(oracle.likeliest(*chances, events.id).ravel()).reshape(-1, K)
+            variants[name][seen] = codes.get_indexer(synthetic_oracle.likeliest(*chances, events.id).ravel()).reshape(
+                -1, K
+            )
     if ablations:
         ranker = artifacts.load("trained_ranker", origin)
         bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)

@@ -16,7 +16,7 @@ from torch_geometric.data import HeteroData
 from benchmarks.common import peer
 from benchmarks.logs import zipf
 from benchmarks.table import Row, show
-from tgn_assets.ml.sampling import link_loader
+from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 USERS, EVENTS, EDGES = 200_000, 50_000, 5_000_000

@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.common import GIB, WORK, Log, Usage, machine, refresh
 from benchmarks.logs import START, WEEKS, write_log
 from benchmarks.table import publish
-from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.ml.weeks import shift
+from tgn_assets.state.artifact_store import ArtifactStore
 
 SECTION = "growth"
 SIZES = [1_000_000, 3_000_000, 10_000_000]

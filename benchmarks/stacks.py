@@ -61,7 +61,7 @@ def main() -> None:
     out, *arguments = sys.argv[1:]
     watcher = Watcher()
     watcher.start()
-    from tgn_assets.cli import OBJECTS_PER_COLLECTION, cli
+    from tgn_assets.cli.main import OBJECTS_PER_COLLECTION, cli
 
     gc.set_threshold(OBJECTS_PER_COLLECTION)
     try:

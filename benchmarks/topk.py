@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.common import peer
 from benchmarks.table import Row, show
+from tgn_assets.ml.linalg.topk import top_products
 from tgn_assets.ml.parallel import in_threads
-from tgn_assets.ml.ranking import USERS_PER_BLOCK
-from tgn_assets.ml.topk import top_products
+from tgn_assets.ml.recommend.top_k import USERS_PER_BLOCK
 
 ALL_USERS, USERS, EVENTS, DIM, K = 1_000_000, 20_000, 100_000, 64, 5
 BLOCKS = (64, 256, 1024)

@@ -19,14 +19,14 @@ from torch import Tensor
 from benchmarks.cases import Case, retail
 from benchmarks.common import peer
 from benchmarks.table import Row, show
-from tgn_assets.artifacts import ArtifactStore
 from tgn_assets.ml.config import GNNConfig
-from tgn_assets.ml.graph import View, WindowGraph
-from tgn_assets.ml.link_softmax import softmax_loss
+from tgn_assets.ml.encoder.softmax_loss import softmax_loss
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.graph.snapshots import Snapshot
+from tgn_assets.ml.graph.temporal_graph import View, WindowGraph
 from tgn_assets.ml.schema import EVENT, USER
-from tgn_assets.ml.snapshots import Snapshot
-from tgn_assets.ml.training import train_gnn
 from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.state.artifact_store import ArtifactStore
 
 WINDOW = 8
 TEMPERATURES = torch.logspace(-1.5, 1.5, 61)

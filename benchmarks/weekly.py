@@ -18,11 +18,11 @@ import pandas as pd
 from benchmarks.cases import Case, retail
 from benchmarks.common import Usage, peer, refresh
 from benchmarks.table import Row, show
-from tgn_assets.ml.baselines import popular, repeat
-from tgn_assets.ml.history import History
-from tgn_assets.ml.metrics import per_user
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.evaluation.baselines import popular, repeat
+from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.weeks import shift, week_number
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.state.warehouse import Warehouse
 
 SASREC_MINUTES = 10.0
 PEERS = {"ALS": ("peers", "als"), "LambdaRank": ("peers", "lambdarank"), "SASRec": ("rectools", "sasrec")}

@@ -2,22 +2,22 @@
 
 import dagster as dg
 
-from tgn_assets.assets.data import data_assets
+from tgn_assets.assets.catalog import catalogued
 from tgn_assets.assets.exports import parquet_export_asset, postgres_export_asset
-from tgn_assets.assets.model import model_assets
+from tgn_assets.assets.ingest import data_assets
+from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.assets.recommendations import recommendation_assets
+from tgn_assets.assets.training import model_assets
 from tgn_assets.assets.weekly_report import report_asset
-from tgn_assets.catalog import catalogued
-from tgn_assets.checks import future_blind_check
-from tgn_assets.history_files import ease_this_process
-from tgn_assets.home import Home
-from tgn_assets.jobs import weekly_refresh
-from tgn_assets.monitoring import monitoring_checks
-from tgn_assets.partitions import weekly_partitions
-from tgn_assets.resources import build_resources
-from tgn_assets.schedules import weekly_refresh_schedule
-from tgn_assets.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.schedules import weekly_refresh_schedule
+from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.checks.future_leakage import future_blind_check
+from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.settings import Settings, get_settings
+from tgn_assets.state.history_files import ease_this_process
+from tgn_assets.state.home import Home
+from tgn_assets.state.resources import build_resources
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:

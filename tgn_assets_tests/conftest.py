@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tgn_assets_tests.postgres import Postgres, postgres_server
+from tgn_assets_tests.support.postgres import Postgres, postgres_server
 
 if TYPE_CHECKING:
-    from tgn_assets_tests.deployment import Deployment
+    from tgn_assets_tests.support.deployment import Deployment
 
 for setting in [name for name in os.environ if name.startswith("TGN_")]:
     del os.environ[setting]
@@ -37,7 +37,7 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Path, Deployment]]":
     """The folder of `deployment.walked` and what is in it; not to be changed."""
-    from tgn_assets_tests.deployment import walked
+    from tgn_assets_tests.support.deployment import walked
 
     folder = tmp_path_factory.mktemp("world")
     with walked(folder) as deployment:
@@ -54,7 +54,7 @@ def copy(finished: "tuple[Path, Deployment]", tmp_path: Path) -> "Iterator[Deplo
     """A copy of the finished deployment, to be damaged."""
     import dagster as dg
 
-    from tgn_assets_tests.deployment import Deployment, home_at
+    from tgn_assets_tests.support.deployment import Deployment, home_at
 
     folder, _ = finished
     shutil.copytree(folder / "home", tmp_path / "home")

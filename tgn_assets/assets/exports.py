@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.reporting.asset_metadata import numbers
+from tgn_assets.state.user_errors import explained
+from tgn_assets.state.warehouse import Warehouse
 
 
 def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg.AssetsDefinition:
@@ -26,7 +26,7 @@ def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg
         It is a step of its own: if nothing can be written there, the lists are published all the same, and this alone
         can be run again. `tgn export` does the same for all weeks.
         """
-        from tgn_assets.ml.exporting import export_week
+        from tgn_assets.ml.export.parquet import export_week
 
         with warehouse.reader() as con:
             rows = export_week(con, place, context.partition_key)
@@ -54,7 +54,7 @@ def postgres_export_asset(weeks: dg.WeeklyPartitionsDefinition, url: str) -> dg.
         It is a step of its own: if the server is down, the lists are published all the same, and this alone can be run
         again. `tgn export` does the same for all weeks.
         """
-        from tgn_assets.ml.postgres_export import read_week, replace_week
+        from tgn_assets.ml.export.postgres import read_week, replace_week
 
         week = context.partition_key
         with warehouse.reader() as con:

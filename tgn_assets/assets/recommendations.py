@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.artifacts import ArtifactStore, TrainedModel, embedding_bank, publishing_model
-from tgn_assets.catalog import column_lineage
-from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers, preview, row_count, table_definition
-from tgn_assets.ml.history import History
-from tgn_assets.ml.policy import OPEN, Rules
+from tgn_assets.assets.catalog import column_lineage
+from tgn_assets.assets.partitions import PREVIOUS_WEEK
+from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.evaluation.summary import candidate_recall, comparison, headline, points_lost, reliability
+from tgn_assets.ml.monitoring.trends import coverage, quality
 from tgn_assets.ml.progress import Say, nothing
-from tgn_assets.ml.publishing import (
+from tgn_assets.ml.recommend.publish import (
     PUBLISHED_TABLES,
     Publication,
     Terms,
@@ -25,19 +26,18 @@ from tgn_assets.ml.publishing import (
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.scorecard import candidate_recall, comparison, headline, points_lost, reliability
-from tgn_assets.ml.side_tables import NO_TABLES, SideTables
-from tgn_assets.ml.trends import coverage, quality
-from tgn_assets.ml.validation import CHECKS, Finding, demands_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import CHECKS, Finding, demands_of, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
-from tgn_assets.partitions import PREVIOUS_WEEK
-from tgn_assets.plots import catalogue_plot, quality_plot, reliability_plot
-from tgn_assets.resources import Device, PolicyFiles, SideFiles
-from tgn_assets.tracking import log_scores
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
+from tgn_assets.reporting.asset_plots import catalogue_plot, quality_plot, reliability_plot
+from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, embedding_bank, publishing_model
+from tgn_assets.state.mlflow_tracking import log_scores
+from tgn_assets.state.resources import Device, PolicyFiles, SideFiles
+from tgn_assets.state.user_errors import explained
+from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.evaluation import Inside
+    from tgn_assets.ml.evaluation.evaluate import Inside
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -71,7 +71,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
 
         Published only if all its checks pass; otherwise the table keeps what it had.
         """
-        from tgn_assets.ml.ranking import recommend
+        from tgn_assets.ml.recommend.top_k import recommend
 
         week = context.partition_key
         with explained():
@@ -143,7 +143,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
 
         They were made when the week before closed. Where none were made, there is nothing to score and no row.
         """
-        from tgn_assets.ml.evaluation import COLUMNS, evaluate_week
+        from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
 
         week, origin = context.partition_key, shift(context.partition_key, -1)
         with warehouse.reader() as con:
@@ -200,8 +200,8 @@ def inside_of(
 ) -> "Inside | None":
     """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
     kept and not of an older version, and the side tables still have what it learnt from."""
-    from tgn_assets.ml.ranker_checkpoint import outdated
-    from tgn_assets.ml.ranking import inside_ranker
+    from tgn_assets.ml.ranker.checkpoint import outdated
+    from tgn_assets.ml.recommend.top_k import inside_ranker
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):

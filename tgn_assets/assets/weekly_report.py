@@ -4,12 +4,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.failures import explained
-from tgn_assets.metadata import numbers
-from tgn_assets.ml.source import SourceSpec
+from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.weeks import shift
-from tgn_assets.resources import ReportsFolder
-from tgn_assets.warehouse import Warehouse
+from tgn_assets.reporting.asset_metadata import numbers
+from tgn_assets.state.resources import ReportsFolder
+from tgn_assets.state.user_errors import explained
+from tgn_assets.state.warehouse import Warehouse
 
 
 def report_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -33,8 +33,8 @@ def report_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
 
         It needs no network, and can be mailed or printed. `tgn report` writes it again at any time.
         """
-        from tgn_assets.weekly_report.page import report_page, write_page
-        from tgn_assets.weekly_report.run_times import run_times
+        from tgn_assets.reporting.weekly_page.page import report_page, write_page
+        from tgn_assets.reporting.weekly_page.run_times import run_times
 
         week = context.partition_key
         now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tgn_assets_tests.e2e.browser import SIZE, headless_chromium
+from tgn_assets_tests.support.browser import SIZE, headless_chromium
 
 
 @pytest.fixture(scope="module")

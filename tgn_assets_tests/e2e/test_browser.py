@@ -3,7 +3,7 @@ import shutil
 import pytest
 from playwright.sync_api import Page
 
-from tgn_assets_tests.e2e.browser import headless_chromium
+from tgn_assets_tests.support.browser import headless_chromium
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser
 
-from tgn_assets.weekly_report.page import report_page, write_page
-from tgn_assets_tests.weekly_reports import HOSTILE, WEEKS, warehouse
+from tgn_assets.reporting.weekly_page.page import report_page, write_page
+from tgn_assets_tests.support.weekly_reports import HOSTILE, WEEKS, warehouse
 
 pytestmark = pytest.mark.e2e
 

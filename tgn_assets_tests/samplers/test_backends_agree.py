@@ -9,9 +9,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader
 from torch_geometric.sampler import NegativeSampling
 
-from tgn_assets.ml.sampling import first_times, link_loader, node_loader
+from tgn_assets.ml.graph.loaders import first_times, link_loader, node_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
-from tgn_assets_tests.ml.graphs import Sage, random_graph
+from tgn_assets_tests.support.graphs import Sage, random_graph
 
 COMPILED = "pyg-lib" if pyg.WITH_PYG_LIB else "torch-sparse"
 BOTH = ("native", COMPILED)

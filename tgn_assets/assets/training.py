@@ -1,0 +1,179 @@
+"""The model, retrained every week: the graph encoder first, then the ranker on top of it."""
+
+from typing import Any
+
+import dagster as dg
+
+from tgn_assets.assets.partitions import PREVIOUS_WEEK
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.recommend.publish import read_nodes, rules_of
+from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.asset_metadata import last_values, numbers, side_columns
+from tgn_assets.reporting.asset_plots import curve_plot
+from tgn_assets.state.artifact_store import ArtifactStore, Window, embedding_bank
+from tgn_assets.state.mlflow_tracking import log_model
+from tgn_assets.state.resources import Device, PolicyFiles, SideFiles
+from tgn_assets.state.user_errors import explained
+from tgn_assets.state.warehouse import Warehouse
+
+GROUP = "model"
+
+
+class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
+    """`GNNConfig` as the launchpad's form."""
+
+
+class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
+    """`RankerConfig` as the launchpad's form."""
+
+
+def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """`trained_gnn`, `trained_ranker` and `temporal_embeddings`, partitioned by `weeks`."""
+    first_week = weeks.start.strftime(weeks.fmt)
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
+        deps=["weekly_snapshots", "raw_interactions"],
+    )
+    @explained()
+    def trained_gnn(
+        context: dg.AssetExecutionContext,
+        config: GNNParameters,
+        earlier: Window,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
+    ) -> dg.MaterializeResult:
+        """Phase 1: the graph encoder, trained to foresee who meets what from the last weeks' snapshots.
+
+        It goes on from last week's model where there is one (warm start); otherwise it starts afresh and first walks
+        through some weeks of the past, so that the ranker has embeddings as they would have been known then.
+        """
+        from tgn_assets.ml.encoder.train import train_gnn
+
+        week = context.partition_key
+        read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
+        window = dict(artifacts.window("weekly_snapshots", read))
+        warm = earlier.get(shift(week, -1))
+        if warm is not None and not warm.linked:
+            # A ranker that learnt from weeks without link vectors would not know what to make of this week's.
+            context.log.info("last week's encoder is of a version that had no linear part: cold start")
+            warm = None
+        plain = GNNConfig.model_validate(config.model_dump())
+        history = warehouse.history(week)
+        checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info, history)
+        passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
+        return dg.MaterializeResult(
+            value=checkpoint,
+            metadata={
+                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
+                "weeks_read": len(window),
+                "weeks_not_materialized": sum(key >= first_week for key in read) - len(window),
+                **numbers({"passes": len(passes), **last_values(passes, "loss", "validation_loss")}),
+                **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "pass over the window"),
+            },
+        )
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        ins={"earlier": dg.AssetIn("trained_ranker", partition_mapping=PREVIOUS_WEEK)},
+        deps=[trained_gnn, "raw_interactions"],
+    )
+    @explained()
+    def trained_ranker(
+        context: dg.AssetExecutionContext,
+        config: RankerParameters,
+        earlier: Window,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
+        policy: PolicyFiles,
+        side_files: SideFiles,
+    ) -> dg.MaterializeResult:
+        """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
+
+        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. It
+        goes on from last week's ranker where there is one (warm start), once that has been tried on the newest closed
+        week: there it must beat the best simple rule, segment by segment; where it does not, the rule's list is
+        published instead (`gate`).
+        """
+        from tgn_assets.ml.artifact_io import load_meta
+        from tgn_assets.ml.ranker.train import train_ranker
+        from tgn_assets.ml.ranker.training_set_cache import LessonStore
+
+        week = context.partition_key
+        with warehouse.reader() as con:
+            users, events = read_nodes(con, week)
+        rules, side = rules_of(policy.read(), events), side_files.read(users, events, week)
+        for note in side.notes:
+            context.log.warning(note)
+        # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
+        bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
+        plain, store = RankerConfig.model_validate(config.model_dump()), LessonStore(artifacts.lessons)
+        checkpoint = train_ranker(
+            warehouse.history(week),
+            bank,
+            week,
+            plain,
+            device.name(),
+            context.log.info,
+            rules,
+            store,
+            side,
+            earlier.get(shift(week, -1)),
+        )
+        gnn = load_meta(artifacts.directory("trained_gnn", week))
+        tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
+        return dg.MaterializeResult(
+            value=checkpoint,
+            metadata={
+                "mlflow": tracked,
+                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
+                "gate": dg.MetadataValue.json(checkpoint.gate.source),
+                **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
+                **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
+                **numbers(checkpoint.validation, "validation/"),
+                **side_columns(side, users.idx.to_numpy(), events.idx.to_numpy(), week),
+                **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
+            },
+        )
+
+    @dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"pytorch"},
+        code_version="1",
+        deps=[trained_gnn, "raw_interactions"],
+    )
+    @explained()
+    def temporal_embeddings(
+        context: dg.AssetExecutionContext,
+        trained_ranker: Any,
+        warehouse: dg.ResourceParam[Warehouse],
+        artifacts: dg.ResourceParam[ArtifactStore],
+        device: Device,
+    ) -> dg.MaterializeResult:
+        """Where each user and each event stands when the week closes: one vector a node, comparable by dot product."""
+        from tgn_assets.ml.ranker import train
+
+        week = context.partition_key
+        bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
+        history = warehouse.history(week)
+        embeddings = train.temporal_embeddings(trained_ranker, history, bank, device.name(), context.log.info)
+        return dg.MaterializeResult(
+            value=embeddings,
+            metadata={
+                "users": len(embeddings.user_idx),
+                "events": len(embeddings.event_idx),
+                "dimension": embeddings.users.shape[1],
+            },
+        )
+
+    return [trained_gnn, trained_ranker, temporal_embeddings]

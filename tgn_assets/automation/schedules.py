@@ -1,0 +1,58 @@
+"""Every Monday: the week that has just closed."""
+
+from contextlib import ExitStack
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from tgn_assets.automation.backlog import Backlog, attempts, run_request, unfinished_run
+from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.state.home import Home
+from tgn_assets.state.warehouse import WarehouseError
+
+HOUR = 6
+"""UTC, on Monday: rows that arrive a little late are still in time."""
+
+AT_MOST = 8
+"""Requests in one tick; the sensor asks for the rest."""
+
+
+def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """The schedule of `job` for the weeks of `home`."""
+
+    @dg.schedule(
+        name="weekly_refresh_schedule",
+        job=job,
+        cron_schedule=f"0 {HOUR} * * 1",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=(
+            "Refreshes the week that has just closed, after any earlier one that is still missing. It waits for the "
+            "data: a week whose last day has no rows yet is left to the sensor missing_or_changed_weeks."
+        ),
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        week = shift(week_of(context.scheduled_execution_time), -1)
+        with ExitStack() as stack:
+            instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
+            try:
+                backlog = Backlog(home, instance)
+            except (SourceError, WarehouseError) as error:
+                return dg.SkipReason(
+                    f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"
+                )
+            newest = backlog.view.newest_closed
+            if newest is None or newest < week:
+                last = f"ends with {newest}" if newest else "has no closed week"
+                return dg.SkipReason(
+                    f"week {week} is not complete in the source, which {last}; the sensor missing_or_changed_weeks "
+                    "requests it as soon as it is"
+                )
+            todo = backlog.pending(until=week)
+            # One run at a time and first in, first out: they are done in this order.
+            todo = [item for item in todo if not unfinished_run(instance, item)][:AT_MOST]
+            requests = [run_request(item, len(attempts(instance, item))) for item in todo]
+        return requests or dg.SkipReason(f"week {week} is already complete or on its way")
+
+    return schedule

@@ -1,0 +1,80 @@
+"""Asks for what the weekly schedule missed: weeks without predictions, and weeks whose source has changed."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from tgn_assets.automation.backlog import (
+    Backlog,
+    SourceView,
+    attempts,
+    is_hopeless,
+    run_request,
+    unfinished_backfill,
+    unfinished_run,
+)
+from tgn_assets.automation.schedules import HOUR
+from tgn_assets.automation.work_items import INGEST, Pending
+from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.ml.weeks import week_of
+from tgn_assets.state.home import Home
+from tgn_assets.state.warehouse import WarehouseError
+
+SCHEDULE_FIRST = timedelta(hours=HOUR + 1)
+"""After a week's close, the time in which the week is left to the schedule."""
+
+
+def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """The sensor of `job` for the weeks of `home`."""
+
+    @dg.sensor(
+        name="missing_or_changed_weeks",
+        job=job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Requests, oldest first and one at a time, each closed week that has no predictions or whose source "
+            "changed since it was ingested. On a new home it ingests the whole past in one run and refreshes the "
+            "newest closed week; from then on it keeps all later weeks complete. A week that failed is left alone "
+            "until its source changes or someone runs it again. The week that has just closed belongs to "
+            "weekly_refresh_schedule until Monday 07:00 UTC."
+        ),
+    )
+    def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        # Each week starts from the model of the one before: a request waits until all earlier ones have ended.
+        if run := unfinished_run(context.instance):
+            return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")
+        if backfill := unfinished_backfill(context.instance):
+            return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
+        try:
+            backlog = Backlog(home, context.instance, SourceView.from_json(context.cursor))
+        except (SourceError, WarehouseError) as error:
+            return dg.SkipReason(str(error))
+        cursor = backlog.view.to_json()
+        todo = backlog.pending(until=week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1)))
+        failed: list[tuple[Pending, dg.DagsterRun]] = []
+        for item in todo:
+            runs = attempts(context.instance, item)
+            if not is_hopeless(runs):
+                return dg.SensorResult(run_requests=[run_request(item, len(runs))], cursor=cursor)
+            failed.append((item, runs[0]))
+            if item.action == INGEST:
+                break  # without the past, a model would learn from next to nothing and its lists be published
+        return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), cursor=cursor)
+
+    return missing_or_changed_weeks
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _nothing_to_do(backlog: Backlog, failed: list[tuple[Pending, dg.DagsterRun]]) -> str:
+    if failed:
+        runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
+    if backlog.view.newest_closed is None:
+        return "the source has no closed week yet"
+    return f"all weeks up to {backlog.view.newest_closed} are complete"

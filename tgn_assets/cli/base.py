@@ -1,0 +1,85 @@
+"""What all verbs of `tgn` share: how a week is named, how an error is told, and `--verbose`."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tgn_assets.ml.weeks import week_of
+
+if TYPE_CHECKING:
+    from tgn_assets.state.home import Home
+
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """Answers an error with one line and exit code 1; `--verbose` adds the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was left half done", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if ctx.meta.get("verbose"):
+                import traceback
+
+                traceback.print_exc()
+            if getattr(error, "interrupted", False):
+                click.echo("interrupted; the week is as it was", err=True)
+                ctx.exit(INTERRUPTED)
+            raise click.ClickException(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    run = getattr(error, "run_id", None)
+    if run:
+        return f"{text}\nThe UI (dagster dev) shows it as run {run}; the week is as it was, and can be run again."
+    if type(error).__module__.startswith("tgn_assets"):
+        return text
+    return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
+
+
+class Week(click.ParamType):
+    """A week, named by its Monday."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            day = date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date; write the Monday of the week as YYYY-MM-DD", param, ctx)
+        if day.weekday():
+            self.fail(f"{value} is a {day:%A}; a week is named by its Monday, {week_of(day)}", param, ctx)
+        return week_of(day)
+
+
+def open_home() -> "Home":
+    """The home that the settings name, made ready; SettingsError if they cannot be used."""
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    return Home(read_settings()).ensure()
+
+
+def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta["verbose"] = value
+        return value
+
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=remember,
+        help="Show Dagster's own log, and the traceback of an error.",
+    )(command)

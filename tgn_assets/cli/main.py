@@ -1,0 +1,282 @@
+"""`tgn`: the weekly pipeline from a terminal, on the same definitions and history that the Dagster UI shows.
+
+Modules are imported where they are used: Dagster and torch take seconds, `tgn --help` must not.
+"""
+
+import gc
+import os
+import sys
+from contextlib import suppress
+from shutil import which
+from typing import TYPE_CHECKING
+
+import click
+
+from tgn_assets.cli.base import Verbs, Week, open_home, verbose_option
+from tgn_assets.cli.models import models
+from tgn_assets.ml.weeks import shift, week_number, week_of
+
+if TYPE_CHECKING:
+    from tgn_assets.state.home import Home
+
+OBJECTS_PER_COLLECTION = 200_000
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
+
+    The log and the folder of all state are named by TGN_SOURCE and TGN_HOME (environment or .env); without them it is
+    a synthetic world in .tgn. A week is named by its Monday.
+
+    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
+    """
+
+
+@cli.command(short_help="Write synthetic interactions as CSV.")
+@click.option("--weeks", type=click.IntRange(1), default=26, show_default=True, help="How many weeks to write.")
+@click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another world.")
+@verbose_option
+def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> None:
+    """Write synthetic interactions as CSV to stdout.
+
+    The same seed and week always give the same rows.
+
+        tgn generate > user_event_interactions.csv
+    """
+    from tgn_assets.cli.generate import write_csv
+
+    write_csv(sys.stdout, start_week or shift(_this_week(), -weeks), weeks, seed)
+
+
+@cli.command(short_help="Run one week.")
+@click.option("--week", type=Week(), help="The week to run.  [default: the newest closed one]")
+@verbose_option
+def refresh(week: str | None, verbose: bool) -> None:
+    """Run one week: ingest, score last week's lists, train, publish lists for the week after.
+
+    Earlier weeks that were never ingested are ingested first. If another run is at work, this one waits. A week that
+    fails or is interrupted keeps what it had; run it again to repair it.
+    """
+    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.runner import open_runner
+    from tgn_assets.reporting.terminal import week_summary
+
+    home = open_home()
+    with Progress() as progress:
+        progress.begin("reading the source")
+        week = _closed_week(home, week)
+        with open_runner(home, progress, verbose) as runner:
+            runner.ingest_before(week)
+            runner.refresh([week])
+    stdout().print(week_summary(home.warehouse(), week))
+
+
+@cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
+@click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
+@click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
+@verbose_option
+def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
+    """Walk forward over the last closed weeks and score every week's lists beside the baselines.
+
+    Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
+    N weeks, the last N+1 are run. Earlier weeks are ingested first. What is made stays, as if it had been made week by
+    week.
+    """
+    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.runner import open_runner
+    from tgn_assets.reporting.terminal import backtest_tables, closing_lines, sample_table
+
+    home = open_home()
+    with Progress() as progress:
+        progress.begin("reading the source")
+        newest, first = _closed_week(home, None), home.start_week()
+        closed = week_number(newest) - week_number(first) + 1
+        if weeks + 1 > closed:
+            raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
+        origins = [shift(newest, -back) for back in range(weeks, -1, -1)]
+        with open_runner(home, progress, verbose) as runner:
+            runner.ingest_before(origins[0])
+            runner.refresh(origins)
+    console = stdout()
+    if show_lists:
+        console.print(sample_table(home.warehouse(), newest))
+    for table in backtest_tables(home.warehouse(), origins[1:]):
+        console.print(table)
+    for line in closing_lines(home.warehouse(), origins, _tgn()):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@cli.command(short_help="Print a user's list.")
+@click.argument("user")
+@click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
+@verbose_option
+def top5(user: str, week: str | None, verbose: bool) -> None:
+    """Print the five events that USER is most likely to meet next.
+
+    A USER without history gets the list for new users, as in the published tables; stderr says so, and the exit code
+    is 0.
+    """
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.reporting.terminal import top5_table
+
+    table, note = top5_table(open_home().warehouse(), user, week)
+    if note:
+        click.echo(note, err=True)
+    stdout().print(table)
+
+
+@cli.command(short_help="Write a week's report as a page.")
+@click.option("--week", type=Week(), help="The week to report on.  [default: the newest published]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="File to write.  [default: reports/<week>.html in TGN_HOME]"
+)
+@verbose_option
+def report(week: str | None, out: str | None, verbose: bool) -> None:
+    """Write one HTML page about a week, and print where it is.
+
+    Was it better than last week and than the simple rules, where were points lost, is the log as usual, what do the new
+    lists recommend, how were some users served. It needs no network, and can be mailed or printed.
+    """
+    from pathlib import Path
+
+    from tgn_assets.reporting.weekly_page.page import report_page, write_page
+    from tgn_assets.reporting.weekly_page.queries import newest_week
+    from tgn_assets.reporting.weekly_page.run_times import run_times
+
+    home = open_home()
+    week = week or newest_week(home.warehouse())
+    with home.instance() as instance:
+        now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
+    path = Path(out) if out else home.reports / f"{week}.html"
+    write_page(report_page(home.warehouse(), week, now, before, home.source_spec().week_number_anchor), path)
+    click.echo(path)
+
+
+@cli.command(short_help="Write lists and metrics to Parquet and PostgreSQL.")
+@click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
+@verbose_option
+def export(week: str | None, verbose: bool) -> None:
+    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
+    TGN_EXPORT_POSTGRES.
+
+    With the settings, every weekly run does so for its week; this is for the weeks before. A week that is there is
+    replaced.
+    """
+    from tgn_assets.ml.export.parquet import export_weeks, exportable_weeks
+
+    home = open_home()
+    place, url = home.settings.export_parquet, home.settings.export_postgres
+    if place is None and url is None:
+        raise click.ClickException(
+            "there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or TGN_EXPORT_POSTGRES "
+            "to a database"
+        )
+    with home.warehouse().reader() as con:
+        there = exportable_weeks(con)
+        if not there or (week and week not in there):
+            raise click.ClickException(
+                f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
+            )
+        weeks = [week] if week else there
+        if place:
+            for table, count in export_weeks(con, place, weeks).items():
+                click.echo(f"{count:>9,} rows  {place}/{table}")
+    if url:
+        from tgn_assets.ml.export.postgres import read_week, replace_week, total
+
+        written = []
+        for one in weeks:
+            with home.warehouse().reader() as con:
+                tables = read_week(con, one)
+            written.append(replace_week(url, one, tables))
+        for table, count in total(written).items():
+            click.echo(f"{count:>9,} rows  {url} {table}")
+
+
+@cli.command(short_help="Say what is there, missing or failed, and what to do.")
+@verbose_option
+def status(verbose: bool) -> None:
+    """Say what is there, what the last score was, what is missing or failed, and what to do about it."""
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.cli.status import status_lines
+
+    console = stdout()
+    for line in status_lines(open_home()):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+cli.add_command(models)
+
+
+@cli.command(short_help="Open the Dagster UI on the same state.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@verbose_option
+def dev(port: int, host: str, verbose: bool) -> None:
+    """Start the Dagster UI, with its schedule and sensor, on what `tgn` has made and is still to make.
+
+    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
+    """
+    from pathlib import Path
+
+    home = open_home()
+    home.start_week()  # a source that cannot be read is better said here than in the UI
+    with home.instance() as instance:
+        os.environ["DAGSTER_HOME"] = instance.root_directory
+    workspace = Path(__file__).parents[2] / "workspace.yaml"
+    location = ["-w", str(workspace)] if workspace.exists() else ["-m", "tgn_assets.definitions"]
+    click.echo(f"http://{host}:{port} shows {home.root}", err=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, *location]
+    os.execv(sys.executable, command)
+
+
+def _tgn() -> str:
+    """How this very program is called from here: `tgn` need not be on the path."""
+    program = sys.argv[0]
+    return program if os.path.basename(program) == "tgn" and not which("tgn") else "tgn"
+
+
+def _this_week() -> str:
+    from datetime import UTC, datetime
+
+    return week_of(datetime.now(UTC))
+
+
+def _closed_week(home: "Home", week: str | None) -> str:
+    """`week` if it can be run, or the newest closed one."""
+    first, end = home.start_week(), home.settings.end_week
+    if week is None:
+        if (newest := home.newest_closed_week()) is None:
+            source = f"TGN_SOURCE={home.settings.source}" + (f" up to TGN_END_WEEK={end}" if end else "")
+            raise click.ClickException(
+                f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later"
+            )
+        return newest
+    if week < first:
+        raise click.UsageError(f"--week {week} lies before the first week, {first} (TGN_START_WEEK)")
+    if week >= _this_week() or (end and week > end):
+        raise click.UsageError(
+            f"--week {week} has not closed yet" if not end else f"--week {week} lies after TGN_END_WEEK={end}"
+        )
+    return week
+
+
+def main() -> None:
+    # Importing Dagster and torch makes objects by the million, none of them garbage: do not look for some all the
+    # while.
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
+    try:
+        cli(prog_name="tgn")
+    except SystemExit as end:
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        # Everything is closed by now. Taking the interpreter apart, with torch in it, takes a while, and DuckDB's
+        # binding then prints a page about references of its own.
+        os._exit(int(end.code or 0))
+
+
+if __name__ == "__main__":
+    main()

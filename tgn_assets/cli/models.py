@@ -1,0 +1,103 @@
+"""`tgn models`: the trained models of a home, beside each other."""
+
+import click
+
+from tgn_assets.cli.base import Week, open_home, verbose_option
+
+
+@click.group(short_help="List, compare, pin and roll back the trained models.")
+def models() -> None:
+    """The models that were trained, one per week: how they were made, validated, and what their lists then scored."""
+
+
+@models.command("list", short_help="Print every week's model.")
+@verbose_option
+def list_models(verbose: bool) -> None:
+    """Print every week's model: what it started from, its passes over the data (encoder + ranker), its size, its
+    NDCG on the week that was held out beside the best simple rule's, whose lists were published, and what these
+    lists scored once their week had closed."""
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.reporting.model_cards import model_cards, models_table
+    from tgn_assets.state.artifact_store import ArtifactStore
+
+    home = open_home()
+    cards = model_cards(ArtifactStore(home.artifacts), home.warehouse())
+    if not cards:
+        raise click.ClickException("no model was trained yet; run `tgn refresh`")
+    stdout().print(models_table(cards))
+
+
+@models.command(short_help="Print what differs between two weeks' models.")
+@click.argument("week", type=Week())
+@click.argument("other", type=Week())
+@verbose_option
+def compare(week: str, other: str, verbose: bool) -> None:
+    """Print what differs between the models of WEEK and OTHER: numbers with their difference, and configuration."""
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.reporting.model_cards import comparison_table, model_cards
+    from tgn_assets.state.artifact_store import ArtifactStore
+
+    home = open_home()
+    store, warehouse = ArtifactStore(home.artifacts), home.warehouse()
+    one, two = (model_cards(store, warehouse, [key])[0] for key in (week, other))
+    stdout().print(comparison_table(one, two))
+
+
+@models.command(short_help="Publish from an older week's model.")
+@click.argument("week", type=Week())
+@verbose_option
+def pin(week: str, verbose: bool) -> None:
+    """Publish the lists of WEEK and of every later week from the ranker of WEEK.
+
+    It holds from the next run on; what is published stays until its week is run again. Training goes on every week,
+    so that `tgn models unpin` can go back to the newest model at any time. Weeks before WEEK are never touched: a
+    model knows nothing of what came after it.
+    """
+    from tgn_assets.reporting.model_cards import check_pin
+    from tgn_assets.state.artifact_store import ArtifactStore
+
+    store = ArtifactStore(open_home().artifacts)
+    check_pin(store, week)
+    store.pin(week)
+    click.echo(f"lists come from the model of {week} from the next run on; `tgn models unpin` ends it")
+
+
+@models.command(short_help="Publish from each week's own model again.")
+@verbose_option
+def unpin(verbose: bool) -> None:
+    """Publish from each week's own model again, from the next run on."""
+    from tgn_assets.state.artifact_store import ArtifactStore
+
+    store = ArtifactStore(open_home().artifacts)
+    if (was := store.pinned()) is None:
+        click.echo("no model was pinned")
+        return
+    store.pin(None)
+    click.echo(f"the model of {was} is no longer pinned: each week's lists come from its own model again")
+
+
+@models.command(short_help="Make the newest lists with the model of before, and stay with it.")
+@verbose_option
+def rollback(verbose: bool) -> None:
+    """Make the newest published lists again with the model before the one that made them, and pin that model.
+
+    Nothing is trained. If the lists cannot be made, what is published stays, and so does the former pin.
+    """
+    from tgn_assets.cli.console import Progress
+    from tgn_assets.cli.runner import open_runner
+    from tgn_assets.reporting.model_cards import rollback_target
+    from tgn_assets.state.artifact_store import ArtifactStore
+
+    home = open_home()
+    store = ArtifactStore(home.artifacts)
+    newest, model_week = rollback_target(store, home.warehouse())
+    before = store.pinned()
+    store.pin(model_week)
+    try:
+        with Progress() as progress, open_runner(home, progress, verbose) as runner:
+            runner.publish(newest)
+    except BaseException:
+        store.pin(before)
+        raise
+    click.echo(f"the lists of {newest} now come from the model of {model_week}, and so will later ones")
+    click.echo("`tgn models unpin` ends it")

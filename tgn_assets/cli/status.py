@@ -1,0 +1,89 @@
+"""Are this week's lists out, what did the last ones score, what is missing or failed, and what to do."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
+from tgn_assets.automation.work_items import CHANGED, INGEST, Pending
+from tgn_assets.cli.runner import failure
+from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.terminal import PUBLISHED_SQL, score_line
+from tgn_assets.run_launcher import fail_killed_runs
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.home import Home
+
+RECENT = 100
+"""Runs that are looked through for failures."""
+
+
+def status_lines(home: Home) -> Iterator[str]:
+    """Lines for a terminal; SourceError, after the lines about the home, if the source cannot be read."""
+    yield f"home       {home.root}"
+    yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
+    with home.instance() as instance:
+        fail_killed_runs(instance)
+        yield from _published(home)
+        backlog = Backlog(home, instance)
+        yield from _source(home, backlog)
+        yield from _runs(instance)
+        todo = backlog.pending()
+        yield from (f"to do      {_remedy(item)}" for item in todo[:10])
+        if len(todo) > 10:
+            yield f"           and {len(todo) - 10} more"
+        if not todo:
+            yield "to do      nothing: every closed week is complete"
+
+
+def _published(home: Home) -> Iterator[str]:
+    weeks, rejected = [], 0
+    if home.warehouse_path.exists():
+        with home.warehouse().reader() as con:
+            weeks = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+            rejected = con.execute("SELECT count(*) FROM rejected_interactions").fetchall()[0][0]
+    if not weeks:
+        yield "published  nothing yet"
+        return
+    made = "1 week" if len(weeks) == 1 else f"{len(weeks)} weeks"
+    yield f"published  {made}, the newest at the close of {weeks[-1]} for the week of {shift(weeks[-1], 1)}"
+    scores = (score_line(home.warehouse(), week) for week in reversed([*weeks, shift(weeks[-1], 1)]))
+    yield f"score      {next((line for line in scores if line), 'none yet: it takes lists and the week after them')}"
+    if pinned := ArtifactStore(home.artifacts).pinned():
+        yield f"pinned     lists come from the model of {pinned}; `tgn models unpin` ends it"
+    if rejected:
+        yield f"rejected   {rejected:,} rows of the source: table rejected_interactions has the reason of each"
+
+
+def _source(home: Home, backlog: Backlog) -> Iterator[str]:
+    weeks = backlog.weeks()
+    if not weeks:
+        yield "weeks      none has closed in the source yet"
+        return
+    there = sum(week in backlog.ingested for week in weeks)
+    yield f"weeks      {weeks[0]} to {weeks[-1]} are closed; {there:,} of {len(weeks):,} are ingested"
+
+
+def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
+    """What is under way, and what failed with nothing newer for the same weeks."""
+    settled: set[str] = set()
+    for record in instance.get_run_records(limit=RECENT):
+        run = record.dagster_run
+        week = run.tags.get(PARTITION)
+        weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
+        if run.status in UNFINISHED:
+            yield f"run        {weeks} is {run.status.value.lower()} (run {run.run_id[:8]})"
+        elif weeks not in settled and run.status == dg.DagsterRunStatus.FAILURE:
+            events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
+            when = record.update_timestamp.strftime("%Y-%m-%d %H:%M UTC")
+            yield f"failed     {weeks} at {when}: {failure(events, run.run_id)} (run {run.run_id[:8]})"
+            again = f"tgn refresh --week {week}" if week else "tgn refresh"
+            yield f"           `{again}` runs it again; until then, what was published stays"
+        settled.add(weeks)
+
+
+def _remedy(item: Pending) -> str:
+    if item.action == INGEST:
+        what = "have changed in the source" if item.reason == CHANGED else "are not ingested"
+        return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
+    what = "has changed in the source since it was ingested" if item.reason == CHANGED else "has no predictions"
+    return f"{item.weeks} {what}: the sensor does it, or `tgn refresh --week {item.first}`"

@@ -1,0 +1,176 @@
+"""Side tables from files, as of a week.
+
+Rows that count only later, and rows of nodes that the log did not know yet, are gone before a column's type is looked
+at; so nothing that is handed on depends on them, except that a file must be sound as a whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.data.attributes import (
+    ALWAYS,
+    DAY,
+    MONDAY,
+    SETTINGS,
+    Kind,
+    Node,
+    SideColumn,
+    SideTable,
+    SideTables,
+    close_of,
+)
+from tgn_assets.ml.sources.spec import is_parquet
+from tgn_assets.ml.weeks import week_number
+
+MAX_COLUMNS = 16
+"""Feature columns of one table: each makes one or two features of every pair that is ranked."""
+NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+VALUES: dict[Kind, str] = {
+    "number": "TRY_CAST({0} AS DOUBLE)",
+    "time": "epoch_us(TRY_CAST({0} AS TIMESTAMPTZ))",
+    "category": "CAST({0} AS VARCHAR)",
+}
+SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
+TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
+
+
+class SideTableError(ValueError):
+    """A side table that cannot be used; the message names the setting and says what to do."""
+
+
+def read_side_tables(
+    event_features: str | None, user_features: str | None, users: pd.DataFrame, events: pd.DataFrame, week: str
+) -> SideTables:
+    """The tables in these CSV or Parquet files as of the close of `week`, when the log knew `users` and `events`
+    (columns idx, id); SideTableError if one of them cannot be used."""
+    notes: list[str] = []
+    given: list[tuple[Node, str | None, pd.DataFrame]] = [("event", event_features, events)]
+    given += [("user", user_features, users)]
+    event, user = (_read(node, file, known, week, notes) if file else SideTable() for node, file, known in given)
+    return SideTables(event, user, tuple(notes))
+
+
+def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list[str]) -> SideTable:
+    where, path = f"{SETTINGS[node]}={location}", Path(location).expanduser()
+    if not path.is_file():
+        raise SideTableError(f"{where} is no file; name a CSV or Parquet file with {node}_id and a column per feature")
+    try:
+        with duckdb.connect() as con:
+            con.execute("SET TimeZone = 'UTC'")
+            typed = is_parquet(str(path), str(path))
+            file = "'" + str(path).replace("'", "''") + "'"
+            read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
+            con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
+            types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
+            features = _features(where, node, types)
+            timed = "valid_from" in types
+            _check_rows(con, where, node, timed)
+            con.register("known", known[["idx", "id"]])
+            since = SINCE if timed else f"{ALWAYS}::BIGINT"
+            con.execute(
+                f"CREATE TEMP TABLE past AS SELECT idx, {since} AS since, {', '.join(map(_quoted, features))} "
+                f"FROM side JOIN known ON id = {node}_id::VARCHAR WHERE since < {close_of(week_number(week))} "
+                "ORDER BY idx, since"
+            )
+            kinds = {name: _kind_of_type(types[name]) if typed else _kind_of_text(con, name) for name in features}
+            table = _table(con, node, kinds, typed)
+    except (duckdb.Error, OSError) as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise SideTableError(
+            f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
+        ) from error
+    if not len(table.idx):
+        notes.append(f"{where} has no row for any {node} known at the close of {week}: is {node}_id written as there?")
+    elif not timed:
+        notes.append(
+            f"{where} has no column valid_from: its values count for every past week, and what was learnt only later "
+            "makes a backtest look better than it is. Give valid_from to values that change."
+        )
+    return table
+
+
+def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
+    """The feature columns among `types`; SideTableError if there are none, too many, or one that cannot be used."""
+    if f"{node}_id" not in types:
+        raise SideTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
+    features = [name for name in types if name not in (f"{node}_id", "valid_from")]
+    if not 1 <= len(features) <= MAX_COLUMNS:
+        raise SideTableError(
+            f"{where} has {len(features)} feature columns beside {node}_id and valid_from; it may have 1 to "
+            f"{MAX_COLUMNS}: keep those that tell what somebody takes to"
+        )
+    for name in features:
+        if _kind_of_type(types[name]) is None:
+            raise SideTableError(
+                f"{where}: column {name} is of type {types[name]}; it may hold numbers, booleans, dates, times or "
+                "text: leave it out, or make one of these of it"
+            )
+    return features
+
+
+def _check_rows(con: duckdb.DuckDBPyConnection, where: str, node: Node, timed: bool) -> None:
+    """SideTableError if a row is ambiguous, or says no time although the table has times."""
+    key = f"{node}_id, {SINCE}" if timed else f"{node}_id"
+    if timed:
+        (missing,) = con.execute(f"SELECT min({node}_id) FROM side WHERE valid_from IS NULL").fetchall()
+        if missing[0] is not None:
+            raise SideTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
+    query = f"SELECT {node}_id FROM side WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
+    if twice := con.execute(f"{query} ORDER BY {key} LIMIT 1").fetchall():
+        remedy = "give them different times" if timed else "keep one, or say in a column valid_from when each counts"
+        same = " with the same valid_from" if timed else ""
+        raise SideTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")
+
+
+def _kind_of_type(dtype: str) -> Kind | None:
+    if dtype.endswith("]") or dtype.startswith(("STRUCT", "MAP", "UNION")):
+        return None
+    if dtype.removeprefix("U").split("(")[0] in NUMBERS:
+        return "number"
+    if dtype == "DATE" or dtype.startswith("TIMESTAMP"):
+        return "time"
+    return "category" if dtype in ("VARCHAR", "UUID") or dtype.startswith("ENUM") else None
+
+
+def _kind_of_text(con: duckdb.DuckDBPyConnection, name: str) -> Kind:
+    """What all values of a column of text can be read as."""
+    column = _quoted(name)
+    number, time = TEXT_AS_NUMBER.format(column), VALUES["time"].format(column)
+    query = f"SELECT count({column}), count({number}), count({time}) FROM past"
+    ((values, numbers, times),) = con.execute(query).fetchall()
+    return "number" if numbers == values else "time" if times == values else "category"
+
+
+def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | None], typed: bool) -> SideTable:
+    """The rows of `past`; a column in which nothing is known yet is not there yet."""
+    rows = con.execute("SELECT idx, since FROM past ORDER BY idx, since").df()
+    columns, values = [], []
+    for name, kind in kinds.items():
+        assert kind is not None
+        value = TEXT_AS_NUMBER if kind == "number" and not typed else VALUES[kind]
+        query = f"SELECT {value.format(_quoted(name))} AS value FROM past ORDER BY idx, since"
+        column = _as_floats(con.execute(query).df()["value"], kind)
+        if not np.isnan(column).all():
+            columns.append(SideColumn(node, name, kind))
+            values.append(column)
+    matrix = np.column_stack(values) if values else np.zeros((len(rows), 0))
+    return SideTable(tuple(columns), rows["idx"].to_numpy(np.int64), rows["since"].to_numpy(np.int64), matrix)
+
+
+def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:
+    if kind == "category":
+        codes, _ = pd.factorize(column.replace("", None))
+        return np.where(codes >= 0, codes, np.nan)
+    values = column.to_numpy(np.float64, na_value=np.nan)
+    if kind == "time":
+        return (values - MONDAY) / (7 * DAY)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

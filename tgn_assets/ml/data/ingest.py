@@ -1,0 +1,197 @@
+"""From a source into the warehouse: validated rows, rejected rows with the reason, and indices that never change."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from tgn_assets.ml.connectors.postgres import is_postgres
+from tgn_assets.ml.progress import Say, nothing, watched
+from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
+from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, nothing_there, scan
+from tgn_assets.ml.sources.spec import SourceSpec, empty_source
+from tgn_assets.ml.weeks import week_number
+
+logger = logging.getLogger(__name__)
+
+# One reading of the source, whichever weeks are asked for: of other weeks only the number of rows is of interest.
+SCAN_SQL = """
+    CREATE OR REPLACE TEMP TABLE scanned AS
+    SELECT week, reason, kept, reason IS NULL AND kept AS loaded, CASE WHEN kept THEN user_id END AS user_id,
+           CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text
+    FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
+"""
+COUNT_SQL = f"""
+    SELECT week::VARCHAR, reason, kept, rows, digest FROM (
+        SELECT week, reason, kept, count(*) AS rows, {DIGEST_SQL} FILTER (WHERE loaded) AS digest
+        FROM scanned GROUP BY ALL
+    )
+"""
+REPLACE_SQL = [
+    "DELETE FROM raw_interactions WHERE week IN (SELECT unnest($weeks::DATE[]))",
+    "DELETE FROM rejected_interactions WHERE week IS NULL OR week IN (SELECT unnest($weeks::DATE[]))",
+]
+# As they come: most logs are in the order of time, and to sort one that is not would not make its table smaller.
+INSERT_ROWS_SQL = """
+    INSERT INTO raw_interactions BY NAME SELECT user_id, event_id, ts, week FROM scanned WHERE loaded
+"""
+INSERT_REJECTED_SQL = f"""
+    INSERT INTO rejected_interactions BY NAME
+    SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
+"""
+INGESTED_SQL = """
+    INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
+    SELECT unnest($weeks::DATE[]), unnest($rows::BIGINT[]), unnest($digests::VARCHAR[])
+"""
+SEEN_SQL = """
+    CREATE OR REPLACE TEMP TABLE seen AS
+    SELECT {node}_id AS id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id
+"""
+KNOWN_NODES_SQL = """
+    UPDATE {node}s SET first_week = seen.first_week FROM seen
+    WHERE {node}_id = id AND ({node}s.first_week IS NULL OR seen.first_week < {node}s.first_week)
+"""
+# The rows of the first week are gone: it was one of the loaded weeks, and what was loaded begins later or has none.
+LOST_NODES_SQL = """
+    CREATE OR REPLACE TEMP TABLE lost AS SELECT {node}_id AS id FROM {node}s
+    WHERE first_week IN (SELECT unnest($weeks::DATE[]))
+      AND NOT EXISTS (FROM seen WHERE id = {node}_id AND seen.first_week = {node}s.first_week)
+"""
+NEXT_FIRST_WEEK_SQL = """
+    UPDATE {node}s SET first_week = (SELECT min(week) FROM raw_interactions AS r WHERE r.{node}_id = {node}s.{node}_id)
+    WHERE {node}_id IN (FROM lost)
+"""
+# The order of indices is that of (first week, id): weeks loaded one by one, oldest first, or all at once give the same.
+NEW_NODES_SQL = """
+    INSERT INTO {node}s BY NAME
+    SELECT id AS {node}_id, first_week,
+           row_number() OVER (ORDER BY first_week, id) + (SELECT COALESCE(max({node}_idx), -1) FROM {node}s)
+           AS {node}_idx
+    FROM seen ANTI JOIN {node}s ON {node}_id = id
+"""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What a load wrote, and what it did not."""
+
+    rows: dict[str, int]
+    """Rows of each week that was asked for."""
+    digests: dict[str, str]
+    """Digest of each of these weeks."""
+    rejected: dict[str, int]
+    """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
+    rejected_in_week: dict[str, int]
+    """Rows of each of these weeks that cannot be used."""
+    before_start: int | None
+    """Valid rows of the source that are older than the start week; None if only the weeks were asked for."""
+    after_end: int | None
+    """Valid rows of the source that are newer than the end week; None as above."""
+    filtered: int
+    """Rows of these weeks, or without a known week, that do not meet the row filter."""
+    new_users: int
+    new_events: int
+
+
+def load_weeks(
+    con: duckdb.DuckDBPyConnection,
+    spec: SourceSpec,
+    weeks: Sequence[str],
+    start_week: str,
+    end_week: str | None,
+    progress: Say = nothing,
+) -> IngestReport:
+    """Makes `weeks` in the warehouse `con` what the source says that they are, in one transaction.
+
+    Rejected rows without a week are replaced at every load, so the tables end the same in whichever order weeks are
+    loaded, and however often. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
+    outside of `start_week` to `end_week`; SourceError if the source cannot be read or is empty: then nothing changes.
+    """
+    weeks = list(dict.fromkeys(weeks))
+    for week in weeks:
+        week_number(week)
+        if week < start_week or (end_week is not None and week > end_week):
+            raise ValueError(f"week {week} lies outside of the weeks {start_week} to {end_week or 'now'}")
+    asked = {"weeks": [date.fromisoformat(week) for week in weeks]}
+    try:
+        with watched(con, progress, "reading the source"):
+            unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
+        counts = con.execute(COUNT_SQL).fetchall()
+        if not counts and not unreadable and nothing_there(spec):
+            raise empty_source(spec)
+        loaded = {
+            week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
+        }
+        loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
+        with transaction(con):
+            new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
+    finally:
+        con.execute("DROP TABLE IF EXISTS scanned")
+    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
+    for week, reason, kept, rows, _ in counts:
+        if kept and reason and reason != FILTERED:
+            rejected[reason] += rows
+            rejected_in_week[week] += rows
+    valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
+    all_read = not is_postgres(spec.location)
+    report = IngestReport(
+        rows={week: rows for week, (rows, _) in loaded.items()},
+        digests={week: text for week, (_, text) in loaded.items()},
+        rejected={reason: rows for reason, rows in rejected.most_common() if rows},
+        rejected_in_week={week: rejected_in_week[week] for week in weeks},
+        before_start=sum(rows for week, rows in valid.items() if week < start_week) if all_read else None,
+        after_end=sum(rows for week, rows in valid.items() if end_week and week > end_week) if all_read else None,
+        filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
+        new_users=new_users,
+        new_events=new_events,
+    )
+    if report.rejected:
+        logger.warning("rows of %s that cannot be used, by reason: %s", spec.location, report.rejected)
+    if report.filtered:
+        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
+    return report
+
+
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All that is done within is kept, or, if an exception leaves it, nothing."""
+    con.begin()
+    try:
+        yield
+    except BaseException:
+        con.rollback()
+        raise
+    con.commit()
+
+
+def _write(
+    con: duckdb.DuckDBPyConnection,
+    asked: dict[str, list[date]],
+    loaded: Sequence[tuple[int, str]],
+    unreadable: list[str],
+) -> tuple[int, int]:
+    """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new."""
+    for statement in REPLACE_SQL:
+        con.execute(statement, asked)
+    con.execute(INSERT_ROWS_SQL)
+    con.execute(INSERT_REJECTED_SQL)
+    # What the columns of such a line are is unknown: the line stands where its first value would.
+    lines = {"lines": unreadable, "reason": UNREADABLE_LINE}
+    con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
+    rows, digests = [rows for rows, _ in loaded], [text for _, text in loaded]
+    con.execute(INGESTED_SQL, {**asked, "rows": rows, "digests": digests})
+    new = []
+    for node in ("user", "event"):
+        con.execute(SEEN_SQL.format(node=node))
+        con.execute(KNOWN_NODES_SQL.format(node=node))
+        if con.execute(LOST_NODES_SQL.format(node=node), asked).fetchall()[0][0]:
+            con.execute(NEXT_FIRST_WEEK_SQL.format(node=node))
+        new.append(con.execute(NEW_NODES_SQL.format(node=node)).fetchall()[0][0])
+    con.execute("DROP TABLE seen; DROP TABLE lost")
+    return new[0], new[1]

@@ -1,0 +1,147 @@
+"""What may be recommended to whom, beside what a ranker thinks of it: list length, repeats, allowed and expired events.
+
+A `Policy` speaks of event ids and is what a user configures; `Rules` are the same for the nodes of a warehouse, and
+what every maker of lists is given, so that the lists it makes, and those it is compared with, are of one kind.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.schema import K
+from tgn_assets.ml.weeks import shift, week_number, week_of
+
+Repeats = Literal["learned", "exclude"]
+NEVER = -(2**31)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A policy for node indices. An event in `restricted` may be recommended for weeks up to its `last_week`."""
+
+    k: int = K
+    exclude_own: bool = False
+    """Whether no user is shown an event that the user has had."""
+    min_distinct: int = 0
+    restricted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
+    last_week: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
+
+    def allowed(self, history: History, week: int | None = None) -> np.ndarray:
+        """[E] bool: the event position may be recommended, at the close of `week` (None: the newest of `history`), for
+        the week after it, to one who never had it."""
+        week = history.week if week is None else week
+        free = np.ones(history.num_events, bool)
+        if len(self.restricted) and history.num_events:
+            at = np.searchsorted(history.event_idx, self.restricted).clip(max=history.num_events - 1)
+            known = history.event_idx[at] == self.restricted
+            free[at[known]] = self.last_week[known] > week
+        return free
+
+    def may(self, history: History, users: np.ndarray, events: np.ndarray) -> np.ndarray:
+        """[m] bool: the pair of user position (-1: a new user) and event position may be in a list."""
+        free = self.allowed(history)[events]
+        if not self.exclude_own:
+            return free
+        return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
+
+    def list_lengths(self, history: History) -> np.ndarray:
+        """[U] how many events the list of each user holds: k, or as many as may be recommended."""
+        free = self.allowed(history)
+        choice = np.full(history.num_users, int(free.sum()))
+        if self.exclude_own:
+            user, event = np.divmod(own_pairs(history), max(history.num_events, 1))
+            choice -= np.bincount(user[free[event]], minlength=history.num_users)
+        return np.minimum(choice, self.k)
+
+    def new_user_length(self, history: History) -> int:
+        """How many events the list for new users holds."""
+        return min(self.k, int(self.allowed(history).sum()))
+
+
+OPEN = Rules()
+"""Lists of the usual length, and anything may be in them."""
+
+
+def own_pairs(history: History) -> np.ndarray:
+    """User position * events + event position of every pair that has happened, ascending."""
+    return np.unique(history.user * history.num_events + history.event)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a deployment recommends. Everything but `expires` holds for every week in the same way."""
+
+    k: int = K
+    repeats: Repeats = "learned"
+    """`learned`: the ranker decides what to do with events that a user has had; `exclude`: none of them is shown."""
+    allow: frozenset[str] | None = None
+    """The only events that may be recommended; None: all."""
+    deny: frozenset[str] = frozenset()
+    expires: Mapping[str, datetime] = field(default_factory=dict)
+    """From when on (UTC) an event is no longer recommended."""
+    min_distinct_events: int = 0
+    """How many different events the lists of a week hold together, if there are so many to choose from."""
+
+    def rules(self, event_idx: np.ndarray, event_ids: Iterable[str]) -> Rules:
+        """The policy for the events with the warehouse indices `event_idx` and the ids `event_ids`."""
+        last = {}
+        for idx, name in zip(event_idx.tolist(), event_ids, strict=True):
+            if name in self.deny or (self.allow is not None and name not in self.allow):
+                last[idx] = NEVER
+            elif name in self.expires:
+                last[idx] = _last_week(self.expires[name])
+        restricted = sorted(last)
+        return Rules(
+            self.k,
+            self.repeats == "exclude",
+            self.min_distinct_events,
+            np.array(restricted, np.int64),
+            np.array([last[idx] for idx in restricted], np.int64),
+        )
+
+    def excluded(self, event_ids: Iterable[str], week: str) -> set[str]:
+        """Those of `event_ids` that the lists made at the close of `week` must not hold."""
+        gone = self.deny | set(self.as_of(week).expires)
+        return {name for name in event_ids if name in gone or (self.allow is not None and name not in self.allow)}
+
+    def as_of(self, week: str) -> "Policy":
+        """What of it counts for the lists made at the close of `week`: an event that has not expired when the target
+        week starts is like any other, and when it will expire is not known yet."""
+        start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)
+        return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
+
+    def to_json(self) -> str:
+        """As text, the same for equal policies."""
+        return json.dumps(
+            {
+                "k": self.k,
+                "repeats": self.repeats,
+                "allow": None if self.allow is None else sorted(self.allow),
+                "deny": sorted(self.deny),
+                "expires": {name: when.isoformat() for name, when in sorted(self.expires.items())},
+                "min_distinct_events": self.min_distinct_events,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Policy":
+        """What `to_json` wrote."""
+        stored: dict[str, Any] = json.loads(text)
+        return cls(
+            k=stored["k"],
+            repeats=stored["repeats"],
+            allow=None if stored["allow"] is None else frozenset(stored["allow"]),
+            deny=frozenset(stored["deny"]),
+            expires={name: datetime.fromisoformat(when) for name, when in stored["expires"].items()},
+            min_distinct_events=stored["min_distinct_events"],
+        )
+
+
+def _last_week(expires: datetime) -> int:
+    """The number of the last week that begins before `expires`."""
+    return week_number(week_of(expires - timedelta(microseconds=1)))

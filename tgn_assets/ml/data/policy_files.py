@@ -1,0 +1,68 @@
+"""A policy from settings: lists of event ids, given in place or as a file, and a table of expiry dates."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from tgn_assets.ml.data.policy import Policy, Repeats
+
+
+class PolicyError(ValueError):
+    """A setting of the policy that cannot be used; the message names it and says what to do."""
+
+
+def read_policy(
+    k: int,
+    repeats: Repeats,
+    allow_events: str | None,
+    deny_events: str | None,
+    event_expiry: str | None,
+    min_distinct_events: int,
+) -> Policy:
+    """The policy of the settings of these names, files read as they are now; PolicyError if one cannot be used."""
+    allow = read_ids("TGN_ALLOW_EVENTS", allow_events) if allow_events else None
+    deny = read_ids("TGN_DENY_EVENTS", deny_events) if deny_events else frozenset()
+    return Policy(k, repeats, allow, deny, read_expiry(event_expiry) if event_expiry else {}, min_distinct_events)
+
+
+def read_ids(setting: str, value: str) -> frozenset[str]:
+    """The event ids that `value` holds: the lines of the file of that name, or else its parts between commas."""
+    path = Path(value).expanduser()
+    if path.is_file():
+        try:
+            parts = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolicyError(f"{setting}={value} cannot be read as text ({error}): one event id a line") from error
+    elif "/" in value or path.suffix in (".txt", ".csv"):
+        raise PolicyError(f"{setting}={value} is no file; name one with an event id a line, or list ids with commas")
+    else:
+        parts = value.split(",")
+    found = frozenset(part.strip() for part in parts if part.strip())
+    if not found:
+        raise PolicyError(f"{setting}={value} holds no event id; leave the setting out where nothing is to be listed")
+    return found
+
+
+def read_expiry(value: str) -> dict[str, datetime]:
+    """The times (UTC; without a zone they are taken as UTC) of a CSV or Parquet file with the columns event_id and
+    expires_at; of an event with several, the earliest."""
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise PolicyError(f"TGN_EVENT_EXPIRY={value} is no file; it is CSV or Parquet with event_id and expires_at")
+    read = "read_parquet(?)" if path.suffix == ".parquet" else "read_csv(?, all_varchar = true)"
+    query = f"""
+        SELECT event_id::VARCHAR, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read}
+        WHERE event_id IS NOT NULL AND expires_at IS NOT NULL GROUP BY ALL
+    """
+    with duckdb.connect() as con:
+        try:
+            con.execute("SET TimeZone = 'UTC'")
+            rows = con.execute(query, [str(path)]).fetchall()
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            raise PolicyError(
+                f"TGN_EVENT_EXPIRY={value} cannot be read ({reason}): it needs the columns event_id and expires_at, "
+                "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
+            ) from error
+    return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}

@@ -1,0 +1,71 @@
+"""The graph encoder on disk, with the embeddings that it gave."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tgn_assets.ml.artifact_io import load_artifact, save_artifact
+from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+
+
+@dataclass(frozen=True)
+class GNNCheckpoint:
+    """The encoder as trained at the close of `week`, and the embeddings it gave.
+
+    `embeddings` maps a week to what the encoder *of that week* made of the graph of that week: always the own week,
+    and on a cold start the weeks it walked through as well. They are leak-free inputs for phase 2.
+    """
+
+    week: str
+    config: GNNConfig
+    warm_from: str | None
+    state: dict[str, Tensor]
+    node_idx: dict[str, Tensor]
+    curve: list[dict[str, Any]]
+    embeddings: dict[str, NodeEmbeddings]
+
+    def save(self, directory: Path) -> None:
+        """Writes the checkpoint to `directory`, replacing what is there."""
+        tensors = {f"state.{name}": value for name, value in self.state.items()}
+        tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
+        for week, embeddings in self.embeddings.items():
+            tensors |= embeddings.to_tensors(f"embeddings.{week}.")
+        meta = {
+            "week": self.week,
+            "config": self.config.model_dump(),
+            "warm_from": self.warm_from,
+            "embeddings": {week: self.embeddings[week].digest for week in sorted(self.embeddings)},
+            "curve": self.curve,
+        }
+        save_artifact(directory, tensors, meta)
+
+    @property
+    def linked(self) -> bool:
+        """Whether all its weeks have link vectors: those of an older version have none."""
+        return all(known.link_users is not None for known in self.embeddings.values())
+
+    @classmethod
+    def load(cls, directory: Path) -> "GNNCheckpoint":
+        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
+        tensors, meta = load_artifact(directory)
+
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+        # A checkpoint of an older version names the weeks of its embeddings and not their digests.
+        kept = meta["embeddings"] if isinstance(meta["embeddings"], dict) else dict.fromkeys(meta["embeddings"])
+        return cls(
+            week=meta["week"],
+            config=GNNConfig(**meta["config"]),
+            warm_from=meta["warm_from"],
+            state=named("state."),
+            node_idx=named("node_idx."),
+            curve=meta["curve"],
+            embeddings={
+                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
+                for week, digest in kept.items()
+            },
+        )

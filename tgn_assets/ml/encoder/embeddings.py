@@ -1,0 +1,98 @@
+"""Embeddings of all nodes known at the close of one week."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgn_assets.ml.artifact_io import load_artifact, save_artifact
+from tgn_assets.ml.encoder.linear_link_model import LinkVectors
+
+TENSORS = ("user_idx", "users", "event_idx", "events", "link_users", "link_events")
+
+
+@dataclass(frozen=True)
+class NodeEmbeddings:
+    """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index.
+
+    They are kept in half precision, and a file of them is mapped rather than read: many weeks of many nodes are at hand
+    together.
+    """
+
+    week: str
+    user_idx: Tensor  # [U] int64
+    users: Tensor  # [U, d] float16
+    event_idx: Tensor  # [E] int64
+    events: Tensor  # [E, d] float16
+    link_users: Tensor | None = None  # [U, r] float16 vectors of `link_regression`; None where they are not made
+    link_events: Tensor | None = None  # [E, r]
+
+    def __post_init__(self) -> None:
+        for name in ("users", "events", "link_users", "link_events"):
+            if (vectors := getattr(self, name)) is not None:
+                object.__setattr__(self, name, vectors.half())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the tensors: two of the same digest hold the same."""
+        content = hashlib.blake2b(digest_size=16)
+        for tensor in self.to_tensors().values():
+            content.update(tensor.contiguous().numpy().tobytes())
+        return content.hexdigest()
+
+    def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
+        """([n, d] float32 vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
+        return _rows(self.user_idx, self.users, user_idx)
+
+    def events_at(self, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
+        """([n, d] float32 vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
+        return _rows(self.event_idx, self.events, event_idx)
+
+    def links_at(self, user_idx: np.ndarray, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
+        """([n, r], [m, r]) float32 link vectors of user and event indices: zero of an unknown node, and all zero
+        where they were not made."""
+        if self.link_users is None or self.link_events is None:
+            return torch.zeros(len(user_idx), 2), torch.zeros(len(event_idx), 2)
+        users, _ = _rows(self.user_idx, self.link_users, user_idx)
+        return users, _rows(self.event_idx, self.link_events, event_idx)[0]
+
+    def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
+        """The same with the vectors of `links`, of a history that ends with the same week: zero of a node it lacks."""
+        users = _rows(torch.as_tensor(links.user_idx), links.users, self.user_idx.numpy())[0]
+        events = _rows(torch.as_tensor(links.event_idx), links.events, self.event_idx.numpy())[0]
+        return NodeEmbeddings(self.week, self.user_idx, self.users, self.event_idx, self.events, users, events)
+
+    def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """The tensors that there are by name, each name behind `prefix`."""
+        return {prefix + name: tensor for name in TENSORS if (tensor := getattr(self, name)) is not None}
+
+    @classmethod
+    def from_tensors(cls, week: str, tensors: dict[str, Tensor], digest: str | None = None) -> "NodeEmbeddings":
+        """The inverse of `to_tensors`; their `digest`, if it is known."""
+        made = cls(week, **{name: tensors[name] for name in TENSORS if name in tensors})
+        if digest is not None:
+            made.__dict__["digest"] = digest
+        return made
+
+    def save(self, directory: Path) -> None:
+        """Writes them to `directory`, replacing what is there."""
+        save_artifact(directory, self.to_tensors(), {"week": self.week})
+
+    @classmethod
+    def load(cls, directory: Path) -> "NodeEmbeddings":
+        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
+        tensors, meta = load_artifact(directory)
+        return cls.from_tensors(meta["week"], tensors)
+
+
+def _rows(known: Tensor, vectors: Tensor, wanted: np.ndarray) -> tuple[Tensor, Tensor]:
+    wanted_t = torch.as_tensor(wanted)
+    if not len(known):
+        return torch.zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)
+    at = torch.searchsorted(known, wanted_t).clamp(max=len(known) - 1)
+    found = known[at] == wanted_t
+    return vectors[at].float() * found[:, None], found

@@ -1,0 +1,183 @@
+"""The bar of every week: popularity, the user's own events, and item-kNN, from the same history as the model.
+
+Lists hold event positions of the history, best first, and -1 where the catalogue has no more. `users` are user
+positions; -1 stands for a user without history, whose list is the popular one. Every tie goes to the event that comes
+first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
+this module an event is a *column*: its rank in text order.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.linalg.sparse import (
+    NEIGHBOURS,
+    blocks,
+    heaviest,
+    neighbours,
+    only_columns,
+    ordered,
+    row_of,
+    rows_of,
+    sums,
+)
+from tgn_assets.ml.schema import K
+
+BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
+"""The names that `all_baselines` gives."""
+
+POPULAR_HALF_LIFE = 0.3
+REPEAT_HALF_LIFE = 8.0
+TIE_HALF_LIFE = 1.0
+KNN_HALF_LIFE = 8.0
+"""Weeks after which an interaction counts half."""
+
+KNN_EVENTS_PER_USER = 200
+"""Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
+
+
+def popular(history: History, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
+    return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history, rules)))[0]
+
+
+def popular_lists(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
+    if not rules.exclude_own:
+        return np.tile(popular(history, k, rules), (len(users), 1))
+    return filled(history, users, np.full((len(users), k), -1), rules)
+
+
+def filled(history: History, users: np.ndarray, lists: np.ndarray, rules: Rules = OPEN) -> np.ndarray:
+    """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
+    lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
+    if len(short):
+        columns = np.append(history.event_order, -1)[lists[short]]
+        taken = rows_of(_user_events(history, history.count), users[short]) if rules.exclude_own else None
+        lists[short] = _positions(history, _fill(columns, _by_popularity(history, rules), taken))
+    return lists
+
+
+def repeat(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """Each user's own events by decayed count, half-life 8 weeks, then `popular`. [n, k]
+
+    Between own events of equal count the one that is more popular now comes first.
+    """
+    if rules.exclude_own:
+        return popular_lists(history, users, k, rules)
+    own = rows_of(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
+    popularity = _popularity(history, TIE_HALF_LIFE)
+    own.data += 1e-3 * (popularity / popularity.max(initial=np.finfo(float).tiny))[own.indices]
+    own = only_columns(own, _columns(history, rules))
+    return _positions(history, _fill(_top(own, k), _by_popularity(history, rules)))
+
+
+def item_knn(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """Item-kNN over the time-decayed user-event matrix, the user's own events included, then `popular`. [n, k]
+
+    The matrix holds log(1 + count) of each week, decayed with a half-life of 8 weeks. An event scores its own weight
+    for the user, plus the weight of each of the user's events times the shrunk cosine of the two, where an event's 100
+    nearest neighbours share a weight of one. After Deshpande and Karypis, "Item-based top-N recommendation
+    algorithms", TOIS 2004.
+    """
+    return _item_knn(history, users, k, rules)["item_knn"]
+
+
+def item_knn_new(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+    """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
+    return _item_knn(history, users, k, rules)["item_knn_new"]
+
+
+def all_baselines(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> dict[str, np.ndarray]:
+    """The lists [n, k] of every one of `BASELINES`; the neighbours of item-kNN are found once for both variants."""
+    lists = {"popular": popular_lists(history, users, k, rules), "repeat": repeat(history, users, k, rules)}
+    return lists | _item_knn(history, users, k, rules)
+
+
+def _item_knn(history: History, users: np.ndarray, k: int, rules: Rules) -> dict[str, np.ndarray]:
+    columns = _columns(history, rules)
+    everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
+    profile = heaviest(everything, KNN_EVENTS_PER_USER)
+    similar = history.derived("item_knn", lambda: neighbours(profile))
+    own, taken = rows_of(profile, users), rows_of(everything, users)
+    included = np.full((len(users), k), -1)
+    left_out = included.copy()
+    for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
+        near = only_columns(ordered(own[low:high] @ similar), columns)
+        included[low:high] = _top(near + only_columns(own[low:high], columns), k)
+        left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
+    order = _by_popularity(history, rules)
+    new = _positions(history, _fill(left_out, order, taken))
+    return {
+        "item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)),
+        "item_knn_new": new,
+    }
+
+
+def _columns(history: History, rules: Rules) -> np.ndarray:
+    """[columns] bool: the event may be recommended."""
+    return rules.allowed(history)[np.argsort(history.event_order)]
+
+
+def _decay(history: History, half_life: float) -> np.ndarray:
+    # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
+    return 0.5 ** ((history.week - history.week_no) / half_life)
+
+
+def _popularity(history: History, half_life: float) -> np.ndarray:
+    weight = history.count * _decay(history, half_life)
+    return sums(history.event_order[history.event], weight, history.num_events)
+
+
+def _by_popularity(history: History, rules: Rules) -> np.ndarray:
+    order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
+    return order[_columns(history, rules)[order]]
+
+
+def _user_events(history: History, weight: np.ndarray) -> sparse.csr_array:
+    """The sum of `weight` [N] over the weeks, [users, columns]."""
+    pairs, pair = np.unique(history.user * history.num_events + history.event_order[history.event], return_inverse=True)
+    user, column = np.divmod(pairs, max(history.num_events, 1))
+    starts = np.searchsorted(user, np.arange(history.num_users + 1))
+    shape = (history.num_users, history.num_events)
+    return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
+
+
+def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
+    """The `k` columns of the largest positive scores of each row, the first of equal ones; -1 where there is none."""
+    scores = sparse.csr_array(scores)
+    scores.sort_indices()
+    lists = np.full((scores.shape[0], k), -1)
+    size = np.diff(scores.indptr)
+    row, starts, length = row_of(scores), scores.indptr[:-1][size > 0], size[size > 0]
+    value = scores.data.copy()
+    for rank in range(k if len(value) else 0):
+        best = np.repeat(np.maximum.reduceat(value, starts), length)
+        at_best = np.flatnonzero((value == best) & (value > 0))
+        rows, first = np.unique(row[at_best], return_index=True)
+        lists[rows, rank] = scores.indices[at_best[first]]
+        value[at_best[first]] = 0
+    return lists
+
+
+def _fill(lists: np.ndarray, order: np.ndarray, taken: sparse.csr_array | None = None) -> np.ndarray:
+    """Empty places given, in `order`, to columns that are neither in the list nor in the row of `taken`. [n, k]"""
+    lists, k = lists.copy(), lists.shape[1]
+    for start in range(0, len(order), 4 * k):
+        open_rows = np.flatnonzero(lists[:, -1] < 0)
+        if not len(open_rows):
+            break
+        columns = order[start : start + 4 * k]
+        free = ~(lists[open_rows][:, :, None] == columns).any(1)
+        if taken is not None:
+            free &= taken[open_rows][:, columns].toarray() == 0
+        place = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
+        row, column = np.nonzero(free & (place < k))
+        lists[open_rows[row], place[row, column]] = columns[column]
+    return lists
+
+
+def _positions(history: History, columns: np.ndarray) -> np.ndarray:
+    """Event positions of columns; -1 stays -1."""
+    return np.append(np.argsort(history.event_order), -1)[columns]

@@ -1,0 +1,69 @@
+"""Weeks of the warehouse's tables as Parquet files in hive partitions, in a folder or an object store."""
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from tgn_assets.ml.connectors.object_store import is_url, put
+
+EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
+FILE = "data.parquet"
+WEEKS_SQL = " UNION ".join(f"SELECT strftime(week, '%Y-%m-%d') AS week FROM {table}" for table in EXPORTED)
+
+
+class ExportError(OSError):
+    """What is exported cannot be written; the message names the setting. What the warehouse holds is not affected."""
+
+
+def exportable_weeks(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The weeks of which there is something to export, oldest first."""
+    return [week for (week,) in con.execute(f"FROM ({WEEKS_SQL}) ORDER BY week").fetchall()]
+
+
+def export_week(con: duckdb.DuckDBPyConnection, place: str, week: str) -> dict[str, int]:
+    """Makes `place`/<table>/week=<week>/data.parquet what the warehouse says of `week`; returns the rows by table.
+
+    `place` is a folder, or the URL of an object store and a prefix in it. The week is in the folder's name, where
+    readers of hive partitions find it, and not in the file. Each file is replaced as a whole: a reader finds the old
+    one or the new one. Same rows, same bytes. ExportError if it cannot be written.
+    """
+    return {table: _export(con, f"{place}/{table}/week={week}", table, week) for table in EXPORTED}
+
+
+def export_weeks(con: duckdb.DuckDBPyConnection, place: str, weeks: Sequence[str]) -> dict[str, int]:
+    """`export_week` of all `weeks`; the rows by table."""
+    rows = dict.fromkeys(EXPORTED, 0)
+    for week in weeks:
+        for table, count in export_week(con, place, week).items():
+            rows[table] += count
+    return rows
+
+
+def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: str) -> int:
+    query = f"SELECT * EXCLUDE (week) FROM {table} WHERE week = DATE '{date.fromisoformat(week)}' ORDER BY ALL"
+    try:
+        if is_url(partition):
+            with TemporaryDirectory(prefix="tgn-export-") as folder:
+                rows = _copy(con, query, Path(folder) / FILE)
+                put(Path(folder) / FILE, f"{partition}/{FILE}")
+            return rows
+        fresh = Path(partition) / f"{FILE}.new"
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        rows = _copy(con, query, fresh)
+        os.replace(fresh, Path(partition) / FILE)
+    except (OSError, duckdb.IOException) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"TGN_EXPORT_PARQUET: {partition} cannot be written ({reason}). The warehouse holds the week all the same; "
+            f"once it can be written, run `tgn export --week {week}`"
+        ) from error
+    return rows
+
+
+def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
+    target = str(file).replace("'", "''")
+    return con.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]

@@ -1,0 +1,177 @@
+"""The union of weekly snapshots as one temporal graph, and what of it may be seen before a given week."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from tgn_assets.ml.graph.snapshots import NODE_FEATURES, Snapshot
+from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
+from tgn_assets.ml.weeks import week_number
+
+# PyTorch warns once per process that the interface of CSR tensors may still change; that of a pinned version will not.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+RECENT_HALF_LIVES = (0.3, 1.0, 4.0)
+"""Half-lives, in weeks, of the decayed interaction counts that are part of a node's features."""
+NUM_FEATURES = len(NODE_FEATURES) + len(RECENT_HALF_LIVES)
+Adjacency = dict[tuple[str, str, str], tuple[Tensor, Tensor]]
+FEATURE_SCALE = 0.1  # brings ln(1 + n) features to the size of a fresh id embedding
+
+
+@dataclass(frozen=True)
+class View:
+    """The graph as it was known at the close of week `week`; positions are those of the whole `WindowGraph`."""
+
+    week: int
+    edge_index: Tensor  # [2, L] user and event of the edges, of weeks <= `week`; a pair has one for each week
+    edge_week: Tensor  # [L]
+    edge_weight: Tensor  # [L] ln(1 + count), halved every half-life
+    features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
+    known: dict[str, Tensor]  # {type: [n] bool}
+
+    @property
+    def data(self) -> HeteroData:
+        """The graph as PyG has it, with edges of both directions; made anew each time, for it is twice as large."""
+        data = HeteroData()
+        for kind, known in self.known.items():
+            data[kind].num_nodes = len(known)
+        for edge_type, index in ((INTERACTS, self.edge_index), (REV_INTERACTS, self.edge_index.flip(0))):
+            data[edge_type].edge_index = index
+            data[edge_type].edge_weight, data[edge_type].edge_week = self.edge_weight, self.edge_week
+        return data
+
+    @cached_property
+    def adjacency(self) -> Adjacency:
+        """`adjacency` of the whole graph."""
+        return adjacency(self.data)
+
+    def to(self, device: str) -> "View":
+        """The same on `device`."""
+        index, week, weight = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
+        features, known = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
+        return View(self.week, index, week, weight, features, known)
+
+
+class WindowGraph:
+    """Snapshots of consecutive weeks joined in the node positions of the newest one."""
+
+    def __init__(self, snapshots: Mapping[str, Snapshot], half_life: float) -> None:
+        self.half_life = half_life
+        self.snapshots = {week_number(week): snapshot for week, snapshot in sorted(snapshots.items())}
+        newest = self.snapshots[max(self.snapshots)]
+        self.node_idx: dict[str, Tensor] = {kind: newest.data[kind].node_idx for kind in (USER, EVENT)}
+        parts = [
+            (self._positions(snapshot), snapshot.data[INTERACTS].edge_count, week)
+            for week, snapshot in self.snapshots.items()
+        ]
+        self.edge_index = torch.cat([index for index, _, _ in parts], dim=1)
+        self.edge_count = torch.cat([count for _, count, _ in parts])
+        self.edge_week = torch.cat([torch.full_like(count, week, dtype=torch.int64) for _, count, week in parts])
+
+    def view(self, week: int, window: int) -> View:
+        """What was known at the close of `week`, with the edges of the `window` weeks that end with it."""
+        seen = self._edges(week - window + 1, week)
+        edge_index, edge_week, count = self.edge_index[:, seen], self.edge_week[seen], self.edge_count[seen]
+        age = (week - edge_week).float()
+        features, known = {}, {}
+        for kind, node in zip((USER, EVENT), edge_index, strict=True):
+            features[kind], known[kind] = self._features(kind, week, node, count, age)
+        weight = torch.log1p(count) * 0.5 ** (age / self.half_life)
+        return View(week, edge_index, edge_week, weight, features, known)
+
+    def links(self, week: int, view: View) -> tuple[Tensor, Tensor]:
+        """([2, L] user-event links of `week` between nodes that `view` knows, [L] 1 / links of that user)."""
+        links = self.edge_index[:, self._edges(week, week)]
+        links = links[:, view.known[USER][links[0]] & view.known[EVENT][links[1]]]
+        return links, 1.0 / torch.bincount(links[0], minlength=1)[links[0]]
+
+    def _edges(self, first: int, last: int) -> slice:
+        """Those of the weeks `first` to `last`: edges are in the order of their weeks."""
+        return slice(*torch.searchsorted(self.edge_week, torch.tensor([first, last + 1])).tolist())
+
+    def _positions(self, snapshot: Snapshot) -> Tensor:
+        return torch.stack(
+            [
+                self._position(snapshot, kind)[index]
+                for kind, index in zip((USER, EVENT), snapshot.data[INTERACTS].edge_index, strict=True)
+            ]
+        )
+
+    def _position(self, snapshot: Snapshot, kind: str) -> Tensor:
+        node_idx = snapshot.data[kind].node_idx
+        position = torch.searchsorted(self.node_idx[kind], node_idx)
+        if not torch.equal(self.node_idx[kind][position.clamp(max=len(self.node_idx[kind]) - 1)], node_idx):
+            raise ValueError(
+                f"the snapshot of week {snapshot.week} knows {kind}s that a later one lacks, "
+                f"so it is older than its source's last change; materialize weekly_snapshots of {snapshot.week} again"
+            )
+        return position
+
+    def _features(self, kind: str, week: int, node: Tensor, count: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+        size = len(self.node_idx[kind])
+        features, known = torch.zeros(size, NUM_FEATURES), torch.zeros(size, dtype=torch.bool)
+        if week not in self.snapshots:
+            return features, known
+        stored = self.snapshots[week].data[kind]
+        position = self._position(self.snapshots[week], kind)
+        known[position] = True
+        features[position, : len(NODE_FEATURES)] = stored.x
+        for column, half_life in enumerate(RECENT_HALF_LIVES, start=len(NODE_FEATURES)):
+            recent = torch.zeros(size).index_add_(0, node, count * 0.5 ** (age / half_life))
+            features[:, column] = torch.log1p(recent)
+        return features * FEATURE_SCALE, known
+
+
+def adjacency(data: HeteroData) -> Adjacency:
+    """{edge type: (CSR [n_dst, n_src] whose rows are the edge weights, normalised to sum to one; its transpose)}.
+
+    The product with it takes the weighted mean of the neighbours; a node without any gets zero. The gradient of the
+    product needs the transpose, which torch would otherwise make anew in each pass, for ten times the cost.
+    """
+    result = {}
+    for edge_type in (INTERACTS, REV_INTERACTS):
+        (source, _, target), edges = edge_type, data[edge_type]
+        shape = (data[target].num_nodes, data[source].num_nodes)
+        src, dst = edges.edge_index
+        total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
+        result[edge_type] = with_transpose(dst, src, edges.edge_weight / total[dst], shape)
+    return result
+
+
+class UserRows(NamedTuple):
+    """Some users [m], and their rows of the matrix by which `adjacency` leads to users, with the transpose of these."""
+
+    users: Tensor
+    matrices: tuple[Tensor, Tensor]
+
+
+def user_rows(adjacency: Adjacency, users: Tensor) -> UserRows:
+    """The rows of `users` [m]."""
+    matrix, _ = adjacency[REV_INTERACTS]
+    start, column, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    first, end = start[users], start[users + 1]
+    size = end - first
+    row = torch.arange(len(users), device=users.device).repeat_interleave(size)
+    at = torch.arange(len(row), device=users.device) + (end - size.cumsum(0)).repeat_interleave(size)
+    return UserRows(users, with_transpose(row, column[at], values[at], (len(users), matrix.shape[1])))
+
+
+def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose."""
+    device = values.device
+    # SciPy counts where torch sorts. 32 bits are enough for any graph that fits.
+    at = row.int().cpu().numpy(), column.int().cpu().numpy()
+    made = sparse.coo_array((values.cpu().numpy(), at), shape).tocsr()
+    return _csr(made).to(device), _csr(made.T.tocsr()).to(device)
+
+
+def _csr(matrix: sparse.csr_array) -> Tensor:
+    parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
+    return torch.sparse_csr_tensor(parts[0], parts[1], parts[2], matrix.shape, check_invariants=False)

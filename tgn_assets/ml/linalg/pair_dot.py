@@ -1,0 +1,37 @@
+"""Dot products of pairs of vectors, on the CPU without a copy of both vectors for every pair."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tgn_assets.ml.graph.temporal_graph import with_transpose
+
+
+def pair_products(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """[p] dot products of the vectors `row` [p] of `users` [n, d] with those `column` [p] of `events` [m, d].
+
+    Pairs are distinct and ascend by row, then column. Each product is the same whatever other pairs there are.
+    """
+    if users.is_cpu:
+        return _PairProducts.apply(users, events, row, column)
+    # Not users[row]: its gradient would be added up by several threads in any order, not the same bytes each time.
+    return (users.index_select(0, row) * events.index_select(0, column)).sum(-1)
+
+
+class _PairProducts(torch.autograd.Function):
+    """The product of users and events, of which only the places of the pairs are computed, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        ctx.save_for_backward(users, events, row, column)
+        start = torch.searchsorted(row, torch.arange(len(users) + 1, device=row.device))
+        shape = (len(users), len(events))
+        wanted = torch.sparse_csr_tensor(start, column, users.new_zeros(len(row)), shape, check_invariants=False)
+        return torch.sparse.sampled_addmm(wanted, users, events.T, beta=0.0).values()
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        users, events, row, column = ctx.saved_tensors
+        matrix, transpose = with_transpose(row, column, grad[0], (len(users), len(events)))
+        return matrix @ events, transpose @ users, None, None

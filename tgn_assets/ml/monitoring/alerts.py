@@ -1,0 +1,75 @@
+"""What is worth a warning about a week: the log drifted, the gate has closed, a simple rule did better."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import duckdb
+
+from tgn_assets.ml.evaluation.summary import lift_over_best
+from tgn_assets.ml.monitoring.drift import MIN_WEEKS, drift, read_measures
+from tgn_assets.ml.schema import OURS
+
+GATED_LIMIT = 0.5
+"""Share of the users whose list a simple rule may have made."""
+
+LISTS_SQL = "SELECT source, count(*) FROM weekly_top5_predictions WHERE week = ? AND rank = 1 GROUP BY ALL ORDER BY ALL"
+
+
+class Verdict(NamedTuple):
+    """What a check found in a week: `said` names it, and what to do where it did not pass."""
+
+    passed: bool
+    said: str
+    values: dict[str, float]
+
+
+def input_like_before(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+    """Whether the log of `week` is like the weeks before it."""
+    measured = drift(read_measures(con, week))
+    drifted = [str(measure) for measure in measured if measure.drifted]
+    said = f"Nothing to hold week {week} against: it takes {MIN_WEEKS} weeks before it."
+    if drifted:
+        said = (
+            f"Week {week} is unlike the weeks before: {'; '.join(drifted)}. If its export is incomplete or holds "
+            f"rows twice, mend the source and run weekly_refresh for {week} again (the sensor does, once the "
+            "source changes). If the world has changed, there is nothing to do: the model is trained on it."
+        )
+    elif measured:
+        said = "; ".join(map(str, measured))
+    values = {measure.measure: measure.value for measure in measured}
+    return Verdict(not drifted, said, values | {f"z/{measure.measure}": measure.z for measure in measured})
+
+
+def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+    """Whether the ranker made at least half of the lists of `week`."""
+    lists = dict(con.execute(LISTS_SQL, [week]).fetchall())
+    share = 1 - lists.get(OURS, 0) / sum(lists.values()) if lists else 0.0
+    made_by = ", ".join(f"{source} {number:,}" for source, number in lists.items()) or "none were made"
+    said = f"Lists by source: {made_by}."
+    if share > GATED_LIMIT:
+        said += (
+            " On the newest closed week the rule did better for these users than the ranker, or the log has not "
+            "the three weeks that the ranker learns from. If this lasts, see validation/ndcg_tgn_assets of "
+            "trained_ranker over the weeks, and whether input_like_before found a change in the log."
+        )
+    return Verdict(share <= GATED_LIMIT, said, {"share_gated": share})
+
+
+def not_below_baseline(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+    """Whether the lists for `week` did no worse than the best baseline, beyond chance."""
+    lift = lift_over_best(con.execute("SELECT * FROM eval_metrics WHERE week = ?", [week]).df())
+    if lift is None:
+        return Verdict(True, f"Nothing to score: no lists for week {week}, or nobody was active in it.", {})
+    below = lift.ci_high < 0
+    said = (
+        f"NDCG minus that of the best baseline, {lift.baseline}: {lift.value:+.4f} "
+        f"[{lift.ci_low:+.4f}, {lift.ci_high:+.4f}] over {lift.users:,} users."
+    )
+    if below:
+        said += (
+            " One week may be chance. After two in a row: see in `lost/...` of eval_metrics where the points went "
+            "(gate, ranking, recall, unknown events), whether input_like_before warned, and whether trained_ranker "
+            "stopped learning; `tgn backtest --weeks 4` scores the last weeks again."
+        )
+    return Verdict(not below, said, {"lift": lift.value, "lift_low": lift.ci_low, "lift_high": lift.ci_high})

@@ -1,0 +1,43 @@
+"""Several networks as one.
+
+Which of the candidates come first in a small log depends on a network's seed as much as on what it learnt. The mean of
+a few networks that learnt by themselves does better than any of them can be expected to (Lakshminarayanan et al.,
+"Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017), and there it costs seconds.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tgn_assets.ml.encoder.gnn import UserInteractionPredictor
+
+
+class Committee(nn.Module):
+    """Scores pairs as the mean of its `members`, all of one shape; embeddings are theirs side by side."""
+
+    members: Sequence[UserInteractionPredictor]
+
+    def __init__(self, members: Iterable[UserInteractionPredictor]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)  # type: ignore[assignment]  # which knows its items as modules only
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.members[0].device
+
+    def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
+        """[n, members * dim] from the users' weekly embeddings, as `UserInteractionPredictor` takes them."""
+        return torch.cat([member.get_temporal_embeddings(sequence, known) for member in self.members], dim=-1)
+
+    def event_embeddings(self, events: Tensor) -> Tensor:
+        """[m, members * dim] from event embeddings [m, embedding]."""
+        return torch.cat([member.event_embeddings(events) for member in self.members], dim=-1)
+
+    def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
+        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        `users` [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
+        parts = (side.chunk(len(self.members), dim=-1) for side in (users, events))
+        scores = [member(*own, row, column, features) for member, *own in zip(self.members, *parts, strict=True)]
+        return torch.stack(scores).mean(0)

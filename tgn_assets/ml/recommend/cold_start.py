@@ -1,0 +1,100 @@
+"""The list for users without a history: what is popular now, by the rule that served newcomers best lately.
+
+Newcomers of some logs follow the news of the last hours, those of others what newcomers have always begun with. Which
+it is, the newest closed weeks say: every rule is tried on each of them, with what was known before it.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.evaluation.baselines import popular
+from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
+from tgn_assets.ml.schema import OURS, K
+
+HALF_LIVES = (0.15, 0.3, 1.0, 4.0)
+"""Weeks after which an interaction counts half: a day to a month."""
+REACH = 10
+"""Half-lives after which an interaction no longer counts."""
+TRIALS = 12
+"""Closed weeks on which the rules are compared."""
+FILL = 1e-6
+"""Weight of a week-old interaction of anyone, where the rule itself has nothing to say."""
+
+
+class Rule(NamedTuple):
+    """Events by decayed number of interactions: of everyone, or of users in the first week they were ever seen in."""
+
+    half_life: float
+    newcomers_only: bool
+
+
+RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in HALF_LIVES)
+
+
+class NewcomerList(NamedTuple):
+    """Event positions best first, -1 where the catalogue has no more [k]; whose list it is; and the share of lists
+    of that source whose event at each rank was touched by a newcomer, over the weeks it was tried on [k]."""
+
+    events: np.ndarray
+    source: str
+    hit_rate: np.ndarray
+
+
+def newcomer_list(history: History, k: int = K, rules: Rules = OPEN) -> NewcomerList:
+    """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
+
+    All of them, in all weeks, name only events that `rules` allow.
+    """
+    weeks = range(history.week - TRIALS, history.week)
+    tried = in_threads(partial(_trial, history, k=k, rules=rules), weeks)
+    trials = [trial for trial in tried if trial is not None]
+    if not trials:
+        return NewcomerList(popular(history, k, rules), "popular", np.zeros(k))
+    size = np.concatenate([size for _, size in trials])
+    hits = np.concatenate([hits for hits, _ in trials], axis=1)
+    best = int(np.argmax([ndcg_of(of_rule, size).mean() for of_rule in hits]))
+    events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
+    # Made non-increasing, so that a score never contradicts its rank.
+    hit_rate = np.maximum.accumulate(hits[best].mean(0)[::-1])[::-1]
+    return NewcomerList(events, "popular" if best == 0 else OURS, hit_rate)
+
+
+def _trial(history: History, week: int, k: int, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
+    """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n newcomers of the week after, and how
+    many events each of them touched [n]; None without newcomers or without a past."""
+    user, event = history.in_week(week + 1)
+    new = history.first_week_of_user[user] == week + 1
+    _, row, size = np.unique(user[new], return_inverse=True, return_counts=True)
+    past = history.until(week)
+    if not len(size) or not past.num_events:
+        return None
+    of_past = np.searchsorted(history.event_idx, past.event_idx)
+    baseline = popular(past, k, rules)
+    lists = np.stack([np.where(baseline >= 0, of_past[baseline], -1), *_lists(history, week, k, rules)])
+    width = history.num_events + 1
+    touched = row * width + event[new]
+    shown = np.arange(len(size))[:, None] * width + lists[:, None, :]
+    return np.isin(shown, touched) & (lists >= 0)[:, None, :], size
+
+
+def _lists(history: History, week: int, k: int, rules: Rules) -> list[np.ndarray]:
+    """The list [k] of each of `RULES` as of the close of `week`, from the interactions up to then alone."""
+    reach = week - int(REACH * max(HALF_LIVES))
+    low, high = np.searchsorted(history.week_no, [reach, week + 1])
+    event, week_no = history.event[low:high], history.week_no[low:high]
+    age = week - week_no + history.since[low:high]
+    new = history.first_week_of_user[history.user[low:high]] == week_no
+    known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
+    decayed, fill = {half_life: 0.5 ** (age / half_life) for half_life in HALF_LIVES}, FILL * 0.5**age
+    lists = []
+    for rule in RULES:
+        weight = decayed[rule.half_life] * (new if rule.newcomers_only else 1) + fill
+        score = np.bincount(event, weight, history.num_events)[known]
+        top = known[np.lexsort((history.event_order[known], -score))[:k]]
+        lists.append(np.append(top, np.full(k - len(top), -1)))
+    return lists

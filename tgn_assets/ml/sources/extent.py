@@ -1,0 +1,184 @@
+"""What a source holds: its first and newest weeks, what cannot be used of it, and digests that tell when it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from tgn_assets.ml.connectors.postgres import is_postgres
+from tgn_assets.ml.sources.postgres import counts_weeks, span
+from tgn_assets.ml.sources.postgres_time import EARLIEST, LATEST
+from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, Scan, generate, scan
+from tgn_assets.ml.sources.relations import open_parts
+from tgn_assets.ml.sources.spec import (
+    SYNTHETIC,
+    SourceError,
+    SourceSpec,
+    empty_source,
+    last_ended_week,
+    source_errors,
+    source_signature,
+)
+from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_of
+
+__all__ = [
+    "SourceError",
+    "SourceExtent",
+    "SourceSpec",
+    "describe_source",
+    "smallest_week_number",
+    "source_digests",
+    "source_signature",
+]
+
+SYNTHETIC_WEEKS = 26
+DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
+"""Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
+
+
+@dataclass(frozen=True)
+class SourceExtent:
+    """What the valid rows of a source span."""
+
+    first_week: str
+    newest_closed: str | None
+    """The newest week whose Sunday has rows or that is followed by a later row; None if there is none yet."""
+    newest_row: datetime
+    """UTC."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
+
+
+def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
+    """First and newest closed week of the source; `now` says which week a synthetic one has come to.
+
+    SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
+    """
+    if spec.location == SYNTHETIC:
+        return _describe_synthetic(spec, now)
+    if is_postgres(spec.location) and (extent := _sought(spec)):
+        return extent
+    found = _summary(spec)
+    filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
+    spans = [(first, last) for _, reason, first, last in found.rows if reason is None]
+    if not spans and filtered and not found.rejected_by_reason():
+        raise SourceError(
+            f"none of the {filtered} rows of TGN_SOURCE={spec.location} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
+        )
+    if not spans:
+        raise _no_valid_row(spec, found.rejected_by_reason())
+    return _extent(*spans[0], found)
+
+
+def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
+    """A digest of each week's valid rows as they are now in the source: `ingested_weeks.digest` if nothing changed.
+
+    The order of rows does not matter, their number does. SourceError if the source cannot be read.
+    """
+    weeks = list(dict.fromkeys(weeks))
+    query = f"""
+        SELECT count(*), week::VARCHAR, count(*) FILTER (WHERE valid), {DIGEST_SQL} FILTER (WHERE valid)
+        FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY week
+    """
+    with duckdb.connect() as con:
+        found = {week: digest(rows, total) for _, week, rows, total in scan(con, spec, query, weeks=weeks).rows}
+    return {week: found.get(week, digest(0, None)) for week in weeks}
+
+
+def smallest_week_number(spec: SourceSpec) -> int | None:
+    """The smallest number in the column `week_number` of a source without timestamps; None for one that has them.
+
+    To be pinned with its Monday as `SourceSpec.week_number_anchor`: a smaller one that arrives later must not move the
+    weeks. SourceError as in `describe_source`.
+    """
+    if spec.location == SYNTHETIC:
+        return None
+    with duckdb.connect() as con:
+        if not _counts_weeks(con, spec):
+            return None
+        anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
+        found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
+    numbers = [number for _, reason, number in found.rows if reason in (None, OUT_OF_RANGE)]
+    if not numbers:
+        raise _no_valid_row(spec, found.rejected_by_reason())
+    return int(min(numbers))
+
+
+def _counts_weeks(con: duckdb.DuckDBPyConnection, spec: SourceSpec) -> bool:
+    if is_postgres(spec.location):
+        return counts_weeks(spec)
+    with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
+        return any(part.numbers_weeks for part in open_parts(con, spec, Path(folder)))
+
+
+def digest(rows: int, total: int | None) -> str:
+    """The text of a digest, from the number of rows and their `DIGEST_SQL`."""
+    return f"{rows}-{total or 0:x}"
+
+
+def _no_valid_row(spec: SourceSpec, rejected: Mapping[str, int]) -> SourceError:
+    """The error for a source of which only `rejected` rows, or none at all, could be read."""
+    if not rejected:
+        return empty_source(spec)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
+    return SourceError(
+        f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.location} can be used ({reasons}); check "
+        "TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
+    )
+
+
+def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
+    """A row for each reason: how many, the reason, their first and their last time."""
+    with duckdb.connect() as con:
+        query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
+        return scan(con, spec, query, weeks=weeks)
+
+
+def _extent(first: datetime, newest: datetime, found: Scan) -> SourceExtent:
+    first_week, newest_week = week_of(first), week_of(newest)
+    closed = newest_week if newest.weekday() == 6 else shift(newest_week, -1)
+    return SourceExtent(
+        first_week, closed if closed >= first_week else None, newest.replace(tzinfo=UTC), found.rejected_by_reason()
+    )
+
+
+def _sought(spec: SourceSpec) -> SourceExtent | None:
+    """The extent of a source that can be asked for its smallest and largest times; None if it cannot, or no row counts.
+
+    Whether the rows with these times count, only reading their weeks tells: from both ends towards the middle until
+    there is one that does, twice as many weeks each time.
+    """
+    if not (whole := span(spec)):
+        return None
+    ends: list[datetime] = []
+    for backwards in (False, True):
+        at, weeks = whole, 1
+        while True:
+            start = shift(at[1], 1 - weeks) if backwards else at[0]
+            found = _summary(spec, [shift(start, week) for week in range(weeks)])
+            if counted := [last if backwards else first for _, reason, first, last in found.rows if reason is None]:
+                ends.append(counted[0])
+                break
+            rest = (
+                (EARLIEST, date.fromisoformat(start))
+                if backwards
+                else (date.fromisoformat(shift(start, weeks)), LATEST)
+            )
+            if not (further := span(spec, *rest)):
+                return None
+            at, weeks = further, 2 * weeks
+    first, newest = ends
+    return _extent(first, newest, found)
+
+
+def _describe_synthetic(spec: SourceSpec, now: datetime | None) -> SourceExtent:
+    closed = last_ended_week(now)
+    first = spec.start_week or shift(closed, 1 - SYNTHETIC_WEEKS)
+    if closed < first:
+        return SourceExtent(first, None, datetime.combine(date.fromisoformat(first), time(), UTC))
+    return SourceExtent(first, closed, generate(spec, [closed]).ts.max().to_pydatetime().replace(tzinfo=UTC))

@@ -1,0 +1,143 @@
+"""A table or SELECT of PostgreSQL as a source: what is asked of the server is what is needed, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from tgn_assets.ml.connectors.postgres import connected, quoted, relation
+from tgn_assets.ml.sources.postgres_time import EARLIEST, LATEST, TIMES, Clock, clocks, span_sql, weeks_condition
+from tgn_assets.ml.sources.relations import Column, Part, Table, parts_of
+from tgn_assets.ml.sources.spec import SourceSpec, source_errors
+
+if TYPE_CHECKING:
+    from adbc_driver_manager.dbapi import Connection
+
+ROWS = "postgres_rows"
+
+AS_THEY_ARE = {
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+}
+"""PostgreSQL's types that DuckDB has too; all others come as text."""
+# The driver counts from 1970 what the server counts from 2000: infinity, and what is close to it, would come out as
+# some other time.
+BOUNDED = """CASE WHEN {0} < '0001-01-01' THEN '0001-01-01' WHEN {0} > '9999-12-31' THEN '9999-12-31' ELSE {0} END"""
+
+
+@contextmanager
+def open_rows(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str] | None) -> Iterator[Part]:
+    """The rows of `weeks` and those without a week, if the time's type tells on the server; else, and for None, all.
+
+    They can be read once. SourceError names a missing column.
+    """
+    with _opened(spec) as query, query.connection.cursor() as cursor:
+        cursor.execute(query.select(weeks))
+        con.register(ROWS, cursor.fetch_record_batch())
+        try:
+            yield replace(query.part, files=())
+        finally:
+            con.unregister(ROWS)
+
+
+def span(spec: SourceSpec, first: date = EARLIEST, end: date = LATEST) -> tuple[str, str] | None:
+    """The weeks of the smallest and the largest time from `first` until before `end`; None if there is none,
+    or if only reading them tells: of text.
+
+    Nothing is said of the rows that these times belong to.
+    """
+    with source_errors(spec), _opened(spec) as query:
+        found = [query.span(way, first, end) for way in query.ways]
+        weeks = [way.week(value) for way, pair in zip(query.ways, found, strict=True) for value in pair if pair[0]]
+    return (min(weeks), max(weeks)) if weeks else None
+
+
+def counts_weeks(spec: SourceSpec) -> bool:
+    """Whether the source has no time, but the number of a week."""
+    with source_errors(spec), _opened(spec) as query:
+        return query.part.numbers_weeks
+
+
+def is_empty(spec: SourceSpec) -> bool:
+    with source_errors(spec), _opened(spec) as query:
+        return not query.fetch(f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
+
+
+@dataclass(frozen=True)
+class _Query:
+    connection: Connection
+    source: str
+    part: Part
+    names: list[str]
+    """Of the columns that `part` looks at."""
+    types: dict[str, str]
+    time: str
+    ways: list[Clock]
+
+    def select(self, weeks: Sequence[str] | None) -> str:
+        columns = ", ".join(f"{_sent(name, self.types[name])} AS {quoted(name)}" for name in self.names)
+        sql = f"SELECT {columns} FROM {self.source}"
+        if weeks is None or not self.ways:
+            return sql
+        return f"{sql} WHERE {weeks_condition(quoted(self.time), self.types[self.time], self.ways, weeks)}"
+
+    def span(self, way: Clock, first: date, end: date) -> tuple[Any, Any]:
+        sql = span_sql(quoted(self.time), self.types[self.time], way, first, end)
+        return self.fetch("SELECT " + sql.replace("{source}", self.source))[0]
+
+    def fetch(self, sql: str) -> list[tuple]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+
+@contextmanager
+def _opened(spec: SourceSpec) -> Iterator[_Query]:
+    source = relation(spec.query or "")
+    with connected(spec.location) as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        schema = cursor.adbc_execute_schema(f"SELECT * FROM {source}")
+        kinds = {field.name: _kind(field.metadata or {}) for field in schema}
+        types = {name: dtype for name, (dtype, _) in kinds.items()}
+        columns = {name: _received(name, *kind) for name, kind in kinds.items()}
+        (part,) = parts_of(spec, [Table(f"TGN_SOURCE_QUERY={spec.query}", "", ROWS, columns)])
+        used = {part.user.sql, part.event.sql, part.time.sql, *part.filtered}
+        time = next(name for name, column in columns.items() if column == part.time)
+        ways = clocks(types[time], spec.week_number_anchor, part.numbers_weeks)
+        names = [name for name, column in columns.items() if column.sql in used]
+        yield _Query(connection, source, part, names, types, time, ways)
+
+
+def _kind(metadata: Mapping[bytes, bytes]) -> tuple[str, int]:
+    """What the driver says of a column: the name of its type, and the type's modifier (-1: none)."""
+    return metadata.get(b"POSTGRESQL:type", b"").decode(), int(metadata.get(b"POSTGRESQL:typmod", b"-1"))
+
+
+def _sent(name: str, dtype: str) -> str:
+    """SQL of PostgreSQL: the column as it goes over the wire."""
+    column = quoted(name)
+    if dtype in TIMES:
+        return BOUNDED.format(column)
+    return column if dtype in AS_THEY_ARE else f"{column}::text"
+
+
+def _received(name: str, dtype: str, modifier: int) -> Column:
+    """SQL of DuckDB: the column as it came over the wire."""
+    column = quoted(name)
+    if dtype == "numeric" and modifier >= 0:
+        digits, scale = (modifier - 4) >> 16, (modifier - 4) & 0x7FF
+        if scale <= digits <= 38:
+            return Column(f"TRY_CAST({column} AS DECIMAL({digits},{scale}))", f"DECIMAL({digits},{scale})")
+    return Column(column, AS_THEY_ARE.get(dtype, "VARCHAR"))

@@ -1,0 +1,149 @@
+"""The pictures that a materialization shows in the UI: small, and part of its metadata.
+
+Altair is imported where it is used: the definitions must load without it.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pandas as pd
+
+from tgn_assets.ml.schema import OURS
+from tgn_assets.reporting.svg import svg
+
+if TYPE_CHECKING:
+    import altair as alt
+
+WIDTH, HEIGHT = 250, 130
+"""Of a panel, in pixels."""
+POINTS = 80
+"""Values in a panel beyond which they are a line alone: each point is text in the picture."""
+CONFIG = {
+    "aria": False,  # a picture in Markdown is described as a whole
+    "background": "white",
+    "font": "Arial, Helvetica, sans-serif",
+    "padding": 12,
+    "axisY": {"minExtent": 32},  # the renderer takes text for narrower than a browser makes it
+    "view": {"stroke": None},
+    "axis": {"gridOpacity": 0.5},
+    "title": {"fontWeight": "normal", "fontSize": 12},
+    "legend": {"title": None, "labelLimit": 200, "symbolOpacity": 1},
+}
+
+
+def curve_plot(
+    curve: Sequence[Mapping[str, Any]], panels: Sequence[Sequence[str]], steps: str
+) -> dict[str, dg.MetadataValue]:
+    """The values named in `panels` over the entries of `curve`, side by side in a small picture, if there are two."""
+    import altair as alt
+
+    if len(curve) < 2:
+        return {}
+    drawn = []
+    for lines in panels:
+        values = [
+            {"step": step, "line": line.replace("_", " "), "value": entry[line]}
+            for line in lines
+            for step, entry in enumerate(curve, 1)
+            if entry.get(line) is not None
+        ]
+        x = alt.X("step:Q", title=steps, scale=alt.Scale(domain=[1, len(curve)]), axis=alt.Axis(tickMinStep=1))
+        y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+        color = alt.Color("line:N", sort=None, legend=alt.Legend(orient="top"))
+        drawn.append(_panel(pd.DataFrame(values, columns=["step", "line", "value"])).encode(x=x, y=y, color=color))
+    return {"curve": _picture(alt.hconcat(*drawn).resolve_scale(color="independent"), "training curve")}
+
+
+def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Interactions, users and events (columns) over the weeks, each in a panel from zero."""
+    import altair as alt
+
+    if weeks.empty:
+        return {}
+    panels = [
+        _panel(weeks, name).encode(x=_dates(), y=alt.Y(f"{name}:Q", title=None))
+        for name in ("interactions", "users", "events")
+    ]
+    return {"activity": _picture(alt.hconcat(*panels), "interactions, users and events per week")}
+
+
+def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """NDCG@5 over the weeks, a line for each model with its 95% intervals; ours is the thick one."""
+    import altair as alt
+
+    if scores.empty:
+        return {}
+    color = alt.Color("model:N", legend=alt.Legend(symbolType="stroke"))
+    base = alt.Chart(scores).encode(x=_dates(), color=color)
+    intervals = base.mark_rule(opacity=0.4).encode(y=alt.Y("ci_low:Q", title="NDCG"), y2="ci_high:Q")
+    width = alt.condition(alt.datum.model == OURS, alt.value(2.5), alt.value(1))
+    lines = base.mark_line(point=_point(scores)).encode(y="value:Q", strokeWidth=width)
+    size = {"width": 2 * WIDTH, "height": HEIGHT}
+    return {"quality": _picture((intervals + lines).properties(**size), "NDCG of ours and the baselines by week")}
+
+
+def catalogue_plot(favourites: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
+    import altair as alt
+
+    if favourites.empty:
+        return {}
+    names = json.dumps([_short(event) for event in favourites["event_id"]])
+    ranked = pd.DataFrame({"place": range(len(favourites)), "lists": favourites["lists"].to_numpy()})
+    axis = alt.Axis(labelExpr=f"{names}[datum.value]", labelLimit=0, minExtent=115, title=None, ticks=False)
+    bars = alt.Chart(ranked).mark_bar().encode(x=alt.X("lists:Q", title=None), y=alt.Y("place:O", axis=axis))
+    share = pd.DataFrame({"week": weeks["week"], "share": weeks["recommended"] / weeks["known"]})
+    line = _panel(share, "share of known events on some list").encode(x=_dates(), y=alt.Y("share:Q", title=None))
+    both = alt.hconcat(_sized(bars, "on the most users' lists"), line)
+    return {"catalogue": _picture(both, "most recommended events, and catalogue coverage by week")}
+
+
+def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
+    """Observed frequency over mean score, both logarithmic, beside the diagonal on which scores are probabilities."""
+    import altair as alt
+
+    shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
+    if not shown:
+        return {}
+    ends = [min(min(point) for point in shown), max(max(point) for point in shown)]
+    log, ticks = alt.Scale(type="log", nice=False), alt.Axis(tickCount=5, format="~g", grid=False)
+    x = alt.X("predicted:Q", title="mean score", scale=log, axis=ticks)
+    y = alt.Y("observed:Q", title="share that was touched", scale=log, axis=ticks)
+    diagonal = alt.Chart(pd.DataFrame({"predicted": ends, "observed": ends})).mark_line(color="grey", strokeWidth=1)
+    line = alt.Chart(pd.DataFrame(shown, columns=["predicted", "observed"])).mark_line(point=True)
+    drawn = alt.layer(diagonal.encode(x=x, y=y), line.encode(x=x, y=y))
+    return {"reliability": _picture(drawn.properties(width=WIDTH, height=HEIGHT), "reliability of the scores")}
+
+
+def _panel(frame: pd.DataFrame, title: str = "") -> "alt.Chart":
+    import altair as alt
+
+    return _sized(alt.Chart(frame).mark_line(point=_point(frame), strokeWidth=1.5), title)
+
+
+def _point(frame: pd.DataFrame) -> Any:
+    return {"size": 12} if len(frame) <= POINTS else False
+
+
+def _sized(chart: "alt.Chart", title: str) -> "alt.Chart":
+    return chart.properties(width=WIDTH, height=HEIGHT, title=title)
+
+
+def _dates() -> "alt.X":
+    import altair as alt
+
+    return alt.X("week:T", title=None, axis=alt.Axis(tickCount=5, format="%b %d", labelOverlap=True, grid=False))
+
+
+def _picture(chart: Any, text: str) -> dg.MetadataValue:
+    encoded = base64.b64encode(svg(chart, CONFIG).encode()).decode()
+    return dg.MetadataValue.md(f"![{text}](data:image/svg+xml;base64,{encoded})")
+
+
+def _short(text: str, length: int = 18) -> str:
+    """`text` from the data on one line, with only signs that a font has."""
+    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return shown if len(shown) <= length else shown[: length - 3] + "..."

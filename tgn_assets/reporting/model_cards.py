@@ -1,0 +1,180 @@
+"""What is known of every week's trained model: how it was made, how it validated, what its lists then scored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from tgn_assets.ml.recommend.publish import read_terms
+from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.terminal import PUBLISHED_SQL, pooled_scores, results_table
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.warehouse import Warehouse
+
+GNN, RANKER = "trained_gnn", "trained_ranker"
+
+
+class ModelError(LookupError):
+    """A model that is not there, or cannot be used for what was asked; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The encoder and the ranker trained at the close of `week`."""
+
+    week: str
+    warm_from: str | None
+    """The week whose encoder this one started from; None: it started cold."""
+    gnn_passes: int
+    ranker_passes: int
+    parameters: int
+    """Numbers that training sets; the trees are not among them."""
+    size: int
+    """Bytes on disk."""
+    sources: Mapping[str, str]
+    """Whose lists each segment of users gets."""
+    validation: Mapping[str, float]
+    """Of the newest closed week, which training held out: `ndcg_<ranker>`."""
+    config: Mapping[str, Any]
+    """`<asset>.<field>` of the configurations, and the columns of side tables."""
+    score: float | None
+    """NDCG of the lists published in that week, once their target week has closed."""
+
+    @property
+    def best_baseline(self) -> tuple[str, float] | None:
+        """The name and validation NDCG of the best simple rule; None where nothing was held out."""
+        parts = (f"ndcg_{OURS}", "ndcg_network", "ndcg_trees")
+        rules = {name.removeprefix("ndcg_"): value for name, value in self.validation.items() if name not in parts}
+        return max(rules.items(), key=lambda item: item[1]) if rules else None
+
+
+def model_cards(store: ArtifactStore, warehouse: Warehouse, weeks: Sequence[str] | None = None) -> list[ModelCard]:
+    """The cards of `weeks` (None: every week that has both an encoder and a ranker), oldest first.
+
+    ModelError for a week without a model, ArtifactError for a damaged one.
+    """
+    there = trained_weeks(store)
+    if missing := sorted(set(weeks or ()) - set(there)):
+        raise _missing(missing[0], there)
+    chosen = sorted(set(weeks)) if weeks else there
+    return [_card(store, week, _score(warehouse, week)) for week in chosen]
+
+
+def check_pin(store: ArtifactStore, week: str) -> None:
+    """ModelError unless there is a trained model of `week` to publish from."""
+    if week not in (there := trained_weeks(store)):
+        raise _missing(week, there)
+
+
+def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, str]:
+    """(the newest published week, the week of the model before the one that published it).
+
+    ModelError if nothing was published, or from the oldest model there is.
+    """
+    with warehouse.reader() as con:
+        published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+        if not published:
+            raise ModelError("nothing was published yet, so there is nothing to roll back; run `tgn refresh`")
+        model_week = read_terms(con, published[-1]).model_week
+    earlier = [week for week in trained_weeks(store) if week < model_week]
+    if not earlier:
+        raise ModelError(
+            f"the lists of {published[-1]} come from the model of {model_week}, and there is none before it"
+        )
+    return published[-1], earlier[-1]
+
+
+def trained_weeks(store: ArtifactStore) -> list[str]:
+    """The weeks that have both an encoder and a ranker, oldest first."""
+    return sorted(set(store.weeks(GNN)) & set(store.weeks(RANKER)))
+
+
+def models_table(cards: Sequence[ModelCard]) -> Table:
+    """A row per model."""
+    heads = ["warm start", "passes", "parameters", "MB", "validation", "best rule", "gate", "NDCG of its lists"]
+    table = results_table("models by week", "week", heads)
+    for card in cards:
+        best = card.best_baseline
+        ours = card.validation.get(f"ndcg_{OURS}")
+        table.add_row(
+            card.week,
+            card.warm_from or "cold",
+            f"{card.gnn_passes}+{card.ranker_passes}",
+            f"{card.parameters:,}",
+            f"{card.size / 1e6:.1f}",
+            "" if ours is None else f"{ours:.4f}",
+            f"{best[0]} {best[1]:.4f}" if best else "",
+            Text(", ".join(sorted(set(card.sources.values())))),
+            "" if card.score is None else f"{card.score:.4f}",
+        )
+    return table
+
+
+def comparison_table(one: ModelCard, other: ModelCard) -> Table:
+    """What differs between two models, line by line: numbers with their difference, and configuration."""
+    table = results_table("models compared", "", [one.week, other.week, "difference"])
+    for name, left, right in _differing(one, other):
+        both = isinstance(left, int | float) and isinstance(right, int | float)
+        table.add_row(name, _shown(left), _shown(right), f"{right - left:+,.4g}" if both else "")
+    return table
+
+
+def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any]]:
+    for name in ("warm_from", "gnn_passes", "ranker_passes", "parameters", "size"):
+        yield name.replace("_", " "), getattr(one, name), getattr(other, name)
+    yield "NDCG of its lists", one.score, other.score
+    for name in sorted({*one.validation, *other.validation}):
+        yield f"validation {name}", one.validation.get(name), other.validation.get(name)
+    for name in sorted({*one.sources, *other.sources}):
+        yield f"lists of {name} users", one.sources.get(name), other.sources.get(name)
+    for name in sorted({*one.config, *other.config}):
+        if one.config.get(name) != other.config.get(name):
+            yield name, str(one.config.get(name)), str(other.config.get(name))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
+    from tgn_assets.ml.artifact_io import count_numbers, load_meta
+
+    gnn, ranker = (store.directory(asset, week) for asset in (GNN, RANKER))
+    of_gnn, of_ranker = load_meta(gnn), load_meta(ranker)
+    return ModelCard(
+        week=week,
+        warm_from=of_gnn["warm_from"],
+        gnn_passes=sum(entry["origin"] == week for entry in of_gnn["curve"]),
+        ranker_passes=len(of_ranker["curve"]),
+        parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
+        size=_size(gnn) + _size(ranker),
+        sources=of_ranker["gate"]["source"],
+        validation=of_ranker["validation"],
+        config={
+            f"{asset}.{name}": value
+            for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
+            for name, value in meta["config"].items()
+        }
+        | {f"side column {node}.{name}": kind for node, name, kind in of_ranker.get("side", ())},
+        score=score,
+    )
+
+
+def _missing(week: str, there: Sequence[str]) -> ModelError:
+    have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
+    return ModelError(f"there is no trained model of week {week}; {have}")
+
+
+def _score(warehouse: Warehouse, week: str) -> float | None:
+    score = pooled_scores(warehouse, [shift(week, 1)]).get((OURS, "all", "ndcg"))
+    return None if score is None else score.value
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())

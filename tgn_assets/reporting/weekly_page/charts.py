@@ -1,0 +1,194 @@
+"""The report's charts: Vega-Altair rendered to static SVG, whose colours are custom properties of the page's style."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from markupsafe import Markup
+
+from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.reporting.svg import svg
+from tgn_assets.reporting.weekly_page.headline import NAMES
+
+WIDE, NARROW = 620, 250
+"""Width of a plot, in pixels, on a screen and on a phone."""
+SERIES = ["var(--ours)", "var(--second)", "var(--third)", "var(--fourth)", "var(--fifth)"]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [3, 5]]
+CONFIG = {
+    "aria": False,  # the page describes each chart as a whole
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "gridColor": "var(--line)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "legend": {
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "symbolSize": 120,
+        "labelLimit": 220,
+        "symbolOpacity": 1,
+    },
+    "axisY": {"minExtent": 40},  # the renderer takes text for narrower than a browser makes it
+    "header": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12},
+    "line": {"strokeWidth": 2},
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart in two widths, and what it shows, for whoever cannot see it."""
+
+    label: str
+    wide: Markup
+    narrow: Markup
+
+
+def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
+    """NDCG, called `metric`, over the weeks with 95% intervals. `scores`: week, model, value, ci_low, ci_high."""
+    weeks = [str(week)[:10] for week in pd.to_datetime(scores["week"])]
+    first, last = week_number(min(weeks)), week_number(max(weeks))
+    models = [model for model in NAMES if model in set(scores.model)]
+    models += sorted(set(scores.model) - set(models))
+    offset = {model: (at - (len(models) - 1) / 2) * 0.06 for at, model in enumerate(models)}
+    frame = pd.DataFrame(
+        {
+            # Beside each other, or the intervals of a week would hide one another.
+            "x": [week_number(week) - first + offset[model] for week, model in zip(weeks, scores.model, strict=True)],
+            "value": scores.value.to_numpy(),
+            "low": scores.ci_low.to_numpy(),
+            "high": scores.ci_high.to_numpy(),
+            "model": [NAMES.get(model, model) for model in scores.model],
+        }
+    )
+    names = [NAMES.get(model, model) for model in models]
+
+    def draw(width: int) -> alt.TopLevelMixin:
+        narrow = width == NARROW
+        step = -(-(last - first + 1) // (4 if narrow else 8))
+        ticks = list(range(last - first, -1, -step))
+        said = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
+        x = alt.X(
+            "x:Q",
+            scale=alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False),
+            axis=alt.Axis(values=ticks, labelExpr=f"{said!r}[datum.value]", grid=False, title="week (month-day)"),
+        )
+        color = alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=names, range=SERIES[: len(names)]),
+            legend=alt.Legend(orient="bottom", title=None, columns=1 if narrow else len(names)),
+        )
+        dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=DASHES[: len(names)]))
+        base = alt.Chart(frame).encode(x=x, color=color)
+        intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=metric), y2="high:Q")
+        lines = base.mark_line().encode(y="value:Q", strokeDash=dash)
+        points = base.mark_point(filled=True, opacity=1, size=45).encode(y="value:Q")
+        return alt.layer(intervals, lines, points).properties(width=width, height=260)
+
+    return _picture(draw, label, "quality")
+
+
+def loss_chart(steps: Sequence[Mapping[str, Any]], label: str, metric: str) -> Picture:
+    """A waterfall from a perfect list to ours. `steps`: name, low, high, kind (left, lost or gained), oldest first."""
+    frame = pd.DataFrame(list(steps))
+    kinds = {"left": "var(--ours)", "lost": "var(--bad)", "gained": "var(--good)"}
+    present = [kind for kind in kinds if kind in set(frame.kind)]
+
+    def draw(width: int) -> alt.TopLevelMixin:
+        short = width == NARROW
+        axis = alt.Axis(
+            title=None, labelLimit=260, minExtent=80 if short else 160, labelColor="var(--ink)", ticks=False
+        )
+        return (
+            alt.Chart(frame)
+            .mark_bar(height=18)
+            .encode(
+                y=alt.Y("name:N", sort=None, axis=axis),
+                x=alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1])),
+                x2="high:Q",
+                color=alt.Color(
+                    "kind:N",
+                    scale=alt.Scale(domain=present, range=[kinds[kind] for kind in present]),
+                    legend=alt.Legend(orient="bottom", title=None),
+                ),
+            )
+            .properties(width=width - (90 if short else 200), height=30 * len(frame))
+        )
+
+    return _picture(draw, label, "loss")
+
+
+def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Picture:
+    """Observed frequency over mean score, beside the diagonal on which a score is a probability."""
+    frame = pd.DataFrame(points, columns=["predicted", "observed"])
+    top = max(frame.max().max() * 1.1, 0.01)
+
+    def draw(width: int) -> alt.TopLevelMixin:
+        # Most scores are small: the root spreads them, and unlike a logarithm it has a zero.
+        scale = alt.Scale(type="sqrt", domain=[0, top], nice=False)
+        x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
+        y = alt.Y("observed:Q", title="share that was touched", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
+        ends = pd.DataFrame({"predicted": [0, top], "observed": [0, top]})
+        diagonal = alt.Chart(ends).mark_line(color="var(--muted)", strokeDash=[4, 4], strokeWidth=1)
+        line = alt.Chart(frame).mark_line(color="var(--ours)")
+        dots = alt.Chart(frame).mark_point(filled=True, opacity=1, size=60, color="var(--ours)")
+        side = min(width, 340)
+        return alt.layer(*(layer.encode(x=x, y=y) for layer in (diagonal, line, dots))).properties(
+            width=side, height=side - 60
+        )
+
+    return _picture(draw, label, "reliability")
+
+
+def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) -> Picture:
+    """Each measure of `measures` over its weeks, in a panel of its own from zero; this week is the large point."""
+    tidy = measures.reset_index().melt("week", var_name="measure", value_name="value").dropna()
+    weeks = sorted(measures.index)
+    tidy["x"] = [weeks.index(week) - len(weeks) + 1 for week in tidy.week]
+    tidy["measure"] = tidy.measure.map(names)
+
+    def draw(width: int) -> alt.TopLevelMixin:
+        def panel(name: str) -> alt.LayerChart:
+            side = width if width == NARROW else width // 2 - 50
+            axis = alt.Axis(format="d", grid=False, tickMinStep=1, title="weeks before this one")
+            base = alt.Chart(tidy[tidy.measure == name]).encode(
+                x=alt.X("x:Q", axis=axis, scale=alt.Scale(domain=[1 - len(weeks), 0.3], nice=False)),
+                y=alt.Y(
+                    "value:Q",
+                    title=None,
+                    scale=alt.Scale(zero=True),
+                    axis=alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%"),
+                ),
+            )
+            line = base.mark_line(color="var(--ours)")
+            now = base.transform_filter("datum.x == 0").mark_point(
+                filled=True, opacity=1, size=80, color="var(--second)"
+            )
+            title = alt.TitleParams(name, color="var(--ink)", fontSize=13, anchor="start", fontWeight="normal")
+            return (line + now).properties(width=side, height=100, title=title)
+
+        return alt.concat(
+            *(panel(name) for name in names.values() if name in set(tidy.measure)), columns=1 if width == NARROW else 2
+        )
+
+    return _picture(draw, label, "drift")
+
+
+def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
+    return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+
+
+def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:
+    # Names in all charts of a page are one name space.
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg(chart, CONFIG))
+    return Markup(drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))  # from our own numbers

@@ -1,0 +1,201 @@
+"""Facts, words and charts put together into one HTML page that needs nothing but itself."""
+
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
+from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
+from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.terminal import at_length, printable
+from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
+from tgn_assets.reporting.weekly_page.headline import NAMES, NDCG, SEGMENTS, Difference, headline, ndcg, signed
+from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
+from tgn_assets.reporting.weekly_page.run_times import duration
+from tgn_assets.state.warehouse import Warehouse
+
+LOSSES = {
+    "unknown_events": ("events that nobody knew before the week", "unknown events"),
+    "recall": ("known, but not among the candidates", "not found"),
+    "ranking": ("among the candidates, but ranked too low", "ranked too low"),
+    "gate": ("the gate published a simple rule's list", "gate"),
+}
+"""What the steps of `points_lost` are called: in full, and in the chart."""
+MEASURES = {
+    "volume": "interactions",
+    "new_user_share": "share of new users",
+    "event_turnover": "share of events not met the week before",
+    "popularity_shift": "shift of popularity",
+}
+"""What the measures of `ml.monitoring.drift` are called on the page."""
+
+
+def report_page(
+    warehouse: Warehouse,
+    week: str,
+    times: Mapping[str, float],
+    times_before: Mapping[str, float],
+    anchor: tuple[int, str] | None = None,
+) -> str:
+    """The HTML of the report of `week`. The same warehouse and times give the same bytes.
+
+    `times` and `times_before` are seconds by step, of the week and of the one before; `anchor` the number and the
+    Monday of a week, for a source that numbers its weeks. WarehouseError if the week was never ingested.
+    """
+    facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
+    weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "safe_text": printable,
+        "score": lambda value: f"{value:.4f}",
+        "signed": signed,
+        "percent": lambda value: f"{value:.1%}",
+        "duration": duration,
+        "name": lambda model: NAMES.get(model, model),
+    }
+    return environment.get_template("page.html").render(
+        week=week,
+        target=shift(week, 1),
+        before=shift(week, -1),
+        anchor=anchor,
+        size=facts.size,
+        metric=metric,
+        headline=headline(facts, metric),
+        quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
+        segments=_segments(facts),
+        loss=_loss(facts, metric),
+        calibration=_calibration(facts),
+        drift=_drift(facts),
+        risen=facts.moves[facts.moves.change > 0].head(MOVES).to_dict("records"),
+        fallen=facts.moves[facts.moves.change < 0].iloc[::-1].head(MOVES).to_dict("records"),
+        lists=facts.lists,
+        stories=facts.stories,
+        shown=EVENTS_SHOWN,
+        times=times,
+        times_before=times_before,
+    )
+
+
+def write_page(page: str, path: Path) -> None:
+    """All of `page`, or the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(page, encoding="utf-8")
+    fresh.replace(path)
+
+
+def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
+    scores = facts.quality
+    if scores.empty:
+        return None
+    scores = scores.assign(week=pd.to_datetime(scores.week).dt.strftime("%Y-%m-%d"))
+    weeks, models = sorted(scores.week.unique()), [m for m in NAMES if m in set(scores.model)]
+    value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
+    said = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
+    rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]
+    return {
+        "metric": metric,
+        "chart": quality_chart(scores, f"{said}. The numbers are in the table below.", metric),
+        "models": models,
+        "rows": rows,
+    }
+
+
+def _segments(facts: Facts) -> list[dict[str, Any]]:
+    found = []
+    for segment, who in SEGMENTS.items():
+        ours = ndcg(facts.metrics, segment)
+        lift = lift_over_best(facts.metrics[facts.metrics.segment == segment].assign(segment="all"))
+        if ours and lift:
+            difference = Difference(lift.value, lift.ci_low, lift.ci_high)
+            rule = ndcg(facts.metrics, segment, lift.baseline)
+            found.append(
+                {
+                    "who": who,
+                    "ours": ours[0],
+                    "margin": ours[1] if isfinite(ours[1]) else None,
+                    "users": ours[2],
+                    "rule": lift.baseline,
+                    "rule_value": rule[0] if rule else None,
+                    "difference": difference,
+                }
+            )
+    return found
+
+
+def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
+    lost = points_lost(facts.metrics) if len(facts.metrics) else {}
+    if not lost or not all(isfinite(points) for points in lost.values()):
+        return None
+    left, steps = 1.0, [{"name": "a perfect list", "low": 0.0, "high": 1.0, "kind": "left"}]
+    rows = []
+    for key, points in lost.items():
+        name, short = LOSSES[key]
+        kind = "gained" if points < 0 else "lost"
+        steps.append(
+            {
+                "name": short,
+                "low": min(left, left - points),
+                "high": max(left, left - points),
+                "kind": kind,
+            }
+        )
+        left -= points
+        rows.append((name, -points, left))
+    steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
+    said = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
+    worst = max(lost, key=lambda key: lost[key])
+    return {
+        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {said}.", metric),
+        "rows": rows,
+        "worst": LOSSES[worst][0],
+    }
+
+
+def _calibration(facts: Facts) -> dict[str, Any] | None:
+    metrics = facts.metrics
+    points = reliability(metrics) if len(metrics) else []
+    if not points:
+        return None
+    ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
+    brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
+    said = "; ".join(f"{predicted:.1%} said, {observed:.1%} happened" for predicted, observed in points)
+    return {
+        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {said}."),
+        "points": points,
+        "brier": brier,
+        "constant": constant,
+        "skill": 1 - brier / constant if constant else None,
+        "pairs": int(ours.users["brier"]),
+    }
+
+
+def _drift(facts: Facts) -> dict[str, Any]:
+    if not facts.drift:
+        return {"rows": [], "weeks": MIN_WEEKS}
+    rows = [
+        {
+            "name": MEASURES[measure.measure],
+            "value": f"{measure.value:,.0f}" if measure.measure == "volume" else f"{measure.value:.1%}",
+            "usual": f"{measure.usual:,.0f}" if measure.measure == "volume" else f"{measure.usual:.1%}",
+            "z": f"{measure.z:+.1f}".replace("-", "\N{MINUS SIGN}"),
+            "drifted": measure.drifted,
+        }
+        for measure in facts.drift
+    ]
+    said = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
+    chart = drift_chart(
+        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {said}."
+    )
+    return {"rows": rows, "limit": LIMIT, "chart": chart, "any": any(row["drifted"] for row in rows)}

@@ -1,0 +1,156 @@
+"""What a report says of its week, read from the warehouse in one go; nothing newer than the week is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import pandas as pd
+
+from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
+from tgn_assets.ml.monitoring.trends import quality
+from tgn_assets.ml.weeks import shift
+from tgn_assets.state.warehouse import Warehouse, WarehouseError
+
+USERS, MOVES, EVENTS_SHOWN = 6, 8, 8
+"""Users in the sample, events that rose and that fell, and events of a user that are named."""
+
+NEWEST_SQL = "SELECT strftime(max(week), '%Y-%m-%d') FROM new_user_top5_predictions"
+KNOWN_SQL = "SELECT count(*) FROM ingested_weeks WHERE week = $week::DATE"
+SIZE_SQL = """
+    SELECT count(*) AS interactions, count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events
+    FROM raw_interactions WHERE week = $week::DATE
+"""
+METRICS_SQL = "SELECT * FROM eval_metrics WHERE week = $week::DATE ORDER BY ALL"
+LISTS_SQL = """
+    SELECT source, count(DISTINCT user_id) FROM weekly_top5_predictions WHERE week = $week::DATE
+    GROUP BY source ORDER BY 2 DESC, 1
+"""
+MOVES_SQL = """
+    WITH lists AS (
+        SELECT week, event_id, user_id FROM weekly_top5_predictions
+        WHERE week IN ($week::DATE, $week::DATE - 7)
+    ), shares AS (
+        SELECT event_id,
+               count(*) FILTER (WHERE week < $week::DATE)
+                   / (SELECT count(DISTINCT user_id) FROM lists WHERE week < $week::DATE) AS before,
+               count(*) FILTER (WHERE week = $week::DATE)
+                   / (SELECT count(DISTINCT user_id) FROM lists WHERE week = $week::DATE) AS now
+        FROM lists GROUP BY event_id
+    )
+    SELECT event_id, before, now, now - before AS change FROM shares
+    WHERE isfinite(before) AND isfinite(now) AND before <> now ORDER BY change DESC, event_id
+"""
+"""Of each event: the share of the lists that hold it, those of the week before and those of this week."""
+SAMPLE_SQL = """
+    SELECT user_id FROM weekly_top5_predictions
+    WHERE week = $week::DATE - 7
+      AND user_id IN (SELECT user_id FROM raw_interactions WHERE week = $week::DATE)
+    GROUP BY user_id ORDER BY md5(user_id), user_id LIMIT $users
+"""
+PAST_SQL = """
+    SELECT event_id, count(*) AS times FROM raw_interactions WHERE user_id = $user AND week < $week::DATE
+    GROUP BY event_id ORDER BY max(ts) DESC, event_id
+"""
+PAST_WEEKS_SQL = "SELECT count(DISTINCT week) FROM raw_interactions WHERE user_id = $user AND week < $week::DATE"
+LIST_SQL = """
+    SELECT event_id, score, source FROM weekly_top5_predictions
+    WHERE week = $week::DATE - 7 AND user_id = $user ORDER BY rank
+"""
+THEN_SQL = """
+    SELECT event_id, count(*) AS times FROM raw_interactions WHERE user_id = $user AND week = $week::DATE
+    GROUP BY event_id ORDER BY times DESC, event_id
+"""
+
+
+@dataclass(frozen=True)
+class Story:
+    """A user who was active in the week: (event, times) of the past, newest first; the list made for the week, as
+    (event, score); whose list it was; (event, times) of the week, most often first."""
+
+    user: str
+    past_weeks: int
+    past: list[tuple[str, int]]
+    listed: list[tuple[str, float]]
+    source: str
+    then: list[tuple[str, int]]
+
+    @property
+    def touched(self) -> set[str]:
+        return {event for event, _ in self.then}
+
+    @property
+    def hits(self) -> int:
+        return sum(event in self.touched for event, _ in self.listed)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a report says about `week`, but for its run times.
+
+    `metrics` and `metrics_before` are the rows of `eval_metrics` of the week and of the one before, `quality` and
+    `measures` reach further back. `lists` counts users by the source of the list that was made for them when the week
+    closed. `moves` has event_id, before, now, change: shares of lists, the most risen first.
+    """
+
+    week: str
+    size: dict[str, int]
+    metrics: pd.DataFrame
+    metrics_before: pd.DataFrame
+    quality: pd.DataFrame
+    lists: dict[str, int]
+    moves: pd.DataFrame
+    stories: list[Story]
+    measures: pd.DataFrame
+    drift: list[Drift]
+
+
+def newest_week(warehouse: Warehouse) -> str:
+    """The newest week at whose close lists were published; WarehouseError if there is none."""
+    with warehouse.reader() as con:
+        newest = con.execute(NEWEST_SQL).fetchall()[0][0]
+    if newest is None:
+        raise WarehouseError("there is nothing to report yet: no lists were published; run `tgn refresh`")
+    return newest
+
+
+def read_facts(warehouse: Warehouse, week: str) -> Facts:
+    """WarehouseError if `week` was never ingested."""
+    asked = {"week": week}
+    with warehouse.reader() as con:
+        if not con.execute(KNOWN_SQL, asked).fetchall()[0][0]:
+            raise WarehouseError(
+                f"there is nothing to report: week {week} is not ingested; run `tgn refresh --week {week}`"
+            )
+        measures = read_measures(con, week)
+        interactions, users, events = con.execute(SIZE_SQL, asked).fetchall()[0]
+        return Facts(
+            week=week,
+            size={"interactions": interactions, "users": users, "events": events},
+            metrics=con.execute(METRICS_SQL, asked).df(),
+            metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
+            quality=quality(con, week),
+            lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
+            moves=con.execute(MOVES_SQL, asked).df(),
+            stories=_stories(con, week),
+            measures=measures,
+            drift=drift(measures),
+        )
+
+
+def _stories(con: duckdb.DuckDBPyConnection, week: str) -> list[Story]:
+    users = [user for (user,) in con.execute(SAMPLE_SQL, {"week": week, "users": USERS}).fetchall()]
+    return [_story(con, week, user) for user in users]
+
+
+def _story(con: duckdb.DuckDBPyConnection, week: str, user: str) -> Story:
+    asked = {"week": week, "user": user}
+    listed = con.execute(LIST_SQL, asked).fetchall()
+    return Story(
+        user=user,
+        past_weeks=con.execute(PAST_WEEKS_SQL, asked).fetchall()[0][0],
+        past=con.execute(PAST_SQL, asked).fetchall(),
+        listed=[(event, score) for event, score, _ in listed],
+        source=listed[0][2],
+        then=con.execute(THEN_SQL, asked).fetchall(),
+    )

@@ -1,0 +1,156 @@
+"""Where artifacts lie, `<root>/<asset>/<week>/`, and how the ones of several weeks belong together."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tgn_assets.ml.weeks import week_number
+
+if TYPE_CHECKING:
+    from tgn_assets.ml.data.interactions import History
+    from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+    from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+
+TYPES = {
+    "weekly_snapshots": "tgn_assets.ml.graph.snapshots:Snapshot",
+    "trained_gnn": "tgn_assets.ml.encoder.checkpoint:GNNCheckpoint",
+    "trained_ranker": "tgn_assets.ml.ranker.checkpoint:RankerCheckpoint",
+    "temporal_embeddings": "tgn_assets.ml.encoder.embeddings:NodeEmbeddings",
+}
+"""What each asset keeps here, as names: the types need torch, which takes seconds to import."""
+
+PIN = "pinned.json"
+
+
+class ArtifactStore:
+    """The artifacts under `root`, each with `.save(directory)` and a classmethod `.load(directory)` of its own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @property
+    def lessons(self) -> Path:
+        """What past weeks taught the ranker (`ml.ranker.training_set_cache`): made again if it is deleted."""
+        return self.root / "lessons"
+
+    def directory(self, asset: str, week: str) -> Path:
+        """Where the artifact of `asset` for `week` lies, or will."""
+        return self.root / asset / week
+
+    def weeks(self, asset: str) -> list[str]:
+        """The weeks of `asset` that are there, oldest first."""
+        folder = self.root / asset
+        return sorted(path.name for path in folder.iterdir() if _is_week(path.name)) if folder.is_dir() else []
+
+    def save(self, asset: str, week: str, artifact: Any) -> None:
+        """Replaces the artifact of `asset` for `week`, as a whole."""
+        artifact.save(self.directory(asset, week))
+
+    def load(self, asset: str, week: str) -> Any:
+        """The artifact of `asset` for `week`; ArtifactError if it is missing or damaged."""
+        return pkgutil.resolve_name(TYPES[asset]).load(self.directory(asset, week))
+
+    def pinned(self) -> str | None:
+        """The week whose ranker publishes, while one is pinned."""
+        try:
+            return json.loads((self.root / PIN).read_text())["week"]
+        except FileNotFoundError:
+            return None
+
+    def pin(self, week: str | None) -> None:
+        """From now on the lists of `week` and later weeks come from the ranker of `week`; None: each from its own."""
+        if week is None:
+            (self.root / PIN).unlink(missing_ok=True)
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        fresh = self.root / f".{PIN}"
+        fresh.write_text(json.dumps({"week": week}) + "\n")
+        fresh.replace(self.root / PIN)
+
+    def model_week(self, week: str) -> str:
+        """The week whose ranker publishes `week`: never a later one."""
+        pinned = self.pinned()
+        return pinned if pinned is not None and pinned < week else week
+
+    def window(self, asset: str, weeks: Sequence[str]) -> Window:
+        """Those of `weeks` that are there, oldest first, each read when it is looked up."""
+        there = set(self.weeks(asset))
+        return Window(self, asset, sorted(there.intersection(weeks)))
+
+
+class Window(Mapping[str, Any]):
+    """The artifacts of one asset by week, oldest first; a look-up reads the disk, so a long window costs nothing."""
+
+    def __init__(self, store: ArtifactStore, asset: str, weeks: Sequence[str]):
+        self._store, self._asset, self._weeks = store, asset, list(weeks)
+
+    def __getitem__(self, week: str) -> Any:
+        if week not in self._weeks:
+            raise KeyError(week)
+        return self._store.load(self._asset, week)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weeks)
+
+    def __len__(self) -> int:
+        return len(self._weeks)
+
+
+def embedding_bank(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
+    """The phase 1 embeddings of at most `limit` weeks up to `week`, each as it was known when its week closed.
+
+    They come from the checkpoint of `week`, then from the one it was warm-started from, and so on back to the cold
+    start: vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
+    """
+    bank: dict[str, NodeEmbeddings] = {}
+    link: str | None = week
+    while link is not None and len(bank) < limit:
+        checkpoint = store.load("trained_gnn", link)
+        bank = checkpoint.embeddings | bank
+        link = checkpoint.warm_from
+    return {key: bank[key] for key in sorted(bank)[-limit:]}
+
+
+class TrainedModel(NamedTuple):
+    """A ranker, and what it made of the nodes of the week that it publishes."""
+
+    ranker: RankerCheckpoint
+    embeddings: NodeEmbeddings
+
+
+def publishing_model(store: ArtifactStore, history: History, week: str, model_week: str, device: str) -> TrainedModel:
+    """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
+    from tgn_assets.ml.ranker.train import temporal_embeddings
+
+    ranker = store.load("trained_ranker", model_week)
+    if model_week == week:
+        return TrainedModel(ranker, store.load("temporal_embeddings", week))
+    _check_chain(store, week, model_week)
+    bank = embedding_bank(store, week, ranker.config.sequence)
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, bank, device))
+
+
+def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
+    """ArtifactError unless the ranker of `model_week` understands the embeddings of `week`: those of one chain of warm
+    starts."""
+    from tgn_assets.ml.artifact_io import ArtifactError, load_meta
+
+    link: str | None = week
+    while link is not None and link > model_week:
+        link = load_meta(store.directory("trained_gnn", link))["warm_from"]
+    if link != model_week:
+        raise ArtifactError(
+            f"the ranker of {model_week} is pinned, but the encoder was started afresh since, and the embeddings of "
+            f"{week} mean something else to it; run `tgn models unpin`, or pin a later week"
+        )
+
+
+def _is_week(name: str) -> bool:
+    try:
+        return week_number(name) is not None
+    except ValueError:
+        return False

@@ -1,0 +1,38 @@
+"""Artifacts of `ml` between the assets: one directory per asset and week, replaced as a whole, never pickled."""
+
+from typing import Any
+
+import dagster as dg
+
+from tgn_assets.state.artifact_store import ArtifactStore, Window
+from tgn_assets.state.run_lock import RunLock
+from tgn_assets.state.user_errors import explained
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Saves what an asset returns and loads what the next one takes.
+
+    An input annotated as `Window` is a mapping by week, oldest first, without the weeks that were never materialized,
+    even if only one is left. Any other input is the artifact of the run's own week.
+
+    Every asset has this IO manager, so every run of assets holds the run lock from its start to its end.
+    """
+
+    artifacts: dg.ResourceDependency[ArtifactStore]
+    lock: dg.ResourceDependency[RunLock]
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        from tgn_assets.ml.parallel import give_back_memory
+
+        self.artifacts.save(_name(context), context.asset_partition_key, obj)
+        give_back_memory()  # of training, or the next asset in this process would need its own on top of it
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        with explained():
+            if context.dagster_type.typing_type is Window:
+                return self.artifacts.window(_name(context), context.asset_partition_keys)
+            return self.artifacts.load(_name(context), context.asset_partition_key)
+
+
+def _name(context: dg.OutputContext | dg.InputContext) -> str:
+    return context.asset_key.path[-1]

@@ -1,0 +1,105 @@
+"""What assets are given: the warehouse, the artifacts, the source and the device."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from tgn_assets.ml.data.attribute_files import read_side_tables
+from tgn_assets.ml.data.attributes import SideTables
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.home import Home
+from tgn_assets.state.io_managers import ArtifactIOManager
+from tgn_assets.state.run_lock import RunLock
+from tgn_assets.state.warehouse import Warehouse
+
+POLICY_SETTINGS = ("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events")
+
+
+class WarehouseResource(dg.ConfigurableResource[Warehouse]):
+    """The DuckDB file at `path`."""
+
+    path: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
+        return Warehouse(Path(self.path))
+
+
+class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
+    """Snapshots, checkpoints and embeddings under the folder `root`."""
+
+    root: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> ArtifactStore:
+        return ArtifactStore(Path(self.root))
+
+
+class ReportsFolder(dg.ConfigurableResource):
+    """The folder `root` of the weekly reports."""
+
+    root: str
+
+
+class Device(dg.ConfigurableResource):
+    """Where models are trained."""
+
+    setting: str
+
+    def name(self) -> str:
+        """`cpu`, `cuda`, ...: `auto` is a GPU if there is one. Failure if torch cannot use it here."""
+        import torch
+
+        if self.setting == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.zeros(1, device=self.setting)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise dg.Failure(f"TGN_DEVICE={self.setting} cannot be used ({reason}); set it to auto or cpu") from error
+        return self.setting
+
+
+class PolicyFiles(dg.ConfigurableResource):
+    """What may be recommended; lists in files are read when a run asks."""
+
+    k: int
+    repeats: str
+    allow_events: str | None = None
+    deny_events: str | None = None
+    event_expiry: str | None = None
+    min_distinct_events: int
+
+    def read(self) -> Policy:
+        """The policy as the files have it now; PolicyError if one of them cannot be used."""
+        return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+
+
+class SideFiles(dg.ConfigurableResource):
+    """What is known of events and users beside the log, in files that are read when a run asks."""
+
+    event_features: str | None = None
+    user_features: str | None = None
+
+    def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> SideTables:
+        """The tables as of the close of `week`, which knew `users` and `events` (`read_nodes`); SideTableError if one
+        of them cannot be used."""
+        return read_side_tables(self.event_features, self.user_features, users, events, week)
+
+
+def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
+    """The resources of all assets and checks, by key, for the state under `home`."""
+    artifacts = ArtifactsResource(root=str(home.artifacts))
+    return {
+        "warehouse": WarehouseResource(path=str(home.warehouse_path)),
+        "artifacts": artifacts,
+        "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
+        "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
+        "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
+        "side_files": SideFiles(event_features=home.settings.event_features, user_features=home.settings.user_features),
+        "reports": ReportsFolder(root=str(home.reports)),
+        "device": Device(setting=home.settings.device),
+    }

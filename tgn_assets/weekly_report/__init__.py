@@ -1,1 +1,0 @@
-"""The weekly report: one HTML page about a week, for people. (`tgn_assets.report` is what a terminal prints.)"""

@@ -1,0 +1,49 @@
+"""TGN_DEVICE=cuda without a GPU: that every stage keeps its tensors together, and makes what the CPU makes."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.gpu import Watch, log, walk
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.sources.synthetic import World
+from tgn_assets.state.resources import Device
+from tgn_assets_tests.support.pretend_gpu import place, pretend_gpu
+
+GNN = GNNConfig(window=3, replay=2, epochs=2, warm_epochs=1, batch_size=64)
+RANKER = RankerConfig(origins=2, sequence=2, epochs=2, networks=2)
+
+
+def test_the_pretended_gpu_refuses_what_a_real_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = torch.ones(3)
+    with pretend_gpu(monkeypatch):
+        there = here.to("cuda")
+        assert there.device.type == "cuda" and here.device.type == "cpu"
+        assert (2 * there).sum().item() == 6.0
+        assert place(there[torch.tensor([0, 1])]) == "cuda"
+        for mixed in (lambda: here + there, lambda: torch.cat([here, there]), lambda: here[there > 0]):
+            with pytest.raises(RuntimeError, match="same device"):
+                mixed()
+        for converted in (there.numpy, lambda: np.asarray(there)):
+            with pytest.raises(TypeError, match="cuda:0"):
+                converted()
+        assert there.cpu().numpy().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_every_stage_keeps_its_tensors_on_the_device_and_makes_what_the_cpu_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history, snapshots = log(World(users=40, events=30), weeks=5)
+    on_cpu = walk(Watch(), history, snapshots, "cpu", GNN, RANKER)
+    with pretend_gpu(monkeypatch) as gpu:
+        assert Device(setting="auto").name() == "cuda"
+        on_gpu = walk(Watch(), history, snapshots, "cuda", GNN, RANKER)
+    assert gpu.operations > 1000
+    for name, value in on_cpu.ranker.state.items():
+        assert torch.equal(on_gpu.ranker.state[name], value), name
+        assert place(on_gpu.ranker.state[name]) == "cpu"  # a checkpoint can be read where there is no GPU
+    for week, known in on_cpu.bank.items():
+        assert torch.equal(on_gpu.bank[week].users, known.users)
+        assert {place(x) for x in (on_gpu.bank[week].users, on_gpu.bank[week].events)} == {"cpu"}
+    assert np.array_equal(on_gpu.lists.events, on_cpu.lists.events)
+    assert np.array_equal(on_gpu.lists.scores, on_cpu.lists.scores)

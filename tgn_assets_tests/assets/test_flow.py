@@ -1,0 +1,132 @@
+"""Four weeks of a small world through Dagster: what is in the tables and on disk when a week is done."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from tgn_assets.ml.weeks import shift
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets_tests.support.deployment import EMPTY, PREDICTIONS, WEEKS, Deployment
+
+
+def metadata(deployment: Deployment, asset: str, week: str) -> dict[str, Any]:
+    records = deployment.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[week]), limit=1
+    ).records
+    return {name: value.value for name, value in records[0].asset_materialization.metadata.items()}
+
+
+def test_every_user_with_a_history_has_five_ranked_events_for_the_next_week(done: Deployment) -> None:
+    for week in WEEKS[1:]:
+        lists = done.table(PREDICTIONS, week)
+        known = {
+            user for earlier in WEEKS if earlier <= week for user in done.table("raw_interactions", earlier).user_id
+        }
+        assert set(lists.user_id) == known
+        assert (lists.groupby("user_id")["rank"].apply(list).map(lambda ranks: ranks == [1, 2, 3, 4, 5])).all()
+        assert set(lists.target_week.dt.strftime("%Y-%m-%d")) == {shift(week, 1)}
+        assert len(done.table("new_user_top5_predictions", week)) == 5
+
+
+def test_the_first_model_starts_cold_and_each_later_one_from_the_week_before(done: Deployment) -> None:
+    store = ArtifactStore(done.home.artifacts)
+    assert [store.load("trained_gnn", week).warm_from for week in WEEKS[1:]] == [None, *WEEKS[1:3]]
+
+
+def test_the_metrics_of_a_week_score_the_lists_made_a_week_before(done: Deployment) -> None:
+    week = WEEKS[3]
+    truth = done.table("raw_interactions", week).drop_duplicates(["user_id", "event_id"])
+    lists = done.table(PREDICTIONS, WEEKS[2])
+    served = truth[truth.user_id.isin(lists.user_id)]
+    hits = served.merge(lists, on=["user_id", "event_id"]).groupby("user_id").size()
+    expected = hits.sum() / 5 / served.user_id.nunique()
+    metrics = done.table("eval_metrics", week).set_index(["model", "segment", "metric"])
+    ours = metrics.loc[("tgn_assets", "seen", "precision")]
+    assert ours.value == pytest.approx(expected, abs=1e-6)
+    assert ours.users == served.user_id.nunique()
+    assert {"popular", "repeat", "item_knn"} <= set(metrics.index.get_level_values("model"))
+    shown = metadata(done, "eval_metrics", week)
+    assert shown["ndcg/seen/tgn_assets"] == metrics.loc[("tgn_assets", "seen", "ndcg")].value
+    assert shown["brier/all/tgn_assets"] == metrics.loc[("tgn_assets", "all", "brier")].value
+
+
+def test_the_first_week_has_nothing_to_score_and_says_so(done: Deployment) -> None:
+    assert done.table("eval_metrics", WEEKS[1]).empty
+    assert "no lists were published" in metadata(done, "eval_metrics", WEEKS[1])["note"]
+
+
+def test_a_week_without_rows_is_a_week_like_any_other(done: Deployment) -> None:
+    assert metadata(done, "raw_interactions", EMPTY)["rows"] == 0
+    assert metadata(done, "weekly_snapshots", EMPTY)["edges"] == 0
+    assert not done.table(PREDICTIONS, EMPTY).empty
+    metrics = done.table("eval_metrics", EMPTY)
+    of_users = metrics[~metrics.metric.str.startswith(("brier", "predicted", "observed"))]
+    assert set(of_users.users) == {0}
+    assert (
+        metadata(done, "eval_metrics", EMPTY)["brier_constant/all/tgn_assets"] == 0
+    )  # nothing that was published came true
+
+
+def test_a_range_run_tells_each_week_its_own_numbers(done: Deployment) -> None:
+    rows = [metadata(done, "raw_interactions", week)["dagster/partition_row_count"] for week in WEEKS[:2]]
+    assert rows == [len(done.table("raw_interactions", week)) for week in WEEKS[:2]]
+
+
+def test_the_numbers_that_the_ui_plots_are_numbers(done: Deployment) -> None:
+    trained = metadata(done, "trained_gnn", WEEKS[3])
+    assert isinstance(trained["loss"], float) and trained["weeks_read"] == 4
+    assert (
+        trained["curve"].startswith("![training curve](data:image/svg+xml;base64,") and len(trained["curve"]) < 50_000
+    )
+
+
+def test_the_lists_come_with_their_breadth_and_the_log_with_its_first_rows(done: Deployment) -> None:
+    lists, shown = done.table(PREDICTIONS, WEEKS[3]), metadata(done, PREDICTIONS, WEEKS[3])
+    assert shown["events_recommended"] == lists.event_id.nunique()
+    assert shown["coverage"] == lists.event_id.nunique() / shown["events"]
+    assert shown["catalogue"].startswith("![most recommended events")
+    assert shown["dagster/column_lineage"].deps_by_column["event_id"]
+    rows = metadata(done, "raw_interactions", WEEKS[3])["preview"].splitlines()
+    assert rows[0] == "| user_id | event_id | ts | week |" and len(rows) == 12
+
+
+def test_each_week_is_held_against_those_before_and_a_range_of_weeks_for_its_newest(done: Deployment) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("raw_interactions"), "input_like_before")
+    records = done.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    evaluations = [record.evaluation for record in records]
+    said = [each.description for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)]
+    assert [next(week for week in WEEKS if week in str(text)) for text in said] == [*WEEKS[:0:-1], WEEKS[1]]
+
+
+def test_every_refreshed_week_is_exported_as_it_is_in_the_warehouse(done: Deployment) -> None:
+    folder = done.home.settings.export_parquet
+    assert folder is not None
+    for week in WEEKS[1:]:
+        for table in (PREDICTIONS, "eval_metrics"):
+            file = f"{folder}/{table}/week={week}/data.parquet"
+            exported = duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()
+            assert exported == [(len(done.table(table, week)),)]
+
+
+def test_every_week_that_was_refreshed_has_its_report(finished: tuple[Path, Deployment]) -> None:
+    _, deployment = finished
+    assert sorted(path.name for path in deployment.home.reports.iterdir()) == [f"{week}.html" for week in WEEKS[1:]]
+
+
+def test_the_table_of_quality_says_of_the_published_lists_what_the_metrics_say(
+    done: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.quality import main
+
+    monkeypatch.setattr("sys.argv", ["quality", str(done.home.settings.home), "--published-only"])
+    main()
+    printed = dict(line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines() if line.count(" | ") > 1)
+    with done.home.warehouse().reader() as con:
+        [(pooled,)] = con.execute(
+            "SELECT sum(value * users) / sum(users) FROM eval_metrics WHERE metric = 'ndcg' AND segment = 'all' "
+            "AND model = 'tgn_assets' AND users > 0"
+        ).fetchall()
+    assert printed["| ours, as published"] == f"{pooled:.4f}"

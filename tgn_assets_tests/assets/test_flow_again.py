@@ -1,0 +1,129 @@
+"""A week run once more through Dagster: the same again, or a failure that changes nothing and says what to do."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from tgn_assets.ml.artifact_io import ArtifactError
+from tgn_assets.ml.ranker.checkpoint import load_model
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.home import Home
+from tgn_assets.state.warehouse import Warehouse
+from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment
+
+
+def test_running_a_week_again_gives_the_same_bytes(copy: Deployment) -> None:
+    before = copy.everything(WEEKS[3])
+    copy.run(WEEKS[3])
+    assert copy.everything(WEEKS[3]) == before
+
+
+def test_lists_that_fail_a_check_are_not_published_and_the_next_run_repairs_the_week(
+    copy: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tgn_assets.ml.recommend import top_k
+
+    before = copy.everything(WEEKS[3])
+    recommend = top_k.recommend
+
+    def broken(*args: Any, **kwargs: Any) -> top_k.Recommendations:
+        made = recommend(*args, **kwargs)
+        made.scores[0, 0] = float("nan")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(top_k, "recommend", broken)
+        failed = copy.run(WEEKS[3], PREDICTIONS, raise_on_error=False)
+    assert not failed.success
+    failure = failed.failure_data_for_node(PREDICTIONS)
+    assert failure is not None and failure.user_failure_data is not None
+    description = failure.user_failure_data.description
+    assert f"predictions of week {WEEKS[3]} were not published" in description
+    assert "scores_are_finite: the list of user" in description and "Run weekly_refresh" in description
+    assert {check.check_name: check.passed for check in failed.get_asset_check_evaluations() if not check.passed} == {
+        "scores_are_finite": False
+    }
+    assert copy.everything(WEEKS[3]) == before
+
+    repaired = copy.run(WEEKS[3])
+    assert repaired.success
+    assert copy.everything(WEEKS[3]) == before
+
+
+@pytest.mark.parametrize("asset", ["raw_interactions", "eval_metrics"])
+def test_every_run_holds_the_lock_of_its_home(asset: str, copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    writer = Warehouse.writer
+
+    def watched(warehouse: Warehouse) -> Any:
+        held.append(copy.home.run_lock.read_text())
+        return writer(warehouse)
+
+    monkeypatch.setattr(Warehouse, "writer", watched)
+    result = copy.run(WEEKS[3], asset)
+    assert set(held) == {f"run {result.run_id} of process {os.getpid()}"}
+    assert copy.home.run_lock.read_text() == ""
+
+
+def future_blind(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (found,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "future_blind"]
+    return found
+
+
+def test_a_past_week_comes_out_the_same_without_the_weeks_after_it(
+    copy: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    check = future_blind(copy.run(WEEKS[1], PREDICTIONS))
+    assert check.passed, check.description
+    assert check.partition == WEEKS[1]
+    assert not (tmp_path / "mlflow").exists(), "the model of a proof is no week's model"
+
+
+def test_a_leak_of_later_weeks_is_found(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tgn_assets.state import warehouse
+
+    leak = "count(*) + (SELECT count(*) FROM raw_interactions WHERE week > $week) AS count"
+    monkeypatch.setattr(warehouse, "HISTORY_SQL", warehouse.HISTORY_SQL.replace("count(*) AS count", leak))
+    check = future_blind(copy.run(WEEKS[1], "trained_ranker", "temporal_embeddings", PREDICTIONS))
+    assert not check.passed
+    assert "trained_ranker" in str(check.description)
+
+
+def test_a_device_that_is_not_there_is_named(copy: Deployment) -> None:
+    there = copy.home.settings.model_copy(update={"device": "cuda:7"})
+    failed = Deployment(Home(there), copy.instance).run(WEEKS[3], "trained_gnn", raise_on_error=False)
+    failure = failed.failure_data_for_node("trained_gnn")
+    assert failure is not None and failure.user_failure_data is not None
+    assert failure.user_failure_data.description.startswith("TGN_DEVICE=cuda:7 cannot be used (")
+
+
+def test_a_home_of_an_older_version_goes_on_with_a_cold_start(copy: Deployment) -> None:
+    store = ArtifactStore(copy.home.artifacts)
+    encoder, ranker = (store.load(asset, WEEKS[2]) for asset in ("trained_gnn", "trained_ranker"))
+    unlinked = {week: replace(known, link_users=None, link_events=None) for week, known in encoder.embeddings.items()}
+    store.save("trained_gnn", WEEKS[2], replace(encoder, embeddings=unlinked))
+    fewer = {name: x[:-2] if name.endswith("feature_mean") else x for name, x in ranker.state.items()}
+    store.save("trained_ranker", WEEKS[2], replace(ranker, state=fewer))
+    with pytest.raises(ArtifactError, match=f"ranker of {WEEKS[2]} was trained by a version"):
+        load_model(store.load("trained_ranker", WEEKS[2]))
+    assert copy.run(WEEKS[3]).success
+    fresh = store.load("trained_gnn", WEEKS[3])
+    assert fresh.warm_from is None and fresh.linked
+    assert store.load("trained_ranker", WEEKS[3]).warm_from is None
+    of_models = copy.table("eval_metrics", WEEKS[3]).model
+    assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked
+
+
+def test_a_missing_artifact_is_named_with_the_remedy(copy: Deployment) -> None:
+    shutil.rmtree(ArtifactStore(copy.home.artifacts).directory("trained_ranker", WEEKS[3]))
+    failed = copy.run(WEEKS[3], "temporal_embeddings", raise_on_error=False)
+    failure = failed.failure_data_for_node("temporal_embeddings")
+    assert failure is not None and failure.user_failure_data is not None
+    assert f"no trained_ranker of week {WEEKS[3]}" in failure.user_failure_data.description

@@ -1,0 +1,157 @@
+"""The proof that time is respected: whatever happens to the log after week w, every output of partition w stays."""
+
+import csv
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from tgn_assets.definitions import build_definitions
+from tgn_assets.ml.graph import snapshots
+from tgn_assets.ml.weeks import shift
+from tgn_assets.settings import Settings
+from tgn_assets.state.home import Home
+
+START, WEEKS = "2024-01-01", 7
+WEEK, LAST = shift(START, 4), shift(START, WEEKS - 1)
+TABLES = {
+    "raw_interactions": "week",
+    "rejected_interactions": "week",
+    "users": "first_week",
+    "events": "first_week",
+    "weekly_top5_predictions": "week",
+    "new_user_top5_predictions": "week",
+    "eval_metrics": "week",
+}
+ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embeddings"]
+ASSETS = ["raw_interactions", *ARTIFACTS, "weekly_top5_predictions", "eval_metrics"]
+CONFIG = {
+    "trained_gnn": {"config": {"dim": 4, "window": 3, "replay": 3, "epochs": 1, "warm_epochs": 1}},
+    "trained_ranker": {"config": {"dim": 4, "heads": 1, "origins": 2, "sequence": 2, "epochs": 1, "candidates": 5}},
+}
+Row = tuple[str, str, str]
+
+
+def log() -> list[Row]:
+    """Some users with habits, over all weeks, in order of time."""
+    rng, rows = np.random.default_rng(0), []
+    for week in range(WEEKS):
+        monday = datetime.fromisoformat(START) + timedelta(weeks=week)
+        for user in range(12 + week):
+            for event in {user % 8, int(rng.integers(8 + week))}:
+                rows.append((f"u{user}", f"e{event}", (monday + timedelta(minutes=len(rows))).isoformat()))
+        rows.append((f"u{week}", "", monday.isoformat()))
+    return rows
+
+
+def write_facts(file: Path, node: str, rows: list[Row]) -> None:
+    """A side table: with each row something new becomes known of its user or event."""
+    facts = {(user if node == "user" else event, time): f"kind {event},{len(user)}" for user, event, time in rows}
+    lines = [f"{name},{fact},{time}" for (name, time), fact in facts.items() if name]
+    file.write_text("\n".join([f"{node}_id,kind,size,valid_from", *lines]))
+
+
+def closes() -> str:
+    return shift(WEEK, 1)
+
+
+def past_and_future() -> tuple[list[Row], list[Row]]:
+    rows = log()
+    return [row for row in rows if row[2] < closes()], [row for row in rows if row[2] >= closes()]
+
+
+def deleted(_: list[Row]) -> list[Row]:
+    return []
+
+
+def shuffled(future: list[Row]) -> list[Row]:
+    order = np.random.default_rng(1).permutation(len(future))
+    return [future[at] for at in order]
+
+
+def changed(future: list[Row]) -> list[Row]:
+    """Other users, other events, other counts: an id that sorts first, and a sudden favourite."""
+    strangers = [("!new", "!new", time) for _, _, time in future]
+    return [(user, "e0", time) for user, _, time in future for _ in range(3)] + strangers
+
+
+def outputs(home: Home) -> dict[str, bytes]:
+    """Every output of the partition, by name: the files' bytes, and the rows of the tables up to that week."""
+    found = {}
+    folders = [home.artifacts / asset / WEEK for asset in ARTIFACTS]
+    for folder in [*folders, *sorted((home.artifacts / "lessons").iterdir())]:
+        for file in sorted(folder.iterdir()):
+            found[f"{folder.parent.name}/{folder.name}/{file.name}"] = file.read_bytes()
+    with home.warehouse().reader() as con:
+        for table, column in TABLES.items():
+            rows = con.execute(f"SELECT * FROM {table} WHERE {column} <= ? ORDER BY ALL", [WEEK]).fetchall()
+            found[table] = repr(rows).encode()
+    return found
+
+
+def materialize(folder: Path, future: list[Row]) -> dict[str, bytes]:
+    """Ingests the whole log, its future included, then runs the weeks up to `WEEK`, and gives the outputs of `WEEK`."""
+    folder.mkdir()
+    past, _ = past_and_future()
+    with (folder / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("ip_address", "event_id", "timestamp"), *past, *future])
+    for node in ("event", "user"):
+        write_facts(folder / f"{node}s.csv", node, [*past, *future])
+    settings = Settings(
+        _env_file=None,
+        home=folder / "home",
+        source=str(folder / "log.csv"),
+        start_week=START,
+        end_week=LAST,
+        event_features=str(folder / "events.csv"),
+        user_features=str(folder / "users.csv"),
+    )
+    home = Home(settings).ensure()
+    definitions = build_definitions(settings)
+    assets = list(definitions.assets or [])
+    span = {"dagster/asset_partition_range_start": START, "dagster/asset_partition_range_end": LAST}
+    with dg.DagsterInstance.ephemeral() as instance:
+        ingest = ["raw_interactions", "weekly_snapshots"]
+        dg.materialize(assets, selection=ingest, tags=span, instance=instance, resources=definitions.resources)
+        for week in (shift(WEEK, -1), WEEK):
+            dg.materialize(
+                assets,
+                selection=ASSETS,
+                partition_key=week,
+                instance=instance,
+                resources=definitions.resources,
+                run_config={"ops": CONFIG},
+            )
+    return outputs(home)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return materialize(tmp_path_factory.mktemp("time") / "truth", past_and_future()[1])
+
+
+@pytest.mark.parametrize("fate", [deleted, shuffled, changed])
+def test_no_output_of_a_week_changes_when_the_time_after_it_does(
+    fate: Callable[[list[Row]], list[Row]], truth: dict[str, bytes], tmp_path: Path
+) -> None:
+    other = materialize(tmp_path / "other", fate(past_and_future()[1]))
+    assert {name for name in truth if other[name] != truth[name]} == set()
+    assert len(truth["weekly_top5_predictions"]) > 1000 and len(truth["eval_metrics"]) > 1000
+
+
+@pytest.fixture
+def leak(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A node feature that knows how long the whole log is, the weeks to come included."""
+    whole = "(SELECT count(*) FROM raw_interactions)"
+    monkeypatch.setattr(snapshots, "NODES_SQL", snapshots.NODES_SQL.replace("count(*)", whole))
+    yield
+
+
+def test_a_planted_leak_is_found(leak: None, truth: dict[str, bytes], tmp_path: Path) -> None:
+    one = materialize(tmp_path / "one", past_and_future()[1])
+    other = materialize(tmp_path / "other", changed(past_and_future()[1]))
+    differing = {name.split("/")[0] for name in one if other[name] != one[name]}
+    assert {"weekly_snapshots", "trained_gnn", "temporal_embeddings"} <= differing

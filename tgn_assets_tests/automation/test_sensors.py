@@ -1,0 +1,218 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from tgn_assets.automation import backlog, sensors
+from tgn_assets.automation.backlog import RANGE_END, RANGE_START, REASON_TAG
+from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.state.home import Home
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
+
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture(autouse=True)
+def no_rest_between_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "REST", 0)
+
+
+class Ticks:
+    """Ticks of the sensor of `home`, each with the cursor that the last one left."""
+
+    def __init__(self, home: Home, instance: dg.DagsterInstance):
+        self._sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
+        self._instance, self._cursor = instance, None
+
+    def __call__(self) -> dg.SensorResult | dg.SkipReason:
+        answer = self._sensor(dg.build_sensor_context(self._instance, cursor=self._cursor))
+        if isinstance(answer, dg.SensorResult):
+            self._cursor = answer.cursor
+        return answer
+
+    def request(self) -> dg.RunRequest:
+        answer = self()
+        assert isinstance(answer, dg.SensorResult) and answer.run_requests, answer
+        [request] = answer.run_requests
+        return request
+
+    def reason(self) -> str:
+        answer = self()
+        skip = answer.skip_reason if isinstance(answer, dg.SensorResult) else answer
+        assert isinstance(skip, dg.SkipReason) and skip.skip_message, answer
+        return skip.skip_message
+
+
+def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:
+    """A home of which the sensor has seen that every week is published."""
+    home = home_on_log(folder)
+    tick = Ticks(home, instance)
+    publish(home, instance, *WEEKS)
+    assert "complete" in tick.reason()
+    return home, tick
+
+
+def test_a_new_home_asks_for_the_past_in_one_run_and_then_for_the_newest_week(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    home = home_on_log(tmp_path)
+    tick = Ticks(home, instance)
+    past = tick.request()
+    assert (past.partition_key, past.tags[RANGE_START], past.tags[RANGE_END]) == (None, WEEKS[0], WEEKS[2])
+    assert past.asset_selection == [dg.AssetKey("raw_interactions"), dg.AssetKey("weekly_snapshots")]
+    ingest(home, instance, *WEEKS[:3])
+    newest = tick.request()
+    assert (newest.partition_key, newest.tags[REASON_TAG]) == (WEEKS[3], "missing")
+    publish(home, instance, WEEKS[3])
+    assert tick.reason() == f"all weeks up to {WEEKS[3]} are complete"
+
+
+def test_missing_weeks_are_asked_for_one_by_one_oldest_first(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path)
+    tick = Ticks(home, instance)
+    publish(home, instance, WEEKS[0])
+    for week in WEEKS[1:]:
+        assert tick.request().partition_key == week
+        publish(home, instance, week)
+    assert "complete" in tick.reason()
+
+
+def test_it_waits_while_any_run_is_queued_or_at_work(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    tick = Ticks(home_on_log(tmp_path), instance)
+    run = asked(instance, tick.request(), dg.DagsterRunStatus.STARTED)
+    assert f"run {run.run_id[:8]} is started" in tick.reason()
+
+
+def test_it_waits_while_a_backfill_is_in_progress(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    instance.add_backfill(
+        PartitionBackfill("abc", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=0.0)
+    )
+    assert "backfill abc is in progress" in Ticks(home_on_log(tmp_path), instance).reason()
+
+
+def test_a_week_whose_rows_changed_is_asked_for_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home, tick = complete(tmp_path, instance)
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
+    request = tick.request()
+    assert (request.partition_key, request.tags[REASON_TAG]) == (WEEKS[1], "changed")
+    publish(home, instance, WEEKS[1])
+    assert "complete" in tick.reason()
+
+
+def test_a_source_that_was_touched_without_a_change_asks_for_nothing(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    _, tick = complete(tmp_path, instance)
+    home_on_log(tmp_path, reversed(ROWS))
+    assert "complete" in tick.reason()
+
+
+def test_a_source_that_did_not_move_is_not_read_again(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tick = complete(tmp_path, instance)
+    monkeypatch.setattr(backlog, "source_digests", _must_not_be_called)
+    monkeypatch.setattr(Home, "newest_closed_week", _must_not_be_called)
+    assert "complete" in tick.reason()
+
+
+def test_a_source_that_moves_all_the_time_is_read_only_now_and_then(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tick = complete(tmp_path, instance)
+    monkeypatch.setattr(backlog, "REST", 1e6)
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
+    assert "complete" in tick.reason()
+    monkeypatch.setattr(backlog, "REST", 0)
+    assert tick.request().partition_key == WEEKS[1]
+
+
+def test_a_week_that_failed_is_left_alone_until_its_rows_change(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path)
+    tick = Ticks(home, instance)
+    publish(home, instance, *WEEKS[:2])
+    first = tick.request()
+    run = asked(instance, first, FAILURE)
+    second = tick.request()
+    assert second.partition_key == WEEKS[3]  # a week that cannot be done does not hold up the ones after it
+    asked(instance, second, FAILURE)
+    assert f"run {run.run_id[:8]} could not refresh {WEEKS[2]}" in tick.reason()
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[2]} 08:00:00"])
+    again = tick.request()
+    assert again.partition_key == WEEKS[2]
+    assert again.run_key != first.run_key
+
+
+def test_no_week_is_refreshed_while_the_past_could_not_be_ingested(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    tick = Ticks(home_on_log(tmp_path), instance)
+    asked(instance, tick.request(), FAILURE)
+    assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
+
+
+def test_a_run_that_succeeded_and_changed_nothing_is_repeated_once_at_most(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    tick = Ticks(home_on_log(tmp_path), instance)
+    first = tick.request()
+    asked(instance, first, SUCCESS)
+    second = tick.request()
+    assert first.run_key != second.run_key
+    asked(instance, second, SUCCESS)
+    assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
+
+
+@pytest.mark.parametrize(
+    ("hour", "asks"), [("2024-01-29 06:59", False), ("2024-01-29 07:01", True), ("2024-02-10 00:00", True)]
+)
+def test_the_week_that_has_just_closed_is_left_to_the_schedule_for_an_hour(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, hour: str, asks: bool
+) -> None:
+    monkeypatch.setattr(sensors, "now", lambda: datetime.fromisoformat(hour).replace(tzinfo=UTC))
+    home = home_on_log(tmp_path)
+    publish(home, instance, *WEEKS[:3])
+    answer = Ticks(home, instance)()
+    assert isinstance(answer, dg.SensorResult)
+    assert [request.partition_key for request in answer.run_requests or []] == ([WEEKS[3]] if asks else [])
+
+
+def test_a_week_is_not_asked_for_before_the_source_has_closed_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path, [*ROWS, "user 1,event 1,2024-02-03 12:00:00"])  # a Saturday
+    publish(home, instance, *WEEKS)
+    assert "complete" in Ticks(home, instance).reason()
+
+
+def test_a_source_without_a_closed_week_is_no_error(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path, ["user,event,2024-01-03 12:00:00"])
+    assert Ticks(home, instance).reason() == "the source has no closed week yet"
+
+
+def test_weeks_of_a_warehouse_that_was_removed_are_asked_for_again(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    home, tick = complete(tmp_path, instance)
+    home.warehouse_path.unlink()
+    assert tick.request().partition_key == WEEKS[0]
+
+
+def test_a_source_that_is_gone_is_said_in_the_tick(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path)
+    tick = Ticks(home, instance)
+    assert tick.request()
+    (tmp_path / "log.csv").unlink()
+    assert "TGN_SOURCE" in tick.reason()
+
+
+def _must_not_be_called(*_: object, **__: object) -> None:
+    raise AssertionError("the source was read")

@@ -1,0 +1,32 @@
+"""What `tgn` says while it works, where the line cannot be redrawn."""
+
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from tgn_assets.cli import console
+from tgn_assets.cli.console import Progress
+
+
+def test_silence_is_broken_by_what_is_being_done_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "HEARTBEAT", 0.01)
+    written = StringIO()
+    with Progress(Console(file=written)) as progress:
+        progress.begin("week 2024-01-22")
+        progress.update("lists: 512 of 9,000 users, 250 a second, 34 s left")
+        until = time.monotonic() + 30
+        while not written.getvalue():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    first = written.getvalue().splitlines()[0]
+    assert first == "week 2024-01-22, lists: 512 of 9,000 users, 250 a second, 34 s left (0 s so far)"
+
+
+def test_nothing_is_said_before_there_is_anything_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "HEARTBEAT", 0.01)
+    written = StringIO()
+    with Progress(Console(file=written)):
+        time.sleep(0.5)
+    assert written.getvalue() == ""

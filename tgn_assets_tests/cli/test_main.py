@@ -1,0 +1,282 @@
+"""The verbs, on a log of four weeks; one backtest is real, the other homes are made without training."""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from tgn_assets.cli.main import cli
+from tgn_assets.ml.sources.synthetic import generate_week
+from tgn_assets.state.home import Home
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish
+
+ROOT = Path(__file__).parents[2]
+LISTS = ["event 0", "event 1", "event 2"]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without settings, in an empty folder without `.env`."""
+    for name in [name for name in os.environ if name.startswith("TGN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def _tgn(*arguments: str, home: Home | None = None) -> Result:
+    environment = {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source} if home else {}
+    return CliRunner(env=environment).invoke(cli, arguments)
+
+
+def _command(home: Home, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tgn_assets.cli.main", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _published(home: Home) -> Home:
+    """All of `WEEKS` published, the last one with lists."""
+    with home.instance() as instance:
+        publish(home, instance, *WEEKS)
+    rows = [
+        (WEEKS[3], "2024-01-29", "user 1", i + 1, event, 1 / (i + 1), "tgn_assets") for i, event in enumerate(LISTS)
+    ]
+    lists = pd.DataFrame(rows, columns=["week", "target_week", "user_id", "rank", "event_id", "score", "source"])
+    new_users = lists.drop(columns="user_id").assign(source="popular", event_id=LISTS[::-1])
+    home.warehouse().replace_week_tables(
+        WEEKS[3], {"weekly_top5_predictions": lists, "new_user_top5_predictions": new_users}
+    )
+    return home
+
+
+# generate
+
+
+def test_the_generated_log_is_the_world_under_the_default_column_names() -> None:
+    result = _tgn("generate", "--weeks", "2", "--start-week", "2024-01-01")
+    assert result.exit_code == 0
+    header, *rows = result.stdout.splitlines()
+    first, second = generate_week("2024-01-01"), generate_week("2024-01-08")
+    assert header == "ip_address,event_id,timestamp"
+    assert len(rows) == len(first) + len(second)
+    assert rows[0] == f"{first.user_id[0]},{first.event_id[0]},{first.ts[0]}"
+
+
+def test_another_seed_is_another_log_and_the_same_seed_the_same() -> None:
+    one, again, other = (
+        _tgn("generate", "--weeks", "1", "--start-week", "2024-01-01", "--seed", seed).stdout for seed in "001"
+    )
+    assert one == again != other
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
+    writer = _command(Home(home_on_log(tmp_path).settings), "generate", "--weeks", "9")
+    assert writer.stdout and writer.stderr
+    assert writer.stdout.readline() == "ip_address,event_id,timestamp\n"
+    writer.stdout.close()
+    assert (writer.stderr.read(), writer.wait()) == ("", 0)
+
+
+# usage
+
+
+@pytest.mark.parametrize(
+    "verb", [(), ("generate",), ("refresh",), ("backtest",), ("top5",), ("status",), ("dev",), ("models",)]
+)
+def test_every_verb_has_help(verb: tuple[str, ...]) -> None:
+    result = _tgn(*verb, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+
+
+def test_help_does_not_wait_for_dagster_or_torch() -> None:
+    code = (
+        "import sys, tgn_assets.cli.main; sys.exit(bool({'dagster', 'torch', 'pandas', 'duckdb'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("refresh", "--week", "2024-01-02"), "2024-01-02 is a Tuesday; a week is named by its Monday, 2024-01-01"),
+        (("refresh", "--week", "soon"), "'soon' is no date"),
+        (("refresh", "--week", "2023-12-25"), "before the first week, 2024-01-01"),
+        (("refresh", "--week", "2099-12-28"), "has not closed yet"),
+        (("backtest",), "Missing option '--weeks'"),
+        (("backtest", "--weeks", "0"), "not in the range"),
+        (("backtest", "--weeks", "4"), "scoring 4 weeks takes 5 closed ones; the source has 4"),
+        (("top5",), "Missing argument 'USER'"),
+        (("retrain",), "No such command 'retrain'"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    result = _tgn(*arguments, home=home_on_log(tmp_path))
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+
+
+# errors
+
+
+def test_a_source_that_is_not_there_is_one_line_that_names_the_setting(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    (tmp_path / "log.csv").unlink()
+    for verb in ("refresh", "status"):
+        result = _tgn(verb, home=home)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"(reading the source.*\n)*Error: TGN_SOURCE=.*log.csv does not exist.*\n", result.stderr)
+
+
+def test_the_traceback_is_shown_on_request(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    (tmp_path / "log.csv").unlink()
+    assert "Traceback" in _tgn("refresh", "--verbose", home=home).stderr
+
+
+def test_a_misspelt_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGN_SOURC", "log.csv")
+    result = _tgn("status")
+    assert (result.exit_code, result.stderr) == (1, "Error: TGN_SOURC is not a setting; did you mean TGN_SOURCE?\n")
+
+
+def test_a_log_without_a_closed_week_says_what_it_lacks(tmp_path: Path) -> None:
+    result = _tgn("refresh", home=home_on_log(tmp_path, ["user,event,2024-01-03 12:00:00"]))
+    assert result.exit_code == 1
+    assert "no week has closed yet" in result.stderr
+
+
+def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    assert home.start_week() == WEEKS[0]
+    (tmp_path / "log.csv").write_text("ip_address,timestamp\n")
+    result = _tgn("refresh", "--week", WEEKS[0], home=home)
+    assert result.exit_code == 1
+    assert re.search(r"Error: raw_interactions: .*TGN_EVENT_COLUMN.*\n.*shows it as run [0-9a-f-]{36}", result.stderr)
+    assert "Traceback" not in result.stderr
+    assert f"failed     {WEEKS[0]}" in _tgn("status", home=home_on_log(tmp_path)).stdout
+
+
+def test_a_run_waits_for_another_one_and_ctrl_c_ends_the_waiting(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    with home.run_lock.open("w") as lock:
+        lock.write("run abc of process 1")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = _command(home, "refresh")
+        assert waiting.stderr
+        said = next(line for line in waiting.stderr if "waiting" in line)
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=60)
+    assert "waiting for run abc of process 1, which holds" in said
+    assert (waiting.returncode, errors.splitlines()[-1]) == (130, "interrupted; the week is as it was")
+    with home.instance() as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+
+
+# top5 and status
+
+
+def test_the_list_of_a_user_is_printed_in_the_order_of_its_ranks(tmp_path: Path) -> None:
+    result = _tgn("top5", "user 1", home=_published(home_on_log(tmp_path)))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "user 1, week of 2024-01-29" in result.stdout
+    assert re.findall(r"(\d)\s+(event \d)\s+([\d.]+)\s+tgn_assets", result.stdout) == [
+        ("1", "event 0", "1.0000"),
+        ("2", "event 1", "0.5000"),
+        ("3", "event 2", "0.3333"),
+    ]
+
+
+def test_a_user_without_history_gets_the_list_for_new_users_and_is_told_so(tmp_path: Path) -> None:
+    result = _tgn("top5", "no\x1b[31mbody", home=_published(home_on_log(tmp_path)))
+    assert result.exit_code == 0
+    assert "no\\x1b[31mbody has no interaction up to the close of week 2024-01-22" in result.stderr
+    assert "new users, week of 2024-01-29" in result.stdout
+    assert re.findall(r"(event \d).*popular", result.stdout) == LISTS[::-1]
+
+
+def test_without_lists_top5_says_what_to_run(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    assert "tgn refresh" in _tgn("top5", "user 1", home=home).stderr
+    result = _tgn("top5", "user 1", "--week", WEEKS[0], home=_published(home))
+    assert result.exit_code == 1
+    assert "no lists were published for week 2024-01-01" in result.stderr
+
+
+def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    fresh = _tgn("status", home=home)
+    assert fresh.exit_code == 0
+    assert "published  nothing yet" in fresh.stdout
+    assert "2024-01-01..2024-01-15 are not ingested" in fresh.stdout
+    assert "`tgn refresh --week 2024-01-22`" in fresh.stdout
+    done = _tgn("status", home=_published(home)).stdout
+    assert "2024-01-01 to 2024-01-22 are closed; 4 of 4 are ingested" in done
+    assert "the newest at the close of 2024-01-22 for the week of 2024-01-29" in done
+    assert "nothing: every closed week is complete" in done
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
+    assert "2024-01-08 has changed in the source since it was ingested" in _tgn("status", home=home).stdout
+
+
+# the whole
+
+
+def test_a_backtest_runs_the_weeks_in_order_and_prints_lists_and_metrics_beside_the_baselines(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    process = _command(home, "backtest", "--weeks", "1", "--show-lists")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    done = re.findall(r"^(.*): done in", errors, re.MULTILINE)
+    assert done == ["ingest 2024-01-01 to 2024-01-08", "week 2024-01-15 (1 of 2)", "week 2024-01-22 (2 of 2)"]
+    assert "some lists for the week of 2024-01-29" in output
+    assert "all active users: 4 in 1 target weeks, 2024-01-22" in output
+    assert {"tgn_assets", "popular", "repeat", "item_knn", "ceiling"} <= set(
+        re.findall(r"^\s+(\w+)", output, re.MULTILINE)
+    )
+    assert "done       2 weeks, 2024-01-15 to 2024-01-22" in output
+    assert f"results    {home.warehouse_path}: current_top5" in output
+    user = re.search(r"^next +tgn top5 '(user \d)'", output, re.MULTILINE)
+    assert user and _tgn("top5", user[1], home=home).exit_code == 0
+    assert re.search(r"NDCG@5.*Precision@5.*Recall@5.*MAP@5.*HitRate@5.*MRR", output)
+    with home.instance() as instance:
+        weeks = [run.tags.get("dagster/partition") for run in instance.get_runs()]
+    assert weeks == ["2024-01-22", "2024-01-15", None]
+
+
+# export, report
+
+
+def test_export_writes_what_was_published_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = _published(home_on_log(tmp_path))
+    refused = _tgn("export", home=home)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "Error: there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or "
+        "TGN_EXPORT_POSTGRES to a database\n",
+    )
+    monkeypatch.setenv("TGN_EXPORT_PARQUET", "out")
+    done = _tgn("export", home=home)
+    assert done.exit_code == 0, done.output
+    assert f"3 rows  {tmp_path / 'out' / 'weekly_top5_predictions'}" in done.stdout
+    assert (tmp_path / "out" / "weekly_top5_predictions" / f"week={WEEKS[3]}" / "data.parquet").exists()
+    assert "nothing was published in week 2023-12-25" in _tgn("export", "--week", "2023-12-25", home=home).stderr
+
+
+def test_a_report_is_written_where_it_says(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path))
+    assert "there is nothing to report" in _tgn("report", "--week", "2023-12-25", home=home).stderr
+    done = _tgn("report", home=home)
+    assert (done.exit_code, done.stdout) == (0, f"{home.reports / f'{WEEKS[3]}.html'}\n"), done.output
+    assert "1 user has a list" in (home.reports / f"{WEEKS[3]}.html").read_text()
+    assert _tgn("report", "--out", "here.html", home=home).stdout == "here.html\n"
+    assert (tmp_path / "here.html").exists()

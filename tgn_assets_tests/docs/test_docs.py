@@ -1,0 +1,87 @@
+"""The commands of docs/*.md run as they stand there."""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from tgn_assets_tests.support.postgres import Postgres
+from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+WITH_SERVERS = {"sources.md", "destinations.md"}
+TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
+BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> str:
+    """The shell blocks of a page, but those under a comment `<!-- not run: why -->`."""
+    return "".join(found["code"] for found in BLOCK.finditer(text) if not found["skip"])
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in WITH_SERVERS | TESTED_ELSEWHERE and commands(page.read_text())],
+    ids=lambda page: page.name,
+)
+def test_every_command_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+    run(page, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_SERVERS))
+def test_every_command_of_a_page_that_takes_a_server_runs(name: str, tmp_path: Path, postgres: Postgres) -> None:
+    """Besides PostgreSQL, a bucket with the tutorial's log."""
+    with bucket() as s3:
+        log = (ROOT / "docs" / "data" / "opam_commits.csv").read_bytes()
+        s3.pipe(f"{BUCKET}/commits/2026.csv.gz", gzip.compress(log))
+        printed = run(ROOT / "docs" / name, tmp_path, postgres.environment)
+    # Dagster's history, with the logs and metadata of all runs, is among the files.
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert (left, SECRET in printed) == ([], False)
+
+
+def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What the commands print, in a folder that looks like the repository, with this Python as `.venv`."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
+    (programs / "python").symlink_to(sys.executable)
+    (programs / "tgn").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tgn_assets.cli.main "$@"\n')
+    (programs / "tgn").chmod(0o755)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    # Nothing but what the page does puts `tgn` on the path, wherever the tests were started from.
+    inherited["PATH"] = os.pathsep.join(
+        place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "tgn").exists()
+    )
+    packages = [entry for entry in sys.path if entry.endswith("site-packages")]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands(page.read_text())],
+        cwd=tmp_path,
+        env=inherited | dict(environment) | {"PYTHONPATH": ":".join([path, *packages])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_every_picture_and_page_that_is_linked_is_there() -> None:
+    for page in [ROOT / "README.md", *PAGES]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_block_is_left_out_only_with_a_reason() -> None:
+    page = "```sh\none\n```\n\n<!-- not run: needs a server -->\n```sh\ntwo\n```\n\n```sql\nthree\n```\n"
+    assert commands(page) == "one\n"

@@ -1,0 +1,147 @@
+"""Pair features of side tables, worked out by hand, and what they must not know."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tgn_assets.ml.candidates.attribute_features import POPULARITY_HALF_LIFE, PRIOR, SideEvidence, feature_names
+from tgn_assets.ml.candidates.pair_features import PROFILE_HALF_LIFE
+from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
+from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.data.attribute_files import read_side_tables
+from tgn_assets.ml.data.attributes import SideTables
+from tgn_assets.ml.ranker.training_set import Origin, next_week
+from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets_tests.support.worlds import START, Row, history
+
+ROWS: list[Row] = [("ann", "tea", 0, 1), ("ann", "jam", 2, 1), ("bob", "jam", 2, 1), ("bob", "pie", 2, 1)]
+EVENTS = "event_id,shelf,price,made\ntea,drinks,2,2024-01-01\njam,food,4,2024-01-08\npie,food,9,\n"
+USERS = "user_id,town,age,joined\nann,Rome,30,2024-01-01\nbob,Bonn,,2024-01-15\n"
+ANN, BOB = 0, 1
+TEA, JAM, PIE = 0, 1, 2
+OLD, NEW = 0.5 ** (3 / PROFILE_HALF_LIFE), 0.5 ** (1 / PROFILE_HALF_LIFE)  # of weeks 0 and 2, at the close of week 2
+
+
+def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USERS) -> SideTables:
+    """The tables as of the close of `week`, of the nodes in `rows` up to it."""
+    (folder / "events.csv").write_text(events)
+    (folder / "users.csv").write_text(users)
+    known = history([row for row in rows if row[2] <= week], week)
+    first: dict[str, dict[str, int]] = {"user": {}, "event": {}}
+    for user, event, at, _ in rows:
+        for kind, name in (("user", user), ("event", event)):
+            first[kind][name] = min(at, first[kind].get(name, at))
+    nodes = []
+    for kind, size in (("user", known.num_users), ("event", known.num_events)):
+        ids = sorted(first[kind], key=lambda name: (first[kind][name], name))[:size]
+        nodes.append(pd.DataFrame({"idx": np.arange(size), "id": ids}))
+    return read_side_tables(str(folder / "events.csv"), str(folder / "users.csv"), *nodes, shift(START, week))
+
+
+def value(folder, name: str, user: int, event: int) -> float:
+    side = tables(folder, 2)
+    found = SideEvidence(history(ROWS, 2), side).features(np.array([user]), np.array([event]))
+    assert found.shape == (1, len(feature_names(side.columns))) and found.dtype == np.float32
+    return float(found[0, feature_names(side.columns).index(name)])
+
+
+FOOD_SHARE = (3 * NEW + 1) / (OLD + 3 * NEW + 2)  # of everyone's interactions
+PRICE_SPREAD = (6.5 - 3) / 1.349  # quartiles of 2, 4, 9
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "event", "expected"),
+    [
+        ("event.shelf:share", ANN, PIE, (NEW + PRIOR * FOOD_SHARE) / (OLD + NEW + PRIOR)),
+        ("event.shelf:share", BOB, PIE, (2 * NEW + PRIOR * FOOD_SHARE) / (2 * NEW + PRIOR)),
+        (
+            "event.shelf:popularity",
+            ANN,
+            TEA,
+            np.log(
+                (0.5 ** (3 / POPULARITY_HALF_LIFE) + 1)
+                / (0.5 ** (3 / POPULARITY_HALF_LIFE) + 3 * 0.5 ** (1 / POPULARITY_HALF_LIFE) + 2)
+            ),
+        ),
+        ("event.price:value", ANN, JAM, 0.0),
+        ("event.price:value", ANN, PIE, np.arcsinh(5 / PRICE_SPREAD)),
+        (
+            "event.price:off_taste",
+            ANN,
+            PIE,
+            np.arcsinh(5 / PRICE_SPREAD) - OLD * np.arcsinh(-2 / PRICE_SPREAD) / (OLD + NEW),
+        ),
+        ("event.made:age", BOB, TEA, np.arcsinh(3)),
+        ("event.made:age", BOB, PIE, np.nan),
+        # ann took to tea on the day it was made, to jam when that was a week old.
+        (
+            "event.made:age_off_taste",
+            ANN,
+            TEA,
+            np.arcsinh(3) - (OLD * np.arcsinh(0) + NEW * np.arcsinh(1)) / (OLD + NEW),
+        ),
+        ("user.age:value", ANN, TEA, 0.0),
+        ("user.age:value", BOB, TEA, np.nan),
+        ("user.joined:age", BOB, TEA, np.arcsinh(1)),
+        ("user.town:lift", ANN, PIE, np.log(PRIOR / (NEW + PRIOR))),
+    ],
+)
+def test_features_by_hand(name, user, event, expected, tmp_path):
+    assert value(tmp_path, name, user, event) == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+FUTURE: list[Row] = [("ann", "jam", 3, 1), ("zoe", "aaa", 3, 2), ("bob", "tea", 4, 1)]
+TIMED = """event_id,shelf,price,valid_from
+tea,drinks,2,2024-01-01
+jam,food,4,2024-01-01
+jam,jars,5,2024-01-21T23:59:59.999999
+pie,food,9,2024-01-02
+"""
+LATER = "tea,jars,3,2024-01-22\njam,cellar,cheap,2024-01-22\naaa,cellar,1,2024-01-01\n"
+
+
+def frame_bytes(folder, week: int, rows: list[Row], events: str) -> bytes:
+    """Of the origin at the close of week 2, as the training of `week` sees it, and the digest that it is kept under."""
+    known = history([row for row in rows if row[2] <= week], week)
+    side = tables(folder, week, rows, events)
+    origin = Origin(known.until(week_number(START) + 2), {}, CONFIG, side=side)
+    frame = origin.frame(np.arange(2), next_week(known, origin.past))
+    assert frame.candidates.features.shape[1] > len(PAIR_FEATURES)
+    digest = side.digest(origin.past.user_idx, origin.past.event_idx, origin.past.week)
+    return frame.candidates.features.tobytes() + digest.encode()
+
+
+CONFIG = RankerConfig(candidates=5)
+
+
+@pytest.mark.parametrize("later", ["", LATER, LATER.replace("jars", "attic").replace(",3,", ",7,")])
+def test_rows_that_count_later_leave_no_trace(later, tmp_path):
+    past = frame_bytes(tmp_path, 2, ROWS, TIMED)
+    assert frame_bytes(tmp_path, 2, [*ROWS, *FUTURE], TIMED + later) == past
+    # What counted in time does leave one: jam stood among the jars a microsecond before the close.
+    assert frame_bytes(tmp_path, 2, ROWS, TIMED.replace("jars", "food")) != past
+
+
+def test_nodes_that_the_log_meets_later_leave_no_trace_even_in_a_timeless_table(tmp_path):
+    past = frame_bytes(tmp_path, 2, ROWS, EVENTS)
+    for more in ("aaa,drinks,1000,2024-01-01\n", "aaa,cellar,dear,soon\n"):
+        assert frame_bytes(tmp_path, 2, [*ROWS, *FUTURE], EVENTS + more) == past
+
+
+@pytest.mark.parametrize("later", [LATER.replace("cheap", "8"), LATER.replace("cheap", "900").replace("jars", "attic")])
+def test_a_later_training_sees_the_origin_as_it_was(later, tmp_path):
+    events = TIMED + later
+    assert frame_bytes(tmp_path, 4, [*ROWS, *FUTURE], events) == frame_bytes(tmp_path, 2, ROWS, TIMED)
+
+
+def test_without_tables_a_frame_holds_todays_features(tmp_path):
+    origin = Origin(history(ROWS, 2), {}, CONFIG)
+    assert origin.candidates(np.arange(2)).features.shape[1] == len(PAIR_FEATURES)
+
+
+def test_nothing_is_known_of_nodes_without_a_row_nor_in_an_empty_history(tmp_path):
+    side = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
+    found = SideEvidence(history(ROWS, 2), side).features(np.array([ANN, BOB]), np.array([JAM, TEA]))
+    np.testing.assert_array_equal(np.isnan(found), [[True, True, False], [False, False, True]])
+    nothing = SideEvidence(history([], 2), side).features(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    assert nothing.shape == (0, 3)

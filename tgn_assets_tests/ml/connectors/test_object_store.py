@@ -1,0 +1,201 @@
+"""Sources behind URLs: in an S3-compatible server, in fsspec's memory, and on a web server of this machine."""
+
+import gzip
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.registry import _registry
+from s3fs import S3FileSystem
+
+from tgn_assets.ml.connectors.object_store import StoreError, fetch, holds_password, put, stored_files
+from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
+from tgn_assets.ml.sources.spec import SUFFIXES
+from tgn_assets_tests.support.histories import (
+    BAD,
+    EXTENT,
+    HEADER,
+    ROWS,
+    WEEKS,
+    csv,
+    load,
+    parquet,
+    rows,
+    rows_query,
+    warehouse,
+)
+from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
+
+JSON = '{"ip_address": "u1", "event_id": "e1", "timestamp": "2024-01-03 10:00:00"}\nno json\n'
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3FileSystem]:
+    with bucket() as store:
+        yield store
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    store = fsspec.filesystem("memory")
+    yield store
+    store.rm("/", recursive=True)
+
+
+def serve(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Undated(Quiet):
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Last-Modified":
+            BaseHTTPRequestHandler.send_header(self, keyword, value)
+
+
+def test_a_log_in_s3_is_loaded_as_the_same_files_here_are(s3: S3FileSystem, tmp_path: Path) -> None:
+    first, *others = ROWS.splitlines(keepends=True)
+    here = tmp_path / "log"
+    csv(here, HEADER + first + '"a\nvalue",e,2024-01-09\n' + "\n".join(BAD) + "\n", "2024/a.CSV")
+    (here / "2024" / "b[1].csv.gz").write_bytes(gzip.compress((HEADER + "".join(others)).encode()))
+    csv(here, JSON, "lines.jsonl")
+    csv(here, JSON, "more.ndjson")
+    parquet(here, rows_query(tmp_path), "c.parquet")
+    for ignored in ("notes.txt", ".hidden.csv", "_temporary/p.csv", "2024/_SUCCESS.csv"):
+        csv(here, "these are notes", ignored)
+    s3.put(str(here) + "/", f"{BUCKET}/folder/", recursive=True)
+    local, remote = warehouse(), warehouse()
+    report = load(remote, SourceSpec(f"s3://{BUCKET}/folder/"))
+    assert report == load(local, SourceSpec(str(here))) and report.rejected["unreadable_line"] == 4
+    for table in ("raw_interactions", "rejected_interactions", "ingested_weeks", "users", "events"):
+        assert rows(remote, table) == rows(local, table)
+
+
+@pytest.mark.parametrize("pattern", ["a[1].csv", "a*.csv", "?[[]1].csv", "**/*.csv"])
+def test_a_file_and_a_glob_in_s3_stand_for_what_they_name(s3: S3FileSystem, pattern: str) -> None:
+    s3.pipe({f"{BUCKET}/glob/a[1].csv": (HEADER + ROWS).encode(), f"{BUCKET}/glob/notes.txt": b"not this one"})
+    assert describe_source(SourceSpec(f"s3://{BUCKET}/glob/{pattern}")) == EXTENT
+
+
+def test_a_signature_moves_when_an_object_is_written_or_joins_and_reads_none(
+    s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.pipe(f"{BUCKET}/watched/a.csv", (HEADER + ROWS).encode())
+    spec = SourceSpec(f"s3://{BUCKET}/watched")
+
+    def unread(*_: object, **__: object) -> None:
+        raise AssertionError("an object was read")
+
+    monkeypatch.setattr(S3FileSystem, "_get_file", unread)
+    monkeypatch.setattr(S3FileSystem, "_open", unread)
+    first = source_signature(spec, datetime(2024, 1, 1, 12))
+    assert source_signature(spec, datetime(2024, 1, 1, 13)) == first
+    s3.pipe(f"{BUCKET}/watched/a.csv", (HEADER + ROWS).replace("u1", "u3").encode())
+    second = source_signature(spec)
+    s3.pipe(f"{BUCKET}/watched/b.csv", HEADER.encode())
+    assert len({first, second, source_signature(spec)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"s3://{BUCKET}/nowhere.csv", r"has no \.csv"),
+        (f"s3://{BUCKET}/nowhere/*.csv", r"has no \.csv"),
+        ("s3://no-such-bucket/log.csv", r"has no \.csv"),
+        ("memory://nowhere/*.csv", r"has no \.csv"),
+        ("http://127.0.0.1:9/log.csv", "there is nothing at .*, or nothing answers"),
+        ("nope://a/b.csv", "nope:// is no kind of address"),
+    ],
+)
+def test_what_is_not_there_is_an_error_that_names_the_setting(s3: S3FileSystem, url: str, message: str) -> None:
+    for use in (describe_source, source_signature, lambda spec: source_digests(spec, WEEKS)):
+        with pytest.raises(SourceError, match=f"TGN_SOURCE={url.replace('*', '.*')} .*{message}"):
+            use(SourceSpec(url))
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(SourceError, match=r"pip install -c constraints.txt -e '\.\[s3\]'"):
+        describe_source(SourceSpec("s3://bucket/log.csv"))
+
+
+def test_a_server_that_is_away_is_an_error_without_a_secret(
+    s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    with caplog.at_level(logging.DEBUG), pytest.raises(SourceError) as raised:
+        describe_source(SourceSpec(f"s3://{BUCKET}/log.csv"))
+    assert "Could not connect" in str(raised.value) and "check the address, AWS_ACCESS_KEY_ID" in str(raised.value)
+    assert "127.0.0.1:9" in caplog.text and SECRET not in caplog.text + str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "holds"),
+    [
+        ("s3://AKID:sec/ret@bucket/log.csv", True),
+        ("https://user:secret@example.org/log.csv", True),
+        ("https://example.org:8080/a@b.csv", False),
+        ("abfs://container@account.dfs.core.windows.net/log.csv", False),
+        ("s3://bucket/a:b@c.csv", False),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, holds: bool) -> None:
+    assert holds_password(url) == holds
+    if holds:
+        with pytest.raises(SourceError, match="TGN_SOURCE holds a password") as raised:
+            source_signature(SourceSpec(url))
+        assert "ret" not in str(raised.value)
+
+
+def test_a_web_server_is_read_with_every_bad_line_counted_and_asked_when_a_file_changed(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    csv(tmp_path, HEADER + ROWS + "u,e\nu,e,1,2\n")
+    server = serve(tmp_path, Quiet)
+    spec = SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv?version=1")
+    assert describe_source(spec) == replace(EXTENT, rejected={"unreadable_line": 2})
+    signature = source_signature(spec)
+    assert source_signature(spec) == signature
+    file.write_text(HEADER)
+    assert source_signature(spec) != signature
+    server.shutdown()
+
+
+def test_a_web_server_that_tells_no_dates_may_have_changed_every_hour(tmp_path: Path) -> None:
+    csv(tmp_path)
+    server = serve(tmp_path, Undated)
+    spec, now = SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"), datetime(2024, 1, 1, 12)
+    still, moved = datetime(2024, 1, 1, 12, 59), datetime(2024, 1, 1, 13)
+    assert source_signature(spec, still) == source_signature(spec, now) != source_signature(spec, moved)
+    server.shutdown()
+
+
+def test_any_store_that_fsspec_knows_is_read_and_written(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    put(Path(csv(tmp_path).location), "memory://store/log.csv")
+    assert describe_source(SourceSpec("memory://store")) == EXTENT
+    assert describe_source(SourceSpec(f"file://{tmp_path}/*.csv")) == EXTENT
+
+
+def test_an_object_that_shrank_since_it_was_listed_is_not_taken_for_the_whole(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    memory.pipe("/store/log.csv", (HEADER + ROWS).encode())
+    listed = stored_files("memory://store", SUFFIXES)
+    memory.pipe("/store/log.csv", HEADER.encode())
+    with pytest.raises(StoreError, match="it changed: read it again"):
+        fetch(listed, tmp_path)

@@ -1,0 +1,180 @@
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.sources.extent import SourceError, SourceSpec, source_digests
+from tgn_assets.ml.weeks import shift
+from tgn_assets_tests.support.histories import BAD, HEADER, WEEKS, csv, indices, load, parquet, rows, warehouse
+
+START = WEEKS[0]
+
+
+@pytest.fixture
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with warehouse() as con:
+        yield con
+
+
+def test_valid_rows_are_loaded_as_they_came_in(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    report = load(con, csv(tmp_path, HEADER + "007, e 1 ,2024-01-09T01:30:00+02:00\n007, e 1 ,1704756600\n"))
+    row = ("007", " e 1 ", datetime(2024, 1, 8, 23, 30), date(2024, 1, 8))
+    assert rows(con, "raw_interactions") == [row, row]
+    assert report.rows == {"2024-01-01": 0, "2024-01-08": 2, "2024-01-15": 0}
+    assert rows(con, "ingested_weeks") == [
+        (date.fromisoformat(week), report.rows[week], report.digests[week]) for week in WEEKS
+    ]
+
+
+def test_a_row_that_cannot_be_used_is_recorded_with_one_reason(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    report = load(con, csv(tmp_path, HEADER + "\n".join([*BAD, "u,e,2024-01-03"])))
+    assert rows(con, "rejected_interactions") == sorted(
+        [
+            (date(2024, 1, 1), "missing_user", None, "e", "2024-01-02"),
+            (date(2024, 1, 8), "missing_event", "u", None, "2024-01-09"),
+            (None, "missing_time", "u", "e", None),
+            (None, "missing_user", None, None, None),
+            (None, "unreadable_time", "u", "e", "soon"),
+            (None, "time_out_of_range", "u", "e", "1969-12-31T23:59:59Z"),
+            (None, "time_out_of_range", "u", "e", "2200-01-01"),
+            (None, "unreadable_line", "u,e", None, None),  # the line itself, in the first column
+            (None, "unreadable_line", "u,e,2024-01-02,x", None, None),
+        ],
+        key=lambda row: [(value is None, value) for value in row],
+    )
+    assert report.rejected == {
+        "missing_user": 2,
+        "time_out_of_range": 2,
+        "unreadable_line": 2,
+        "missing_event": 1,
+        "missing_time": 1,
+        "unreadable_time": 1,
+    }
+    assert report.rejected_in_week == {"2024-01-01": 1, "2024-01-08": 1, "2024-01-15": 0}
+
+
+def test_rejected_rows_of_other_weeks_wait_for_their_week(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    report = load(con, csv(tmp_path, HEADER + ",e,2024-01-02\n,e,2024-01-09\nu,e,2024-01-03\n"), [START])
+    assert report.rejected == {"missing_user": 1}
+    assert [week for week, *_ in rows(con, "rejected_interactions")] == [date(2024, 1, 1)]
+
+
+def test_rows_before_the_start_and_after_the_end_are_only_counted(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    days = ["1970-01-01", "2024-01-07", "2024-01-08", "2024-01-14", "2024-01-15", "2199-12-31"]
+    spec = csv(tmp_path, HEADER + "".join(f"u,e,{day}\n" for day in days))
+    report = load_weeks(con, spec, ["2024-01-08"], "2024-01-08", "2024-01-08")
+    assert (report.rows, report.before_start, report.after_end) == ({"2024-01-08": 2}, 2, 2)
+    assert len(rows(con, "raw_interactions")) == 2
+
+
+def test_indices_follow_first_week_then_id_whether_weeks_are_loaded_at_once_or_one_by_one(tmp_path: Path) -> None:
+    days = [("b", "é", 1), ("a", "z", 1), ("c", "B", 0), ("Z", "a", 2), ("b", "a", 0), ("10", "a", 2), ("9", "a", 2)]
+    spec = csv(tmp_path, HEADER + "".join(f"{user},{event},{WEEKS[week]}\n" for user, event, week in days))
+    with warehouse() as at_once, warehouse() as one_by_one:
+        report = load(at_once, spec)
+        assert (report.new_users, report.new_events) == (6, 4)
+        assert [load(one_by_one, spec, [week]).new_users for week in WEEKS] == [2, 1, 3]
+        assert indices(one_by_one, "user") == indices(at_once, "user")
+        assert indices(one_by_one, "event") == indices(at_once, "event")
+        first, second, third = WEEKS
+        assert indices(at_once, "user") == {
+            "b": (0, first),
+            "c": (1, first),
+            "a": (2, second),
+            "10": (3, third),
+            "9": (4, third),
+            "Z": (5, third),
+        }
+        assert list(indices(at_once, "event")) == ["B", "a", "z", "é"]
+
+
+def test_the_digest_of_a_load_is_that_of_the_source(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    spec = csv(tmp_path, HEADER + "\n".join([*BAD, "u,e,2024-01-03", "u,e,2024-01-03", "u,f,2024-01-17"]))
+    assert load(con, spec).digests == source_digests(spec, WEEKS)
+
+
+def test_ids_of_other_types_are_written_as_duckdb_writes_them(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    load(
+        con, parquet(tmp_path, "SELECT 7 AS ip_address, 1.50::DECIMAL(9,2) AS event_id, DATE '2024-01-03' AS timestamp")
+    )
+    load(
+        con,
+        parquet(tmp_path, "SELECT '\\xAA'::BLOB AS ip_address, 7.0 AS event_id, DATE '2024-01-17' AS timestamp"),
+        WEEKS[2:],
+    )
+    assert [row[:2] for row in rows(con, "raw_interactions")] == [("7", "1.50"), (r"\xAA", "7.0")]
+
+
+def test_an_empty_text_and_a_nan_are_missing_in_parquet(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    values = "('', 1e0, 2e9), ('u', 'nan'::DOUBLE, 2e9), ('u', 1, 'nan'::DOUBLE), (NULL, 1, 2e9)"
+    report = load(con, parquet(tmp_path, f"SELECT * FROM (VALUES {values}) AS t(ip_address, event_id, timestamp)"))
+    assert report.rejected == {"missing_time": 1}
+    assert load_weeks(con, SourceSpec(str(tmp_path / "log.parquet")), ["2033-05-16"], START, None).rejected == {
+        "missing_user": 2,
+        "missing_event": 1,
+        "missing_time": 1,
+    }
+
+
+def test_a_source_of_only_bad_rows_is_recorded(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    report = load(con, csv(tmp_path, HEADER + "\n".join(BAD)))
+    assert not any(report.rows.values())
+    assert len(rows(con, "rejected_interactions")) == sum(report.rejected.values()) == len(BAD)
+
+
+@pytest.mark.parametrize("text", [None, "", HEADER, "a,b,c\nu,e,2024-01-03\n"])
+def test_a_source_that_cannot_be_read_changes_nothing(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, text: str | None
+) -> None:
+    spec = csv(tmp_path, HEADER + "u,e,2024-01-03\n,e,2024-01-03\n")
+    load(con, spec)
+    before = {table: rows(con, table) for table in TABLES}
+    Path(spec.location).unlink()
+    if text is not None:
+        csv(tmp_path, text)
+    with pytest.raises(SourceError, match="TGN_"):
+        load(con, spec)
+    assert {table: rows(con, table) for table in TABLES} == before
+
+
+def test_a_failure_half_way_changes_nothing(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    load(con, csv(tmp_path, HEADER + "u,e,2024-01-03\n"))
+    before = {table: rows(con, table) for table in TABLES}
+    con.execute("ALTER TABLE events RENAME TO hidden")
+    with pytest.raises(duckdb.CatalogException):
+        load(con, csv(tmp_path, HEADER + "u,e,2024-01-04\nv,e,2024-01-04\n"))
+    con.execute("ALTER TABLE hidden RENAME TO events")
+    assert {table: rows(con, table) for table in TABLES} == before
+
+
+@pytest.mark.parametrize("week", ["2024-01-02", "2023-12-25", "2024-01-15"])
+def test_a_week_that_is_none_or_outside_of_the_partitions_is_refused(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, week: str
+) -> None:
+    with pytest.raises(ValueError, match=week):
+        load_weeks(con, csv(tmp_path), [week], START, "2024-01-08")
+
+
+def test_weeks_of_the_synthetic_source_are_made_as_they_are_asked_for(con: duckdb.DuckDBPyConnection) -> None:
+    spec = SourceSpec("synthetic")
+    report = load(con, spec, WEEKS[1:] * 2)
+    assert report.digests == source_digests(spec, WEEKS[1:] * 2) == source_digests(spec, WEEKS[1:])
+    assert min(report.rows.values()) > 100
+    assert not report.rejected and report.before_start == report.after_end == 0
+    assert {row[3] for row in rows(con, "raw_interactions")} == {date.fromisoformat(week) for week in WEEKS[1:]}
+    assert shift(WEEKS[0], 1) in {week for _, week in indices(con, "user").values()}
+
+
+def test_while_the_source_is_read_it_says_so(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.001)
+    said: list[str] = []
+    load_weeks(con, csv(tmp_path), WEEKS, START, None, said.append)
+    assert said and all(line.startswith("reading the source: ") for line in said)

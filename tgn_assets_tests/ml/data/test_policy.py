@@ -1,0 +1,197 @@
+"""What a policy means for the nodes of a small history, and that every maker of lists keeps to it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.data.policy import OPEN, Policy, own_pairs
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.evaluation.baselines import all_baselines, popular
+from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
+from tgn_assets.ml.ranker.baseline_fallback import Gate
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.recommend.cold_start import newcomer_list
+from tgn_assets.ml.recommend.top_k import inside_ranker, recommend
+from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift
+from tgn_assets_tests.support.worlds import START, habits, history, snapshots, warehouse
+
+ROWS = [("ann", "tea", 0, 1), ("ann", "rye", 1, 1), ("bob", "jam", 1, 1)]
+NAMES = ["tea", "jam", "rye"]
+TARGET = datetime(2024, 1, 15, tzinfo=UTC)
+"""When the week after the first two starts."""
+
+WEEKS = 8
+LAST = shift(START, WEEKS - 1)
+CONFIG = RankerConfig(dim=8, heads=2, origins=3, sequence=2, epochs=3, candidates=6)
+GNN = GNNConfig(dim=8, window=3, replay=5, epochs=2, warm_epochs=1, batching="full")
+WORLD = habits(users=24, events=16, weeks=WEEKS)
+EVENTS = [f"e{event:03}" for event in range(16)]
+POLICIES = {
+    "short lists": Policy(k=3),
+    "long lists": Policy(k=9),
+    "as long as the catalogue": Policy(k=20),
+    "a deny-list": Policy(deny=frozenset(EVENTS[:4] + EVENTS[8:12])),
+    "an allow-list of seven": Policy(allow=frozenset([*EVENTS[5:12], "unheard of"])),
+    "no repeats": Policy(repeats="exclude"),
+    "expired events": Policy(
+        expires={event: datetime.fromisoformat(shift(LAST, 1) + "T00:00Z") for event in EVENTS[:9]}
+    ),
+    "all at once": Policy(k=4, repeats="exclude", deny=frozenset(EVENTS[:2]), allow=frozenset(EVENTS[:12])),
+    "nothing at all": Policy(allow=frozenset(["unheard of"])),
+}
+
+
+def rules(policy: Policy, known=None):
+    known = history(ROWS, 1) if known is None else known
+    return policy.rules(known.event_idx, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        (Policy(), [True, True, True]),
+        (Policy(deny=frozenset(["jam", "gin"])), [True, False, True]),
+        (Policy(allow=frozenset(["jam", "gin"])), [False, True, False]),
+        (Policy(allow=frozenset(["jam", "tea"]), deny=frozenset(["tea"])), [False, True, False]),
+        (Policy(expires={"tea": TARGET}), [False, True, True]),
+        (Policy(expires={"tea": TARGET + timedelta(seconds=1)}), [True, True, True]),
+    ],
+)
+def test_an_event_may_be_recommended_if_it_is_allowed_not_denied_and_not_expired(policy, allowed):
+    assert rules(policy).allowed(history(ROWS, 1)).tolist() == allowed
+    assert policy.excluded(NAMES, shift(START, 1)) == {name for name, ok in zip(NAMES, allowed, strict=True) if not ok}
+
+
+def test_an_event_that_expires_within_a_week_is_gone_for_the_week_after():
+    late = rules(Policy(expires={"tea": TARGET + timedelta(days=3)}))
+    assert [late.allowed(history(ROWS, 2), week)[0] for week in (history(ROWS, 1).week, history(ROWS, 2).week)] == [
+        True,
+        False,
+    ]
+
+
+def test_nobody_is_shown_an_own_event_again_and_lists_are_as_long_as_the_rest_permits():
+    known = history(ROWS, 1)
+    strict = rules(Policy(k=2, repeats="exclude"))
+    pairs = [(user, event) for user in (0, 1) for event in range(3)]
+    may = strict.may(known, *np.array(pairs).T)
+    assert [pair for pair, ok in zip(pairs, may, strict=True) if ok] == [(0, 1), (1, 0), (1, 2)]
+    assert strict.may(known, np.array([-1, -1]), np.array([0, 2])).all()
+    assert strict.list_lengths(known).tolist() == [1, 2]
+    assert strict.new_user_length(known) == 2
+
+
+def test_a_policy_survives_its_text_and_what_expires_later_is_not_in_it():
+    policy = Policy(7, "exclude", frozenset("ab"), frozenset("c"), {"x": TARGET, "y": TARGET + timedelta(1)}, 9)
+    assert Policy.from_json(policy.to_json()) == policy
+    assert policy.as_of(shift(START, 1)).expires == {"x": TARGET}
+    assert policy.as_of(START).expires == {}
+
+
+@pytest.fixture(scope="module")
+def past():
+    return history(WORLD, WEEKS - 1)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return train_gnn(snapshots(WORLD, range(WEEKS)), LAST, GNN).embeddings
+
+
+@pytest.fixture(scope="module")
+def names(past):
+    rows = warehouse(WORLD).execute("SELECT event_idx, event_id FROM events").fetchall()
+    return [dict(rows)[idx] for idx in past.event_idx.tolist()]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, past, bank, names):
+    given = policy.rules(past.event_idx, names)
+    everyone = np.arange(past.num_users)
+    ranker = train_ranker(past, bank, LAST, CONFIG, rules=given)
+    assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.gate.hit_rate.values())
+    embeddings = temporal_embeddings(ranker, past, bank)
+    made = recommend(past, ranker, bank, embeddings, given)
+    lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
+    lists["ungated"] = inside_ranker(past, ranker, bank, embeddings, given).lists(everyone)
+    had, free = set(own_pairs(past).tolist()), given.allowed(past)
+    for name, of_all in lists.items():
+        assert of_all.shape == (past.num_users, policy.k), name
+        if name != "item_knn_new":  # leaves out own events whatever the policy says
+            assert ((of_all >= 0).sum(1) == given.list_lengths(past)).all(), name
+        for user, row in enumerate(of_all.tolist()):
+            shown = [event for event in row if event >= 0]
+            assert row[: len(shown)] == shown and len(set(shown)) == len(shown), name
+            assert free[shown].all(), name
+            if policy.repeats == "exclude":
+                assert not had & {user * past.num_events + event for event in shown}, name
+    assert (np.diff(made.scores) <= 0).all() and ((made.scores >= 0) & (made.scores <= 1)).all()
+    newcomers = newcomer_list(past, policy.k, given).events
+    for general in (newcomers, popular(past, policy.k, given), made.new_user_events):
+        assert (general >= 0).sum() == given.new_user_length(past)
+        assert free[general[general >= 0]].all()
+
+
+def test_when_an_event_will_expire_changes_nothing_before_it_has(past, bank, names, tmp_path):
+    later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
+    given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
+    for folder, known in (("with", given), ("without", OPEN)):
+        ranker = train_ranker(past, bank, LAST, CONFIG, rules=known)
+        ranker.save(tmp_path / folder)
+        made = recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank), known)
+        np.save(tmp_path / folder / "lists.npy", made.events)
+    for name in ("meta.json", "tensors.safetensors", "lists.npy"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone(past, bank, names):
+    ranker = train_ranker(past, bank, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
+    embeddings = temporal_embeddings(ranker, past, bank)
+    usual, wide = (
+        recommend(past, ranker, bank, embeddings, Policy(k=2, min_distinct_events=m).rules(past.event_idx, names))
+        for m in (0, 16)
+    )
+    assert len(np.unique(usual.events)) < len(np.unique(wide.events)) == 16
+    assert (usual.events[:, 0] == wide.events[:, 0]).all()
+    assert (np.diff(wide.scores) <= 0).all()
+
+
+def test_lists_longer_than_the_gate_was_tried_with_keep_its_last_rate():
+    gate = Gate(dict.fromkeys(("active", "lapsed"), OURS), {"active": [0.5, 0.2], "lapsed": [0.1, 0.0]})
+    assert gate.rates(4).tolist() == [[0.5, 0.2, 0.2, 0.2], [0.1, 0.0, 0.0, 0.0]]
+    assert gate.rates(1).tolist() == [[0.5], [0.1]]
+
+
+def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_too():
+    known, week = history(ROWS, 1), shift(START, 2)
+    truth = pd.DataFrame({"user_id": ["ann", "ann", "bob"], "event_id": ["tea", "jam", "tea"]})
+    lists = pd.DataFrame({"user_id": ["ann", "bob"], "rank": 1, "event_id": ["jam", "rye"]})
+
+    def scores(policy):
+        ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
+        frame = evaluate_week(week, lists, ["tea"], truth, known, *ids, rules=rules(policy, known))
+        of_all = frame[(frame.metric == "recall") & (frame.segment == "all")]
+        return dict(zip(of_all.model, of_all.value, strict=True))
+
+    free, strict = scores(Policy()), scores(Policy(k=1, repeats="exclude"))
+    assert free[CEILING] == 1
+    # Ann's tea is her own, her jam is not; Bob never had tea.
+    assert strict[CEILING] == pytest.approx((0.5 + 1) / 2)
+    assert strict[OURS] == free[OURS] == pytest.approx(0.25)
+    assert strict["repeat"] == strict["popular"]
+    ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
+    with pytest.raises(ValueError, match="ranks from 1 to 1"):
+        evaluate_week(week, lists.assign(rank=2), [], truth, known, *ids, rules=rules(Policy(k=1), known))
+
+
+def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, bank, names):
+    given = Policy(k=12).rules(past.event_idx, names)
+    ranker = train_ranker(past, bank, LAST, CONFIG, rules=given)
+    gated = replace(ranker, gate=replace(ranker.gate, source=dict.fromkeys(ranker.gate.source, "item_knn_new")))
+    lists = recommend(past, gated, bank, temporal_embeddings(gated, past, bank), given)
+    assert set(lists.source) == {"item_knn_new"} and (lists.events >= 0).all()

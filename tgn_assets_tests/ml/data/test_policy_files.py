@@ -1,0 +1,56 @@
+"""Policies out of settings and files."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.data.policy_files import PolicyError, read_expiry, read_ids, read_policy
+
+
+def test_without_any_setting_everything_may_be_recommended() -> None:
+    assert read_policy(5, "learned", None, None, None, 0) == Policy()
+
+
+def test_ids_are_listed_in_place_or_in_a_file(tmp_path: Path) -> None:
+    assert read_ids("TGN_DENY_EVENTS", "tea, rye,") == {"tea", "rye"}
+    (tmp_path / "ids.txt").write_text("\ufefftea\n\n rye, dark \r\n", encoding="utf-8")
+    assert read_ids("TGN_DENY_EVENTS", str(tmp_path / "ids.txt")) == {"tea", "rye, dark"}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [("nowhere/ids", "is no file"), ("ids.txt", "is no file"), (" , ", "holds no event id")],
+)
+def test_a_list_that_cannot_be_used_names_its_setting(value: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=f"TGN_ALLOW_EVENTS={value} {says}"):
+        read_policy(5, "learned", value, None, None, 0)
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PolicyError, match="cannot be read as text"):
+        read_ids("TGN_DENY_EVENTS", str(tmp_path / "ids"))
+
+
+def test_an_event_expires_at_the_earliest_of_its_times_in_utc(tmp_path: Path) -> None:
+    table = tmp_path / "expiry.csv"
+    table.write_text(
+        "note,event_id,expires_at\n,tea,2024-03-01\n,tea,2024-02-01T01:30:00+01:00\n,7,2024-05-01 12:00\n,x,\n"
+    )
+    times = {"tea": datetime(2024, 2, 1, 0, 30, tzinfo=UTC), "7": datetime(2024, 5, 1, 12, tzinfo=UTC)}
+    assert read_expiry(str(table)) == times
+    parquet = tmp_path / "expiry.parquet"
+    duckdb.execute(f"COPY (SELECT 7 AS event_id, TIMESTAMP '2024-05-01 12:00' AS expires_at) TO '{parquet}'")
+    assert read_expiry(str(parquet)) == {"7": times["7"]}
+
+
+@pytest.mark.parametrize("text", ["event_id,until\ntea,2024-03-01\n", "event_id,expires_at\ntea,soon\n"])
+def test_a_table_that_cannot_be_used_says_what_it_needs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "expiry.csv").write_text(text)
+    with pytest.raises(PolicyError, match=r"TGN_EVENT_EXPIRY=.*needs the columns event_id and expires_at"):
+        read_expiry(str(tmp_path / "expiry.csv"))
+    with pytest.raises(PolicyError, match="is no file"):
+        read_expiry(str(tmp_path / "nothing.csv"))

@@ -1,0 +1,142 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgn_assets.ml.encoder import linear_link_model
+from tgn_assets.ml.encoder.linear_link_model import (
+    FOLLOWS_RIDGE,
+    HALF_LIFE,
+    RANK,
+    TOGETHER_RIDGE,
+    LinkVectors,
+    link_vectors,
+)
+from tgn_assets.ml.weeks import week_number
+from tgn_assets_tests.support.worlds import START, Row, habits, history
+
+ROWS: list[Row] = [
+    ("ann", "tea", 0, 1),
+    ("bob", "jam", 0, 1),
+    ("ann", "pie", 1, 1),
+    ("bob", "jam", 1, 3),
+    ("ann", "tea", 2, 2),
+]
+
+
+def follows(links: LinkVectors) -> np.ndarray:
+    """[U, E]"""
+    return (links.users[:, :RANK] @ links.events[:, :RANK].T).numpy()
+
+
+def together(links: LinkVectors) -> np.ndarray:
+    """[U, E]"""
+    return (links.users[:, RANK:] @ links.events[:, RANK:].T).numpy()
+
+
+def same(one: LinkVectors, other: LinkVectors) -> bool:
+    return torch.equal(one.users, other.users) and torch.equal(one.events, other.events)
+
+
+def test_follows_is_a_ridge_regression_of_each_week_on_the_weeks_before_it() -> None:
+    fade = 0.5 ** (1 / HALF_LIFE)
+    one, two, four = np.log(2), np.log(3), np.log(4)
+    # Columns are jam, tea, pie. As week 0 closes ann has tea and bob has jam; in week 1 ann takes pie and bob jam. As
+    # week 1 closes ann has tea and pie; in week 2 she takes tea, and bob does nothing.
+    edges = np.array([[0, one, 0], [one, 0, 0], [0, one * fade, one]])
+    edges /= np.sqrt(np.linalg.norm(edges, axis=1, keepdims=True))
+    taken = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    usual = np.array([[0.5, 0, 0.5], [0.5, 0, 0.5], [0, 1, 0]])  # ann is all there is in week 2
+    weights = np.linalg.solve(edges.T @ edges + FOLLOWS_RIDGE * np.eye(3), edges.T @ (taken - usual))
+    now = np.array([[0, one * fade**2 + two, one * fade], [one * fade**2 + four * fade, 0, 0]])
+    now /= np.sqrt(np.linalg.norm(now, axis=1, keepdims=True))
+    np.testing.assert_allclose(follows(link_vectors(history(ROWS, 2))), now @ weights, atol=1e-6)
+
+
+def test_together_is_a_ridge_regression_of_each_event_on_the_others_of_its_user() -> None:
+    one, two, five = np.log(2), np.log(3), np.log(4)
+    edges = np.array([[0, one + two, one], [one + five, 0, 0]])  # jam, tea, pie of ann and bob; age does not count
+    edges /= np.sqrt(np.linalg.norm(edges, axis=1, keepdims=True))
+    weights = np.zeros((3, 3))
+    for event in range(3):
+        others = [at for at in range(3) if at != event]
+        x = edges[:, others]
+        weights[others, event] = np.linalg.solve(x.T @ x + TOGETHER_RIDGE * np.eye(2), x.T @ edges[:, event])
+    np.testing.assert_allclose(together(link_vectors(history(ROWS, 2))), edges @ weights, atol=1e-6)
+
+
+def test_what_follows_something_is_expected_of_who_has_it() -> None:
+    rows = [(f"u{at:02}", what, at % 3 + after, 1) for at in range(30) for after, what in enumerate(("tea", "jam"))]
+    rows += [(f"v{at:02}", "ale", week, 1) for at in range(30) for week in range(4)]
+    rows += [("zoe", "tea", 4, 1), ("yan", "ale", 4, 1)]
+    known = history(rows, 4)
+    ale, tea, jam = 0, 1, 2  # in the order of the week they came in, then of their names
+    yan, zoe = known.num_users - 2, known.num_users - 1
+    expected = follows(link_vectors(known))
+    assert expected[zoe].argmax() == jam
+    assert expected[zoe, jam] > 0 > expected[yan, jam]
+    assert expected[zoe, tea] < expected[zoe, jam] and expected[zoe, ale] < expected[zoe, jam]
+
+
+def test_users_stand_nearer_to_the_events_of_their_community() -> None:
+    links = link_vectors(history(habits(weeks=12), 11))
+    community = (np.arange(40)[:, None] % 2) == (np.arange(20)[None] // 10)
+    assert follows(links)[community].mean() > 0 > follows(links)[~community].mean()
+    assert together(links)[community].mean() > 3 * abs(together(links)[~community].mean())
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from("vwxyz"), st.integers(0, 5), st.integers(1, 3)), max_size=30
+    ),
+    st.integers(0, 4),
+)
+def test_what_happens_after_a_week_changes_nothing_that_was_known_when_it_closed(rows: list[Row], week: int) -> None:
+    now = history([row for row in rows if row[2] <= week], week)
+    later = history(rows, 5).until(week_number(START) + week)
+    assert same(link_vectors(now), link_vectors(later))
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [("ann", "tea", 5, 1)], [("ann", "tea", 0, 1)], [("ann", "tea", week, 1) for week in range(6)]]
+)
+def test_where_there_is_nothing_to_learn_from_nothing_is_expected(rows: list[Row]) -> None:
+    known = history(rows, 5)
+    links = link_vectors(known)
+    assert links.users.shape == (known.num_users, 2 * RANK) and links.events.shape == (known.num_events, 2 * RANK)
+    # One user is the mean of its week, what it does is what everybody does; and one event has no other beside it.
+    np.testing.assert_allclose(follows(links), 0, atol=1e-6)
+    np.testing.assert_allclose(together(links), 0, atol=1e-6)
+
+
+def test_the_same_history_gives_the_same_bytes_and_other_counts_do_not() -> None:
+    known = history(habits(), 11)
+    assert same(link_vectors(known), link_vectors(known))
+    twice = link_vectors(replace(known, count=2 * known.count))
+    assert not same(link_vectors(known), twice)
+
+
+def test_heavy_weeks_users_and_catalogues_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = history(habits(), 11)
+    monkeypatch.setattr(linear_link_model, "ROWS_PER_WEEK", 7)
+    monkeypatch.setattr(linear_link_model, "ROWS", 20)
+    user, week = linear_link_model._taught_by(known, seed=0)
+    assert [int((week == at).sum()) for at in np.unique(week)] == [7, 7, 7]
+    assert week.max() == known.week - 1  # the newest week explains nothing yet: what follows it is to come
+    monkeypatch.setattr(linear_link_model, "EVENTS", 4)
+    monkeypatch.setattr(linear_link_model, "NEIGHBOURS", 1)
+    edges = linear_link_model._Past(known).neighbourhoods(user, week, HALF_LIFE)
+    assert np.diff(edges.indptr).tolist() == [1] * len(user)
+    links = link_vectors(known)
+    assert (links.events.abs().sum(1) > 0).sum() == 4
+    assert torch.isfinite(links.users).all()
+
+
+def test_events_that_are_met_are_the_most_touched_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Row] = [*((f"u{at}", "old", 0, 1) for at in range(9)), ("ann", "mid", 30, 1), ("ann", "new", 40, 1)]
+    monkeypatch.setattr(linear_link_model, "EVENTS", 2)
+    assert linear_link_model._steady_events(history(rows, 40)).tolist() == [1, 2]

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch_geometric.data import HeteroData
+
+from tgn_assets.ml.encoder import softmax_loss as module
+from tgn_assets.ml.encoder.softmax_loss import drawn_users, sampled_softmax_loss, softmax_loss
+from tgn_assets.ml.schema import EVENT, USER
+
+EVERYTHING = torch.ones(200, dtype=torch.bool)
+
+
+def world(links_per_user: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Vectors of 30 users and 200 events, the links of every second user, in no order, and their weights."""
+    drawn = torch.Generator().manual_seed(0)
+    users, events = torch.randn(30, 4, generator=drawn), torch.randn(200, 4, generator=drawn)
+    who = torch.arange(0, 30, 2).repeat(links_per_user)
+    what = torch.randperm(200, generator=drawn)[: len(who)]
+    return users, events, torch.stack([who, what]), torch.full((len(who),), 1 / links_per_user)
+
+
+def loss_and_gradients(**how):
+    users, events, links, weight = world()
+    users.requires_grad_(), events.requires_grad_()
+    links, weight = drawn_users(links, weight, 200, **how)
+    loss = softmax_loss(users, events, EVERYTHING, links, weight, **how)
+    (3 * loss).backward()
+    return loss.detach(), users.grad / 3, events.grad / 3
+
+
+def by_definition():
+    """The same by autograd, all logits at once."""
+    users, events, links, weight = world()
+    users.requires_grad_(), events.requires_grad_()
+    log_probability = torch.log_softmax(users @ events.T, dim=1)[links[0], links[1]]
+    loss = -(weight * log_probability).sum() / 15
+    loss.backward()
+    return loss.detach(), users.grad, events.grad
+
+
+@pytest.mark.parametrize("block", [1, 900, 10**6])
+def test_blocks_of_any_size_give_the_cross_entropy_and_its_gradient(monkeypatch, block):
+    monkeypatch.setattr(module, "BLOCK_LOGITS", block)
+    for ours, theirs in zip(loss_and_gradients(), by_definition(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_event_that_is_not_known_takes_no_part():
+    users, events, links, weight = world()
+    known = EVERYTHING.clone()
+    known[[7, 11]] = False
+    kept = known[links[1]]
+    links, weight = links[:, kept], weight[kept]
+    expected = softmax_loss(users, events, known, links, weight)
+    events[[7, 11]] = 1e3
+    assert softmax_loss(users, events, known, links, weight) == expected
+
+
+def test_drawn_events_and_users_estimate_loss_and_gradient(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(module, "DRAWN_EVENTS", 150)
+    monkeypatch.setattr(module, "USERS_PER_DRAW", 4)
+    monkeypatch.setattr(module, "DRAWN_USERS", 12)
+    draws = [loss_and_gradients(max_logits=1) for _ in range(400)]
+    for ours, theirs in zip(zip(*draws, strict=True), by_definition(), strict=True):
+        mean = torch.stack(ours).mean(0)
+        assert torch.linalg.vector_norm(mean - theirs) < 0.1 * torch.linalg.vector_norm(theirs)
+
+
+def test_users_are_drawn_with_all_their_links_and_only_where_there_are_too_many(monkeypatch):
+    _, _, links, weight = world()
+    for kept in (drawn_users(links, weight, 200), drawn_users(links, weight, 200, max_logits=1)):
+        assert torch.equal(kept[0], links) and torch.equal(kept[1], weight)
+    monkeypatch.setattr(module, "DRAWN_USERS", 4)
+    drawn, shares = drawn_users(links, weight, 200, max_logits=1)
+    assert len(drawn[0].unique()) == 4
+    assert torch.bincount(drawn[0], shares).unique().tolist() == [0, 1]
+
+
+def test_the_loss_of_sampled_batches_tends_to_the_softmax_over_all_events():
+    users, events, links, weight = world(links_per_user=1)
+    exact = softmax_loss(users, events, EVERYTHING, links, weight)
+    batch = HeteroData()
+    batch[USER].src_index, batch[EVENT].dst_pos_index = links
+    batch[EVENT].dst_neg_index = torch.arange(200).repeat(250)
+    estimate = sampled_softmax_loss({USER: users, EVENT: events}, batch, weight, 200)
+    torch.testing.assert_close(estimate, exact, rtol=0.02, atol=0.02)

@@ -1,0 +1,175 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.evaluation import baselines
+from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, item_knn, item_knn_new, popular, repeat
+from tgn_assets.ml.linalg import sparse
+from tgn_assets.ml.weeks import shift, week_number
+
+WEEK = "2024-03-04"
+EVENTS = "abcdefgh"
+
+
+def history_of(rows: list[tuple[int, str, int, int]], week: str = WEEK) -> History:
+    """From (user, event, age in weeks, count); an event's index is reversed text order, so the two are not mistaken."""
+    frame = pd.DataFrame(rows, columns=["user_idx", "event", "age", "count"])
+    order = frame.event.map(EVENTS.index).astype(int)
+    return History.from_frame(
+        pd.DataFrame(
+            {
+                "user_idx": frame.user_idx,
+                "event_idx": 100 - order,
+                "event_order": order,
+                "week_no": week_number(WEEK) - frame.age,
+                "count": frame["count"],
+            }
+        ),
+        week,
+    )
+
+
+def names(history: History, lists: np.ndarray) -> list[str]:
+    """Lists as words, `.` for an empty place."""
+    alphabet = np.array([*(EVENTS[100 - index] for index in history.event_idx), "."])
+    return ["".join(alphabet[row]) for row in np.atleast_2d(lists)]
+
+
+def test_popular_is_last_weeks_count_and_ties_follow_text_order() -> None:
+    history = history_of([(0, "d", 0, 2), (0, "c", 0, 2), (1, "e", 0, 3), (1, "a", 1, 9), (2, "b", 2, 9)])
+    # a: 9 * 0.5 ** (1 / 0.3) = 0.89 and b: 0.09, both behind a single interaction of last week.
+    assert names(history, popular(history)) == ["ecdab"]
+    assert names(history, popular(history, 2)) == ["ec"]
+
+
+def test_repeat_orders_own_events_by_decayed_count_and_fills_with_popular() -> None:
+    history = history_of([(0, "a", 8, 3), (0, "b", 0, 1), (1, "c", 0, 5), (1, "d", 0, 4), (1, "b", 16, 1)])
+    # User 0: a 3 / 2 before b 1. User 1: c 5, d 4, b 1 / 4. Popular: c, d, b, a.
+    assert names(history, repeat(history, np.array([0, 1, -1]))) == ["abcd.", "cdba.", "cdba."]
+
+
+def test_repeat_gives_a_tie_to_the_more_popular_event_and_then_to_the_first_in_text_order() -> None:
+    history = history_of([(0, "c", 0, 1), (0, "b", 0, 1), (0, "a", 0, 1), (1, "c", 0, 1)])
+    assert names(history, repeat(history, np.array([0]), 3)) == ["cab"]
+
+
+def test_lists_follow_the_order_in_which_users_are_asked_for() -> None:
+    history = history_of([(0, "a", 0, 1), (1, "b", 0, 1), (2, "c", 0, 1)])
+    for name, lists in all_baselines(history, np.array([2, -1, 0, 2])).items():
+        each = all_baselines(history, np.arange(3))[name]
+        np.testing.assert_array_equal(lists, [each[2], popular(history), each[0], each[2]])
+
+
+def test_item_knn_weighs_neighbours_by_shrunk_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "SHRINKAGE", 1.0)
+    count = round(np.e**3 - 1)
+    history = history_of([(0, "a", 0, count), (1, "a", 0, 1), (1, "b", 0, 1), (2, "a", 8, 1), (2, "c", 8, 1)])
+    one, heavy = np.log(2), np.log1p(count)
+    norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
+    to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
+    weight = np.log1p(history.count) * baselines._decay(history, 8)
+    neighbours = sparse.neighbours(baselines._user_events(history, weight))
+    expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(neighbours.toarray(), expected)
+    assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
+    assert names(history, item_knn_new(history, np.array([0]), 3)) == ["bc."]
+
+
+def test_item_knn_finds_the_community_that_popularity_does_not() -> None:
+    rows = [(user, event, 0, 1) for user in range(4) for event in ("abc" if user < 2 else "def")]
+    rows += [(9, "h", 0, 50), (5, "a", 0, 1), (6, "e", 0, 1)]
+    history = history_of(rows)
+    asked = np.searchsorted(history.user_idx, [5, 6])
+    assert names(history, item_knn(history, asked, 3)) == ["abc", "edf"]
+    # Then popular: h, and the first of a and e that is not their own.
+    assert names(history, item_knn_new(history, asked, 4)) == ["bche", "dfha"]
+
+
+def test_item_knn_new_never_lists_an_own_event_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "KNN_EVENTS_PER_USER", 2)
+    history = history_of([(0, event, 0, 1) for event in "abcdefg"] + [(1, "h", 5, 1), (1, "a", 5, 1)])
+    assert names(history, item_knn_new(history, np.array([0]))) == ["h...."]
+
+
+def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(int(u), EVENTS[e], int(a), 1) for u, e, a in zip(*rng.integers(0, (30, 8, 6), (150, 3)).T, strict=True)]
+    once = pd.DataFrame(rows).drop_duplicates([0, 1, 2]).to_records(index=False).tolist()
+    history, again = history_of(once), history_of(once)  # one that has no neighbours yet
+    users = np.arange(-1, history.num_users)
+    whole = all_baselines(history, users)
+    monkeypatch.setattr(sparse, "BLOCK", 10)
+    for name, lists in all_baselines(again, users).items():
+        np.testing.assert_array_equal(lists, whole[name])
+
+
+def test_only_the_heaviest_entries_of_a_row_are_kept_and_the_first_of_equal_ones() -> None:
+    dense = np.array([[1.0, 3, 3, 3, 2], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
+    kept = sparse.heaviest(scipy.sparse.csr_array(dense), 2).toarray()
+    assert kept.tolist() == [[0, 3, 3, 0, 0], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 0, 0, 0]]
+
+
+def test_entries_are_put_in_order_and_none_is_lost() -> None:
+    rng = np.random.default_rng(0)
+    left, right = (scipy.sparse.random_array((30, 30), density=0.2, rng=rng, format="csr") for _ in range(2))
+    product = left @ right
+    assert not product.has_sorted_indices
+    ordered = sparse.ordered(product)
+    assert all((np.diff(part) > 0).all() for part in np.split(ordered.indices, ordered.indptr[1:-1]))
+    assert (ordered.toarray() == product.toarray()).all()
+
+
+def test_no_history_at_all_gives_empty_lists() -> None:
+    history = history_of([])
+    for lists in all_baselines(history, np.array([-1, -1])).values():
+        assert lists.tolist() == [[-1] * 5] * 2
+    assert all(len(lists) == 0 for lists in all_baselines(history, np.array([], int)).values())
+
+
+rows_of_a_log = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(EVENTS), st.integers(0, 30), st.integers(1, 9)),
+    max_size=40,
+    unique_by=lambda row: row[:3],
+)
+
+
+@given(rows_of_a_log, st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_lists_are_full_and_distinct_and_their_empty_places_come_last(rows: list, k: int) -> None:
+    history = history_of(rows)
+    users = np.arange(-1, history.num_users)
+    for name, lists in all_baselines(history, users, k).items():
+        assert lists.shape == (len(users), k)
+        for user, listed in zip(users, lists, strict=True):
+            own = set(history.event[history.user == user]) if name == "item_knn_new" else set()
+            found = listed[listed >= 0]
+            assert len(set(found)) == len(found) == min(k, history.num_events - len(own))
+            assert (listed[len(found) :] == -1).all()
+            assert not own & set(found)
+
+
+@given(rows_of_a_log, rows_of_a_log)
+@settings(max_examples=15, deadline=None)
+def test_what_happens_after_the_origin_changes_no_list_of_that_origin(past: list, future: list) -> None:
+    origin = shift(WEEK, -31)
+    past = [(user, event, age + 31, count) for user, event, age, count in past]
+    known, everything = history_of(past, origin), history_of(past + future)
+    at_origin = everything.until(week_number(origin))
+    users = np.arange(-1, known.num_users)
+    for name, lists in all_baselines(at_origin, users).items():
+        np.testing.assert_array_equal(lists, all_baselines(known, users)[name])
+
+
+def test_a_row_planted_in_the_future_would_change_the_lists_if_it_were_seen() -> None:
+    past, planted = [(0, "a", 2, 1), (0, "b", 1, 1)], [(0, "h", 0, 99)]
+    known, leaked = history_of(past, shift(WEEK, -1)), history_of(past + planted)
+    for name in BASELINES:
+        clean = all_baselines(leaked.until(week_number(WEEK) - 1), np.array([0]))[name]
+        np.testing.assert_array_equal(clean, all_baselines(known, np.array([0]))[name])
+    assert names(leaked, popular(leaked, 1)) == ["h"]
+    with pytest.raises(ValueError, match="newer than week"):
+        history_of(planted, shift(WEEK, -1))

@@ -1,0 +1,118 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tgn_assets.ml.evaluation.baselines import BASELINES
+from tgn_assets.ml.evaluation.evaluate import CEILING, COLUMNS, SEGMENTS, evaluate_week
+from tgn_assets.ml.evaluation.metrics import METRICS
+from tgn_assets.ml.schema import OURS
+from tgn_assets_tests.support.tea_log import DISCOUNT, KNOWN, MODELS, WEEK, evaluate, happened, past, published, value
+
+
+def test_every_model_has_every_metric_in_every_segment_once() -> None:
+    frame = evaluate()
+    assert list(frame.columns) == COLUMNS
+    assert set(frame.week) == {WEEK}
+    assert not frame.duplicated(["model", "segment", "metric"]).any()
+    grid = {(model, segment, metric) for model in MODELS for segment in SEGMENTS for metric in METRICS}
+    assert grid <= set(frame[["model", "segment", "metric"]].itertuples(index=False, name=None))
+
+
+def test_published_lists_and_the_new_user_list_are_scored_as_worked_out_by_hand() -> None:
+    frame = evaluate()
+    # ann: tea of (tea, oil) first. bob: tea, the only one, second. dan is new: rye, of rye and an unknown event.
+    ideal = DISCOUNT[:2].sum()
+    ann, bob, dan = 1 / ideal, DISCOUNT[1], DISCOUNT[1] / ideal
+    assert value(frame, OURS, "ndcg") == pytest.approx((ann + bob + dan) / 3, abs=1e-6)
+    assert value(frame, OURS, "ndcg", "seen") == pytest.approx((ann + bob) / 2, abs=1e-6)
+    assert value(frame, OURS, "ndcg", "new") == pytest.approx(dan, abs=1e-6)
+    assert value(frame, OURS, "precision") == pytest.approx(1 / 5)
+    assert value(frame, OURS, "mrr") == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
+    assert value(frame, OURS, "recall", "new") == pytest.approx(1 / 2)
+
+
+def test_segments_follow_what_the_active_users_did() -> None:
+    users = {segment: value(evaluate(), OURS, "ndcg", segment, "users") for segment in SEGMENTS}
+    # ann repeats tea and explores oil, bob repeats, dan explores as every new user does.
+    assert users == {"all": 3, "seen": 2, "repeat": 2, "explore": 2, "new": 1}
+
+
+def test_a_new_user_or_event_is_never_taken_for_a_pair_of_the_past() -> None:
+    # User by user, event by event: ann's fifth event of four would be bob's first, tea; dan's, before ann, ann's tea.
+    frame = evaluate(truth={"ann": "new", "bob": "new", "dan": "new"})
+    assert value(frame, OURS, "ndcg", "repeat", "users") == 0
+    assert value(frame, OURS, "ndcg", "explore", "users") == 3
+
+
+def test_baselines_are_scored_from_the_same_history() -> None:
+    frame = evaluate()
+    # Popular: rye, tea, oil, jam. ann has tea and oil in places 2 and 3, bob tea in 2, dan rye in 1.
+    ideal = DISCOUNT[:2].sum()
+    popular = ((DISCOUNT[1] + DISCOUNT[2]) / ideal + DISCOUNT[1] + 1 / ideal) / 3
+    assert value(frame, "popular", "ndcg") == pytest.approx(popular, abs=1e-6)
+    # Repeat: ann tea, jam, rye, oil; bob tea (4 * 0.5 ** 0.25), oil; dan popular.
+    repeat = ((1 + DISCOUNT[3]) / ideal + 1 + 1 / ideal) / 3
+    assert value(frame, "repeat", "ndcg") == pytest.approx(repeat, abs=1e-6)
+
+
+def test_the_ceiling_knows_the_truth_but_no_event_of_the_week_itself() -> None:
+    frame = evaluate()
+    assert value(frame, CEILING, "ndcg", "seen") == 1
+    assert value(frame, CEILING, "ndcg", "new") == pytest.approx(1 / DISCOUNT[:2].sum(), abs=1e-6)
+    scores = frame[frame.metric.isin(METRICS)].pivot(index="model", columns=["segment", "metric"], values="value")
+    assert (scores.loc[[CEILING]].to_numpy() >= scores.to_numpy()).all()
+
+
+def test_lists_that_are_perfect_reach_the_ceiling() -> None:
+    frame = evaluate({"ann": "oil tea", "bob": "tea", "dan": "rye"})
+    for metric in METRICS:
+        assert value(frame, OURS, metric) == value(frame, CEILING, metric)
+
+
+def test_scores_are_held_against_what_all_users_did_active_or_not() -> None:
+    lists = published({"ann": "tea", "bob": "tea rye", "zoe": "tea"})
+    lists["score"] = [0.9, 0.3, 0.15, 0.3]
+    frame = evaluate_week(WEEK, lists, ["tea"], happened({"ann": "tea", "bob": "rye"}), *past(KNOWN))
+    squares = [0.1**2, 0.3**2, 0.85**2, 0.3**2]
+    assert value(frame, OURS, "brier") == pytest.approx(sum(squares) / 4)
+    assert value(frame, OURS, "brier_constant") == pytest.approx(1 / 4)
+    assert value(frame, OURS, "predicted:0.2-0.4") == pytest.approx(0.3)
+    assert value(frame, OURS, "observed:0.2-0.4") == 0
+    assert value(frame, OURS, "observed:0.2-0.4", column="users") == 2
+    assert value(frame, OURS, "observed:0.4-1") == 1
+
+
+def test_shares_say_who_was_served_and_from_which_source() -> None:
+    frame = evaluate()
+    assert value(frame, OURS, "served") == pytest.approx(2 / 3)
+    assert value(frame, OURS, "served", "seen") == 1
+    assert value(frame, OURS, "served", "new") == 0
+    assert value(frame, OURS, "share_of_source:model") == pytest.approx(1 / 3)
+    assert value(frame, OURS, "share_of_source:repeat") == pytest.approx(1 / 3)
+    assert value(frame, OURS, "coverage") == 3 / 4  # tea, rye, jam
+    assert value(frame, "popular", "coverage") == 1
+
+
+def test_a_lift_is_the_mean_of_the_differences_with_its_paired_interval() -> None:
+    frame = evaluate()
+    for baseline in BASELINES:
+        lift = value(frame, baseline, "ndcg_lift")
+        theirs = value(frame, baseline, "ndcg")
+        assert lift == pytest.approx(value(frame, OURS, "ndcg") - theirs)
+        assert value(frame, baseline, "ndcg_lift_relative") == pytest.approx(lift / theirs)
+        assert value(frame, baseline, "ndcg_lift", column="ci_low") <= lift
+        assert value(frame, baseline, "ndcg_lift", column="ci_high") >= lift
+        assert 0 <= value(frame, baseline, "ndcg_lift_p") <= 1
+
+
+def test_the_same_seed_gives_the_same_table_and_another_seed_other_intervals() -> None:
+    rng = np.random.default_rng(0)
+    users = [f"user {number}" for number in range(60)]
+    known = past([(user, "abcdefgh"[event], 1, 1) for user in users for event in rng.choice(8, 3, replace=False)])
+    lists = published({user: " ".join(rng.permutation([*"abcdefgh"])[:5]) for user in users})
+    truth = happened({user: " ".join(rng.choice([*"abcdefgh"], 2, replace=False)) for user in users})
+    first, again, other = (evaluate_week(WEEK, lists, [], truth, *known, seed=seed) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(first, again)
+    changed = other.compare(first)
+    assert {"ci_low", "ci_high"} <= set(changed.columns.get_level_values(0)) <= {"ci_low", "ci_high", "value"}
+    assert set(other.metric[changed.value.dropna().index]) <= {"ndcg_lift_p"}

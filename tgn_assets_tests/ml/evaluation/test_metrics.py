@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_geometric.metrics import LinkPredCoverage, LinkPredMetricCollection
+
+from tgn_assets.ml.evaluation import metrics
+from tgn_assets.ml.evaluation.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
+
+EVENTS = 9
+DISCOUNT = 1 / np.log2(np.arange(2, 7))
+
+
+def pairs(truth: list[set[int]]) -> tuple[np.ndarray, np.ndarray]:
+    user = [row for row, events in enumerate(truth) for _ in events]
+    return np.array(user, np.int64), np.array([event for events in truth for event in sorted(events)], np.int64)
+
+
+def by_the_book(listed: list[int], truth: set[int], k: int) -> dict[str, float]:
+    """The protocol's definitions, place by place."""
+    hits = [event in truth for event in listed]
+    ideal = min(len(truth), k)
+    precisions = [sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit]
+    return {
+        "precision": sum(hits) / k,
+        "recall": sum(hits) / len(truth),
+        "ndcg": sum(1 / np.log2(i + 2) for i, hit in enumerate(hits) if hit)
+        / sum(1 / np.log2(i + 2) for i in range(ideal)),
+        "map": sum(precisions) / ideal,
+        "hit_rate": float(any(hits)),
+        "mrr": max([1 / (i + 1) for i, hit in enumerate(hits) if hit], default=0.0),
+    }
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> tuple[np.ndarray, list[set[int]]]:
+    users, k = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    lists = [
+        draw(st.permutations(range(EVENTS)))[: draw(st.integers(0, k))] + [-1] * k for _ in range(users)
+    ]  # some shorter than k
+    truth = draw(st.lists(st.sets(st.integers(0, EVENTS - 1), min_size=1), min_size=users, max_size=users))
+    return np.array([row[:k] for row in lists]), truth
+
+
+def test_a_list_with_hits_in_second_and_fourth_place_scores_what_is_worked_out_by_hand() -> None:
+    values = per_user(np.array([[7, 3, 8, 1, 5]]), *pairs([{1, 3, 4}])).iloc[0]
+    assert values["precision"] == pytest.approx(2 / 5)
+    assert values["recall"] == pytest.approx(2 / 3, abs=1e-6)
+    assert values["ndcg"] == pytest.approx((DISCOUNT[1] + DISCOUNT[3]) / DISCOUNT[:3].sum(), abs=1e-6)
+    assert values["map"] == pytest.approx((1 / 2 + 2 / 4) / 3, abs=1e-6)
+    assert values["hit_rate"] == 1
+    assert values["mrr"] == 0.5
+
+
+def test_precision_is_divided_by_k_and_the_ideal_by_what_can_be_listed() -> None:
+    short, crowded = per_user(np.array([[2, -1, -1, -1, -1], [0, 1, 2, 3, 4]]), *pairs([{2}, set(range(9))])).to_numpy()
+    assert dict(zip(METRICS, short, strict=True)) == pytest.approx(
+        {"precision": 0.2, "recall": 1, "ndcg": 1, "map": 1, "hit_rate": 1, "mrr": 1}
+    )
+    assert dict(zip(METRICS, crowded, strict=True)) == pytest.approx(
+        {"precision": 1, "recall": 5 / 9, "ndcg": 1, "map": 1, "hit_rate": 1, "mrr": 1}, abs=1e-6
+    )
+
+
+def test_an_empty_place_is_not_taken_for_the_last_event_of_the_user_before() -> None:
+    values = per_user(np.array([[0, 1], [-1, -1]]), *pairs([{8}, {0}]))
+    assert (values == 0).all(axis=None)
+
+
+def test_a_user_without_truth_has_no_value_and_does_not_lower_a_mean() -> None:
+    values = per_user(np.array([[0], [1]]), *pairs([{0}, set()]))
+    assert values.loc[1].isna().all()
+    assert values.ndcg.mean() == 1
+
+
+def test_no_users_give_an_empty_table_with_the_metrics_as_columns() -> None:
+    values = per_user(np.empty((0, 5), np.int64), *pairs([]))
+    assert list(values.columns) == list(METRICS)
+    assert values.empty
+
+
+def test_an_event_twice_in_a_list_or_in_the_truth_is_refused() -> None:
+    with pytest.raises(ValueError, match="list holds an event twice"):
+        per_user(np.array([[3, 1, 3]]), *pairs([{1}]))
+    with pytest.raises(ValueError, match="truth twice"):
+        per_user(np.array([[3, 1, 2]]), np.array([0, 0]), np.array([1, 1]))
+
+
+@given(rankings())
+@settings(max_examples=40, deadline=None)
+def test_values_are_those_of_the_definitions_and_between_zero_and_one(
+    ranking: tuple[np.ndarray, list[set[int]]],
+) -> None:
+    lists, truth = ranking
+    values = per_user(lists, *pairs(truth))
+    assert values.to_numpy().min() >= 0
+    assert values.to_numpy().max() <= 1
+    for row, (listed, events) in enumerate(zip(lists.tolist(), truth, strict=True)):
+        assert values.loc[row].to_dict() == pytest.approx(by_the_book(listed, events, lists.shape[1]), abs=2e-6)
+
+
+@given(rankings())
+@settings(max_examples=15, deadline=None)
+def test_means_agree_with_the_aggregates_of_torch_geometric(ranking: tuple[np.ndarray, list[set[int]]]) -> None:
+    lists, truth = ranking
+    values = per_user(lists, *pairs(truth))
+    aggregates = LinkPredMetricCollection({name: metric(lists.shape[1]) for name, metric in METRICS.items()})
+    aggregates.update(torch.from_numpy(np.where(lists < 0, EVENTS, lists)), torch.from_numpy(np.stack(pairs(truth))))
+    assert values.mean().to_dict() == pytest.approx({k: float(v) for k, v in aggregates.compute().items()}, abs=2e-6)
+
+
+@given(rankings(), st.randoms(use_true_random=False))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_the_users_does_not_change_anybodys_value(
+    ranking: tuple[np.ndarray, list[set[int]]], random: np.random.Generator
+) -> None:
+    lists, truth = ranking
+    order = list(range(len(lists)))
+    random.shuffle(order)
+    moved = per_user(lists[order], *pairs([truth[row] for row in order]))
+    np.testing.assert_array_equal(moved, per_user(lists, *pairs(truth)).loc[order])
+
+
+@given(rankings(), st.integers(0, EVENTS))
+@settings(max_examples=25, deadline=None)
+def test_no_list_of_known_events_beats_the_perfect_one(ranking: tuple[np.ndarray, list[set[int]]], known: int) -> None:
+    lists, truth = ranking
+    user, event = pairs(truth)
+    perfect = perfect_lists(user, event, event < known, len(truth), lists.shape[1])
+    assert perfect.max() < known
+    assert (per_user(perfect, user, event) >= per_user(np.where(lists < known, lists, -1), user, event)).all(axis=None)
+    if known == EVENTS:
+        assert (per_user(perfect, user, event)[["ndcg", "map", "mrr", "hit_rate"]] == 1).all(axis=None)
+
+
+def test_a_perfect_list_holds_only_reachable_events_and_the_unreachable_still_count() -> None:
+    user, event = pairs([{1, 7}, {8}])
+    perfect = perfect_lists(user, event, event < 5, 2, 3)
+    assert perfect.tolist() == [[1, -1, -1], [-1, -1, -1]]
+    assert per_user(perfect, user, event).ndcg.tolist() == pytest.approx([1 / (1 + DISCOUNT[1]), 0], abs=1e-6)
+
+
+def test_coverage_counts_distinct_known_events_as_torch_geometric_does() -> None:
+    lists = np.array([[0, 3, 2], [3, 1, 0]])
+    reference = LinkPredCoverage(3, num_dst_nodes=8)
+    reference.update(torch.from_numpy(lists), torch.empty(2, 0, dtype=torch.long))
+    assert coverage(lists, 8) == float(reference.compute()) == 0.5
+    assert coverage(np.array([[0, 9, -1]]), 8) == 1 / 8
+    assert np.isnan(coverage(lists, 0))
+
+
+def test_an_interval_is_the_same_for_the_same_seed_and_holds_the_mean() -> None:
+    values = np.random.default_rng(1).random((200, 3))
+    low, high = mean_interval(values, seed=5)
+    np.testing.assert_array_equal((low, high), mean_interval(values, seed=5))
+    assert (low < values.mean(0)).all()
+    assert (values.mean(0) < high).all()
+    assert (low != mean_interval(values, seed=6)[0]).all()
+
+
+def test_drawing_in_small_portions_and_the_normal_interval_agree_with_the_bootstrap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(2).random((800, 2))
+    bootstrap = np.array(mean_interval(values))
+    monkeypatch.setattr(metrics, "DRAWS", 1)
+    np.testing.assert_allclose(mean_interval(values), bootstrap, atol=2e-3)
+    monkeypatch.setattr(metrics, "RESAMPLED_USERS", 100)
+    np.testing.assert_allclose(mean_interval(values), bootstrap, atol=2e-3)
+    theirs = np.random.default_rng(3).random(800)
+    normal = paired_bootstrap(values[:, 0], theirs)
+    monkeypatch.setattr(metrics, "RESAMPLED_USERS", 1000)
+    resampled = paired_bootstrap(values[:, 0], theirs)
+    assert normal.p == pytest.approx(resampled.p, abs=0.05)
+    assert (normal.ci_low, normal.ci_high) == pytest.approx((resampled.ci_low, resampled.ci_high), abs=4e-3)
+
+
+def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(4).binomial(1, 0.3, (120, 300)).astype(float)
+    low, high = mean_interval(samples, resamples=400)  # 300 samples of 120 users
+    assert 0.90 <= ((low <= 0.3) & (high >= 0.3)).mean() <= 0.98
+
+
+def test_fewer_than_two_users_give_no_interval() -> None:
+    for users in (0, 1):
+        low, high = mean_interval(np.ones((users, 2)))
+        assert np.isnan([low, high]).all()
+        comparison = paired_bootstrap(np.ones(users), np.zeros(users))
+        assert np.isnan([comparison.ci_low, comparison.ci_high, comparison.p]).all()
+    assert comparison.difference == 1
+    assert np.isnan(comparison.relative)
+
+
+def test_a_paired_comparison_gives_difference_effect_size_and_doubt() -> None:
+    theirs = np.random.default_rng(7).random(300)
+    better = paired_bootstrap(theirs + 0.01, theirs)
+    assert better.difference == pytest.approx(0.01)
+    assert better.relative == pytest.approx(0.01 / theirs.mean())
+    assert (better.ci_low, better.ci_high) == pytest.approx((0.01, 0.01))
+    assert better.p == 0
+    same = paired_bootstrap(theirs, theirs)
+    assert (same.difference, same.ci_low, same.ci_high, same.p) == (0, 0, 0, 1)
+
+
+def test_pairing_sees_a_small_gain_that_separate_intervals_do_not() -> None:
+    rng = np.random.default_rng(8)
+    theirs = rng.random(400)
+    ours = theirs + rng.normal(0.01, 0.02, 400)
+    low, high = mean_interval(np.stack([ours, theirs], 1))
+    assert low[0] < high[1]
+    assert paired_bootstrap(ours, theirs).ci_low > 0
+
+
+def test_noise_alone_is_no_clear_gain() -> None:
+    rng = np.random.default_rng(9)
+    comparison = paired_bootstrap(rng.random(400), rng.random(400))
+    assert comparison.ci_low < 0 < comparison.ci_high
+    assert 0.025 < comparison.p < 0.975

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tgn_assets.ml.export.parquet import EXPORTED, FILE, ExportError, export_week, export_weeks, exportable_weeks
+from tgn_assets.state.warehouse import Warehouse
+from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
+from tgn_assets_tests.support.weekly_reports import WEEKS, metrics, warehouse
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Warehouse:
+    return warehouse(tmp_path)
+
+
+def test_every_row_of_every_week_is_found_by_a_reader_of_hive_partitions(filled: Warehouse, tmp_path: Path) -> None:
+    folder = str(tmp_path / "it's out")
+    with filled.reader() as con:
+        assert exportable_weeks(con) == WEEKS[1:]
+        rows = export_weeks(con, folder, WEEKS[1:])
+        for table in EXPORTED:
+            files = f"{folder}/{table}/*/*.parquet"
+            read = f"read_parquet({files!r}, hive_partitioning = true)"
+            columns = ", ".join(name for name, *_ in con.execute(f"DESCRIBE {table}").fetchall())
+            stored = con.execute(f"SELECT {columns} FROM {table} ORDER BY ALL").fetchall()
+            assert con.execute(f"SELECT {columns} FROM {read} ORDER BY ALL").fetchall() == stored
+            assert rows[table] == len(stored) > 0
+
+
+def test_exporting_a_week_again_gives_the_same_bytes_and_replaces_what_changed(
+    filled: Warehouse, tmp_path: Path
+) -> None:
+    week, file = WEEKS[-1], tmp_path / "out" / "eval_metrics" / f"week={WEEKS[-1]}" / FILE
+    with filled.reader() as con:
+        export_week(con, str(tmp_path / "out"), week)
+        first = file.read_bytes()
+        export_week(con, str(tmp_path / "out"), week)
+    assert file.read_bytes() == first
+    filled.replace_week("eval_metrics", week, metrics(week, 0.1, 0.2))
+    with filled.reader() as con:
+        export_week(con, str(tmp_path / "out"), week)
+    value = duckdb.sql(f"SELECT value FROM '{file}' WHERE model = 'tgn_assets'").fetchall()
+    assert (value, [path.name for path in file.parent.iterdir()]) == ([(0.1,)], [FILE])
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(filled: Warehouse, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with (
+        filled.reader() as con,
+        pytest.raises(ExportError, match=r"TGN_EXPORT_PARQUET: .*`tgn export --week 2024-01-22`"),
+    ):
+        export_week(con, str(tmp_path / "out"), WEEKS[-1])
+
+
+def test_an_export_that_breaks_off_leaves_the_old_file(
+    filled: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "out" / "eval_metrics" / f"week={WEEKS[-1]}" / FILE
+    with filled.reader() as con:
+        export_week(con, str(tmp_path / "out"), WEEKS[-1])
+    before = file.read_bytes()
+    filled.replace_week("eval_metrics", WEEKS[-1], metrics(WEEKS[-1], 0.1, 0.2))
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("tgn_assets.ml.export.parquet.os.replace", full)
+    with filled.reader() as con, pytest.raises(ExportError, match="No space left"):
+        export_week(con, str(tmp_path / "out"), WEEKS[-1])
+    assert file.read_bytes() == before
+
+
+def test_an_object_store_gets_the_same_bytes_and_each_object_is_replaced(filled: Warehouse, tmp_path: Path) -> None:
+    week = WEEKS[-1]
+    here = tmp_path / "eval_metrics" / f"week={week}" / FILE
+    with bucket() as s3:
+        for value in (0.3, 0.1):
+            filled.replace_week("eval_metrics", week, metrics(week, value, 0.2))
+            with filled.reader() as con:
+                rows = export_week(con, f"s3://{BUCKET}/out", week)
+                assert export_week(con, str(tmp_path), week) == rows
+            assert s3.cat(f"{BUCKET}/out/eval_metrics/week={week}/{FILE}") == here.read_bytes()
+        assert s3.find(f"{BUCKET}/out") == [f"{BUCKET}/out/{table}/week={week}/{FILE}" for table in sorted(EXPORTED)]
+        with filled.reader() as con, pytest.raises(ExportError, match="TGN_EXPORT_PARQUET: s3://none/") as raised:
+            export_week(con, "s3://none", week)
+        assert SECRET not in str(raised.value)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgn_assets.ml.linalg import topk
+from tgn_assets.ml.linalg.topk import GROUP, grouped_top_k, top_products
+
+
+def test_the_best_pairs_of_each_group_come_first_and_missing_ones_are_minus_one():
+    top = grouped_top_k(np.array([0, 1, 1, 1]), np.array([5.0, 0.2, 0.9, 0.5]), np.zeros(4), rows=3, k=2)
+    assert top.tolist() == [[0, -1], [2, 3], [-1, -1]]
+
+
+def test_equal_scores_are_ordered_by_the_tie_rule():
+    assert grouped_top_k(np.zeros(3, int), np.ones(3), np.array([2, 0, 1]), rows=1, k=3).tolist() == [[1, 2, 0]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 3)), max_size=60), st.integers(1, 6))
+def test_it_equals_sorting_each_group_by_itself(pairs, k):
+    pairs.sort(key=lambda pair: pair[0])
+    row, score = (np.array([pair[i] for pair in pairs], int) for i in range(2))
+    top = grouped_top_k(row, score.astype(float), np.arange(len(pairs)), rows=5, k=k)
+    for group in range(5):
+        expected = sorted((i for i, pair in enumerate(pairs) if pair[0] == group), key=lambda i: (-pairs[i][1], i))[:k]
+        assert top[group].tolist() == expected + [-1] * (k - len(expected))
+
+
+def vectors(size):
+    """Whole numbers, whose products are exact in float32; the last column makes no two rows alike."""
+    generator = torch.Generator().manual_seed(size)
+    return torch.cat([torch.randint(-9, 9, (size, 8), generator=generator), torch.arange(size)[:, None] / 1024], 1)
+
+
+@pytest.mark.parametrize("events", [3, GROUP, 5 * GROUP, 5 * GROUP + 1, 60 * GROUP - 1])
+def test_the_products_found_are_the_largest_and_come_best_first(events):
+    users, candidates = vectors(50), vectors(events)
+    found = top_products(users, candidates, 5)
+    products = users @ candidates.T
+    assert torch.equal(products.gather(1, found), products.topk(min(5, events), dim=1).values)
+
+
+def test_events_are_found_when_every_product_is_negative_and_the_last_group_is_not_full():
+    users, candidates = torch.ones(2, 1), -torch.arange(1.0, 9 * GROUP)[:, None].flip(0)
+    last = len(candidates) - 1
+    assert top_products(users, candidates, 3).tolist() == [[last, last - 1, last - 2]] * 2
+
+
+def test_the_size_of_the_tiles_changes_nothing(monkeypatch):
+    users, candidates = vectors(33), vectors(60 * GROUP)
+    whole = top_products(users, candidates, 4)
+    monkeypatch.setattr(topk, "TILE_USERS", 7)
+    monkeypatch.setattr(topk, "TILE_EVENTS", 3 * GROUP)
+    monkeypatch.setattr(topk, "PRODUCTS", 1000)
+    assert torch.equal(top_products(users, candidates, 4), whole)
+    few = candidates[: 20 * GROUP]
+    assert torch.equal(top_products(users, few, 4), (users @ few.T).topk(4, dim=1).indices)
+
+
+def test_no_users_get_no_lists():
+    assert top_products(vectors(0), vectors(60 * GROUP), 4).shape == (0, 4)

@@ -1,0 +1,215 @@
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tgn_assets.ml.candidates.pair_features import Evidence
+from tgn_assets.ml.candidates.retrieval import CHANNELS, Recall
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.encoder.gnn import PositionalEncoding, UserInteractionPredictor
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.evaluation import baselines
+from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.recommend.top_k import inside_ranker, recommend
+from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift
+from tgn_assets_tests.support.worlds import START, habits, history, snapshots
+
+WEEKS = 10
+LAST = shift(START, WEEKS - 1)
+CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=6, candidates=8)
+GNN = GNNConfig(dim=8, window=4, replay=6, epochs=2, warm_epochs=1, batching="full")
+
+
+@pytest.fixture(scope="module")
+def past():
+    return history(habits(weeks=WEEKS), WEEKS - 1)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return train_gnn(snapshots(habits(weeks=WEEKS), range(WEEKS)), LAST, GNN).embeddings
+
+
+@pytest.fixture(scope="module")
+def ranker(past, bank):
+    return train_ranker(past, bank, LAST, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def lists(past, bank, ranker):
+    return recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank))
+
+
+def test_the_ranker_learns_and_records_its_validation(ranker):
+    assert ranker.trained
+    assert ranker.curve[-1]["loss"] < ranker.curve[0]["loss"]
+    assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular"}
+
+
+def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(past, bank):
+    said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
+    checkpoint = train_ranker(past, bank, LAST, eager, progress=said.append)
+    told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
+    done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
+    assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
+    each = done[0][0]
+    assert [lists % each for lists, _ in done] == [0] * len(done) and done == sorted(done)
+    assert all(lists <= total <= each * CONFIG.epochs * CONFIG.networks for lists, total in done)
+
+
+def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(past, bank, ranker, monkeypatch):
+    monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.0)
+    said = list[str]()
+    embeddings = temporal_embeddings(ranker, past, bank, progress=said.append)
+    recommend(past, ranker, bank, embeddings, progress=said.append)
+    inside = inside_ranker(past, ranker, bank, embeddings, progress=said.append)
+    inside.lists(np.arange(3))
+    inside.found(np.arange(3), np.arange(3), np.arange(3))
+    told = {line.split(":")[0]: line for line in said}
+    assert set(told) == {"embeddings", "lists", "lists before the gate", "candidates that active users had"}
+    assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
+
+
+def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, bank):
+    eve = shift(LAST, -1)
+    seen = {week: embeddings for week, embeddings in bank.items() if week <= eve}
+    before = train_ranker(past.until(past.week - 1), seen, eve, CONFIG)
+    rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
+    learnt, stood_still = (train_ranker(past, bank, LAST, config, earlier=before) for config in rates)
+    assert (learnt.calibration, learnt.gate) == (stood_still.calibration, stood_still.gate)
+    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learnt.state.items())
+
+
+def test_every_user_gets_five_distinct_events_in_order_of_their_score(past, lists):
+    assert lists.users.tolist() == list(range(past.num_users))
+    assert (lists.events >= 0).all()
+    assert all(len(set(row)) == 5 for row in lists.events.tolist())
+    assert (np.diff(lists.scores) <= 0).all() and ((lists.scores >= 0) & (lists.scores <= 1)).all()
+
+
+def test_the_lists_beat_popularity_on_the_week_after(past, lists):
+    truth = history(habits(weeks=WEEKS + 1), WEEKS)
+    user, event = truth.in_week(truth.week)
+    touched = set(zip(user.tolist(), event.tolist(), strict=True))
+    sizes = np.bincount(user, minlength=past.num_users)
+    assert (sizes > 0).all()
+
+    def quality(events: np.ndarray) -> float:
+        hits = np.array([[(u, e) in touched for e in row] for u, row in enumerate(events.tolist())])
+        return float(ndcg_of(hits, sizes).mean())
+
+    popular = np.tile(baselines.popular(past), (past.num_users, 1))
+    assert quality(lists.events) > 1.5 * quality(popular)
+
+
+def test_same_seed_gives_the_same_bytes(past, bank, ranker, tmp_path):
+    ranker.save(tmp_path / "one")
+    train_ranker(past, bank, LAST, CONFIG).save(tmp_path / "two")
+    for name in ("tensors.safetensors", "meta.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_checkpoint_survives_its_file(past, bank, ranker, lists, tmp_path):
+    ranker.save(tmp_path / LAST)
+    loaded = RankerCheckpoint.load(tmp_path / LAST)
+    again = recommend(past, loaded, bank, temporal_embeddings(loaded, past, bank))
+    np.testing.assert_array_equal(again.events, lists.events)
+    np.testing.assert_array_equal(again.scores, lists.scores)
+
+
+def test_blocks_of_users_do_not_change_a_list(past, bank, ranker, lists, monkeypatch):
+    for module in ("recommend.top_k", "ranker.train"):
+        monkeypatch.setattr(f"tgn_assets.ml.{module}.USERS_PER_BLOCK", 7)
+    again = recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank))
+    np.testing.assert_array_equal(again.events, lists.events)
+
+
+def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, bank, ranker):
+    gate = type(ranker.gate)({"active": "repeat", "lapsed": OURS}, ranker.gate.hit_rate)
+    gated = replace(ranker, gate=gate)
+    lists = recommend(past, gated, bank, temporal_embeddings(gated, past, bank))
+    assert set(lists.source) == {"repeat"}
+    np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
+
+
+def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(past, bank, ranker):
+    gates = [dict.fromkeys(ranker.gate.source, name) for name in ("repeat", OURS)]
+    gated, open_ = (replace(ranker, gate=replace(ranker.gate, source=source)) for source in gates)
+    embeddings = temporal_embeddings(ranker, past, bank)
+    own = recommend(past, open_, bank, embeddings).events
+    row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
+    event = np.append(own.ravel()[::-1], past.num_events - 1)
+    inside = inside_ranker(past, gated, bank, embeddings)
+    np.testing.assert_array_equal(inside.lists(np.arange(past.num_users)), own)
+    candidates = Recall(Evidence(past), bank[LAST]).candidates(np.arange(past.num_users), CONFIG.candidates)
+    pairs = candidates.row * past.num_events + candidates.event
+    of_channel = inside.found(np.arange(past.num_users), row, event)
+    for key, found in zip(row * past.num_events + event, of_channel, strict=True):
+        assert found.tolist() == (candidates.channels[pairs == key].tolist() or [[False] * len(CHANNELS)])[0]
+
+
+@pytest.mark.parametrize("weeks", [1, 2])
+def test_a_log_too_young_to_learn_from_is_served_by_a_baseline(weeks):
+    young, key = history(habits(weeks=weeks), weeks - 1), shift(START, weeks - 1)
+    bank = train_gnn(snapshots(habits(weeks=weeks), range(weeks)), key, GNN).embeddings
+    ranker = train_ranker(young, bank, key, CONFIG)
+    lists = recommend(young, ranker, bank, temporal_embeddings(ranker, young, bank))
+    assert not ranker.trained and OURS not in lists.source
+    assert (lists.events >= 0).all() and len(lists.users) == young.num_users
+
+
+def test_a_catalogue_of_three_gives_lists_of_three():
+    rows = [(f"u{user}", f"e{(user + week) % 3}", week, 1) for user in range(9) for week in range(6)]
+    small, key = history(rows, 5), shift(START, 5)
+    bank = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
+    ranker = train_ranker(small, bank, key, CONFIG)
+    lists = recommend(small, ranker, bank, temporal_embeddings(ranker, small, bank))
+    assert (lists.events[:, 3:] == -1).all()
+    assert all(sorted(row) == [0, 1, 2] for row in lists.events[:, :3].tolist())
+
+
+def test_no_history_at_all_gives_no_lists():
+    nothing = history([], 0)
+    ranker = train_ranker(nothing, {}, START, CONFIG)
+    lists = recommend(nothing, ranker, {}, temporal_embeddings(ranker, nothing, {}))
+    assert len(lists.users) == 0 and (lists.new_user_events == -1).all()
+
+
+def test_data_of_another_week_is_refused(past, bank):
+    with pytest.raises(ValueError, match="data of another week"):
+        train_ranker(past, bank, shift(LAST, -1), CONFIG)
+
+
+def test_weeks_before_a_user_existed_do_not_change_its_temporal_embedding():
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, 1, 4, 0.0).eval()
+    known = torch.tensor([[False, False, True, True]])
+    one, two = torch.randn(2, 1, 4, 6)
+    two[:, 2:] = one[:, 2:]
+    torch.testing.assert_close(model.get_temporal_embeddings(one, known), model.get_temporal_embeddings(two, known))
+    assert not torch.allclose(
+        model.get_temporal_embeddings(one, known), model.get_temporal_embeddings(one.flip(1), known)
+    )
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_temporal_embedding_is_the_newest_of_what_the_whole_transformer_gives(layers):
+    torch.manual_seed(0)
+    model = UserInteractionPredictor(6, 3, 8, 2, layers, 4, 0.1).eval()
+    sequence, known = torch.randn(5, 4, 6), torch.rand(5, 4) < 0.5
+    known[:, -1] = True
+    tokens = model.position(model.project_user(torch.cat([sequence, known[..., None].float()], dim=-1)))
+    whole = model.transformer(tokens, src_key_padding_mask=~known)
+    torch.testing.assert_close(model.get_temporal_embeddings(sequence, known), model.norm(whole[:, -1]))
+
+
+def test_positions_are_told_apart_by_sinusoids():
+    encoded = PositionalEncoding(4, 3)(torch.zeros(1, 3, 4))[0]
+    torch.testing.assert_close(encoded[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    torch.testing.assert_close(encoded[2, :2], torch.tensor([math.sin(2), math.cos(2)]))

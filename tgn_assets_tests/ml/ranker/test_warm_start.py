@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.recommend.top_k import Recommendations, recommend
+from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets_tests.support.worlds import START, habits, history, snapshots
+
+WEEKS, WARM_WEEKS = 16, 5
+CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=12, candidates=8)
+GNN = GNNConfig(dim=8, window=4, replay=12, epochs=2, warm_epochs=1, batching="full")
+ROWS = habits(users=60, weeks=WEEKS)
+
+
+@pytest.fixture(scope="module")
+def known():
+    return history(ROWS, WEEKS - 1)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN).embeddings
+
+
+@pytest.fixture(scope="module")
+def train(known, bank):
+    def trained(at: int, earlier: RankerCheckpoint | None = None, config: RankerConfig = CONFIG, bank=bank):
+        week = shift(START, at)
+        seen = {key: embeddings for key, embeddings in bank.items() if key <= week}
+        return train_ranker(known.until(week_number(week)), seen, week, config, earlier=earlier)
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def chain(train):
+    """Rankers of consecutive weeks, the first one from a cold start; the week after the last is the log's last."""
+    rankers = [train(WEEKS - 2 - WARM_WEEKS)]
+    for at in range(WEEKS - 1 - WARM_WEEKS, WEEKS - 1):
+        rankers.append(train(at, rankers[-1]))
+    return rankers
+
+
+def lists_of(ranker: RankerCheckpoint, known, bank) -> Recommendations:
+    past = known.until(week_number(ranker.week))
+    seen = {key: embeddings for key, embeddings in bank.items() if key <= ranker.week}
+    return recommend(past, ranker, seen, temporal_embeddings(ranker, past, seen))
+
+
+def quality(lists: Recommendations, known) -> float:
+    """NDCG@5 in the week after, over the users who were active in it."""
+    user, event = known.in_week(lists.week + 1)
+    size = np.bincount(user, minlength=known.num_users)
+    active = np.flatnonzero(size)
+    hits = np.isin(active[:, None] * known.num_events + lists.events[active], user * known.num_events + event)
+    return float(ndcg_of(hits, size[active]).mean())
+
+
+def test_a_ranker_is_tried_on_the_newest_week_before_the_next_one_learns_from_it(chain, known, bank):
+    before, after = chain[-2:]
+    ungated = replace(before, gate=replace(before.gate, source=dict.fromkeys(before.gate.source, OURS)))
+    assert after.validation[f"ndcg_{OURS}"] == pytest.approx(quality(lists_of(ungated, known, bank), known))
+
+
+def test_warm_starts_rank_as_well_as_a_cold_one(chain, train, known, bank):
+    warm, cold = chain[-1], train(WEEKS - 2)
+    assert warm.warm_from == chain[-2].week and cold.warm_from is None
+    assert len(warm.curve) < len(cold.curve)
+    assert quality(lists_of(warm, known, bank), known) > 0.97 * quality(lists_of(cold, known, bank), known)
+
+
+def test_a_warm_start_learns_the_newest_week(chain, train):
+    before, after = chain[-2:]
+    assert any((after.state[name] != value).any() for name, value in before.state.items())
+    assert after.trees != before.trees and after.calibration != before.calibration
+
+
+def test_a_ranker_of_the_same_week_or_a_later_one_is_refused(chain, train):
+    with pytest.raises(ValueError, match="data of another week"):
+        train(WEEKS - 2, chain[-1])
+
+
+def test_a_ranker_of_another_shape_is_no_start(chain, train):
+    assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"dim": 8, "epochs": 1})).warm_from is None
+
+
+def test_after_an_encoder_that_started_afresh_the_ranker_does_too(chain, train, bank):
+    other = train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN.model_copy(update={"seed": 1}))
+    assert set(other.embeddings) == set(bank)
+    assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"epochs": 1}), other.embeddings).warm_from is None
+
+
+def test_a_week_in_which_nobody_was_active_leaves_the_ranker_as_it_was(chain, known, bank):
+    last = chain[-1]
+    quiet = history([row for row in ROWS if row[2] < WEEKS - 1], WEEKS - 1)
+    week = shift(START, WEEKS - 1)
+    after = train_ranker(quiet, bank, week, CONFIG, earlier=last)
+    assert after.week == week and after.warm_from == last.week and after.trained
+    assert (after.trees, after.gate, after.calibration, after.curve) == (last.trees, last.gate, last.calibration, [])
+    assert all((after.state[name] == value).all() for name, value in last.state.items())
+
+
+def test_where_a_warm_start_came_from_survives_the_file(chain, tmp_path):
+    chain[-1].save(tmp_path / "kept")
+    loaded = RankerCheckpoint.load(tmp_path / "kept")
+    assert (loaded.warm_from, loaded.embeddings) == (chain[-2].week, chain[-1].embeddings)

@@ -1,0 +1,49 @@
+import numpy as np
+
+from tgn_assets.ml.evaluation.baselines import popular
+from tgn_assets.ml.recommend.cold_start import newcomer_list
+from tgn_assets.ml.schema import OURS
+from tgn_assets_tests.support.worlds import Row, history
+
+
+def starters(weeks: int) -> list[Row]:
+    """Every week two newcomers begin with the same five events; everybody else is at twenty others, much more often."""
+    rows: list[Row] = []
+    for week in range(weeks):
+        rows += [(f"new{week}{twin}", f"start{event}", week, 1) for twin in "ab" for event in range(5)]
+        rows += [(f"old{user}", f"daily{(user + week) % 20:02}", week, 3) for user in range(20)]
+    return rows
+
+
+def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
+    first = {}
+    for _, event, at, _ in rows:
+        if at <= week:
+            first[event] = min(first.get(event, at), at)
+    known = sorted(first, key=lambda event: (first[event], event))
+    return [known[position] for position in positions]
+
+
+def test_newcomers_get_what_newcomers_begin_with_where_that_serves_them_better() -> None:
+    rows = starters(8)
+    found = newcomer_list(history(rows, 7))
+    assert sorted(names(rows, found.events, 7)) == [f"start{event}" for event in range(5)]
+    assert found.source == OURS
+    assert (found.hit_rate > 0.8).all() and (np.diff(found.hit_rate) <= 0).all()
+
+
+def test_popularity_serves_where_no_rule_did_better_and_where_there_is_no_past_to_tell() -> None:
+    rows = [(f"u{week}", "tea", week, 1) for week in range(6)]
+    found = newcomer_list(history(rows, 5))
+    assert found.source == "popular"
+    assert found.events.tolist() == [0, -1, -1, -1, -1] == popular(history(rows, 5)).tolist()
+    assert newcomer_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
+
+
+def test_the_choice_of_a_week_knows_nothing_of_later_ones() -> None:
+    later = [(f"late{user}", "hype", 8, 50) for user in range(30)]
+    before = newcomer_list(history(starters(8), 7))
+    whole = history([*starters(8), *later], 8)
+    after = newcomer_list(whole.until(whole.week - 1))
+    np.testing.assert_array_equal(before.events, after.events)
+    np.testing.assert_array_equal(before.hit_rate, after.hit_rate)

@@ -1,0 +1,132 @@
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from tgn_assets.ml.recommend.publish import Publication
+from tgn_assets.ml.recommend.publish_checks import CHECKS, publish_checks
+
+WEEK, NEXT = "2024-01-01", "2024-01-08"
+USERS = pd.DataFrame({"idx": [0, 1], "id": ["ann", "bob"], "first_week": [WEEK, "2023-12-25"]})
+EVENTS = pd.DataFrame({"idx": range(6), "id": list("abcdef"), "first_week": WEEK})
+
+
+def good() -> Publication:
+    """Ann and Bob have five of six events each, and so do new users."""
+    lists = pd.DataFrame({"rank": range(1, 6), "event_id": list("abcde"), "score": [0.5, 0.4, 0.3, 0.2, 0.1]})
+    lists = lists.assign(week=WEEK, target_week=NEXT, source="tgn_assets")
+    return Publication(
+        pd.concat([lists.assign(user_id=user) for user in ("ann", "bob")], ignore_index=True), lists.copy()
+    )
+
+
+def failing(publication: Publication, inputs: dict[str, str] | None = None) -> dict[str, str]:
+    """Reasons by check, of the checks that fail."""
+    findings = publish_checks(publication, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK})
+    assert [finding.check for finding in findings] == list(CHECKS)
+    return {finding.check: finding.reason for finding in findings if not finding.passed}
+
+
+def test_complete_lists_pass_every_check() -> None:
+    assert failing(good()) == {}
+
+
+def test_a_shorter_list_passes_where_the_catalogue_is_shorter() -> None:
+    made = good()
+    few = Publication(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
+    assert all(finding.passed for finding in publish_checks(few, USERS, EVENTS[:3], WEEK, {}))
+
+
+def test_no_user_and_no_event_is_plausible_before_anything_happened() -> None:
+    made = good()
+    assert all(
+        finding.passed
+        for finding in publish_checks(
+            Publication(made.predictions[:0], made.new_users[:0]), USERS[:0], EVENTS[:0], WEEK, {}
+        )
+    )
+
+
+def rank_twice(made: Publication) -> None:
+    made.predictions.loc[1, "rank"] = 1
+
+
+def rank_six(made: Publication) -> None:
+    made.predictions.loc[4, "rank"] = 6
+
+
+def event_twice_for_new_users(made: Publication) -> None:
+    made.new_users.loc[1, "event_id"] = "a"
+
+
+def future_event(made: Publication) -> None:
+    made.predictions.loc[7, "event_id"] = "launched next week"
+
+
+def infinite_score(made: Publication) -> None:
+    made.predictions.loc[3, "score"] = float("inf")
+
+
+def missing_score_for_new_users(made: Publication) -> None:
+    made.new_users.loc[0, "score"] = float("nan")
+
+
+def another_target_week(made: Publication) -> None:
+    made.predictions.loc[0, "target_week"] = "2024-01-15"
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "reason"),
+    [
+        (rank_twice, "ranks_are_1_to_5", "the list of user 'ann' has ranks other than 1, 2, ..."),
+        (rank_six, "ranks_are_1_to_5", "the list of user 'ann' has ranks other than 1, 2, ..."),
+        (event_twice_for_new_users, "ranks_are_1_to_5", "the list for new users names an event twice"),
+        (
+            future_event,
+            "events_known_before_target",
+            "the list of user 'bob' names an event that had not happened",
+        ),
+        (infinite_score, "scores_are_finite", "the list of user 'ann' has a score that is no finite number"),
+        (
+            missing_score_for_new_users,
+            "scores_are_finite",
+            "the list for new users has a score that is no finite number",
+        ),
+        (another_target_week, "no_input_newer_than_week", "the list of user 'ann' is dated another week"),
+    ],
+)
+def test_each_damage_is_found_by_its_check_alone(
+    damage: Callable[[Publication], None], check: str, reason: str
+) -> None:
+    made = good()
+    damage(made)
+    assert failing(made) == {check: reason}
+
+
+def test_a_user_without_a_list_is_missed() -> None:
+    made = good()
+    without_bob = Publication(made.predictions[made.predictions.user_id == "ann"], made.new_users)
+    assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 have a history"}
+
+
+def test_a_list_cut_short_is_missed() -> None:
+    made = good()
+    short = Publication(made.predictions[:-1], made.new_users)
+    assert failing(short) == {
+        "rows_are_plausible": "1 lists have not the length (at most 5) that catalogue and policy allow"
+    }
+
+
+def test_an_unknown_user_is_found() -> None:
+    made = good()
+    made.predictions.loc[made.predictions.user_id == "bob", "user_id"] = "eve"
+    assert failing(made) == {
+        "events_known_before_target": "the list of user 'eve' is of an unknown user (5 rows in all)"
+    }
+
+
+@pytest.mark.parametrize("newer", ["trained_gnn", "interactions"])
+def test_an_input_from_the_target_week_is_a_leak(newer: str) -> None:
+    assert failing(good(), {"trained_ranker": WEEK, newer: NEXT}) == {
+        "no_input_newer_than_week": f"newer than week {WEEK}: {newer} ({NEXT})"
+    }

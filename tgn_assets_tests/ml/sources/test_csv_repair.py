@@ -1,0 +1,67 @@
+import csv
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tgn_assets.ml.sources import csv_repair
+from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, count_lines, split_records
+
+
+def split(tmp_path: Path, text: str) -> tuple[str, list[str]]:
+    source, copy = tmp_path / "log.csv", tmp_path / "copy.csv"
+    source.write_bytes(text.encode())
+    bad = split_records(source, copy, ",", 3)
+    return copy.read_bytes().decode(), bad
+
+
+def test_lines_are_counted_whatever_ends_them_and_empty_ones_are_not(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "log.csv"
+    for chunk in (1, 2, 3, 1 << 24):
+        monkeypatch.setattr(csv_repair, "CHUNK", chunk)
+        for text, lines in [("", 0), ("a", 1), ("a\nb", 2), ("a\r\nbc\r\n\r\n", 2), ("\n\na\rb\n\n", 2)]:
+            file.write_bytes(text.encode())
+            assert count_lines(file) == lines, (chunk, text)
+
+
+def test_well_formed_records_are_copied_and_the_others_returned(tmp_path: Path) -> None:
+    good, bad = split(tmp_path, "a,b,c\n1,2,3\n4,5\n6,7,8,9\n10,11,12\n")
+    assert (good, bad) == ("a,b,c\n1,2,3\n10,11,12\n", ["4,5", "6,7,8,9"])
+
+
+def test_a_stray_quote_spoils_its_own_line_only(tmp_path: Path) -> None:
+    good, bad = split(tmp_path, 'a,b,c\n1,"2,3\n4,5,6\n7,"8,9\n10,11,12')
+    assert (good, bad) == ("a,b,c\n4,5,6\n10,11,12", ['1,"2,3', '7,"8,9'])
+
+
+def test_quoted_values_keep_their_line_ends_and_records_end_alike(tmp_path: Path) -> None:
+    good, bad = split(tmp_path, 'a,b,c\r\n"1\r\n1","2""",3\r\n4,5,6\n7,8,9\r')
+    assert (good, bad) == ('a,b,c\n\n"1\r\n1","2""",3\n4,5,6\n7,8,9\n', [])
+
+
+def test_a_quote_inside_a_bare_value_is_a_character(tmp_path: Path) -> None:
+    assert split(tmp_path, 'a,b,c\n1"x,2"y,3\n') == ('a,b,c\n1"x,2"y,3\n', [])
+
+
+def test_a_file_without_a_record_has_none(tmp_path: Path) -> None:
+    assert split(tmp_path, "") == ("", [])
+    assert split(tmp_path, "a,b,c") == ("a,b,c\n", [])
+
+
+def test_an_unreadable_line_is_shown_in_part(tmp_path: Path) -> None:
+    _, bad = split(tmp_path, "a,b,c\n" + "x" * 5000)
+    assert bad == ["x" * LINE_SHOWN]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(*[st.text(st.sampled_from('ab",\n\r é'), max_size=4)] * 3), max_size=8))
+def test_what_a_csv_writer_writes_is_well_formed(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    text = StringIO(newline="")
+    csv.writer(text).writerows([("a", "b", "c"), *rows])
+    good, bad = split(tmp_path, text.getvalue())
+    assert not bad
+    assert Counter(map(tuple, csv.reader(StringIO(good, newline="")))) - Counter([()]) == Counter(
+        [("a", "b", "c"), *rows]
+    )

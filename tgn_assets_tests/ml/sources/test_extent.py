@@ -1,0 +1,169 @@
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tgn_assets.ml.sources.extent import (
+    SourceError,
+    SourceSpec,
+    describe_source,
+    smallest_week_number,
+    source_digests,
+    source_signature,
+)
+from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
+
+
+def test_first_and_newest_week_and_newest_row_are_found(tmp_path: Path) -> None:
+    assert describe_source(csv(tmp_path)) == EXTENT
+
+
+@pytest.mark.parametrize(
+    ("newest", "closed"),
+    [("2024-01-06", None), ("2024-01-07", "2024-01-01"), ("2024-01-08", "2024-01-01"), ("2024-02-14", "2024-02-05")],
+)
+def test_a_week_is_closed_once_its_sunday_has_rows_or_a_later_row_follows(
+    tmp_path: Path, newest: str, closed: str | None
+) -> None:
+    assert describe_source(csv(tmp_path, f"{HEADER}u,e,2024-01-02\nu,e,{newest}\n")).newest_closed == closed
+
+
+def test_rejected_rows_are_counted_and_otherwise_ignored(tmp_path: Path) -> None:
+    bad = "u,e,2300-01-01\n,e,2029-01-01\nu,,2019-01-01\nu,e,\nu,e,soon\nu,e\nu,e,NaN\n"
+    extent = describe_source(csv(tmp_path, HEADER + ROWS + bad))
+    assert (extent.first_week, extent.newest_row) == (EXTENT.first_week, EXTENT.newest_row)
+    assert extent.rejected == {
+        "time_out_of_range": 1,
+        "missing_user": 1,
+        "missing_event": 1,
+        "missing_time": 1,
+        "unreadable_time": 2,
+        "unreadable_line": 1,
+    }
+
+
+def test_a_file_of_only_bad_rows_is_an_error_that_says_why(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=r"none of the 3 rows .* \(unreadable_time 2, missing_user 1\); check TGN_USER"
+    ):
+        describe_source(csv(tmp_path, HEADER + "u,e,soon\n,e,2024-01-01\nu,e,later\n"))
+
+
+def test_digests_know_nothing_of_order_format_or_line_ends_but_of_number(tmp_path: Path) -> None:
+    digests = source_digests(csv(tmp_path), [*WEEKS, "2024-01-22"])
+    assert len(set(digests.values())) == 4
+    assert digests["2024-01-22"] == "0-0"
+    backwards = HEADER + "\r\n".join(reversed(ROWS.splitlines()))
+    assert source_digests(csv(tmp_path, backwards), WEEKS) == {week: digests[week] for week in WEEKS}
+    assert source_digests(parquet(tmp_path / "p", rows_query(tmp_path / "p")), WEEKS)[WEEKS[0]] == digests[WEEKS[0]]
+    twice = source_digests(csv(tmp_path, HEADER + ROWS + ROWS.splitlines()[0]), WEEKS)
+    assert [week for week in WEEKS if twice[week] != digests[week]] == WEEKS[:1]
+
+
+def test_digests_differ_when_rows_have_exchanged_a_value(tmp_path: Path) -> None:
+    one = "a,x,2024-01-01\nb,y,2024-01-02\n"
+    others = [
+        "a,y,2024-01-01\nb,x,2024-01-02\n",
+        "a,x,2024-01-02\nb,y,2024-01-01\n",
+        "x,a,2024-01-01\nb,y,2024-01-02\n",
+    ]
+    assert len({source_digests(csv(tmp_path, HEADER + rows), WEEKS)[WEEKS[0]] for rows in [one, *others]}) == 4
+
+
+def test_digests_are_the_same_in_another_process(tmp_path: Path) -> None:
+    spec = csv(tmp_path)
+    code = f"from tgn_assets.ml.sources.extent import *; print(source_digests({spec!r}, {WEEKS!r}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert other.stdout.strip() == str(source_digests(spec, WEEKS))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "u,e,1707998400000\n",  # milliseconds after seconds
+        'u,"e\ne",2024-02-15T12:00:00Z\n',
+        'u,"e,2024-02-15\n',
+        "u;e;2024-02-15\r\n",
+        "u,e,2024-02-15,surplus\n",
+        "u\ré,'e',15.02.2024\n",
+    ],
+)
+def test_however_later_rows_are_written_the_weeks_before_stay_as_they_are(tmp_path: Path, later: str) -> None:
+    rows = "\n1,007,1704100000\nu1,'e;1',2024-01-09\nu2,e|1\t,2024-01-21 10:00:00\n"
+    before = source_digests(csv(tmp_path, HEADER + rows), WEEKS)
+    assert source_digests(csv(tmp_path, HEADER + rows + later), WEEKS) == before
+    assert source_digests(csv(tmp_path, HEADER + later + rows), WEEKS) == before
+
+
+def test_a_signature_moves_with_the_files_and_the_columns_only(tmp_path: Path) -> None:
+    spec = csv(tmp_path)
+    signature = source_signature(spec)
+    assert source_signature(spec) == signature
+    os.utime(spec.location, ns=(1, 1))
+    assert source_signature(spec) != signature
+    moved = source_signature(spec)
+    assert source_signature(SourceSpec(spec.location, "other")) != moved
+    folder = source_signature(SourceSpec(str(tmp_path)))
+    csv(tmp_path, name="more.csv")
+    assert source_signature(SourceSpec(str(tmp_path))) != folder
+
+
+def test_a_synthetic_source_has_a_new_signature_every_week() -> None:
+    spec, now = SourceSpec("synthetic"), datetime(2024, 1, 1, 12)
+    still, moved = datetime(2024, 1, 7, 23), datetime(2024, 1, 8)
+    assert source_signature(spec, still) == source_signature(spec, now) != source_signature(spec, moved)
+
+
+def test_week_numbers_count_from_the_anchor(tmp_path: Path) -> None:
+    spec = csv(tmp_path, "ip_address,event_id,week_number\nu,e,9\nu,e,7\nu,e,7.0\n,e,5\nu,e,soon\nu,e,7.5\nu,e,\n")
+    assert smallest_week_number(spec) == 7
+    anchored = SourceSpec(spec.location, week_number_anchor=(7, "2024-01-01"))
+    extent = describe_source(anchored)
+    assert (extent.first_week, extent.newest_row) == ("2024-01-01", datetime(2024, 1, 15, tzinfo=UTC))
+    assert extent.newest_closed == "2024-01-08"
+    assert extent.rejected == {"missing_user": 1, "missing_time": 1, "unreadable_time": 2}
+    with pytest.raises(SourceError, match="TGN_START_WEEK"):
+        describe_source(spec)
+
+
+def test_week_numbers_may_be_named_as_the_timestamp_and_lie_in_parquet(tmp_path: Path) -> None:
+    spec = parquet(
+        tmp_path, "SELECT 1 AS ip_address, 2 AS event_id, w AS week_number FROM range(202401, 202404) AS t(w)"
+    )
+    assert smallest_week_number(spec) == 202401
+    named = SourceSpec(spec.location, timestamp_column="week_number", week_number_anchor=(202401, "2024-01-01"))
+    assert describe_source(named).newest_closed == "2024-01-08"
+
+
+def test_timestamps_go_before_week_numbers(tmp_path: Path) -> None:
+    spec = csv(tmp_path, "ip_address,event_id,timestamp,week_number\nu,e,2024-01-03,99\n")
+    assert smallest_week_number(spec) is None
+    assert describe_source(spec).first_week == "2024-01-01"
+    csv(tmp_path, "ip_address,event_id,week_number\nu,e,1\n", "other.csv")
+    with pytest.raises(SourceError, match=r"other.csv has no column 'timestamp'"):
+        describe_source(SourceSpec(str(tmp_path)))
+
+
+def test_week_numbers_without_a_usable_one_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="unreadable_time 1"):
+        smallest_week_number(csv(tmp_path, "ip_address,event_id,week_number\nu,e,soon\n"))
+
+
+def test_a_synthetic_source_has_come_to_the_last_ended_week() -> None:
+    now = datetime(2024, 2, 14, tzinfo=UTC)
+    extent = describe_source(SourceSpec("synthetic"), now)
+    assert (extent.first_week, extent.newest_closed) == ("2023-08-14", "2024-02-05")
+    assert "2024-02-05" <= extent.newest_row.date().isoformat() < "2024-02-12"
+    assert describe_source(SourceSpec("synthetic", start_week="2024-01-01"), now).first_week == "2024-01-01"
+    assert describe_source(SourceSpec("synthetic", start_week="2024-02-12"), now).newest_closed is None
+
+
+def test_a_synthetic_source_has_the_same_digests_whenever_it_is_asked() -> None:
+    spec = SourceSpec("synthetic")
+    digests = source_digests(spec, WEEKS)
+    assert source_digests(spec, WEEKS[1:]) == {week: digests[week] for week in WEEKS[1:]}
+    assert source_digests(SourceSpec("synthetic", seed=1), WEEKS[:1]) != {WEEKS[0]: digests[WEEKS[0]]}
+    assert source_digests(spec, []) == {}

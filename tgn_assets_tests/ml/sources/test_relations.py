@@ -1,0 +1,169 @@
+import gzip
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tgn_assets.ml.sources import relations
+from tgn_assets.ml.sources.extent import (
+    SourceError,
+    SourceSpec,
+    describe_source,
+    smallest_week_number,
+    source_digests,
+    source_signature,
+)
+from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_the_delimiter_is_the_one_that_splits_the_header(tmp_path: Path, delimiter: str, line_end: str) -> None:
+    text = "\ufeff" + (HEADER + ROWS).replace(",", delimiter).replace("\n", line_end)
+    assert describe_source(csv(tmp_path, text)) == EXTENT
+
+
+def test_columns_are_found_among_others_in_any_case_and_quoted(tmp_path: Path) -> None:
+    text = 'x, "Event_ID" ,x,TIMESTAMP,ip_address\n1,e,2,2024-01-21 10:00:00,u\n'
+    assert describe_source(csv(tmp_path, text)).newest_row == EXTENT.newest_row
+
+
+def test_compressed_and_oddly_named_files_are_read(tmp_path: Path) -> None:
+    packed = tmp_path / "log[1].csv.gz"
+    packed.write_bytes(gzip.compress((HEADER + ROWS).encode()))
+    csv(tmp_path, HEADER + "u,e,1990-01-01\n", "log1.csv")
+    assert describe_source(SourceSpec(str(packed))) == EXTENT
+    assert describe_source(csv(tmp_path, name="a*'b[2]?.csv")) == EXTENT
+    plain = parquet(tmp_path, rows_query(tmp_path))
+    without_suffix = Path(plain.location).rename(tmp_path / "log")
+    assert describe_source(SourceSpec(str(without_suffix))) == EXTENT
+
+
+def test_a_folder_and_a_glob_stand_for_all_their_files_of_either_kind(tmp_path: Path) -> None:
+    first, *others = ROWS.splitlines(keepends=True)
+    log = tmp_path / "log"
+    csv(log, HEADER + first, "2024/a.CSV")
+    csv(log, "timestamp;event_id;ip_address\n2024-01-09 10:00:00;e1;u2\n", "2024/b.csv")
+    parquet(log, "SELECT 'u1' AS ip_address, 'e2' AS event_id, 1705831200 AS timestamp", "c.parquet")
+    csv(log, "", "empty.csv")
+    csv(log, "these are notes", "notes.txt")
+    csv(log, "u", ".hidden.csv")
+    csv(log, "u", "_temporary/p.csv")
+    assert describe_source(SourceSpec(str(log))) == EXTENT
+    csv(log, HEADER + "".join(others), "2024/b.csv")
+    assert describe_source(SourceSpec(str(log / "2024" / "?.[Cc]*"))) == EXTENT
+    assert source_digests(SourceSpec(str(log)), WEEKS)["2024-01-15"].startswith("2-")
+
+
+def test_unreadable_lines_of_files_of_different_shape_are_all_counted(tmp_path: Path) -> None:
+    csv(tmp_path, HEADER + ROWS + "u,e\n")
+    csv(tmp_path, "event_id\ttimestamp\tip_address\ne\n", "log.tsv")
+    csv(tmp_path, HEADER + "u,e\n", "more.csv")
+    parquet(tmp_path, rows_query(tmp_path / "other"))
+    assert describe_source(SourceSpec(str(tmp_path))).rejected == {"unreadable_line": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.csv", "TGN_SOURCE=.*missing.csv does not exist"),
+        ("*.csv", r"TGN_SOURCE=.*\*.csv does not exist"),
+        ("", "TGN_SOURCE=.* is a folder without .csv"),
+    ],
+)
+def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path, name: str, message: str) -> None:
+    for use in (describe_source, smallest_week_number, source_signature, lambda spec: source_digests(spec, WEEKS)):
+        with pytest.raises(SourceError, match=message):
+            use(SourceSpec(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    ("column", "setting"),
+    [
+        ("user_column", "TGN_USER_COLUMN"),
+        ("event_column", "TGN_EVENT_COLUMN"),
+        ("timestamp_column", "TGN_TIMESTAMP_COLUMN"),
+    ],
+)
+def test_a_missing_column_is_an_error_that_names_the_setting_and_lists_the_columns(
+    tmp_path: Path, column: str, setting: str
+) -> None:
+    wrong: dict[str, Any] = {column: "nope"}
+    with pytest.raises(
+        SourceError, match=rf"log.csv has no column 'nope'.*{setting}.*'ip_address', 'event_id', 'times"
+    ):
+        describe_source(replace(csv(tmp_path), **wrong))
+    spec = parquet(tmp_path, rows_query(tmp_path))
+    with pytest.raises(SourceError, match=rf"has no column 'nope'.*{setting}.*'ip_address', 'event_id', 'timestamp'"):
+        describe_source(replace(spec, **wrong))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "has no rows"), (HEADER, "has no rows"), ("\n" + HEADER, "is empty")]
+)
+def test_an_empty_file_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        describe_source(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.parquet", b"PAR1 but not really"),
+        ("log.csv", (HEADER + ROWS).encode("utf-16")),
+        ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
+        ("log.csv.gz", gzip.compress(ROWS.encode() * 100, mtime=0)[:-20]),
+        ("log.csv.gz", b"not gzip"),
+    ],
+)
+def test_a_damaged_file_is_an_error_with_its_reason(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=r"TGN_SOURCE=.*cannot be read \(.+\); check"):
+        describe_source(SourceSpec(str(tmp_path / name)))
+
+
+def test_a_truncated_parquet_file_is_an_error(tmp_path: Path) -> None:
+    query = "SELECT i::VARCHAR AS ip_address, i AS event_id, 1704100000 + i AS timestamp FROM range(9999) AS t(i)"
+    file = Path(parquet(tmp_path, query).location)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200] + bytes(5000) + whole[5200:])
+    with pytest.raises(SourceError, match="cannot be read"):
+        describe_source(SourceSpec(str(file)))
+
+
+def test_sql_in_a_column_or_file_name_is_a_name(tmp_path: Path) -> None:
+    nasty = 'a"; DROP TABLE x; --'
+    query = f"""SELECT 'u' AS "{nasty.replace('"', '""')}", 'e' AS event_id, DATE '2024-01-21' AS timestamp"""
+    spec = SourceSpec(parquet(tmp_path, query, "x'; DROP TABLE y; --.parquet").location, nasty)
+    assert describe_source(spec).first_week == "2024-01-15"
+
+
+def test_no_row_is_lost_or_repeated_where_duckdb_reads_a_dirty_file_by_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_chunks = relations.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
+    monkeypatch.setattr(relations, "CSV_SQL", small_chunks)
+    luck = random.Random(0)
+    kinds = ["u,e,2024-01-0{}\n"] * 20 + [
+        "u,e\n",
+        "u,e,1,2\n",
+        '"u"u,e,1\n',
+        '"u\n{}",e,2024-01-08\n',
+        'u,"e,1\n',
+        "\n",
+    ]
+    drawn = [luck.choice(kinds) for _ in range(3000)]
+    spec = csv(tmp_path, HEADER + "".join(kind.format(luck.randint(1, 7)) for kind in drawn))
+    first, second = source_digests(spec, WEEKS[:2]).values()
+    assert int(first.split("-")[0]) == sum(kind == kinds[0] for kind in drawn)
+    assert int(second.split("-")[0]) == sum(kind == '"u\n{}",e,2024-01-08\n' for kind in drawn)
+    bad = sum(kind in ("u,e\n", "u,e,1,2\n", '"u"u,e,1\n', 'u,"e,1\n') for kind in drawn)
+    assert describe_source(spec).rejected == {"unreadable_line": bad}
+
+
+def test_mixed_line_ends_do_not_stop_the_reading(tmp_path: Path) -> None:
+    mixed = HEADER + "u,e,2024-01-03\r\nu,e,2024-01-04\nu,e\rx,2024-01-05\nu,e,2024-01-06\r"
+    assert source_digests(csv(tmp_path, mixed), WEEKS)[WEEKS[0]].startswith("3-")
+    assert describe_source(csv(tmp_path, mixed)).rejected == {"unreadable_line": 2}

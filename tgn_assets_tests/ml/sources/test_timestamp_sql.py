@@ -1,0 +1,119 @@
+from datetime import datetime
+
+import duckdb
+import pytest
+
+from tgn_assets.ml.sources.timestamp_sql import number_sql, timestamp_sql, week_sql, week_start_sql
+
+NOON = datetime(2024, 1, 1, 12)
+
+
+def read(value: str, dtype: str = "VARCHAR") -> datetime | None:
+    """What `value` (SQL) is read as."""
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        query = f"SELECT value, {number_sql('value', dtype)} AS number FROM (SELECT CAST({value} AS {dtype}) AS value)"
+        return con.execute(f"SELECT {timestamp_sql('value', 'number', dtype)} FROM ({query})").fetchall()[0][0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01 12:00:00",
+        "2024-01-01T12:00:00",
+        "2024-01-01T12:00:00Z",
+        "2024-01-01 12:00",
+        "2024-01-01T12:00:00.000",
+        "2024-01-01T12:00:00.000000Z",
+        "2024-01-01 12:00:00+00:00",
+        "2024-01-01T14:00:00+02:00",
+        "2024-01-01 14:00:00+02",
+        "2024-01-01T06:30:00-0530",
+        "2024-01-01 13:00:00 Europe/Berlin",
+        "2024/01/01 12:00:00",
+        " 2024-01-01 12:00:00 ",
+        "1704110400",
+        " 1704110400 ",
+        "1704110400.0",
+        "1.7041104e9",
+        "1704110400000",
+    ],
+)
+def test_text_of_any_usual_kind_is_read_as_the_moment_it_names(text: str) -> None:
+    assert read(f"'{text}'") == NOON
+
+
+def test_a_text_that_looks_as_if_it_had_no_room_for_an_offset_may_have_one() -> None:
+    assert read("'2024-01-01 14:00+02'") == NOON  # as long as 2024-01-01 14:00:00
+    assert read("'2024-1-1 14:0+02:00'") == NOON
+
+
+def test_a_date_is_its_first_moment() -> None:
+    assert read("'2024-01-01'") == read("'2024-01-01'", "DATE") == datetime(2024, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ("'2024-01-01 12:00:00'", "TIMESTAMP"),
+        ("'2024-01-01 12:00:00'", "TIMESTAMP_S"),
+        ("'2024-01-01 12:00:00'", "TIMESTAMP_NS"),
+        ("'2024-01-01 14:00:00+02'", "TIMESTAMP WITH TIME ZONE"),
+        ("1704110400", "INTEGER"),
+        ("1704110400", "UBIGINT"),
+        ("1704110400000", "BIGINT"),
+        ("1704110400", "DOUBLE"),
+        ("1704110400000", "DOUBLE"),
+        ("1704110400.000", "DECIMAL(18,3)"),
+    ],
+)
+def test_columns_of_times_and_of_numbers_are_read(value: str, dtype: str) -> None:
+    assert read(value, dtype) == NOON
+
+
+def test_fractions_of_a_second_are_kept_to_the_microsecond() -> None:
+    assert read("'2024-01-01T12:00:00.123456Z'") == read("'1704110400.123456'") == NOON.replace(microsecond=123456)
+    assert read("1704110400123", "BIGINT") == NOON.replace(microsecond=123000)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-infinity", "2024-02-30", "2024-13-01", "12:00:00", "now"])
+def test_what_is_no_time_is_null(text: str) -> None:
+    assert read(f"'{text}'") is None
+
+
+def test_a_number_that_is_none_is_null() -> None:
+    assert read("'nan'", "DOUBLE") is read("'infinity'", "DOUBLE") is None
+
+
+@pytest.mark.parametrize("value", ["-1", "-1e300", "'-5'::INTEGER"])
+def test_a_time_before_1970_stays_before_however_far_off(value: str) -> None:
+    found = read(value, "DOUBLE")
+    assert found is not None and found < datetime(1970, 1, 1)
+
+
+@pytest.mark.parametrize("value", ["7258118400", "1e300", "1e11"])
+def test_a_time_from_2200_on_stays_after_however_far_off(value: str) -> None:
+    found = read(value, "DOUBLE")
+    assert found is not None and found >= datetime(2200, 1, 1)
+
+
+def test_each_number_says_by_itself_whether_it_is_seconds_or_milliseconds() -> None:
+    assert read("1e11 + 1", "DOUBLE") == datetime(1973, 3, 3, 9, 46, 40, 1000)
+    assert read("1704110400", "DOUBLE") == read("1704110400e3", "DOUBLE")
+
+
+@pytest.mark.parametrize(
+    ("day", "monday"), [("2024-01-01", "2024-01-01"), ("2024-01-07", "2024-01-01"), ("1970-01-01", "1969-12-29")]
+)
+def test_a_week_begins_on_monday(day: str, monday: str) -> None:
+    found = duckdb.execute(
+        f"SELECT {week_sql('day')}::VARCHAR FROM (SELECT TIMESTAMP '{day} 23:59:59' AS day)"
+    ).fetchone()
+    assert found == (monday,)
+
+
+def test_a_week_number_is_the_monday_that_many_weeks_from_the_anchor() -> None:
+    sql = week_start_sql("number", (7, "2024-01-01"))
+    found = duckdb.execute(f"SELECT {sql} FROM unnest([7, 9, 0, 7.5, 'nan', 1e300]::DOUBLE[]) AS t(number)").fetchall()
+    mondays = [datetime(2024, 1, 1), datetime(2024, 1, 15), datetime(2023, 11, 13), None, None, datetime(2200, 1, 1)]
+    assert [moment for (moment,) in found] == mondays

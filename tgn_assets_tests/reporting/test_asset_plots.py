@@ -1,0 +1,44 @@
+import base64
+
+import dagster as dg
+import pandas as pd
+
+from tgn_assets.reporting.asset_plots import activity_plot, catalogue_plot, curve_plot, quality_plot
+
+
+def drawn(picture: dg.MetadataValue) -> str:
+    """The SVG inside a picture of Markdown; it is small, for Dagster keeps it in its history."""
+    before, _, encoded = str(picture.value).partition("](data:image/svg+xml;base64,")
+    assert before.startswith("![") and len(encoded) < 50_000
+    svg = base64.b64decode(encoded.removesuffix(")")).decode()
+    assert svg.startswith("<svg ") and svg.rstrip().endswith("</svg>")
+    return svg
+
+
+def test_a_curve_with_gaps_becomes_a_small_picture() -> None:
+    curve = [{"loss": 3.0 - step / 100, "validation_loss": None if step % 10 == 9 else 3.0} for step in range(200)]
+    (picture,) = curve_plot(curve, [["loss", "validation_loss"]], "pass").values()
+    assert ">validation loss<" in drawn(picture) and ">pass<" in drawn(picture)
+    assert curve_plot([], [["loss"]], "pass") == {}
+
+
+def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
+    weeks = pd.date_range("2024-01-01", periods=26, freq="7D")
+    size = pd.DataFrame({"week": weeks, "interactions": range(26), "users": 5, "events": 3})
+    models = [
+        pd.DataFrame({"week": weeks, "model": f"model {number}", "value": 0.1, "ci_low": 0.05, "ci_high": 0.2})
+        for number in range(8)
+    ]
+    for plot, frame, said in ((activity_plot, size, "interactions"), (quality_plot, pd.concat(models), "model 7")):
+        (picture,) = plot(frame).values()
+        assert f">{said}<" in drawn(picture) and ">Jan 01<" in drawn(picture)
+        assert plot(frame.head(0)) == {}
+
+
+def test_the_events_on_most_lists_and_the_coverage_become_a_small_picture_whatever_the_ids_are() -> None:
+    favourites = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
+    weeks = pd.DataFrame({"week": pd.date_range("2024-01-01", periods=4, freq="7D"), "recommended": 5, "known": 10})
+    (picture,) = catalogue_plot(favourites, weeks).values()
+    for name in ("$x_{1", "line?break", "xxxxxxxxxxxxxxx...", "plain", "share of known events on some list"):
+        assert f">{name}<" in drawn(picture)
+    assert catalogue_plot(favourites.head(0), weeks) == {}

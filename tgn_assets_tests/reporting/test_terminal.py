@@ -1,0 +1,85 @@
+"""Scores of several weeks put together, worked out by hand."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tgn_assets.reporting.terminal import Score, backtest_tables, pooled_scores, sample_table, score_line
+from tgn_assets.state.warehouse import Warehouse
+
+WEEKS = ["2024-01-08", "2024-01-15"]
+ALONE = "2024-01-22"
+"""A week with one active user."""
+COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    """30 users in the first week and 10 in the second; nobody new, so that `all` and `seen` are the same."""
+    scores = {"tgn_assets": (0.4, 0.8), "popular": (0.1, 0.1), "repeat": (0.3, 0.7), "ceiling": (0.9, 0.9)}
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    for i, week in enumerate(WEEKS):
+        rows = [
+            (week, model, segment, metric, values[i], values[i] - 0.1, values[i] + 0.1, (30, 10)[i])
+            for model, values in scores.items()
+            for segment in ("all", "seen")
+            for metric in ("ndcg", "precision", "recall", "map", "hit_rate", "mrr")
+        ]
+        rows += [(week, "tgn_assets", "new", "ndcg", None, None, None, 0)]
+        rows += [(week, "tgn_assets", "all", "served", 1.0, None, None, 30)]
+        warehouse.replace_week("eval_metrics", week, pd.DataFrame(rows, columns=COLUMNS))
+    return warehouse
+
+
+def test_every_active_user_of_every_week_counts_once(warehouse: Warehouse) -> None:
+    score = pooled_scores(warehouse, WEEKS)["tgn_assets", "all", "ndcg"]
+    assert score.users == 40
+    assert score.value == pytest.approx((30 * 0.4 + 10 * 0.8) / 40)
+    # Standard errors add up as those of independent means: sqrt((30 * .1)^2 + (10 * .1)^2) / 40.
+    assert score.margin == pytest.approx(math.sqrt(10) / 40)
+
+
+def test_a_share_without_an_interval_and_a_segment_without_users_are_no_problem(warehouse: Warehouse) -> None:
+    scores = pooled_scores(warehouse, WEEKS)
+    assert str(scores["tgn_assets", "all", "served"]) == "1.0000"
+    assert ("tgn_assets", "new", "ndcg") not in scores
+
+
+def test_weeks_of_which_one_has_no_interval_have_none_together(warehouse: Warehouse) -> None:
+    single = (ALONE, "tgn_assets", "all", "ndcg", 1.0, None, None, 1)
+    warehouse.replace_week("eval_metrics", ALONE, pd.DataFrame([single], columns=COLUMNS))
+    score = pooled_scores(warehouse, [*WEEKS, ALONE])["tgn_assets", "all", "ndcg"]
+    assert (score.users, score.margin) == (41, None)
+
+
+def test_a_score_is_shown_with_its_interval() -> None:
+    assert str(Score(0.5, 10, 0.125)) == "0.5000  [0.3750, 0.6250]"
+
+
+def test_ours_comes_first_then_the_baselines_by_score_and_the_ceiling_last(warehouse: Warehouse) -> None:
+    for table in list(backtest_tables(warehouse, WEEKS))[:2]:
+        assert [str(cell) for cell in table.columns[0].cells] == ["tgn_assets", "repeat", "popular", "ceiling"]
+
+
+def test_each_week_has_a_line_of_its_own(warehouse: Warehouse) -> None:
+    table = list(backtest_tables(warehouse, WEEKS))[-1]
+    assert [str(column.header) for column in table.columns][:4] == ["week", "users", "tgn_assets", "repeat"]
+    assert [str(cell) for cell in table.columns[0].cells] == WEEKS
+    assert [str(cell) for cell in table.columns[2].cells] == ["0.4000", "0.8000"]
+
+
+def test_one_line_says_how_last_weeks_lists_did(warehouse: Warehouse) -> None:
+    line = score_line(warehouse, WEEKS[1])
+    assert line and "NDCG@5 0.8000  [0.7000, 0.9000] with 10 active users" in line
+    assert line.endswith("the best baseline, repeat, 0.7000")
+    assert score_line(warehouse, "2024-01-22") is None
+
+
+def test_a_short_catalogue_leaves_places_empty(warehouse: Warehouse) -> None:
+    rows = [(WEEKS[1], "2024-01-22", "u", rank, f"e{rank}", 0.5, "popular") for rank in (2, 1)]
+    columns = ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]
+    warehouse.replace_week("weekly_top5_predictions", WEEKS[1], pd.DataFrame(rows, columns=columns))
+    cells = [str(next(iter(column.cells))) for column in sample_table(warehouse, WEEKS[1]).columns]
+    assert cells == ["u", "e1", "e2", "", "", "", "popular"]

@@ -1,0 +1,228 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tgn_assets.reporting.weekly_page import headline as words
+from tgn_assets.reporting.weekly_page.page import report_page, write_page
+from tgn_assets.reporting.weekly_page.queries import newest_week, read_facts
+from tgn_assets.reporting.weekly_page.run_times import duration
+from tgn_assets.state.warehouse import Warehouse, WarehouseError
+from tgn_assets_tests.support.weekly_reports import HOSTILE, WEEKS, warehouse
+
+STYLE = (Path(words.__file__).parent / "style.css").read_text()
+TEXT, MARKS = ["ink", "muted", "link", "good", "bad"], ["ours", "second", "third", "fourth", "fifth"]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return warehouse(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(filled: Warehouse) -> str:
+    return report_page(filled, WEEKS[-1], {"trained_ranker": 72.4}, {})
+
+
+def test_the_headline_says_better_or_worse_than_the_rule_and_the_week_before(filled: Warehouse) -> None:
+    said = words.headline(read_facts(filled, WEEKS[-1]))
+    assert (said.title, said.tone) == ("Better than the best simple rule; better than last week", "better")
+    assert "NDCG@5 0.5000 [0.4800, 0.5200] over the 100 users" in said.sentences[0]
+    assert "repeat: +0.2000 [+0.1800, +0.2200]" in said.sentences[1]
+    # The intervals of two weeks with other users add up as squares: 0.02 * sqrt(2).
+    assert "+0.2000 [+0.1717, +0.2283]" in said.sentences[2]
+    assert said.sentences[3] == "2 users have a list for the week of 2024-01-29, each made by the ranker."
+
+
+def test_the_score_is_named_by_the_length_of_the_lists_it_is_of(tmp_path: Path) -> None:
+    short = warehouse(tmp_path)
+    row = {"week": WEEKS[2], "target_week": WEEKS[3], "model_week": WEEKS[2], "k": 3, "users": 2, "distinct_events": 2}
+    short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": "{}"}]))
+    page = report_page(short, WEEKS[3], {}, {})
+    assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
+
+
+def test_an_interval_that_holds_zero_is_no_difference() -> None:
+    found = [words.Difference(0.1, *interval).word for interval in ((-0.1, 0.3), (0.05, 0.2), (float("nan"),) * 2)]
+    assert found == ["same", "better", "unknown"]
+    assert words.Difference(-0.1, -0.2, -0.05).word == "worse"
+
+
+def test_a_week_without_a_score_says_why(filled: Warehouse) -> None:
+    first = words.headline(read_facts(filled, WEEKS[0]))
+    assert first.title == "This week has no score"
+    assert "the first score comes one week after the first lists" in first.sentences[0]
+    assert "run `tgn refresh --week 2024-01-01`" in first.sentences[1]
+    assert "It is too early to say what is usual" in report_page(filled, WEEKS[0], {}, {})
+
+
+def test_a_week_in_which_nobody_was_active_says_so(filled: Warehouse) -> None:
+    facts = read_facts(filled, WEEKS[-1])
+    nobody = facts.metrics.assign(value=float("nan"), ci_low=float("nan"), ci_high=float("nan"), users=0)
+    assert "Nobody was active" in words.headline(replace(facts, metrics=nobody)).sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"tgn_assets": 3, "repeat": 1}, "the ranker made 75% of them, simple rules the others (repeat 25%)"),
+        ({"popular": 4}, "all from simple rules (popular 100%)"),
+        ({}, "No user has a list"),
+    ],
+)
+def test_the_headline_says_whose_lists_are_out(filled: Warehouse, lists: dict[str, int], said: str) -> None:
+    assert said in words.lists_sentence(replace(read_facts(filled, WEEKS[-1]), lists=lists))
+
+
+def test_risen_and_fallen_events_are_shares_of_lists(filled: Warehouse) -> None:
+    moves = read_facts(filled, WEEKS[-1]).moves
+    assert moves[["event_id", "before", "now"]].values.tolist() == [["b", 0.0, 0.5], ["a", 0.5, 0.0]]
+
+
+def test_a_user_is_shown_with_the_past_the_list_for_the_week_and_the_week(filled: Warehouse) -> None:
+    ann = next(story for story in read_facts(filled, WEEKS[-1]).stories if story.user == "ann")
+    assert (ann.past, ann.past_weeks, ann.then) == ([("a", 3)], 3, [("a", 1)])
+    assert (ann.listed, ann.hits) == ([("a", 0.5)], 1)
+
+
+def test_nothing_newer_than_the_week_is_read(filled: Warehouse, tmp_path: Path) -> None:
+    before = report_page(filled, WEEKS[-2], {}, {})
+    later = warehouse(tmp_path)
+    with later.writer() as con:
+        for table in ("raw_interactions", "weekly_top5_predictions", "eval_metrics", "ingested_weeks"):
+            con.execute(f"DELETE FROM {table} WHERE week > ?", [WEEKS[-2]])
+    assert report_page(later, WEEKS[-2], {}, {}) == before
+
+
+def test_the_same_warehouse_gives_the_same_bytes(filled: Warehouse, page: str) -> None:
+    assert report_page(filled, WEEKS[-1], {"trained_ranker": 72.4}, {}) == page
+
+
+def test_hostile_ids_are_text(page: str) -> None:
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+
+
+def test_the_page_asks_for_nothing_from_outside(page: str) -> None:
+    addresses = set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#)([^"')\s>]+)""", page))
+    assert addresses == set()
+    assert "default-src 'none'" in page
+
+
+def test_every_tag_is_closed_headings_step_by_one_and_ids_are_unique(page: str) -> None:
+    parsed = _Structure()
+    parsed.feed(page)
+    assert parsed.open == []
+    assert parsed.headings[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(parsed.headings))
+    assert parsed.headings.count(1) == 1
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.references <= set(parsed.ids)
+    assert all(parsed.labels)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_can_be_told_from_what_it_lies_on(scheme: str) -> None:
+    """WCAG 2.2: text 4.5 to 1 (1.4.3), marks of charts 3 to 1 (1.4.11)."""
+    light, dark = re.split("prefers-color-scheme: dark", STYLE)
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", dark if scheme == "dark" else light))
+    for ground in ("page", "panel"):
+        for name in TEXT:
+            assert _contrast(colours[name], colours[ground]) >= 4.5, (scheme, name, ground)
+    for name in MARKS:
+        assert _contrast(colours[name], colours["page"]) >= 3, (scheme, name)
+
+
+def test_an_unknown_week_and_an_empty_warehouse_are_errors_with_a_remedy(filled: Warehouse, tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match="tgn refresh --week 2030-01-07"):
+        read_facts(filled, "2030-01-07")
+    empty = Warehouse(tmp_path / "warehouse.duckdb")
+    with empty.writer():
+        pass
+    with pytest.raises(WarehouseError, match="no lists were published; run `tgn refresh`"):
+        newest_week(empty)
+    assert newest_week(filled) == WEEKS[-1]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_page("old", tmp_path / "page.html")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_page("new", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "old"
+
+
+def test_a_source_that_numbers_its_weeks_is_told_apart(filled: Warehouse) -> None:
+    assert "its week 7 is shown as the week of 2024-01-01" in report_page(filled, WEEKS[1], {}, {}, (7, WEEKS[0]))
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [words.signed(value) for value in (-0.00001, 0.0, 0.1, -0.1)] == [
+        "0.0000",
+        "0.0000",
+        "+0.1000",
+        "\u22120.1000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.44, "0.4 s"), (12.2, "12 s"), (59.7, "1 min 0 s"), (125, "2 min 5 s")]
+)
+def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_the_numbers_of_the_chart_are_in_a_table_too(page: str) -> None:
+    rows = re.findall(r"<tr><th scope=\"row\">2024-01-22</th>(.*?)</tr>", page)
+    assert re.findall(r">([\d.]+)<", rows[0]) == ["0.5000", "0.3000"]
+
+
+class _Structure(HTMLParser):
+    VOID = ("meta", "br", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[int] = []
+        self.ids: list[str] = []
+        self.references: set[str] = set()
+        self.labels: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        self.ids += [found["id"]] if found.get("id") else []
+        self.references |= {found["aria-labelledby"]} if found.get("aria-labelledby") else set()
+        if tag == "a":
+            self.references.add((found["href"] or "").removeprefix("#"))
+        if found.get("role") == "img" and tag == "div":
+            self.labels.append(found.get("aria-label") or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for name, value in attrs if name == "id" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

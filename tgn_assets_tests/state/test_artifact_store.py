@@ -1,0 +1,68 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+
+WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
+
+
+def test_a_window_holds_the_weeks_that_are_there_oldest_first_and_reads_one_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for week in (WEEKS[3], WEEKS[0], WEEKS[1]):
+        (tmp_path / "weekly_snapshots" / week).mkdir(parents=True)
+    (tmp_path / "weekly_snapshots" / ".2024-01-15.half-written").mkdir()
+    read: list[str] = []
+    monkeypatch.setattr(ArtifactStore, "load", lambda _, asset, week: read.append(week) or f"{asset} of {week}")
+
+    window = ArtifactStore(tmp_path).window("weekly_snapshots", WEEKS[1:])
+
+    assert list(window) == [WEEKS[1], WEEKS[3]] and read == []
+    assert window[WEEKS[3]] == f"weekly_snapshots of {WEEKS[3]}" and read == [WEEKS[3]]
+    assert window.get(WEEKS[0]) is None and WEEKS[2] not in window
+
+
+def test_a_window_of_an_asset_that_never_ran_is_empty(tmp_path: Path) -> None:
+    assert dict(ArtifactStore(tmp_path).window("trained_gnn", WEEKS)) == {}
+
+
+def checkpoint(warm_from: str | None, *weeks: str, of: str) -> Any:
+    return SimpleNamespace(warm_from=warm_from, embeddings={week: f"{week} by {of}" for week in weeks})
+
+
+class Checkpoints(ArtifactStore):
+    """Week 1 started cold and walked through week 0; weeks 2 and 3 went on from it."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def load(self, asset: str, week: str) -> Any:
+        self.read.append(week)
+        return {
+            WEEKS[1]: checkpoint(None, WEEKS[0], WEEKS[1], of="1"),
+            WEEKS[2]: checkpoint(WEEKS[1], WEEKS[2], of="2"),
+            WEEKS[3]: checkpoint(WEEKS[2], WEEKS[3], of="3"),
+        }[week]
+
+
+def test_the_bank_goes_back_along_the_warm_starts_to_the_cold_one() -> None:
+    assert embedding_bank(Checkpoints(), WEEKS[3], 10) == {
+        WEEKS[0]: f"{WEEKS[0]} by 1",
+        WEEKS[1]: f"{WEEKS[1]} by 1",
+        WEEKS[2]: f"{WEEKS[2]} by 2",
+        WEEKS[3]: f"{WEEKS[3]} by 3",
+    }
+
+
+def test_the_bank_holds_the_newest_weeks_of_a_limit_and_reads_no_further() -> None:
+    store = Checkpoints()
+    assert list(embedding_bank(store, WEEKS[3], 2)) == [WEEKS[2], WEEKS[3]]
+    assert store.read == [WEEKS[3], WEEKS[2]]
+    assert list(embedding_bank(Checkpoints(), WEEKS[2], 2)) == [WEEKS[1], WEEKS[2]]
+
+
+def test_the_bank_of_a_week_knows_no_later_one() -> None:
+    assert max(embedding_bank(Checkpoints(), WEEKS[2], 10)) == WEEKS[2]

@@ -1,0 +1,129 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.run_launcher import WatchfulRunLauncher
+from tgn_assets.settings import Settings, SettingsError
+from tgn_assets.state import home as home_module
+from tgn_assets.state.home import DAGSTER_YAML, Home
+
+HEADER = "ip_address,event_id,timestamp\n"
+
+
+def _home(tmp_path: Path, rows: str = "u,e,2024-01-10 12:00:00\n", **settings: str) -> Home:
+    """A home on a log of `rows`."""
+    log = tmp_path / "log.csv"
+    log.write_text(HEADER + rows)
+    return Home(Settings(**{"home": tmp_path / "home", "source": str(log), **settings}))
+
+
+@pytest.fixture(autouse=True)
+def in_february_2024(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home_module, "last_ended_week", lambda: "2024-02-05")
+
+
+def test_the_dagster_instance_is_local_quiet_and_runs_one_week_at_a_time(tmp_path: Path) -> None:
+    with _home(tmp_path).instance() as instance:
+        assert instance.root_directory == str(tmp_path / "home" / "dagster")
+        assert isinstance(instance.run_launcher, WatchfulRunLauncher)
+        assert instance.run_monitoring_enabled
+        assert not instance.telemetry_enabled
+        queue = instance.get_concurrency_config().run_queue_config
+        assert queue and queue.max_concurrent_runs == 1
+
+
+def test_making_a_home_again_keeps_what_the_user_edited(tmp_path: Path) -> None:
+    home = _home(tmp_path).ensure()
+    config = home.dagster_home / "dagster.yaml"
+    assert config.read_text() == DAGSTER_YAML
+    config.write_text("telemetry: {enabled: false}\n")
+    assert home.ensure().dagster_home / "dagster.yaml" == config
+    assert config.read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_two_that_make_a_home_at_once_do_not_trip_over_each_other(tmp_path: Path) -> None:
+    def runs(_: int) -> int:
+        with _home(tmp_path).instance() as instance:
+            return instance.get_runs_count()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(runs, range(2))) == [0, 0]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(SettingsError, match=r"TGN_HOME=.*home"):
+        _home(tmp_path).ensure()
+
+
+def test_the_first_week_stays_when_earlier_rows_arrive(tmp_path: Path) -> None:
+    assert _home(tmp_path).start_week() == "2024-01-08"
+    assert _home(tmp_path, "u,e,2023-12-01 12:00:00\nu,e,2024-01-10 12:00:00\n").start_week() == "2024-01-08"
+
+
+def test_another_source_or_other_columns_have_a_first_week_of_their_own(tmp_path: Path) -> None:
+    assert _home(tmp_path).start_week() == "2024-01-08"
+    (tmp_path / "other.csv").write_text(HEADER + "u,e,2023-12-06 12:00:00\n")
+    assert _home(tmp_path, source=str(tmp_path / "other.csv")).start_week() == "2023-12-04"
+    assert len(json.loads((tmp_path / "home" / "first_week.json").read_text())) == 2
+
+
+def test_the_setting_goes_before_the_first_week_of_the_source(tmp_path: Path) -> None:
+    assert _home(tmp_path, start_week="2024-01-22").start_week() == "2024-01-22"
+
+
+def test_threads_that_ask_at_once_agree_on_the_first_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weeks = iter(["2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29"])
+    monkeypatch.setattr(Home, "_first_week", lambda self: next(weeks))
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: _home(tmp_path).start_week(), range(4)))) == 1
+
+
+def test_a_synthetic_world_starts_half_a_year_ago_and_stays_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _home(tmp_path, source="synthetic")
+    assert home.start_week() == "2023-08-14"  # 26 weeks, the last of which is 2024-02-05
+    monkeypatch.setattr(home_module, "last_ended_week", lambda: "2024-03-04")
+    assert home.start_week() == "2023-08-14"
+    assert home.source_spec().start_week == "2023-08-14"
+
+
+def test_week_numbers_count_from_the_smallest_one_ever_seen(tmp_path: Path) -> None:
+    log = tmp_path / "weeks.csv"
+    log.write_text("ip_address,event_id,week_number\nu,e,7\nu,e,9\n")
+    home = _home(tmp_path, source=str(log))
+    assert home.start_week() == "2024-01-01"
+    log.write_text("ip_address,event_id,week_number\nu,e,5\nu,e,9\n")
+    assert home.source_spec().week_number_anchor == (7, "2024-01-01")
+    dated = _home(tmp_path, source=str(log), start_week="2023-01-02")
+    assert (dated.start_week(), dated.source_spec().week_number_anchor) == ("2023-01-02", (7, "2023-01-02"))
+
+
+@pytest.mark.parametrize(
+    ("newest_row", "week"),
+    [
+        ("2024-01-13 23:59:59", None),  # Saturday: the first week is not over
+        ("2024-01-14 00:00:00", "2024-01-08"),  # its Sunday
+        ("2024-01-15 00:00:00", "2024-01-08"),  # a later row
+        ("2024-02-29 00:00:00", "2024-02-05"),  # the calendar has come no further
+    ],
+)
+def test_a_week_is_closed_when_its_sunday_has_rows_or_a_later_row_follows(
+    tmp_path: Path, newest_row: str, week: str | None
+) -> None:
+    assert _home(tmp_path, f"u,e,2024-01-10 12:00:00\nu,e,{newest_row}\n").newest_closed_week() == week
+
+
+def test_no_week_after_the_last_one_and_none_before_the_first_is_closed(tmp_path: Path) -> None:
+    rows = "u,e,2024-01-10 12:00:00\nu,e,2024-01-31 12:00:00\n"
+    assert _home(tmp_path, rows, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
+    assert _home(tmp_path, rows, start_week="2024-01-29").newest_closed_week() is None
+
+
+def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="TGN_SOURCE"):
+        _home(tmp_path, source=str(tmp_path / "missing.csv")).start_week()

@@ -1,0 +1,263 @@
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.state.warehouse import Warehouse, WarehouseError
+
+WEEK, NEXT = "2024-01-01", "2024-01-08"
+
+
+def predictions(*users: str, week: str = WEEK, target_week: str = NEXT) -> pd.DataFrame:
+    columns = {"week": week, "target_week": target_week, "rank": 1, "event_id": "e", "score": 0.5, "source": "popular"}
+    return pd.DataFrame({"user_id": list(users), **columns})
+
+
+def users(warehouse: Warehouse, week: str = WEEK) -> list[str]:
+    with warehouse.reader() as con:
+        query = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY ALL"
+        return [user for (user,) in con.execute(query, [week]).fetchall()]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    warehouse = Warehouse(tmp_path / "home" / "warehouse.duckdb", lock_timeout=30)
+    with warehouse.writer():
+        pass
+    return warehouse
+
+
+@contextmanager
+def other_process(warehouse: Warehouse, body: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `body` within a writer, once it holds the file."""
+    code = f"""
+import sys
+from pathlib import Path
+from tgn_assets.state.warehouse import Warehouse
+with Warehouse(Path({str(warehouse.path)!r})).writer() as con:
+    {body}
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+    try:
+        assert process.stdout.readline() == "holding\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+HOLD = "print('holding', flush=True); sys.stdin.readline()"
+INSERT = f"con.execute(\"INSERT INTO eval_metrics VALUES ('{WEEK}', 'm', 'all', 'x', 1, 0, 2, 3)\")"
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_a_writer_makes_the_file_and_all_tables_and_views(warehouse: Warehouse) -> None:
+    with warehouse.reader() as con:
+        assert {name for (name,) in con.execute("SHOW TABLES").fetchall()} == {*TABLES, *VIEWS}
+        assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+
+
+def test_a_reader_of_what_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+    missing = Warehouse(tmp_path / "warehouse.duckdb")
+    for make in (lambda: None, lambda: duckdb.connect(missing.path).close()):
+        make()
+        with pytest.raises(WarehouseError, match="tgn refresh"), missing.reader():
+            pass
+
+
+def test_a_reader_cannot_write(warehouse: Warehouse) -> None:
+    with warehouse.reader() as con, pytest.raises(duckdb.InvalidInputException, match="read-only"):
+        con.execute("DELETE FROM users")
+
+
+def test_a_file_that_is_no_warehouse_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "warehouse.duckdb").write_text("not a database" * 1000)
+    broken = Warehouse(tmp_path / "warehouse.duckdb")
+    with pytest.raises(WarehouseError, match=r"duckdb cannot be opened: .*not a valid DuckDB"), broken.writer():
+        pass
+
+
+def test_a_week_is_replaced_and_the_others_stay(warehouse: Warehouse) -> None:
+    assert warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", "b")) == 2
+    warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("x", week=NEXT))
+    assert warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("c")) == 1
+    assert (users(warehouse), users(warehouse, NEXT)) == (["c"], ["x"])
+    assert warehouse.replace_week("weekly_top5_predictions", WEEK, pd.DataFrame()) == 0
+    assert (users(warehouse), users(warehouse, NEXT)) == ([], ["x"])
+
+
+def test_the_current_lists_are_those_of_the_newest_published_week(warehouse: Warehouse) -> None:
+    def current() -> list[tuple]:
+        with warehouse.reader() as con:
+            return con.execute("SELECT week::VARCHAR, user_id FROM current_top5 ORDER BY ALL").fetchall()
+
+    assert current() == []
+    warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("x", "y", week=NEXT))
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))  # an older week, published later
+    assert current() == [(NEXT, "x"), (NEXT, "y")]
+    warehouse.replace_week("weekly_top5_predictions", NEXT, pd.DataFrame())
+    assert current() == [(WEEK, "a")]
+
+
+def test_a_warehouse_of_an_older_version_is_given_the_views_and_keeps_its_rows(warehouse: Warehouse) -> None:
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    with duckdb.connect(warehouse.path) as con:
+        con.execute("DROP VIEW current_top5")
+    with warehouse.writer() as con:
+        assert con.execute("SELECT user_id FROM current_top5").fetchall() == [("a",)]
+
+
+def test_columns_go_by_name_and_a_surplus_or_a_lacking_one_is_an_error(warehouse: Warehouse) -> None:
+    frame = predictions("a")
+    warehouse.replace_week("weekly_top5_predictions", WEEK, frame[frame.columns[::-1]])
+    for wrong in (frame.drop(columns="source"), frame.assign(surplus=1)):
+        with pytest.raises(duckdb.Error, match=r"source|surplus"):
+            warehouse.replace_week("weekly_top5_predictions", WEEK, wrong)
+    assert users(warehouse) == ["a"]
+
+
+def test_rows_of_another_week_and_tables_without_weeks_are_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(ValueError, match=WEEK):
+        warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", week=NEXT))
+    for table in ("users", "no_table; DROP TABLE users"):
+        with pytest.raises(ValueError, match="no table with weeks"):
+            warehouse.replace_week(table, WEEK, predictions("a"))
+
+
+def test_several_tables_are_replaced_together_or_not_at_all(warehouse: Warehouse) -> None:
+    new_users = predictions("a").drop(columns="user_id")
+    tables = {"weekly_top5_predictions": predictions("a"), "new_user_top5_predictions": new_users}
+    assert warehouse.replace_week_tables(WEEK, tables) == dict.fromkeys(tables, 1)
+    tables = {"weekly_top5_predictions": predictions("b"), "new_user_top5_predictions": new_users.drop(columns="score")}
+    with pytest.raises(duckdb.ConstraintException):
+        warehouse.replace_week_tables(WEEK, tables)
+    assert users(warehouse) == ["a"]
+
+
+def test_the_history_is_what_is_known_at_the_close_of_the_week(warehouse: Warehouse) -> None:
+    with warehouse.writer() as con:
+        con.execute(f"INSERT INTO users VALUES ('u', 0, '{WEEK}'), ('v', 1, '{NEXT}')")
+        con.execute(f"INSERT INTO events VALUES ('e', 0, '{WEEK}')")
+        con.execute(
+            f"INSERT INTO raw_interactions VALUES ('u', 'e', '{WEEK}', '{WEEK}'), ('v', 'e', '{NEXT}', '{NEXT}')"
+        )
+    assert warehouse.history(WEEK).user_idx.tolist() == [0]
+    assert warehouse.history(NEXT).user_idx.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("mode", ["reader", "writer"])
+def test_who_comes_second_waits_says_so_and_goes_on(
+    warehouse: Warehouse, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with other_process(warehouse, f"{HOLD}; {INSERT}") as process:
+        threading.Timer(0.5, release, [process]).start()
+        with getattr(warehouse, mode)() as con:
+            assert con.execute("SELECT count(*) FROM eval_metrics").fetchall() == [(1,)]
+    assert f"PID {process.pid}" in caplog.text
+
+
+def test_readers_do_not_wait_for_each_other(warehouse: Warehouse) -> None:
+    with warehouse.reader(), Warehouse(warehouse.path, lock_timeout=0).reader() as con:
+        assert con.execute("SELECT count(*) FROM users").fetchall() == [(0,)]
+
+
+def test_who_waits_too_long_is_told_who_holds_the_file(warehouse: Warehouse) -> None:
+    with other_process(warehouse, HOLD) as process:
+        hasty = Warehouse(warehouse.path, lock_timeout=0.3)
+        for use in (hasty.reader, hasty.writer):
+            with pytest.raises(WarehouseError, match=rf"PID {process.pid}.*try again"), use():
+                pass
+
+
+def test_a_reader_waits_for_a_writer_of_the_same_process(warehouse: Warehouse) -> None:
+    held, counts = threading.Event(), []
+
+    def read() -> None:
+        with warehouse.reader() as con:
+            counts.append(con.execute("SELECT count(*) FROM users").fetchall()[0][0])
+
+    with warehouse.writer() as con:
+        reader = threading.Thread(target=read)
+        reader.start()
+        held.wait(0.3)
+        assert counts == []
+        con.execute("INSERT INTO users VALUES ('u', 0, NULL)")
+    reader.join(30)
+    assert counts == [1]
+
+
+@pytest.mark.parametrize("mode", ["reader", "writer"])
+def test_a_process_killed_amid_a_replacement_leaves_the_old_week(warehouse: Warehouse, mode: str) -> None:
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", "b"))
+    body = f"con.begin(); con.execute('DELETE FROM weekly_top5_predictions'); {INSERT}; {HOLD}"
+    with other_process(warehouse, body) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with getattr(warehouse, mode)() as con:
+            assert con.execute("SELECT count(*) FROM eval_metrics").fetchall() == [(0,)]
+    assert users(warehouse) == ["a", "b"]
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("c"))
+    assert users(warehouse) == ["c"]
+
+
+def test_the_file_is_free_again_after_an_error(warehouse: Warehouse) -> None:
+    for mode in ("reader", "writer"):
+        with pytest.raises(ZeroDivisionError), getattr(warehouse, mode)():
+            raise ZeroDivisionError
+        with other_process(warehouse, HOLD):
+            pass
+
+
+def test_a_warehouse_of_an_older_version_gets_the_tables_that_it_lacks_when_it_is_read(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    with warehouse.writer() as con:
+        con.execute("INSERT INTO raw_interactions VALUES ('u', 'e', TIMESTAMP '2024-01-01', DATE '2024-01-01')")
+        con.execute("DROP TABLE published_weeks")
+    with warehouse.reader() as con:
+        assert con.execute("SELECT count(*) FROM published_weeks").fetchall() == [(0,)]
+        assert con.execute("SELECT count(*) FROM raw_interactions").fetchall() == [(1,)]
+
+
+def test_a_history_asked_for_again_is_read_again_only_if_the_rows_changed(warehouse: Warehouse) -> None:
+    with warehouse.writer() as con:
+        con.execute(f"INSERT INTO users VALUES ('u', 0, '{WEEK}')")
+        con.execute(f"INSERT INTO events VALUES ('e', 0, '{WEEK}'), ('f', 1, '{NEXT}')")
+        con.execute(
+            f"INSERT INTO raw_interactions VALUES ('u', 'e', '{WEEK}', '{WEEK}'), ('u', 'f', '{NEXT}', '{NEXT}')"
+        )
+        con.execute(f"INSERT INTO ingested_weeks VALUES ('{WEEK}', 1, 'one'), ('{NEXT}', 1, 'one')")
+    newest = warehouse.history(NEXT)
+    assert warehouse.history(NEXT) is newest
+    earlier, fresh = warehouse.history(WEEK), Warehouse(warehouse.path).history(WEEK)
+    for field in fields(History):
+        np.testing.assert_array_equal(getattr(earlier, field.name), getattr(fresh, field.name))
+    with warehouse.writer() as con:  # as many rows as before, and another content
+        con.execute(f"UPDATE raw_interactions SET event_id = 'f' WHERE week = '{WEEK}'")
+        con.execute("UPDATE events SET first_week = '2024-01-01' WHERE event_id = 'f'")
+        con.execute(f"UPDATE ingested_weeks SET digest = 'two' WHERE week = '{WEEK}'")
+    assert warehouse.history(NEXT).count.tolist() == [1, 1] and warehouse.history(WEEK).event_idx.tolist() == [1]
+    with warehouse.writer() as con:
+        con.execute(f"INSERT INTO raw_interactions VALUES ('u', 'e', '{NEXT}', '{NEXT}')")
+    assert warehouse.history(NEXT).event_idx.tolist() == [0, 1]
+    with warehouse.writer() as con:  # a week that has no rows any more
+        con.execute(f"DELETE FROM raw_interactions WHERE week = '{NEXT}'")
+    assert len(warehouse.history(NEXT).count) == 1

@@ -1,0 +1,45 @@
+"""A warehouse of four weeks with lists and scores, small enough to check a report of it by eye."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from tgn_assets.state.warehouse import Warehouse
+
+WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
+HOSTILE = "<script>alert(1)</script>"
+SCORES = {"2024-01-15": (0.30, 0.25), "2024-01-22": (0.50, 0.30)}
+
+
+def warehouse(folder: Path) -> Warehouse:
+    """In every week ann meets `a` and bob `HOSTILE`; lists were made in the last three, and scored in the last two."""
+    filled = Warehouse(folder / "warehouse.duckdb")
+    with filled.writer() as con:
+        for week in WEEKS:
+            con.execute("INSERT INTO ingested_weeks VALUES (?, 2, '2-0')", [week])
+            for user, event in (("ann", "a"), ("bob", HOSTILE)):
+                con.execute("INSERT INTO raw_interactions VALUES (?, ?, ?::DATE, ?)", [user, event, week, week])
+        for week in WEEKS[1:]:
+            newest = week == WEEKS[-1]
+            for user, event in (("ann", "b" if newest else "a"), ("bob", HOSTILE)):
+                con.execute(
+                    "INSERT INTO weekly_top5_predictions BY NAME SELECT ?::DATE AS week, ?::DATE + 7 AS target_week, "
+                    "? AS user_id, 1 AS rank, ? AS event_id, 0.5 AS score, 'tgn_assets' AS source",
+                    [week, week, user, event],
+                )
+            con.execute(
+                "INSERT INTO new_user_top5_predictions BY NAME SELECT ?::DATE AS week, ?::DATE + 7 AS target_week, "
+                "1 AS rank, 'a' AS event_id, 0.1 AS score, 'popular' AS source",
+                [week, week],
+            )
+    for week, (ours, repeat) in SCORES.items():
+        filled.replace_week("eval_metrics", week, metrics(week, ours, repeat))
+    return filled
+
+
+def metrics(week: str, ours: float, repeat: float) -> pd.DataFrame:
+    """What `eval_metrics` holds of 100 users of whom `ours` and `repeat` is the NDCG, each give or take 0.02."""
+    rows = [(name, "all", "ndcg", value) for name, value in (("tgn_assets", ours), ("repeat", repeat))]
+    rows += [("repeat", "all", "ndcg_lift", ours - repeat)]
+    frame = pd.DataFrame(rows, columns=["model", "segment", "metric", "value"])
+    return frame.assign(week=week, ci_low=frame.value - 0.02, ci_high=frame.value + 0.02, users=100)
