@@ -70,12 +70,12 @@ def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_asse
     command = [sys.executable, "-m", *through, "refresh", "--week", week]
     began, start = time.time(), time.perf_counter()
     process = subprocess.Popen(command, env=log.environment(home), cwd=ROOT, stdout=sys.stderr)
-    watched, samples = psutil.Process(process.pid), list[tuple[float, int]]()
+    log_query_progress, samples = psutil.Process(process.pid), list[tuple[float, int]]()
     while True:
         ended, status, resources = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
-        samples.append((time.time(), watched.memory_info().rss))
+        samples.append((time.time(), log_query_progress.memory_info().rss))
         time.sleep(SAMPLE_SECONDS)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

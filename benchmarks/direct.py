@@ -9,7 +9,7 @@ pictures and previews that it shows.
 import sys
 from pathlib import Path
 
-from tgn_assets.assets.recommendations import inside_of
+from tgn_assets.assets.recommendations import diagnostics_of
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy
@@ -18,10 +18,10 @@ from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set_cache import LessonStore
+from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import (
     PUBLISHED_TABLES,
-    Terms,
+    PublicationRecord,
     publication,
     read_nodes,
     read_publication,
@@ -29,12 +29,12 @@ from tgn_assets.ml.recommend.publish import (
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.recommend.publish_checks import demands_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import expectations_of, publish_checks
 from tgn_assets.ml.recommend.top_k import recommend
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.reporting.weekly_page.page import report_page, write_page
 from tgn_assets.settings import read_settings
-from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import POLICY_SETTINGS
 from tgn_assets.state.warehouse import Warehouse
@@ -70,30 +70,37 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     history = warehouse.history(week)
     encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
-    bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
+    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
-    lessons = LessonStore(artifacts.lessons)
+    training_sets = TrainingSetCache(artifacts.training_sets)
     earlier = artifacts.load("trained_ranker", shift(week, -1))
-    ranker = train_ranker(history, bank, week, config, rules=rules, store=lessons, earlier=earlier)
+    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=training_sets, earlier=earlier)
     artifacts.save("trained_ranker", week, ranker)
-    bank = embedding_bank(artifacts, week, config.sequence)
-    embeddings = temporal_embeddings(ranker, history, bank)
+    embedding_history = load_embedding_history(artifacts, week, config.sequence)
+    embeddings = temporal_embeddings(ranker, history, embedding_history)
     artifacts.save("temporal_embeddings", week, embeddings)
 
 
 def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
     """`weekly_top5_predictions`, with the checks before."""
-    terms = Terms(week, policy)
+    terms = PublicationRecord(week, policy)
     ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
-    history, bank = warehouse.history(week), embedding_bank(artifacts, week, ranker.config.sequence)
+    history, embedding_history = (
+        warehouse.history(week),
+        load_embedding_history(artifacts, week, ranker.config.sequence),
+    )
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
     rules = rules_of(policy, events)
-    made = publication(recommend(history, ranker, bank, embeddings, rules), history, users, events, week)
-    inputs = {"trained_ranker": ranker.week, "temporal_embeddings": embeddings.week, "trained_gnn": max(bank)}
+    made = publication(recommend(history, ranker, embedding_history, embeddings, rules), history, users, events, week)
+    inputs = {
+        "trained_ranker": ranker.week,
+        "temporal_embeddings": embeddings.week,
+        "trained_gnn": max(embedding_history),
+    }
     inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
-    demands = demands_of(policy, rules, history, users, events, week)
+    demands = expectations_of(policy, rules, history, users, events, week)
     for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
         if not finding.passed:
             raise RuntimeError(f"{finding.check}: {finding.reason}")
@@ -109,8 +116,8 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
         users, events = read_nodes(con, origin)
     history, rules = warehouse.history(origin), rules_of(terms.policy, events)
     new_users, ids = list(published.new_users.event_id), (users.id.to_numpy(), events.id.to_numpy())
-    inside = inside_of(artifacts, history, origin, "cpu", terms.model_week, rules)
-    metrics = evaluate_week(week, published.predictions, new_users, truth, history, *ids, inside, rules=rules)
+    diagnostics = diagnostics_of(artifacts, history, origin, "cpu", terms.model_week, rules)
+    metrics = evaluate_week(week, published.predictions, new_users, truth, history, *ids, diagnostics, rules=rules)
     warehouse.replace_week("eval_metrics", week, metrics)
 
 

@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.data.interactions import HISTORY_SQL, History
+from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set import Bank
-from tgn_assets.ml.recommend.top_k import Recommendations, inside_ranker, recommend
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
+from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -58,7 +58,7 @@ class Made:
     """What a walk through the stages leaves: the ranker, the embeddings it learnt from, and its lists."""
 
     ranker: RankerCheckpoint
-    bank: Bank
+    embedding_history: EmbeddingHistory
     lists: Recommendations
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     for stage, seconds in watch.seconds.items():
         cpu, gpu = (seconds[name] for name in DEVICES)
         print(f"| {stage} | {cpu:.1f} | {gpu:.1f} | {cpu / gpu:.1f} |")
-    lists = [_lists(history, made["cpu"].ranker, made["cpu"].bank, name) for name in DEVICES]
+    lists = [_lists(history, made["cpu"].ranker, made["cpu"].embedding_history, name) for name in DEVICES]
     print(f"\nOne ranker on both devices: {_same(*lists):.2%} of the listed events are the same.")
     for name, walked in made.items():
         validation = walked.ranker.validation[f"ndcg_{OURS}"]
@@ -95,7 +95,7 @@ def main() -> None:
 
 def walk(
     watch: Watch,
-    history: History,
+    history: InteractionHistory,
     snapshots: dict[str, Snapshot],
     device: str,
     gnn: GNNConfig,
@@ -109,18 +109,26 @@ def walk(
     watch.time("trained_gnn, warm", device, lambda: _warm(snapshots, week, gnn, checkpoint, device))
     sampled = gnn.model_copy(update={"batching": "sampled"})
     watch.time("trained_gnn, warm, sampled", device, lambda: _warm(snapshots, week, sampled, checkpoint, device))
-    bank = checkpoint.embeddings
-    ranker = watch.time("trained_ranker", device, lambda: train_ranker(history, bank, week, config, device))
-    embeddings = watch.time("temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, bank, device))
+    embedding_history = checkpoint.embeddings
+    ranker = watch.time(
+        "trained_ranker", device, lambda: train_ranker(history, embedding_history, week, config, device)
+    )
+    embeddings = watch.time(
+        "temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, embedding_history, device)
+    )
     lists = watch.time(
-        "weekly_top5_predictions", device, lambda: recommend(history, ranker, bank, embeddings, device=device)
+        "weekly_top5_predictions",
+        device,
+        lambda: recommend(history, ranker, embedding_history, embeddings, device=device),
     )
     watch.time(
         "eval_metrics, the lists before the gate",
         device,
-        lambda: inside_ranker(history, ranker, bank, embeddings, device=device).lists(np.arange(history.num_users)),
+        lambda: diagnose(history, ranker, embedding_history, embeddings, device=device).lists(
+            np.arange(history.num_users)
+        ),
     )
-    return Made(ranker, bank, lists)
+    return Made(ranker, embedding_history, lists)
 
 
 def _warm(
@@ -129,15 +137,23 @@ def _warm(
     return train_gnn(snapshots, week, config, checkpoint, device)
 
 
-def _lists(history: History, ranker: RankerCheckpoint, bank: Bank, device: str) -> Recommendations:
-    return recommend(history, ranker, bank, temporal_embeddings(ranker, history, bank, device), device=device)
+def _lists(
+    history: InteractionHistory, ranker: RankerCheckpoint, embedding_history: EmbeddingHistory, device: str
+) -> Recommendations:
+    return recommend(
+        history,
+        ranker,
+        embedding_history,
+        temporal_embeddings(ranker, history, embedding_history, device),
+        device=device,
+    )
 
 
 def _same(one: Recommendations, other: Recommendations) -> float:
     return float((one.events[:, :, None] == other.events[:, None, :]).any(2).mean())
 
 
-def log(world: World, weeks: int) -> tuple[History, dict[str, Snapshot]]:
+def log(world: World, weeks: int) -> tuple[InteractionHistory, dict[str, Snapshot]]:
     """The history of `weeks` weeks of `world`, and all their snapshots."""
     keys = [shift(START, week) for week in range(weeks)]
     rows = pd.concat([generate_week(key, world).assign(week=key) for key in keys])  # noqa: F841 (DuckDB reads it)
@@ -150,7 +166,7 @@ def log(world: World, weeks: int) -> tuple[History, dict[str, Snapshot]]:
             f"INSERT INTO {kind}s SELECT {kind}_id, row_number() OVER (ORDER BY first, {kind}_id) - 1, first "
             f"FROM (SELECT {kind}_id, min(week) AS first FROM raw_interactions GROUP BY ALL)"
         )
-    history = History.from_frame(con.execute(HISTORY_SQL, {"week": keys[-1]}).df(), keys[-1])
+    history = InteractionHistory.from_frame(con.execute(HISTORY_SQL, {"week": keys[-1]}).df(), keys[-1])
     return history, {key: read_snapshot(con, key) for key in keys}
 
 

@@ -23,21 +23,21 @@ import torch
 
 from benchmarks import synthetic_bayes_oracle, synthetic_oracle
 from benchmarks.peers import lambdarank
-from tgn_assets.ml.data.attribute_files import read_side_tables
-from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
+from tgn_assets.ml.data.attribute_files import read_attribute_tables
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.evaluate import event_codes, published_lists
 from tgn_assets.ml.evaluation.metrics import mean_interval, paired_bootstrap, per_user
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set import Bank
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish import read_nodes, read_publication, read_truth
-from tgn_assets.ml.recommend.top_k import inside_ranker
+from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.ml.weeks import shift, week_key
-from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.warehouse import Warehouse
 
 PUBLISHED = "ours, as published"
@@ -144,12 +144,12 @@ def _scores(
     shown = published_lists(own_lists, new_user_list, pd.Index(active), codes, K)
     for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes, K)
 
-    side = read_side_tables(*files, users, events, origin)
+    attributes = read_attribute_tables(*files, users, events, origin)
 
-    def own(of: RankerCheckpoint, known: Bank) -> np.ndarray:
+    def own(of: RankerCheckpoint, known: EmbeddingHistory) -> np.ndarray:
         made, seen = for_new.copy(), np.flatnonzero(user >= 0)
-        inside = inside_ranker(history, of, known, temporal_embeddings(of, history, known), side=side)
-        made[seen] = inside.lists(user[seen])
+        diagnostics = diagnose(history, of, known, temporal_embeddings(of, history, known), attributes=attributes)
+        made[seen] = diagnostics.lists(user[seen])
         return made
 
     newcomer = (user < 0)[:, None]
@@ -170,28 +170,32 @@ def _scores(
             )
     if ablations:
         ranker = artifacts.load("trained_ranker", origin)
-        bank = embedding_bank(artifacts, origin, ranker.config.origins + ranker.config.sequence + 1)
+        embedding_history = load_embedding_history(
+            artifacts, origin, ranker.config.origins + ranker.config.sequence + 1
+        )
         blind = {
             key: NodeEmbeddings(key, known.user_idx[:0], known.users[:0], known.event_idx[:0], known.events[:0])
-            for key, known in bank.items()
+            for key, known in embedding_history.items()
         }
-        unlinked = {key: replace(known, link_users=None, link_events=None) for key, known in bank.items()}
+        unlinked = {key: replace(known, link_users=None, link_events=None) for key, known in embedding_history.items()}
 
-        def trained(name: str, known: Bank, side: SideTables) -> np.ndarray:
+        def trained(name: str, known: EmbeddingHistory, attributes: AttributeTables) -> np.ndarray:
             before = earlier.get(name) if ranker.warm_from else None
-            earlier[name] = train_ranker(history, known, origin, ranker.config, side=side, earlier=before)
+            earlier[name] = train_ranker(history, known, origin, ranker.config, attributes=attributes, earlier=before)
             return own(earlier[name], known)
 
         variants |= {
-            "without the gate": own(ranker, bank),
-            "without the graph (trained anew)": trained("graph", blind, side),
-            "without the link regression (trained anew)": trained("links", unlinked, side),
-            "Transformer switched off": own(_silenced(ranker, "gate"), bank),
-            "network alone": own(replace(ranker, trees=""), bank),
-            "trees alone": own(_silenced(ranker, "gate", "evidence.4.weight", "evidence.4.bias"), bank),
+            "without the gate": own(ranker, embedding_history),
+            "without the graph (trained anew)": trained("graph", blind, attributes),
+            "without the link regression (trained anew)": trained("links", unlinked, attributes),
+            "Transformer switched off": own(_silenced(ranker, "gate"), embedding_history),
+            "network alone": own(replace(ranker, trees=""), embedding_history),
+            "trees alone": own(
+                _silenced(ranker, "gate", "feature_mlp.4.weight", "feature_mlp.4.bias"), embedding_history
+            ),
         }
-        if side.columns:
-            variants["without side tables (trained anew)"] = trained("side", bank, NO_TABLES)
+        if attributes.columns:
+            variants["without side tables (trained anew)"] = trained("side", embedding_history, NO_ATTRIBUTES)
         with warehouse.reader() as con:
             past = con.execute(PAST_SQL, {"week": origin}).df()
         who, what = pd.Index(users.id).get_indexer(pd.Index(past.user_id)), codes.get_indexer(pd.Index(past.event_id))

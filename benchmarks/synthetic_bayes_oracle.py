@@ -14,7 +14,7 @@ from math import perm
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.sources.synthetic import (
     CADENCE_SHARES,
     CADENCES,
@@ -63,7 +63,7 @@ def touch_probabilities(
         return 1 - np.exp(-rate * appeal[target][block]) * (1 - habits.followed(state))
 
     blocks = [slice(at, at + USERS_PER_BLOCK) for at in range(0, world.users, USERS_PER_BLOCK)]
-    chance, row = np.vstack(list(in_threads(touched, blocks))), ids[0].get_indexer(pd.Index(users))
+    chance, row = np.vstack(list(map_threaded(touched, blocks))), ids[0].get_indexer(pd.Index(users))
     chance[:, then.catalogue.tenant != now.catalogue.tenant] = 0
     chance[then.tenant != now.tenant] = 0
     return ids[1].tolist(), np.where(row[:, None] >= 0, chance[row], 0.0)

@@ -53,7 +53,7 @@ def ceiling(
     k: int = K,
     users: Collection[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """What nobody can expect to beat: each metric of `ml.evaluation.metrics`, averaged over `target_week`'s active users.
+    """What nobody can expect to beat: the mean of each metric over `target_week`'s active users.
 
     The lists are `oracle_lists`, the truth is what `generate_week` gave the week: under "known" the lists hold events
     of `known_events` only (those seen before the week; what a real ranker can reach), under "all" any event. `users`

@@ -16,7 +16,7 @@ import torch
 from benchmarks.common import peer
 from benchmarks.table import Row, show
 from tgn_assets.ml.linalg.topk import top_products
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.recommend.top_k import USERS_PER_BLOCK
 
 ALL_USERS, USERS, EVENTS, DIM, K = 1_000_000, 20_000, 100_000, 64, 5
@@ -71,12 +71,12 @@ def _plain_product(users: torch.Tensor, events: torch.Tensor, size: int) -> None
 
 
 def _products_side_by_side(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
-    for _ in in_threads(lambda part: _plain_product(part, events, size), users.split(USERS_PER_BLOCK)):
+    for _ in map_threaded(lambda part: _plain_product(part, events, size), users.split(USERS_PER_BLOCK)):
         pass
 
 
 def _top(users: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-    return torch.cat(list(in_threads(lambda part: top_products(part, events, K), users.split(USERS_PER_BLOCK))))
+    return torch.cat(list(map_threaded(lambda part: top_products(part, events, K), users.split(USERS_PER_BLOCK))))
 
 
 def _check(users: torch.Tensor, events: torch.Tensor, lists: torch.Tensor) -> None:

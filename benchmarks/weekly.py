@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.cases import Case, retail
 from benchmarks.common import Usage, peer, refresh
 from benchmarks.table import Row, show
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import popular, repeat
 from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.weeks import shift, week_number
@@ -132,12 +132,12 @@ class Task:
         lists = np.where((lists[:-1] < 0).all(1)[:, None], lists[-1], lists[:-1])
         return float(per_user(lists, self.row, self.truth).ndcg.mean())
 
-    def _history(self, week: str) -> History:
+    def _history(self, week: str) -> InteractionHistory:
         frame = self.past.groupby(["user_idx", "event_idx", "week_no"], as_index=False).agg(
             count=("ts", "size"), last=("ts", "max")
         )
         close = (frame.week_no + 1) * 7 * 86400 + np.datetime64("1970-01-05", "s").astype(np.int64)
-        return History.from_frame(
+        return InteractionHistory.from_frame(
             frame.assign(event_order=frame.event_idx, since=(close - frame["last"]) / 604800), week
         )
 

@@ -19,7 +19,7 @@ for setting in [name for name in os.environ if name.startswith("TGN_")]:
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on top would stall each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOW = ("test_flow", "test_flow_again", "test_time", "test_cli", "test_docs", "test_dagster_dev")
+SLOW = ("test_flow", "test_flow_again", "test_time", "test_main", "test_docs", "test_dagster_dev")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ import dagster as dg
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.monitoring.trends import activity
-from tgn_assets.ml.progress import Pace
+from tgn_assets.ml.progress import ProgressReporter
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.reporting.asset_plots import activity_plot
@@ -79,7 +79,7 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
         from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 
         # One at a time to disk: the graphs of a backfill of many years would not fit in memory together.
-        pace = Pace(context.log.info, "snapshots", len(context.partition_keys), "week")
+        pace = ProgressReporter(context.log.info, "snapshots", len(context.partition_keys), "week")
         for week in context.partition_keys:
             with warehouse.reader() as con:
                 snapshot = read_snapshot(con, week)

@@ -8,16 +8,16 @@ import pandas as pd
 
 from tgn_assets.assets.catalog import column_lineage
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
-from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.summary import candidate_recall, comparison, headline, points_lost, reliability
 from tgn_assets.ml.monitoring.trends import coverage, quality
-from tgn_assets.ml.progress import Say, nothing
+from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish import (
     PUBLISHED_TABLES,
-    Publication,
-    Terms,
+    PublicationRecord,
+    PublishedLists,
     most_recommended,
     publication,
     read_nodes,
@@ -26,18 +26,18 @@ from tgn_assets.ml.recommend.publish import (
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.recommend.publish_checks import CHECKS, Finding, demands_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckResult, expectations_of, publish_checks
 from tgn_assets.ml.weeks import shift, week_key
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.reporting.asset_plots import catalogue_plot, quality_plot, reliability_plot
-from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, embedding_bank, publishing_model
+from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
-from tgn_assets.state.resources import Device, PolicyFiles, SideFiles
+from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.evaluation.evaluate import Inside
+    from tgn_assets.ml.evaluation.evaluate import RankerDiagnostics
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
@@ -65,7 +65,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
         policy: PolicyFiles,
-        side_files: SideFiles,
+        attribute_files: AttributeFiles,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Every user's top five events for the week to come, and the list for a user who has no history yet.
 
@@ -75,33 +75,40 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
 
         week = context.partition_key
         with explained():
-            terms = Terms(artifacts.model_week(week), policy.read())
+            record = PublicationRecord(artifacts.model_week(week), policy.read())
             history = warehouse.history(week)
             with warehouse.reader() as con:
                 users, events = read_nodes(con, week)
-            side = side_files.read(users, events, week)
+            attributes = attribute_files.read(users, events, week)
             model = TrainedModel(trained_ranker, temporal_embeddings)
-            if terms.model_week != week:
-                model = publishing_model(artifacts, history, week, terms.model_week, device.name())
-            bank = embedding_bank(artifacts, week, model.ranker.config.sequence)
-            rules = rules_of(terms.policy, events)
+            if record.model_week != week:
+                model = publishing_model(artifacts, history, week, record.model_week, device.name())
+            embedding_history = load_embedding_history(artifacts, week, model.ranker.config.sequence)
+            rules = rules_of(record.policy, events)
             recommendations = recommend(
-                history, model.ranker, bank, model.embeddings, rules, device.name(), context.log.info, side
+                history,
+                model.ranker,
+                embedding_history,
+                model.embeddings,
+                rules,
+                device.name(),
+                context.log.info,
+                attributes,
             )
         made = publication(recommendations, history, users, events, week)
         inputs = {"trained_ranker": model.ranker.week, "temporal_embeddings": model.embeddings.week}
-        inputs |= {"trained_gnn": max(bank), "interactions": week_key(int(history.week_no.max(initial=0)))}
-        demands = demands_of(terms.policy, rules, history, users, events, week)
-        findings = publish_checks(made, users, events, week, inputs, rules.k, demands)
-        for finding in findings:
+        inputs |= {"trained_gnn": max(embedding_history), "interactions": week_key(int(history.week_no.max(initial=0)))}
+        expectations = expectations_of(record.policy, rules, history, users, events, week)
+        results = publish_checks(made, users, events, week, inputs, rules.k, expectations)
+        for result in results:
             yield dg.AssetCheckResult(
-                check_name=finding.check,
-                passed=finding.passed,
-                description=finding.reason or None,
-                metadata=numbers(finding.numbers),
+                check_name=result.check,
+                passed=result.passed,
+                description=result.reason or None,
+                metadata=numbers(result.numbers),
             )
-        stop_if_any_failed(findings, week)
-        published = terms.row(made, week)
+        stop_if_any_failed(results, week)
+        published = record.row(made, week)
         tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
         tables["published_weeks"] = published
         with explained():
@@ -114,7 +121,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
                 **row_count(len(made.predictions)),
                 **numbers({"users": len(users), "events": len(events), "k": rules.k}),
                 **numbers({"events_recommended": recommended, "coverage": recommended / max(len(events), 1)}),
-                "model_week": terms.model_week,
+                "model_week": record.model_week,
                 **numbers(lists_by_source(made), "lists/"),
                 **column_lineage(PREDICTIONS),
                 **catalogue_plot(most_recommended(made.predictions), breadth),
@@ -137,7 +144,7 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         warehouse: dg.ResourceParam[Warehouse],
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
-        side_files: SideFiles,
+        attribute_files: AttributeFiles,
     ) -> dg.MaterializeResult:
         """How good the lists that were published for this week were, beside simple rules that knew the same.
 
@@ -149,13 +156,13 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
         with warehouse.reader() as con:
             published, truth = read_publication(con, origin), read_truth(con, week)
             users, events = read_nodes(con, origin)
-            terms = read_terms(con, origin)
+            record = read_terms(con, origin)
         if published.new_users.empty:
             warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
             note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
             return dg.MaterializeResult(metadata={**row_count(0), "note": note})
-        history, rules = warehouse.history(origin), rules_of(terms.policy, events)
-        side = side_files.read(users, events, origin)
+        history, rules = warehouse.history(origin), rules_of(record.policy, events)
+        attributes = attribute_files.read(users, events, origin)
         metrics = evaluate_week(
             week,
             published.predictions,
@@ -164,7 +171,9 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
             history,
             users.id.to_numpy(),
             events.id.to_numpy(),
-            inside_of(artifacts, history, origin, device.name(), terms.model_week, rules, side, context.log.info),
+            diagnostics_of(
+                artifacts, history, origin, device.name(), record.model_week, rules, attributes, context.log.info
+            ),
             rules=rules,
         )
         rows = warehouse.replace_week("eval_metrics", week, metrics)
@@ -188,41 +197,41 @@ def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.Asset
     return [weekly_top5_predictions, eval_metrics]
 
 
-def inside_of(
+def diagnostics_of(
     artifacts: ArtifactStore,
-    history: History,
+    history: InteractionHistory,
     origin: str,
     device: str,
     model_week: str,
     rules: Rules = OPEN,
-    side: SideTables = NO_TABLES,
-    progress: Say = nothing,
-) -> "Inside | None":
+    attributes: AttributeTables = NO_ATTRIBUTES,
+    progress: LogFn = no_log,
+) -> "RankerDiagnostics | None":
     """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
     kept and not of an older version, and the side tables still have what it learnt from."""
-    from tgn_assets.ml.ranker.checkpoint import outdated
-    from tgn_assets.ml.recommend.top_k import inside_ranker
+    from tgn_assets.ml.ranker.checkpoint import is_incompatible
+    from tgn_assets.ml.recommend.top_k import diagnose
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
     if not all(week in artifacts.weeks(asset) for asset, week in kept):
         return None
     ranker = artifacts.load("trained_ranker", model_week)
-    if not ranker.trained or outdated(ranker) or side.lacking(ranker.side):
+    if not ranker.trained or is_incompatible(ranker) or attributes.lacking(ranker.attributes):
         return None
     model = publishing_model(artifacts, history, origin, model_week, device)
-    bank = embedding_bank(artifacts, origin, model.ranker.config.sequence)
-    return inside_ranker(history, model.ranker, bank, model.embeddings, rules, device, side, progress)
+    embedding_history = load_embedding_history(artifacts, origin, model.ranker.config.sequence)
+    return diagnose(history, model.ranker, embedding_history, model.embeddings, rules, device, attributes, progress)
 
 
-def lists_by_source(made: Publication) -> dict[str, int]:
+def lists_by_source(made: PublishedLists) -> dict[str, int]:
     """How many users' lists each source made."""
     best = made.predictions[made.predictions["rank"] == 1]
     return {str(source): int(lists) for source, lists in best.groupby("source").size().items()}
 
 
-def stop_if_any_failed(findings: list[Finding], week: str) -> None:
+def stop_if_any_failed(results: list[CheckResult], week: str) -> None:
     """Failure, with what is wrong and what to do, unless all findings passed."""
-    reasons = [f"{finding.check}: {finding.reason}" for finding in findings if not finding.passed]
+    reasons = [f"{result.check}: {result.reason}" for result in results if not result.passed]
     if reasons:
         raise dg.Failure(
             f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(reasons)}. "

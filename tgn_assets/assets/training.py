@@ -8,11 +8,11 @@ from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.publish import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.asset_metadata import last_values, numbers, side_columns
+from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.reporting.asset_plots import curve_plot
-from tgn_assets.state.artifact_store import ArtifactStore, Window, embedding_bank
+from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import Device, PolicyFiles, SideFiles
+from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -59,7 +59,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
         window = dict(artifacts.window("weekly_snapshots", read))
         warm = earlier.get(shift(week, -1))
-        if warm is not None and not warm.linked:
+        if warm is not None and not warm.has_link_vectors:
             # A ranker that learnt from weeks without link vectors would not know what to make of this week's.
             context.log.info("last week's encoder is of a version that had no linear part: cold start")
             warm = None
@@ -95,38 +95,38 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         artifacts: dg.ResourceParam[ArtifactStore],
         device: Device,
         policy: PolicyFiles,
-        side_files: SideFiles,
+        attribute_files: AttributeFiles,
     ) -> dg.MaterializeResult:
         """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
         It learns from past weeks, each with what was known when it closed, to rank the events of the week after. It
         goes on from last week's ranker where there is one (warm start), once that has been tried on the newest closed
         week: there it must beat the best simple rule, segment by segment; where it does not, the rule's list is
-        published instead (`gate`).
+        published instead (`fallback`).
         """
         from tgn_assets.ml.artifact_io import load_meta
         from tgn_assets.ml.ranker.train import train_ranker
-        from tgn_assets.ml.ranker.training_set_cache import LessonStore
+        from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 
         week = context.partition_key
         with warehouse.reader() as con:
             users, events = read_nodes(con, week)
-        rules, side = rules_of(policy.read(), events), side_files.read(users, events, week)
-        for note in side.notes:
+        rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
+        for note in attributes.notes:
             context.log.warning(note)
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
-        bank = embedding_bank(artifacts, week, config.origins + config.sequence + 1)
-        plain, store = RankerConfig.model_validate(config.model_dump()), LessonStore(artifacts.lessons)
+        embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+        plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.lessons)
         checkpoint = train_ranker(
             warehouse.history(week),
-            bank,
+            embedding_history,
             week,
             plain,
             device.name(),
             context.log.info,
             rules,
             store,
-            side,
+            attributes,
             earlier.get(shift(week, -1)),
         )
         gnn = load_meta(artifacts.directory("trained_gnn", week))
@@ -136,11 +136,11 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             metadata={
                 "mlflow": tracked,
                 "warm_started_from": checkpoint.warm_from or "nothing: cold start",
-                "gate": dg.MetadataValue.json(checkpoint.gate.source),
-                **numbers({"embedding_weeks": len(bank), "passes": len(checkpoint.curve)}),
+                "gate": dg.MetadataValue.json(checkpoint.fallback.source),
+                **numbers({"embedding_weeks": len(embedding_history), "passes": len(checkpoint.curve)}),
                 **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
                 **numbers(checkpoint.validation, "validation/"),
-                **side_columns(side, users.idx.to_numpy(), events.idx.to_numpy(), week),
+                **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
                 **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
             },
         )
@@ -164,9 +164,11 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         from tgn_assets.ml.ranker import train
 
         week = context.partition_key
-        bank = embedding_bank(artifacts, week, trained_ranker.config.sequence)
+        embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
         history = warehouse.history(week)
-        embeddings = train.temporal_embeddings(trained_ranker, history, bank, device.name(), context.log.info)
+        embeddings = train.temporal_embeddings(
+            trained_ranker, history, embedding_history, device.name(), context.log.info
+        )
         return dg.MaterializeResult(
             value=embeddings,
             metadata={

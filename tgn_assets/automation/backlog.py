@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from tgn_assets.automation.work_items import INGEST, Pending, pending
+from tgn_assets.automation.work_items import INGEST, WorkItem, pending
 from tgn_assets.ml.sources.extent import source_digests, source_signature
 from tgn_assets.ml.weeks import week_key, week_number, week_of
 from tgn_assets.state.home import Home
@@ -24,7 +24,7 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
-REST = 20
+RESCAN_COOLDOWN = 20
 """A source is read again only after this many times as long as the last reading took: a log that grows by the minute
 moves at every look, and must not keep the machine busy with looking."""
 
@@ -71,7 +71,7 @@ class Backlog:
         newest = self.view.newest_closed
         return weeks_between(self.home.start_week(), newest) if newest else []
 
-    def pending(self, until: str | None = None) -> list[Pending]:
+    def pending(self, until: str | None = None) -> list[WorkItem]:
         """What is to be done for the closed weeks up to `until`, in this order."""
         weeks = [week for week in self.weeks() if until is None or week <= until]
         return pending(weeks, self.published, self.ingested, self.view.changes)
@@ -80,7 +80,11 @@ class Backlog:
         spec, now = self.home.source_spec(), time.time()
         # A new calendar week closes weeks even in a source that did not move.
         signature = f"{source_signature(spec)} {week_of(datetime.fromtimestamp(now, UTC))}"
-        if last and (last.signature == signature or now < last.read_at + REST * last.seconds) and self._covers(last):
+        if (
+            last
+            and (last.signature == signature or now < last.read_at + RESCAN_COOLDOWN * last.seconds)
+            and self._covers(last)
+        ):
             return last
         newest = self.home.newest_closed_week()
         weeks = weeks_between(self.home.start_week(), newest) if newest else []
@@ -111,17 +115,17 @@ def weeks_between(first: str, last: str) -> list[str]:
     return [week_key(number) for number in range(week_number(first), week_number(last) + 1)]
 
 
-def attempts(instance: dg.DagsterInstance, todo: Pending) -> list[dg.DagsterRun]:
+def attempts(instance: dg.DagsterInstance, todo: WorkItem) -> list[dg.DagsterRun]:
     """Runs that were asked to do `todo`, for the same source rows; newest first."""
     return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: todo.key})))
 
 
-def is_hopeless(runs: Sequence[dg.DagsterRun]) -> bool:
+def should_not_retry(runs: Sequence[dg.DagsterRun]) -> bool:
     """Whether another of these `attempts` would only repeat them: one failed, or two succeeded and changed nothing."""
     return any(run.status in FAILED for run in runs) or len(runs) >= 2
 
 
-def unfinished_run(instance: dg.DagsterInstance, todo: Pending | None = None) -> dg.DagsterRun | None:
+def unfinished_run(instance: dg.DagsterInstance, todo: WorkItem | None = None) -> dg.DagsterRun | None:
     """A run that is queued or at work; if `todo` is given, one that does it, whoever asked for it."""
     tags = {} if todo is None else {REQUEST_TAG: todo.key} if todo.action == INGEST else {PARTITION: todo.first}
     runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED), limit=1)
@@ -135,7 +139,7 @@ def unfinished_backfill(instance: dg.DagsterInstance) -> str | None:
     return backfills[0].backfill_id if backfills else None
 
 
-def run_request(todo: Pending, attempt: int) -> dg.RunRequest:
+def run_request(todo: WorkItem, attempt: int) -> dg.RunRequest:
     """The request for a run of job `weekly_refresh` that does `todo`; each attempt has a key of its own."""
     tags = {REQUEST_TAG: todo.key, REASON_TAG: todo.reason}
     run_key = f"{todo.key} {attempt}"

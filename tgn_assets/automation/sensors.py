@@ -9,13 +9,13 @@ from tgn_assets.automation.backlog import (
     Backlog,
     SourceView,
     attempts,
-    is_hopeless,
     run_request,
+    should_not_retry,
     unfinished_backfill,
     unfinished_run,
 )
 from tgn_assets.automation.schedules import HOUR
-from tgn_assets.automation.work_items import INGEST, Pending
+from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.sources.extent import SourceError
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.state.home import Home
@@ -53,10 +53,10 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             return dg.SkipReason(str(error))
         cursor = backlog.view.to_json()
         todo = backlog.pending(until=week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1)))
-        failed: list[tuple[Pending, dg.DagsterRun]] = []
+        failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in todo:
             runs = attempts(context.instance, item)
-            if not is_hopeless(runs):
+            if not should_not_retry(runs):
                 return dg.SensorResult(run_requests=[run_request(item, len(runs))], cursor=cursor)
             failed.append((item, runs[0]))
             if item.action == INGEST:
@@ -70,7 +70,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _nothing_to_do(backlog: Backlog, failed: list[tuple[Pending, dg.DagsterRun]]) -> str:
+def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]]) -> str:
     if failed:
         runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""

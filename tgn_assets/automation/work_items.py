@@ -9,7 +9,7 @@ MISSING, CHANGED = "missing", "changed"
 
 
 @dataclass(frozen=True)
-class Pending:
+class WorkItem:
     """One thing to do: refresh one week, or ingest the weeks from `first` to `last` in one go."""
 
     action: str
@@ -30,7 +30,7 @@ class Pending:
 
 def pending(
     weeks: Sequence[str], published: Set[str], ingested: Mapping[str, str], source: Mapping[str, str]
-) -> list[Pending]:
+) -> list[WorkItem]:
     """What is missing or changed among the closed `weeks` (ascending), in the order in which it must be done.
 
     `published` are the weeks that have predictions, `ingested` maps a week to the digest of its rows in the warehouse,
@@ -47,7 +47,7 @@ def pending(
     return [
         *_ingest([week for week in weeks if week < first and week in moved], ingested, source),
         *(
-            Pending(
+            WorkItem(
                 REFRESH, week, week, CHANGED if week in published else MISSING, source.get(week, ingested.get(week, ""))
             )
             for week in weeks
@@ -56,8 +56,8 @@ def pending(
     ]
 
 
-def _ingest(weeks: list[str], ingested: Mapping[str, str], source: Mapping[str, str]) -> Iterator[Pending]:
+def _ingest(weeks: list[str], ingested: Mapping[str, str], source: Mapping[str, str]) -> Iterator[WorkItem]:
     """At most one range that covers `weeks`: a source is read once however many weeks are asked of it."""
     if weeks:
         reason = CHANGED if any(week in ingested for week in weeks) else MISSING
-        yield Pending(INGEST, weeks[0], weeks[-1], reason, " ".join(source.get(week, "") for week in weeks))
+        yield WorkItem(INGEST, weeks[0], weeks[-1], reason, " ".join(source.get(week, "") for week in weeks))

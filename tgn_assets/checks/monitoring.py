@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from tgn_assets.assets.recommendations import PREDICTIONS
-from tgn_assets.ml.monitoring.alerts import Verdict, input_like_before, lists_are_ours, not_below_baseline
+from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
@@ -45,7 +45,7 @@ def monitoring_checks(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetChec
 
 def _check(
     asset: str,
-    judge: Callable[..., Verdict],
+    judge: Callable[..., CheckOutcome],
     description: str,
     weeks: dg.WeeklyPartitionsDefinition,
 ) -> dg.AssetChecksDefinition:

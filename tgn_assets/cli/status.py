@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
-from tgn_assets.automation.work_items import CHANGED, INGEST, Pending
+from tgn_assets.automation.work_items import CHANGED, INGEST, WorkItem
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import PUBLISHED_SQL, score_line
@@ -81,7 +81,7 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
         settled.add(weeks)
 
 
-def _remedy(item: Pending) -> str:
+def _remedy(item: WorkItem) -> str:
     if item.action == INGEST:
         what = "have changed in the source" if item.reason == CHANGED else "are not ingested"
         return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"

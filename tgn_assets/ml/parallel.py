@@ -18,7 +18,7 @@ BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is given back: after each of them it would cost more time than it is worth."""
 
 
-def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
+def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
     """`work` of each block, in their order, as many at a time as torch has threads; torch has one in each meanwhile.
 
     So a result does not depend on how many threads there are. An exception ends the iteration. No more than a few
@@ -31,10 +31,10 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
             if not number % BLOCKS_PER_TRIM:
-                give_back_memory()
+                trim_malloc()
         while ahead:
             yield ahead.popleft().result()
-    give_back_memory()
+    trim_malloc()
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def workers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def give_back_memory() -> None:
+def trim_malloc() -> None:
     """What has been freed goes back to the system: glibc keeps it in an arena for each thread, in pieces that the
     arrays of the next blocks often do not fit, so that they grow in number with the users."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which other C libraries do not have, nor need
@@ -53,7 +53,7 @@ def give_back_memory() -> None:
 
 
 @contextmanager
-def beside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator["Future[Result]"]:
+def run_alongside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator["Future[Result]"]:
     """`work` goes on beside the body, in as many threads as it is told, all but one; the end waits for it.
 
     In the body torch has one thread, and what is dealt out there goes to as many as ever: threads that wait in a pool

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 import duckdb
 
-Say = Callable[[str], None]
+LogFn = Callable[[str], None]
 SECONDS_BETWEEN = 3.0
 """Between two lines about the same work: a line in Dagster's history costs as much as ranking some users."""
 MEASURED_AFTER = 0.5
 """Seconds after which a rate says something about what is left."""
 
 
-def nothing(_: str) -> None:
+def no_log(_: str) -> None:
     """Says nothing."""
 
 
-class Pace:
+class ProgressReporter:
     """Tells `say`, every few seconds, how much of `total` is done of `what`, in units such as "user".
 
     Rate and time left are those of the work since the first of it began. Where it may end early, `at_most` so much is
@@ -29,7 +29,7 @@ class Pace:
 
     def __init__(
         self,
-        say: Say,
+        say: LogFn,
         what: str,
         total: int,
         unit: str,
@@ -67,7 +67,7 @@ class Pace:
 
 
 @contextmanager
-def watched(con: duckdb.DuckDBPyConnection, say: Say, what: str) -> Iterator[None]:
+def log_query_progress(con: duckdb.DuckDBPyConnection, say: LogFn, what: str) -> Iterator[None]:
     """Tells `say`, every few seconds, how much of the statement that `con` is at DuckDB takes to be done."""
     con.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     ended = threading.Event()

@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.attributes import SideTables
+from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.dictionary import COLUMN_MEANING
 from tgn_assets.ml.schema import TABLES
 
@@ -43,15 +43,15 @@ def preview(frame: pd.DataFrame, rows: int = 10) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
-def side_columns(side: SideTables, users: np.ndarray, events: np.ndarray, week: str) -> dict[str, Any]:
+def attribute_columns(attributes: AttributeTables, users: np.ndarray, events: np.ndarray, week: str) -> dict[str, Any]:
     """What side tables gave the model: columns with the share of nodes they are known of, coverage, and what to know
     of the files; nothing without tables. `users` and `events` are the nodes known when `week` closes."""
-    shown: dict[str, Any] = {"side_notes": "\n".join(side.notes)} if side.notes else {}
-    if side.columns:
-        shown["side_columns"] = preview(side.coverage(users, events, week), rows=len(side.columns))
-    both = {"events": (side.event, events), "users": (side.user, users)}
+    shown: dict[str, Any] = {"attribute_notes": "\n".join(attributes.notes)} if attributes.notes else {}
+    if attributes.columns:
+        shown["attribute_columns"] = preview(attributes.coverage(users, events, week), rows=len(attributes.columns))
+    both = {"events": (attributes.event, events), "users": (attributes.user, users)}
     covered = {name: table.covered(idx) for name, (table, idx) in both.items() if table.columns}
-    return shown | numbers(covered, "side_coverage/")
+    return shown | numbers(covered, "attribute_coverage/")
 
 
 def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:

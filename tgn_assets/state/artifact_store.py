@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tgn_assets.ml.weeks import week_number
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.data.interactions import History
+    from tgn_assets.ml.data.interactions import InteractionHistory
     from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
     from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 
@@ -100,19 +100,19 @@ class Window(Mapping[str, Any]):
         return len(self._weeks)
 
 
-def embedding_bank(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
+def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
     """The phase 1 embeddings of at most `limit` weeks up to `week`, each as it was known when its week closed.
 
     They come from the checkpoint of `week`, then from the one it was warm-started from, and so on back to the cold
     start: vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
     """
-    bank: dict[str, NodeEmbeddings] = {}
+    embedding_history: dict[str, NodeEmbeddings] = {}
     link: str | None = week
-    while link is not None and len(bank) < limit:
+    while link is not None and len(embedding_history) < limit:
         checkpoint = store.load("trained_gnn", link)
-        bank = checkpoint.embeddings | bank
+        embedding_history = checkpoint.embeddings | embedding_history
         link = checkpoint.warm_from
-    return {key: bank[key] for key in sorted(bank)[-limit:]}
+    return {key: embedding_history[key] for key in sorted(embedding_history)[-limit:]}
 
 
 class TrainedModel(NamedTuple):
@@ -122,7 +122,9 @@ class TrainedModel(NamedTuple):
     embeddings: NodeEmbeddings
 
 
-def publishing_model(store: ArtifactStore, history: History, week: str, model_week: str, device: str) -> TrainedModel:
+def publishing_model(
+    store: ArtifactStore, history: InteractionHistory, week: str, model_week: str, device: str
+) -> TrainedModel:
     """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
     from tgn_assets.ml.ranker.train import temporal_embeddings
 
@@ -130,8 +132,8 @@ def publishing_model(store: ArtifactStore, history: History, week: str, model_we
     if model_week == week:
         return TrainedModel(ranker, store.load("temporal_embeddings", week))
     _check_chain(store, week, model_week)
-    bank = embedding_bank(store, week, ranker.config.sequence)
-    return TrainedModel(ranker, temporal_embeddings(ranker, history, bank, device))
+    embedding_history = load_embedding_history(store, week, ranker.config.sequence)
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device))
 
 
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:

@@ -22,10 +22,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     lock: dg.ResourceDependency[RunLock]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        from tgn_assets.ml.parallel import give_back_memory
+        from tgn_assets.ml.parallel import trim_malloc
 
         self.artifacts.save(_name(context), context.asset_partition_key, obj)
-        give_back_memory()  # of training, or the next asset in this process would need its own on top of it
+        trim_malloc()  # of training, or the next asset in this process would need its own on top of it
 
     def load_input(self, context: dg.InputContext) -> Any:
         with explained():

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.ml.data.attribute_files import read_side_tables
-from tgn_assets.ml.data.attributes import SideTables
+from tgn_assets.ml.data.attribute_files import read_attribute_tables
+from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.sources.extent import SourceSpec
@@ -78,16 +78,17 @@ class PolicyFiles(dg.ConfigurableResource):
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
-class SideFiles(dg.ConfigurableResource):
+class AttributeFiles(dg.ConfigurableResource):
     """What is known of events and users beside the log, in files that are read when a run asks."""
 
     event_features: str | None = None
     user_features: str | None = None
 
-    def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> SideTables:
-        """The tables as of the close of `week`, which knew `users` and `events` (`read_nodes`); SideTableError if one
+    def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
+        """The tables as of the close of `week`, which knew `users` and `events` (`read_nodes`);
+        AttributeTableError if one
         of them cannot be used."""
-        return read_side_tables(self.event_features, self.user_features, users, events, week)
+        return read_attribute_tables(self.event_features, self.user_features, users, events, week)
 
 
 def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
@@ -99,7 +100,9 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
-        "side_files": SideFiles(event_features=home.settings.event_features, user_features=home.settings.user_features),
+        "attribute_files": AttributeFiles(
+            event_features=home.settings.event_features, user_features=home.settings.user_features
+        ),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
     }

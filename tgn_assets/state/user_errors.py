@@ -22,10 +22,10 @@ def explained() -> Iterator[None]:
 
 def _mendable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.artifact_io import ArtifactError, TrainingError
-    from tgn_assets.ml.data.attribute_files import SideTableError
+    from tgn_assets.ml.data.attribute_files import AttributeTableError
     from tgn_assets.ml.data.policy_files import PolicyError
     from tgn_assets.ml.export.parquet import ExportError
     from tgn_assets.ml.sources.extent import SourceError
     from tgn_assets.state.warehouse import WarehouseError
 
-    return ArtifactError, ExportError, PolicyError, SideTableError, SourceError, TrainingError, WarehouseError
+    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, TrainingError, WarehouseError

@@ -16,7 +16,7 @@ import duckdb
 import pandas as pd
 
 from tgn_assets.ml.data.ingest import transaction
-from tgn_assets.ml.data.interactions import HISTORY_SQL, History
+from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.schema import TABLES, VIEWS
 from tgn_assets.ml.weeks import week_number
 
@@ -44,7 +44,7 @@ class Warehouse:
 
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:
         self.path, self.lock_timeout = path, lock_timeout
-        self._kept: tuple[list[tuple[Any, ...]], History] | None = None
+        self._kept: tuple[list[tuple[Any, ...]], InteractionHistory] | None = None
         self._complete = False  # whether the file was once seen to have all tables
 
     @contextmanager
@@ -112,7 +112,7 @@ class Warehouse:
                     con.unregister("new_rows")
         return {table: len(frame) for table, frame in frames.items()}
 
-    def history(self, week: str) -> History:
+    def history(self, week: str) -> InteractionHistory:
         """Everything known at the close of `week`.
 
         The newest one asked for is kept: for it, or what was known earlier, the tables are read only if they changed.
@@ -123,9 +123,9 @@ class Warehouse:
             rows, newest = self._kept or ([], None)
             changed = [row for row in rows if row[0] <= monday["week"]] != state
             if newest is None or newest.week < week_number(week) or changed:
-                newest = History.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
+                newest = InteractionHistory.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
                 self._kept = state, newest
-        return newest.until(week_number(week))
+        return newest.as_of(week_number(week))
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         start = said = time.monotonic()

@@ -42,8 +42,10 @@ def test_every_stage_keeps_its_tensors_on_the_device_and_makes_what_the_cpu_make
     for name, value in on_cpu.ranker.state.items():
         assert torch.equal(on_gpu.ranker.state[name], value), name
         assert place(on_gpu.ranker.state[name]) == "cpu"  # a checkpoint can be read where there is no GPU
-    for week, known in on_cpu.bank.items():
-        assert torch.equal(on_gpu.bank[week].users, known.users)
-        assert {place(x) for x in (on_gpu.bank[week].users, on_gpu.bank[week].events)} == {"cpu"}
+    for week, known in on_cpu.embedding_history.items():
+        assert torch.equal(on_gpu.embedding_history[week].users, known.users)
+        assert {place(x) for x in (on_gpu.embedding_history[week].users, on_gpu.embedding_history[week].events)} == {
+            "cpu"
+        }
     assert np.array_equal(on_gpu.lists.events, on_cpu.lists.events)
     assert np.array_equal(on_gpu.lists.scores, on_cpu.lists.scores)

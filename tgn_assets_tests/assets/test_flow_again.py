@@ -60,11 +60,11 @@ def test_every_run_holds_the_lock_of_its_home(asset: str, copy: Deployment, monk
     held: list[str] = []
     writer = Warehouse.writer
 
-    def watched(warehouse: Warehouse) -> Any:
+    def log_query_progress(warehouse: Warehouse) -> Any:
         held.append(copy.home.run_lock.read_text())
         return writer(warehouse)
 
-    monkeypatch.setattr(Warehouse, "writer", watched)
+    monkeypatch.setattr(Warehouse, "writer", log_query_progress)
     result = copy.run(WEEKS[3], asset)
     assert set(held) == {f"run {result.run_id} of process {os.getpid()}"}
     assert copy.home.run_lock.read_text() == ""
@@ -115,7 +115,7 @@ def test_a_home_of_an_older_version_goes_on_with_a_cold_start(copy: Deployment) 
         load_model(store.load("trained_ranker", WEEKS[2]))
     assert copy.run(WEEKS[3]).success
     fresh = store.load("trained_gnn", WEEKS[3])
-    assert fresh.warm_from is None and fresh.linked
+    assert fresh.warm_from is None and fresh.has_link_vectors
     assert store.load("trained_ranker", WEEKS[3]).warm_from is None
     of_models = copy.table("eval_metrics", WEEKS[3]).model
     assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked

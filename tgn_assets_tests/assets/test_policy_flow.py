@@ -138,17 +138,17 @@ def test_a_policy_that_cannot_be_read_fails_the_run_and_keeps_what_was_published
 
 def test_the_ranker_learns_from_side_tables_and_says_what_it_was_given(strict: Deployment) -> None:
     ranker = ArtifactStore(strict.home.artifacts).load("trained_ranker", WEEKS[2])
-    assert ranker.side == (
+    assert ranker.attributes == (
         ("event", "letter", "category"),
         ("event", "length", "number"),
         ("user", "net", "number"),
     )
     event = strict.instance.get_latest_materialization_event(dg.AssetKey("trained_ranker"))
     shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    assert shown["side_coverage/events"].value == 1
-    assert 0.9 < float(str(shown["side_coverage/users"].value)) < 1
-    assert "| event | letter | category | 1" in str(shown["side_columns"].value)
-    assert "users.csv has no column valid_from" in str(shown["side_notes"].value)
+    assert shown["attribute_coverage/events"].value == 1
+    assert 0.9 < float(str(shown["attribute_coverage/users"].value)) < 1
+    assert "| event | letter | category | 1" in str(shown["attribute_columns"].value)
+    assert "users.csv has no column valid_from" in str(shown["attribute_notes"].value)
 
 
 def test_a_column_that_is_gone_stops_the_lists_of_an_old_ranker_but_not_the_score_of_its_lists(

@@ -24,7 +24,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture(autouse=True)
 def no_rest_between_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "REST", 0)
+    monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 0)
 
 
 class Ticks:
@@ -130,10 +130,10 @@ def test_a_source_that_moves_all_the_time_is_read_only_now_and_then(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, tick = complete(tmp_path, instance)
-    monkeypatch.setattr(backlog, "REST", 1e6)
+    monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "complete" in tick.reason()
-    monkeypatch.setattr(backlog, "REST", 0)
+    monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 0)
     assert tick.request().partition_key == WEEKS[1]
 
 

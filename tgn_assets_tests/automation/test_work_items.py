@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, REFRESH, Pending, pending
+from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, REFRESH, WorkItem, pending
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05"]
 DIGESTS = {week: f"digest of {week}" for week in WEEKS}
 
 
-def _brief(todo: list[Pending]) -> list[tuple[str, str, str, str]]:
+def _brief(todo: list[WorkItem]) -> list[tuple[str, str, str, str]]:
     return [(item.action, item.first, item.last, item.reason) for item in todo]
 
 

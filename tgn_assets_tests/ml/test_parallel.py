@@ -4,12 +4,12 @@ import time
 import pytest
 import torch
 
-from tgn_assets.ml.parallel import beside, in_threads, workers
+from tgn_assets.ml.parallel import map_threaded, run_alongside, workers
 
 
 def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back():
     before = torch.get_num_threads()
-    assert list(in_threads(lambda block: (block * 2, torch.get_num_threads()), range(5))) == [
+    assert list(map_threaded(lambda block: (block * 2, torch.get_num_threads()), range(5))) == [
         (0, 1),
         (2, 1),
         (4, 1),
@@ -24,14 +24,14 @@ def test_as_many_blocks_are_worked_on_at_a_time_as_torch_has_threads():
     torch.set_num_threads(2)
     try:
         together = threading.Barrier(2, timeout=30)
-        assert len(list(in_threads(lambda _: together.wait(), range(4)))) == 4
+        assert len(list(map_threaded(lambda _: together.wait(), range(4)))) == 4
     finally:
         torch.set_num_threads(before)
 
 
 def test_a_slow_reader_is_not_overrun_by_results():
     begun, threads = [], torch.get_num_threads()
-    results = in_threads(lambda block: begun.append(block) or block, range(100))
+    results = map_threaded(lambda block: begun.append(block) or block, range(100))
     assert next(results) == 0
     time.sleep(0.1)
     assert len(begun) <= 2 * threads + 1
@@ -41,13 +41,13 @@ def test_a_slow_reader_is_not_overrun_by_results():
 def test_an_error_in_a_block_is_raised_and_torch_gets_its_threads_back():
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda block: 1 / block, [1, 0]))
+        list(map_threaded(lambda block: 1 / block, [1, 0]))
     assert torch.get_num_threads() == before
 
 
 def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
     before = torch.get_num_threads()
-    with beside(lambda threads: (threads, torch.get_num_threads())) as working:
+    with run_alongside(lambda threads: (threads, torch.get_num_threads())) as working:
         assert torch.get_num_threads() == 1
     assert working.result()[0] == max(before - 1, 1)
     assert torch.get_num_threads() == before
@@ -64,9 +64,9 @@ def test_the_body_deals_out_its_work_to_all_threads_and_what_is_dealt_out_does_n
             with workers() as inner:
                 return inner._max_workers
 
-        with beside(lambda threads: threads) as working, workers() as pool:
+        with run_alongside(lambda threads: threads) as working, workers() as pool:
             assert list(pool.map(work, range(3))) == [1, 1, 1]
-            assert len(list(in_threads(lambda _: together.wait(), range(3)))) == 3
+            assert len(list(map_threaded(lambda _: together.wait(), range(3)))) == 3
         assert working.result() == 2 and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -74,7 +74,7 @@ def test_the_body_deals_out_its_work_to_all_threads_and_what_is_dealt_out_does_n
 
 def test_work_that_waits_for_the_body_leaves_it_all_threads_and_gets_one_of_torch():
     before, ended = torch.get_num_threads(), []
-    with beside(lambda threads: (list(ended), threads, torch.get_num_threads()), side_by_side=False) as waiting:
+    with run_alongside(lambda threads: (list(ended), threads, torch.get_num_threads()), side_by_side=False) as waiting:
         assert torch.get_num_threads() == before
         ended.append("body")
     assert waiting.result() == (["body"], before, 1)
@@ -86,7 +86,7 @@ def test_work_beside_the_body_that_fails_says_so_where_it_is_asked_for():
         raise ValueError("no forest")
 
     before = torch.get_num_threads()
-    with beside(fails) as working:
+    with run_alongside(fails) as working:
         pass
     with pytest.raises(ValueError, match="no forest"):
         working.result()

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from tgn_assets.ml import progress
-from tgn_assets.ml.progress import SECONDS_BETWEEN, Pace, duration, watched
+from tgn_assets.ml.progress import SECONDS_BETWEEN, ProgressReporter, duration, log_query_progress
 
 
 class Clock:
@@ -34,7 +34,7 @@ def test_rate_and_time_left_are_those_of_the_work_so_far(
     clock: Clock, total: int, unit: str, done: int, said: str
 ) -> None:
     lines: list[str] = []
-    pace = Pace(lines.append, "it", total, unit, clock=clock)
+    pace = ProgressReporter(lines.append, "it", total, unit, clock=clock)
     clock.now += 4
     pace.add(done)
     assert lines == [f"it: {said}"]
@@ -42,7 +42,7 @@ def test_rate_and_time_left_are_those_of_the_work_so_far(
 
 def test_it_speaks_every_few_seconds_and_not_at_every_step(clock: Clock) -> None:
     said: list[str] = []
-    pace = Pace(said.append, "lists", 1000, "user", clock=clock)
+    pace = ProgressReporter(said.append, "lists", 1000, "user", clock=clock)
     for _ in range(100):
         clock.now += SECONDS_BETWEEN / 10
         pace.add(10)
@@ -51,7 +51,7 @@ def test_it_speaks_every_few_seconds_and_not_at_every_step(clock: Clock) -> None
 
 def test_work_that_may_end_early_is_bounded_and_what_it_skips_is_not_waited_for(clock: Clock) -> None:
     said: list[str] = []
-    pace = Pace(said.append, "phase 1", 900, "link", at_most=True, clock=clock)
+    pace = ProgressReporter(said.append, "phase 1", 900, "link", at_most=True, clock=clock)
     clock.now += 2
     pace.add(100)
     pace.tell("epoch 0, loss 2.5000")
@@ -68,7 +68,7 @@ def test_work_that_may_end_early_is_bounded_and_what_it_skips_is_not_waited_for(
 
 def test_nothing_is_foretold_from_no_work(clock: Clock) -> None:
     said: list[str] = []
-    pace = Pace(said.append, "lists", 10, "user", clock=clock)
+    pace = ProgressReporter(said.append, "lists", 10, "user", clock=clock)
     clock.now += 60
     pace.tell()
     assert said == ["lists: 0 of 10 users"]
@@ -82,7 +82,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_long_statement_says_how_much_of_it_is_done() -> None:
     said: list[str] = []
-    with duckdb.connect() as con, watched(con, said.append, "reading"):
+    with duckdb.connect() as con, log_query_progress(con, said.append, "reading"):
         until = time.monotonic() + 60
         while not any("left" in line for line in said):
             assert time.monotonic() < until, f"in a minute it said {said}"
@@ -94,7 +94,7 @@ def test_a_long_statement_says_how_much_of_it_is_done() -> None:
 def test_a_statement_that_fails_is_not_watched_any_longer() -> None:
     said: list[str] = []
     with duckdb.connect() as con:
-        with pytest.raises(duckdb.ConversionException), watched(con, said.append, "reading"):
+        with pytest.raises(duckdb.ConversionException), log_query_progress(con, said.append, "reading"):
             con.execute("SELECT CAST('x' AS INTEGER)")
         before = len(said)
         time.sleep(0.1)

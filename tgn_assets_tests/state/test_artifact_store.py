@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tgn_assets.state.artifact_store import ArtifactStore, embedding_bank
+from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 
@@ -49,7 +49,7 @@ class Checkpoints(ArtifactStore):
 
 
 def test_the_bank_goes_back_along_the_warm_starts_to_the_cold_one() -> None:
-    assert embedding_bank(Checkpoints(), WEEKS[3], 10) == {
+    assert load_embedding_history(Checkpoints(), WEEKS[3], 10) == {
         WEEKS[0]: f"{WEEKS[0]} by 1",
         WEEKS[1]: f"{WEEKS[1]} by 1",
         WEEKS[2]: f"{WEEKS[2]} by 2",
@@ -59,10 +59,10 @@ def test_the_bank_goes_back_along_the_warm_starts_to_the_cold_one() -> None:
 
 def test_the_bank_holds_the_newest_weeks_of_a_limit_and_reads_no_further() -> None:
     store = Checkpoints()
-    assert list(embedding_bank(store, WEEKS[3], 2)) == [WEEKS[2], WEEKS[3]]
+    assert list(load_embedding_history(store, WEEKS[3], 2)) == [WEEKS[2], WEEKS[3]]
     assert store.read == [WEEKS[3], WEEKS[2]]
-    assert list(embedding_bank(Checkpoints(), WEEKS[2], 2)) == [WEEKS[1], WEEKS[2]]
+    assert list(load_embedding_history(Checkpoints(), WEEKS[2], 2)) == [WEEKS[1], WEEKS[2]]
 
 
 def test_the_bank_of_a_week_knows_no_later_one() -> None:
-    assert max(embedding_bank(Checkpoints(), WEEKS[2], 10)) == WEEKS[2]
+    assert max(load_embedding_history(Checkpoints(), WEEKS[2], 10)) == WEEKS[2]

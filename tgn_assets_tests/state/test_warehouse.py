@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import TABLES, VIEWS
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -248,7 +248,7 @@ def test_a_history_asked_for_again_is_read_again_only_if_the_rows_changed(wareho
     newest = warehouse.history(NEXT)
     assert warehouse.history(NEXT) is newest
     earlier, fresh = warehouse.history(WEEK), Warehouse(warehouse.path).history(WEEK)
-    for field in fields(History):
+    for field in fields(InteractionHistory):
         np.testing.assert_array_equal(getattr(earlier, field.name), getattr(fresh, field.name))
     with warehouse.writer() as con:  # as many rows as before, and another content
         con.execute(f"UPDATE raw_interactions SET event_id = 'f' WHERE week = '{WEEK}'")

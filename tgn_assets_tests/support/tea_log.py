@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
 from tgn_assets.ml.schema import OURS
@@ -22,7 +22,7 @@ KNOWN = [
 DISCOUNT = 1 / np.log2(np.arange(2, 7))
 
 
-def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> tuple[History, np.ndarray, np.ndarray]:
+def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> tuple[InteractionHistory, np.ndarray, np.ndarray]:
     """The history before `week`, and the ids of its positions: here in order of first appearance in `rows`."""
     users, events = (pd.unique(np.array([row[column] for row in rows], object)) for column in (0, 1))
     frame = pd.DataFrame(
@@ -34,7 +34,7 @@ def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> tuple[Histo
             "count": [row[3] for row in rows],
         }
     )
-    return History.from_frame(frame, shift(week, -1)), users, events
+    return InteractionHistory.from_frame(frame, shift(week, -1)), users, events
 
 
 def published(lists: dict[str, str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.interactions import HISTORY_SQL, History
+from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.weeks import shift
@@ -38,10 +38,10 @@ def warehouse(rows: Iterable[Row]) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def history(rows: Iterable[Row], week: int) -> History:
+def history(rows: Iterable[Row], week: int) -> InteractionHistory:
     """The history at the close of the week `week` weeks after START."""
     key = shift(START, week)
-    return History.from_frame(warehouse(rows).execute(HISTORY_SQL, {"week": key}).df(), key)
+    return InteractionHistory.from_frame(warehouse(rows).execute(HISTORY_SQL, {"week": key}).df(), key)
 
 
 def snapshots(rows: Iterable[Row], weeks: range) -> dict[str, Snapshot]:

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from tgn_assets.ml.candidates.pair_features import PROFILE_HALF_LIFE
-from tgn_assets.ml.data.attributes import NO_TABLES, SideColumn, SideTables
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 
 POPULARITY_HALF_LIFE = 1.0
 PRIOR = 2.0
@@ -33,15 +33,15 @@ PairFeature = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """[p] values of the pairs with the user positions [p] and the event positions [p]."""
 
 
-def feature_names(columns: Sequence[SideColumn]) -> list[str]:
-    """Names of the columns of `SideEvidence.features`, in order."""
+def feature_names(columns: Sequence[AttributeColumn]) -> list[str]:
+    """Names of the columns of `AttributeFeatures.features`, in order."""
     return [f"{node}.{name}:{what}" for node, name, kind in columns for what in FEATURES[node, kind]]
 
 
-class SideEvidence:
-    """The tables as of `history.week`, beside `Evidence`; built once per origin, read for any block of users."""
+class AttributeFeatures:
+    """The tables as of `history.week`, beside `PairFeatures`; built once per origin, read for any block of users."""
 
-    def __init__(self, history: History, tables: SideTables = NO_TABLES) -> None:
+    def __init__(self, history: InteractionHistory, tables: AttributeTables = NO_ATTRIBUTES) -> None:
         self.history = history
         self._columns: list[PairFeature] = []
         events = tables.event.at(history.event_idx, history.week)

@@ -9,9 +9,9 @@ popular changes within days in some logs, so ages of popularity are counted to t
 import numpy as np
 from scipy import sparse
 
-from tgn_assets.ml.data.interactions import History
-from tgn_assets.ml.linalg.sparse import blocks, heaviest, neighbours, ordered
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.linalg.sparse import blocks, item_similarity, ordered, top_n_per_row
+from tgn_assets.ml.parallel import map_threaded
 
 OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
 POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
@@ -29,7 +29,7 @@ OWN_FEATURES = (
     "own_weeks",
     "own_recency",
     "own_silence",
-    "own_due",
+    "repeat_cadence",
     "own_reciprocal_rank",
 )
 NEAR_FEATURES = ("cooccurrence", "cooccurrence_recent", "cooccurrence_share")
@@ -44,22 +44,22 @@ EVENT_FEATURES = (
 USER_FEATURES = ("user_count", "user_events", "user_silence", "user_age", "user_weeks", "user_repeat_rate")
 TASTE_FEATURES = ("user_popularity", "user_novelty", "user_basket", "popularity_off_taste", "novelty_off_taste")
 FEATURES = (*OWN_FEATURES, *NEAR_FEATURES, *EVENT_FEATURES, *USER_FEATURES, *TASTE_FEATURES)
-"""Names of the columns of `Evidence.features`, in order."""
+"""Names of the columns of `PairFeatures.features`, in order."""
 
 
-class Evidence:
+class PairFeatures:
     """Tables over users, events and pairs as of `history.week`; built once per origin, read for any block of users."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: InteractionHistory) -> None:
         self.history = history
         self._pairs()
         self._nodes()
         profile, recent = (
-            heaviest(self._profile(weight), EVENTS_PER_USER) for weight in (self.pair_weight, self.pair_recent)
+            top_n_per_row(self._profile(weight), EVENTS_PER_USER) for weight in (self.pair_weight, self.pair_recent)
         )
         # A complex number carries both weights through one product.
         self.profile = sparse.csr_array(profile + 1j * recent)
-        self.neighbours = history.derived("cooccurrence", lambda: neighbours(profile).astype(complex))
+        self.item_similarity = history.derived("cooccurrence", lambda: item_similarity(profile).astype(complex))
 
     def _pairs(self) -> None:
         h = self.history
@@ -81,7 +81,7 @@ class Evidence:
         self.pair_weeks = end - start
         self.pair_first, self.pair_last = week[start], week[end - 1]
         self.user_start = np.searchsorted(self.pair_user, np.arange(h.num_users + 1))
-        of_blocks = in_threads(self._ranks, blocks(np.diff(self.user_start), PAIRS_PER_SORT))
+        of_blocks = map_threaded(self._ranks, blocks(np.diff(self.user_start), PAIRS_PER_SORT))
         self.pair_rank = np.concatenate([np.zeros(0, np.int64), *of_blocks])
 
     def _ranks(self, users: tuple[int, int]) -> np.ndarray:
@@ -164,7 +164,7 @@ class Evidence:
     def cooccurring(self, users: np.ndarray) -> sparse.csr_array:
         """[n, E] summed similarity of each event to the user's events, which are weighted by a half-life of 8 weeks in
         the real part and of 1 in the imaginary one."""
-        return ordered(self.profile[users] @ self.neighbours)
+        return ordered(self.profile[users] @ self.item_similarity)
 
     def features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:
         """[p, len(FEATURES)] float32 for the pairs (`users[row]`, `event`); `near` is `cooccurring(users)`."""
@@ -234,7 +234,7 @@ def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, start) if len(start) else np.zeros(0)
 
 
-def _popularity(h: History, half_life: float) -> np.ndarray:
+def _popularity(h: InteractionHistory, half_life: float) -> np.ndarray:
     """[E] interactions with each event, halved every half-life; none that is so old that it would count for nothing."""
     low = int(np.searchsorted(h.week_no, h.week - NOTHING * half_life))
     age = h.week - h.week_no[low:] + h.since[low:]

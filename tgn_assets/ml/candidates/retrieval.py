@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from tgn_assets.ml.candidates.attribute_features import SideEvidence
-from tgn_assets.ml.candidates.pair_features import FEATURES, Evidence
+from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
+from tgn_assets.ml.candidates.pair_features import FEATURES, PairFeatures
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.linalg.pair_dot import pair_products
-from tgn_assets.ml.linalg.per_user import standardised
-from tgn_assets.ml.linalg.sparse import heaviest, only_columns
+from tgn_assets.ml.linalg.pair_dot import pair_dot
+from tgn_assets.ml.linalg.per_user import group_zscore
+from tgn_assets.ml.linalg.sparse import only_columns, top_n_per_row
 from tgn_assets.ml.linalg.topk import top_products
 
 CHANNELS = ("own", "cooccurring", "popular", "follows")
@@ -35,8 +35,9 @@ class Candidates:
     channels: np.ndarray  # [p, len(CHANNELS)] bool: which channels brought the pair
 
 
-class Found(NamedTuple):
-    """Pairs (row in the users, event position), sorted, and which channels brought each; `near` is what `Evidence` has
+class RetrievedPairs(NamedTuple):
+    """Pairs (row in the users, event position), sorted, and which channels brought each; `near` is what
+    `PairFeatures` has
     as `cooccurring` of the users."""
 
     row: np.ndarray  # [p]
@@ -45,23 +46,27 @@ class Found(NamedTuple):
     near: csr_array
 
 
-class Recall:
-    """Candidates as of one origin: `evidence` of its history and the `embeddings` known then (None: no tower).
+class CandidateGenerator:
+    """Candidates as of one origin: `pair_features` of its history and the `embeddings` known then (None: no tower).
 
     What `rules` do not allow is no candidate. Logits are computed on `device`.
     """
 
     def __init__(
         self,
-        evidence: Evidence,
+        pair_features: PairFeatures,
         embeddings: NodeEmbeddings | None,
         device: str = "cpu",
         rules: Rules = OPEN,
-        side: SideEvidence | None = None,
+        attributes: AttributeFeatures | None = None,
     ) -> None:
-        self.evidence, self.rules, self.side = evidence, rules, side or SideEvidence(evidence.history)
-        self.allowed = rules.allowed(evidence.history)
-        history = evidence.history
+        self.pair_features, self.rules, self.attributes = (
+            pair_features,
+            rules,
+            attributes or AttributeFeatures(pair_features.history),
+        )
+        self.allowed = rules.allowed(pair_features.history)
+        history = pair_features.history
         self.user_vectors = self.event_vectors = torch.zeros(0, 0)
         self.user_known = np.zeros(history.num_users, bool)
         self.event_known = np.zeros(history.num_events, bool)
@@ -79,24 +84,26 @@ class Recall:
 
     def candidates(self, users: np.ndarray, limit: int) -> Candidates:
         """What is `found` for user positions `users` [n], with its features."""
-        row, event, channels, near = self.found(users, limit)
-        features = [self.evidence.features(users, row, event, near), self._tower(users, row, event)]
+        row, event, channels, near = self.retrieve(users, limit)
+        features = [self.pair_features.features(users, row, event, near), self._tower(users, row, event)]
         features.append(self._links(users, row, event))
-        features.append(self.side.features(users[row], event))
+        features.append(self.attributes.features(users[row], event))
         return Candidates(users, row, event, np.column_stack(features), channels)
 
-    def found(self, users: np.ndarray, limit: int) -> Found:
+    def retrieve(self, users: np.ndarray, limit: int) -> RetrievedPairs:
         """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
-        evidence, size = self.evidence, self.evidence.history.num_events
-        near = evidence.cooccurring(users)
+        pair_features, size = self.pair_features, self.pair_features.history.num_events
+        near = pair_features.cooccurring(users)
         closest = only_columns(near.real, self.allowed)
         closest.eliminate_zeros()  # what is near the latest events alone is no candidate of this channel
-        closest = heaviest(closest, limit)
-        now, steady = (order[self.allowed[order]] for order in (evidence.by_popularity, evidence.by_steady_popularity))
+        closest = top_n_per_row(closest, limit)
+        now, steady = (
+            order[self.allowed[order]] for order in (pair_features.by_popularity, pair_features.by_steady_popularity)
+        )
         popular = np.union1d(now[:limit], steady[: limit // 2])
         everyone = np.arange(len(users))
         brought = [
-            evidence.own(users, limit),
+            pair_features.own(users, limit),
             (np.repeat(everyone, np.diff(closest.indptr)), closest.indices.astype(np.int64)),
             (np.repeat(everyone, len(popular)), np.tile(popular, len(users))),
             self._follows_top(users, limit),
@@ -109,14 +116,14 @@ class Recall:
             channels[np.searchsorted(union, key), channel] = True
         permitted = self._permitted(users, union)
         row, event = np.divmod(union[permitted], max(size, 1))
-        return Found(row, event, channels[permitted], near)
+        return RetrievedPairs(row, event, channels[permitted], near)
 
     def _permitted(self, users: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """bool: the rules leave the pair, given as row * events + event."""
-        row, event = np.divmod(keys, max(self.evidence.history.num_events, 1))
+        row, event = np.divmod(keys, max(self.pair_features.history.num_events, 1))
         kept = self.allowed[event]
         if self.rules.exclude_own:
-            kept &= ~np.isin(users[row] * self.evidence.history.num_events + event, self.evidence.pair_key)
+            kept &= ~np.isin(users[row] * self.pair_features.history.num_events + event, self.pair_features.pair_key)
         return kept
 
     def _follows_top(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +137,7 @@ class Recall:
 
     def _links(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         """[p, len(LINKS)] float32"""
-        columns = [standardised(row, _products(of[users], to, row, event)) for of, to in self.links]
+        columns = [group_zscore(row, _products(of[users], to, row, event)) for of, to in self.links]
         return np.column_stack(columns).astype(np.float32)
 
     def _tower(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
@@ -140,11 +147,11 @@ class Recall:
         if known.any():
             both = np.flatnonzero(known)
             raw = _products(self.user_vectors[users], self.event_vectors, row[both], event[both])
-            logit[both] = standardised(row[both], raw)
+            logit[both] = group_zscore(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
 
 
 def _products(users: torch.Tensor, events: torch.Tensor, row: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """[p] float64 `pair_products`."""
+    """[p] float64 `pair_dot`."""
     places = (torch.as_tensor(place, device=users.device) for place in (row, event))
-    return pair_products(users, events, *places).double().cpu().numpy()
+    return pair_dot(users, events, *places).double().cpu().numpy()

@@ -17,11 +17,11 @@ from tgn_assets.ml.data.attributes import (
     DAY,
     MONDAY,
     SETTINGS,
+    AttributeColumn,
+    AttributeTable,
+    AttributeTables,
     Kind,
     Node,
-    SideColumn,
-    SideTable,
-    SideTables,
     close_of,
 )
 from tgn_assets.ml.sources.spec import is_parquet
@@ -39,26 +39,28 @@ SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
 
-class SideTableError(ValueError):
+class AttributeTableError(ValueError):
     """A side table that cannot be used; the message names the setting and says what to do."""
 
 
-def read_side_tables(
+def read_attribute_tables(
     event_features: str | None, user_features: str | None, users: pd.DataFrame, events: pd.DataFrame, week: str
-) -> SideTables:
+) -> AttributeTables:
     """The tables in these CSV or Parquet files as of the close of `week`, when the log knew `users` and `events`
-    (columns idx, id); SideTableError if one of them cannot be used."""
+    (columns idx, id); AttributeTableError if one of them cannot be used."""
     notes: list[str] = []
     given: list[tuple[Node, str | None, pd.DataFrame]] = [("event", event_features, events)]
     given += [("user", user_features, users)]
-    event, user = (_read(node, file, known, week, notes) if file else SideTable() for node, file, known in given)
-    return SideTables(event, user, tuple(notes))
+    event, user = (_read(node, file, known, week, notes) if file else AttributeTable() for node, file, known in given)
+    return AttributeTables(event, user, tuple(notes))
 
 
-def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list[str]) -> SideTable:
+def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list[str]) -> AttributeTable:
     where, path = f"{SETTINGS[node]}={location}", Path(location).expanduser()
     if not path.is_file():
-        raise SideTableError(f"{where} is no file; name a CSV or Parquet file with {node}_id and a column per feature")
+        raise AttributeTableError(
+            f"{where} is no file; name a CSV or Parquet file with {node}_id and a column per feature"
+        )
     try:
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
@@ -81,7 +83,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
             table = _table(con, node, kinds, typed)
     except (duckdb.Error, OSError) as error:
         reason = " ".join(str(error).split("\n\n")[0].split())
-        raise SideTableError(
+        raise AttributeTableError(
             f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
         ) from error
     if not len(table.idx):
@@ -95,18 +97,19 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
 
 
 def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
-    """The feature columns among `types`; SideTableError if there are none, too many, or one that cannot be used."""
+    """The feature columns among `types`; AttributeTableError if there are none, too many, or one that cannot be
+    used."""
     if f"{node}_id" not in types:
-        raise SideTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
+        raise AttributeTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
     features = [name for name in types if name not in (f"{node}_id", "valid_from")]
     if not 1 <= len(features) <= MAX_COLUMNS:
-        raise SideTableError(
+        raise AttributeTableError(
             f"{where} has {len(features)} feature columns beside {node}_id and valid_from; it may have 1 to "
             f"{MAX_COLUMNS}: keep those that tell what somebody takes to"
         )
     for name in features:
         if _kind_of_type(types[name]) is None:
-            raise SideTableError(
+            raise AttributeTableError(
                 f"{where}: column {name} is of type {types[name]}; it may hold numbers, booleans, dates, times or "
                 "text: leave it out, or make one of these of it"
             )
@@ -114,17 +117,17 @@ def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
 
 
 def _check_rows(con: duckdb.DuckDBPyConnection, where: str, node: Node, timed: bool) -> None:
-    """SideTableError if a row is ambiguous, or says no time although the table has times."""
+    """AttributeTableError if a row is ambiguous, or says no time although the table has times."""
     key = f"{node}_id, {SINCE}" if timed else f"{node}_id"
     if timed:
         (missing,) = con.execute(f"SELECT min({node}_id) FROM side WHERE valid_from IS NULL").fetchall()
         if missing[0] is not None:
-            raise SideTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
+            raise AttributeTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
     query = f"SELECT {node}_id FROM side WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
     if twice := con.execute(f"{query} ORDER BY {key} LIMIT 1").fetchall():
         remedy = "give them different times" if timed else "keep one, or say in a column valid_from when each counts"
         same = " with the same valid_from" if timed else ""
-        raise SideTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")
+        raise AttributeTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")
 
 
 def _kind_of_type(dtype: str) -> Kind | None:
@@ -146,7 +149,7 @@ def _kind_of_text(con: duckdb.DuckDBPyConnection, name: str) -> Kind:
     return "number" if numbers == values else "time" if times == values else "category"
 
 
-def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | None], typed: bool) -> SideTable:
+def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | None], typed: bool) -> AttributeTable:
     """The rows of `past`; a column in which nothing is known yet is not there yet."""
     rows = con.execute("SELECT idx, since FROM past ORDER BY idx, since").df()
     columns, values = [], []
@@ -156,10 +159,10 @@ def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | N
         query = f"SELECT {value.format(_quoted(name))} AS value FROM past ORDER BY idx, since"
         column = _as_floats(con.execute(query).df()["value"], kind)
         if not np.isnan(column).all():
-            columns.append(SideColumn(node, name, kind))
+            columns.append(AttributeColumn(node, name, kind))
             values.append(column)
     matrix = np.column_stack(values) if values else np.zeros((len(rows), 0))
-    return SideTable(tuple(columns), rows["idx"].to_numpy(np.int64), rows["since"].to_numpy(np.int64), matrix)
+    return AttributeTable(tuple(columns), rows["idx"].to_numpy(np.int64), rows["since"].to_numpy(np.int64), matrix)
 
 
 def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:

@@ -19,7 +19,7 @@ DAY = 86_400_000_000  # microseconds
 MONDAY = 4 * DAY  # week number 0 begins on 1970-01-05
 
 
-class SideColumn(NamedTuple):
+class AttributeColumn(NamedTuple):
     """A feature column of the table of `node`, and what its values are taken for."""
 
     node: Node
@@ -36,10 +36,10 @@ def close_of(week: int) -> int:
 
 
 @dataclass(frozen=True)
-class SideTable:
+class AttributeTable:
     """Rows of nodes, by warehouse index, in order of (idx, since). NaN is what is not known."""
 
-    columns: tuple[SideColumn, ...] = ()
+    columns: tuple[AttributeColumn, ...] = ()
     idx: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r]
     since: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] microseconds; ALWAYS: timeless
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -59,30 +59,30 @@ class SideTable:
         """Share of the nodes `idx` that have a row."""
         return float(np.isin(idx, self.idx).mean()) if len(idx) else 0.0
 
-    def only(self, columns: Sequence[SideColumn]) -> "SideTable":
+    def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTable":
         """The same rows with these of its columns, in this order."""
         at = [self.columns.index(column) for column in columns]
         return replace(self, columns=tuple(columns), values=self.values[:, at])
 
 
 @dataclass(frozen=True)
-class SideTables:
+class AttributeTables:
     """The tables of events and of users as of a week; `notes` say what a reader should know of them."""
 
-    event: SideTable = field(default_factory=SideTable)
-    user: SideTable = field(default_factory=SideTable)
+    event: AttributeTable = field(default_factory=AttributeTable)
+    user: AttributeTable = field(default_factory=AttributeTable)
     notes: tuple[str, ...] = ()
 
     @property
-    def columns(self) -> tuple[SideColumn, ...]:
+    def columns(self) -> tuple[AttributeColumn, ...]:
         """The columns of both, those of events first."""
         return self.event.columns + self.user.columns
 
-    def lacking(self, columns: Sequence[SideColumn]) -> list[SideColumn]:
+    def lacking(self, columns: Sequence[AttributeColumn]) -> list[AttributeColumn]:
         """Those of `columns` that are not there, or are taken for something else."""
         return [column for column in columns if column not in self.columns]
 
-    def only(self, columns: Sequence[SideColumn]) -> "SideTables":
+    def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTables":
         """The tables with `columns` alone, all of which are there."""
         event, user = ([column for column in columns if column.node == node] for node in SETTINGS)
         return replace(self, event=self.event.only(event), user=self.user.only(user))
@@ -108,4 +108,4 @@ class SideTables:
         return pd.DataFrame(rows, columns=["table", "column", "taken_as", "known"])
 
 
-NO_TABLES = SideTables()
+NO_ATTRIBUTES = AttributeTables()

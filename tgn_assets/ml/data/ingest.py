@@ -12,7 +12,7 @@ from datetime import date
 import duckdb
 
 from tgn_assets.ml.connectors.postgres import is_postgres
-from tgn_assets.ml.progress import Say, nothing, watched
+from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, nothing_there, scan
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
@@ -105,7 +105,7 @@ def load_weeks(
     weeks: Sequence[str],
     start_week: str,
     end_week: str | None,
-    progress: Say = nothing,
+    progress: LogFn = no_log,
 ) -> IngestReport:
     """Makes `weeks` in the warehouse `con` what the source says that they are, in one transaction.
 
@@ -120,7 +120,7 @@ def load_weeks(
             raise ValueError(f"week {week} lies outside of the weeks {start_week} to {end_week or 'now'}")
     asked = {"weeks": [date.fromisoformat(week) for week in weeks]}
     try:
-        with watched(con, progress, "reading the source"):
+        with log_query_progress(con, progress, "reading the source"):
             unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
         counts = con.execute(COUNT_SQL).fetchall()
         if not counts and not unreadable and nothing_there(spec):

@@ -20,13 +20,13 @@ HISTORY_SQL = """
     WHERE week <= $week
     GROUP BY user_idx, event_idx, event_order, week ORDER BY week_no, user_idx, event_idx
 """
-"""Rows of `History.from_frame`, for `$week` (DATE) in a warehouse."""
+"""Rows of `InteractionHistory.from_frame`, for `$week` (DATE) in a warehouse."""
 ORDER = ["week_no", "user_idx", "event_idx"]
 Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True)
-class History:
+class InteractionHistory:
     """Interactions up to the close of week `week`, aggregated per (user, event, week).
 
     Nodes are addressed by *position*: the rank of their append-only index among the nodes that have a row by then,
@@ -44,7 +44,7 @@ class History:
     since: np.ndarray  # [N] weeks from the last of them to the close of that week, in (0, 1]
 
     @classmethod
-    def from_frame(cls, rows: pd.DataFrame, week: str) -> "History":
+    def from_frame(cls, rows: pd.DataFrame, week: str) -> "InteractionHistory":
         """From the columns user_idx, event_idx, event_order, week_no, count (`HISTORY_SQL`), as of the week key `week`.
 
         Without the column since, everything is taken to have happened as its week began. Raises ValueError if a row is
@@ -95,16 +95,16 @@ class History:
         """[E] the week number each event was first seen in."""
         return _first_week(self.event, self.week_no, self.num_events)
 
-    def until(self, week: int) -> "History":
+    def as_of(self, week: int) -> "InteractionHistory":
         """The same history as it was known at the close of week number `week`, positions renumbered accordingly."""
         if week >= self.week:
             return self
-        return self._week_before if week == self.week - 1 else self._cut(week)
+        return self._week_before if week == self.week - 1 else self._truncate(week)
 
     @cached_property
-    def _week_before(self) -> "History":
+    def _week_before(self) -> "InteractionHistory":
         # The ranker is tried on what was known then, and last week's lists are evaluated beside it.
-        return self._cut(self.week - 1)
+        return self._truncate(self.week - 1)
 
     def derived(self, name: str, make: Callable[[], Derived]) -> Derived:
         """What `make` gives, which must follow from the history alone: made once, and kept as long as the history."""
@@ -116,11 +116,11 @@ class History:
     def _derived(self) -> dict[str, Any]:
         return {}
 
-    def _cut(self, week: int) -> "History":
+    def _truncate(self, week: int) -> "InteractionHistory":
         cut = int(np.searchsorted(self.week_no, week, side="right"))
         users, user = dense(self.user[:cut])
         events, event = dense(self.event[:cut])
-        return History(
+        return InteractionHistory(
             week=week,
             user_idx=self.user_idx[users],
             event_idx=self.event_idx[events],

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift, week_number, week_of
 
@@ -31,7 +31,7 @@ class Rules:
     restricted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
     last_week: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
 
-    def allowed(self, history: History, week: int | None = None) -> np.ndarray:
+    def allowed(self, history: InteractionHistory, week: int | None = None) -> np.ndarray:
         """[E] bool: the event position may be recommended, at the close of `week` (None: the newest of `history`), for
         the week after it, to one who never had it."""
         week = history.week if week is None else week
@@ -42,14 +42,14 @@ class Rules:
             free[at[known]] = self.last_week[known] > week
         return free
 
-    def may(self, history: History, users: np.ndarray, events: np.ndarray) -> np.ndarray:
+    def may(self, history: InteractionHistory, users: np.ndarray, events: np.ndarray) -> np.ndarray:
         """[m] bool: the pair of user position (-1: a new user) and event position may be in a list."""
         free = self.allowed(history)[events]
         if not self.exclude_own:
             return free
         return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
 
-    def list_lengths(self, history: History) -> np.ndarray:
+    def list_lengths(self, history: InteractionHistory) -> np.ndarray:
         """[U] how many events the list of each user holds: k, or as many as may be recommended."""
         free = self.allowed(history)
         choice = np.full(history.num_users, int(free.sum()))
@@ -58,7 +58,7 @@ class Rules:
             choice -= np.bincount(user[free[event]], minlength=history.num_users)
         return np.minimum(choice, self.k)
 
-    def new_user_length(self, history: History) -> int:
+    def new_user_length(self, history: InteractionHistory) -> int:
         """How many events the list for new users holds."""
         return min(self.k, int(self.allowed(history).sum()))
 
@@ -67,7 +67,7 @@ OPEN = Rules()
 """Lists of the usual length, and anything may be in them."""
 
 
-def own_pairs(history: History) -> np.ndarray:
+def own_pairs(history: InteractionHistory) -> np.ndarray:
     """User position * events + event position of every pair that has happened, ascending."""
     return np.unique(history.user * history.num_events + history.event)
 

@@ -43,7 +43,7 @@ class GNNCheckpoint:
         save_artifact(directory, tensors, meta)
 
     @property
-    def linked(self) -> bool:
+    def has_link_vectors(self) -> bool:
         """Whether all its weeks have link vectors: those of an older version have none."""
         return all(known.link_users is not None for known in self.embeddings.values())
 

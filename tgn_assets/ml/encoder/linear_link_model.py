@@ -21,8 +21,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from tgn_assets.ml.data.interactions import History
-from tgn_assets.ml.linalg.sparse import heaviest, row_of, sums
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.linalg.sparse import row_of, sums, top_n_per_row
 
 RANK = 64
 FOLLOWS_RIDGE, TOGETHER_RIDGE = 60.0, 30.0
@@ -50,7 +50,7 @@ class LinkVectors:
     events: Tensor  # [E, 2 * RANK]
 
 
-def link_vectors(history: History, seed: int = 0) -> LinkVectors:
+def link_vectors(history: InteractionHistory, seed: int = 0) -> LinkVectors:
     """Learns from the weeks of `history`, each explained by the weeks before it, and stands at its close."""
     past, kept = _Past(history), _steady_events(history)
     everyone = np.arange(history.num_users)
@@ -66,7 +66,7 @@ def link_vectors(history: History, seed: int = 0) -> LinkVectors:
 class _Past:
     """A history whose rows are found by user: what is asked for comes as `user` [n] and a week number [n] for each."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: InteractionHistory) -> None:
         self.history = history
         self.by_user = np.argsort(history.user, kind="stable")  # rows are sorted by week: those of a user stay so
         self.span = history.week + 2
@@ -81,7 +81,7 @@ class _Past:
         edges.sum_duplicates()
         length = np.sqrt(sums(row_of(edges), edges.data**2, len(user)))
         edges.data /= np.sqrt(length)[row_of(edges)]
-        return heaviest(edges.astype(np.float32), NEIGHBOURS)
+        return top_n_per_row(edges.astype(np.float32), NEIGHBOURS)
 
     def touched(self, user: np.ndarray, week: np.ndarray) -> sparse.csr_array:
         """[n, E] float32 what was touched in the week: each row a vector of length one, or empty."""
@@ -98,7 +98,7 @@ class _Past:
         return row, self.by_user[np.arange(len(row)) - np.repeat(np.cumsum(size) - size - low, size)]
 
 
-def _steady_events(history: History) -> np.ndarray:
+def _steady_events(history: InteractionHistory) -> np.ndarray:
     """Positions, ascending."""
     weight = 0.5 ** ((history.week - history.week_no) / STEADY)
     touched = np.bincount(history.event, weight, history.num_events)
@@ -161,7 +161,7 @@ def _reduced(weights: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
     return summed.numpy(), met
 
 
-def _taught_by(history: History, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _taught_by(history: InteractionHistory, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(user, week number) of who is learnt from, active in the week after; the newest weeks first."""
     users, weeks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     rng, left = np.random.default_rng(seed), ROWS

@@ -126,10 +126,10 @@ class _BlockwiseSoftmax(torch.autograd.Function):
             vectors = events if among is None else events.index_select(0, among)
             logits = mine @ vectors.T if correction is None else torch.addmm(correction, mine, vectors.T)
             # One exponential serves the loss and its gradient; logsumexp would take another.
-            linked, largest = logits[row, column], logits.amax(1, keepdim=True)
+            has_link_vectors, largest = logits[row, column], logits.amax(1, keepdim=True)
             error = logits.sub_(largest).exp_()
             size = error.sum(1, keepdim=True)
-            total -= (weight * (linked - (largest + size.log())[row, 0])).sum()
+            total -= (weight * (has_link_vectors - (largest + size.log())[row, 0])).sum()
             if not any(ctx.needs_input_grad):
                 continue
             error.div_(size)

@@ -16,7 +16,7 @@ from torch_geometric.sampler import NegativeSampling
 
 from tgn_assets.ml.artifact_io import finite
 from tgn_assets.ml.config import GNNConfig
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.gnn import GNNEncoder
@@ -25,8 +25,8 @@ from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links
 from tgn_assets.ml.graph.loaders import fits_in_memory, link_loader
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import NUM_FEATURES, UserRows, View, WindowGraph, user_rows
-from tgn_assets.ml.parallel import beside
-from tgn_assets.ml.progress import Pace, Say, nothing
+from tgn_assets.ml.parallel import run_alongside
+from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -42,8 +42,8 @@ def train_gnn(
     config: GNNConfig,
     warm: GNNCheckpoint | None = None,
     device: str = "cpu",
-    progress: Say = nothing,
-    history: History | None = None,
+    progress: LogFn = no_log,
+    history: InteractionHistory | None = None,
 ) -> GNNCheckpoint:
     """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
 
@@ -60,7 +60,7 @@ def train_gnn(
     if warm is not None and (warm.config.dim, warm.config.layers) != (config.dim, config.layers):
         warm = None
     graph = WindowGraph(snapshots, config.half_life)
-    origins = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
+    cutoffs = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
         sizes = {kind: len(index) for kind, index in graph.node_idx.items()}
@@ -70,18 +70,18 @@ def train_gnn(
         encoder.to(device)
         curve: list[dict[str, Any]] = []
         embeddings = {}
-        epochs = [config.warm_epochs if warm or origin != origins[0] else config.epochs for origin in origins]
-        planned = [_planned(graph, *of_origin, config.window) for of_origin in zip(origins, epochs, strict=True)]
-        pace = Pace(progress, "phase 1", sum(planned), "link", at_most=True)
-        for number, origin in enumerate(origins):
-            place = f" ({number + 1} of {len(origins)})" if len(origins) > 1 else ""
-            pace.what = f"phase 1, week {week_key(origin)}{place}"
-            trainer = _Trainer(encoder, graph, origin, config, device, pace)
-            past = None if history is None else history.until(origin)
+        epochs = [config.warm_epochs if warm or cutoff != cutoffs[0] else config.epochs for cutoff in cutoffs]
+        planned = [_planned(graph, *of_origin, config.window) for of_origin in zip(cutoffs, epochs, strict=True)]
+        pace = ProgressReporter(progress, "phase 1", sum(planned), "link", at_most=True)
+        for number, cutoff in enumerate(cutoffs):
+            place = f" ({number + 1} of {len(cutoffs)})" if len(cutoffs) > 1 else ""
+            pace.what = f"phase 1, week {week_key(cutoff)}{place}"
+            trainer = _Trainer(encoder, graph, cutoff, config, device, pace)
+            past = None if history is None else history.as_of(cutoff)
             small = len(trainer.view.edge_week) < EDGES_FOR_A_THREAD
-            with beside(partial(_links, past, config.seed), side_by_side=small) as linking:
+            with run_alongside(partial(_links, past, config.seed), side_by_side=small) as linking:
                 for row in trainer.fit(epochs[number]):
-                    curve.append({"origin": week_key(origin), **row})
+                    curve.append({"origin": week_key(cutoff), **row})
                     validation = row["validation_loss"]
                     pace.tell(
                         f"epoch {row['epoch']}, loss {row['loss']:.4f}"
@@ -89,29 +89,35 @@ def train_gnn(
                     )
                 known = trainer.embeddings()
             links = linking.result()
-            embeddings[week_key(origin)] = known if links is None else known.with_links(links)
+            embeddings[week_key(cutoff)] = known if links is None else known.with_links(links)
             pace.left(sum(planned[number + 1 :]))
         state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     return GNNCheckpoint(week, config, warm.week if warm else None, state, graph.node_idx, curve, embeddings)
 
 
 class _Trainer:
-    """Fits the encoder to the window of weeks that ends with `origin`."""
+    """Fits the encoder to the window of weeks that ends with `cutoff`."""
 
     def __init__(
-        self, encoder: GNNEncoder, graph: WindowGraph, origin: int, config: GNNConfig, device: str, pace: Pace
+        self,
+        encoder: GNNEncoder,
+        graph: WindowGraph,
+        cutoff: int,
+        config: GNNConfig,
+        device: str,
+        pace: ProgressReporter,
     ) -> None:
-        self.encoder, self.graph, self.origin, self.config, self.device = encoder, graph, origin, config, device
+        self.encoder, self.graph, self.cutoff, self.config, self.device = encoder, graph, cutoff, config, device
         self.pace = pace
         parameters, rate = encoder.parameters(), config.learning_rate
         self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
-        weeks = [t for t in graph.snapshots if origin - config.window < t <= origin]
+        weeks = [t for t in graph.snapshots if cutoff - config.window < t <= cutoff]
         views = {t: graph.view(t - 1, config.window) for t in weeks}
         self.links = {t: tuple(x.to(device) for x in graph.links(t, view)) for t, view in views.items()}
         self.views = {t: view.to(device) for t, view in views.items()}
         self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
-        self.view = graph.view(origin, config.window)
+        self.view = graph.view(cutoff, config.window)
         self.loaders: dict[int, LinkLoader] = {}
         self.plans: dict[int, tuple[UserRows, LinkPlan]] = {}
 
@@ -142,7 +148,7 @@ class _Trainer:
         kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
         users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
         index = {kind: self.graph.node_idx[kind][kept[kind]] for kind in (USER, EVENT)}
-        return NodeEmbeddings(week_key(self.origin), index[USER], users, index[EVENT], events)
+        return NodeEmbeddings(week_key(self.cutoff), index[USER], users, index[EVENT], events)
 
     def _pass(self, weeks: list[int]) -> float:
         self.encoder.train()
@@ -219,14 +225,14 @@ class _Trainer:
         return self.config.batching == "full"
 
 
-def _planned(graph: WindowGraph, origin: int, epochs: int, window: int) -> int:
-    """The most links that are passed over to fit the window that ends with `origin`: passes end early."""
-    weeks = sorted(week for week in graph.snapshots if origin - window < week <= origin)
+def _planned(graph: WindowGraph, cutoff: int, epochs: int, window: int) -> int:
+    """The most links that are passed over to fit the window that ends with `cutoff`: passes end early."""
+    weeks = sorted(week for week in graph.snapshots if cutoff - window < week <= cutoff)
     links = [graph.snapshots[week].data[INTERACTS].edge_index.shape[1] for week in weeks]
     return epochs * sum(links[:-1]) + sum(links)
 
 
-def _links(past: History | None, seed: int, _: int) -> LinkVectors | None:
+def _links(past: InteractionHistory | None, seed: int, _: int) -> LinkVectors | None:
     return None if past is None else link_vectors(past, seed)
 
 

@@ -9,18 +9,18 @@ this module an event is a *column*: its rank in text order.
 import numpy as np
 from scipy import sparse
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
     NEIGHBOURS,
     blocks,
-    heaviest,
-    neighbours,
+    item_similarity,
     only_columns,
     ordered,
     row_of,
     rows_of,
     sums,
+    top_n_per_row,
 )
 from tgn_assets.ml.schema import K
 
@@ -37,19 +37,19 @@ KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
 
-def popular(history: History, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history, rules)))[0]
 
 
-def popular_lists(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def popular_lists(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
     if not rules.exclude_own:
         return np.tile(popular(history, k, rules), (len(users), 1))
     return filled(history, users, np.full((len(users), k), -1), rules)
 
 
-def filled(history: History, users: np.ndarray, lists: np.ndarray, rules: Rules = OPEN) -> np.ndarray:
+def filled(history: InteractionHistory, users: np.ndarray, lists: np.ndarray, rules: Rules = OPEN) -> np.ndarray:
     """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
@@ -59,7 +59,7 @@ def filled(history: History, users: np.ndarray, lists: np.ndarray, rules: Rules 
     return lists
 
 
-def repeat(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def repeat(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """Each user's own events by decayed count, half-life 8 weeks, then `popular`. [n, k]
 
     Between own events of equal count the one that is more popular now comes first.
@@ -73,7 +73,7 @@ def repeat(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN)
     return _positions(history, _fill(_top(own, k), _by_popularity(history, rules)))
 
 
-def item_knn(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def item_knn(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """Item-kNN over the time-decayed user-event matrix, the user's own events included, then `popular`. [n, k]
 
     The matrix holds log(1 + count) of each week, decayed with a half-life of 8 weeks. An event scores its own weight
@@ -84,22 +84,24 @@ def item_knn(history: History, users: np.ndarray, k: int = K, rules: Rules = OPE
     return _item_knn(history, users, k, rules)["item_knn"]
 
 
-def item_knn_new(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def item_knn_new(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
     """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
     return _item_knn(history, users, k, rules)["item_knn_new"]
 
 
-def all_baselines(history: History, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> dict[str, np.ndarray]:
+def all_baselines(
+    history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN
+) -> dict[str, np.ndarray]:
     """The lists [n, k] of every one of `BASELINES`; the neighbours of item-kNN are found once for both variants."""
     lists = {"popular": popular_lists(history, users, k, rules), "repeat": repeat(history, users, k, rules)}
     return lists | _item_knn(history, users, k, rules)
 
 
-def _item_knn(history: History, users: np.ndarray, k: int, rules: Rules) -> dict[str, np.ndarray]:
+def _item_knn(history: InteractionHistory, users: np.ndarray, k: int, rules: Rules) -> dict[str, np.ndarray]:
     columns = _columns(history, rules)
     everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
-    profile = heaviest(everything, KNN_EVENTS_PER_USER)
-    similar = history.derived("item_knn", lambda: neighbours(profile))
+    profile = top_n_per_row(everything, KNN_EVENTS_PER_USER)
+    similar = history.derived("item_knn", lambda: item_similarity(profile))
     own, taken = rows_of(profile, users), rows_of(everything, users)
     included = np.full((len(users), k), -1)
     left_out = included.copy()
@@ -115,27 +117,27 @@ def _item_knn(history: History, users: np.ndarray, k: int, rules: Rules) -> dict
     }
 
 
-def _columns(history: History, rules: Rules) -> np.ndarray:
+def _columns(history: InteractionHistory, rules: Rules) -> np.ndarray:
     """[columns] bool: the event may be recommended."""
     return rules.allowed(history)[np.argsort(history.event_order)]
 
 
-def _decay(history: History, half_life: float) -> np.ndarray:
+def _decay(history: InteractionHistory, half_life: float) -> np.ndarray:
     # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
     return 0.5 ** ((history.week - history.week_no) / half_life)
 
 
-def _popularity(history: History, half_life: float) -> np.ndarray:
+def _popularity(history: InteractionHistory, half_life: float) -> np.ndarray:
     weight = history.count * _decay(history, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 
 
-def _by_popularity(history: History, rules: Rules) -> np.ndarray:
+def _by_popularity(history: InteractionHistory, rules: Rules) -> np.ndarray:
     order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
     return order[_columns(history, rules)[order]]
 
 
-def _user_events(history: History, weight: np.ndarray) -> sparse.csr_array:
+def _user_events(history: InteractionHistory, weight: np.ndarray) -> sparse.csr_array:
     """The sum of `weight` [N] over the weeks, [users, columns]."""
     pairs, pair = np.unique(history.user * history.num_events + history.event_order[history.event], return_inverse=True)
     user, column = np.divmod(pairs, max(history.num_events, 1))
@@ -178,6 +180,6 @@ def _fill(lists: np.ndarray, order: np.ndarray, taken: sparse.csr_array | None =
     return lists
 
 
-def _positions(history: History, columns: np.ndarray) -> np.ndarray:
+def _positions(history: InteractionHistory, columns: np.ndarray) -> np.ndarray:
     """Event positions of columns; -1 stays -1."""
     return np.append(np.argsort(history.event_order), -1)[columns]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines
 from tgn_assets.ml.evaluation.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
@@ -24,7 +24,7 @@ BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Edges of the bins of published scores in which predicted and observed frequency are compared."""
 
 
-class Inside(NamedTuple):
+class RankerDiagnostics(NamedTuple):
     """What the ranker had before the gate, for those who ask."""
 
     channels: tuple[str, ...]
@@ -40,10 +40,10 @@ def evaluate_week(
     predictions: pd.DataFrame,
     new_user_list: list[str],
     truth: pd.DataFrame,
-    history: History,
+    history: InteractionHistory,
     user_ids: np.ndarray,
     event_ids: np.ndarray,
-    inside: Inside | None = None,
+    diagnostics: RankerDiagnostics | None = None,
     seed: int = 0,
     rules: Rules = OPEN,
 ) -> pd.DataFrame:
@@ -58,7 +58,8 @@ def evaluate_week(
     Every model has a mean over users and its 95% interval for each of `METRICS` in each segment, by what an active user
     did: `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a
     user may be in both); `new` without a history. `ceiling` is a ranker that knows the truth but, like everybody, only
-    events seen before the week. With `inside`, what the ranker of the week before had, there are two more: `candidates`
+    events seen before the week. With `diagnostics`, what the ranker of the week before had, there are two more:
+    `candidates`
     is a perfect ranking of the candidates that it had, `ungated` its lists as they would have been without the gate. So
     a point lost lies between ceiling and candidates (recall), candidates and ungated (ranking), or ungated and ours
     (the gate). Besides:
@@ -101,14 +102,14 @@ def evaluate_week(
         CEILING: perfect_lists(truth_user, truth_event, reachable, len(active), rules.k),
     }
     recalled: list[Row] = []
-    if inside is not None:
+    if diagnostics is not None:
         newcomers = _look_up(events, new_user_list)
         lists[UNGATED] = lists[OURS].copy()
         # What the ranker made is there, unless other events were brought into its lists afterwards.
         as_made = _by_source(predictions, active, OURS) & (rules.min_distinct == 0)
         unknown = (users >= 0) & ~as_made
-        lists[UNGATED][unknown] = inside.lists(users[unknown])
-        found, recalled = _found(inside, users, truth_user, truth_event, reachable, newcomers)
+        lists[UNGATED][unknown] = diagnostics.lists(users[unknown])
+        found, recalled = _found(diagnostics, users, truth_user, truth_event, reachable, newcomers)
         lists[CANDIDATES] = perfect_lists(truth_user, truth_event, found, len(active), rules.k)
     scores = {model: per_user(of_model, truth_user, truth_event) for model, of_model in lists.items()}
     served = active.isin(predictions.user_id)
@@ -158,7 +159,7 @@ def published_lists(
 
 
 def _found(
-    inside: Inside,
+    diagnostics: RankerDiagnostics,
     users: np.ndarray,
     truth_user: np.ndarray,
     truth_event: np.ndarray,
@@ -168,13 +169,13 @@ def _found(
     """Which touched pairs [m] were among the candidates, and the recall of these."""
     seen = np.flatnonzero(users >= 0)
     asked = reachable & (users[truth_user] >= 0)
-    of_channel = inside.found(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
+    of_channel = diagnostics.found(users[seen], np.searchsorted(seen, truth_user[asked]), truth_event[asked])
     # A user without a history has the list for new users to choose from, and nothing else.
     found = np.isin(truth_event, newcomers) & reachable
     found[asked] = of_channel.any(1)
     rows = []
     size = np.bincount(truth_user, minlength=len(users))[seen]
-    by_channel = {f"candidate_recall:{name}": of_channel[:, at] for at, name in enumerate(inside.channels)}
+    by_channel = {f"candidate_recall:{name}": of_channel[:, at] for at, name in enumerate(diagnostics.channels)}
     for metric, had in {"candidate_recall": found[asked], **by_channel}.items():
         share = np.bincount(truth_user[asked], had, len(users))[seen] / size
         rows.append(_number(CANDIDATES, "seen", metric, float(share.mean()) if len(seen) else NAN, len(seen)))
@@ -205,7 +206,7 @@ def _calibration(predictions: pd.DataFrame, truth: pd.DataFrame) -> list[Row]:
 
 
 def _segments(
-    history: History, users: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray
+    history: InteractionHistory, users: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Which of the active users [n] are in each of `SEGMENTS`."""
     seen = users >= 0

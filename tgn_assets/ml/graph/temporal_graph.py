@@ -1,22 +1,18 @@
 """The union of weekly snapshots as one temporal graph, and what of it may be seen before a given week."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from tgn_assets.ml.graph.snapshots import NODE_FEATURES, Snapshot
+from tgn_assets.ml.linalg.csr import with_transpose
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets.ml.weeks import week_number
-
-# PyTorch warns once per process that the interface of CSR tensors may still change; that of a pinned version will not.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 RECENT_HALF_LIVES = (0.3, 1.0, 4.0)
 """Half-lives, in weeks, of the decayed interaction counts that are part of a node's features."""
@@ -161,17 +157,3 @@ def user_rows(adjacency: Adjacency, users: Tensor) -> UserRows:
     row = torch.arange(len(users), device=users.device).repeat_interleave(size)
     at = torch.arange(len(row), device=users.device) + (end - size.cumsum(0)).repeat_interleave(size)
     return UserRows(users, with_transpose(row, column[at], values[at], (len(users), matrix.shape[1])))
-
-
-def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose."""
-    device = values.device
-    # SciPy counts where torch sorts. 32 bits are enough for any graph that fits.
-    at = row.int().cpu().numpy(), column.int().cpu().numpy()
-    made = sparse.coo_array((values.cpu().numpy(), at), shape).tocsr()
-    return _csr(made).to(device), _csr(made.T.tocsr()).to(device)
-
-
-def _csr(matrix: sparse.csr_array) -> Tensor:
-    parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    return torch.sparse_csr_tensor(parts[0], parts[1], parts[2], matrix.shape, check_invariants=False)

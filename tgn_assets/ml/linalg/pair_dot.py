@@ -5,21 +5,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tgn_assets.ml.graph.temporal_graph import with_transpose
+from tgn_assets.ml.linalg.csr import with_transpose
 
 
-def pair_products(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def pair_dot(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """[p] dot products of the vectors `row` [p] of `users` [n, d] with those `column` [p] of `events` [m, d].
 
     Pairs are distinct and ascend by row, then column. Each product is the same whatever other pairs there are.
     """
     if users.is_cpu:
-        return _PairProducts.apply(users, events, row, column)
+        return _PairDot.apply(users, events, row, column)
     # Not users[row]: its gradient would be added up by several threads in any order, not the same bytes each time.
     return (users.index_select(0, row) * events.index_select(0, column)).sum(-1)
 
 
-class _PairProducts(torch.autograd.Function):
+class _PairDot(torch.autograd.Function):
     """The product of users and events, of which only the places of the pairs are computed, and its gradient."""
 
     @staticmethod

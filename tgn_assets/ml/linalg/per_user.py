@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def standardised(row: np.ndarray, score: np.ndarray) -> np.ndarray:
+def group_zscore(row: np.ndarray, score: np.ndarray) -> np.ndarray:
     """[p] standard deviations of each score [p] above the mean of its user `row` [p]; zeros where all are equal."""
     size = np.maximum(np.bincount(row), 1)
     off = score - (np.bincount(row, score) / size)[row]
@@ -11,7 +11,7 @@ def standardised(row: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.divide(off, spread, out=np.zeros(len(off)), where=spread > 1e-9)
 
 
-def shares(row: np.ndarray, score: np.ndarray) -> np.ndarray:
+def group_softmax(row: np.ndarray, score: np.ndarray) -> np.ndarray:
     """[p] softmax of the scores [p] over the candidates of each user `row` [p]."""
     best = np.full(row.max(initial=-1) + 1, -np.inf)
     np.maximum.at(best, row, score)

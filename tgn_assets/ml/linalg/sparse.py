@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import map_threaded
 
 NEIGHBOURS = 100
 SHRINKAGE = 10.0
@@ -15,7 +15,7 @@ BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
 
-def neighbours(profile: sparse.csr_array) -> sparse.csr_array:
+def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
     """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
     events = profile.shape[1]
     norm = np.sqrt(sums(profile.indices, profile.data**2, events))
@@ -29,11 +29,11 @@ def neighbours(profile: sparse.csr_array) -> sparse.csr_array:
         near.data /= norm[event] * norm[near.indices] + SHRINKAGE
         near.data[event == near.indices] = 0
         near.eliminate_zeros()
-        near = heaviest(near, NEIGHBOURS)
+        near = top_n_per_row(near, NEIGHBOURS)
         near.data /= near.sum(axis=1)[row_of(near)]
         return near
 
-    parts = [sparse.csr_array((0, events)), *in_threads(nearest, blocks(products))]
+    parts = [sparse.csr_array((0, events)), *map_threaded(nearest, blocks(products))]
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
@@ -42,7 +42,7 @@ def ordered(matrix: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(sparse.csc_array(matrix))
 
 
-def heaviest(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
+def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     """The `limit` largest entries of each row, the first of equal ones."""
     size = np.diff(matrix.indptr)
     kept = np.ones(matrix.nnz, bool)

@@ -16,7 +16,7 @@ GATED_LIMIT = 0.5
 LISTS_SQL = "SELECT source, count(*) FROM weekly_top5_predictions WHERE week = ? AND rank = 1 GROUP BY ALL ORDER BY ALL"
 
 
-class Verdict(NamedTuple):
+class CheckOutcome(NamedTuple):
     """What a check found in a week: `said` names it, and what to do where it did not pass."""
 
     passed: bool
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     values: dict[str, float]
 
 
-def input_like_before(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+def input_like_before(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
     """Whether the log of `week` is like the weeks before it."""
     measured = drift(read_measures(con, week))
     drifted = [str(measure) for measure in measured if measure.drifted]
@@ -38,10 +38,10 @@ def input_like_before(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
     elif measured:
         said = "; ".join(map(str, measured))
     values = {measure.measure: measure.value for measure in measured}
-    return Verdict(not drifted, said, values | {f"z/{measure.measure}": measure.z for measure in measured})
+    return CheckOutcome(not drifted, said, values | {f"z/{measure.measure}": measure.z for measure in measured})
 
 
-def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
     """Whether the ranker made at least half of the lists of `week`."""
     lists = dict(con.execute(LISTS_SQL, [week]).fetchall())
     share = 1 - lists.get(OURS, 0) / sum(lists.values()) if lists else 0.0
@@ -53,14 +53,14 @@ def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
             "the three weeks that the ranker learns from. If this lasts, see validation/ndcg_tgn_assets of "
             "trained_ranker over the weeks, and whether input_like_before found a change in the log."
         )
-    return Verdict(share <= GATED_LIMIT, said, {"share_gated": share})
+    return CheckOutcome(share <= GATED_LIMIT, said, {"share_gated": share})
 
 
-def not_below_baseline(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
+def not_below_baseline(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
     """Whether the lists for `week` did no worse than the best baseline, beyond chance."""
     lift = lift_over_best(con.execute("SELECT * FROM eval_metrics WHERE week = ?", [week]).df())
     if lift is None:
-        return Verdict(True, f"Nothing to score: no lists for week {week}, or nobody was active in it.", {})
+        return CheckOutcome(True, f"Nothing to score: no lists for week {week}, or nobody was active in it.", {})
     below = lift.ci_high < 0
     said = (
         f"NDCG minus that of the best baseline, {lift.baseline}: {lift.value:+.4f} "
@@ -72,4 +72,4 @@ def not_below_baseline(con: duckdb.DuckDBPyConnection, week: str) -> Verdict:
             "(gate, ranking, recall, unknown events), whether input_like_before warned, and whether trained_ranker "
             "stopped learning; `tgn backtest --weeks 4` scores the last weeks again."
         )
-    return Verdict(not below, said, {"lift": lift.value, "lift_low": lift.ci_low, "lift_high": lift.ci_high})
+    return CheckOutcome(not below, said, {"lift": lift.value, "lift_low": lift.ci_low, "lift_high": lift.ci_high})

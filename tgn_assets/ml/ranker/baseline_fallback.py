@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import OURS, K
 
 SEGMENTS = ("active", "lapsed")
@@ -24,7 +24,7 @@ FALLBACK = "repeat"
 
 
 @dataclass(frozen=True)
-class Gate:
+class BaselineFallback:
     """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of all the segment's users, on
     the newest closed week, who touched the event that this source had at rank r + 1."""
 
@@ -40,31 +40,31 @@ class Gate:
         return {"source": self.source, "hit_rate": self.hit_rate}
 
     @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "Gate":
+    def from_meta(cls, meta: Mapping[str, Any]) -> "BaselineFallback":
         return cls(dict(meta["source"]), dict(meta["hit_rate"]))
 
 
-def segment_of(history: History, users: np.ndarray) -> np.ndarray:
+def segment_of(history: InteractionHistory, users: np.ndarray) -> np.ndarray:
     """[n] position in `SEGMENTS` of each user position, as of the close of `history.week`."""
     last = np.full(history.num_users, -1)
     np.maximum.at(last, history.user, history.week_no)
     return (last[users] <= history.week - ACTIVE_WEEKS).astype(np.int64)
 
 
-def ndcg_of(hits: np.ndarray, truth_size: np.ndarray) -> np.ndarray:
-    """[n] NDCG@k of lists given as hits by rank [n, k] for users with `truth_size` [n] >= 1 relevant events."""
+def ndcg_of(hits: np.ndarray, num_relevant: np.ndarray) -> np.ndarray:
+    """[n] NDCG@k of lists given as hits by rank [n, k] for users with `num_relevant` [n] >= 1 relevant events."""
     discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
-    ideal = np.cumsum(discount)[np.minimum(truth_size, hits.shape[1]) - 1]
+    ideal = np.cumsum(discount)[np.minimum(num_relevant, hits.shape[1]) - 1]
     return (hits * discount).sum(1) / ideal
 
 
-def choose_sources(
+def choose_per_segment(
     segment: np.ndarray,
     ndcg: Mapping[str, np.ndarray],
     hits: Mapping[str, np.ndarray],
     came_back: np.ndarray,
     seed: int,
-) -> Gate:
+) -> BaselineFallback:
     """The gate from one closed week: per active user, the segment [n], each source's NDCG [n] and hits by rank [n, k];
     `came_back` is the share of each segment's users that were active.
 
@@ -83,12 +83,12 @@ def choose_sources(
             chosen = best if won else OURS
         source[name] = chosen
         hit_rate[name] = _by_rank(hits[chosen][here] * came_back[at])
-    return Gate(source, hit_rate)
+    return BaselineFallback(source, hit_rate)
 
 
-def untested_gate(k: int = K) -> Gate:
+def untested_fallback(k: int = K) -> BaselineFallback:
     """The gate where no closed week can be scored yet: habits for everyone who has any, and no claim of a hit rate."""
-    return Gate(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * k for name in SEGMENTS})
+    return BaselineFallback(dict.fromkeys(SEGMENTS, FALLBACK), {name: [0.0] * k for name in SEGMENTS})
 
 
 def _share_of_wins(difference: np.ndarray, rng: np.random.Generator) -> float:

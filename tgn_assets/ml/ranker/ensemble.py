@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tgn_assets.ml.encoder.gnn import UserInteractionPredictor
+from tgn_assets.ml.ranker.network import UserInteractionPredictor
 
 
-class Committee(nn.Module):
+class Ensemble(nn.Module):
     """Scores pairs as the mean of its `members`, all of one shape; embeddings are theirs side by side."""
 
     members: Sequence[UserInteractionPredictor]
@@ -38,6 +38,6 @@ class Committee(nn.Module):
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
         `users` [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
-        parts = (side.chunk(len(self.members), dim=-1) for side in (users, events))
+        parts = (vectors.chunk(len(self.members), dim=-1) for vectors in (users, events))
         scores = [member(*own, row, column, features) for member, *own in zip(self.members, *parts, strict=True)]
         return torch.stack(scores).mean(0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import lightgbm as lgb
 import numpy as np
 
-from tgn_assets.ml.ranker.training_set import Frame
+from tgn_assets.ml.ranker.training_set import RankingDataset
 
 ROUNDS = 100
 THREADS = re.compile(r"\[num_threads: \d+\]")
@@ -33,24 +33,24 @@ PARAMETERS = {
 }
 
 
-def fit_trees(frames: Sequence[Frame], seed: int, threads: int = 1) -> str:
+def fit_lambdarank(datasets: Sequence[RankingDataset], seed: int, threads: int = 1) -> str:
     """A forest, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text, however
     many `threads` it takes.
 
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
     and are left out; empty where nobody did.
     """
-    taught = [frame.taught[frame.candidates.row] for frame in frames]
-    wanted = sum(int(keep.sum()) for keep in taught)
+    has_positive = [dataset.has_positive[dataset.candidates.row] for dataset in datasets]
+    wanted = sum(int(keep.sum()) for keep in has_positive)
     share = min(1.0, MAX_PAIRS / max(wanted, 1))
     rng = np.random.default_rng(seed)
     features, labels, sizes = [], [], []
-    for frame, keep in zip(frames, taught, strict=True):
+    for dataset, keep in zip(datasets, has_positive, strict=True):
         if share < 1:
-            keep = keep & (frame.label | (rng.random(len(keep)) < share))
-        rows = frame.candidates.row[keep]
-        features.append(frame.candidates.features[keep])
-        labels.append(frame.label[keep])
+            keep = keep & (dataset.label | (rng.random(len(keep)) < share))
+        rows = dataset.candidates.row[keep]
+        features.append(dataset.candidates.features[keep])
+        labels.append(dataset.label[keep])
         sizes.append(np.unique(rows, return_counts=True)[1])
     if not sum(label.sum() for label in labels):
         return ""
@@ -60,13 +60,13 @@ def fit_trees(frames: Sequence[Frame], seed: int, threads: int = 1) -> str:
     return THREADS.sub("[num_threads: 1]", lgb.train(parameters, data, ROUNDS).model_to_string())
 
 
-def read_trees(text: str) -> lgb.Booster | None:
-    """What `fit_trees` wrote, ready to score; None for no forest."""
+def load_booster(text: str) -> lgb.Booster | None:
+    """What `fit_lambdarank` wrote, ready to score; None for no forest."""
     return lgb.Booster(model_str=text) if text else None
 
 
-def tree_scores(forest: lgb.Booster | None, features: np.ndarray) -> np.ndarray:
+def lambdarank_scores(booster: lgb.Booster | None, features: np.ndarray) -> np.ndarray:
     """[p] scores of candidates with `features` [p, F]; zeros without a forest."""
-    if forest is None or not len(features):
+    if booster is None or not len(features):
         return np.zeros(len(features))
-    return np.asarray(forest.predict(features, num_threads=1))
+    return np.asarray(booster.predict(features, num_threads=1))

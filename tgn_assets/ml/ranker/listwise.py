@@ -13,12 +13,12 @@ from torch_geometric.utils import softmax
 from tgn_assets.ml.artifact_io import finite
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.interactions import dense
-from tgn_assets.ml.encoder.gnn import UserInteractionPredictor
 from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.parallel import workers
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.ensemble import Committee
-from tgn_assets.ml.ranker.training_set import Frame, blocks_of
+from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.network import UserInteractionPredictor
+from tgn_assets.ml.ranker.training_set import RankingDataset, blocks_of
 from tgn_assets.ml.schema import K
 
 USERS_PER_STEP = 256
@@ -38,8 +38,8 @@ WARM_GAIN = 0.002
 
 def fit_network(
     model: UserInteractionPredictor,
-    frames: list[Frame],
-    held_out: Frame,
+    datasets: list[RankingDataset],
+    held_out: RankingDataset,
     config: RankerConfig,
     k: int = K,
     warm: bool = False,
@@ -48,7 +48,7 @@ def fit_network(
     """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch.
 
     If `warm`, it goes on from the weights in `model`, which stay where no pass makes them better; the first row is
-    theirs, and has no loss. `learnt` is told after each step from how many lists; all of them are `lists_in(frames)`.
+    theirs, and has no loss. `learnt` is told after each step from how many lists; all of them are `lists_in(datasets)`.
     """
     best, epochs, patience, step, gain = -1.0, config.epochs, config.patience, 1.0, 0.0
     if warm:
@@ -56,11 +56,11 @@ def fit_network(
         gain = WARM_GAIN
         yield {"epoch": "start", "loss": None, "validation_ndcg": best}
     else:
-        model.normalise(torch.from_numpy(np.concatenate([frame.candidates.features for frame in frames])))
+        model.normalise(torch.from_numpy(np.concatenate([dataset.candidates.features for dataset in datasets])))
     optimizer = _optimizer(model, config.learning_rate * step)
     best_state, waited, enough = deepcopy(model.state_dict()), 0, best * (1 + gain)
     for epoch in range(epochs):
-        loss = _pass(model, frames, optimizer, learnt)
+        loss = _pass(model, datasets, optimizer, learnt)
         quality = _ndcg(model, held_out, k)
         yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
         if quality > best:
@@ -74,44 +74,46 @@ def fit_network(
     model.load_state_dict(best_state)
 
 
-def lists_in(frames: Sequence[Frame]) -> int:
-    """Lists that one pass over `frames` learns from."""
-    return sum(int(frame.taught.sum()) for frame in frames)
+def lists_in(datasets: Sequence[RankingDataset]) -> int:
+    """Lists that one pass over `datasets` learns from."""
+    return sum(int(dataset.has_positive.sum()) for dataset in datasets)
 
 
-def catch_up(model: UserInteractionPredictor, frames: list[Frame], config: RankerConfig) -> float:
+def finetune_on_recent_weeks(
+    model: UserInteractionPredictor, datasets: list[RankingDataset], config: RankerConfig
+) -> float:
     """One careful pass over the newest weeks, the one that was held out among them; the mean loss."""
-    return _pass(model, frames, _optimizer(model, config.learning_rate * LAST_STEP))
+    return _pass(model, datasets, _optimizer(model, config.learning_rate * LAST_STEP))
 
 
 def network_scores(
-    model: UserInteractionPredictor | Committee, frame: Frame, rows: np.ndarray | None = None
+    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, rows: np.ndarray | None = None
 ) -> np.ndarray:
     """[p] score of every candidate pair of the frame, or of those of `rows` alone, and zero for the others."""
     model.eval()
-    scores = np.zeros(len(frame.label), np.float32)
+    scores = np.zeros(len(dataset.label), np.float32)
 
     @torch.no_grad()
     def of_block(block: np.ndarray) -> None:
-        users = model.get_temporal_embeddings(*(x[block].to(model.device) for x in (frame.sequence, frame.known)))
-        pairs, place = frame.pairs_of(block)
-        scores[pairs] = _scores(model, frame, users, pairs, place).cpu().numpy()
+        users = model.get_temporal_embeddings(*(x[block].to(model.device) for x in (dataset.sequence, dataset.known)))
+        pairs, place = dataset.pairs_of(block)
+        scores[pairs] = _scores(model, dataset, users, pairs, place).cpu().numpy()
 
-    rows = np.arange(len(frame.truth_size)) if rows is None else rows
+    rows = np.arange(len(dataset.num_relevant)) if rows is None else rows
     with workers() as pool:
         list(pool.map(of_block, blocks_of(rows, USERS_PER_BLOCK)))
     return scores
 
 
-def hits_of(frame: Frame, scores: np.ndarray, k: int = K) -> np.ndarray:
+def hits_of(dataset: RankingDataset, scores: np.ndarray, k: int = K) -> np.ndarray:
     """[n, k] bool: the user touched the event that `scores` [p] put at that rank."""
-    top = grouped_top_k(frame.candidates.row, scores, frame.candidates.event, len(frame.truth_size), k)
-    return np.append(frame.label, False)[top]
+    top = grouped_top_k(dataset.candidates.row, scores, dataset.candidates.event, len(dataset.num_relevant), k)
+    return np.append(dataset.label, False)[top]
 
 
-def _ndcg(model: UserInteractionPredictor, frame: Frame, k: int) -> float:
-    scores = network_scores(model, frame, np.flatnonzero(frame.taught))
-    return float(ndcg_of(hits_of(frame, scores, k), frame.truth_size).mean())
+def _ndcg(model: UserInteractionPredictor, dataset: RankingDataset, k: int) -> float:
+    scores = network_scores(model, dataset, np.flatnonzero(dataset.has_positive))
+    return float(ndcg_of(hits_of(dataset, scores, k), dataset.num_relevant).mean())
 
 
 def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.optim.Optimizer:
@@ -120,46 +122,48 @@ def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.o
 
 def _pass(
     model: UserInteractionPredictor,
-    frames: Sequence[Frame],
+    datasets: Sequence[RankingDataset],
     optimizer: torch.optim.Optimizer,
     learnt: Callable[[int], None] = lambda _: None,
 ) -> float:
     """One pass over all users of all frames in random order; the mean loss."""
     model.train()
-    steps = [(frame, rows) for frame in frames for rows in _steps(frame)]
+    steps = [(dataset, rows) for dataset in datasets for rows in _steps(dataset)]
     total = 0.0
     with workers() as pool:
         for at in torch.randperm(len(steps)).tolist():
-            frame, rows = steps[at]
+            dataset, rows = steps[at]
             optimizer.zero_grad()
-            total += _learn(model, frame, rows, pool).item()
+            total += _learn(model, dataset, rows, pool).item()
             optimizer.step()
             learnt(len(rows))
     return finite(total / max(len(steps), 1), "trained_ranker")
 
 
-def _steps(frame: Frame) -> Iterator[np.ndarray]:
+def _steps(dataset: RankingDataset) -> Iterator[np.ndarray]:
     """The rows of each step: of so many users drawn, those whose lists have a gradient.
 
     Steps filled up with such users alone would be fewer, each for more of them: tried, and no better.
     """
-    for drawn in blocks_of(torch.randperm(len(frame.truth_size)).numpy(), USERS_PER_STEP):
-        if frame.taught[drawn].any():
-            yield drawn[frame.taught[drawn]]
+    for drawn in blocks_of(torch.randperm(len(dataset.num_relevant)).numpy(), USERS_PER_STEP):
+        if dataset.has_positive[drawn].any():
+            yield drawn[dataset.has_positive[drawn]]
 
 
-def _learn(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pool: ThreadPoolExecutor) -> Tensor:
+def _learn(
+    model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray, pool: ThreadPoolExecutor
+) -> Tensor:
     """The mean loss of the lists of `rows`, whose gradient is left in the model.
 
     All that is drawn is drawn for all rows at once, and what parts of them add is added in their order, so that the
     gradient is the same bytes however many threads `pool` has.
     """
-    users = model.get_temporal_embeddings(*(x[rows].to(model.device) for x in (frame.sequence, frame.known)))
+    users = model.get_temporal_embeddings(*(x[rows].to(model.device) for x in (dataset.sequence, dataset.known)))
     weights = list(model.parameters())
 
     def of_part(part: np.ndarray) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         own = users.detach()[part].requires_grad_()
-        loss = _loss(model, frame, rows[part], own) / len(rows)
+        loss = _loss(model, dataset, rows[part], own) / len(rows)
         return loss.detach(), torch.autograd.grad(loss, [own, *weights], allow_unused=True)
 
     size = USERS_PER_PART if model.device.type == "cpu" else len(rows)
@@ -172,24 +176,28 @@ def _learn(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, pool
     return torch.stack(losses).sum()
 
 
-def _loss(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray, users: Tensor) -> Tensor:
+def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray, users: Tensor) -> Tensor:
     """Sum of list-wise softmax losses (ListNet, top one): the touched candidates of each user of `rows`, who has some,
     share a mass of one. `users` [n, dim] are their temporal embeddings."""
-    pairs, place = frame.pairs_of(rows)
-    scores = _scores(model, frame, users, pairs, place)
-    group, label = (torch.as_tensor(x, device=scores.device) for x in (place, frame.label[pairs].astype(np.float32)))
+    pairs, place = dataset.pairs_of(rows)
+    scores = _scores(model, dataset, users, pairs, place)
+    group, label = (torch.as_tensor(x, device=scores.device) for x in (place, dataset.label[pairs].astype(np.float32)))
     touched = scores.new_zeros(len(rows)).index_add_(0, group, label)
     log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
     return -(label / touched[group] * log_probability).sum()
 
 
 def _scores(
-    model: UserInteractionPredictor | Committee, frame: Frame, users: Tensor, pairs: np.ndarray, place: np.ndarray
+    model: UserInteractionPredictor | Ensemble,
+    dataset: RankingDataset,
+    users: Tensor,
+    pairs: np.ndarray,
+    place: np.ndarray,
 ) -> Tensor:
     """[p] scores of the candidate `pairs` [p], each with the place [p] of its user among the embeddings `users`."""
     device = model.device
-    events, of_pair = dense(frame.candidates.event[pairs])
-    vectors = model.event_embeddings(frame.event_vectors[events].to(device))
+    events, of_pair = dense(dataset.candidates.event[pairs])
+    vectors = model.event_embeddings(dataset.event_vectors[events].to(device))
     user_rows, event_rows = (torch.as_tensor(rows, device=device) for rows in (place, of_pair))
-    features = torch.as_tensor(frame.candidates.features[pairs], device=device)
+    features = torch.as_tensor(dataset.candidates.features[pairs], device=device)
     return model(users, vectors, user_rows, event_rows, features)

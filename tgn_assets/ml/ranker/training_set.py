@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tgn_assets.ml.candidates.attribute_features import SideEvidence
-from tgn_assets.ml.candidates.pair_features import Evidence
-from tgn_assets.ml.candidates.retrieval import Candidates, Found, Recall
+from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
+from tgn_assets.ml.candidates.pair_features import PairFeatures
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.weeks import week_key
 
-Bank = Mapping[str, NodeEmbeddings]
+EmbeddingHistory = Mapping[str, NodeEmbeddings]
 """Week key -> the embeddings as they were known at the close of that week."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class RankingDataset:
     """Users of one origin with their candidates, and what they did in the week after."""
 
     candidates: Candidates
@@ -31,17 +31,17 @@ class Frame:
     known: Tensor  # [n, L] bool: the user had one in that week
     event_vectors: Tensor  # [E, d] embeddings of all event positions at the origin
     label: np.ndarray  # [p] bool: the pair was touched in the week after
-    truth_size: np.ndarray  # [n] distinct events of the user in the week after, unreachable ones included
+    num_relevant: np.ndarray  # [n] distinct events of the user in the week after, unreachable ones included
 
     @cached_property
-    def taught(self) -> np.ndarray:
+    def has_positive(self) -> np.ndarray:
         """[n] bool: the user touched a candidate. Of the others nothing can be learnt: no order of theirs is better."""
-        return np.bincount(self.candidates.row, self.label, len(self.truth_size)) > 0
+        return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
 
     @cached_property
     def _start(self) -> np.ndarray:
         """[n + 1] position of each user's first candidate."""
-        return np.searchsorted(self.candidates.row, np.arange(len(self.truth_size) + 1))
+        return np.searchsorted(self.candidates.row, np.arange(len(self.num_relevant) + 1))
 
     def pairs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
@@ -51,36 +51,36 @@ class Frame:
         return self._start[rows][place] + offset, place
 
 
-class Origin:
+class PointInTimeView:
     """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks.
 
-    Candidates are what `rules` allow for the week after. Of `side` the rows are read that counted then.
+    Candidates are what `rules` allow for the week after. Of `attributes` the rows are read that counted then.
     """
 
     def __init__(
         self,
-        past: History,
-        bank: Bank,
+        past: InteractionHistory,
+        embedding_history: EmbeddingHistory,
         config: RankerConfig,
         device: str = "cpu",
         rules: Rules = OPEN,
-        side: SideTables = NO_TABLES,
+        attributes: AttributeTables = NO_ATTRIBUTES,
     ) -> None:
-        self.past, self.config, self.rules, self.side, self.device = past, config, rules, side, device
+        self.past, self.config, self.rules, self.attributes, self.device = past, config, rules, attributes, device
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
-        self.weekly = [bank.get(week) for week in weeks]
-        self.width = next((e.users.shape[1] for e in bank.values()), 1)
+        self.weekly = [embedding_history.get(week) for week in weeks]
+        self.width = next((e.users.shape[1] for e in embedding_history.values()), 1)
 
     @cached_property
-    def recall(self) -> Recall:
+    def candidate_generator(self) -> CandidateGenerator:
         """Candidates and their features; who only asks for the weekly embeddings does not pay for them."""
-        evidence, side = Evidence(self.past), SideEvidence(self.past, self.side)
-        return Recall(evidence, self.weekly[-1], self.device, self.rules, side)
+        pair_features, attributes = PairFeatures(self.past), AttributeFeatures(self.past, self.attributes)
+        return CandidateGenerator(pair_features, self.weekly[-1], self.device, self.rules, attributes)
 
-    def ready(self) -> "Origin":
-        """Itself with `recall` built, by all threads there are, before blocks of users share it."""
-        _ = self.recall
+    def ready(self) -> "PointInTimeView":
+        """Itself with `candidate_generator` built, by all threads there are, before blocks of users share it."""
+        _ = self.candidate_generator
         return self
 
     def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -102,26 +102,26 @@ class Origin:
 
     def candidates(self, users: np.ndarray) -> Candidates:
         """What there is to rank for user positions `users`; each channel gives no less than a list holds."""
-        return self.recall.candidates(users, self._limit)
+        return self.candidate_generator.candidates(users, self._limit)
 
-    def found(self, users: np.ndarray) -> Found:
+    def retrieve(self, users: np.ndarray) -> RetrievedPairs:
         """The pairs of `candidates`, for who only counts them: without their features."""
-        return self.recall.found(users, self._limit)
+        return self.candidate_generator.retrieve(users, self._limit)
 
     @property
     def _limit(self) -> int:
         return max(self.config.candidates, self.rules.k)
 
-    def frame(self, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Frame:
+    def dataset(self, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> RankingDataset:
         """The frame of user positions `users` with `truth` from `next_week`."""
         candidates = self.candidates(users)
         user, event, size = truth
         touched = user * self.past.num_events + event
         label = np.isin(users[candidates.row] * self.past.num_events + candidates.event, touched)
-        return Frame(candidates, *self.sequence(users), self.event_vectors(), label, size[users])
+        return RankingDataset(candidates, *self.sequence(users), self.event_vectors(), label, size[users])
 
 
-def next_week(history: History, past: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def next_week(history: InteractionHistory, past: InteractionHistory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(user, event) positions in `past` of the pairs touched in the week after it, and [U] how many each user touched.
 
     Pairs with a user or event that `past` does not know are left out; an unknown event still counts in the last array.

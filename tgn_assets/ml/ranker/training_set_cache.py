@@ -23,11 +23,11 @@ from torch import Tensor
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
-from tgn_assets.ml.parallel import in_threads
-from tgn_assets.ml.ranker.training_set import Bank, Frame, Origin, blocks_of, next_week
+from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, RankingDataset, blocks_of, next_week
 from tgn_assets.ml.weeks import week_key, week_number
 
 logger = logging.getLogger(__name__)
@@ -46,23 +46,24 @@ CANDIDATES = ("users", "row", "event", "features", "channels")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One origin and the week after it. `frame` holds the users who were then active, None if there were none to learn
+class TrainingSet:
+    """One origin and the week after it. `dataset` holds the users who were then active, None if there were none to
+    learn
     from; `user_features` [n, F] are those of users at the origin, active or not, and `active` [n] whether they were."""
 
-    frame: Frame | None
+    dataset: RankingDataset | None
     user_features: np.ndarray
     active: np.ndarray
 
 
-def lesson_of(known: History, origin: Origin, seed: int) -> Lesson:
-    """The lesson of `origin`, with the week after it as `known` has it."""
-    truth = next_week(known, origin.past)
+def build_training_set(known: InteractionHistory, view: PointInTimeView, seed: int) -> TrainingSet:
+    """The lesson of `view`, with the week after it as `known` has it."""
+    truth = next_week(known, view.past)
     users = np.flatnonzero(truth[2])
-    frame = _frame(origin, sampled(users, seed), truth) if len(users) else None
-    anyone = sampled(np.arange(origin.past.num_users), seed)
-    features = origin.recall.evidence.user_features[anyone]
-    return Lesson(frame if frame is not None and len(frame.label) else None, features, truth[2][anyone] > 0)
+    dataset = _dataset(view, sampled(users, seed), truth) if len(users) else None
+    anyone = sampled(np.arange(view.past.num_users), seed)
+    features = view.candidate_generator.pair_features.user_features[anyone]
+    return TrainingSet(dataset if dataset is not None and len(dataset.label) else None, features, truth[2][anyone] > 0)
 
 
 def sampled(users: np.ndarray, seed: int, size: int = USERS_PER_ORIGIN) -> np.ndarray:
@@ -72,13 +73,13 @@ def sampled(users: np.ndarray, seed: int, size: int = USERS_PER_ORIGIN) -> np.nd
     return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
 
 
-class LessonStore:
+class TrainingSetCache:
     """Lessons in `folder`, one directory a week; without a folder none is kept. It may be deleted at any time."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def get(self, week: str, name: str, make: Callable[[], Lesson]) -> Lesson:
+    def get(self, week: str, name: str, make: Callable[[], TrainingSet]) -> TrainingSet:
         """The lesson of the origin `week`, made and kept unless one of that `name` is there and can be read."""
         if self.folder is None:
             return make()
@@ -88,9 +89,9 @@ class LessonStore:
                 return _load(directory)
         except ArtifactError as damaged:  # or not there: what can be made again is no reason to fail
             logger.info("the lesson of %s is made: %s", week, damaged)
-        lesson = make()
-        _save(directory, lesson, name)
-        return lesson
+        training_set = make()
+        _save(directory, training_set, name)
+        return training_set
 
     def holds(self, week: str, name: str) -> bool:
         """Whether the lesson of the origin `week` is there under `name`, and `get` need not make it."""
@@ -108,14 +109,14 @@ class LessonStore:
                 shutil.rmtree(directory)
 
 
-def names(
-    known: History,
+def cache_keys(
+    known: InteractionHistory,
     weeks: Iterable[int],
-    bank: Bank,
+    embedding_history: EmbeddingHistory,
     config: RankerConfig,
     device: str,
     rules: Rules,
-    side: SideTables = NO_TABLES,
+    attributes: AttributeTables = NO_ATTRIBUTES,
 ) -> dict[int, str]:
     """What the lesson of each origin in `weeks` is made from, as a digest: the rows up to the week after it, the weekly
     embeddings, rules and side tables as of its close, the settings that matter, and the code."""
@@ -125,15 +126,15 @@ def names(
     digests, found = _row_digests(known), dict[int, str]()
     for week in weeks:
         users, events = known.first_week_of_user <= week, known.first_week_of_event <= week
-        seen = [bank.get(week_key(week - back)) for back in range(config.sequence)]
+        seen = [embedding_history.get(week_key(week - back)) for back in range(config.sequence)]
         parts = [*made_by, digests.get(week + 1, ""), rules.allowed(known, week)[events].tobytes().hex()]
         parts += ["-" if embeddings is None else embeddings.digest for embeddings in seen]
-        parts.append(side.digest(known.user_idx[users], known.event_idx[events], week))
+        parts.append(attributes.digest(known.user_idx[users], known.event_idx[events], week))
         found[week] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return found
 
 
-def _row_digests(known: History) -> dict[int, str]:
+def _row_digests(known: InteractionHistory) -> dict[int, str]:
     """By week number, the digest of all rows up to the week: taken week by week, so that it does not depend on how many
     weeks follow."""
     rows, digests = hashlib.blake2b(), dict[int, str]()
@@ -147,16 +148,18 @@ def _row_digests(known: History) -> dict[int, str]:
     return digests
 
 
-def oldest_origin(bank: Bank, now: int, config: RankerConfig) -> int:
+def oldest_cutoff(embedding_history: EmbeddingHistory, now: int, config: RankerConfig) -> int:
     """The first week whose lesson the ranker of week number `now` learns."""
-    return max(min((week_number(key) for key in bank), default=now), now - 1 - config.origins)
+    return max(min((week_number(key) for key in embedding_history), default=now), now - 1 - config.origins)
 
 
-def _frame(origin: Origin, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Frame:
-    """`origin.frame` of `users`, made in blocks side by side."""
-    origin.ready()
-    parts = list(in_threads(lambda block: origin.frame(block, truth), blocks_of(users, USERS_PER_BLOCK)))
-    return Frame(
+def _dataset(
+    view: PointInTimeView, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> RankingDataset:
+    """`view.frame` of `users`, made in blocks side by side."""
+    view.ready()
+    parts = list(map_threaded(lambda block: view.dataset(block, truth), blocks_of(users, USERS_PER_BLOCK)))
+    return RankingDataset(
         Candidates(
             users,
             np.concatenate([part.candidates.row + at * USERS_PER_BLOCK for at, part in enumerate(parts)]),
@@ -166,34 +169,34 @@ def _frame(origin: Origin, users: np.ndarray, truth: tuple[np.ndarray, np.ndarra
         torch.cat([part.known for part in parts]),
         parts[0].event_vectors,
         np.concatenate([part.label for part in parts]),
-        np.concatenate([part.truth_size for part in parts]),
+        np.concatenate([part.num_relevant for part in parts]),
     )
 
 
-def _save(directory: Path, lesson: Lesson, name: str) -> None:
+def _save(directory: Path, training_set: TrainingSet, name: str) -> None:
     tensors: dict[str, Tensor] = {
-        "user_features": torch.from_numpy(lesson.user_features),
-        "active": torch.from_numpy(lesson.active),
+        "user_features": torch.from_numpy(training_set.user_features),
+        "active": torch.from_numpy(training_set.active),
     }
-    frame = lesson.frame
-    if frame is not None:
-        tensors |= {column: torch.from_numpy(getattr(frame.candidates, column)) for column in CANDIDATES}
-        tensors |= {"sequence": frame.sequence, "known": frame.known, "event_vectors": frame.event_vectors}
-        tensors |= {"label": torch.from_numpy(frame.label), "truth_size": torch.from_numpy(frame.truth_size)}
+    dataset = training_set.dataset
+    if dataset is not None:
+        tensors |= {column: torch.from_numpy(getattr(dataset.candidates, column)) for column in CANDIDATES}
+        tensors |= {"sequence": dataset.sequence, "known": dataset.known, "event_vectors": dataset.event_vectors}
+        tensors |= {"label": torch.from_numpy(dataset.label), "num_relevant": torch.from_numpy(dataset.num_relevant)}
     save_artifact(directory, tensors, {"name": name})
 
 
-def _load(directory: Path) -> Lesson:
+def _load(directory: Path) -> TrainingSet:
     tensors, _ = load_artifact(directory)
     arrays = {column: tensor.numpy() for column, tensor in tensors.items()}
-    frame = None
+    dataset = None
     if "label" in tensors:
-        frame = Frame(
+        dataset = RankingDataset(
             Candidates(*(arrays[column] for column in CANDIDATES)),
             tensors["sequence"],
             tensors["known"],
             tensors["event_vectors"],
             arrays["label"],
-            arrays["truth_size"],
+            arrays["num_relevant"],
         )
-    return Lesson(frame, arrays["user_features"], arrays["active"])
+    return TrainingSet(dataset, arrays["user_features"], arrays["active"])

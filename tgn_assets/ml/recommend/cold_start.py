@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import popular
-from tgn_assets.ml.parallel import in_threads
+from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.schema import OURS, K
 
@@ -45,13 +45,13 @@ class NewcomerList(NamedTuple):
     hit_rate: np.ndarray
 
 
-def newcomer_list(history: History, k: int = K, rules: Rules = OPEN) -> NewcomerList:
+def newcomer_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> NewcomerList:
     """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
 
     All of them, in all weeks, name only events that `rules` allow.
     """
     weeks = range(history.week - TRIALS, history.week)
-    tried = in_threads(partial(_trial, history, k=k, rules=rules), weeks)
+    tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
     trials = [trial for trial in tried if trial is not None]
     if not trials:
         return NewcomerList(popular(history, k, rules), "popular", np.zeros(k))
@@ -64,13 +64,13 @@ def newcomer_list(history: History, k: int = K, rules: Rules = OPEN) -> Newcomer
     return NewcomerList(events, "popular" if best == 0 else OURS, hit_rate)
 
 
-def _trial(history: History, week: int, k: int, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
+def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
     """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n newcomers of the week after, and how
     many events each of them touched [n]; None without newcomers or without a past."""
     user, event = history.in_week(week + 1)
     new = history.first_week_of_user[user] == week + 1
     _, row, size = np.unique(user[new], return_inverse=True, return_counts=True)
-    past = history.until(week)
+    past = history.as_of(week)
     if not len(size) or not past.num_events:
         return None
     of_past = np.searchsorted(history.event_idx, past.event_idx)
@@ -82,7 +82,7 @@ def _trial(history: History, week: int, k: int, rules: Rules) -> tuple[np.ndarra
     return np.isin(shown, touched) & (lists >= 0)[:, None, :], size
 
 
-def _lists(history: History, week: int, k: int, rules: Rules) -> list[np.ndarray]:
+def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list[np.ndarray]:
     """The list [k] of each of `RULES` as of the close of `week`, from the interactions up to then alone."""
     reach = week - int(REACH * max(HALF_LIVES))
     low, high = np.searchsorted(history.week_no, [reach, week + 1])

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class RunnersUp:
+class RunnerUps:
     """Pairs that came after a user's list: user row, event position and score, in no particular order."""
 
     row: np.ndarray
@@ -22,9 +22,9 @@ PER_EVENT = 8
 """Runners-up that are kept for each event: the ones that lose least."""
 
 
-def runners_up(
+def runner_ups(
     row: np.ndarray, event: np.ndarray, score: np.ndarray, lists: np.ndarray, last_score: np.ndarray
-) -> RunnersUp:
+) -> RunnerUps:
     """Of scored pairs [p] that are in no list of theirs, those of each event that would cost their list the least.
 
     `lists` [n, k] are event positions, `last_score` [n] the score in a list's last place.
@@ -35,18 +35,18 @@ def runners_up(
     event = event[order]
     nth = np.arange(len(event)) - np.searchsorted(event, event)
     kept = order[nth < PER_EVENT]
-    return RunnersUp(row[kept], event[nth < PER_EVENT], score[kept])
+    return RunnerUps(row[kept], event[nth < PER_EVENT], score[kept])
 
 
-def joined(parts: Sequence[RunnersUp]) -> RunnersUp:
+def joined(parts: Sequence[RunnerUps]) -> RunnerUps:
     """The pairs of all blocks of users together."""
-    empty = RunnersUp(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    empty = RunnerUps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     every = [empty, *parts]
-    return RunnersUp(*(np.concatenate([getattr(part, name) for part in every]) for name in ("row", "event", "score")))
+    return RunnerUps(*(np.concatenate([getattr(part, name) for part in every]) for name in ("row", "event", "score")))
 
 
-def widened(
-    lists: np.ndarray, scores: np.ndarray, floor: int, pairs: RunnersUp, others: np.ndarray
+def enforce_min_distinct(
+    lists: np.ndarray, scores: np.ndarray, floor: int, pairs: RunnerUps, others: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`lists` [n, k] and `scores` with at least `floor` different events, as far as they can hold them.
 

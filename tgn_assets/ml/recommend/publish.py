@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Policy, Rules
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift
@@ -32,7 +32,7 @@ PUBLISHED_TABLES = ("weekly_top5_predictions", "new_user_top5_predictions")
 
 
 @dataclass(frozen=True)
-class Publication:
+class PublishedLists:
     """The rows of one week's partition of `weekly_top5_predictions` and of `new_user_top5_predictions`."""
 
     predictions: pd.DataFrame
@@ -40,13 +40,13 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Terms:
+class PublicationRecord:
     """What the lists of a week were published under: whose ranker made them, and what it might recommend."""
 
     model_week: str
     policy: Policy
 
-    def row(self, publication: Publication, week: str) -> pd.DataFrame:
+    def row(self, publication: PublishedLists, week: str) -> pd.DataFrame:
         """The row of `published_weeks` for lists made at the close of `week`."""
         lists = publication.predictions
         row = {
@@ -67,18 +67,18 @@ def read_nodes(con: duckdb.DuckDBPyConnection, week: str) -> tuple[pd.DataFrame,
     return users, events
 
 
-def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> Publication:
+def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> PublishedLists:
     """What was published at the close of `week`; two empty frames if nothing was. Text is categorical: there are
     millions of rows, of far fewer users and events."""
     predictions, new_users = (_read_table(con, table, week) for table in PUBLISHED_TABLES)
-    return Publication(predictions, new_users)
+    return PublishedLists(predictions, new_users)
 
 
-def read_terms(con: duckdb.DuckDBPyConnection, week: str) -> Terms:
+def read_terms(con: duckdb.DuckDBPyConnection, week: str) -> PublicationRecord:
     """What the lists of `week` were published under; where nothing is recorded, its own model and no policy."""
     query = "SELECT strftime(model_week, '%Y-%m-%d'), policy FROM published_weeks WHERE week = $week"
     rows = con.execute(query, {"week": week}).fetchall()
-    return Terms(rows[0][0], Policy.from_json(rows[0][1])) if rows else Terms(week, Policy())
+    return PublicationRecord(rows[0][0], Policy.from_json(rows[0][1])) if rows else PublicationRecord(week, Policy())
 
 
 def rules_of(policy: Policy, events: pd.DataFrame) -> Rules:
@@ -92,8 +92,8 @@ def read_truth(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
 
 
 def publication(
-    recommendations: Recommendations, history: History, users: pd.DataFrame, events: pd.DataFrame, week: str
-) -> Publication:
+    recommendations: Recommendations, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame, week: str
+) -> PublishedLists:
     """Recommendations made at the close of `week` as rows for the week after it.
 
     `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds
@@ -123,7 +123,7 @@ def publication(
     for frame in (predictions, new_users):
         frame.insert(0, "week", week)
         frame.insert(1, "target_week", shift(week, 1))
-    return Publication(predictions, new_users)
+    return PublishedLists(predictions, new_users)
 
 
 def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFrame:

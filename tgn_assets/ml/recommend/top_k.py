@@ -8,26 +8,26 @@ import lightgbm as lgb
 import numpy as np
 import torch
 
-from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, Found
-from tgn_assets.ml.data.attributes import NO_TABLES, SideTables
-from tgn_assets.ml.data.interactions import History, dense
+from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, RetrievedPairs
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory, dense
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.evaluation.baselines import filled
-from tgn_assets.ml.evaluation.evaluate import Inside
-from tgn_assets.ml.linalg.per_user import shares
+from tgn_assets.ml.evaluation.evaluate import RankerDiagnostics
+from tgn_assets.ml.linalg.per_user import group_softmax
 from tgn_assets.ml.linalg.topk import grouped_top_k
-from tgn_assets.ml.parallel import in_threads
-from tgn_assets.ml.progress import Pace, Say, nothing
+from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import SEGMENTS, segment_of
-from tgn_assets.ml.ranker.blend import blended
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model, side_of
-from tgn_assets.ml.ranker.ensemble import Committee
-from tgn_assets.ml.ranker.lambdarank import read_trees
-from tgn_assets.ml.ranker.training_set import Bank, Origin, blocks_of
+from tgn_assets.ml.ranker.blend import blend_scores
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
+from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.lambdarank import load_booster
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.cold_start import newcomer_list
-from tgn_assets.ml.recommend.diversity import RunnersUp, joined, runners_up, widened
+from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
 from tgn_assets.ml.schema import OURS
 
 USERS_PER_BLOCK = 512
@@ -57,52 +57,57 @@ class Recommendations:
 
 
 def recommend(
-    history: History,
+    history: InteractionHistory,
     ranker: RankerCheckpoint,
-    bank: Bank,
+    embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
     rules: Rules = OPEN,
     device: str = "cpu",
-    progress: Say = nothing,
-    side: SideTables = NO_TABLES,
+    progress: LogFn = no_log,
+    attributes: AttributeTables = NO_ATTRIBUTES,
 ) -> Recommendations:
     """Ranks candidates for every user of `history`, block by block.
 
     `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
     ranker's gate chose. Lists are as long as `rules` say, hold only what they allow, and together as many events as
     they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
-    ArtifactError if `side` lacks a column that the ranker learnt from.
+    ArtifactError if `attributes` lacks a column that the ranker learnt from.
     """
-    origin, k = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side)), rules.k
-    if not embeddings.week == origin.week >= ranker.week:
+    view, k = (
+        PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)),
+        rules.k,
+    )
+    if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
-            f"history of {origin.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
+            f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
     users = np.arange(history.num_users)
     segment = segment_of(history, users)
-    source = np.array([ranker.gate.source[name] for name in SEGMENTS], dtype=object)[segment]
+    source = np.array([ranker.fallback.source[name] for name in SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, trees, spare = load_model(ranker, device), read_trees(ranker.trees), list[RunnersUp]()
-    ours, origin = users[source == OURS], origin.ready()
-    pace = Pace(progress, "lists", len(ours), "user")
+    model, trees, spare = load_model(ranker, device), load_booster(ranker.trees), list[RunnerUps]()
+    ours, view = users[source == OURS], view.ready()
+    pace = ProgressReporter(progress, "lists", len(ours), "user")
 
     def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
-        return block, _ranked(model, trees, ranker, origin, embeddings, block)
+        return block, _ranked(model, trees, ranker, view, embeddings, block)
 
-    for block, ranked in in_threads(ranked_block, blocks_of(ours, USERS_PER_BLOCK)):
+    for block, ranked in map_threaded(ranked_block, blocks_of(ours, USERS_PER_BLOCK)):
         events[block], scores[block] = ranked.events, ranked.scores
         if rules.min_distinct:
             row, event = ranked.candidates.row, ranked.candidates.event
-            chance = _probability(ranker, origin, block[row], ranked.share)
-            spare.append(runners_up(block[row], event, chance, events, scores[:, -1]))
+            chance = _probability(ranker, view, block[row], ranked.share)
+            spare.append(runner_ups(block[row], event, chance, events, scores[:, -1]))
         pace.add(len(block))
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
         # A rule that leaves out a user's own events may have nothing else left for the user.
         events[chosen] = filled(history, chosen, BASELINES[name](history, chosen, k, rules), rules)
-        scores[chosen] = np.where(events[chosen] >= 0, ranker.gate.rates(k)[segment[chosen]], 0)
+        scores[chosen] = np.where(events[chosen] >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
-        events, scores = widened(events, scores, rules.min_distinct, joined(spare), _unscored(history, rules, scores))
+        events, scores = enforce_min_distinct(
+            events, scores, rules.min_distinct, joined(spare), _unscored(history, rules, scores)
+        )
     newcomers = newcomer_list(history, k, rules)
     return Recommendations(
         week=history.week,
@@ -116,7 +121,7 @@ def recommend(
     )
 
 
-BASELINES: Mapping[str, Callable[[History, np.ndarray, int, Rules], np.ndarray]] = {
+BASELINES: Mapping[str, Callable[[InteractionHistory, np.ndarray, int, Rules], np.ndarray]] = {
     "popular": baselines.popular_lists,
     "repeat": baselines.repeat,
     "item_knn": baselines.item_knn,
@@ -124,28 +129,30 @@ BASELINES: Mapping[str, Callable[[History, np.ndarray, int, Rules], np.ndarray]]
 }
 
 
-def inside_ranker(
-    history: History,
+def diagnose(
+    history: InteractionHistory,
     ranker: RankerCheckpoint,
-    bank: Bank,
+    embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
     rules: Rules = OPEN,
     device: str = "cpu",
-    side: SideTables = NO_TABLES,
-    progress: Say = nothing,
-) -> Inside:
+    attributes: AttributeTables = NO_ATTRIBUTES,
+    progress: LogFn = no_log,
+) -> RankerDiagnostics:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
-    origin = Origin(history, bank, ranker.config, device, rules, side_of(ranker, side)).ready()
+    view = PointInTimeView(
+        history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)
+    ).ready()
 
     def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
         order = np.argsort(row, kind="stable")
         known = np.zeros((len(row), len(CHANNELS)), bool)
-        pace = Pace(progress, "candidates that active users had", len(users), "user")
+        pace = ProgressReporter(progress, "candidates that active users had", len(users), "user")
 
-        def recalled(block: np.ndarray) -> tuple[np.ndarray, Found]:
-            return block, origin.found(users[block])
+        def recalled(block: np.ndarray) -> tuple[np.ndarray, RetrievedPairs]:
+            return block, view.retrieve(users[block])
 
-        for block, had in in_threads(recalled, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
+        for block, had in map_threaded(recalled, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
             asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
             pace.add(len(block))
             key = had.row * history.num_events + had.event  # ascending
@@ -157,17 +164,20 @@ def inside_ranker(
         return known
 
     def lists(users: np.ndarray) -> np.ndarray:
-        model, trees = load_model(ranker, device), read_trees(ranker.trees)
-        made, pace = [np.zeros((0, rules.k), np.int64)], Pace(progress, "lists before the gate", len(users), "user")
-        for events in in_threads(
-            lambda block: _ranked(model, trees, ranker, origin, embeddings, block).events,
+        model, trees = load_model(ranker, device), load_booster(ranker.trees)
+        made, pace = (
+            [np.zeros((0, rules.k), np.int64)],
+            ProgressReporter(progress, "lists before the gate", len(users), "user"),
+        )
+        for events in map_threaded(
+            lambda block: _ranked(model, trees, ranker, view, embeddings, block).events,
             blocks_of(users, USERS_PER_BLOCK),
         ):
             made.append(events)
             pace.add(len(events))
         return np.concatenate(made)
 
-    return Inside(CHANNELS, found, lists)
+    return RankerDiagnostics(CHANNELS, found, lists)
 
 
 class _Ranked(NamedTuple):
@@ -181,38 +191,38 @@ class _Ranked(NamedTuple):
 
 @torch.no_grad()
 def _ranked(
-    model: Committee,
+    model: Ensemble,
     trees: lgb.Booster | None,
     ranker: RankerCheckpoint,
-    origin: Origin,
+    view: PointInTimeView,
     embeddings: NodeEmbeddings,
     users: np.ndarray,
 ) -> _Ranked:
     """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
-    candidates, k = origin.candidates(users), origin.rules.k
+    candidates, k = view.candidates(users), view.rules.k
     row, event = candidates.row, candidates.event
     met, place = dense(event)
     vectors = (embeddings.users[torch.as_tensor(users)], embeddings.events[torch.as_tensor(met)])
     network = model(
-        *(side.to(model.device).float() for side in vectors),
+        *(x.to(model.device).float() for x in vectors),
         *(torch.as_tensor(x, device=model.device) for x in (row, place, candidates.features)),
     )
-    score = blended(row, network.cpu().numpy(), trees, candidates.features, k)
-    top = grouped_top_k(row, score, origin.past.event_order[event], len(users), k)
-    share = shares(row, score)
-    chance = _probability(ranker, origin, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
-    events = filled(origin.past, users, np.append(event, -1)[top], origin.rules)
+    score = blend_scores(row, network.cpu().numpy(), trees, candidates.features, k)
+    top = grouped_top_k(row, score, view.past.event_order[event], len(users), k)
+    share = group_softmax(row, score)
+    chance = _probability(ranker, view, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
+    events = filled(view.past, users, np.append(event, -1)[top], view.rules)
     return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
 
 
-def _probability(ranker: RankerCheckpoint, origin: Origin, users: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _probability(ranker: RankerCheckpoint, view: PointInTimeView, users: np.ndarray, share: np.ndarray) -> np.ndarray:
     """[p] what the ranker's `share` [p] means for the user positions `users` [p]."""
     if ranker.calibration is None:
         return share
-    return ranker.calibration.probability(share, origin.recall.evidence.user_features[users])
+    return ranker.calibration.probability(share, view.candidate_generator.pair_features.user_features[users])
 
 
-def _unscored(history: History, rules: Rules, scores: np.ndarray) -> np.ndarray:
+def _unscored(history: InteractionHistory, rules: Rules, scores: np.ndarray) -> np.ndarray:
     """[m, 2] pairs that widen the lists where no candidate can: popular events first, for the least certain lists."""
     order = filled(history, np.array([-1]), np.full((1, history.num_events), -1), replace(rules, exclude_own=False))[0]
     order = order[order >= 0]

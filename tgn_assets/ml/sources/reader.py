@@ -116,8 +116,8 @@ def generate(spec: SourceSpec, weeks: Sequence[str]) -> pd.DataFrame:
     from tgn_assets.ml.sources.synthetic import World, generate_week
 
     frames = [generate_week(week, World(seed=spec.seed)) for week in weeks]
-    nothing = pd.DataFrame({"user_id": "", "event_id": "", "ts": pd.Series(dtype="datetime64[us]")})
-    return pd.concat(frames, ignore_index=True) if frames else nothing
+    no_log = pd.DataFrame({"user_id": "", "event_id": "", "ts": pd.Series(dtype="datetime64[us]")})
+    return pd.concat(frames, ignore_index=True) if frames else no_log
 
 
 def _run(

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.candidates.attribute_features import POPULARITY_HALF_LIFE, PRIOR, SideEvidence, feature_names
+from tgn_assets.ml.candidates.attribute_features import POPULARITY_HALF_LIFE, PRIOR, AttributeFeatures, feature_names
 from tgn_assets.ml.candidates.pair_features import PROFILE_HALF_LIFE
 from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.data.attribute_files import read_side_tables
-from tgn_assets.ml.data.attributes import SideTables
-from tgn_assets.ml.ranker.training_set import Origin, next_week
+from tgn_assets.ml.data.attribute_files import read_attribute_tables
+from tgn_assets.ml.data.attributes import AttributeTables
+from tgn_assets.ml.ranker.training_set import PointInTimeView, next_week
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, history
 
@@ -22,7 +22,7 @@ TEA, JAM, PIE = 0, 1, 2
 OLD, NEW = 0.5 ** (3 / PROFILE_HALF_LIFE), 0.5 ** (1 / PROFILE_HALF_LIFE)  # of weeks 0 and 2, at the close of week 2
 
 
-def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USERS) -> SideTables:
+def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USERS) -> AttributeTables:
     """The tables as of the close of `week`, of the nodes in `rows` up to it."""
     (folder / "events.csv").write_text(events)
     (folder / "users.csv").write_text(users)
@@ -35,14 +35,14 @@ def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USER
     for kind, size in (("user", known.num_users), ("event", known.num_events)):
         ids = sorted(first[kind], key=lambda name: (first[kind][name], name))[:size]
         nodes.append(pd.DataFrame({"idx": np.arange(size), "id": ids}))
-    return read_side_tables(str(folder / "events.csv"), str(folder / "users.csv"), *nodes, shift(START, week))
+    return read_attribute_tables(str(folder / "events.csv"), str(folder / "users.csv"), *nodes, shift(START, week))
 
 
 def value(folder, name: str, user: int, event: int) -> float:
-    side = tables(folder, 2)
-    found = SideEvidence(history(ROWS, 2), side).features(np.array([user]), np.array([event]))
-    assert found.shape == (1, len(feature_names(side.columns))) and found.dtype == np.float32
-    return float(found[0, feature_names(side.columns).index(name)])
+    attributes = tables(folder, 2)
+    found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([user]), np.array([event]))
+    assert found.shape == (1, len(feature_names(attributes.columns))) and found.dtype == np.float32
+    return float(found[0, feature_names(attributes.columns).index(name)])
 
 
 FOOD_SHARE = (3 * NEW + 1) / (OLD + 3 * NEW + 2)  # of everyone's interactions
@@ -103,11 +103,11 @@ LATER = "tea,jars,3,2024-01-22\njam,cellar,cheap,2024-01-22\naaa,cellar,1,2024-0
 def frame_bytes(folder, week: int, rows: list[Row], events: str) -> bytes:
     """Of the origin at the close of week 2, as the training of `week` sees it, and the digest that it is kept under."""
     known = history([row for row in rows if row[2] <= week], week)
-    side = tables(folder, week, rows, events)
-    origin = Origin(known.until(week_number(START) + 2), {}, CONFIG, side=side)
-    frame = origin.frame(np.arange(2), next_week(known, origin.past))
+    attributes = tables(folder, week, rows, events)
+    origin = PointInTimeView(known.as_of(week_number(START) + 2), {}, CONFIG, attributes=attributes)
+    frame = origin.dataset(np.arange(2), next_week(known, origin.past))
     assert frame.candidates.features.shape[1] > len(PAIR_FEATURES)
-    digest = side.digest(origin.past.user_idx, origin.past.event_idx, origin.past.week)
+    digest = attributes.digest(origin.past.user_idx, origin.past.event_idx, origin.past.week)
     return frame.candidates.features.tobytes() + digest.encode()
 
 
@@ -135,13 +135,13 @@ def test_a_later_training_sees_the_origin_as_it_was(later, tmp_path):
 
 
 def test_without_tables_a_frame_holds_todays_features(tmp_path):
-    origin = Origin(history(ROWS, 2), {}, CONFIG)
+    origin = PointInTimeView(history(ROWS, 2), {}, CONFIG)
     assert origin.candidates(np.arange(2)).features.shape[1] == len(PAIR_FEATURES)
 
 
 def test_nothing_is_known_of_nodes_without_a_row_nor_in_an_empty_history(tmp_path):
-    side = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
-    found = SideEvidence(history(ROWS, 2), side).features(np.array([ANN, BOB]), np.array([JAM, TEA]))
+    attributes = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
+    found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([ANN, BOB]), np.array([JAM, TEA]))
     np.testing.assert_array_equal(np.isnan(found), [[True, True, False], [False, False, True]])
-    nothing = SideEvidence(history([], 2), side).features(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    assert nothing.shape == (0, 3)
+    no_log = AttributeFeatures(history([], 2), attributes).features(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    assert no_log.shape == (0, 3)

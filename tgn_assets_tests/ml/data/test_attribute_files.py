@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.data.attribute_files import MAX_COLUMNS, SideTableError, read_side_tables
-from tgn_assets.ml.data.attributes import SideTables
+from tgn_assets.ml.data.attribute_files import MAX_COLUMNS, AttributeTableError, read_attribute_tables
+from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.weeks import week_number
 
 WEEK = "2024-01-15"  # closes on 2024-01-22
@@ -16,17 +16,17 @@ KNOWN = pd.DataFrame({"idx": [3, 5, 7], "id": ["tea", "jam", "7"]})
 IDX = KNOWN.idx.to_numpy()
 
 
-def read(folder: Path, text: str, name: str = "events.csv") -> SideTables:
+def read(folder: Path, text: str, name: str = "events.csv") -> AttributeTables:
     (folder / name).write_text(text, encoding="utf-8-sig")
-    return read_side_tables(str(folder / name), None, KNOWN[:0], KNOWN, WEEK)
+    return read_attribute_tables(str(folder / name), None, KNOWN[:0], KNOWN, WEEK)
 
 
-def kinds(tables: SideTables) -> dict[str, str]:
+def kinds(tables: AttributeTables) -> dict[str, str]:
     return {column.name: column.kind for column in tables.columns}
 
 
 def test_without_settings_there_are_no_tables() -> None:
-    tables = read_side_tables(None, None, KNOWN, KNOWN, WEEK)
+    tables = read_attribute_tables(None, None, KNOWN, KNOWN, WEEK)
     assert (tables.columns, tables.notes, len(tables.coverage(IDX, IDX, WEEK))) == ((), (), 0)
 
 
@@ -50,7 +50,7 @@ def test_parquet_brings_its_types(tmp_path: Path) -> None:
         '12' AS shelf, 'a'::ENUM('a', 'b') AS grade, DATE '2024-01-22' AS ends, 'nan'::DOUBLE AS weight,
         TIMESTAMP_NS '2024-01-08 00:00:00' AS made) TO '{file}' (FORMAT parquet)"""
     )
-    tables = read_side_tables(str(file), None, KNOWN[:0], KNOWN, WEEK)
+    tables = read_attribute_tables(str(file), None, KNOWN[:0], KNOWN, WEEK)
     assert kinds(tables) == {
         "size": "number",
         "price": "number",
@@ -108,17 +108,17 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
     ],
 )
 def test_a_table_that_cannot_be_used_names_its_setting_and_the_remedy(text: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(SideTableError, match=f"TGN_EVENT_FEATURES=.*{says}"):
+    with pytest.raises(AttributeTableError, match=f"TGN_EVENT_FEATURES=.*{says}"):
         read(tmp_path, text)
 
 
 def test_a_file_that_is_not_there_and_a_type_that_is_no_feature_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SideTableError, match=r"TGN_USER_FEATURES=nowhere.csv is no file; .*user_id"):
-        read_side_tables(None, "nowhere.csv", KNOWN, KNOWN, WEEK)
+    with pytest.raises(AttributeTableError, match=r"TGN_USER_FEATURES=nowhere.csv is no file; .*user_id"):
+        read_attribute_tables(None, "nowhere.csv", KNOWN, KNOWN, WEEK)
     file = str(tmp_path / "users.parquet")
     duckdb.execute(f"COPY (SELECT 'ann' AS user_id, [1, 2] AS vector) TO '{file}'")
-    with pytest.raises(SideTableError, match=r"column vector is of type INTEGER\[\]; it may hold numbers"):
-        read_side_tables(None, file, KNOWN, KNOWN, WEEK)
+    with pytest.raises(AttributeTableError, match=r"column vector is of type INTEGER\[\]; it may hold numbers"):
+        read_attribute_tables(None, file, KNOWN, KNOWN, WEEK)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00event_id\n")
-    with pytest.raises(SideTableError, match=r"TGN_USER_FEATURES=.*binary.csv"):
-        read_side_tables(None, str(tmp_path / "binary.csv"), KNOWN, KNOWN, WEEK)
+    with pytest.raises(AttributeTableError, match=r"TGN_USER_FEATURES=.*binary.csv"):
+        read_attribute_tables(None, str(tmp_path / "binary.csv"), KNOWN, KNOWN, WEEK)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgn_assets.ml.data.interactions import HISTORY_SQL, History
+from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -26,7 +26,7 @@ ROWS: list[Row] = [
 ]
 
 
-def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) -> History:
+def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) -> InteractionHistory:
     """What a warehouse of `rows` says at the close of `week`; indices go by first week and id, or else by `order`."""
     log = pd.DataFrame(list(rows), columns=["user_id", "event_id", "number"])
     with duckdb.connect() as con:
@@ -47,16 +47,16 @@ def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) 
             con.register("nodes", nodes.drop(columns="number").assign(**{f"{node}_idx": range(len(nodes))}))
             con.execute(f"INSERT INTO {node}s BY NAME FROM nodes")
         found = con.execute(HISTORY_SQL, {"week": date.fromisoformat(week_key(FIRST + week))}).df()
-    return History.from_frame(found, week_key(FIRST + week))
+    return InteractionHistory.from_frame(found, week_key(FIRST + week))
 
 
-def table(history: History) -> list[tuple[int, int, int, float]]:
+def table(history: InteractionHistory) -> list[tuple[int, int, int, float]]:
     """(week counted from the first, user position, event position, count) of each row."""
     columns = (history.week_no - FIRST, history.user, history.event, history.count)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def same(one: History, other: History) -> bool:
+def same(one: InteractionHistory, other: InteractionHistory) -> bool:
     names = ("user_idx", "event_idx", "event_order", "user", "event", "week_no", "count")
     return one.week == other.week and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
@@ -100,31 +100,33 @@ def test_the_pairs_of_a_week() -> None:
 
 
 def test_before_the_first_row_nothing_is_known() -> None:
-    for empty in (history(ROWS, -1), history(ROWS, 2).until(FIRST - 1)):
+    for empty in (history(ROWS, -1), history(ROWS, 2).as_of(FIRST - 1)):
         assert (empty.week, empty.num_users, empty.num_events, table(empty)) == (FIRST - 1, 0, 0, [])
-        assert empty.first_week_of_user.tolist() == empty.until(FIRST - 2).count.tolist() == []
+        assert empty.first_week_of_user.tolist() == empty.as_of(FIRST - 2).count.tolist() == []
 
 
 def test_what_follows_from_the_week_before_is_made_once_and_never_for_another_week() -> None:
     known, made = history(ROWS, 2), list[int]()
     for week in (2, 1, 0, 1, 2):
-        there = known.until(FIRST + week)
+        there = known.as_of(FIRST + week)
         assert there.derived("week", lambda there=there: made.append(there.week) or there.week) == FIRST + week
     assert made == [FIRST + 2, FIRST + 1, FIRST]
-    assert same(known.until(FIRST + 1), history(ROWS, 1))
+    assert same(known.as_of(FIRST + 1), history(ROWS, 1))
 
 
 def test_rows_newer_than_the_week_are_refused() -> None:
     newer = pd.DataFrame({"user_idx": [0], "event_idx": [0], "event_order": [0], "week_no": [FIRST + 1], "count": [1]})
     with pytest.raises(ValueError, match="newer than week 2024-01-01"):
-        History.from_frame(newer, week_key(FIRST))
+        InteractionHistory.from_frame(newer, week_key(FIRST))
 
 
 def test_the_order_of_the_rows_handed_over_does_not_matter() -> None:
     columns = {"user_idx": [5, 9, 5], "event_idx": [1, 1, 4], "event_order": [7, 7, 3], "week_no": [2, 1, 1]}
     rows = pd.DataFrame({**columns, "count": [1, 2, 3]})
-    assert same(History.from_frame(rows, week_key(3)), History.from_frame(rows[::-1], week_key(3)))
-    assert History.from_frame(rows, week_key(3)).event_order.tolist() == [1, 0]
+    assert same(
+        InteractionHistory.from_frame(rows, week_key(3)), InteractionHistory.from_frame(rows[::-1], week_key(3))
+    )
+    assert InteractionHistory.from_frame(rows, week_key(3)).event_order.tolist() == [1, 0]
 
 
 names = st.sampled_from(["ann", "bob", "cat", "dan"]), st.sampled_from(["ale", "jam", "tea", "zen"])
@@ -134,7 +136,7 @@ names = st.sampled_from(["ann", "bob", "cat", "dan"]), st.sampled_from(["ale", "
 @given(st.lists(st.tuples(*names, st.integers(0, 3)), min_size=1, max_size=10), st.integers(-1, 3), st.booleans())
 def test_until_a_week_is_what_the_warehouse_says_at_its_close(rows: list[Row], week: int, late: bool) -> None:
     order = ["dan", "cat", "bob", "ann", "zen", "tea", "jam", "ale"] if late else None
-    assert same(history(rows, 3, order).until(FIRST + week), history(rows, week, order))
+    assert same(history(rows, 3, order).as_of(FIRST + week), history(rows, week, order))
 
 
 @settings(deadline=None, max_examples=10)

@@ -12,10 +12,10 @@ from tgn_assets.ml.data.policy import OPEN, Policy, own_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
-from tgn_assets.ml.ranker.baseline_fallback import Gate
+from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.recommend.cold_start import newcomer_list
-from tgn_assets.ml.recommend.top_k import inside_ranker, recommend
+from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots, warehouse
@@ -99,7 +99,7 @@ def past():
 
 
 @pytest.fixture(scope="module")
-def bank():
+def embedding_history():
     return train_gnn(snapshots(WORLD, range(WEEKS)), LAST, GNN).embeddings
 
 
@@ -110,15 +110,15 @@ def names(past):
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, past, bank, names):
+def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, past, embedding_history, names):
     given = policy.rules(past.event_idx, names)
     everyone = np.arange(past.num_users)
-    ranker = train_ranker(past, bank, LAST, CONFIG, rules=given)
-    assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.gate.hit_rate.values())
-    embeddings = temporal_embeddings(ranker, past, bank)
-    made = recommend(past, ranker, bank, embeddings, given)
+    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.fallback.hit_rate.values())
+    embeddings = temporal_embeddings(ranker, past, embedding_history)
+    made = recommend(past, ranker, embedding_history, embeddings, given)
     lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
-    lists["ungated"] = inside_ranker(past, ranker, bank, embeddings, given).lists(everyone)
+    lists["ungated"] = diagnose(past, ranker, embedding_history, embeddings, given).lists(everyone)
     had, free = set(own_pairs(past).tolist()), given.allowed(past)
     for name, of_all in lists.items():
         assert of_all.shape == (past.num_users, policy.k), name
@@ -137,23 +137,25 @@ def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, pa
         assert free[general[general >= 0]].all()
 
 
-def test_when_an_event_will_expire_changes_nothing_before_it_has(past, bank, names, tmp_path):
+def test_when_an_event_will_expire_changes_nothing_before_it_has(past, embedding_history, names, tmp_path):
     later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
     given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
     for folder, known in (("with", given), ("without", OPEN)):
-        ranker = train_ranker(past, bank, LAST, CONFIG, rules=known)
+        ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=known)
         ranker.save(tmp_path / folder)
-        made = recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank), known)
+        made = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), known)
         np.save(tmp_path / folder / "lists.npy", made.events)
     for name in ("meta.json", "tensors.safetensors", "lists.npy"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
 
 
-def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone(past, bank, names):
-    ranker = train_ranker(past, bank, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
-    embeddings = temporal_embeddings(ranker, past, bank)
+def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone(past, embedding_history, names):
+    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
+    embeddings = temporal_embeddings(ranker, past, embedding_history)
     usual, wide = (
-        recommend(past, ranker, bank, embeddings, Policy(k=2, min_distinct_events=m).rules(past.event_idx, names))
+        recommend(
+            past, ranker, embedding_history, embeddings, Policy(k=2, min_distinct_events=m).rules(past.event_idx, names)
+        )
         for m in (0, 16)
     )
     assert len(np.unique(usual.events)) < len(np.unique(wide.events)) == 16
@@ -162,7 +164,7 @@ def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone
 
 
 def test_lists_longer_than_the_gate_was_tried_with_keep_its_last_rate():
-    gate = Gate(dict.fromkeys(("active", "lapsed"), OURS), {"active": [0.5, 0.2], "lapsed": [0.1, 0.0]})
+    gate = BaselineFallback(dict.fromkeys(("active", "lapsed"), OURS), {"active": [0.5, 0.2], "lapsed": [0.1, 0.0]})
     assert gate.rates(4).tolist() == [[0.5, 0.2, 0.2, 0.2], [0.1, 0.0, 0.0, 0.0]]
     assert gate.rates(1).tolist() == [[0.5], [0.1]]
 
@@ -189,9 +191,11 @@ def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_t
         evaluate_week(week, lists.assign(rank=2), [], truth, known, *ids, rules=rules(Policy(k=1), known))
 
 
-def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, bank, names):
+def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, embedding_history, names):
     given = Policy(k=12).rules(past.event_idx, names)
-    ranker = train_ranker(past, bank, LAST, CONFIG, rules=given)
-    gated = replace(ranker, gate=replace(ranker.gate, source=dict.fromkeys(ranker.gate.source, "item_knn_new")))
-    lists = recommend(past, gated, bank, temporal_embeddings(gated, past, bank), given)
+    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    gated = replace(
+        ranker, fallback=replace(ranker.fallback, source=dict.fromkeys(ranker.fallback.source, "item_knn_new"))
+    )
+    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history), given)
     assert set(lists.source) == {"item_knn_new"} and (lists.events >= 0).all()

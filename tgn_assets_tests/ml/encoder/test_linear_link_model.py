@@ -97,7 +97,7 @@ def test_users_stand_nearer_to_the_events_of_their_community() -> None:
 )
 def test_what_happens_after_a_week_changes_nothing_that_was_known_when_it_closed(rows: list[Row], week: int) -> None:
     now = history([row for row in rows if row[2] <= week], week)
-    later = history(rows, 5).until(week_number(START) + week)
+    later = history(rows, 5).as_of(week_number(START) + week)
     assert same(link_vectors(now), link_vectors(later))
 
 

@@ -127,9 +127,9 @@ def test_an_empty_log_a_single_interaction_and_a_single_user_are_no_reason_to_fa
 
 def test_links_of_a_week_are_those_of_its_close_whatever_came_later(cold, linked_cold):
     rows = habits(weeks=WEEKS)
-    linked = linked_cold.embeddings
-    assert sorted(linked) == sorted(cold.embeddings)
-    for week, known in linked.items():
+    has_link_vectors = linked_cold.embeddings
+    assert sorted(has_link_vectors) == sorted(cold.embeddings)
+    for week, known in has_link_vectors.items():
         at = week_number(week) - week_number(START)
         direct = link_vectors(history([row for row in rows if row[2] <= at], at))
         assert torch.equal(known.link_users, direct.users.half())

@@ -5,7 +5,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, item_knn, item_knn_new, popular, repeat
 from tgn_assets.ml.linalg import sparse
@@ -15,11 +15,11 @@ WEEK = "2024-03-04"
 EVENTS = "abcdefgh"
 
 
-def history_of(rows: list[tuple[int, str, int, int]], week: str = WEEK) -> History:
+def history_of(rows: list[tuple[int, str, int, int]], week: str = WEEK) -> InteractionHistory:
     """From (user, event, age in weeks, count); an event's index is reversed text order, so the two are not mistaken."""
     frame = pd.DataFrame(rows, columns=["user_idx", "event", "age", "count"])
     order = frame.event.map(EVENTS.index).astype(int)
-    return History.from_frame(
+    return InteractionHistory.from_frame(
         pd.DataFrame(
             {
                 "user_idx": frame.user_idx,
@@ -33,7 +33,7 @@ def history_of(rows: list[tuple[int, str, int, int]], week: str = WEEK) -> Histo
     )
 
 
-def names(history: History, lists: np.ndarray) -> list[str]:
+def names(history: InteractionHistory, lists: np.ndarray) -> list[str]:
     """Lists as words, `.` for an empty place."""
     alphabet = np.array([*(EVENTS[100 - index] for index in history.event_idx), "."])
     return ["".join(alphabet[row]) for row in np.atleast_2d(lists)]
@@ -72,9 +72,9 @@ def test_item_knn_weighs_neighbours_by_shrunk_cosine(monkeypatch: pytest.MonkeyP
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
     weight = np.log1p(history.count) * baselines._decay(history, 8)
-    neighbours = sparse.neighbours(baselines._user_events(history, weight))
+    item_similarity = sparse.item_similarity(baselines._user_events(history, weight))
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
-    np.testing.assert_allclose(neighbours.toarray(), expected)
+    np.testing.assert_allclose(item_similarity.toarray(), expected)
     assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
     assert names(history, item_knn_new(history, np.array([0]), 3)) == ["bc."]
 
@@ -109,7 +109,7 @@ def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch:
 
 def test_only_the_heaviest_entries_of_a_row_are_kept_and_the_first_of_equal_ones() -> None:
     dense = np.array([[1.0, 3, 3, 3, 2], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
-    kept = sparse.heaviest(scipy.sparse.csr_array(dense), 2).toarray()
+    kept = sparse.top_n_per_row(scipy.sparse.csr_array(dense), 2).toarray()
     assert kept.tolist() == [[0, 3, 3, 0, 0], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 0, 0, 0]]
 
 
@@ -158,7 +158,7 @@ def test_what_happens_after_the_origin_changes_no_list_of_that_origin(past: list
     origin = shift(WEEK, -31)
     past = [(user, event, age + 31, count) for user, event, age, count in past]
     known, everything = history_of(past, origin), history_of(past + future)
-    at_origin = everything.until(week_number(origin))
+    at_origin = everything.as_of(week_number(origin))
     users = np.arange(-1, known.num_users)
     for name, lists in all_baselines(at_origin, users).items():
         np.testing.assert_array_equal(lists, all_baselines(known, users)[name])
@@ -168,7 +168,7 @@ def test_a_row_planted_in_the_future_would_change_the_lists_if_it_were_seen() ->
     past, planted = [(0, "a", 2, 1), (0, "b", 1, 1)], [(0, "h", 0, 99)]
     known, leaked = history_of(past, shift(WEEK, -1)), history_of(past + planted)
     for name in BASELINES:
-        clean = all_baselines(leaked.until(week_number(WEEK) - 1), np.array([0]))[name]
+        clean = all_baselines(leaked.as_of(week_number(WEEK) - 1), np.array([0]))[name]
         np.testing.assert_array_equal(clean, all_baselines(known, np.array([0]))[name])
     assert names(leaked, popular(leaked, 1)) == ["h"]
     with pytest.raises(ValueError, match="newer than week"):

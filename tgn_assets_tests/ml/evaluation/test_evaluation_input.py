@@ -52,8 +52,8 @@ def test_a_week_without_active_users_has_counts_of_zero_and_no_values() -> None:
 
 
 def test_the_first_week_of_all_is_scored_without_a_history() -> None:
-    nothing = past([])
-    frame = evaluate_week(WEEK, published({}), [], happened({"ann": "tea"}), *nothing)
+    no_log = past([])
+    frame = evaluate_week(WEEK, published({}), [], happened({"ann": "tea"}), *no_log)
     assert value(frame, OURS, "ndcg") == 0
     assert value(frame, CEILING, "ndcg", "new") == 0
     assert np.isnan(value(frame, OURS, "coverage"))
@@ -99,7 +99,7 @@ def test_predictions_with_bad_ranks_or_repeated_events_are_refused(rank: int, ev
 
 def test_an_interaction_of_the_target_week_cannot_reach_the_baselines() -> None:
     history, users, events = past([*KNOWN, ("ann", "oil", 0, 99)], shift(WEEK, 1))
-    cut = history.until(week_number(WEEK) - 1)
+    cut = history.as_of(week_number(WEEK) - 1)
     assert (cut.num_users, cut.num_events) == (len(users), len(events))
     frame = evaluate_week(WEEK, published(PUBLISHED), ["tea", "rye"], happened(HAPPENED), cut, users, events)
     pd.testing.assert_frame_equal(frame, evaluate())

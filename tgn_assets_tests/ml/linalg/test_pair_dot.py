@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.linalg.pair_dot import pair_products
+from tgn_assets.ml.linalg.pair_dot import pair_dot
 
 
 @given(st.integers(1, 40), st.integers(1, 60), st.floats(0, 1), st.integers(0, 9))
@@ -14,7 +14,7 @@ def test_a_pair_has_the_product_of_its_vectors_and_they_get_its_gradient(
     row, column = (torch.rand(users, events, generator=draw) < share).nonzero().T.contiguous()
     weight = torch.randn(len(row), dtype=torch.float64, generator=draw)
     results = []
-    for make in (pair_products, lambda u, e, r, c: (u[r] * e[c]).sum(1)):
+    for make in (pair_dot, lambda u, e, r, c: (u[r] * e[c]).sum(1)):
         ends = [vectors.clone().requires_grad_() for vectors in (left, right)]
         products = make(*ends, row, column)
         (products * weight).sum().backward()
@@ -29,7 +29,7 @@ def test_a_product_does_not_depend_on_what_else_is_asked_for(events: int, data: 
     users, met = (torch.randn(size, 65, generator=draw) for size in (4, events))
     row = torch.arange(4).repeat_interleave(events)
     column = torch.arange(events).repeat(4)
-    everything = pair_products(users, met, row, column).view(4, events)
+    everything = pair_dot(users, met, row, column).view(4, events)
     user, event = data.draw(st.integers(0, 3)), data.draw(st.integers(0, events - 1))
-    (alone,) = pair_products(users[user : user + 1], met, torch.tensor([0]), torch.tensor([event]))
+    (alone,) = pair_dot(users[user : user + 1], met, torch.tensor([0]), torch.tensor([event]))
     assert alone == everything[user, event]

@@ -9,20 +9,20 @@ import torch
 from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.data.attributes import ALWAYS, NO_TABLES, SideColumn, SideTable, SideTables
+from tgn_assets.ml.data.attributes import ALWAYS, NO_ATTRIBUTES, AttributeColumn, AttributeTable, AttributeTables
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set_cache import LessonStore
-from tgn_assets.ml.recommend.top_k import inside_ranker
+from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.worlds import START, Row, history
 
 WEEKS, USERS, GENRES, NEW = 7, 60, 4, 12
 LAST = shift(START, WEEKS - 2)
 CONFIG = RankerConfig(networks=1, dim=8, heads=1, origins=4, sequence=1, epochs=5, candidates=30)
-GENRE = SideColumn("event", "genre", "category")
+GENRE = AttributeColumn("event", "genre", "category")
 
 
 def premieres() -> list[Row]:
@@ -46,7 +46,7 @@ def past():
 
 
 @pytest.fixture(scope="module")
-def bank():
+def embedding_history():
     """Weeks without a graph: the pair evidence stands alone."""
     no_idx, no_vectors = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
     weeks = [shift(START, week) for week in range(WEEKS - 1)]
@@ -57,85 +57,96 @@ def bank():
 def genres(past):
     names = sorted({event for _, event, _, _ in premieres()})  # the order in which they came
     genre = np.array([int(name[3:]) % GENRES for name in names], float)[: past.num_events, None]
-    return SideTables(event=SideTable((GENRE,), past.event_idx, np.full(past.num_events, ALWAYS), genre))
+    return AttributeTables(event=AttributeTable((GENRE,), past.event_idx, np.full(past.num_events, ALWAYS), genre))
 
 
 @pytest.fixture(scope="module")
-def ranker(past, bank, genres):
-    return train_ranker(past, bank, LAST, CONFIG, side=genres)
+def ranker(past, embedding_history, genres):
+    return train_ranker(past, embedding_history, LAST, CONFIG, attributes=genres)
 
 
-def lists_of(past, bank, ranker: RankerCheckpoint, side: SideTables, users: np.ndarray) -> np.ndarray:
-    return inside_ranker(past, ranker, bank, temporal_embeddings(ranker, past, bank), side=side).lists(users)
+def lists_of(
+    past, embedding_history, ranker: RankerCheckpoint, attributes: AttributeTables, users: np.ndarray
+) -> np.ndarray:
+    return diagnose(
+        past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), attributes=attributes
+    ).lists(users)
 
 
-def ndcg(past, bank, ranker: RankerCheckpoint, side: SideTables) -> float:
+def ndcg(past, embedding_history, ranker: RankerCheckpoint, attributes: AttributeTables) -> float:
     """On the week after."""
     truth = history(premieres(), WEEKS - 1)
     user, event = truth.in_week(truth.week)
     fan = (user < past.num_users) & (event < past.num_events)  # positions of what is new come last
     fans, row = np.unique(user[fan], return_inverse=True)
     touched = set(zip(row.tolist(), event[fan].tolist(), strict=True))
-    lists = lists_of(past, bank, ranker, side, fans).tolist()
+    lists = lists_of(past, embedding_history, ranker, attributes, fans).tolist()
     hits = np.array([[(at, event) in touched for event in events] for at, events in enumerate(lists)])
     return float(ndcg_of(hits, np.bincount(row)).mean())
 
 
 @pytest.mark.parametrize("part", ["network", "trees"])
-def test_with_the_table_the_ranker_finds_whom_a_new_event_is_for(part, past, bank, genres, ranker):
+def test_with_the_table_the_ranker_finds_whom_a_new_event_is_for(part, past, embedding_history, genres, ranker):
     def alone(whole: RankerCheckpoint) -> RankerCheckpoint:
         if part == "network":
             return replace(whole, trees="")
         silent = {
-            name: torch.zeros_like(whole.state[name]) for name in ("members.0.gate", "members.0.evidence.4.weight")
+            name: torch.zeros_like(whole.state[name]) for name in ("members.0.gate", "members.0.feature_mlp.4.weight")
         }
         return replace(whole, state=whole.state | silent)
 
-    without = train_ranker(past, bank, LAST, CONFIG)
-    assert ndcg(past, bank, alone(without), NO_TABLES) < 0.4  # among twelve, by chance
-    assert ndcg(past, bank, alone(ranker), genres) > 0.8  # the three of the genre first
+    without = train_ranker(past, embedding_history, LAST, CONFIG)
+    assert ndcg(past, embedding_history, alone(without), NO_ATTRIBUTES) < 0.4  # among twelve, by chance
+    assert ndcg(past, embedding_history, alone(ranker), genres) > 0.8  # the three of the genre first
 
 
-def test_a_checkpoint_names_its_columns_and_survives_its_file(past, bank, genres, ranker, tmp_path):
+def test_a_checkpoint_names_its_columns_and_survives_its_file(past, embedding_history, genres, ranker, tmp_path):
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
-    assert loaded.side == (GENRE,)
+    assert loaded.attributes == (GENRE,)
     users = np.arange(past.num_users)
-    np.testing.assert_array_equal(*(lists_of(past, bank, one, genres, users) for one in (loaded, ranker)))
-    train_ranker(past, bank, LAST, CONFIG, side=genres).save(tmp_path / "again")
+    np.testing.assert_array_equal(*(lists_of(past, embedding_history, one, genres, users) for one in (loaded, ranker)))
+    train_ranker(past, embedding_history, LAST, CONFIG, attributes=genres).save(tmp_path / "again")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / LAST / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_column_that_came_later_is_left_to_later_rankers_and_one_that_is_gone_is_named(past, bank, genres, ranker):
+def test_a_column_that_came_later_is_left_to_later_rankers_and_one_that_is_gone_is_named(
+    past, embedding_history, genres, ranker
+):
     users, rows = np.arange(past.num_users), genres.event
-    price = SideColumn("event", "price", "number")
+    price = AttributeColumn("event", "price", "number")
     wider = replace(rows, columns=(price, GENRE), values=np.column_stack([np.arange(len(rows.idx)), rows.values]))
     np.testing.assert_array_equal(
-        *(lists_of(past, bank, ranker, side, users) for side in (genres, SideTables(event=wider)))
+        *(
+            lists_of(past, embedding_history, ranker, attributes, users)
+            for attributes in (genres, AttributeTables(event=wider))
+        )
     )
     with pytest.raises(ArtifactError, match=r"genre of TGN_EVENT_FEATURES, a category.*tgn models unpin"):
-        lists_of(past, bank, ranker, SideTables(event=wider.only([price])), users)
+        lists_of(past, embedding_history, ranker, AttributeTables(event=wider.only([price])), users)
 
 
-def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else(past, bank, genres, ranker, tmp_path):
-    store, other = LessonStore(tmp_path), replace(genres.event, values=genres.event.values[::-1])
-    train_ranker(past, bank, LAST, CONFIG, store=store, side=SideTables(event=other))
+def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else(
+    past, embedding_history, genres, ranker, tmp_path
+):
+    store, other = TrainingSetCache(tmp_path), replace(genres.event, values=genres.event.values[::-1])
+    train_ranker(past, embedding_history, LAST, CONFIG, store=store, attributes=AttributeTables(event=other))
     for _ in range(2):
-        again = train_ranker(past, bank, LAST, CONFIG, store=store, side=genres)
+        again = train_ranker(past, embedding_history, LAST, CONFIG, store=store, attributes=genres)
         assert again.trees == ranker.trees
         assert all(torch.equal(weights, ranker.state[name]) for name, weights in again.state.items())
 
 
-def test_a_ranker_without_a_table_is_what_it_was(past, bank, tmp_path):
-    ranker = train_ranker(past, bank, LAST, CONFIG)
+def test_a_ranker_without_a_table_is_what_it_was(past, embedding_history, tmp_path):
+    ranker = train_ranker(past, embedding_history, LAST, CONFIG)
     assert "side" not in ranker.meta()
-    assert ranker.state["members.0.evidence.0.weight"].shape[1] == len(PAIR_FEATURES)
+    assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(PAIR_FEATURES)
 
 
-def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past, bank, genres):
+def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past, embedding_history, genres):
     unknown = replace(genres.event, values=np.full_like(genres.event.values, np.nan))
-    ranker = train_ranker(past, bank, LAST, CONFIG, side=SideTables(event=unknown))
+    ranker = train_ranker(past, embedding_history, LAST, CONFIG, attributes=AttributeTables(event=unknown))
     assert all(torch.isfinite(weights).all() for weights in ranker.state.values())
     model = load_model(ranker)
     pair = torch.zeros(3, len(PAIR_FEATURES) + 2)

@@ -7,87 +7,95 @@ import torch
 
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.encoder.gnn import UserInteractionPredictor
 from tgn_assets.ml.ranker import listwise
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.listwise import WARM_PATIENCE, _learn, _steps, catch_up, fit_network, hits_of, network_scores
-from tgn_assets.ml.ranker.training_set import Frame
+from tgn_assets.ml.ranker.listwise import (
+    WARM_PATIENCE,
+    _learn,
+    _steps,
+    finetune_on_recent_weeks,
+    fit_network,
+    hits_of,
+    network_scores,
+)
+from tgn_assets.ml.ranker.network import UserInteractionPredictor
+from tgn_assets.ml.ranker.training_set import RankingDataset
 
 
 @pytest.fixture
-def frame():
+def dataset():
     """Four users, each with candidates 0, 1 and 2, who touched 0, 1, 2 and nothing."""
     row, event = np.repeat(np.arange(4), 3), np.tile([0, 1, 2], 4)
     features = np.random.default_rng(0).random((12, 3), dtype=np.float32)
     candidates = Candidates(np.arange(4), row, event, features, np.ones((12, 4), bool))
     label = row == event
-    return Frame(
+    return RankingDataset(
         candidates, torch.rand(4, 3, 6), torch.ones(4, 3, dtype=torch.bool), torch.rand(5, 6), label, label[:4]
     )
 
 
-def learnt(model: UserInteractionPredictor, frame: Frame, rows: np.ndarray) -> torch.Tensor:
+def learnt(model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray) -> torch.Tensor:
     """The loss of the rows, whose gradient is in the model then."""
     with ThreadPoolExecutor(2) as pool:
-        return _learn(model, frame, rows, pool)
+        return _learn(model, dataset, rows, pool)
 
 
-def test_a_pass_learns_from_each_user_but_those_who_touched_none_of_their_candidates(frame):
-    assert sorted(np.concatenate(list(_steps(frame)))) == [0, 1, 2]
-    frame.candidates.features[9:] = np.nan  # the fourth user's, which would spoil all weights
+def test_a_pass_learns_from_each_user_but_those_who_touched_none_of_their_candidates(dataset):
+    assert sorted(np.concatenate(list(_steps(dataset)))) == [0, 1, 2]
+    dataset.candidates.features[9:] = np.nan  # the fourth user's, which would spoil all weights
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    catch_up(model, [frame], RankerConfig())
+    finetune_on_recent_weeks(model, [dataset], RankerConfig())
     after = dict(model.named_parameters())
     assert all(value.isfinite().all() for value in after.values())
-    assert not torch.equal(after["evidence.0.weight"], before["evidence.0.weight"])
+    assert not torch.equal(after["feature_mlp.0.weight"], before["feature_mlp.0.weight"])
 
 
-def test_weeks_in_which_nobody_touched_a_candidate_teach_nothing(frame):
+def test_weeks_in_which_nobody_touched_a_candidate_teach_nothing(dataset):
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    assert catch_up(model, [replace(frame, label=np.zeros(12, bool))], RankerConfig()) == 0
+    assert finetune_on_recent_weeks(model, [replace(dataset, label=np.zeros(12, bool))], RankerConfig()) == 0
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
-def test_the_loss_is_that_of_lists_in_which_touched_candidates_share_a_mass_of_one(frame):
+def test_the_loss_is_that_of_lists_in_which_touched_candidates_share_a_mass_of_one(dataset):
     torch.manual_seed(0)
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
-    two = replace(frame, label=np.array([1, 0, 0, 0, 1, 1] + 6 * [0], bool))
+    two = replace(dataset, label=np.array([1, 0, 0, 0, 1, 1] + 6 * [0], bool))
     scores = torch.from_numpy(network_scores(model, two)).view(4, 3).log_softmax(1)
     torch.testing.assert_close(learnt(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
 
 
-def test_the_gradient_of_a_step_is_that_of_its_loss_in_whatever_parts_it_is_computed(frame, monkeypatch):
+def test_the_gradient_of_a_step_is_that_of_its_loss_in_whatever_parts_it_is_computed(dataset, monkeypatch):
     torch.manual_seed(0)
     model, rows = UserInteractionPredictor(6, 3, 8, 2, 2, 3, 0.0), np.array([2, 0, 1])
-    users = model.get_temporal_embeddings(frame.sequence[rows], frame.known[rows])
-    (listwise._loss(model, frame, rows, users) / 3).backward()
+    users = model.get_temporal_embeddings(dataset.sequence[rows], dataset.known[rows])
+    (listwise._loss(model, dataset, rows, users) / 3).backward()
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     for size in (1, 2, 3):
         monkeypatch.setattr(listwise, "USERS_PER_PART", size)
         model.zero_grad()
-        learnt(model, frame, rows)
+        learnt(model, dataset, rows)
         for name, weight in model.named_parameters():
             torch.testing.assert_close(weight.grad, expected[name], msg=f"{name} in parts of {size}")
 
 
-def test_the_scores_of_some_users_are_those_among_all(frame):
+def test_the_scores_of_some_users_are_those_among_all(dataset):
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
-    some, everyone = network_scores(model, frame, np.array([1, 3])), network_scores(model, frame)
-    of_them = np.isin(frame.candidates.row, [1, 3])
+    some, everyone = network_scores(model, dataset, np.array([1, 3])), network_scores(model, dataset)
+    of_them = np.isin(dataset.candidates.row, [1, 3])
     np.testing.assert_allclose(some, np.where(of_them, everyone, 0), rtol=1e-6)
 
 
-def test_the_loss_is_computed_where_the_model_is(frame):
+def test_the_loss_is_computed_where_the_model_is(dataset):
     # The meta device computes shapes alone and, like a GPU, refuses to mix its tensors with those of the CPU.
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.1).to("meta")
-    learnt(model, frame, np.arange(3))
+    learnt(model, dataset, np.arange(3))
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
-def test_hits_follow_the_scores(frame):
-    hits = hits_of(frame, np.tile([3.0, 2.0, 1.0], 4))
+def test_hits_follow_the_scores(dataset):
+    hits = hits_of(dataset, np.tile([3.0, 2.0, 1.0], 4))
     assert hits[:, :3].tolist() == [[True, False, False], [False, True, False], [False, False, True], [False] * 3]
     assert not hits[:, 3:].any()
 
@@ -101,52 +109,52 @@ def test_gradients_are_the_same_bytes_each_time():
     label = row % each == event
     torch.manual_seed(0)
     sequence, known = torch.rand(rows, 2, 8), torch.ones(rows, 2, dtype=torch.bool)
-    frame = Frame(candidates, sequence, known, torch.rand(each, 8), label, np.ones(rows, int))
+    dataset = RankingDataset(candidates, sequence, known, torch.rand(each, 8), label, np.ones(rows, int))
     model = UserInteractionPredictor(8, 3, width, 4, 1, 2, 0.0)
 
     def gradients() -> list[torch.Tensor]:
         model.zero_grad()
-        learnt(model, frame, np.arange(rows))
+        learnt(model, dataset, np.arange(rows))
         return [p.grad.clone() for p in model.parameters()]
 
     first = gradients()
     assert all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, gradients(), strict=True))
 
 
-def test_a_warm_start_keeps_the_weights_that_no_pass_makes_better(frame):
+def test_a_warm_start_keeps_the_weights_that_no_pass_makes_better(dataset):
     torch.manual_seed(0)
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    quality = float(ndcg_of(hits_of(frame, network_scores(model, frame)), frame.truth_size).mean())
+    quality = float(ndcg_of(hits_of(dataset, network_scores(model, dataset)), dataset.num_relevant).mean())
     idle = RankerConfig(learning_rate=1e-30)  # no list changes: a pass is never better, only ever as good
-    start, *passes = fit_network(model, [frame], frame, idle, warm=True)
+    start, *passes = fit_network(model, [dataset], dataset, idle, warm=True)
     assert start == {"epoch": "start", "loss": None, "validation_ndcg": quality}
     assert [row["epoch"] for row in passes] == list(range(WARM_PATIENCE))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_passes_that_gain_little_end_a_warm_start_and_the_best_of_them_is_kept(frame, monkeypatch):
+def test_passes_that_gain_little_end_a_warm_start_and_the_best_of_them_is_kept(dataset, monkeypatch):
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     qualities = iter([0.5, 0.5009, 0.5008, 0.9])
     monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
     states = []
-    for _ in fit_network(model, [frame], frame, RankerConfig(), warm=True):
+    for _ in fit_network(model, [dataset], dataset, RankerConfig(), warm=True):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
     assert len(states) == 3  # as it was, and two passes
     assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
 
 
-def test_gains_that_are_small_but_add_up_go_on(frame, monkeypatch):
+def test_gains_that_are_small_but_add_up_go_on(dataset, monkeypatch):
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
     qualities = iter([0.5, 0.5009, 0.5018, 0.5017, 0.5016, 0.9])
     monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
-    assert len(list(fit_network(model, [frame], frame, RankerConfig(), warm=True))) == 5
+    assert len(list(fit_network(model, [dataset], dataset, RankerConfig(), warm=True))) == 5
 
 
-def test_a_warm_start_takes_the_weights_of_its_best_pass(frame):
+def test_a_warm_start_takes_the_weights_of_its_best_pass(dataset):
     torch.manual_seed(0)
     model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
-    rows = list(fit_network(model, [frame], frame, RankerConfig(learning_rate=0.05, warm_epochs=30), warm=True))
+    rows = list(fit_network(model, [dataset], dataset, RankerConfig(learning_rate=0.05, warm_epochs=30), warm=True))
     best = max(row["validation_ndcg"] for row in rows)
     assert best > rows[0]["validation_ndcg"]
-    assert float(ndcg_of(hits_of(frame, network_scores(model, frame)), frame.truth_size).mean()) == best
+    assert float(ndcg_of(hits_of(dataset, network_scores(model, dataset)), dataset.num_relevant).mean()) == best

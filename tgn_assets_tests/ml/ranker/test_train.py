@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tgn_assets.ml.candidates.pair_features import Evidence
-from tgn_assets.ml.candidates.retrieval import CHANNELS, Recall
+from tgn_assets.ml.candidates.pair_features import PairFeatures
+from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.encoder.gnn import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.network import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.recommend.top_k import inside_ranker, recommend
+from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots
@@ -32,18 +32,18 @@ def past():
 
 
 @pytest.fixture(scope="module")
-def bank():
+def embedding_history():
     return train_gnn(snapshots(habits(weeks=WEEKS), range(WEEKS)), LAST, GNN).embeddings
 
 
 @pytest.fixture(scope="module")
-def ranker(past, bank):
-    return train_ranker(past, bank, LAST, CONFIG)
+def ranker(past, embedding_history):
+    return train_ranker(past, embedding_history, LAST, CONFIG)
 
 
 @pytest.fixture(scope="module")
-def lists(past, bank, ranker):
-    return recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank))
+def lists(past, embedding_history, ranker):
+    return recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
 
 
 def test_the_ranker_learns_and_records_its_validation(ranker):
@@ -52,9 +52,9 @@ def test_the_ranker_learns_and_records_its_validation(ranker):
     assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular"}
 
 
-def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(past, bank):
+def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(past, embedding_history):
     said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
-    checkpoint = train_ranker(past, bank, LAST, eager, progress=said.append)
+    checkpoint = train_ranker(past, embedding_history, LAST, eager, progress=said.append)
     told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
     done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
     assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
@@ -63,26 +63,28 @@ def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(pas
     assert all(lists <= total <= each * CONFIG.epochs * CONFIG.networks for lists, total in done)
 
 
-def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(past, bank, ranker, monkeypatch):
+def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(
+    past, embedding_history, ranker, monkeypatch
+):
     monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.0)
     said = list[str]()
-    embeddings = temporal_embeddings(ranker, past, bank, progress=said.append)
-    recommend(past, ranker, bank, embeddings, progress=said.append)
-    inside = inside_ranker(past, ranker, bank, embeddings, progress=said.append)
-    inside.lists(np.arange(3))
-    inside.found(np.arange(3), np.arange(3), np.arange(3))
+    embeddings = temporal_embeddings(ranker, past, embedding_history, progress=said.append)
+    recommend(past, ranker, embedding_history, embeddings, progress=said.append)
+    diagnostics = diagnose(past, ranker, embedding_history, embeddings, progress=said.append)
+    diagnostics.lists(np.arange(3))
+    diagnostics.found(np.arange(3), np.arange(3), np.arange(3))
     told = {line.split(":")[0]: line for line in said}
     assert set(told) == {"embeddings", "lists", "lists before the gate", "candidates that active users had"}
     assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
 
 
-def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, bank):
+def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, embedding_history):
     eve = shift(LAST, -1)
-    seen = {week: embeddings for week, embeddings in bank.items() if week <= eve}
-    before = train_ranker(past.until(past.week - 1), seen, eve, CONFIG)
+    seen = {week: embeddings for week, embeddings in embedding_history.items() if week <= eve}
+    before = train_ranker(past.as_of(past.week - 1), seen, eve, CONFIG)
     rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
-    learnt, stood_still = (train_ranker(past, bank, LAST, config, earlier=before) for config in rates)
-    assert (learnt.calibration, learnt.gate) == (stood_still.calibration, stood_still.gate)
+    learnt, stood_still = (train_ranker(past, embedding_history, LAST, config, earlier=before) for config in rates)
+    assert (learnt.calibration, learnt.fallback) == (stood_still.calibration, stood_still.fallback)
     assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learnt.state.items())
 
 
@@ -108,48 +110,52 @@ def test_the_lists_beat_popularity_on_the_week_after(past, lists):
     assert quality(lists.events) > 1.5 * quality(popular)
 
 
-def test_same_seed_gives_the_same_bytes(past, bank, ranker, tmp_path):
+def test_same_seed_gives_the_same_bytes(past, embedding_history, ranker, tmp_path):
     ranker.save(tmp_path / "one")
-    train_ranker(past, bank, LAST, CONFIG).save(tmp_path / "two")
+    train_ranker(past, embedding_history, LAST, CONFIG).save(tmp_path / "two")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_checkpoint_survives_its_file(past, bank, ranker, lists, tmp_path):
+def test_a_checkpoint_survives_its_file(past, embedding_history, ranker, lists, tmp_path):
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
-    again = recommend(past, loaded, bank, temporal_embeddings(loaded, past, bank))
+    again = recommend(past, loaded, embedding_history, temporal_embeddings(loaded, past, embedding_history))
     np.testing.assert_array_equal(again.events, lists.events)
     np.testing.assert_array_equal(again.scores, lists.scores)
 
 
-def test_blocks_of_users_do_not_change_a_list(past, bank, ranker, lists, monkeypatch):
+def test_blocks_of_users_do_not_change_a_list(past, embedding_history, ranker, lists, monkeypatch):
     for module in ("recommend.top_k", "ranker.train"):
         monkeypatch.setattr(f"tgn_assets.ml.{module}.USERS_PER_BLOCK", 7)
-    again = recommend(past, ranker, bank, temporal_embeddings(ranker, past, bank))
+    again = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
     np.testing.assert_array_equal(again.events, lists.events)
 
 
-def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, bank, ranker):
-    gate = type(ranker.gate)({"active": "repeat", "lapsed": OURS}, ranker.gate.hit_rate)
-    gated = replace(ranker, gate=gate)
-    lists = recommend(past, gated, bank, temporal_embeddings(gated, past, bank))
+def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, embedding_history, ranker):
+    fallback = type(ranker.fallback)({"active": "repeat", "lapsed": OURS}, ranker.fallback.hit_rate)
+    gated = replace(ranker, fallback=fallback)
+    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history))
     assert set(lists.source) == {"repeat"}
     np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
 
 
-def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(past, bank, ranker):
-    gates = [dict.fromkeys(ranker.gate.source, name) for name in ("repeat", OURS)]
-    gated, open_ = (replace(ranker, gate=replace(ranker.gate, source=source)) for source in gates)
-    embeddings = temporal_embeddings(ranker, past, bank)
-    own = recommend(past, open_, bank, embeddings).events
+def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(
+    past, embedding_history, ranker
+):
+    gates = [dict.fromkeys(ranker.fallback.source, name) for name in ("repeat", OURS)]
+    gated, open_ = (replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in gates)
+    embeddings = temporal_embeddings(ranker, past, embedding_history)
+    own = recommend(past, open_, embedding_history, embeddings).events
     row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
     event = np.append(own.ravel()[::-1], past.num_events - 1)
-    inside = inside_ranker(past, gated, bank, embeddings)
-    np.testing.assert_array_equal(inside.lists(np.arange(past.num_users)), own)
-    candidates = Recall(Evidence(past), bank[LAST]).candidates(np.arange(past.num_users), CONFIG.candidates)
+    diagnostics = diagnose(past, gated, embedding_history, embeddings)
+    np.testing.assert_array_equal(diagnostics.lists(np.arange(past.num_users)), own)
+    candidates = CandidateGenerator(PairFeatures(past), embedding_history[LAST]).candidates(
+        np.arange(past.num_users), CONFIG.candidates
+    )
     pairs = candidates.row * past.num_events + candidates.event
-    of_channel = inside.found(np.arange(past.num_users), row, event)
+    of_channel = diagnostics.found(np.arange(past.num_users), row, event)
     for key, found in zip(row * past.num_events + event, of_channel, strict=True):
         assert found.tolist() == (candidates.channels[pairs == key].tolist() or [[False] * len(CHANNELS)])[0]
 
@@ -157,9 +163,9 @@ def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_chan
 @pytest.mark.parametrize("weeks", [1, 2])
 def test_a_log_too_young_to_learn_from_is_served_by_a_baseline(weeks):
     young, key = history(habits(weeks=weeks), weeks - 1), shift(START, weeks - 1)
-    bank = train_gnn(snapshots(habits(weeks=weeks), range(weeks)), key, GNN).embeddings
-    ranker = train_ranker(young, bank, key, CONFIG)
-    lists = recommend(young, ranker, bank, temporal_embeddings(ranker, young, bank))
+    embedding_history = train_gnn(snapshots(habits(weeks=weeks), range(weeks)), key, GNN).embeddings
+    ranker = train_ranker(young, embedding_history, key, CONFIG)
+    lists = recommend(young, ranker, embedding_history, temporal_embeddings(ranker, young, embedding_history))
     assert not ranker.trained and OURS not in lists.source
     assert (lists.events >= 0).all() and len(lists.users) == young.num_users
 
@@ -167,23 +173,23 @@ def test_a_log_too_young_to_learn_from_is_served_by_a_baseline(weeks):
 def test_a_catalogue_of_three_gives_lists_of_three():
     rows = [(f"u{user}", f"e{(user + week) % 3}", week, 1) for user in range(9) for week in range(6)]
     small, key = history(rows, 5), shift(START, 5)
-    bank = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
-    ranker = train_ranker(small, bank, key, CONFIG)
-    lists = recommend(small, ranker, bank, temporal_embeddings(ranker, small, bank))
+    embedding_history = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
+    ranker = train_ranker(small, embedding_history, key, CONFIG)
+    lists = recommend(small, ranker, embedding_history, temporal_embeddings(ranker, small, embedding_history))
     assert (lists.events[:, 3:] == -1).all()
     assert all(sorted(row) == [0, 1, 2] for row in lists.events[:, :3].tolist())
 
 
 def test_no_history_at_all_gives_no_lists():
-    nothing = history([], 0)
-    ranker = train_ranker(nothing, {}, START, CONFIG)
-    lists = recommend(nothing, ranker, {}, temporal_embeddings(ranker, nothing, {}))
+    no_log = history([], 0)
+    ranker = train_ranker(no_log, {}, START, CONFIG)
+    lists = recommend(no_log, ranker, {}, temporal_embeddings(ranker, no_log, {}))
     assert len(lists.users) == 0 and (lists.new_user_events == -1).all()
 
 
-def test_data_of_another_week_is_refused(past, bank):
+def test_data_of_another_week_is_refused(past, embedding_history):
     with pytest.raises(ValueError, match="data of another week"):
-        train_ranker(past, bank, shift(LAST, -1), CONFIG)
+        train_ranker(past, embedding_history, shift(LAST, -1), CONFIG)
 
 
 def test_weeks_before_a_user_existed_do_not_change_its_temporal_embedding():

@@ -25,16 +25,21 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def bank():
+def embedding_history():
     return train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN).embeddings
 
 
 @pytest.fixture(scope="module")
-def train(known, bank):
-    def trained(at: int, earlier: RankerCheckpoint | None = None, config: RankerConfig = CONFIG, bank=bank):
+def train(known, embedding_history):
+    def trained(
+        at: int,
+        earlier: RankerCheckpoint | None = None,
+        config: RankerConfig = CONFIG,
+        embedding_history=embedding_history,
+    ):
         week = shift(START, at)
-        seen = {key: embeddings for key, embeddings in bank.items() if key <= week}
-        return train_ranker(known.until(week_number(week)), seen, week, config, earlier=earlier)
+        seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= week}
+        return train_ranker(known.as_of(week_number(week)), seen, week, config, earlier=earlier)
 
     return trained
 
@@ -48,9 +53,9 @@ def chain(train):
     return rankers
 
 
-def lists_of(ranker: RankerCheckpoint, known, bank) -> Recommendations:
-    past = known.until(week_number(ranker.week))
-    seen = {key: embeddings for key, embeddings in bank.items() if key <= ranker.week}
+def lists_of(ranker: RankerCheckpoint, known, embedding_history) -> Recommendations:
+    past = known.as_of(week_number(ranker.week))
+    seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= ranker.week}
     return recommend(past, ranker, seen, temporal_embeddings(ranker, past, seen))
 
 
@@ -63,17 +68,21 @@ def quality(lists: Recommendations, known) -> float:
     return float(ndcg_of(hits, size[active]).mean())
 
 
-def test_a_ranker_is_tried_on_the_newest_week_before_the_next_one_learns_from_it(chain, known, bank):
+def test_a_ranker_is_tried_on_the_newest_week_before_the_next_one_learns_from_it(chain, known, embedding_history):
     before, after = chain[-2:]
-    ungated = replace(before, gate=replace(before.gate, source=dict.fromkeys(before.gate.source, OURS)))
-    assert after.validation[f"ndcg_{OURS}"] == pytest.approx(quality(lists_of(ungated, known, bank), known))
+    ungated = replace(before, fallback=replace(before.fallback, source=dict.fromkeys(before.fallback.source, OURS)))
+    assert after.validation[f"ndcg_{OURS}"] == pytest.approx(
+        quality(lists_of(ungated, known, embedding_history), known)
+    )
 
 
-def test_warm_starts_rank_as_well_as_a_cold_one(chain, train, known, bank):
+def test_warm_starts_rank_as_well_as_a_cold_one(chain, train, known, embedding_history):
     warm, cold = chain[-1], train(WEEKS - 2)
     assert warm.warm_from == chain[-2].week and cold.warm_from is None
     assert len(warm.curve) < len(cold.curve)
-    assert quality(lists_of(warm, known, bank), known) > 0.97 * quality(lists_of(cold, known, bank), known)
+    assert quality(lists_of(warm, known, embedding_history), known) > 0.97 * quality(
+        lists_of(cold, known, embedding_history), known
+    )
 
 
 def test_a_warm_start_learns_the_newest_week(chain, train):
@@ -91,19 +100,24 @@ def test_a_ranker_of_another_shape_is_no_start(chain, train):
     assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"dim": 8, "epochs": 1})).warm_from is None
 
 
-def test_after_an_encoder_that_started_afresh_the_ranker_does_too(chain, train, bank):
+def test_after_an_encoder_that_started_afresh_the_ranker_does_too(chain, train, embedding_history):
     other = train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN.model_copy(update={"seed": 1}))
-    assert set(other.embeddings) == set(bank)
+    assert set(other.embeddings) == set(embedding_history)
     assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"epochs": 1}), other.embeddings).warm_from is None
 
 
-def test_a_week_in_which_nobody_was_active_leaves_the_ranker_as_it_was(chain, known, bank):
+def test_a_week_in_which_nobody_was_active_leaves_the_ranker_as_it_was(chain, known, embedding_history):
     last = chain[-1]
     quiet = history([row for row in ROWS if row[2] < WEEKS - 1], WEEKS - 1)
     week = shift(START, WEEKS - 1)
-    after = train_ranker(quiet, bank, week, CONFIG, earlier=last)
+    after = train_ranker(quiet, embedding_history, week, CONFIG, earlier=last)
     assert after.week == week and after.warm_from == last.week and after.trained
-    assert (after.trees, after.gate, after.calibration, after.curve) == (last.trees, last.gate, last.calibration, [])
+    assert (after.trees, after.fallback, after.calibration, after.curve) == (
+        last.trees,
+        last.fallback,
+        last.calibration,
+        [],
+    )
     assert all((after.state[name] == value).all() for name, value in last.state.items())
 
 

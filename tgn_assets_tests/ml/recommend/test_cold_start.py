@@ -44,6 +44,6 @@ def test_the_choice_of_a_week_knows_nothing_of_later_ones() -> None:
     later = [(f"late{user}", "hype", 8, 50) for user in range(30)]
     before = newcomer_list(history(starters(8), 7))
     whole = history([*starters(8), *later], 8)
-    after = newcomer_list(whole.until(whole.week - 1))
+    after = newcomer_list(whole.as_of(whole.week - 1))
     np.testing.assert_array_equal(before.events, after.events)
     np.testing.assert_array_equal(before.hit_rate, after.hit_rate)

@@ -4,40 +4,42 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.recommend.diversity import RunnersUp, joined, runners_up, widened
+from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
 
 NONE = np.zeros((0, 2), np.int64)
 LISTS = np.array([[0, 1], [0, 1], [2, 1]])
 SCORES = np.array([[0.9, 0.4], [0.9, 0.3], [0.9, 0.5]])
 
 
-def pairs(*given: tuple[int, int, float]) -> RunnersUp:
+def pairs(*given: tuple[int, int, float]) -> RunnerUps:
     row, event, score = zip(*given, strict=True)
-    return RunnersUp(np.array(row), np.array(event), np.array(score))
+    return RunnerUps(np.array(row), np.array(event), np.array(score))
 
 
 def test_the_cheapest_change_is_made_and_no_more_than_are_needed() -> None:
     # Event 3 costs .4 - .2 in the first list and .3 - .2 in the second.
-    lists, scores = widened(LISTS, SCORES, 4, pairs((0, 3, 0.2), (1, 3, 0.2), (2, 4, 0.1)), NONE)
+    lists, scores = enforce_min_distinct(LISTS, SCORES, 4, pairs((0, 3, 0.2), (1, 3, 0.2), (2, 4, 0.1)), NONE)
     assert lists.tolist() == [[0, 1], [0, 3], [2, 1]]
     assert scores.tolist() == [[0.9, 0.4], [0.9, 0.2], [0.9, 0.5]]
     assert LISTS[1, 1] == 1, "the lists that were given stay as they are"
 
 
 def test_an_event_that_no_other_list_holds_does_not_give_way() -> None:
-    lists, _ = widened(np.array([[0, 1], [0, 2]]), np.full((2, 2), 0.5), 9, pairs((0, 3, 0.4), (1, 4, 0.4)), NONE)
+    lists, _ = enforce_min_distinct(
+        np.array([[0, 1], [0, 2]]), np.full((2, 2), 0.5), 9, pairs((0, 3, 0.4), (1, 4, 0.4)), NONE
+    )
     assert lists.tolist() == [[0, 1], [0, 2]]
 
 
 def test_events_without_a_score_come_last_with_a_score_of_nothing() -> None:
-    lists, scores = widened(LISTS, SCORES, 5, pairs((1, 3, 0.2)), np.array([[1, 4], [0, 4]]))
+    lists, scores = enforce_min_distinct(LISTS, SCORES, 5, pairs((1, 3, 0.2)), np.array([[1, 4], [0, 4]]))
     assert lists.tolist() == [[0, 4], [0, 3], [2, 1]]
     assert scores[0].tolist() == [0.9, 0.0]
 
 
 def test_of_each_event_the_runners_up_that_cost_least_are_kept() -> None:
     row, event, score = np.array([0, 1, 2, 0]), np.array([3, 3, 3, 1]), np.array([0.1, 0.1, 0.45, 0.4])
-    found = runners_up(row, event, score, LISTS, SCORES[:, -1])
+    found = runner_ups(row, event, score, LISTS, SCORES[:, -1])
     assert list(zip(found.row.tolist(), found.event.tolist(), strict=True)) == [(2, 3), (1, 3), (0, 3)]
     assert joined([found, found]).row.tolist() == [2, 1, 0, 2, 1, 0]
     assert len(joined([]).row) == 0
@@ -49,8 +51,8 @@ def test_lists_stay_lists(users: int, k: int, floor: int, seed: int) -> None:
     lists = np.stack([rng.permutation(8)[:k] for _ in range(users)])
     scores = -np.sort(-rng.random((users, k)))
     row, event = rng.integers(0, users, 30), rng.integers(0, 12, 30)
-    spare = runners_up(row, event, rng.random(30) * scores[row, -1], lists, scores[:, -1])
-    wide, wide_scores = widened(lists, scores, floor, spare, np.column_stack([row, event])[:0])
+    spare = runner_ups(row, event, rng.random(30) * scores[row, -1], lists, scores[:, -1])
+    wide, wide_scores = enforce_min_distinct(lists, scores, floor, spare, np.column_stack([row, event])[:0])
     before, after = len(np.unique(lists)), len(np.unique(wide))
     assert before <= after <= max(before, floor)
     assert (wide[:, 0] == lists[:, 0]).all()

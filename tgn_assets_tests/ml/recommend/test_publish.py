@@ -4,16 +4,16 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.recommend.publish import most_recommended, publication, read_publication
 from tgn_assets.ml.schema import TABLES
 
 WEEK = "2024-01-01"
 
 
-def history(pairs: list[tuple[int, int]]) -> History:
+def history(pairs: list[tuple[int, int]]) -> InteractionHistory:
     rows = pd.DataFrame(pairs, columns=["user_idx", "event_idx"]).assign(week_no=2817, count=1)
-    return History.from_frame(rows.assign(event_order=rows.event_idx), WEEK)
+    return InteractionHistory.from_frame(rows.assign(event_order=rows.event_idx), WEEK)
 
 
 def nodes(idx: list[int], ids: list[str]) -> pd.DataFrame:

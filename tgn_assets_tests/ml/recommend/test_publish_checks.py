@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend.publish import Publication
+from tgn_assets.ml.recommend.publish import PublishedLists
 from tgn_assets.ml.recommend.publish_checks import CHECKS, publish_checks
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
@@ -11,20 +11,20 @@ USERS = pd.DataFrame({"idx": [0, 1], "id": ["ann", "bob"], "first_week": [WEEK, 
 EVENTS = pd.DataFrame({"idx": range(6), "id": list("abcdef"), "first_week": WEEK})
 
 
-def good() -> Publication:
+def good() -> PublishedLists:
     """Ann and Bob have five of six events each, and so do new users."""
     lists = pd.DataFrame({"rank": range(1, 6), "event_id": list("abcde"), "score": [0.5, 0.4, 0.3, 0.2, 0.1]})
     lists = lists.assign(week=WEEK, target_week=NEXT, source="tgn_assets")
-    return Publication(
+    return PublishedLists(
         pd.concat([lists.assign(user_id=user) for user in ("ann", "bob")], ignore_index=True), lists.copy()
     )
 
 
-def failing(publication: Publication, inputs: dict[str, str] | None = None) -> dict[str, str]:
+def failing(publication: PublishedLists, inputs: dict[str, str] | None = None) -> dict[str, str]:
     """Reasons by check, of the checks that fail."""
-    findings = publish_checks(publication, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK})
-    assert [finding.check for finding in findings] == list(CHECKS)
-    return {finding.check: finding.reason for finding in findings if not finding.passed}
+    results = publish_checks(publication, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK})
+    assert [result.check for result in results] == list(CHECKS)
+    return {result.check: result.reason for result in results if not result.passed}
 
 
 def test_complete_lists_pass_every_check() -> None:
@@ -33,45 +33,45 @@ def test_complete_lists_pass_every_check() -> None:
 
 def test_a_shorter_list_passes_where_the_catalogue_is_shorter() -> None:
     made = good()
-    few = Publication(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
-    assert all(finding.passed for finding in publish_checks(few, USERS, EVENTS[:3], WEEK, {}))
+    few = PublishedLists(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
+    assert all(result.passed for result in publish_checks(few, USERS, EVENTS[:3], WEEK, {}))
 
 
 def test_no_user_and_no_event_is_plausible_before_anything_happened() -> None:
     made = good()
     assert all(
-        finding.passed
-        for finding in publish_checks(
-            Publication(made.predictions[:0], made.new_users[:0]), USERS[:0], EVENTS[:0], WEEK, {}
+        result.passed
+        for result in publish_checks(
+            PublishedLists(made.predictions[:0], made.new_users[:0]), USERS[:0], EVENTS[:0], WEEK, {}
         )
     )
 
 
-def rank_twice(made: Publication) -> None:
+def rank_twice(made: PublishedLists) -> None:
     made.predictions.loc[1, "rank"] = 1
 
 
-def rank_six(made: Publication) -> None:
+def rank_six(made: PublishedLists) -> None:
     made.predictions.loc[4, "rank"] = 6
 
 
-def event_twice_for_new_users(made: Publication) -> None:
+def event_twice_for_new_users(made: PublishedLists) -> None:
     made.new_users.loc[1, "event_id"] = "a"
 
 
-def future_event(made: Publication) -> None:
+def future_event(made: PublishedLists) -> None:
     made.predictions.loc[7, "event_id"] = "launched next week"
 
 
-def infinite_score(made: Publication) -> None:
+def infinite_score(made: PublishedLists) -> None:
     made.predictions.loc[3, "score"] = float("inf")
 
 
-def missing_score_for_new_users(made: Publication) -> None:
+def missing_score_for_new_users(made: PublishedLists) -> None:
     made.new_users.loc[0, "score"] = float("nan")
 
 
-def another_target_week(made: Publication) -> None:
+def another_target_week(made: PublishedLists) -> None:
     made.predictions.loc[0, "target_week"] = "2024-01-15"
 
 
@@ -96,7 +96,7 @@ def another_target_week(made: Publication) -> None:
     ],
 )
 def test_each_damage_is_found_by_its_check_alone(
-    damage: Callable[[Publication], None], check: str, reason: str
+    damage: Callable[[PublishedLists], None], check: str, reason: str
 ) -> None:
     made = good()
     damage(made)
@@ -105,13 +105,13 @@ def test_each_damage_is_found_by_its_check_alone(
 
 def test_a_user_without_a_list_is_missed() -> None:
     made = good()
-    without_bob = Publication(made.predictions[made.predictions.user_id == "ann"], made.new_users)
+    without_bob = PublishedLists(made.predictions[made.predictions.user_id == "ann"], made.new_users)
     assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 have a history"}
 
 
 def test_a_list_cut_short_is_missed() -> None:
     made = good()
-    short = Publication(made.predictions[:-1], made.new_users)
+    short = PublishedLists(made.predictions[:-1], made.new_users)
     assert failing(short) == {
         "rows_are_plausible": "1 lists have not the length (at most 5) that catalogue and policy allow"
     }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.synthetic_oracle import ceiling, oracle_lists, touch_probabilities
-from tgn_assets.ml.data.interactions import History
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.sources.synthetic import World, generate_week
@@ -251,7 +251,7 @@ def test_a_knob_that_makes_no_world_is_named(knob, value):
         World(**{knob: value})
 
 
-def known_history(rows: pd.DataFrame, week: str) -> tuple[History, np.ndarray, np.ndarray]:
+def known_history(rows: pd.DataFrame, week: str) -> tuple[InteractionHistory, np.ndarray, np.ndarray]:
     """The history at the close of `week`, and the text ids of its user and event positions."""
     user, users = pd.factorize(rows.user_id)
     event, events = pd.factorize(rows.event_id)
@@ -264,4 +264,4 @@ def known_history(rows: pd.DataFrame, week: str) -> tuple[History, np.ndarray, n
         }
     )
     counted = frame.groupby(list(frame.columns), as_index=False).size().rename(columns={"size": "count"})
-    return History.from_frame(counted, week), np.asarray(users), np.asarray(events)
+    return InteractionHistory.from_frame(counted, week), np.asarray(users), np.asarray(events)
