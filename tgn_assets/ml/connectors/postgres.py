@@ -108,10 +108,6 @@ def answer(error: Exception) -> str:
     return said[1] if said else text.splitlines()[0]
 
 
-def quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
-
-
 def _with_defaults(url: str) -> str:
     defaults = "fallback_application_name=tgn_assets"
     if "connect_timeout=" not in url and "PGCONNECT_TIMEOUT" not in os.environ:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import connected, quoted, relation
+from tgn_assets.ml.connectors.postgres import connected, relation
+from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.postgres_time import EARLIEST, LATEST, TIMES, Clock, clocks, span_sql, weeks_condition
 from tgn_assets.ml.sources.relations import Column, Part, Table, parts_of
 from tgn_assets.ml.sources.spec import SourceSpec, source_errors
