@@ -82,7 +82,9 @@ _SCORE = Column(
     "score", "DOUBLE", "Probability that a user with this list interacts with the event in the target week."
 )
 _INDEX = "Index in tensors and snapshots; once given, it never changes."
-_FIRST_WEEK = Column("first_week", "DATE", "Monday of the first week with a row of this id; NULL if it has none now.", True)
+_FIRST_WEEK = Column(
+    "first_week", "DATE", "Monday of the first week with a row of this id; NULL if it has none now.", nullable=True
+)
 
 # Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take more room and
 # time to keep than the rows.
@@ -113,14 +115,10 @@ TABLES: dict[str, Table] = {
         (
             Column("week", "DATE", "Monday of the week.", primary_key=True),
             Column("rows", "BIGINT", "Its rows in the source, rejected ones included."),
-            Column(
-                "digest", "VARCHAR", "Digest of these rows: another one means that the source has changed since."
-            ),
+            Column("digest", "VARCHAR", "Digest of these rows: another one means that the source has changed since."),
         ),
     ),
-    "users": Table(
-        "Every user that was ever loaded.", (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)
-    ),
+    "users": Table("Every user that was ever loaded.", (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
     "events": Table(
         "Every event that was ever loaded.", (_EVENT_ID, Column("event_idx", "BIGINT", _INDEX), _FIRST_WEEK)
     ),
@@ -166,9 +164,7 @@ TABLES: dict[str, Table] = {
             Column("k", "INTEGER", "How long a list may be."),
             Column("users", "BIGINT", "How many users have a list."),
             Column("distinct_events", "BIGINT", "How many different events these lists hold together."),
-            Column(
-                "policy", "VARCHAR", "The policy as JSON: allowed, denied, expired by the target week, excluded."
-            ),
+            Column("policy", "VARCHAR", "The policy as JSON: allowed, denied, expired by the target week, excluded."),
         ),
     ),
     "eval_metrics": Table(
@@ -226,9 +222,5 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def quoted(name: str) -> str:
-    """`name` as an SQL identifier.
-
-    >>> quoted('a "b"')
-    '"a ""b"""'
-    """
+    """`name` as an SQL identifier, its double quotes doubled."""
     return '"' + name.replace('"', '""') + '"'
