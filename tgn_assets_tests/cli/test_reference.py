@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tgn_assets.cli.reference import reference
 from tgn_assets.settings import Settings
 
@@ -32,7 +34,7 @@ def test_every_setting_and_every_verb_is_in_it() -> None:
         assert f"Usage: tgn {verb} [OPTIONS]" in page
 
 
-def test_a_setting_that_appears_makes_the_page_stale(monkeypatch) -> None:
+def test_a_setting_that_appears_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     before = reference()
     monkeypatch.setitem(Settings.model_fields, "colour", Settings.model_fields["device"])
     assert reference() != before

@@ -55,7 +55,7 @@ def warehouse() -> duckdb.DuckDBPyConnection:
 
 
 def load(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str] = WEEKS) -> IngestReport:
-    return load_weeks(con, spec, weeks, WEEKS[0], None)
+    return load_weeks(con, spec, weeks, start_week=WEEKS[0], end_week=None)
 
 
 def rows(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple]:
