@@ -28,7 +28,7 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
-from tgn_assets.ml.schema import OURS, TABLES
+from tgn_assets.ml.schema import OURS, create_tables
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
 
@@ -158,8 +158,7 @@ def log(world: World, weeks: int) -> tuple[InteractionHistory, dict[str, Snapsho
     keys = [shift(START, week) for week in range(weeks)]
     rows = pd.concat([generate_week(key, world).assign(week=key) for key in keys])  # noqa: F841 (DuckDB reads it)
     con = duckdb.connect()
-    for table, columns in TABLES.items():
-        con.execute(f"CREATE TABLE {table} ({columns})")
+    create_tables(con)
     con.execute("INSERT INTO raw_interactions SELECT user_id, event_id, ts::TIMESTAMP, week::DATE FROM rows")
     for kind in ("user", "event"):
         con.execute(

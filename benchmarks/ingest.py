@@ -66,7 +66,7 @@ def _ours(path: Path, database: Path, size: int) -> float:
     spec = SourceSpec(str(path), "user", "item", "ts")
     start = time.perf_counter()
     with Warehouse(database).writer() as con:
-        report = load_weeks(con, spec, weeks, weeks[0], weeks[-1])
+        report = load_weeks(con, spec, weeks, start_week=weeks[0], end_week=weeks[-1])
     seconds = time.perf_counter() - start
     if sum(report.rows.values()) != size:
         raise RuntimeError(f"{sum(report.rows.values()):,} of {size:,} rows were loaded: {report.rejected}")

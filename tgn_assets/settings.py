@@ -12,7 +12,8 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tgn_assets.ml.connectors.object_store import WEB, holds_password, is_url
+from tgn_assets.ml.connectors.credentials import holds_password
+from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.weeks import week_key, week_number
 

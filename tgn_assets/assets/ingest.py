@@ -38,7 +38,14 @@ def data_assets(weeks: dg.WeeklyPartitionsDefinition, end_week: str | None) -> l
         at once, always gives the same table.
         """
         with warehouse.writer() as con:
-            report = load_weeks(con, source, context.partition_keys, first_week, end_week, context.log.info)
+            report = load_weeks(
+                con,
+                source,
+                context.partition_keys,
+                start_week=first_week,
+                end_week=end_week,
+                progress=context.log.info,
+            )
             per_week = week_numbers(con, context.partition_keys)
             rejected = rejected_sample(con, context.partition_keys)
             newest = max(context.partition_keys)

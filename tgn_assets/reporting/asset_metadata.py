@@ -10,13 +10,20 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.attributes import AttributeTables
-from tgn_assets.ml.dictionary import COLUMN_MEANING
 from tgn_assets.ml.schema import TABLES
 
 
 def table_definition(table: str) -> dict[str, Any]:
     """Name and columns of a table of the warehouse, for an asset's definition."""
-    columns = [_column(table, column) for column in TABLES[table].split(", ")]
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.meaning,
+            dg.TableColumnConstraints(nullable=column.nullable, unique=column.primary_key),
+        )
+        for column in TABLES[table].columns
+    ]
     return {"dagster/table_name": table, "dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
@@ -57,12 +64,6 @@ def attribute_columns(attributes: AttributeTables, users: np.ndarray, events: np
 def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:
     """The newest value under each of `names` that is there; an entry of a curve need not have all of them."""
     return {name: entry[name] for entry in curve for name in names if entry.get(name) is not None}
-
-
-def _column(table: str, definition: str) -> dg.TableColumn:
-    name, dtype, *rest = definition.split(" ")
-    constraints = dg.TableColumnConstraints(nullable=not rest, unique="PRIMARY" in rest)
-    return dg.TableColumn(name, dtype, COLUMN_MEANING[table][name], constraints)
 
 
 def _cell(value: Any) -> str:

@@ -124,6 +124,6 @@ def test_no_week_after_the_last_one_and_none_before_the_first_is_closed(tmp_path
     assert _home(tmp_path, rows, start_week="2024-01-29").newest_closed_week() is None
 
 
-def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+def test_missing_source_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="TGN_SOURCE"):
         _home(tmp_path, source=str(tmp_path / "missing.csv")).start_week()

@@ -25,7 +25,7 @@ def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: str) -> Ho
 def ingest(home: Home, instance: dg.DagsterInstance, *weeks: str) -> None:
     """What a run of raw_interactions and weekly_snapshots leaves."""
     with home.warehouse().writer() as con:
-        load_weeks(con, home.source_spec(), weeks, home.start_week(), home.settings.end_week)
+        load_weeks(con, home.source_spec(), weeks, start_week=home.start_week(), end_week=home.settings.end_week)
     _materialize(instance, SNAPSHOTS, weeks)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import week_key, week_number
 
 FIRST = week_number("2024-01-01")
@@ -30,8 +30,7 @@ def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) 
     """What a warehouse of `rows` says at the close of `week`; indices go by first week and id, or else by `order`."""
     log = pd.DataFrame(list(rows), columns=["user_id", "event_id", "number"])
     with duckdb.connect() as con:
-        for name in ("raw_interactions", "users", "events"):
-            con.execute(f"CREATE TABLE {name} ({TABLES[name]})")
+        create_tables(con)
         dated = log.assign(week=[week_key(FIRST + number) for number in log.number])
         con.register("log", dated.assign(ts=dated.week).drop(columns="number"))
         con.execute("INSERT INTO raw_interactions BY NAME FROM log")

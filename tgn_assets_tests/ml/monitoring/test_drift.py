@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.monitoring.drift import FLOORS, drift, measures, read_measures
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import shift
 
 WEEKS = [shift("2024-01-01", i) for i in range(8)]
@@ -22,8 +22,7 @@ def steady(weeks: Iterable[str]) -> list[Row]:
 
 def warehouse(rows: list[Row]) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
-    for table in ("raw_interactions", "users"):
-        con.execute(f"CREATE TABLE {table} ({TABLES[table]})")
+    create_tables(con)
     for user, event, week in rows:
         con.execute("INSERT INTO raw_interactions VALUES (?, ?, ?::TIMESTAMP, ?)", [user, event, week, week])
     con.execute(

@@ -2,14 +2,13 @@ import duckdb
 import pytest
 
 from tgn_assets.ml.monitoring.trends import activity, coverage, quality
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 
 
 @pytest.fixture
 def con() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
-    for table in ("raw_interactions", "eval_metrics", "weekly_top5_predictions", "events"):
-        con.execute(f"CREATE TABLE {table} ({TABLES[table]})")
+    create_tables(con)
     con.execute("""
         INSERT INTO raw_interactions VALUES
             ('ann', 'x', '2024-01-02', '2024-01-01'), ('ann', 'y', '2024-01-03', '2024-01-01'),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.recommend.publish import most_recommended, publication, read_publication
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 
 WEEK = "2024-01-01"
 
@@ -57,8 +57,7 @@ def test_what_was_published_is_read_in_order_each_text_once() -> None:
     )
     columns = ["user_id", "rank", "event_id", "source"]
     with duckdb.connect() as con:
-        for table in ("weekly_top5_predictions", "new_user_top5_predictions"):
-            con.execute(f"CREATE TABLE {table} ({TABLES[table]})")
+        create_tables(con)
         for frame in (made, made.assign(week="2024-01-15")):
             con.register("rows", frame)
             con.execute("INSERT INTO weekly_top5_predictions BY NAME FROM rows")
