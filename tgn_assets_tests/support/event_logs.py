@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -15,11 +16,12 @@ ROWS = [f"user {i},event {i % 3},{week[:8]}{int(week[8:]) + 6:02d} 12:00:00" for
 """Four users on the Sunday of each of `WEEKS`."""
 
 
-def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: str) -> Home:
+def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: Any) -> Home:
     """A home whose source has `rows`; called again, its source is rewritten."""
     log = folder / "log.csv"
     log.write_text("\n".join(["ip_address,event_id,timestamp", *rows]) + "\n")
-    return Home(Settings(**{"home": folder / "home", "source": str(log), **settings})).ensure()
+    defaults: dict[str, Any] = {"home": folder / "home", "source": str(log)}
+    return Home(Settings(**(defaults | settings))).ensure()
 
 
 def ingest(home: Home, instance: dg.DagsterInstance, *weeks: str) -> None:

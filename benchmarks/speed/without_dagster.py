@@ -1,9 +1,9 @@
-"""What the assets of one week do, without Dagster: the same functions, in the same order, in one process.
+"""Refreshes one week without Dagster: the functions that the assets call, in the same order, in one process.
 
-    python -m benchmarks.direct WEEK
+    python -m benchmarks.speed.without_dagster WEEK
 
-Reads the settings that `tgn` reads, and leaves in TGN_HOME what a run leaves there, but for Dagster's history and the
-pictures and previews that it shows.
+Reads the settings that `tgn` reads, and writes to TGN_HOME what a run writes, except for Dagster's event log and the
+plots and previews in it.
 """
 
 import sys
@@ -41,7 +41,7 @@ from tgn_assets.state.warehouse import Warehouse
 
 
 def main() -> None:
-    """Refreshes the week that is named on the command line, on the CPU."""
+    """Refreshes the week named on the command line, on the CPU."""
     home, week = Home(read_settings()), sys.argv[1]
     warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
     policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
@@ -73,9 +73,9 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
-    training_sets = TrainingSetCache(artifacts.training_sets)
+    cache = TrainingSetCache(artifacts.lessons)
     earlier = artifacts.load("trained_ranker", shift(week, -1))
-    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=training_sets, earlier=earlier)
+    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=cache, earlier=earlier)
     artifacts.save("trained_ranker", week, ranker)
     embedding_history = load_embedding_history(artifacts, week, config.sequence)
     embeddings = temporal_embeddings(ranker, history, embedding_history)
@@ -83,13 +83,11 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
 
 
 def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
-    """`weekly_top5_predictions`, with the checks before."""
+    """`weekly_top5_predictions`, after its checks."""
     terms = PublicationRecord(week, policy)
     ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
-    history, embedding_history = (
-        warehouse.history(week),
-        load_embedding_history(artifacts, week, ranker.config.sequence),
-    )
+    history = warehouse.history(week)
+    embedding_history = load_embedding_history(artifacts, week, ranker.config.sequence)
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
     rules = rules_of(policy, events)
@@ -98,18 +96,18 @@ def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week
         "trained_ranker": ranker.week,
         "temporal_embeddings": embeddings.week,
         "trained_gnn": max(embedding_history),
+        "interactions": week_key(int(history.week_no.max(initial=0))),
     }
-    inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
-    demands = expectations_of(policy, rules, history, users, events, week)
-    for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
-        if not finding.passed:
-            raise RuntimeError(f"{finding.check}: {finding.reason}")
+    expectations = expectations_of(policy, rules, history, users, events, week)
+    for result in publish_checks(made, users, events, week, inputs, rules.k, expectations):
+        if not result.passed:
+            raise RuntimeError(f"{result.check}: {result.reason}")
     tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
     warehouse.replace_week_tables(week, {**tables, "published_weeks": terms.row(made, week)})
 
 
 def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
-    """`eval_metrics`, of the lists of the week before."""
+    """`eval_metrics` of the lists of the week before."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
         published, truth, terms = read_publication(con, origin), read_truth(con, week), read_terms(con, origin)

@@ -1,11 +1,11 @@
-"""Real logs of other kinds than those that anything was tried on, from the data files of Python packages.
+"""Converts data files of Python packages to logs of other kinds than those that the models were tuned on.
 
-    python -m benchmarks.other_logs PACKAGES FOLDER
+    python -m benchmarks.logs.packaged PACKAGES FOLDER
 
-PACKAGES is where requirements-logs.txt was installed. Writes Parquet files with the columns user, item (text) and ts
-(unix seconds) to FOLDER:
+PACKAGES is the folder in which requirements-logs.txt was installed. Writes Parquet files with the columns user, item
+(text) and ts (unix seconds) to FOLDER:
 
-- flights: 334 thousand departures from New York in 2013, a plane's tail number and where it flew; repeat-heavy.
+- flights: 334 thousand departures from New York in 2013, a plane's tail number and its destination; repeat-heavy.
 - groceries: 379 thousand purchases of 2017, every fourth household of The Complete Journey (dunnhumby) and its
   products; large baskets from a long catalogue.
 - films: the 100 thousand ratings of MovieLens 100K, most of a user's on a single day; no pair occurs twice.
