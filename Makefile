@@ -32,7 +32,7 @@ lint: $(READY)
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
 
-quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## docs/quality.md anew: every log of $(DATA) and a synthetic one, with each part left out in turn
+quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## prints the tables of docs/quality.md: every log of $(DATA) and a synthetic one, with each part left out in turn
 
 quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
@@ -68,7 +68,7 @@ $(RECTOOLS): benchmarks/requirements-rectools.txt
 	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
 	touch $(RECTOOLS)
 
-bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes walked up
+bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes are refreshed up to the measured week
 	DATA=$(DATA) $(BIN)/python -m benchmarks.run --prepare
 
 bench: bench-setup  ## ratios beside other software, within 25 minutes after the set-up: benchmarks/RESULTS.md

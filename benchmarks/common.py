@@ -105,11 +105,10 @@ def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]
     times = []
     with DagsterInstance.from_config(str(home / "dagster")) as instance:
         for run in instance.get_runs(RunsFilter(tags={"dagster/partition": week})):
-            for step in instance.get_run_step_stats(run.run_id):
-                if step.start_time and step.end_time and step.start_time >= began:
-                    times.append((step.start_time, step.end_time, step.step_key))
+            stats = instance.get_run_step_stats(run.run_id)
+            times += [(s.start_time, s.end_time, s.step_key) for s in stats if s.start_time and s.end_time]
     steps = {}
-    for start, end, name in sorted(times):
+    for start, end, name in sorted(step for step in times if step[0] >= began):
         memory = [rss for at, rss in samples if start <= at <= end]
         steps[name] = Step(start, end - start, max(memory, default=0))
     return steps

@@ -45,12 +45,12 @@ class EvaluatedWeek:
     """A week, and all that is needed to score lists for it. Lists hold positions in `codes`, -1 for none."""
 
     week: str
-    origin: str
+    published_week: str
     """The week before, whose lists were published for `week`."""
     history: InteractionHistory
     attributes: AttributeTables
     user_ids: pd.Index
-    """All users known at the close of `origin`."""
+    """All users known at the close of `published_week`."""
     event_ids: pd.Series
     """All events known then."""
     codes: pd.Index
@@ -85,10 +85,10 @@ class EvaluatedWeek:
 
 def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None, str | None]) -> EvaluatedWeek:
     """What the warehouse knows of `week` and of the lists that were published for it."""
-    origin = shift(week, -1)
+    published_week = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth = read_publication(con, origin), read_truth(con, week)
-        users, events = read_nodes(con, origin)
+        published, truth = read_publication(con, published_week), read_truth(con, week)
+        users, events = read_nodes(con, published_week)
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     ids, true_row = np.unique(truth.user_id.to_numpy(object), return_inverse=True)
     user_ids, active = pd.Index(users.id), pd.Index(ids)
@@ -97,9 +97,9 @@ def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None
     rows = published.predictions[published.predictions.user_id.isin(ids)]
     return EvaluatedWeek(
         week=week,
-        origin=origin,
-        history=warehouse.history(origin),
-        attributes=read_attribute_tables(*attribute_files, users, events, origin),
+        published_week=published_week,
+        history=warehouse.history(published_week),
+        attributes=read_attribute_tables(*attribute_files, users, events, published_week),
         user_ids=user_ids,
         event_ids=events.id,
         codes=codes,
@@ -143,21 +143,21 @@ class Comparison:
         if self.ablations:
             lists |= self.without_each_part(week)
             with self.warehouse.reader() as con:
-                past = con.execute(PAST_SQL, {"week": week.origin}).df()
+                past = con.execute(PAST_SQL, {"week": week.published_week}).df()
             lists[PEER] = week.if_new(popular_now, peer(week, past))
         return lists | {f"*{name}*": made for name, made in all_baselines(week.history, week.user).items()}
 
     def without_each_part(self, week: EvaluatedWeek) -> dict[str, IntArray]:
         """The lists before the baseline fallback, as they are and with one part left out."""
-        ranker = self.artifacts.load("trained_ranker", week.origin)
+        ranker = self.artifacts.load("trained_ranker", week.published_week)
         limit = ranker.config.origins + ranker.config.sequence + 1
-        vectors = load_embedding_history(self.artifacts, week.origin, limit)
+        vectors = load_embedding_history(self.artifacts, week.published_week, limit)
         no_links = {key: replace(known, link_users=None, link_events=None) for key, known in vectors.items()}
 
         def retrain(part: str, known: EmbeddingHistory, attributes: AttributeTables) -> IntArray:
             earlier = self.retrained.get(part) if ranker.warm_from else None
             self.retrained[part] = train_ranker(
-                week.history, known, week.origin, ranker.config, attributes=attributes, earlier=earlier
+                week.history, known, week.published_week, ranker.config, attributes=attributes, earlier=earlier
             )
             return week.ranked(self.retrained[part], known)
 

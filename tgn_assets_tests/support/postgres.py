@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests, from the binaries of Debian's package, and what it was asked for."""
+"""A PostgreSQL server for the tests, from the binaries of Debian's package, and a record of its queries."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ class Postgres:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads every client that is told nothing else to this server."""
+        """The environment that leads clients to this server by default."""
         return {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER}
 
     def run(self, *statements: str) -> list[tuple]:
