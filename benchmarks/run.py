@@ -27,6 +27,7 @@ SECTION = "side by side"
 
 
 def main() -> None:
+    """Prints and publishes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="make the kept homes and files, measure nothing")
     parser.add_argument(
@@ -40,7 +41,7 @@ def main() -> None:
         prepare()
         return
     start, rows = time.monotonic(), []
-    for row in measured(given.minutes):
+    for row in measure(given.minutes):
         rows.append(row)
         print(f"{time.monotonic() - start:.0f} s: {row.what} / {row.against}: {row.measured}", file=sys.stderr)
     text = "\n".join(markdown(rows))
@@ -49,8 +50,8 @@ def main() -> None:
     publish(SECTION, f"{text}\n\n`make bench`, {took:.0f} minutes, of which SASRec had at most {given.minutes:g}.")
 
 
-def measured(minutes: float) -> Iterator[Row]:
-    """All rows of the table; the longest comparison comes last."""
+def measure(minutes: float) -> Iterator[Row]:
+    """All rows of the table; the longest comparison comes last. SASRec trains for at most `minutes`."""
     yield from encoder_training.rows()
     yield from neighbor_sampler.rows()
     yield from topk.rows()

@@ -116,7 +116,7 @@ def run_week(
         "trained_gnn, cold start", lambda: train_gnn(snapshots, week, gnn, device=device, history=history)
     )
     for stage, warm in {"trained_gnn, warm": gnn, "trained_gnn, warm, sampled": sampled}.items():
-        timed(stage, partial(train_gnn, snapshots, week, warm, checkpoint, device))
+        timed(stage, partial(train_gnn, snapshots, week, warm, warm=checkpoint, device=device))
     vectors = checkpoint.embeddings
     ranker = timed("trained_ranker", lambda: train_ranker(history, vectors, week, config, device))
     embeddings = timed("temporal_embeddings", lambda: temporal_embeddings(ranker, history, vectors, device))

@@ -89,7 +89,7 @@ def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
 
 def drop_newest_training_set(home: Path, week: str) -> None:
     """Removes the cached training set that a warm refresh of `week` has to make, in case an earlier run kept it."""
-    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
+    shutil.rmtree(ArtifactStore(home / "artifacts").training_sets / shift(week, -1), ignore_errors=True)
 
 
 def _fill_page_cache(home: Path) -> None:

@@ -68,14 +68,14 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
     warm = artifacts.load("trained_gnn", shift(week, -1))
     history = warehouse.history(week)
-    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm, history=history)
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
-    cache = TrainingSetCache(artifacts.lessons)
+    training_sets = TrainingSetCache(artifacts.training_sets)
     earlier = artifacts.load("trained_ranker", shift(week, -1))
-    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=cache, earlier=earlier)
+    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=training_sets, earlier=earlier)
     artifacts.save("trained_ranker", week, ranker)
     embedding_history = load_embedding_history(artifacts, week, config.sequence)
     embeddings = temporal_embeddings(ranker, history, embedding_history)
@@ -83,11 +83,13 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
 
 
 def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
-    """`weekly_top5_predictions`, after its checks."""
+    """`weekly_top5_predictions`, with the checks before."""
     terms = PublicationRecord(week, policy)
     ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
-    history = warehouse.history(week)
-    embedding_history = load_embedding_history(artifacts, week, ranker.config.sequence)
+    history, embedding_history = (
+        warehouse.history(week),
+        load_embedding_history(artifacts, week, ranker.config.sequence),
+    )
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
     rules = rules_of(policy, events)
@@ -96,18 +98,18 @@ def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week
         "trained_ranker": ranker.week,
         "temporal_embeddings": embeddings.week,
         "trained_gnn": max(embedding_history),
-        "interactions": week_key(int(history.week_no.max(initial=0))),
     }
-    expectations = expectations_of(policy, rules, history, users, events, week)
-    for result in publish_checks(made, users, events, week, inputs, rules.k, expectations):
-        if not result.passed:
-            raise RuntimeError(f"{result.check}: {result.reason}")
+    inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
+    demands = expectations_of(policy, rules, history, users, events, week)
+    for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
+        if not finding.passed:
+            raise RuntimeError(f"{finding.check}: {finding.reason}")
     tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
     warehouse.replace_week_tables(week, {**tables, "published_weeks": terms.row(made, week)})
 
 
 def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
-    """`eval_metrics` of the lists of the week before."""
+    """`eval_metrics`, of the lists of the week before."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
         published, truth, terms = read_publication(con, origin), read_truth(con, week), read_terms(con, origin)
