@@ -70,6 +70,7 @@ any of its functions."""
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", type=lambda text: int(float(text)), metavar="N")
     parser.add_argument("--publish", action="store_true", help="write RESULTS.md and docs/performance.md")

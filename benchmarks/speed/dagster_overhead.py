@@ -32,6 +32,7 @@ def rows(case: Case, through_dagster: Usage) -> Iterator[Row]:
 
 
 def main() -> None:
+    """Prints the table."""
     case = retail()
     with case.home() as home:
         usage = refresh(case.log, home, case.week)
