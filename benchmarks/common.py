@@ -5,7 +5,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -83,6 +84,14 @@ def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_asse
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; its output above says why")
     return Usage(seconds, resources.ru_maxrss * 1024, _steps(home, week, began, samples))
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A temporary folder on the disk of `WORK`."""
+    WORK.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=WORK) as folder:
+        yield Path(folder)
 
 
 def run_peer(environment: str, script: str, **given: Any) -> dict[str, NDArray[Any]]:

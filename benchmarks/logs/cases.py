@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import pandas as pd
 
-from benchmarks.common import ROOT, WORK, Log, refresh
+from benchmarks.common import ROOT, WORK, Log, refresh, work_folder
 from benchmarks.logs.generated import START, write_log
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -49,8 +48,8 @@ class Case:
             shutil.rmtree(kept, ignore_errors=True)
             refresh(self.log, kept / "home", shift(self.week, -1))
             ready.write_text(code)
-        with TemporaryDirectory(dir=WORK) as folder:
-            yield Path(shutil.copytree(kept / "home", Path(folder) / "home"))
+        with work_folder() as folder:
+            yield Path(shutil.copytree(kept / "home", folder / "home"))
 
 
 def retail() -> Case:

@@ -12,9 +12,8 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks.common import WORK, Log, Step, Usage, machine, refresh
+from benchmarks.common import Log, Step, Usage, machine, refresh, work_folder
 from benchmarks.logs.cases import retail
 from benchmarks.profiling.scale import LAST, drop_newest_training_set, prepared
 from benchmarks.table import publish
@@ -91,8 +90,8 @@ def main() -> None:
 def profiled(log: Log, home: Path, week: str) -> tuple[Usage, Mapping[str, Mapping[str, float]]]:
     """The cost of a refresh, and the seconds of each part by asset."""
     drop_newest_training_set(home, week)
-    with TemporaryDirectory(dir=WORK) as folder:
-        out = Path(folder) / "samples.json"
+    with work_folder() as folder:
+        out = folder / "samples.json"
         usage = refresh(log, home, week, through=("benchmarks.profiling.stack_sampler", str(out)))
         found = json.loads(out.read_text())
     return usage, by_asset(usage.steps, found["stacks"], found["samples"])

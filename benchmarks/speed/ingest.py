@@ -7,11 +7,10 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 
-from benchmarks.common import WORK
+from benchmarks.common import WORK, work_folder
 from benchmarks.logs.generated import START, WEEKS, write_log
 from benchmarks.table import Row, show
 from tgn_assets.ml.data.ingest import load_weeks
@@ -29,9 +28,9 @@ CSV_SQL = """
 def rows(size: int = ROWS) -> Iterator[Row]:
     """The row of the table; both write a new DuckDB file."""
     path = csv(size)
-    with TemporaryDirectory(dir=WORK) as folder:
-        plain = _plain(path, Path(folder) / "plain.duckdb")
-        ours = _ours(path, Path(folder) / "warehouse.duckdb", size)
+    with work_folder() as folder:
+        plain = _plain(path, folder / "plain.duckdb")
+        ours = _ours(path, folder / "warehouse.duckdb", size)
     yield Row(
         what=f"ingest of a CSV of {size:,} rows",
         against="DuckDB reading the same file into a table, with no checks",
@@ -46,11 +45,11 @@ def csv(size: int) -> Path:
     """The CSV file, made first if it is not kept yet."""
     path = WORK / f"{size}.csv"
     if not path.exists():
-        with TemporaryDirectory(dir=WORK) as folder, duckdb.connect() as con:
-            source = write_log(Path(folder), size, users=size // 10, events=size // 100)
+        with work_folder() as folder, duckdb.connect() as con:
+            source = write_log(folder, size, users=size // 10, events=size // 100)
             con.execute("SET TimeZone = 'UTC'")
-            con.execute(CSV_SQL.format(source=source, path=Path(folder) / "log.csv"))
-            (Path(folder) / "log.csv").replace(path)
+            con.execute(CSV_SQL.format(source=source, path=folder / "log.csv"))
+            (folder / "log.csv").replace(path)
     return path
 
 
