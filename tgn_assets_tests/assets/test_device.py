@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import Watch, log, walk
+from benchmarks.profiling.gpu import Stopwatch, run_week, synthetic_log
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.resources import Device
@@ -33,11 +33,11 @@ def test_the_pretended_gpu_refuses_what_a_real_one_would(monkeypatch: pytest.Mon
 def test_every_stage_keeps_its_tensors_on_the_device_and_makes_what_the_cpu_makes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    history, snapshots = log(World(users=40, events=30), weeks=5)
-    on_cpu = walk(Watch(), history, snapshots, "cpu", GNN, RANKER)
+    history, snapshots = synthetic_log(World(users=40, events=30), weeks=5)
+    on_cpu = run_week(history, snapshots, watch=Stopwatch(), device="cpu", gnn=GNN, config=RANKER)
     with pretend_gpu(monkeypatch) as gpu:
         assert Device(setting="auto").name() == "cuda"
-        on_gpu = walk(Watch(), history, snapshots, "cuda", GNN, RANKER)
+        on_gpu = run_week(history, snapshots, watch=Stopwatch(), device="cuda", gnn=GNN, config=RANKER)
     assert gpu.operations > 1000
     for name, value in on_cpu.ranker.state.items():
         assert torch.equal(on_gpu.ranker.state[name], value), name

@@ -119,7 +119,7 @@ def test_every_week_that_was_refreshed_has_its_report(finished: tuple[Path, Depl
 def test_the_table_of_quality_says_of_the_published_lists_what_the_metrics_say(
     done: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmarks.quality import main
+    from benchmarks.quality.__main__ import main
 
     monkeypatch.setattr("sys.argv", ["quality", str(done.home.settings.home), "--published-only"])
     main()

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests that look at what people look at. The fixtures `browser` and `page` use it."""
+"""Headless Chromium for tests of pages. The fixtures `browser` and `page` use it."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def headless_chromium() -> Iterator[Browser]:
 def around(shown: Locator, margin: float) -> FloatRect:
     """The part of the page that holds all of `shown`, with `margin` pixels on each side, as far as there is room."""
     boxes = [box for one in shown.all() if (box := one.bounding_box())]
-    left, top = (max(0, min(box[attributes] for box in boxes) - margin) for attributes in ("x", "y"))
+    left, top = (max(0, min(box[axis] for box in boxes) - margin) for axis in ("x", "y"))
     right = min(SIZE["width"], max(box["x"] + box["width"] for box in boxes) + margin)
     bottom = min(SIZE["height"], max(box["y"] + box["height"] for box in boxes) + margin)
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.synthetic_oracle import ceiling, oracle_lists, touch_probabilities
+from benchmarks.quality.synthetic_oracle import ceiling, interaction_chances, oracle_lists
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.metrics import per_user
@@ -43,7 +43,7 @@ def pairs(week: str, world: World) -> set[tuple[str, str]]:
 
 
 def chances(week: str, world: World, users: list[str]) -> pd.DataFrame:
-    events, chance = touch_probabilities(week, users, world)
+    events, chance = interaction_chances(week, users, world)
     return pd.DataFrame(chance, users, events)
 
 
@@ -148,7 +148,7 @@ def test_an_event_rises_fades_and_ends() -> None:
     world = replace(SMALL, habits=0, event_life=(16, 20))
     interest = {}
     for week in weeks(40):
-        events, chance = touch_probabilities(week, generate_week(week, world).user_id.unique().tolist(), world)
+        events, chance = interaction_chances(week, generate_week(week, world).user_id.unique().tolist(), world)
         interest[week] = pd.Series(chance.sum(0), events)
     table = pd.DataFrame(interest).fillna(0)  # [events, weeks] expected users
     whole = table[(table.iloc[:, 0] == 0) & (table.iloc[:, -1] == 0)].to_numpy()
@@ -173,7 +173,7 @@ def test_users_join_every_week_and_leave_in_the_end() -> None:
 
 
 def test_ids_are_unique_among_all_who_are_there() -> None:
-    events, _ = touch_probabilities(WEEK, [], World(users=1, events=100_000, communities=1000, event_life=(1, 300)))
+    events, _ = interaction_chances(WEEK, [], World(users=1, events=100_000, communities=1000, event_life=(1, 300)))
     assert len(set(events)) == 100_000
 
 
@@ -195,7 +195,7 @@ def test_true_probabilities_are_what_happens() -> None:
 
 
 def test_a_user_who_is_not_there_touches_nothing() -> None:
-    events, chance = touch_probabilities(WEEK, ["nobody", generate_week(WEEK, SMALL).user_id[0]], SMALL)
+    events, chance = interaction_chances(WEEK, ["nobody", generate_week(WEEK, SMALL).user_id[0]], SMALL)
     assert chance.shape == (2, len(events)) == (2, SMALL.events)
     assert chance[0].sum() == 0
     assert chance[1].sum() > 0

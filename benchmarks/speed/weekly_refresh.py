@@ -1,23 +1,26 @@
-"""One warm weekly refresh of online_retail, all assets, through Dagster, beside three peers on the same rows.
+"""One warm weekly refresh of online_retail through Dagster, all assets, beside three peers on the same rows.
 
-    python -m benchmarks.weekly [--minutes N] [--only ALS SASRec LambdaRank]
+    python -m benchmarks.speed.weekly_refresh [--minutes N] [--only ALS SASRec LambdaRank]
 
-Every peer ranks for the same target week, with the rows before it, and is timed from arrays in memory to five events
-for every user; the refresh is timed as a whole, from the start of `tgn refresh` to its end: imports, the source,
-Dagster's history, evaluation and report included. NDCG@5 is that of all users active in the target week; for users
-without a past, peers are given the list that was popular the week before.
+Every peer ranks for the same target week from the rows before it. It is timed from arrays in memory to five events for
+every user. The refresh is timed from the start of `tgn refresh` to its end: imports, source, Dagster's event log,
+evaluation and report included. NDCG@5 is over all users active in the target week; for users without a past, the peers
+get the popular list of the week before.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from benchmarks.cases import Case, retail
-from benchmarks.common import Usage, peer, refresh
+from benchmarks.common import Usage, refresh, run_peer
+from benchmarks.logs.cases import Case, retail
 from benchmarks.table import Row, show
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import popular, repeat
 from tgn_assets.ml.evaluation.metrics import per_user
@@ -28,7 +31,7 @@ SASREC_MINUTES = 10.0
 PEERS = {"ALS": ("peers", "als"), "LambdaRank": ("peers", "lambdarank"), "SASRec": ("rectools", "sasrec")}
 AGAINST = {
     "ALS": ("implicit ALS (64 factors, 15 iterations), fit + recommend", "higher NDCG@5", "within 3x of its time"),
-    "LambdaRank": ("recall + LightGBM LambdaRank on 8 origins", "2x faster, higher NDCG@5", ""),
+    "LambdaRank": ("candidate retrieval + LightGBM LambdaRank on 8 weeks", "2x faster, higher NDCG@5", ""),
     "SASRec": ("RecTools SASRec, fit until it passes `repeat` + recommend", "10x faster, higher NDCG@5", ""),
 }
 
@@ -40,15 +43,15 @@ LISTS_SQL = """
 
 @dataclass(frozen=True)
 class Weekly:
-    """The refresh of a week: its cost, and the NDCG@5 of its lists in the week after."""
+    """The refresh of a week: its cost, and NDCG@5 of its lists in the week after."""
 
     case: Case
     usage: Usage
     ndcg: float
 
 
-def measured(case: Case, task: "Task") -> Weekly:
-    """The refresh of `case`, in a copy of its home."""
+def measure(case: Case, task: "Task") -> Weekly:
+    """Refreshes `case` in a copy of its home."""
     with case.home() as home:
         usage = refresh(case.log, home, case.week)
         with Warehouse(home / "warehouse.duckdb").reader() as con:
@@ -60,7 +63,7 @@ def rows(ours: Weekly, task: "Task", minutes: float = SASREC_MINUTES, only: list
     """One row for each peer; SASRec is stopped after `minutes`."""
     for name in only or AGAINST:
         environment, script = PEERS[name]
-        answer = peer(environment, script, **task.given(), limit=minutes * 60)
+        answer = run_peer(environment, script, **task.given(), limit=minutes * 60)
         theirs, ratio = task.ndcg(answer["lists"]), float(answer["seconds"]) / ours.usage.seconds
         speed = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x its time"
         if name == "SASRec" and not answer["passed"]:
@@ -79,7 +82,7 @@ def rows(ours: Weekly, task: "Task", minutes: float = SASREC_MINUTES, only: list
 
 
 class Task:
-    """What the peers are given and how they are scored: users and events as codes, in the order of their ids."""
+    """The peers' input and score. Users and events are codes in the order of their ids."""
 
     def __init__(self, case: Case) -> None:
         log, self.target = case.rows(), shift(case.week, 1)
@@ -103,8 +106,8 @@ class Task:
         lists = np.append(names, -1)[repeat(history, np.arange(history.num_users), 5)]
         self.repeat = self.ndcg(lists, np.flatnonzero(self.position >= 0))
 
-    def given(self) -> Mapping[str, np.ndarray | float]:
-        """The arrays that `benchmarks.peers` describes, and what SASRec needs to know when to stop."""
+    def given(self) -> Mapping[str, NDArray[Any] | float]:
+        """The arrays that `benchmarks.peers` describes, and those by which SASRec decides when to stop."""
         known = self.position[self.row] >= 0
         monday = np.datetime64(self.target, "s").astype(np.int64)
         return {
@@ -117,39 +120,42 @@ class Task:
             "true_item": self.truth[known],
         }
 
-    def ndcg(self, lists: np.ndarray, among: np.ndarray | None = None) -> float:
-        """Mean NDCG@5 over the active users (those at `among`) of `lists` [users, 5] of event codes, -1 for none."""
+    def ndcg(self, lists: IntArray, among: IntArray | None = None) -> float:
+        """Mean NDCG@5 of `lists` [users, 5] (event codes, -1 for none) over the active users, or those at `among`."""
         shown = np.where((self.position >= 0)[:, None], lists[self.position], self.popular)
         values = per_user(shown, self.row, self.truth).ndcg.to_numpy()
         return float(values.mean() if among is None else values[among].mean())
 
     def ndcg_of_rows(self, rows: pd.DataFrame) -> float:
-        """The same of `LISTS_SQL`'s rows, with the list for new users where a user has no other."""
+        """The same of the rows of `LISTS_SQL`; users without a list get the one for new users."""
         lists = np.full((len(self.active) + 1, 5), -1)
         to = pd.Index(self.active).get_indexer(rows.user_id)
         kept = (to >= 0) | rows.user_id.isna().to_numpy()  # a NULL user goes to the last row, the new users' list
         lists[to[kept], rows["rank"].to_numpy()[kept] - 1] = self.events.get_indexer(rows.event_id)[kept]
-        lists = np.where((lists[:-1] < 0).all(1)[:, None], lists[-1], lists[:-1])
+        lists = np.where((lists[:-1] < 0).all(1, keepdims=True), lists[-1], lists[:-1])
         return float(per_user(lists, self.row, self.truth).ndcg.mean())
 
     def _history(self, week: str) -> InteractionHistory:
         frame = self.past.groupby(["user_idx", "event_idx", "week_no"], as_index=False).agg(
             count=("ts", "size"), last=("ts", "max")
         )
-        close = (frame.week_no + 1) * 7 * 86400 + np.datetime64("1970-01-05", "s").astype(np.int64)
+        close = (frame.week_no + 1) * 7 * 86400 + int(np.datetime64("1970-01-05", "s").astype(np.int64))
         return InteractionHistory.from_frame(
             frame.assign(event_order=frame.event_idx, since=(close - frame["last"]) / 604800), week
         )
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=SASREC_MINUTES, help="SASRec's (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=SASREC_MINUTES, help="limit of SASRec's training (default: %(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=AGAINST, help="peers (default: all)")
     given = parser.parse_args()
     case = retail()
     task = Task(case)
-    show(rows(measured(case, task), task, given.minutes, given.only))
+    show(rows(measure(case, task), task, given.minutes, given.only))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the assets of one week do, without Dagster: the same functions, in the same order, in one process.
+"""Refreshes one week without Dagster: the functions that the assets call, in the same order, in one process.
 
-    python -m benchmarks.direct WEEK
+    python -m benchmarks.speed.without_dagster WEEK
 
-Reads the settings that `tgn` reads, and leaves in TGN_HOME what a run leaves there, but for Dagster's history and the
-pictures and previews that it shows.
+Reads the settings that `tgn` reads, and writes to TGN_HOME what a run writes, except for Dagster's event log and the
+plots and previews in it.
 """
 
 import sys
@@ -41,7 +41,7 @@ from tgn_assets.state.warehouse import Warehouse
 
 
 def main() -> None:
-    """Refreshes the week that is named on the command line, on the CPU."""
+    """Refreshes the week named on the command line, on the CPU."""
     home, week = Home(read_settings()), sys.argv[1]
     warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
     policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
@@ -68,7 +68,7 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
     warm = artifacts.load("trained_gnn", shift(week, -1))
     history = warehouse.history(week)
-    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm, history=history)
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:

@@ -1,18 +1,17 @@
-"""Ingest of a CSV of 10 million rows beside DuckDB, which reads the same file into a table and checks nothing.
+"""Ingest of a CSV of 10 million rows, beside DuckDB reading the same file into a table without checks.
 
-python -m benchmarks.ingest [--rows N]
+python -m benchmarks.speed.ingest [--rows N]
 """
 
 import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 
-from benchmarks.common import WORK
-from benchmarks.logs import START, WEEKS, write_log
+from benchmarks.common import WORK, work_folder
+from benchmarks.logs.generated import START, WEEKS, write_log
 from benchmarks.table import Row, show
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.sources.extent import SourceSpec
@@ -27,11 +26,11 @@ CSV_SQL = """
 
 
 def rows(size: int = ROWS) -> Iterator[Row]:
-    """The row of the table; both write a DuckDB file anew."""
+    """The row of the table; both write a new DuckDB file."""
     path = csv(size)
-    with TemporaryDirectory(dir=WORK) as folder:
-        plain = _plain(path, Path(folder) / "plain.duckdb")
-        ours = _ours(path, Path(folder) / "warehouse.duckdb", size)
+    with work_folder() as folder:
+        plain = _plain(path, folder / "plain.duckdb")
+        ours = _ours(path, folder / "warehouse.duckdb", size)
     yield Row(
         what=f"ingest of a CSV of {size:,} rows",
         against="DuckDB reading the same file into a table, with no checks",
@@ -43,14 +42,14 @@ def rows(size: int = ROWS) -> Iterator[Row]:
 
 
 def csv(size: int) -> Path:
-    """The file, made first where it is not kept yet."""
+    """The CSV file, made first if it is not kept yet."""
     path = WORK / f"{size}.csv"
     if not path.exists():
-        with TemporaryDirectory(dir=WORK) as folder, duckdb.connect() as con:
-            source = write_log(Path(folder), size, size // 10, size // 100)
+        with work_folder() as folder, duckdb.connect() as con:
+            source = write_log(folder, size, users=size // 10, events=size // 100)
             con.execute("SET TimeZone = 'UTC'")
-            con.execute(CSV_SQL.format(source=source, path=Path(folder) / "log.csv"))
-            (Path(folder) / "log.csv").replace(path)
+            con.execute(CSV_SQL.format(source=source, path=folder / "log.csv"))
+            (folder / "log.csv").replace(path)
     return path
 
 
@@ -74,6 +73,7 @@ def _ours(path: Path, database: Path, size: int) -> float:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=ROWS, help="default: %(default)s")
     show(rows(parser.parse_args().rows))

@@ -1,6 +1,6 @@
-"""What Dagster adds: the refresh of a week through it, beside the same functions called one after the other.
+"""What Dagster costs: one refresh through it, beside the same functions called one after the other.
 
-python -m benchmarks.overhead
+python -m benchmarks.speed.dagster_overhead
 """
 
 import subprocess
@@ -8,16 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.cases import Case, retail
 from benchmarks.common import ROOT, Usage, refresh
+from benchmarks.logs.cases import Case, retail
 from benchmarks.table import Row, show
 
 
 def rows(case: Case, through_dagster: Usage) -> Iterator[Row]:
-    """The row of the table; both are timed as whole processes."""
+    """The row of the table; both times are those of whole processes."""
     with case.home() as home:
         start = time.perf_counter()
-        command = [sys.executable, "-m", "benchmarks.direct", case.week]
+        command = [sys.executable, "-m", "benchmarks.speed.without_dagster", case.week]
         subprocess.run(command, env=case.log.environment(home), cwd=ROOT, check=True)
         direct = time.perf_counter() - start
     seconds = through_dagster.seconds
@@ -32,6 +32,7 @@ def rows(case: Case, through_dagster: Usage) -> Iterator[Row]:
 
 
 def main() -> None:
+    """Prints the table."""
     case = retail()
     with case.home() as home:
         usage = refresh(case.log, home, case.week)

@@ -1,8 +1,7 @@
-"""The classic recipe of phase 1: PyG's LinkNeighborLoader on torch-sparse, binary cross-entropy on sampled links.
+"""PyG's tutorial on link prediction: LinkNeighborLoader on torch-sparse, binary cross-entropy on sampled links.
 
-Batch 256, fan-out [15, 10], one negative; learnt ids of nodes and two SAGEConv layers of 64, as in PyG's tutorial on
-link prediction in heterogeneous graphs. It trains until `limit` seconds have gone and answers with `users` and `events`
-[epochs, n, 64]: what full passes make of the nodes after each epoch.
+Batch 256, fan-out [15, 10], one negative; node id embeddings and two SAGEConv layers of 64. It trains for `limit`
+seconds and answers with `users` and `events` [epochs, n, 64]: the embeddings by full-graph inference after each epoch.
 """
 
 import sys

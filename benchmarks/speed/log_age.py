@@ -1,15 +1,15 @@
-"""Whether a week costs more the older the log is: week 52 of a log of constant weekly volume, beside its week 12.
+"""Whether a refresh costs more as the log grows older: week 52 of a log of constant weekly volume, beside week 12.
 
-    python -m benchmarks.history
+    python -m benchmarks.speed.log_age
 
-The log has 5 thousand interactions a week by the same 2 thousand users with the same 500 events, so that only the
-history grows. Each source ends with the week that is refreshed, as it does in life. Both refreshes are warm.
+The log has 5 thousand interactions a week between the same 2 thousand users and 500 events, so only the history grows.
+Each source ends with the refreshed week, as it does in production. Both refreshes are warm.
 """
 
 from collections.abc import Iterator
 
-from benchmarks.cases import constant
 from benchmarks.common import GIB, Usage, refresh
+from benchmarks.logs.cases import constant
 from benchmarks.table import Row, show
 
 EARLY, LATE = 12, 52
@@ -17,7 +17,7 @@ EARLY, LATE = 12, 52
 
 def rows() -> Iterator[Row]:
     """The row of the table."""
-    early, late = (_refreshed(weeks) for weeks in (EARLY, LATE))
+    early, late = (_refresh(weeks) for weeks in (EARLY, LATE))
     slower = {name: step.seconds - early.steps[name].seconds for name, step in late.steps.items()}
     worst = max(slower, key=slower.__getitem__)
     yield Row(
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
     )
 
 
-def _refreshed(weeks: int) -> Usage:
+def _refresh(weeks: int) -> Usage:
     case = constant(weeks)
     with case.home() as home:
         return refresh(case.log, home, case.week)

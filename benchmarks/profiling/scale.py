@@ -1,13 +1,12 @@
-"""Peak memory and time of a weekly refresh on ever larger logs, asset by asset.
+"""Time and peak memory of a weekly refresh on logs of growing size, asset by asset.
 
-    python -m benchmarks.scale [--interactions 1e6 3e6 1e7] [--fresh] [--publish]
+    python -m benchmarks.profiling.scale [--interactions 1e6 3e6 1e7] [--fresh] [--publish]
 
 A log of n interactions has n / 10 users and n / 100 events in 26 weeks. The week before the last is refreshed first: it
-ingests all earlier weeks and starts cold. The last week is then the warm weekly refresh that is reported; run again, it
-alone is done again, for the prepared homes stay in `.bench/scale`, whatever code made them (`--fresh` makes them anew).
-Where that code taught the ranker otherwise, the first refresh after it makes nine lessons instead of one. The files of
-the home are read once before, since a disk may take longer over them than all else takes.
-Prints Markdown.
+ingests all earlier weeks and starts cold. The warm refresh of the last week is reported. The prepared homes stay in
+`.bench/scale`, whatever code made them, so a second run refreshes the last week alone (`--fresh` makes them again). If
+the code that makes training sets has changed since, the first refresh makes nine of them instead of one. All files of a
+home are read once before, so that a slow disk does not count. Prints Markdown.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import GIB, WORK, Log, Usage, machine, refresh
-from benchmarks.logs import START, WEEKS, write_log
+from benchmarks.logs.generated import START, WEEKS, write_log
 from benchmarks.table import publish
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -27,10 +26,10 @@ LAST = shift(START, WEEKS - 1)
 
 
 def main() -> None:
-    """Prints the assets of each size, then the growth; the cold start is reported where it was made."""
+    """Prints the steps of each size, then the growth; and the cold start, if it was made now."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", nargs="+", type=lambda text: int(float(text)), default=SIZES, metavar="N")
-    parser.add_argument("--fresh", action="store_true", help="make log and home anew")
+    parser.add_argument("--fresh", action="store_true", help="make log and home again")
     parser.add_argument("--publish", action="store_true", help="write RESULTS.md and docs/performance.md")
     given, lines = parser.parse_args(), list[str]()
     for line in report(given.interactions, given.fresh):
@@ -41,15 +40,15 @@ def main() -> None:
 
 
 def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
-    """Markdown: a table of assets for each of `sizes`, as they come, then one line for each."""
+    """Markdown: a table of steps for each of `sizes`, then a table with one row for each."""
     yield f"{machine()}\n"
     warm = {}
     for size in sorted(sizes):
         home, log, cold = prepared(size, fresh)
         if cold:
             yield from assets(f"{size:,} interactions, cold, with all earlier weeks ingested first", cold)
-        forget_newest_lesson(home, LAST)
-        _read(home)
+        drop_newest_training_set(home, LAST)
+        _fill_page_cache(home)
         warm[size] = refresh(log, home, LAST)
         yield from assets(f"{size:,} interactions, warm", warm[size])
     yield "| interactions | users | events | seconds | growth | peak, GiB | growth |\n|---|---|---|---|---|---|---|"
@@ -64,17 +63,17 @@ def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
 
 
 def assets(title: str, usage: Usage) -> Iterator[str]:
-    """Markdown: seconds and peak memory of every step, and of the whole process."""
+    """Markdown: seconds and peak memory of every step and of the whole process."""
     yield f"{title}:\n\n| asset | seconds | peak, GiB |\n|---|---|---|"
     for name, step in usage.steps.items():
         yield f"| {name} | {step.seconds:.1f} | {step.peak / GIB:.2f} |"
     rest = usage.seconds - sum(step.seconds for step in usage.steps.values())
-    yield f"| imports, and all between the steps | {rest:.1f} | |"
-    yield f"| the process | {usage.seconds:.1f} | {usage.peak / GIB:.2f} |\n"
+    yield f"| outside the steps | {rest:.1f} | |"
+    yield f"| whole process | {usage.seconds:.1f} | {usage.peak / GIB:.2f} |\n"
 
 
 def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
-    """(home, log, what the cold start cost if it was made now): all is there but the last week."""
+    """(home, log, cost of the cold start if made now): a home that lacks only the last week."""
     folder = WORK / "scale" / f"{size}"
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,19 +81,19 @@ def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
     if ready.exists():
         return folder / "home", Log(str(folder / "log" / "*.parquet"), LAST), None
     shutil.rmtree(folder, ignore_errors=True)
-    log = Log(write_log(folder / "log", size, size // 10, size // 100), LAST)
+    log = Log(write_log(folder / "log", size, users=size // 10, events=size // 100), LAST)
     cold = refresh(log, folder / "home", shift(LAST, -1))
     ready.touch()
     return folder / "home", log, cold
 
 
-def forget_newest_lesson(home: Path, week: str) -> None:
-    """Removes the one lesson that a warm refresh of `week` makes, which an earlier one of the same home has kept."""
-    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
+def drop_newest_training_set(home: Path, week: str) -> None:
+    """Removes the cached training set that a warm refresh of `week` has to make, in case an earlier run kept it."""
+    shutil.rmtree(ArtifactStore(home / "artifacts").training_sets / shift(week, -1), ignore_errors=True)
 
 
-def _read(home: Path) -> None:
-    """Has the system hold the files of `home`, as far as it can: what it holds of them depends on what ran before."""
+def _fill_page_cache(home: Path) -> None:
+    """Reads all files of `home` once."""
     for path in home.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,9 +1,9 @@
-"""Our neighbour sampler beside torch-sparse's, each through PyG's loader for it, in one process.
+"""Our neighbour sampler beside torch-sparse's, each through PyG's link loader, in one process.
 
-    python -m benchmarks.sampler
+    python -m benchmarks.speed.neighbor_sampler
 
-200 thousand users, 50 thousand events, 5 million edges each way (users alike, events by Zipf's law), batches of 1,024
-links that are drawn from the edges, fan-out [15, 10], no negatives.
+The graph has 200 thousand users, 50 thousand events and 5 million edges each way (users uniform, events by Zipf's law).
+A batch has 1,024 of these edges as links, fan-out [15, 10], no negatives.
 """
 
 import time
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from benchmarks.common import peer
-from benchmarks.logs import zipf
+from benchmarks.common import run_peer
+from benchmarks.logs.generated import zipf
 from benchmarks.table import Row, show
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
@@ -29,7 +30,9 @@ def rows() -> Iterator[Row]:
     edges = np.stack([rng.integers(0, USERS, EDGES), zipf(EVENTS, rng.random(EDGES))])
     links = edges[:, rng.choice(EDGES, SIZE * (WARM_UP + BATCHES), replace=False)]
     ours, drawn = _ours(edges, links)
-    answer = peer("peers", "sampler", edges=edges, links=links, users=USERS, events=EVENTS, size=SIZE, batches=BATCHES)
+    answer = run_peer(
+        "peers", "neighbor_sampler", edges=edges, links=links, users=USERS, events=EVENTS, size=SIZE, batches=BATCHES
+    )
     theirs = float(answer["seconds"])
     yield Row(
         what="our sampler through PyG's LinkLoader, links per second, batch 1,024, fan-out [15, 10]",
@@ -42,8 +45,8 @@ def rows() -> Iterator[Row]:
     )
 
 
-def _ours(edges: np.ndarray, links: np.ndarray) -> tuple[float, int]:
-    """Seconds for BATCHES batches, and the edges drawn in them from user to event."""
+def _ours(edges: IntArray, links: IntArray) -> tuple[float, int]:
+    """(seconds for BATCHES batches, edges from user to event drawn in them)."""
     graph, edge_index = HeteroData(), torch.from_numpy(edges)
     graph[USER].num_nodes, graph[EVENT].num_nodes = USERS, EVENTS
     graph[INTERACTS].edge_index, graph[REV_INTERACTS].edge_index = edge_index, edge_index.flip(0)

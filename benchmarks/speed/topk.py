@@ -1,19 +1,20 @@
-"""Exact top-5 among 100 thousand events for 20 thousand of a million users, 64 dimensions, users per second.
+"""Users per second of the exact top-5 among 100 thousand events for 20 thousand of a million users, 64 dimensions.
 
-    python -m benchmarks.topk
+    python -m benchmarks.speed.topk
 
-Users are ranked in blocks, side by side, as `recommend` ranks them. The limit is a plain matrix product of the same
-shape: block by block into memory that is there already, nothing done with it, the fastest of several block sizes, with
-the threads inside of a product or each at a block of its own. `implicit`'s top-k is what its models recommend with.
+Ranks users in blocks, in parallel, as `recommend` does. The limit is a plain matrix product of the same shape, block by
+block into memory allocated before, its result unused: the fastest of several block sizes, with the threads inside one
+product or each at its own block. The peer is the top-k that the models of `implicit` recommend with.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.common import peer
+from benchmarks.common import run_peer
 from benchmarks.table import Row, show
 from tgn_assets.ml.linalg.topk import top_products
 from tgn_assets.ml.parallel import map_threaded
@@ -24,18 +25,16 @@ BLOCKS = (64, 256, 1024)
 
 
 def rows() -> Iterator[Row]:
-    """The two rows of the table. RuntimeError if two ways find different products."""
+    """The two rows of the table. RuntimeError if the peer finds other events."""
     torch.manual_seed(0)
     everyone, events = torch.randn(ALL_USERS, DIM), torch.randn(EVENTS, DIM)
     users = everyone[torch.randperm(ALL_USERS)[:USERS]]
     limit = min(
-        _timed(lambda size=size, product=product: product(users, events, size))
-        for size in BLOCKS
-        for product in (_plain_product, _products_side_by_side)
+        _timed(partial(product, users, events, size)) for size in BLOCKS for product in (_product, _parallel_products)
     )
     _top(users[:USERS_PER_BLOCK], events)
     ours = _timed(lambda: _top(users, events))
-    answer = peer("peers", "topk", users=users.numpy(), events=events.numpy())
+    answer = run_peer("peers", "topk", users=users.numpy(), events=events.numpy())
     theirs = float(answer["seconds"])
     _check(users, events, torch.from_numpy(answer["lists"].astype(np.int64)))
     what = f"exact top-{K} for {USERS:,} of {ALL_USERS:,} users among {EVENTS:,} events, {DIM} dimensions"
@@ -64,14 +63,14 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _plain_product(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
+def _product(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
     out = torch.empty(size, len(events))
     for block in users.split(size):
         torch.mm(block, events.T, out=out[: len(block)])
 
 
-def _products_side_by_side(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
-    for _ in map_threaded(lambda part: _plain_product(part, events, size), users.split(USERS_PER_BLOCK)):
+def _parallel_products(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
+    for _ in map_threaded(lambda part: _product(part, events, size), users.split(USERS_PER_BLOCK)):
         pass
 
 
@@ -83,7 +82,7 @@ def _check(users: torch.Tensor, events: torch.Tensor, lists: torch.Tensor) -> No
     some, made = users[:1000], top_products(users[:1000], events, K)
     for one, other in zip(made, lists[:1000], strict=True):
         if not torch.equal(one.sort().values, other.sort().values):
-            raise RuntimeError("implicit and top_products disagree")
+            raise RuntimeError("implicit and top_products find different events")
     torch.testing.assert_close((some[:, None] * events[made]).sum(2)[:, 0], (some @ events.T).amax(1))
 
 

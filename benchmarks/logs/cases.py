@@ -1,4 +1,4 @@
-"""The logs that are measured on, and homes that were walked up to the week before the one that is measured."""
+"""The logs to measure on, and homes refreshed up to the week before the measured one."""
 
 import hashlib
 import os
@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import pandas as pd
 
-from benchmarks.common import ROOT, WORK, Log, refresh
-from benchmarks.logs import START, write_log
+from benchmarks.common import ROOT, WORK, Log, refresh, work_folder
+from benchmarks.logs.generated import START, write_log
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
 
@@ -28,7 +27,7 @@ ROWS_SQL = """
 
 @dataclass(frozen=True)
 class Case:
-    """A `log`, and the `week` whose refresh is measured; its lists are for the week after."""
+    """A log, and the week whose refresh is measured; its lists are for the week after."""
 
     name: str
     log: Log
@@ -42,19 +41,19 @@ class Case:
 
     @contextmanager
     def home(self) -> Iterator[Path]:
-        """A copy of the home walked up to the week before; it is made first where this very code has not made it."""
-        kept, code = WORK / "homes" / self.name, _code()
+        """A copy of a home refreshed up to the week before, which is made first unless this version of the code has."""
+        kept, code = WORK / "homes" / self.name, _code_digest()
         ready = kept / "ready"
         if not ready.exists() or ready.read_text() != code:
             shutil.rmtree(kept, ignore_errors=True)
             refresh(self.log, kept / "home", shift(self.week, -1))
             ready.write_text(code)
-        with TemporaryDirectory(dir=WORK) as folder:
-            yield Path(shutil.copytree(kept / "home", Path(folder) / "home"))
+        with work_folder() as folder:
+            yield Path(shutil.copytree(kept / "home", folder / "home"))
 
 
 def retail() -> Case:
-    """online_retail of the folder DATA, or a synthetic world where it is not there."""
+    """online_retail in the folder DATA, or a synthetic world if it is not there."""
     path = (DATA / "online_retail.parquet").resolve()
     if path.exists():
         return Case("online_retail", Log(str(path), "2011-11-28"), "2011-11-21")
@@ -67,15 +66,15 @@ def retail() -> Case:
     return Case("synthetic world", Log(str(path), last), shift(last, -1))
 
 
-def constant(weeks: int, weekly: int = 5_000, users: int = 2_000, events: int = 500) -> Case:
-    """The first `weeks` weeks of a log with as many interactions each week, and the same users and events all along."""
+def constant(weeks: int, *, weekly: int = 5_000, users: int = 2_000, events: int = 500) -> Case:
+    """The first `weeks` weeks of a log with the same number of interactions, the same users and events each week."""
     folder = WORK / "constant" / str(weeks)
-    source = write_log(folder, weekly * weeks, users, events, weeks)
+    source = write_log(folder, weekly * weeks, users=users, events=events, weeks=weeks)
     last = shift(START, weeks - 1)
     return Case(f"constant-{weeks}", Log(source, last), last)
 
 
-def _code() -> str:
-    """A digest of the package: what another version keeps in a home may not be what this one looks for."""
+def _code_digest() -> str:
+    """A digest of the package: another version may keep other files in a home."""
     files = sorted((ROOT / "tgn_assets").rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

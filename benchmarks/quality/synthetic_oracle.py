@@ -1,43 +1,47 @@
-"""The best score that the synthetic world allows: what one would list who knows everything about it but its luck."""
+"""The best score that the synthetic world allows: the lists of an oracle that knows everything about it but chance."""
 
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.evaluation.metrics import METRICS, per_user
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import DEFAULT, WeekState, World, generate_week
 from tgn_assets.ml.weeks import week_number
 
 
-def touch_probabilities(week: str, users: Sequence[str], world: World = DEFAULT) -> tuple[list[str], np.ndarray]:
-    """(event ids [E], the chance that each of `users` touches each event at least once in `week` [n, E]).
+def interaction_chances(week: str, users: Sequence[str], world: World = DEFAULT) -> tuple[list[str], FloatArray]:
+    """(event ids [E], probability [n, E] that each of `users` interacts with each event at least once in `week`).
 
-    The chance given everything about the world but the week's luck; all events alive in `week`. The row of a user who
-    is not there in `week` is zero. Dense: meant for worlds of about the default size.
+    Given everything about the world but the week's random draws, for all events alive in `week`. The row of a user who
+    is absent in `week` is zero. Dense: meant for worlds of about the default size.
     """
     state = WeekState(world, week_number(week))
     row = pd.Index(state.user_ids()).get_indexer(pd.Index(users))
     interest = state.interests.by_community(world)
-    untouched = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
+    no_interaction = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
     for event, chance in zip(state.habit_event.T, state.habit_chance.T, strict=True):
-        untouched[np.arange(world.users), event] *= 1 - chance
-    return state.event_ids().tolist(), np.where(row[:, None] >= 0, 1 - untouched[row], 0.0)
+        no_interaction[np.arange(world.users), event] *= 1 - chance
+    return state.event_ids().tolist(), np.where(row[:, None] >= 0, 1 - no_interaction[row], 0.0)
 
 
 def oracle_lists(
     week: str, users: Sequence[str], known_events: Collection[str] | None = None, world: World = DEFAULT, k: int = K
-) -> np.ndarray:
-    """The `k` likeliest events of `week` for each of `users` by `touch_probabilities`, best first: text [n, k].
+) -> NDArray[np.object_]:
+    """The `k` likeliest events of `week` for each of `users`, best first: text [n, k].
 
-    Only events in `known_events` (None: all that are alive); "" where there are fewer than `k`.
+    Only events in `known_events` (None: all that are alive); "" in the places beyond them.
     """
-    return likeliest(*touch_probabilities(week, users, world), known_events, k)
+    return likeliest(*interaction_chances(week, users, world), known_events, k)
 
 
-def likeliest(events: list[str], chance: np.ndarray, known_events: Collection[str] | None, k: int = K) -> np.ndarray:
-    """The `k` of `events` [E] with the highest `chance` [n, E], best first: text [n, k], as `oracle_lists` has them."""
+def likeliest(
+    events: list[str], chance: FloatArray, known_events: Collection[str] | None, k: int = K
+) -> NDArray[np.object_]:
+    """The `k` of `events` [E] with the highest `chance` [n, E], best first: text [n, k], as `oracle_lists` returns."""
     allowed = np.ones(len(events), bool) if known_events is None else pd.Index(events).isin(list(known_events))
     ids = np.array(events, object)[allowed]
     best = np.argsort(-chance[:, allowed], axis=1, kind="stable")[:, :k]
@@ -53,12 +57,12 @@ def ceiling(
     k: int = K,
     users: Collection[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """What nobody can expect to beat: the mean of each metric over `target_week`'s active users.
+    """An upper bound of the expected score: the mean of each metric of `oracle_lists` over the users active in
+    `target_week`.
 
-    The lists are `oracle_lists`, the truth is what `generate_week` gave the week: under "known" the lists hold events
-    of `known_events` only (those seen before the week; what a real ranker can reach), under "all" any event. `users`
-    restricts the mean to some of the active ones, such as those with a history; NaN if none is active. A model that
-    knows all but the week's luck gets this; the ceiling in `eval_metrics` is of a ranker that knows the luck as well.
+    Under "known" the lists hold only events of `known_events` (those seen before the week, which a real ranker can
+    list), under "all" any event. `users` restricts the mean to some of the active ones, such as those with a history;
+    NaN if none is active. The ceiling in `eval_metrics` is higher: it belongs to a ranker that knows the truth.
     """
     truth = generate_week(target_week, world)[["user_id", "event_id"]].drop_duplicates()
     truth = truth if users is None else truth[truth.user_id.isin(set(users))]

@@ -1,10 +1,10 @@
-"""Phase 1 beside the classic recipe: supervised links per second, and what the newest week's links say of both.
+"""Encoder training beside PyG's link prediction tutorial: supervised links per second and validation loss.
 
-    python -m benchmarks.training [--seconds N]
+    python -m benchmarks.speed.encoder_training [--seconds N]
 
-Both learn from 8 weeks of the log; the newest of them is held out and both are judged by its links, by the loss that
-phase 1 minimises: the softmax over all known events. The classic recipe gets the best of its epochs and the best
-temperature (its logits were never meant for a softmax), ours neither: its loss is the one by which it stops.
+Both train on 8 weeks of the log. The newest of them is held out: its links give the validation loss, the encoder's
+softmax over all known events. The peer gets its best epoch and its best temperature, since its logits were not trained
+for a softmax. Ours gets neither: its loss is the one of early stopping.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cases import Case, retail
-from benchmarks.common import peer
+from benchmarks.common import run_peer
+from benchmarks.logs.cases import Case, retail
 from benchmarks.table import Row, show
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.softmax_loss import softmax_loss
@@ -32,14 +32,14 @@ WINDOW = 8
 TEMPERATURES = torch.logspace(-1.5, 1.5, 61)
 SECONDS = 90.0
 RUNS = 5
-"""Trainings from the start whose median counts: one takes a second or two, and the first also wakes torch up."""
+"""Cold starts, of which the median time counts: one takes a second or two, and the first includes torch's start-up."""
 
 
 def rows(seconds: float = SECONDS) -> Iterator[Row]:
     """The row of the table; the peer trains for `seconds`."""
     case = retail()
     config = GNNConfig(window=WINDOW, replay=1)
-    week = shift(case.week, -1)  # the newest that the home holds
+    week = shift(case.week, -1)  # the newest in the home
     snapshots = _snapshots(case, week)
     graph = WindowGraph(snapshots, config.half_life)
     times = []
@@ -53,9 +53,9 @@ def rows(seconds: float = SECONDS) -> Iterator[Row]:
 
     newest = week_number(week)
     view = graph.view(newest - 1, WINDOW - 1)
-    answer = peer(
+    answer = run_peer(
         "peers",
-        "classic",
+        "link_prediction",
         links=graph.edge_index[:, (graph.edge_week > newest - WINDOW) & (graph.edge_week < newest)].numpy(),
         users=len(graph.node_idx[USER]),
         events=len(graph.node_idx[EVENT]),
@@ -68,7 +68,7 @@ def rows(seconds: float = SECONDS) -> Iterator[Row]:
     our_rate, their_rate = trained / spent, float(answer["trained"] / answer["seconds"])
     verdict = "a lower" if loss <= theirs else "a higher"
     yield Row(
-        what=f"phase 1 training, supervised links per second, {WINDOW} weeks of {case.name}",
+        what=f"encoder training, supervised links per second, {WINDOW} weeks of {case.name}",
         against="LinkNeighborLoader on torch-sparse, batch 256, fan-out [15, 10], 1 negative",
         must="50x at an equal or lower validation loss",
         aim="200x",
@@ -85,7 +85,7 @@ def _snapshots(case: Case, week: str) -> dict[str, Snapshot]:
 
 
 def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
-    """How many links were learnt from: those of the weeks before the newest in each epoch, and all in the last pass."""
+    """The supervised links of a training: those before the newest week in each epoch, and all in the last one."""
     newest = max(graph.snapshots)
     links = {t: graph.links(t, graph.view(t - 1, WINDOW))[0].shape[1] for t in graph.snapshots}
     past = sum(count for t, count in links.items() if t < newest)
@@ -93,15 +93,16 @@ def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
 
 
 def _tempered_loss(users: Tensor, events: Tensor, graph: WindowGraph, view: View) -> float:
-    """The loss of the newest week's links at the temperature that suits the vectors best."""
+    """The loss of the newest week's links at the best temperature."""
     links, weight = graph.links(view.week + 1, view)
     known = view.known[EVENT]
     return min(float(softmax_loss(users * scale, events, known, links, weight)) for scale in TEMPERATURES)
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="the peer's (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of the peer's training (default: %(default)s)")
     show(rows(parser.parse_args().seconds))
 
 

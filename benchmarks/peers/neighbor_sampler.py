@@ -17,7 +17,7 @@ WARM_UP = 3
 def main(source: str, target: str) -> None:
     warnings.filterwarnings("ignore")
     if pyg.WITH_PYG_LIB or not pyg.WITH_TORCH_SPARSE:
-        raise SystemExit("this benchmark is about torch-sparse, which PyG does not use here")
+        raise SystemExit("this benchmark measures torch-sparse, which PyG does not use here")
     given = np.load(source)
     edges, batches = torch.from_numpy(given["edges"]), int(given["batches"])
     graph = HeteroData()
