@@ -17,6 +17,7 @@ from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.settings import Settings, get_settings
 from tgn_assets.state.history_files import ease_this_process
 from tgn_assets.state.home import Home
+from tgn_assets.state.process import prepare_process
 from tgn_assets.state.resources import build_resources
 
 
@@ -58,8 +59,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 def defs() -> dg.Definitions:
     """What `workspace.yaml` loads: the deployment that the environment describes.
 
-    It is loaded by Dagster's own processes, those of runs among them, whose history is written like that of `tgn`.
+    Dagster's code server calls it, and so does the process of each run, before torch is loaded.
     """
+    prepare_process()
     settings = get_settings()
     ease_this_process(Home(settings).dagster_home)
     return build_definitions(settings)

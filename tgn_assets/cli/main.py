@@ -15,6 +15,7 @@ import click
 from tgn_assets.cli.base import Verbs, Week, open_home, verbose_option
 from tgn_assets.cli.models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
+from tgn_assets.state.process import prepare_process
 
 if TYPE_CHECKING:
     from tgn_assets.state.home import Home
@@ -264,6 +265,8 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 
 def main() -> None:
+    """The program `tgn`: runs a command and ends the process with its exit code."""
+    prepare_process()
     # Importing Dagster and torch makes objects by the million, none of them garbage: do not look for some all the
     # while.
     gc.set_threshold(OBJECTS_PER_COLLECTION)

@@ -23,6 +23,7 @@ from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift
 from tgn_assets.run_launcher import fail_killed_runs
+from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.history_files import eased
 from tgn_assets.state.home import Home
 
@@ -60,10 +61,11 @@ class Runner:
         self._run_config = {} if verbose else QUIET
 
     def ingest_before(self, week: str) -> None:
-        """Ingest, in one run, the earlier weeks that never were."""
-        there = ingested_weeks(self._home, self._instance)
+        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are outdated."""
+        ingested, artifacts = ingested_weeks(self._home, self._instance), ArtifactStore(self._home.artifacts)
         earlier = weeks_between(self._home.start_week(), shift(week, -1))
-        if missing := [week for week in earlier if week not in there]:
+        missing = [week for week in earlier if week not in ingested or artifacts.is_outdated("weekly_snapshots", week)]
+        if missing:
             self._run(
                 f"ingest {missing[0]}" + (f" to {missing[-1]}" if missing[1:] else ""),
                 tags={RANGE_START: missing[0], RANGE_END: missing[-1]},

@@ -10,13 +10,13 @@
 `python -m tgn_assets.state.home` makes the folder ready and prints its `dagster/`.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock
 
 from tgn_assets.ml.sources.extent import SourceSpec, describe_source, smallest_week_number
 from tgn_assets.ml.sources.spec import SYNTHETIC, last_ended_week
@@ -151,12 +151,9 @@ class Home:
             _write(file, json.dumps(pinned, indent=2) + "\n")
         return value
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One process at a time; the kernel lets go of the lock of a killed one."""
-        with open(self.root / "home.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _exclusive(self) -> FileLock:
+        """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
+        return FileLock(self.root / "home.lock")
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

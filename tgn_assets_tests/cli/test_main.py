@@ -1,6 +1,5 @@
 """The verbs, on a log of four weeks; one backtest is real, the other homes are made without training."""
 
-import fcntl
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
+from tgn_assets.state.run_lock import hold
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish
 
 ROOT = Path(__file__).parents[2]
@@ -168,10 +168,7 @@ def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -
 
 def test_a_run_waits_for_another_one_and_ctrl_c_ends_the_waiting(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
-    with home.run_lock.open("w") as lock:
-        lock.write("run abc of process 1")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold(home.run_lock, "run abc of process 1", print):
         waiting = _command(home, "refresh")
         assert waiting.stderr
         said = next(line for line in waiting.stderr if "waiting" in line)
