@@ -1,4 +1,4 @@
-"""The weekly job: what one run with one week does."""
+"""The weekly job: the assets and checks of one run, which is for one week."""
 
 import dagster as dg
 

@@ -27,11 +27,11 @@ def status_lines(home: Home) -> Iterator[str]:
         backlog = Backlog(home, instance)
         yield from _source(home, backlog)
         yield from _runs(instance)
-        todo = backlog.pending()
-        yield from (f"to do      {_remedy(item)}" for item in todo[:10])
-        if len(todo) > 10:
-            yield f"           and {len(todo) - 10} more"
-        if not todo:
+        items = backlog.work_items()
+        yield from (f"to do      {_remedy(item)}" for item in items[:10])
+        if len(items) > 10:
+            yield f"           and {len(items) - 10} more"
+        if not items:
             yield "to do      nothing: every closed week is complete"
 
 
