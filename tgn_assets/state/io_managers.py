@@ -1,4 +1,4 @@
-"""Artifacts of `ml` between the assets: one directory per asset and week, replaced as a whole, never pickled."""
+"""Hands artifacts from asset to asset: one folder per asset and week, replaced as a whole, never pickled."""
 
 from typing import Any
 
@@ -22,12 +22,14 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     lock: dg.ResourceDependency[RunLock]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Saves the artifact `obj` of the run's week."""
         from tgn_assets.ml.parallel import trim_malloc
 
         self.artifacts.save(_name(context), context.asset_partition_key, obj)
-        trim_malloc()  # of training, or the next asset in this process would need its own on top of it
+        trim_malloc()  # or the next asset in this process would need its memory on top of this one's
 
     def load_input(self, context: dg.InputContext) -> Any:
+        """A `Window`, or the artifact of the run's week; Failure if it cannot be loaded."""
         with explained():
             asset = _name(context)
             if context.dagster_type.typing_type is not Window:

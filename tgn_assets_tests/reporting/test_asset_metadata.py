@@ -1,4 +1,5 @@
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,8 @@ def test_numbers_keep_their_type_and_must_be_finite() -> None:
 
 def test_a_preview_is_a_table_of_the_first_rows() -> None:
     frame = pd.DataFrame({"id": ["a|b\n<img>", None, "c"], "rank": [1, 2, 3], "score": [0.123456, np.nan, 2.0]})
-    frame["week"] = [pd.Timestamp("2024-01-01"), pd.NaT, pd.NaT]
-    frame["day"] = [date(2024, 1, 1), None, None]
+    frame["week"] = pd.Series([pd.Timestamp("2024-01-01"), pd.NaT, pd.NaT])
+    frame["day"] = pd.Series([date(2024, 1, 1), None, None])
     table = preview(frame, rows=2)
     assert [record.data for record in table.records] == [
         {"id": "a|b\n<img>", "rank": 1, "score": 0.1235, "week": "2024-01-01", "day": "2024-01-01"},
@@ -42,5 +43,5 @@ def test_every_table_has_a_column_schema() -> None:
 
 
 def test_last_values_skips_missing_names() -> None:
-    curve = [{"loss": 3, "validation_loss": 4}, {"loss": 2, "validation_loss": None}]
+    curve: list[dict[str, Any]] = [{"loss": 3, "validation_loss": 4}, {"loss": 2, "validation_loss": None}]
     assert last_values(curve, "loss", "validation_loss", "other") == {"loss": 2, "validation_loss": 4}

@@ -21,7 +21,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
     scores = {"tgn_assets": (0.4, 0.8), "popular": (0.1, 0.1), "repeat": (0.3, 0.7), "ceiling": (0.9, 0.9)}
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
     for i, week in enumerate(WEEKS):
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (week, model, segment, metric, values[i], values[i] - 0.1, values[i] + 0.1, (30, 10)[i])
             for model, values in scores.items()
             for segment in ("all", "seen")

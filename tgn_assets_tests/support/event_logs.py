@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -19,7 +20,8 @@ def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: str) -> Ho
     """A home whose source has `rows`; called again, its source is rewritten."""
     log = folder / "log.csv"
     log.write_text("\n".join(["ip_address,event_id,timestamp", *rows]) + "\n")
-    return Home(Settings(**{"home": folder / "home", "source": str(log), **settings})).ensure()
+    values: dict[str, Any] = {"home": folder / "home", "source": str(log), **settings}
+    return Home(Settings(**values)).ensure()
 
 
 def ingest(home: Home, instance: dg.DagsterInstance, *weeks: str) -> None:
