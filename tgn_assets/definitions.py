@@ -1,4 +1,4 @@
-"""The code location: assembles what the other modules define, and nothing else."""
+"""The code location: everything that Dagster shows and runs, assembled from the other modules."""
 
 import dagster as dg
 
@@ -15,8 +15,8 @@ from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.settings import Settings, get_settings
-from tgn_assets.state.history_files import ease_this_process
 from tgn_assets.state.home import Home
+from tgn_assets.state.process import prepare_process
 from tgn_assets.state.resources import build_resources
 
 
@@ -58,8 +58,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 def defs() -> dg.Definitions:
     """What `workspace.yaml` loads: the deployment that the environment describes.
 
-    It is loaded by Dagster's own processes, those of runs among them, whose history is written like that of `tgn`.
+    Dagster's code server calls it, and so does the process of each run, before torch is loaded.
     """
-    settings = get_settings()
-    ease_this_process(Home(settings).dagster_home)
-    return build_definitions(settings)
+    prepare_process()
+    return build_definitions(get_settings())

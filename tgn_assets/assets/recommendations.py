@@ -213,7 +213,7 @@ def diagnostics_of(
     from tgn_assets.ml.recommend.top_k import diagnose
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
-    if not all(week in artifacts.weeks(asset) for asset, week in kept):
+    if not all(week in artifacts.weeks(asset) and not artifacts.is_outdated(asset, week) for asset, week in kept):
         return None
     ranker = artifacts.load("trained_ranker", model_week)
     if not ranker.trained or is_incompatible(ranker) or attributes.lacking(ranker.attributes):

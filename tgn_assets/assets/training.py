@@ -116,7 +116,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             context.log.warning(note)
         # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
         embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
-        plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.lessons)
+        plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.training_sets)
         checkpoint = train_ranker(
             warehouse.history(week),
             embedding_history,

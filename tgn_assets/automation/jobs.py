@@ -1,15 +1,10 @@
-"""The weekly job: what one run with one week does."""
-
-import warnings
+"""The weekly job: the assets and checks of one run, which is for one week."""
 
 import dagster as dg
 
 from tgn_assets.checks.future_leakage import PREDICTIONS
 from tgn_assets.checks.monitoring import WARNINGS
 from tgn_assets.ml.recommend.publish_checks import CHECKS
-
-# A job takes the strictest policy of its assets, here one week per run: meant, and no news at each start.
-warnings.filterwarnings("ignore", message="Asset job weekly_refresh materializes assets with varying BackfillPolicies")
 
 BEFORE_PUBLISHING = [dg.AssetCheckKey(dg.AssetKey(PREDICTIONS), name) for name in CHECKS]
 AFTERWARDS = [dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, name in WARNINGS.items()]

@@ -1,13 +1,8 @@
 """Sparse CSR tensors together with their transposes, built by SciPy."""
 
-import warnings
-
 import torch
 from scipy import sparse
 from torch import Tensor
-
-# PyTorch warns once per process that the interface of CSR tensors may still change; that of a pinned version will not.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
