@@ -69,7 +69,7 @@ COLUMN_MEANING = {
     },
     "eval_metrics": {
         "week": "Monday of the week in which the lists were tried: their target week.",
-        "model": "`tgn_assets` (the published lists), a baseline, `ungated`, `candidates` or `ceiling`.",
+        "model": "`tgn_assets` (the published lists), a baseline, `without_fallback`, `candidates` or `ceiling`.",
         "segment": "Which active users: `all`, `seen` before, those with a `repeat`, those who `explore`, `new` ones.",
         "metric": "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the accounts beside them.",
         "value": "Mean over the users; NULL where there are none.",
