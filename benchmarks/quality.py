@@ -27,12 +27,13 @@ from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
-from tgn_assets.ml.evaluation.evaluate import event_codes, published_lists
+from tgn_assets.ml.evaluation.metric_names import FORMER_METRICS
 from tgn_assets.ml.evaluation.metrics import mean_interval, paired_bootstrap, per_user
+from tgn_assets.ml.evaluation.scored_week import event_codes, published_lists
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.recommend.publish import read_nodes, read_publication, read_truth
+from tgn_assets.ml.recommend.published import read_nodes, read_published_lists, read_truth
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import World
@@ -50,7 +51,7 @@ KEPT_SQL = """
     SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
            sum(value * users) / sum(users), sum(users)::BIGINT
     FROM eval_metrics
-    WHERE users > 0 AND (
+    WHERE users > 0 AND NOT list_contains($former, metric) AND (
         metric = 'ndcg' AND segment = 'all' AND model IN ('candidates', 'ceiling')
         OR starts_with(metric, 'candidate_recall') OR starts_with(metric, 'brier')
         OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
@@ -80,7 +81,7 @@ def kept(warehouse: Warehouse) -> Iterator[str]:
     """Markdown of the pooled rows of `eval_metrics` that are no list's NDCG."""
     yield "| of `eval_metrics` | value | users or pairs |\n|---|---|---|"
     with warehouse.reader() as con:
-        for name, value, users in con.execute(KEPT_SQL).fetchall():
+        for name, value, users in con.execute(KEPT_SQL, {"former": list(FORMER_METRICS.values())}).fetchall():
             yield f"| {name} | {value:.4f} | {users:,} |"
     yield ""
 
@@ -128,7 +129,7 @@ def _scores(
     """
     origin = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth = read_publication(con, origin), read_truth(con, week)
+        published, truth = read_published_lists(con, origin), read_truth(con, week)
         users, events = read_nodes(con, origin)
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     history = warehouse.history(origin)
@@ -141,8 +142,8 @@ def _scores(
         return per_user(lists, row, event).ndcg.to_numpy()
 
     own_lists = published.predictions[published.predictions.user_id.isin(active)]
-    shown = published_lists(own_lists, new_user_list, pd.Index(active), codes, K)
-    for_new = published_lists(own_lists[:0], new_user_list, pd.Index(active), codes, K)
+    shown = published_lists(own_lists, new_user_list, active=pd.Index(active), events=codes, k=K)
+    for_new = published_lists(own_lists[:0], new_user_list, active=pd.Index(active), events=codes, k=K)
 
     attributes = read_attribute_tables(*files, users, events, origin)
 

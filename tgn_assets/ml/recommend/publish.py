@@ -1,0 +1,144 @@
+"""A week's lists, from the trained model to the rows that the warehouse is given: made, named by ids and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.progress import LogFn, no_log
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
+from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
+from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
+from tgn_assets.ml.recommend.top_k import Recommendations, recommend
+from tgn_assets.ml.weeks import shift, week_key
+
+
+@dataclass(frozen=True)
+class WeekPublication:
+    """The lists of a week and the outcome of their checks: `tables` are to replace the week's rows if all passed."""
+
+    lists: PublishedLists
+    checks: list[CheckResult]
+    record: pd.DataFrame  # the row of `published_weeks`
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Table -> the rows of the week."""
+        lists = zip(PUBLISHED_TABLES, (self.lists.predictions, self.lists.new_users), strict=True)
+        return {**dict(lists), "published_weeks": self.record}
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, one text for each check that did not pass."""
+        return [f"{check.check}: {check.reason}" for check in self.checks if not check.passed]
+
+    @property
+    def distinct_events(self) -> int:
+        """How many different events the users' lists hold together."""
+        return int(self.record.distinct_events.item())
+
+    @property
+    def lists_by_source(self) -> dict[str, int]:
+        """How many users' lists each source made."""
+        first = self.lists.predictions[self.lists.predictions["rank"] == 1]
+        return {str(source): int(lists) for source, lists in first.groupby("source").size().items()}
+
+
+def publish_week(
+    week: str,
+    record: PublicationRecord,
+    *,
+    history: InteractionHistory,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
+    ranker: RankerCheckpoint,
+    embeddings: NodeEmbeddings,
+    embedding_history: EmbeddingHistory,
+    attributes: AttributeTables = NO_ATTRIBUTES,
+    device: str = "cpu",
+    progress: LogFn = no_log,
+) -> WeekPublication:
+    """The lists that are made at the close of `week` for the week after it, under `record`, and their checks.
+
+    `users` and `events` (`read_nodes`) name the nodes of `history`. `ranker` is that of `record.model_week`,
+    `embeddings` are what it made of the nodes of `week`, from `embedding_history`. Nothing is written: the caller
+    replaces the tables if no check failed. Raises what `recommend` raises.
+    """
+    rules = rules_of(record.policy, events)
+    recommendations = recommend(
+        history,
+        ranker,
+        embedding_history,
+        embeddings,
+        rules=rules,
+        device=device,
+        progress=progress,
+        attributes=attributes,
+    )
+    lists = named_lists(recommendations, week, history=history, users=users, events=events)
+    input_weeks = {
+        "trained_ranker": ranker.week,
+        "temporal_embeddings": embeddings.week,
+        "trained_gnn": max(embedding_history),
+        "interactions": week_key(int(history.week_no.max(initial=0))),
+    }
+    expectations = expectations_of(record.policy, rules, week, history=history, users=users, events=events)
+    checks = publish_checks(CheckInput(lists, users, events, week, input_weeks, rules.k, expectations))
+    return WeekPublication(lists, checks, record.row(lists, week))
+
+
+def named_lists(
+    recommendations: Recommendations,
+    week: str,
+    *,
+    history: InteractionHistory,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
+) -> PublishedLists:
+    """Recommendations made at the close of `week` as rows for the week after it: ids as they came in, a row per rank.
+
+    `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds no event, because the
+    catalogue has too few, becomes no row.
+    """
+    user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
+    lists, scores = np.asarray(recommendations.events), np.asarray(recommendations.scores)
+    row, place = np.nonzero(lists >= 0)
+    predictions = pd.DataFrame(
+        {
+            "user_id": user_ids[np.asarray(recommendations.users)[row]],
+            "rank": place + 1,
+            "event_id": event_ids[lists[row, place]],
+            "score": scores[row, place],
+            "source": np.asarray(recommendations.source, dtype=object)[row],
+        }
+    )
+    listed = np.flatnonzero(np.asarray(recommendations.new_user_events) >= 0)
+    new_users = pd.DataFrame(
+        {
+            "rank": listed + 1,
+            "event_id": event_ids[np.asarray(recommendations.new_user_events)[listed]],
+            "score": np.asarray(recommendations.new_user_scores)[listed],
+            "source": recommendations.new_user_source,
+        }
+    )
+    for frame in (predictions, new_users):
+        frame.insert(0, "week", week)
+        frame.insert(1, "target_week", shift(week, 1))
+    return PublishedLists(predictions, new_users)
+
+
+def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFrame:
+    """event_id, lists: the events that stand on the most users' lists, and on how many; ties by id."""
+    lists = predictions.groupby("event_id").size().rename("lists").reset_index()
+    return lists.sort_values(["lists", "event_id"], ascending=[False, True], ignore_index=True).head(events)
+
+
+def _ids(known: pd.DataFrame, idx: IntArray) -> np.ndarray:
+    return known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)
