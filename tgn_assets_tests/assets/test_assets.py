@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import CronFreshnessPolicy
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from pydantic import ValidationError
 
@@ -56,7 +58,7 @@ GRAPH = {
 """Group, kinds and upstream partition mappings (None: the same week) of each asset."""
 
 
-def definitions(home: Path, **settings: object) -> dg.Definitions:
+def definitions(home: Path, **settings: Any) -> dg.Definitions:
     return build_definitions(
         Settings(
             _env_file=None, home=home, source="synthetic", start_week="2024-01-01", end_week="2024-03-25", **settings
@@ -134,7 +136,7 @@ def test_freshness_policy_is_on_open_ended_predictions_only(defs: dg.Definitions
     due = {name: spec.freshness_policy for name, spec in specs(on_going).items() if spec.freshness_policy}
     assert set(due) == {"weekly_top5_predictions"}
     policy = due["weekly_top5_predictions"]
-    assert isinstance(policy, dg.FreshnessPolicy)
+    assert isinstance(policy, CronFreshnessPolicy)
     assert (policy.deadline_cron, policy.timezone) == ("0 12 * * 1", "UTC")
     assert {spec.freshness_policy for spec in specs(defs).values()} == {None}
 

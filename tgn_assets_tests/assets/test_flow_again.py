@@ -17,6 +17,12 @@ from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment
 
 
+def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    failure = result.failure_data_for_node(asset)
+    assert failure is not None and failure.user_failure_data is not None
+    return str(failure.user_failure_data.description)
+
+
 def test_rerun_gives_the_same_bytes(copy: Deployment) -> None:
     before = copy.everything(WEEKS[3])
     copy.run(WEEKS[3])
@@ -38,9 +44,7 @@ def test_failed_check_blocks_publication_until_next_run(copy: Deployment, monkey
         patch.setattr(publish, "recommend", broken)
         failed = copy.run(WEEKS[3], PREDICTIONS, raise_on_error=False)
     assert not failed.success
-    failure = failed.failure_data_for_node(PREDICTIONS)
-    assert failure is not None and failure.user_failure_data is not None
-    description = failure.user_failure_data.description
+    description = failure_of(failed, PREDICTIONS)
     assert f"predictions of week {WEEKS[3]} were not published" in description
     assert "scores_are_finite: the list of user" in description and "Run weekly_refresh" in description
     assert {check.check_name: check.passed for check in failed.get_asset_check_evaluations() if not check.passed} == {
@@ -97,9 +101,7 @@ def test_future_blind_finds_a_leak(copy: Deployment, monkeypatch: pytest.MonkeyP
 def test_missing_device_is_named(copy: Deployment) -> None:
     there = copy.home.settings.model_copy(update={"device": "cuda:7"})
     failed = Deployment(Home(there), copy.instance).run(WEEKS[3], "trained_gnn", raise_on_error=False)
-    failure = failed.failure_data_for_node("trained_gnn")
-    assert failure is not None and failure.user_failure_data is not None
-    assert failure.user_failure_data.description.startswith("TGN_DEVICE=cuda:7 cannot be used (")
+    assert failure_of(failed, "trained_gnn").startswith("TGN_DEVICE=cuda:7 cannot be used (")
 
 
 def test_incompatible_model_is_replaced_by_a_cold_start(copy: Deployment) -> None:
@@ -122,6 +124,4 @@ def test_incompatible_model_is_replaced_by_a_cold_start(copy: Deployment) -> Non
 def test_missing_artifact_is_named_with_remedy(copy: Deployment) -> None:
     shutil.rmtree(ArtifactStore(copy.home.artifacts).directory("trained_ranker", WEEKS[3]))
     failed = copy.run(WEEKS[3], "temporal_embeddings", raise_on_error=False)
-    failure = failed.failure_data_for_node("temporal_embeddings")
-    assert failure is not None and failure.user_failure_data is not None
-    assert f"no trained_ranker of week {WEEKS[3]}" in failure.user_failure_data.description
+    assert f"no trained_ranker of week {WEEKS[3]}" in failure_of(failed, "temporal_embeddings")

@@ -77,7 +77,7 @@ def test_postgres_export_is_one_transaction(
     lists = f"SELECT count(*) FROM {schema}.weekly_top5_predictions"
 
     def look(self: dbapi.Cursor, *given: object, **named: object) -> int:
-        count = ingest(self, *given, **named)  # type: ignore[arg-type]
+        count = ingest(self, *given, **named)
         seen.append((postgres.run(values), postgres.run(lists)))
         return count
 
@@ -128,7 +128,7 @@ def test_export_step_fails_alone_when_server_is_down(filled: Warehouse, tmp_path
     asset = weekly(postgres_export_asset(DOWN), WEEKS[0])
     done = dg.materialize([asset], partition_key=WEEK, resources={"warehouse": filled}, raise_on_error=False)
     (failure,) = done.get_step_failure_events()
-    description = failure.step_failure_data.user_failure_data.description  # type: ignore[union-attr]
+    description = str(failure.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
     assert "TGN_EXPORT_POSTGRES" in description and "Connection refused" in description
     assert f"tgn export --week {WEEK}" in description
     settings = home_on_log(tmp_path, export_postgres=DOWN).settings

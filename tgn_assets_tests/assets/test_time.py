@@ -37,7 +37,7 @@ Row = tuple[str, str, str]
 
 def log() -> list[Row]:
     """Some users with habits, over all weeks, in order of time."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), list[Row]()
     for week in range(WEEKS):
         monday = datetime.fromisoformat(START) + timedelta(weeks=week)
         for user in range(12 + week):
@@ -111,7 +111,7 @@ def materialize(folder: Path, future: list[Row]) -> dict[str, bytes]:
     )
     home = Home(settings).ensure()
     definitions = build_definitions(settings)
-    assets = list(definitions.assets or [])
+    assets = [asset for asset in definitions.assets or [] if isinstance(asset, dg.AssetsDefinition)]
     span = {"dagster/asset_partition_range_start": START, "dagster/asset_partition_range_end": LAST}
     with dg.DagsterInstance.ephemeral() as instance:
         ingest = ["raw_interactions", "weekly_snapshots"]

@@ -82,9 +82,9 @@ def recommend(
     users, k = np.arange(history.num_users), rules.k
     segment = segment_of(history, users)
     source = np.array([ranker.fallback.source[name] for name in SEGMENTS], dtype=object)[segment]
-    events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    spare = list[RunnerUps]()
-    lists = _Ranker(ranker, view, embeddings)
+    events: IntArray = np.full((len(users), k), -1)
+    scores: FloatArray = np.zeros((len(users), k))
+    spare, lists = list[RunnerUps](), _Ranker(ranker, view, embeddings)
     for block, ranked in lists.blocks(users[source == OURS], progress, "lists"):
         events[block], scores[block] = ranked.events, ranked.scores
         if rules.min_distinct:

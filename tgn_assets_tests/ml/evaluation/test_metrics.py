@@ -1,3 +1,5 @@
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +175,11 @@ def test_catalogue_coverage_as_in_torch_geometric() -> None:
     assert catalogue_coverage(lists, 8) == float(reference.compute()) == 0.5
     assert catalogue_coverage(np.array([[0, 9, -1]]), 8) == 1 / 8
     assert np.isnan(catalogue_coverage(lists, 0))
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    failed, attempted = doctest.testmod(metrics)
+    assert not failed and attempted >= 5
 
 
 def test_metric_added_to_the_registry_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ def starters(weeks: int) -> list[Row]:
 
 
 def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
-    first = {}
+    first: dict[str, int] = {}
     for _, event, at, _ in rows:
         if at <= week:
             first[event] = min(first.get(event, at), at)
