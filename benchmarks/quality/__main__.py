@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.quality.comparison import PUBLISHED, Comparison
 from tgn_assets.ml.arrays import FloatArray
+from tgn_assets.ml.evaluation.metric_names import FORMER_METRICS
 from tgn_assets.ml.evaluation.metrics import mean_interval, paired_bootstrap
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -28,7 +29,7 @@ POOLED_SQL = """
     SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
            sum(value * users) / sum(users), sum(users)::BIGINT
     FROM eval_metrics
-    WHERE users > 0 AND (
+    WHERE users > 0 AND NOT list_contains($former, metric) AND (
         metric = 'ndcg' AND segment = 'all' AND model IN ('candidates', 'ceiling')
         OR starts_with(metric, 'candidate_recall') OR starts_with(metric, 'brier')
         OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
@@ -80,7 +81,7 @@ def pooled_metrics(warehouse: Warehouse) -> Iterator[str]:
     """Markdown of the rows of `eval_metrics` that are no list's NDCG, pooled over the weeks."""
     yield "| of `eval_metrics` | value | users or pairs |\n|---|---|---|"
     with warehouse.reader() as con:
-        for name, value, users in con.execute(POOLED_SQL).fetchall():
+        for name, value, users in con.execute(POOLED_SQL, {"former": list(FORMER_METRICS.values())}).fetchall():
             yield f"| {name} | {value:.4f} | {users:,} |"
     yield ""
 

@@ -16,12 +16,12 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
-from tgn_assets.ml.evaluation.evaluate import event_codes, published_lists
 from tgn_assets.ml.evaluation.metrics import per_user
+from tgn_assets.ml.evaluation.scored_week import event_codes, published_lists
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.recommend.publish import read_nodes, read_publication, read_truth
+from tgn_assets.ml.recommend.published import read_nodes, read_published_lists, read_truth
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import World
@@ -87,7 +87,7 @@ def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None
     """What the warehouse knows of `week` and of the lists that were published for it."""
     published_week = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth = read_publication(con, published_week), read_truth(con, week)
+        published, truth = read_published_lists(con, published_week), read_truth(con, week)
         users, events = read_nodes(con, published_week)
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     ids, true_row = np.unique(truth.user_id.to_numpy(object), return_inverse=True)
@@ -107,8 +107,8 @@ def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None
         user=user_ids.get_indexer(active),
         true_row=true_row,
         true_event=codes.get_indexer(pd.Index(truth.event_id)),
-        published=published_lists(rows, new_user_list, active, codes, K),
-        for_new_users=published_lists(rows[:0], new_user_list, active, codes, K),
+        published=published_lists(rows, new_user_list, active=active, events=codes, k=K),
+        for_new_users=published_lists(rows[:0], new_user_list, active=active, events=codes, k=K),
     )
 
 

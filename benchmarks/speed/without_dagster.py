@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tgn_assets.assets.recommendations import diagnostics_of
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
@@ -19,19 +20,16 @@ from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
-from tgn_assets.ml.recommend.publish import (
-    PUBLISHED_TABLES,
+from tgn_assets.ml.recommend.publish import publish_week
+from tgn_assets.ml.recommend.published import (
     PublicationRecord,
-    publication,
     read_nodes,
-    read_publication,
-    read_terms,
+    read_publication_record,
+    read_published_lists,
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.recommend.publish_checks import expectations_of, publish_checks
-from tgn_assets.ml.recommend.top_k import recommend
-from tgn_assets.ml.weeks import shift, week_key
+from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.weekly_page.page import report_page, write_page
 from tgn_assets.settings import read_settings
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
@@ -84,40 +82,51 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
 
 def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
     """`weekly_top5_predictions`, with the checks before."""
-    terms = PublicationRecord(week, policy)
     ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
-    history, embedding_history = (
-        warehouse.history(week),
-        load_embedding_history(artifacts, week, ranker.config.sequence),
-    )
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
-    rules = rules_of(policy, events)
-    made = publication(recommend(history, ranker, embedding_history, embeddings, rules), history, users, events, week)
-    inputs = {
-        "trained_ranker": ranker.week,
-        "temporal_embeddings": embeddings.week,
-        "trained_gnn": max(embedding_history),
-    }
-    inputs["interactions"] = week_key(int(history.week_no.max(initial=0)))
-    demands = expectations_of(policy, rules, history, users, events, week)
-    for finding in publish_checks(made, users, events, week, inputs, rules.k, demands):
-        if not finding.passed:
-            raise RuntimeError(f"{finding.check}: {finding.reason}")
-    tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
-    warehouse.replace_week_tables(week, {**tables, "published_weeks": terms.row(made, week)})
+    made = publish_week(
+        week,
+        PublicationRecord(week, policy),
+        history=warehouse.history(week),
+        users=users,
+        events=events,
+        ranker=ranker,
+        embeddings=embeddings,
+        embedding_history=load_embedding_history(artifacts, week, ranker.config.sequence),
+    )
+    if made.failures:
+        raise RuntimeError("; ".join(made.failures))
+    warehouse.replace_week_tables(week, made.tables)
 
 
 def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
     """`eval_metrics`, of the lists of the week before."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth, terms = read_publication(con, origin), read_truth(con, week), read_terms(con, origin)
-        users, events = read_nodes(con, origin)
-    history, rules = warehouse.history(origin), rules_of(terms.policy, events)
-    new_users, ids = list(published.new_users.event_id), (users.id.to_numpy(), events.id.to_numpy())
-    diagnostics = diagnostics_of(artifacts, history, origin, "cpu", terms.model_week, rules)
-    metrics = evaluate_week(week, published.predictions, new_users, truth, history, *ids, diagnostics, rules=rules)
+        published, truth = read_published_lists(con, origin), read_truth(con, week)
+        (users, events), record = read_nodes(con, origin), read_publication_record(con, origin)
+    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    diagnostics = diagnostics_of(
+        artifacts,
+        history,
+        origin,
+        model_week=record.model_week,
+        rules=rules,
+        attributes=NO_ATTRIBUTES,
+        device="cpu",
+    )
+    metrics = evaluate_week(
+        week,
+        published.predictions,
+        truth,
+        new_user_list=list(published.new_users.event_id),
+        history=history,
+        user_ids=users.id.to_numpy(),
+        event_ids=events.id.to_numpy(),
+        diagnostics=diagnostics,
+        rules=rules,
+    )
     warehouse.replace_week("eval_metrics", week, metrics)
 
 

@@ -27,6 +27,24 @@ def weekly_partitions(start_week: str, end_week: str | None = None) -> dg.Weekly
     )
 
 
+def first_week(context: dg.AssetExecutionContext) -> str:
+    """The deployment's first week, from the partitions of the asset that runs."""
+    weeks = _weeks(context)
+    return weeks.start.strftime(weeks.fmt)
+
+
+def last_week(context: dg.AssetExecutionContext) -> str | None:
+    """The deployment's last week (`TGN_END_WEEK`); None if its weeks go on as time does."""
+    weeks = _weeks(context)
+    return shift(weeks.end.strftime(weeks.fmt), -1) if weeks.end else None
+
+
+def _weeks(context: dg.AssetExecutionContext) -> dg.TimeWindowPartitionsDefinition:
+    weeks = context.assets_def.partitions_def
+    assert isinstance(weeks, dg.TimeWindowPartitionsDefinition)
+    return weeks
+
+
 with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     # The first week of a deployment has nothing before it, and does not fail for that.
     PREVIOUS_WEEK = dg.TimeWindowPartitionMapping(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from tgn_assets.ml.recommend.publish import read_terms
+from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import PUBLISHED_SQL, pooled_scores, results_table
@@ -80,7 +80,7 @@ def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, st
         published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
         if not published:
             raise ModelError("nothing was published yet, so there is nothing to roll back; run `tgn refresh`")
-        model_week = read_terms(con, published[-1]).model_week
+        model_week = read_publication_record(con, published[-1]).model_week
     earlier = [week for week in trained_weeks(store) if week < model_week]
     if not earlier:
         raise ModelError(

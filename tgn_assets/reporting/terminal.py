@@ -9,6 +9,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
@@ -131,7 +132,7 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
     scores = pooled_scores(warehouse, [week])
     if (ours := scores.get((OURS, "all", "ndcg"))) is None:
         return None
-    best = next((model for model in _models(scores, "all") if model not in (OURS, "ungated", *BOUNDS)), None)
+    best = next((model for model in _models(scores, "all") if model not in (OURS, WITHOUT_FALLBACK, *BOUNDS)), None)
     beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
     ndcg = at_length("NDCG@5", warehouse, [week])
     return f"the lists for the week of {week} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
@@ -209,4 +210,6 @@ def results_table(title: str, first: str, others: Iterable[str], justify: Justif
 def _models(scores: Scores, segment: str) -> list[str]:
     """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
     ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    return sorted(ndcg, key=lambda model: (model in BOUNDS, model != OURS, model != "ungated", -ndcg[model], model))
+    models = set(ndcg) - set(FORMER_MODELS.values())
+    ours_first = [OURS, WITHOUT_FALLBACK]
+    return sorted(models, key=lambda m: (m in BOUNDS, *(m != name for name in ours_first), -ndcg[m], m))

@@ -16,7 +16,7 @@ from tgn_assets.ml.linalg.per_user import group_zscore
 from tgn_assets.ml.linalg.sparse import only_columns, top_n_per_row
 from tgn_assets.ml.linalg.topk import top_products
 
-CHANNELS = ("own", "cooccurring", "popular", "follows")
+CHANNELS = ("repeat", "co_occurrence", "popular", "next_week")
 LINKS = ("follows", "together")
 PAIR_FEATURES = (*FEATURES, "tower", "tower_known", *LINKS)
 """Columns of `Candidates.features`: the pair evidence, then the graph encoder's logit and whether it has one, then what

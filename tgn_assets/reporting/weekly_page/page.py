@@ -23,7 +23,7 @@ LOSSES = {
     "unknown_events": ("events that nobody knew before the week", "unknown events"),
     "recall": ("known, but not among the candidates", "not found"),
     "ranking": ("among the candidates, but ranked too low", "ranked too low"),
-    "gate": ("the gate published a simple rule's list", "gate"),
+    "fallback": ("a baseline's list was published instead", "fallback"),
 }
 """What the steps of `points_lost` are called: in full, and in the chart."""
 MEASURES = {

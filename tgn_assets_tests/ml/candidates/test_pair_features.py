@@ -77,9 +77,9 @@ def test_candidates_are_own_events_near_ones_and_popular_ones_with_their_channel
     assert candidates.features.shape == (len(candidates.row), len(PAIR_FEATURES))
     of_ann = candidates.event[candidates.row == 0].tolist()
     assert of_ann == [TEA, JAM, PIE]
-    own = candidates.channels[:, CHANNELS.index("own")]
+    own = candidates.channels[:, CHANNELS.index("repeat")]
     assert own[candidates.row == 0].tolist() == [True, True, False]
-    assert not candidates.channels[:, CHANNELS.index("follows")].any()
+    assert not candidates.channels[:, CHANNELS.index("next_week")].any()
 
 
 def test_links_are_a_feature_and_a_channel_where_the_embeddings_have_them():
@@ -88,7 +88,7 @@ def test_links_are_a_feature_and_a_channel_where_the_embeddings_have_them():
     week, users = shift(START, 11), np.arange(past.num_users)
     plain = NodeEmbeddings(week, torch.as_tensor(past.user_idx), no_log[0], torch.as_tensor(past.event_idx), no_log[1])
     without = CandidateGenerator(PairFeatures(past), plain).candidates(users, limit=3)
-    assert not without.channels[:, CHANNELS.index("follows")].any()
+    assert not without.channels[:, CHANNELS.index("next_week")].any()
     columns = [PAIR_FEATURES.index(name) for name in LINKS]
     assert not without.features[:, columns].any()
     links = plain.with_links(link_vectors(past))
@@ -98,7 +98,7 @@ def test_links_are_a_feature_and_a_channel_where_the_embeddings_have_them():
     for column, raw in zip(columns, expected, strict=True):
         of_pair = raw[candidates.row, candidates.event].astype(float)
         np.testing.assert_allclose(candidates.features[:, column], group_zscore(candidates.row, of_pair), atol=1e-4)
-    chosen = candidates.channels[:, CHANNELS.index("follows")]
+    chosen = candidates.channels[:, CHANNELS.index("next_week")]
     best = np.sort(expected[0], axis=1)[:, -3:]
     for user in (0, 17):
         mine = chosen & (candidates.row == user)
@@ -108,7 +108,7 @@ def test_links_are_a_feature_and_a_channel_where_the_embeddings_have_them():
 def test_each_channel_keeps_to_its_limit_and_no_pair_comes_twice():
     past = history(habits(), 11)
     candidates = CandidateGenerator(PairFeatures(past), None).candidates(np.arange(past.num_users), limit=3)
-    for channel in ("own", "cooccurring"):
+    for channel in ("repeat", "co_occurrence"):
         chosen = candidates.channels[:, CHANNELS.index(channel)]
         assert np.bincount(candidates.row[chosen]).max() <= 3
     pairs = candidates.row * past.num_events + candidates.event
@@ -122,7 +122,7 @@ def test_what_is_near_lately_is_told_apart_from_what_is_near_in_the_long_run(mon
     past = history(rows, 8)
     candidates = CandidateGenerator(PairFeatures(past), None).candidates(np.array([ANN]), limit=9)
     long, lately = (candidates.features[:, FEATURES.index(f"cooccurrence{part}")] > 0 for part in ("", "_recent"))
-    channel = candidates.channels[:, CHANNELS.index("cooccurring")]
+    channel = candidates.channels[:, CHANNELS.index("co_occurrence")]
     names = np.array(["ale", "gin", "jam", "pie", "rye", "tea"])[past.event_order[candidates.event]].tolist()
     for name, expected in {"ale": (True, False, True), "gin": (False, True, False)}.items():
         at = names.index(name)

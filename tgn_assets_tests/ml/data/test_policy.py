@@ -11,7 +11,8 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.policy import OPEN, Policy, own_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
-from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.recommend.cold_start import newcomer_list
@@ -116,9 +117,10 @@ def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, pa
     ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
     assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.fallback.hit_rate.values())
     embeddings = temporal_embeddings(ranker, past, embedding_history)
-    made = recommend(past, ranker, embedding_history, embeddings, given)
+    made = recommend(past, ranker, embedding_history, embeddings, rules=given)
     lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
-    lists["ungated"] = diagnose(past, ranker, embedding_history, embeddings, given).lists(everyone)
+    diagnostics = diagnose(past, ranker, embedding_history, embeddings, rules=given)
+    lists["without_fallback"] = diagnostics.lists(everyone)
     had, free = set(own_pairs(past).tolist()), given.allowed(past)
     for name, of_all in lists.items():
         assert of_all.shape == (past.num_users, policy.k), name
@@ -143,7 +145,9 @@ def test_when_an_event_will_expire_changes_nothing_before_it_has(past, embedding
     for folder, known in (("with", given), ("without", OPEN)):
         ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=known)
         ranker.save(tmp_path / folder)
-        made = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), known)
+        made = recommend(
+            past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), rules=known
+        )
         np.save(tmp_path / folder / "lists.npy", made.events)
     for name in ("meta.json", "tensors.safetensors", "lists.npy"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
@@ -154,7 +158,11 @@ def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     usual, wide = (
         recommend(
-            past, ranker, embedding_history, embeddings, Policy(k=2, min_distinct_events=m).rules(past.event_idx, names)
+            past,
+            ranker,
+            embedding_history,
+            embeddings,
+            rules=Policy(k=2, min_distinct_events=m).rules(past.event_idx, names),
         )
         for m in (0, 16)
     )
@@ -174,9 +182,11 @@ def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_t
     truth = pd.DataFrame({"user_id": ["ann", "ann", "bob"], "event_id": ["tea", "jam", "tea"]})
     lists = pd.DataFrame({"user_id": ["ann", "bob"], "rank": 1, "event_id": ["jam", "rye"]})
 
+    ids = {"user_ids": np.array(["ann", "bob"], object), "event_ids": np.array(NAMES, object)}
+    given = {"new_user_list": ["tea"], "history": known, **ids}
+
     def scores(policy):
-        ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
-        frame = evaluate_week(week, lists, ["tea"], truth, known, *ids, rules=rules(policy, known))
+        frame = evaluate_week(week, lists, truth, **given, rules=rules(policy, known))
         of_all = frame[(frame.metric == "recall") & (frame.segment == "all")]
         return dict(zip(of_all.model, of_all.value, strict=True))
 
@@ -186,9 +196,8 @@ def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_t
     assert strict[CEILING] == pytest.approx((0.5 + 1) / 2)
     assert strict[OURS] == free[OURS] == pytest.approx(0.25)
     assert strict["repeat"] == strict["popular"]
-    ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
     with pytest.raises(ValueError, match="ranks from 1 to 1"):
-        evaluate_week(week, lists.assign(rank=2), [], truth, known, *ids, rules=rules(Policy(k=1), known))
+        evaluate_week(week, lists.assign(rank=2), truth, **given, rules=rules(Policy(k=1), known))
 
 
 def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, embedding_history, names):
@@ -197,5 +206,5 @@ def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(
     gated = replace(
         ranker, fallback=replace(ranker.fallback, source=dict.fromkeys(ranker.fallback.source, "item_knn_new"))
     )
-    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history), given)
+    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history), rules=given)
     assert set(lists.source) == {"item_knn_new"} and (lists.events >= 0).all()

@@ -74,7 +74,7 @@ def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(
     diagnostics.lists(np.arange(3))
     diagnostics.found(np.arange(3), np.arange(3), np.arange(3))
     told = {line.split(":")[0]: line for line in said}
-    assert set(told) == {"embeddings", "lists", "lists before the gate", "candidates that active users had"}
+    assert set(told) == {"embeddings", "lists", "lists before the fallback", "candidates that active users had"}
     assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
 
 
