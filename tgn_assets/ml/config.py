@@ -104,4 +104,4 @@ class RankerConfig(BaseModel, frozen=True):
     learning_rate: float = Field(0.003, gt=0, description="Adam's step size.")
     candidates: int = Field(60, ge=5, le=1000, description="Events that each recall channel hands to the ranking.")
     seed: int = Field(0, ge=0, description="Same seed and same data give the same bytes.")
-    features: CandidateConfig = Field(CandidateConfig(), description="Candidates and their features.")
+    features: CandidateConfig = Field(default=CandidateConfig(), description="Candidates and their features.")

@@ -9,7 +9,7 @@ from scipy import sparse
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.linalg.sparse import blocks, item_similarity, ordered, top_n_per_row
+from tgn_assets.ml.linalg.sparse import blocks, item_similarity, ordered, sums, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 
 NEGLIGIBLE = 64
@@ -43,7 +43,7 @@ class PairTables:
         ages = np.arange(age.max(initial=0) + 1)
 
         def decayed(value: FloatArray, half_life: float) -> FloatArray:
-            return _sums(value * (0.5 ** (ages / half_life))[age], start)
+            return _run_sums(value * (0.5 ** (ages / half_life))[age], start)
 
         half_lives = dict.fromkeys([*config.repeat_half_lives, config.repeat_share_half_life])
         self.pair_count = {half_life: decayed(count, half_life) for half_life in half_lives}  # {half-life: [P]}
@@ -137,7 +137,7 @@ class PairTables:
         return ordered(self.profile[users] @ self.item_similarity)
 
 
-def _sums(values: FloatArray, start: IntArray) -> FloatArray:
+def _run_sums(values: FloatArray, start: IntArray) -> FloatArray:
     """Sums of `values` over the runs that begin at `start`."""
     return np.add.reduceat(values, start) if len(start) else np.zeros(0)
 
@@ -146,7 +146,7 @@ def _popularity(h: InteractionHistory, half_life: float) -> FloatArray:
     """[E] interactions with each event, halved every half-life, without those that are negligibly old."""
     low = int(np.searchsorted(h.week_no, h.week - NEGLIGIBLE * half_life))
     age = h.week - h.week_no[low:] + h.since[low:]
-    return np.bincount(h.event[low:], h.count[low:] * 0.5 ** (age / half_life), h.num_events)
+    return sums(h.event[low:], h.count[low:] * 0.5 ** (age / half_life), h.num_events)
 
 
 def _last_week(node: IntArray, week_no: IntArray, size: int) -> IntArray:

@@ -39,11 +39,18 @@ def tables(
     for user, event, at, _ in rows:
         for kind, name in (("user", user), ("event", event)):
             first[kind][name] = min(at, first[kind].get(name, at))
-    nodes = []
-    for kind, size in (("user", known.num_users), ("event", known.num_events)):
+
+    def nodes(kind: str, size: int) -> pd.DataFrame:
         ids = sorted(first[kind], key=lambda name: (first[kind][name], name))[:size]
-        nodes.append(pd.DataFrame({"idx": np.arange(size), "id": ids}))
-    return read_attribute_tables(str(folder / "events.csv"), str(folder / "users.csv"), *nodes, shift(START, week))
+        return pd.DataFrame({"idx": np.arange(size), "id": ids})
+
+    return read_attribute_tables(
+        str(folder / "events.csv"),
+        str(folder / "users.csv"),
+        nodes("user", known.num_users),
+        nodes("event", known.num_events),
+        shift(START, week),
+    )
 
 
 def value(folder: Path, name: str, user: int, event: int) -> float:

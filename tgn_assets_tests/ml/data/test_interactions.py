@@ -27,7 +27,7 @@ ROWS: list[Row] = [
 
 
 def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) -> InteractionHistory:
-    """The history of a warehouse of `rows` at the close of `week`; indices go by first week and id, or else by `order`."""
+    """The history of a warehouse of `rows` at the close of `week`; indices go by first week and id, or by `order`."""
     log = pd.DataFrame(list(rows), columns=["user_id", "event_id", "number"])
     with duckdb.connect() as con:
         for name in ("raw_interactions", "users", "events"):
@@ -108,8 +108,13 @@ def test_history_before_the_first_row_is_empty() -> None:
 def test_derived_is_computed_once_per_week() -> None:
     known, made = history(ROWS, 2), list[int]()
     for week in (2, 1, 0, 1, 2):
-        there = known.as_of(FIRST + week)
-        assert there.derived("week", lambda there=there: made.append(there.week) or there.week) == FIRST + week
+        past = known.as_of(FIRST + week)
+
+        def make(past: InteractionHistory = past) -> int:
+            made.append(past.week)
+            return past.week
+
+        assert past.derived("week", make) == FIRST + week
     assert made == [FIRST + 2, FIRST + 1, FIRST]
     assert same(known.as_of(FIRST + 1), history(ROWS, 1))
 
