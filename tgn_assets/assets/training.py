@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
@@ -19,11 +20,11 @@ from tgn_assets.state.warehouse import Warehouse
 GROUP = "model"
 
 
-class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
+class GNNParameters(launchpad_config(GNNConfig)):  # type: ignore[misc]  # mypy: a base that is made at run time
     """`GNNConfig` as the launchpad's form."""
 
 
-class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
+class RankerParameters(launchpad_config(RankerConfig)):  # type: ignore[misc]  # as above
     """`RankerConfig` as the launchpad's form."""
 
 

@@ -33,6 +33,55 @@ class GNNConfig(BaseModel, frozen=True):
     seed: int = Field(0, ge=0, description="Same seed and same data give the same bytes.")
 
 
+class CandidateConfig(BaseModel, frozen=True):
+    """What candidates and their features are computed with; half-lives are in weeks."""
+
+    repeat_half_lives: list[float] = Field(
+        default=[1.0, 4.0, 16.0, 64.0],
+        description="Half-lives of a user's interactions with the event: one feature each.",
+    )
+    repeat_share_half_life: float = Field(
+        default=16.0, gt=0, description="Half-life in the event's share of a user's interactions."
+    )
+    repeat_rate_prior: float = Field(
+        default=5.0, gt=0, description="Weeks of average behaviour added to the repeat rate of a user or an event."
+    )
+    popularity_half_lives: list[float] = Field(
+        default=[0.07, 0.15, 0.3, 1.0, 4.0, 16.0],
+        description="Half-lives of an event's popularity: one feature each.",
+    )
+    trend_half_lives: list[list[float]] = Field(
+        default=[[0.15, 1.0], [0.3, 4.0]],
+        description="Short and long half-lives whose popularities are compared: one feature each.",
+    )
+    popular_half_life: float = Field(
+        default=0.3, gt=0, description="Half-life of the popularity that the channel of popular events ranks by."
+    )
+    steady_half_life: float = Field(
+        default=4.0, gt=0, description="The same for the steadily popular events, of which the channel takes half."
+    )
+    affinity_half_life: float = Field(
+        default=16.0, gt=0, description="Half-life of the popularity that a user's usual events are compared by."
+    )
+    profile_half_life: float = Field(
+        default=8.0, gt=0, description="Half-life of a user's interactions in the user's profile."
+    )
+    recent_half_life: float = Field(default=1.0, gt=0, description="The same in the profile of recent interests.")
+    events_per_user: int = Field(
+        default=200, ge=1, description="Heaviest events of a profile: co-occurrence costs their square."
+    )
+    neighbours: int = Field(default=100, ge=1, description="Most similar events kept of each event.")
+    shrinkage: float = Field(
+        default=10.0, ge=0, description="Added to the cosine's denominator: rare events are less similar."
+    )
+    category_half_life: float = Field(
+        default=1.0, gt=0, description="Half-life of the popularity of an event's category."
+    )
+    category_prior: float = Field(
+        default=2.0, gt=0, description="Interactions of average behaviour added to a category's share."
+    )
+
+
 class RankerConfig(BaseModel, frozen=True):
     """Phase 2: the temporal Transformer and the scoring head."""
 
@@ -55,3 +104,4 @@ class RankerConfig(BaseModel, frozen=True):
     learning_rate: float = Field(0.003, gt=0, description="Adam's step size.")
     candidates: int = Field(60, ge=5, le=1000, description="Events that each recall channel hands to the ranking.")
     seed: int = Field(0, ge=0, description="Same seed and same data give the same bytes.")
+    features: CandidateConfig = Field(default=CandidateConfig(), description="Candidates and their features.")

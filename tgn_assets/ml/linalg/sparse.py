@@ -15,7 +15,9 @@ BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
 
-def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
+def item_similarity(
+    profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
+) -> sparse.csr_array:
     """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
     events = profile.shape[1]
     norm = np.sqrt(sums(profile.indices, profile.data**2, events))
@@ -26,10 +28,10 @@ def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
         low, high = block
         near = ordered(by_event[low:high] @ profile)
         event = low + row_of(near)
-        near.data /= norm[event] * norm[near.indices] + SHRINKAGE
+        near.data /= norm[event] * norm[near.indices] + shrinkage
         near.data[event == near.indices] = 0
         near.eliminate_zeros()
-        near = top_n_per_row(near, NEIGHBOURS)
+        near = top_n_per_row(near, neighbours)
         near.data /= near.sum(axis=1)[row_of(near)]
         return near
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, save_artifact
 from tgn_assets.ml.candidates.attribute_features import feature_names
-from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
+from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTables
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
@@ -96,14 +96,15 @@ class RankerCheckpoint:
 def new_model(config: RankerConfig, width: int, attributes: Sequence[AttributeColumn], networks: int) -> Ensemble:
     """`networks` fresh ones, for weekly embeddings `width` wide and pairs that have the columns of `attributes` as
     well."""
-    extra = len(feature_names(attributes))
-    shape = width, len(PAIR_FEATURES) + extra, config.dim, config.heads, config.layers, config.sequence
+    features, extra = len(candidate_feature_names(config.features, attributes)), len(feature_names(attributes))
+    shape = width, features, config.dim, config.heads, config.layers, config.sequence
     return Ensemble(UserInteractionPredictor(*shape, config.dropout, extra) for _ in range(networks))
 
 
 def is_incompatible(ranker: RankerCheckpoint) -> bool:
     """Whether it learnt from other features than candidates have now: a version ago there were others."""
-    return len(ranker.state[f"{MEMBER}0.feature_mean"]) != len(PAIR_FEATURES) + len(feature_names(ranker.attributes))
+    names = candidate_feature_names(ranker.config.features, ranker.attributes)
+    return len(ranker.state[f"{MEMBER}0.feature_mean"]) != len(names)
 
 
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Ensemble:

@@ -75,8 +75,13 @@ class PointInTimeView:
     @cached_property
     def candidate_generator(self) -> CandidateGenerator:
         """Candidates and their features; who only asks for the weekly embeddings does not pay for them."""
-        pair_features, attributes = PairFeatures(self.past), AttributeFeatures(self.past, self.attributes)
-        return CandidateGenerator(pair_features, self.weekly[-1], self.device, self.rules, attributes)
+        return CandidateGenerator(
+            PairFeatures(self.past, self.config.features),
+            self.weekly[-1],
+            device=self.device,
+            rules=self.rules,
+            attributes=AttributeFeatures(self.past, self.attributes, self.config.features),
+        )
 
     def ready(self) -> "PointInTimeView":
         """Itself with `candidate_generator` built, by all threads there are, before blocks of users share it."""

@@ -37,8 +37,9 @@ USERS_PER_ORIGIN = 4096
 USERS_PER_BLOCK = 256
 """Users of an origin whose candidates one thread makes at a time."""
 MADE_BY = """
-candidates.attribute_features candidates.pair_features candidates.retrieval data.attributes data.interactions
-data.policy encoder.embeddings evaluation.baselines linalg.pair_dot linalg.per_user linalg.sparse ranker.training_set
+candidates.attribute_features candidates.pair_features candidates.pair_tables candidates.retrieval
+data.attributes data.interactions data.policy encoder.embeddings
+evaluation.baselines linalg.pair_dot linalg.per_user linalg.sparse ranker.training_set
 """
 CODE = [import_module(f"tgn_assets.ml.{name}") for name in MADE_BY.split()]
 """The modules that a lesson is made by."""
@@ -121,7 +122,7 @@ def cache_keys(
     """What the lesson of each origin in `weeks` is made from, as a digest: the rows up to the week after it, the weekly
     embeddings, rules and side tables as of its close, the settings that matter, and the code."""
     made_by = [inspect.getsource(module) for module in CODE] + [np.__version__, torch.__version__, device]
-    made_by += [str(x) for x in (config.sequence, config.candidates, config.seed, USERS_PER_ORIGIN)]
+    made_by += [str(x) for x in (config.sequence, config.candidates, config.features, config.seed, USERS_PER_ORIGIN)]
     made_by += [str(rules.k), str(rules.exclude_own)]
     digests, found = _row_digests(known), dict[int, str]()
     for week in weeks:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tgn_assets.ml.artifact_io import ArtifactError
-from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
-from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.candidates.retrieval import candidate_feature_names
+from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attributes import ALWAYS, NO_ATTRIBUTES, AttributeColumn, AttributeTable, AttributeTables
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
@@ -141,7 +141,7 @@ def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else
 def test_a_ranker_without_a_table_is_what_it_was(past, embedding_history, tmp_path):
     ranker = train_ranker(past, embedding_history, LAST, CONFIG)
     assert "side" not in ranker.meta()
-    assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(PAIR_FEATURES)
+    assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(candidate_feature_names(CandidateConfig()))
 
 
 def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past, embedding_history, genres):
@@ -149,7 +149,7 @@ def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past
     ranker = train_ranker(past, embedding_history, LAST, CONFIG, attributes=AttributeTables(event=unknown))
     assert all(torch.isfinite(weights).all() for weights in ranker.state.values())
     model = load_model(ranker)
-    pair = torch.zeros(3, len(PAIR_FEATURES) + 2)
+    pair = torch.zeros(3, len(candidate_feature_names(CandidateConfig())) + 2)
     pair[:, -1] = torch.tensor([float("nan"), 1e6, 2e6])
     with torch.no_grad():
         each = torch.arange(3)
