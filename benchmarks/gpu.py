@@ -111,10 +111,10 @@ def walk(
     watch.time("trained_gnn, warm, sampled", device, lambda: _warm(snapshots, week, sampled, checkpoint, device))
     embedding_history = checkpoint.embeddings
     ranker = watch.time(
-        "trained_ranker", device, lambda: train_ranker(history, embedding_history, week, config, device)
+        "trained_ranker", device, lambda: train_ranker(history, embedding_history, week, config=config, device=device)
     )
     embeddings = watch.time(
-        "temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, embedding_history, device)
+        "temporal_embeddings", device, lambda: temporal_embeddings(ranker, history, embedding_history, device=device)
     )
     lists = watch.time(
         "weekly_top5_predictions",
@@ -144,7 +144,7 @@ def _lists(
         history,
         ranker,
         embedding_history,
-        temporal_embeddings(ranker, history, embedding_history, device),
+        temporal_embeddings(ranker, history, embedding_history, device=device),
         device=device,
     )
 

@@ -27,7 +27,7 @@ LEAST_SHARE, LEAST_SECONDS = 0.05, 0.05
 PARTS = {
     "imports": ["importlib._bootstrap:_find_and_load"],
     "trees grown": ["tgn_assets.ml.ranker.lambdarank:fit_lambdarank"],
-    "passes of the network": ["tgn_assets.ml.ranker.listwise:_pass", "tgn_assets.ml.ranker.listwise:_learn"],
+    "passes of the network": ["tgn_assets.ml.ranker.listwise:_fit_epoch", "tgn_assets.ml.ranker.listwise:_learn"],
     "passes of the encoder": ["tgn_assets.ml.encoder.train:_Trainer.fit"],
     "embeddings of the encoder": ["tgn_assets.ml.encoder.train:_Trainer.embeddings"],
     "linear part": ["tgn_assets.ml.encoder.linear_link_model:link_vectors"],

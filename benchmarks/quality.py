@@ -181,7 +181,9 @@ def _scores(
 
         def trained(name: str, known: EmbeddingHistory, attributes: AttributeTables) -> np.ndarray:
             before = earlier.get(name) if ranker.warm_from else None
-            earlier[name] = train_ranker(history, known, origin, ranker.config, attributes=attributes, earlier=before)
+            earlier[name] = train_ranker(
+                history, known, origin, config=ranker.config, attributes=attributes, earlier=before
+            )
             return own(earlier[name], known)
 
         variants |= {
@@ -189,7 +191,7 @@ def _scores(
             "without the graph (trained anew)": trained("graph", blind, attributes),
             "without the link regression (trained anew)": trained("links", unlinked, attributes),
             "Transformer switched off": own(_silenced(ranker, "gate"), embedding_history),
-            "network alone": own(replace(ranker, trees=""), embedding_history),
+            "network alone": own(replace(ranker, booster=""), embedding_history),
             "trees alone": own(
                 _silenced(ranker, "gate", "feature_mlp.4.weight", "feature_mlp.4.bias"), embedding_history
             ),

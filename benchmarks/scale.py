@@ -90,7 +90,7 @@ def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:
 
 def forget_newest_lesson(home: Path, week: str) -> None:
     """Removes the one lesson that a warm refresh of `week` makes, which an earlier one of the same home has kept."""
-    shutil.rmtree(ArtifactStore(home / "artifacts").lessons / shift(week, -1), ignore_errors=True)
+    shutil.rmtree(ArtifactStore(home / "artifacts").training_sets / shift(week, -1), ignore_errors=True)
 
 
 def _read(home: Path) -> None:

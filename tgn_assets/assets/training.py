@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.publish import read_nodes, rules_of
@@ -19,11 +20,11 @@ from tgn_assets.state.warehouse import Warehouse
 GROUP = "model"
 
 
-class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
+class GNNParameters(launchpad_config(GNNConfig)):  # type: ignore[misc]  # mypy: a base that is made at run time
     """`GNNConfig` as the launchpad's form."""
 
 
-class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
+class RankerParameters(launchpad_config(RankerConfig)):  # type: ignore[misc]  # as above
     """`RankerConfig` as the launchpad's form."""
 
 
@@ -97,12 +98,11 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         policy: PolicyFiles,
         attribute_files: AttributeFiles,
     ) -> dg.MaterializeResult:
-        """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
+        """The ranker: a Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
-        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. It
-        goes on from last week's ranker where there is one (warm start), once that has been tried on the newest closed
-        week: there it must beat the best simple rule, segment by segment; where it does not, the rule's list is
-        published instead (`fallback`).
+        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. A
+        warm start goes on from last week's ranker. Before it learns from the newest closed week, it is tested there:
+        in a segment of users where a baseline clearly beats it, the baseline's lists are published (`fallback`).
         """
         from tgn_assets.ml.artifact_io import load_meta
         from tgn_assets.ml.ranker.train import train_ranker
@@ -114,20 +114,19 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
         for note in attributes.notes:
             context.log.warning(note)
-        # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
+        # The oldest cut-off learned from is `origins` weeks before the newest closed week, and looks back from there.
         embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
-        plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.lessons)
         checkpoint = train_ranker(
             warehouse.history(week),
             embedding_history,
             week,
-            plain,
-            device.name(),
-            context.log.info,
-            rules,
-            store,
-            attributes,
-            earlier.get(shift(week, -1)),
+            config=RankerConfig.model_validate(config.model_dump()),
+            device=device.name(),
+            progress=context.log.info,
+            rules=rules,
+            cache=TrainingSetCache(artifacts.training_sets),
+            attributes=attributes,
+            earlier=earlier.get(shift(week, -1)),
         )
         gnn = load_meta(artifacts.directory("trained_gnn", week))
         tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
@@ -136,12 +135,12 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
             metadata={
                 "mlflow": tracked,
                 "warm_started_from": checkpoint.warm_from or "nothing: cold start",
-                "gate": dg.MetadataValue.json(checkpoint.fallback.source),
-                **numbers({"embedding_weeks": len(embedding_history), "passes": len(checkpoint.curve)}),
+                "fallback": dg.MetadataValue.json(checkpoint.fallback.source),
+                **numbers({"embedding_weeks": len(embedding_history), "epochs": len(checkpoint.curve)}),
                 **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
                 **numbers(checkpoint.validation, "validation/"),
                 **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
-                **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
+                **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "epoch"),
             },
         )
 
@@ -167,7 +166,7 @@ def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefiniti
         embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
         history = warehouse.history(week)
         embeddings = train.temporal_embeddings(
-            trained_ranker, history, embedding_history, device.name(), context.log.info
+            trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
         )
         return dg.MaterializeResult(
             value=embeddings,

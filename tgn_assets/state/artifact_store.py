@@ -33,9 +33,9 @@ class ArtifactStore:
         self.root = root
 
     @property
-    def lessons(self) -> Path:
-        """What past weeks taught the ranker (`ml.ranker.training_set_cache`): made again if it is deleted."""
-        return self.root / "lessons"
+    def training_sets(self) -> Path:
+        """The cache of the ranker's training sets (`ml.ranker.training_set_cache`): made again if it is deleted."""
+        return self.root / "training_sets"
 
     def directory(self, asset: str, week: str) -> Path:
         """Where the artifact of `asset` for `week` lies, or will."""
@@ -133,7 +133,7 @@ def publishing_model(
         return TrainedModel(ranker, store.load("temporal_embeddings", week))
     _check_chain(store, week, model_week)
     embedding_history = load_embedding_history(store, week, ranker.config.sequence)
-    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device))
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))
 
 
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:

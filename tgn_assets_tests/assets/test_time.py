@@ -82,7 +82,7 @@ def outputs(home: Home) -> dict[str, bytes]:
     """Every output of the partition, by name: the files' bytes, and the rows of the tables up to that week."""
     found = {}
     folders = [home.artifacts / asset / WEEK for asset in ARTIFACTS]
-    for folder in [*folders, *sorted((home.artifacts / "lessons").iterdir())]:
+    for folder in [*folders, *sorted((home.artifacts / "training_sets").iterdir())]:
         for file in sorted(folder.iterdir()):
             found[f"{folder.parent.name}/{folder.name}/{file.name}"] = file.read_bytes()
     with home.warehouse().reader() as con:

@@ -74,8 +74,8 @@ def test_a_section_is_replaced_and_the_rest_of_the_page_stays(path: Path, sectio
 def test_the_profile_counts_each_thread_of_a_step_by_what_it_is_at() -> None:
     steps = {"trained_ranker": Step(start=10.0, seconds=4.0, peak=0)}
     grown = ["threading:Thread.run", "tgn_assets.ml.ranker.lambdarank:fit_lambdarank", "lightgbm.engine:train"]
-    learnt = ["tgn_assets.ml.ranker.train:train_ranker", "tgn_assets.ml.ranker.listwise:_pass", "torch:forward"]
-    loaded = ["tgn_assets.ml.ranker.listwise:_pass", "importlib._bootstrap:_find_and_load"]
+    learnt = ["tgn_assets.ml.ranker.train:train_ranker", "tgn_assets.ml.ranker.listwise:_fit_epoch", "torch:forward"]
+    loaded = ["tgn_assets.ml.ranker.listwise:_fit_epoch", "importlib._bootstrap:_find_and_load"]
     looks = [(9.75, 0.5, [2]), (10.25, 0.5, [0, 1]), (11.25, 1.0, [1]), (14.25, 3.0, [3])]
     found = by_asset(steps, [grown, learnt, loaded, ["nobody:knows"]], looks)
     assert found["trained_ranker"] == {"trees grown": 0.75, "passes of the network": 0.75 + 2.0}

@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, gnn)
         config = RANKER.model_copy(update={"candidates": 4 + later})
         store.save("trained_gnn", week, gnn)
-        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config))
+        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
     scores = [(WEEKS[1], "tgn_assets", "all", "ndcg", 0.25, 0.2, 0.3, 12)]
     home.warehouse().replace_week("eval_metrics", WEEKS[1], pd.DataFrame(scores, columns=METRICS))
     return home

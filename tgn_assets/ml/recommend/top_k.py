@@ -2,25 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
-import torch
 
 from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, RetrievedPairs
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
-from tgn_assets.ml.data.interactions import InteractionHistory, dense
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.evaluation.baselines import filled
 from tgn_assets.ml.evaluation.evaluate import RankerDiagnostics
 from tgn_assets.ml.linalg.per_user import group_softmax
-from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
-from tgn_assets.ml.ranker.baseline_fallback import SEGMENTS, segment_of
+from tgn_assets.ml.ranker.baseline_fallback import ACTIVITY_SEGMENTS, segment_of
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
@@ -74,7 +73,14 @@ def recommend(
     ArtifactError if `attributes` lacks a column that the ranker learnt from.
     """
     view, k = (
-        PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)),
+        PointInTimeView(
+            history,
+            embedding_history,
+            ranker.config,
+            device=device,
+            rules=rules,
+            attributes=attributes_of(ranker, attributes),
+        ),
         rules.k,
     )
     if not embeddings.week == view.week >= ranker.week:
@@ -82,10 +88,10 @@ def recommend(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
     users = np.arange(history.num_users)
-    segment = segment_of(history, users)
-    source = np.array([ranker.fallback.source[name] for name in SEGMENTS], dtype=object)[segment]
+    segment = segment_of(history, users, active_weeks=ranker.config.fallback.active_weeks)
+    source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
     events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, trees, spare = load_model(ranker, device), load_booster(ranker.trees), list[RunnerUps]()
+    model, trees, spare = load_model(ranker, device), load_booster(ranker.booster), list[RunnerUps]()
     ours, view = users[source == OURS], view.ready()
     pace = ProgressReporter(progress, "lists", len(ours), "user")
 
@@ -141,7 +147,12 @@ def diagnose(
 ) -> RankerDiagnostics:
     """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
     view = PointInTimeView(
-        history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)
+        history,
+        embedding_history,
+        ranker.config,
+        device=device,
+        rules=rules,
+        attributes=attributes_of(ranker, attributes),
     ).ready()
 
     def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
@@ -164,7 +175,7 @@ def diagnose(
         return known
 
     def lists(users: np.ndarray) -> np.ndarray:
-        model, trees = load_model(ranker, device), load_booster(ranker.trees)
+        model, trees = load_model(ranker, device), load_booster(ranker.booster)
         made, pace = (
             [np.zeros((0, rules.k), np.int64)],
             ProgressReporter(progress, "lists before the gate", len(users), "user"),
@@ -189,7 +200,6 @@ class _Ranked(NamedTuple):
     share: np.ndarray
 
 
-@torch.no_grad()
 def _ranked(
     model: Ensemble,
     trees: lgb.Booster | None,
@@ -201,14 +211,8 @@ def _ranked(
     """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
     candidates, k = view.candidates(users), view.rules.k
     row, event = candidates.row, candidates.event
-    met, place = dense(event)
-    vectors = (embeddings.users[torch.as_tensor(users)], embeddings.events[torch.as_tensor(met)])
-    network = model(
-        *(x.to(model.device).float() for x in vectors),
-        *(torch.as_tensor(x, device=model.device) for x in (row, place, candidates.features)),
-    )
-    score = blend_scores(row, network.cpu().numpy(), trees, candidates.features, k)
-    top = grouped_top_k(row, score, view.past.event_order[event], len(users), k)
+    blend = partial(blend_scores, booster=trees, k=k, config=ranker.config.blend)
+    top, score = model.predict_top_k(candidates, embeddings, event_order=view.past.event_order, k=k, rescore=blend)
     share = group_softmax(row, score)
     chance = _probability(ranker, view, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
     events = filled(view.past, users, np.append(event, -1)[top], view.rules)

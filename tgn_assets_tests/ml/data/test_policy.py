@@ -113,7 +113,7 @@ def names(past):
 def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, past, embedding_history, names):
     given = policy.rules(past.event_idx, names)
     everyone = np.arange(past.num_users)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.fallback.hit_rate.values())
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     made = recommend(past, ranker, embedding_history, embeddings, given)
@@ -141,7 +141,7 @@ def test_when_an_event_will_expire_changes_nothing_before_it_has(past, embedding
     later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
     given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
     for folder, known in (("with", given), ("without", OPEN)):
-        ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=known)
+        ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=known)
         ranker.save(tmp_path / folder)
         made = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), known)
         np.save(tmp_path / folder / "lists.npy", made.events)
@@ -150,7 +150,7 @@ def test_when_an_event_will_expire_changes_nothing_before_it_has(past, embedding
 
 
 def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone(past, embedding_history, names):
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     usual, wide = (
         recommend(
@@ -193,7 +193,7 @@ def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_t
 
 def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, embedding_history, names):
     given = Policy(k=12).rules(past.event_idx, names)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     gated = replace(
         ranker, fallback=replace(ranker.fallback, source=dict.fromkeys(ranker.fallback.source, "item_knn_new"))
     )
