@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.execution.asset_backfill import AssetBackfillData
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tgn_assets.assets.catalog import LINEAGE, column_lineage
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
@@ -192,7 +192,8 @@ def test_the_launchpad_shows_the_fields_that_ml_describes(form: type[dg.Config],
     assert set(fields) == set(config.model_fields)
     for name, field in config.model_fields.items():
         assert fields[name].description == field.description
-        assert fields[name].default_value == field.default
+        default = field.default
+        assert fields[name].default_value == (default.model_dump() if isinstance(default, BaseModel) else default)
 
 
 def test_the_launchpad_explains_every_field_of_the_weekly_job(defs: dg.Definitions) -> None:
