@@ -40,7 +40,7 @@ class FitConfig(BaseModel, frozen=True):
     pairs_per_epoch: int = Field(
         default=400_000,
         ge=1,
-        description="Candidate pairs that all networks together may learn from in an epoch; with more there is one.",
+        description="Candidate pairs of an epoch, of all networks together, that set the number of networks.",
     )
     users_per_step: int = Field(default=256, ge=1, description="Users whose lists make one step of the optimizer.")
     weight_decay: float = Field(default=1e-3, ge=0, description="AdamW's weight decay.")
@@ -103,7 +103,7 @@ class CalibrationConfig(BaseModel, frozen=True):
 class FallbackConfig(BaseModel, frozen=True):
     """When a baseline's lists replace the ranker's for a segment of users."""
 
-    active_weeks: int = Field(default=4, ge=1, description="A user is active who interacted in this many newest weeks.")
+    active_weeks: int = Field(default=4, ge=1, description="Newest weeks; who interacted in one of them is active.")
     confidence: float = Field(
         default=0.9, gt=0, le=1, description="Share of bootstrap resamples in which a baseline must beat the ranker."
     )

@@ -55,6 +55,7 @@ def test_a_card_says_how_the_model_was_made_and_what_its_lists_scored(home: Home
     assert first.parameters == sum(numbers)
     assert first.validation == ranker.validation
     assert first.gnn_passes == sum(entry["origin"] == WEEKS[0] for entry in gnn.curve) > 0
+    assert first.config["trained_ranker.lambdarank.rounds"] == 100
     assert first.best_baseline
     assert first.best_baseline[1] == max(ranker.validation[f"ndcg_{name}"] for name in BASELINES)
 

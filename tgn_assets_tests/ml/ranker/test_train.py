@@ -91,11 +91,11 @@ def test_fallback_and_calibration_are_set_before_the_newest_week(
     seen = {week: embeddings for week, embeddings in embedding_history.items() if week <= eve}
     before = train_ranker(past.as_of(past.week - 1), seen, eve, config=CONFIG)
     rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
-    learnt, stood_still = (
+    learned, stood_still = (
         train_ranker(past, embedding_history, LAST, config=config, earlier=before) for config in rates
     )
-    assert (learnt.calibration, learnt.fallback) == (stood_still.calibration, stood_still.fallback)
-    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learnt.state.items())
+    assert (learned.calibration, learned.fallback) == (stood_still.calibration, stood_still.fallback)
+    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learned.state.items())
 
 
 def test_every_user_gets_five_distinct_events_by_score(past: InteractionHistory, lists: Recommendations) -> None:
@@ -160,8 +160,10 @@ def test_a_segment_that_falls_back_gets_the_baselines_list(
     past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
 ) -> None:
     fallback = type(ranker.fallback)({"active": "repeat", "lapsed": OURS}, ranker.fallback.hit_rate)
-    gated = replace(ranker, fallback=fallback)
-    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history))
+    with_fallback = replace(ranker, fallback=fallback)
+    lists = recommend(
+        past, with_fallback, embedding_history, temporal_embeddings(with_fallback, past, embedding_history)
+    )
     assert set(lists.source) == {"repeat"}
     np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
 
@@ -170,12 +172,14 @@ def test_diagnostics_show_lists_before_the_fallback_and_channels(
     past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
 ) -> None:
     sources = [dict.fromkeys(ranker.fallback.source, name) for name in ("repeat", OURS)]
-    gated, open_ = (replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in sources)
+    with_fallback, without_fallback = (
+        replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in sources
+    )
     embeddings = temporal_embeddings(ranker, past, embedding_history)
-    own = recommend(past, open_, embedding_history, embeddings).events
+    own = recommend(past, without_fallback, embedding_history, embeddings).events
     row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
     event = np.append(own.ravel()[::-1], past.num_events - 1)
-    diagnostics = diagnose(past, gated, embedding_history, embeddings)
+    diagnostics = diagnose(past, with_fallback, embedding_history, embeddings)
     np.testing.assert_array_equal(diagnostics.lists(np.arange(past.num_users)), own)
     candidates = CandidateGenerator(PairFeatures(past), embedding_history[LAST]).candidates(
         np.arange(past.num_users), CONFIG.candidates
