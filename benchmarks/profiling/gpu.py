@@ -118,8 +118,8 @@ def run_week(
     for stage, warm in {"trained_gnn, warm": gnn, "trained_gnn, warm, sampled": sampled}.items():
         timed(stage, partial(train_gnn, snapshots, week, warm, warm=checkpoint, device=device))
     vectors = checkpoint.embeddings
-    ranker = timed("trained_ranker", lambda: train_ranker(history, vectors, week, config, device))
-    embeddings = timed("temporal_embeddings", lambda: temporal_embeddings(ranker, history, vectors, device))
+    ranker = timed("trained_ranker", lambda: train_ranker(history, vectors, week, config=config, device=device))
+    embeddings = timed("temporal_embeddings", lambda: temporal_embeddings(ranker, history, vectors, device=device))
     lists = timed("weekly_top5_predictions", lambda: recommend(history, ranker, vectors, embeddings, device=device))
     everyone = np.arange(history.num_users)
     timed(
@@ -148,7 +148,7 @@ def synthetic_log(world: World, weeks: int) -> tuple[InteractionHistory, dict[st
 
 
 def _lists(history: InteractionHistory, made: WeekResult, device: str) -> Recommendations:
-    embeddings = temporal_embeddings(made.ranker, history, made.embedding_history, device)
+    embeddings = temporal_embeddings(made.ranker, history, made.embedding_history, device=device)
     return recommend(history, made.ranker, made.embedding_history, embeddings, device=device)
 
 

@@ -157,7 +157,12 @@ class Comparison:
         def retrain(part: str, known: EmbeddingHistory, attributes: AttributeTables) -> IntArray:
             earlier = self.retrained.get(part) if ranker.warm_from else None
             self.retrained[part] = train_ranker(
-                week.history, known, week.published_week, ranker.config, attributes=attributes, earlier=earlier
+                week.history,
+                known,
+                week.published_week,
+                config=ranker.config,
+                attributes=attributes,
+                earlier=earlier,
             )
             return week.ranked(self.retrained[part], known)
 
@@ -166,7 +171,7 @@ class Comparison:
             "without the graph (retrained)": retrain("graph", _without_nodes(vectors), week.attributes),
             "without the linear link model (retrained)": retrain("links", no_links, week.attributes),
             "without the Transformer": week.ranked(_zeroed(ranker, TRANSFORMER_GATE), vectors),
-            "network only": week.ranked(replace(ranker, trees=""), vectors),
+            "network only": week.ranked(replace(ranker, booster=""), vectors),
             "LightGBM only": week.ranked(_zeroed(ranker, TRANSFORMER_GATE, *FEATURE_SCORE), vectors),
         }
         if week.attributes.columns:

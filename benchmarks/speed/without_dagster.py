@@ -73,7 +73,9 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
         rules = rules_of(policy, read_nodes(con, week)[1])
     training_sets = TrainingSetCache(artifacts.training_sets)
     earlier = artifacts.load("trained_ranker", shift(week, -1))
-    ranker = train_ranker(history, embedding_history, week, config, rules=rules, store=training_sets, earlier=earlier)
+    ranker = train_ranker(
+        history, embedding_history, week, config=config, rules=rules, cache=training_sets, earlier=earlier
+    )
     artifacts.save("trained_ranker", week, ranker)
     embedding_history = load_embedding_history(artifacts, week, config.sequence)
     embeddings = temporal_embeddings(ranker, history, embedding_history)

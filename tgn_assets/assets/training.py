@@ -95,8 +95,8 @@ def trained_ranker(
 
     It is trained on past weeks, each as it was known when it closed, to rank the events of the week after. It
     warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is tested on
-    that week: in each segment of users where a baseline clearly beats it, that baseline's lists are published (`gate`
-    below).
+    that week: in each segment of users where a baseline clearly beats it, that baseline's lists are published
+    (`fallback` below).
     """
     from tgn_assets.ml.artifact_io import load_meta
     from tgn_assets.ml.ranker.train import train_ranker
@@ -108,20 +108,19 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
+    # The oldest cut-off learned from is `origins` weeks before the newest closed week, and looks back from there.
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
-    plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.training_sets)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,
         week,
-        plain,
-        device.name(),
-        context.log.info,
-        rules,
-        store,
-        attributes,
-        earlier.get(shift(week, -1)),
+        config=RankerConfig.model_validate(config.model_dump()),
+        device=device.name(),
+        progress=context.log.info,
+        rules=rules,
+        cache=TrainingSetCache(artifacts.training_sets),
+        attributes=attributes,
+        earlier=earlier.get(shift(week, -1)),
     )
     gnn = load_meta(artifacts.directory("trained_gnn", week))
     tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
@@ -130,12 +129,12 @@ def trained_ranker(
         metadata={
             "mlflow": tracked,
             "warm_started_from": checkpoint.warm_from or "nothing: cold start",
-            "gate": dg.MetadataValue.json(checkpoint.fallback.source),
-            **numbers({"embedding_weeks": len(embedding_history), "passes": len(checkpoint.curve)}),
+            "fallback": dg.MetadataValue.json(checkpoint.fallback.source),
+            **numbers({"embedding_weeks": len(embedding_history), "epochs": len(checkpoint.curve)}),
             **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
             **numbers(checkpoint.validation, "validation/"),
             **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
-            **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
+            **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "epoch"),
         },
     )
 
@@ -159,7 +158,9 @@ def temporal_embeddings(
     week = context.partition_key
     embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
     history = warehouse.history(week)
-    embeddings = train.temporal_embeddings(trained_ranker, history, embedding_history, device.name(), context.log.info)
+    embeddings = train.temporal_embeddings(
+        trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
+    )
     return dg.MaterializeResult(
         value=embeddings,
         metadata={

@@ -64,8 +64,16 @@ def _training() -> Iterator[str]:
     configs: dict[str, type[BaseModel]] = {"trained_gnn": GNNConfig, "trained_ranker": RankerConfig}
     for asset, config in configs.items():
         yield from ("", f"### {asset}", "")
-        rows = ((f"`{name}`", _default(of), of.description) for name, of in config.model_fields.items())
-        yield from _table(["field", "default", "meaning"], rows)
+        yield from _table(["field", "default", "meaning"], _fields(config))
+
+
+def _fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str | None]]:
+    """A row per field; those of nested configurations under dotted names."""
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"`{prefix}{name}`", _default(field), field.description
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
@@ -48,7 +49,7 @@ class ModelCard:
     @property
     def best_baseline(self) -> tuple[str, float] | None:
         """The name and validation NDCG of the best baseline; None where nothing was held out."""
-        ours = (f"ndcg_{OURS}", "ndcg_network", "ndcg_trees")
+        ours = (f"ndcg_{OURS}", "ndcg_network", "ndcg_lambdarank")
         baselines = {name.removeprefix("ndcg_"): value for name, value in self.validation.items() if name not in ours}
         return max(baselines.items(), key=lambda item: item[1]) if baselines else None
 
@@ -156,14 +157,14 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
         ranker_epochs=len(of_ranker["curve"]),
         parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
         size=_size(gnn) + _size(ranker),
-        sources=of_ranker["gate"]["source"],
+        sources=of_ranker["fallback"]["source"],
         validation=of_ranker["validation"],
         config={
             f"{asset}.{name}": value
             for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
-            for name, value in meta["config"].items()
+            for name, value in flatten(meta["config"]).items()
         }
-        | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker.get("side", ())},
+        | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker["attributes"]},
         score=score,
     )
 

@@ -142,7 +142,7 @@ def publishing_model(
         return TrainedModel(ranker, store.load("temporal_embeddings", week))
     _check_chain(store, week, model_week)
     embedding_history = load_embedding_history(store, week, ranker.config.sequence)
-    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device))
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))
 
 
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:

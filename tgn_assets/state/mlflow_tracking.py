@@ -11,6 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgn_assets.ml.config import flatten
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -34,10 +36,10 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
         for earlier in _runs(client, experiment, home, week):
             client.delete_run(earlier)
         tags = {WEEK: week, HOME: str(home), "warm_from": gnn["warm_from"] or "cold start"}
-        tags |= {f"lists_of_{segment}_users": source for segment, source in ranker["gate"]["source"].items()}
+        tags |= {f"lists_of_{segment}_users": source for segment, source in ranker["fallback"]["source"].items()}
         run = client.create_run(experiment, run_name=week, tags=tags).info.run_id
         for asset, meta in (("trained_gnn", gnn), ("trained_ranker", ranker)):
-            for name, value in meta["config"].items():
+            for name, value in flatten(meta["config"]).items():
                 client.log_param(run, f"{asset}.{name}", value)
         epochs = [entry for entry in gnn["curve"] if entry["origin"] == week]
         curves = {

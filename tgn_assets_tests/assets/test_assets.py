@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import CronFreshnessPolicy
 from dagster._core.execution.asset_backfill import AssetBackfillData
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tgn_assets.assets.catalog import LINEAGE, column_lineage, for_deployment
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week, last_week, weekly_partitions
@@ -212,7 +212,8 @@ def test_launchpad_fields_are_those_of_ml_config(form: type[dg.Config], config: 
     assert set(fields) == set(config.model_fields)
     for name, field in config.model_fields.items():
         assert fields[name].description == field.description
-        assert fields[name].default_value == field.default
+        default = field.default
+        assert fields[name].default_value == (default.model_dump() if isinstance(default, BaseModel) else default)
 
 
 def test_launchpad_describes_every_field(defs: dg.Definitions) -> None:

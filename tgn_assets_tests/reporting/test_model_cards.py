@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, gnn)
         config = RANKER.model_copy(update={"candidates": 4 + later})
         store.save("trained_gnn", week, gnn)
-        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config))
+        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
     scores = [(WEEKS[1], "tgn_assets", "all", "ndcg", 0.25, 0.2, 0.3, 12)]
     home.warehouse().replace_week("eval_metrics", WEEKS[1], pd.DataFrame(scores, columns=METRICS))
     return home
@@ -55,6 +55,7 @@ def test_a_card_has_training_validation_and_score(home: Home) -> None:
     assert first.parameters == sum(numbers)
     assert first.validation == ranker.validation
     assert first.encoder_epochs == sum(entry["origin"] == WEEKS[0] for entry in gnn.curve) > 0
+    assert first.config["trained_ranker.lambdarank.rounds"] == 100
     assert first.best_baseline
     assert first.best_baseline[1] == max(ranker.validation[f"ndcg_{name}"] for name in BASELINES)
 

@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
-import torch
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, RetrievedPairs
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
-from tgn_assets.ml.data.interactions import InteractionHistory, dense
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import BASELINES, filled
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.linalg.per_user import group_softmax
-from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
-from tgn_assets.ml.ranker.baseline_fallback import SEGMENTS, segment_of
+from tgn_assets.ml.ranker.baseline_fallback import ACTIVITY_SEGMENTS, segment_of
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
@@ -74,14 +73,21 @@ def recommend(
     events as they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
     ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
+    view = PointInTimeView(
+        history,
+        embedding_history,
+        ranker.config,
+        device=device,
+        rules=rules,
+        attributes=attributes_of(ranker, attributes),
+    )
     if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
     users, k = np.arange(history.num_users), rules.k
-    segment = segment_of(history, users)
-    source = np.array([ranker.fallback.source[name] for name in SEGMENTS], dtype=object)[segment]
+    segment = segment_of(history, users, active_weeks=ranker.config.fallback.active_weeks)
+    source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
     events: IntArray = np.full((len(users), k), -1)
     scores: FloatArray = np.zeros((len(users), k))
     spare, lists = list[RunnerUps](), _Ranker(ranker, view, embeddings)
@@ -123,8 +129,14 @@ def diagnose(
     progress: LogFn = no_log,
 ) -> RankerDiagnostics:
     """For `evaluate_week`: what `recommend` had before the baseline fallback, for the users who were then active."""
-    columns = attributes_of(ranker, attributes)
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, columns).ready()
+    view = PointInTimeView(
+        history,
+        embedding_history,
+        ranker.config,
+        device=device,
+        rules=rules,
+        attributes=attributes_of(ranker, attributes),
+    ).ready()
 
     def found(users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
         return _retrieved_by(view, users, (row, event), progress)
@@ -174,7 +186,7 @@ class _Ranker:
 
     def __init__(self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings) -> None:
         self.model: Ensemble = load_model(checkpoint, view.device)
-        self.trees: lgb.Booster | None = load_booster(checkpoint.trees)
+        self.booster: lgb.Booster | None = load_booster(checkpoint.booster)
         self.calibration, self.view, self.embeddings = checkpoint.calibration, view.ready(), embeddings
 
     def blocks(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _Ranked]]:
@@ -188,20 +200,15 @@ class _Ranker:
             yield block, made
             pace.add(len(block))
 
-    @torch.no_grad()
     def rank(self, users: IntArray) -> _Ranked:
         """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
-        view, model = self.view, self.model
-        candidates, k = view.candidates(users), view.rules.k
+        view, k = self.view, self.view.rules.k
+        candidates = view.candidates(users)
         row, event = candidates.row, candidates.event
-        listed, place = dense(event)
-        vectors = (self.embeddings.users[torch.as_tensor(users)], self.embeddings.events[torch.as_tensor(listed)])
-        network = model(
-            *(x.to(model.device).float() for x in vectors),
-            *(torch.as_tensor(x, device=model.device) for x in (row, place, candidates.features)),
+        blend = partial(blend_scores, booster=self.booster, k=k, config=view.config.blend)
+        top, score = self.model.predict_top_k(
+            candidates, self.embeddings, event_order=view.past.event_order, k=k, rescore=blend
         )
-        score = blend_scores(row, network.cpu().numpy(), self.trees, candidates.features, k)
-        top = grouped_top_k(row, score, view.past.event_order[event], len(users), k)
         share = group_softmax(row, score)
         chance = self.probability(np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
         events = filled(view.past, users, np.append(event, -1)[top], view.rules)

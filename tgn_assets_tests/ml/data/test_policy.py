@@ -120,7 +120,7 @@ def test_ranker_and_baselines_respect_the_policy(
 ) -> None:
     given = policy.rules(past.event_idx, names)
     everyone = np.arange(past.num_users)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.fallback.hit_rate.values())
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     made = recommend(past, ranker, embedding_history, embeddings, rules=given)
@@ -151,7 +151,7 @@ def test_future_expiry_changes_nothing(
     later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
     given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
     for folder, known in (("with", given), ("without", OPEN)):
-        ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=known)
+        ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=known)
         ranker.save(tmp_path / folder)
         made = recommend(
             past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), rules=known
@@ -164,7 +164,7 @@ def test_future_expiry_changes_nothing(
 def test_min_distinct_events_keeps_first_places(
     past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str]
 ) -> None:
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     usual, wide = (
         recommend(
@@ -214,7 +214,7 @@ def test_fallback_lists_are_full_without_own_events(
     past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str]
 ) -> None:
     given = Policy(k=12).rules(past.event_idx, names)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     gated = replace(
         ranker, fallback=replace(ranker.fallback, source=dict.fromkeys(ranker.fallback.source, "item_knn_new"))
     )
