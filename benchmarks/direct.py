@@ -68,7 +68,7 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
     warm = artifacts.load("trained_gnn", shift(week, -1))
     history = warehouse.history(week)
-    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm, history=history)
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     with warehouse.reader() as con:

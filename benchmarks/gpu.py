@@ -134,7 +134,7 @@ def walk(
 def _warm(
     snapshots: dict[str, Snapshot], week: str, config: GNNConfig, checkpoint: GNNCheckpoint, device: str
 ) -> GNNCheckpoint:
-    return train_gnn(snapshots, week, config, checkpoint, device)
+    return train_gnn(snapshots, week, config, warm=checkpoint, device=device)
 
 
 def _lists(

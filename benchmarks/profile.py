@@ -28,12 +28,12 @@ PARTS = {
     "imports": ["importlib._bootstrap:_find_and_load"],
     "trees grown": ["tgn_assets.ml.ranker.lambdarank:fit_lambdarank"],
     "passes of the network": ["tgn_assets.ml.ranker.listwise:_pass", "tgn_assets.ml.ranker.listwise:_learn"],
-    "passes of the encoder": ["tgn_assets.ml.encoder.train:_Trainer.fit"],
-    "embeddings of the encoder": ["tgn_assets.ml.encoder.train:_Trainer.embeddings"],
+    "passes of the encoder": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.fit"],
+    "embeddings of the encoder": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.embeddings"],
     "linear part": ["tgn_assets.ml.encoder.linear_link_model:link_vectors"],
     "graph of the window": [
         "tgn_assets.ml.graph.temporal_graph:WindowGraph",
-        "tgn_assets.ml.encoder.train:_Trainer.__init__",
+        "tgn_assets.ml.encoder.trainer:EncoderTrainer.__init__",
     ],
     "trees asked": [
         "tgn_assets.ml.ranker.lambdarank:lambdarank_scores",

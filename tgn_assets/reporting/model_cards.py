@@ -150,7 +150,7 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
     return ModelCard(
         week=week,
         warm_from=of_gnn["warm_from"],
-        gnn_passes=sum(entry["origin"] == week for entry in of_gnn["curve"]),
+        gnn_passes=sum(entry["cutoff"] == week for entry in of_gnn["curve"]),
         ranker_passes=len(of_ranker["curve"]),
         parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
         size=_size(gnn) + _size(ranker),

@@ -3,10 +3,10 @@ from itertools import combinations
 
 import pytest
 import torch
+from tgn_assets.ml.graph.neighbor_index import KnownNodes, NeighborIndex, first_times
 from torch_geometric.sampler import NegativeSampling
 
 from tgn_assets.ml.graph import neighbor_index
-from tgn_assets.ml.graph.neighbor_index import KnownNodes, NeighborIndex, first_times
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 from tgn_assets_tests.support.graphs import assert_same, bipartite, loader, random_graph
 
