@@ -79,11 +79,14 @@ def layer_loaders(
     incoming = {edge_type[-1]: store.edge_index[1] for edge_type, store in graph.edge_items()}
     for kind in (USER, EVENT):
         cost = 1 + torch.bincount(incoming[kind], minlength=graph[kind].num_nodes)
-        batches = [range(low, high) for low, high in blocks(cost.numpy(), edges_per_batch)]
+        options: dict[str, Any] = {
+            "batch_sampler": [range(low, high) for low, high in blocks(cost.numpy(), edges_per_batch)],
+            "generator": torch.Generator(),  # a DataLoader without one would draw from torch's global generator
+        }
         if isinstance(chosen, NeighborSampler):
-            loaders[kind] = NeighborLoader(graph, [-1], kind, neighbor_sampler=chosen, batch_sampler=batches)
+            loaders[kind] = NeighborLoader(graph, [-1], kind, neighbor_sampler=chosen, **options)
         else:
-            loaders[kind] = NodeLoader(graph, chosen, kind, batch_sampler=batches)
+            loaders[kind] = NodeLoader(graph, chosen, kind, **options)
     return loaders
 
 
