@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tgn_assets.ml.config import Batching, SamplerName
 from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
@@ -66,6 +67,16 @@ class Settings(BaseSettings):
         default=None, description="Monday of the last week; default: none, every week that closes is added."
     )
     device: str = Field(default="auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...")
+    batching: Batching = Field(
+        default="auto",
+        description="How the encoder goes through a graph: `full` (all of it at once), `sampled` (batches of sampled "
+        "neighbourhoods) or `auto` (what fits the memory). The launchpad's `batching` wins where it is not `auto`.",
+    )
+    sampler: SamplerName = Field(
+        default="auto",
+        description="What draws the neighbours of sampled batches: `native`, `torch-sparse`, `pyg-lib`, or `auto` (a "
+        "compiled one if one is installed). The launchpad's `sampler` wins where it is not `auto`.",
+    )
     owner: str = Field(
         default="team:recommendations",
         description="The owner of the assets in the UI: an e-mail address, or `team:` and a name.",

@@ -27,12 +27,12 @@ PARTS = {
     "imports": ["importlib._bootstrap:_find_and_load"],
     "LightGBM training": ["tgn_assets.ml.ranker.lambdarank:fit_lambdarank"],
     "ranker epochs": ["tgn_assets.ml.ranker.listwise:_fit_epoch", "tgn_assets.ml.ranker.listwise:_learn"],
-    "encoder epochs": ["tgn_assets.ml.encoder.train:_Trainer.fit"],
-    "encoder embeddings": ["tgn_assets.ml.encoder.train:_Trainer.embeddings"],
+    "encoder epochs": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.fit"],
+    "encoder embeddings": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.embeddings"],
     "linear link model": ["tgn_assets.ml.encoder.linear_link_model:link_vectors"],
     "window graph": [
         "tgn_assets.ml.graph.temporal_graph:WindowGraph",
-        "tgn_assets.ml.encoder.train:_Trainer.__init__",
+        "tgn_assets.ml.encoder.trainer:EncoderTrainer.__init__",
     ],
     "LightGBM inference": [
         "tgn_assets.ml.ranker.lambdarank:lambdarank_scores",

@@ -50,7 +50,7 @@ def _ours(edges: IntArray, links: IntArray) -> tuple[float, int]:
     graph, edge_index = HeteroData(), torch.from_numpy(edges)
     graph[USER].num_nodes, graph[EVENT].num_nodes = USERS, EVENTS
     graph[INTERACTS].edge_index, graph[REV_INTERACTS].edge_index = edge_index, edge_index.flip(0)
-    iterator = iter(link_loader(graph, torch.from_numpy(links), fan_out=[15, 10], batch_size=SIZE, backend="native"))
+    iterator = iter(link_loader(graph, torch.from_numpy(links), fan_out=[15, 10], batch_size=SIZE, sampler="native"))
     for _ in range(WARM_UP):
         next(iterator)
     start = time.perf_counter()

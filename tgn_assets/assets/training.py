@@ -13,7 +13,7 @@ from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, 
 from tgn_assets.reporting.asset_plots import curve_plot
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
+from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -42,6 +42,7 @@ def trained_gnn(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    graph_batching: GraphBatching,
 ) -> dg.MaterializeResult:
     """Train the graph encoder to predict who interacts with what in the next week, from the last weeks' snapshots.
 
@@ -53,23 +54,27 @@ def trained_gnn(
     week = context.partition_key
     read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
     window = dict(artifacts.window("weekly_snapshots", read))
-    warm = earlier.get(shift(week, -1))
-    if warm is not None and not warm.has_link_vectors:
-        # A ranker that learnt from weeks without link vectors would not know what to make of this week's.
-        context.log.info("last week's encoder is of a version that had no linear part: cold start")
-        warm = None
-    plain = GNNConfig.model_validate(config.model_dump())
-    history = warehouse.history(week)
-    checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info, history)
-    passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
+    checkpoint = train_gnn(
+        window,
+        week,
+        graph_batching.settle(config),
+        warm=earlier.get(shift(week, -1)),
+        history=warehouse.history(week),
+        device=device.name(),
+        log=context.log.info,
+    )
+    epochs = [entry for entry in checkpoint.curve if entry["cutoff"] == week]
     return dg.MaterializeResult(
         value=checkpoint,
         metadata={
             "warm_started_from": checkpoint.warm_from or "nothing: cold start",
             "weeks_read": len(window),
             "weeks_not_materialized": sum(key >= first_week(context) for key in read) - len(window),
-            **numbers({"passes": len(passes), **last_values(passes, "loss", "validation_loss")}),
-            **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "pass over the window"),
+            "batching_of_training": checkpoint.batching.training,
+            "batching_of_inference": checkpoint.batching.inference,
+            "sampler": checkpoint.batching.sampler or "none: the whole graph at once",
+            **numbers({"epochs": len(epochs), **last_values(epochs, "loss", "validation_loss")}),
+            **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "epoch"),
         },
     )
 

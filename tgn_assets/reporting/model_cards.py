@@ -153,7 +153,7 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
     return ModelCard(
         week=week,
         warm_from=of_gnn["warm_from"],
-        encoder_epochs=sum(entry["origin"] == week for entry in of_gnn["curve"]),
+        encoder_epochs=sum(entry["cutoff"] == week for entry in of_gnn["curve"]),
         ranker_epochs=len(of_ranker["curve"]),
         parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
         size=_size(gnn) + _size(ranker),

@@ -41,7 +41,7 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
         for asset, meta in (("trained_gnn", gnn), ("trained_ranker", ranker)):
             for name, value in flatten(meta["config"]).items():
                 client.log_param(run, f"{asset}.{name}", value)
-        epochs = [entry for entry in gnn["curve"] if entry["origin"] == week]
+        epochs = [entry for entry in gnn["curve"] if entry["cutoff"] == week]
         curves = {
             "trained_gnn": _steps(epochs, "loss", "validation_loss"),
             "trained_ranker": _steps(ranker["curve"], "loss", "validation_ndcg"),

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
@@ -65,6 +66,18 @@ class Device(dg.ConfigurableResource):
         return self.setting
 
 
+class GraphBatching(dg.ConfigurableResource):
+    """How the encoder goes through a graph, where the launchpad leaves it open."""
+
+    batching: str
+    sampler: str
+
+    def settle(self, config: GNNConfig) -> GNNConfig:
+        """`config`, whose `batching` and `sampler` become those of the settings where they are `auto`."""
+        settled = {name: getattr(self, name) for name in ("batching", "sampler") if getattr(config, name) == "auto"}
+        return GNNConfig.model_validate(config.model_dump() | settled)
+
+
 class PolicyFiles(dg.ConfigurableResource):
     """The policy, whose files are read by each run that needs it."""
 
@@ -108,4 +121,5 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         ),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
+        "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
     }

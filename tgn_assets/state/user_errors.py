@@ -25,7 +25,9 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.data.attribute_files import AttributeTableError
     from tgn_assets.ml.data.policy_files import PolicyError
     from tgn_assets.ml.export.parquet import ExportError
+    from tgn_assets.ml.graph.loaders import SamplerNotInstalled
     from tgn_assets.ml.sources.extent import SourceError
     from tgn_assets.state.warehouse import WarehouseError
 
-    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, TrainingError, WarehouseError
+    training = (TrainingError, SamplerNotInstalled)
+    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, *training, WarehouseError

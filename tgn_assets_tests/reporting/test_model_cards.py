@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     store, rows = ArtifactStore(home.artifacts), habits(users=12, weeks=6)
     gnn = None
     for later, week in zip((4, 5), WEEKS, strict=True):
-        gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, gnn)
+        gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, warm=gnn)
         config = RANKER.model_copy(update={"candidates": 4 + later})
         store.save("trained_gnn", week, gnn)
         store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
@@ -54,7 +54,7 @@ def test_a_card_has_training_validation_and_score(home: Home) -> None:
     numbers = [tensor.numel() for model in (gnn, ranker) for tensor in model.state.values()]
     assert first.parameters == sum(numbers)
     assert first.validation == ranker.validation
-    assert first.encoder_epochs == sum(entry["origin"] == WEEKS[0] for entry in gnn.curve) > 0
+    assert first.encoder_epochs == sum(entry["cutoff"] == WEEKS[0] for entry in gnn.curve) > 0
     assert first.config["trained_ranker.lambdarank.rounds"] == 100
     assert first.best_baseline
     assert first.best_baseline[1] == max(ranker.validation[f"ndcg_{name}"] for name in BASELINES)

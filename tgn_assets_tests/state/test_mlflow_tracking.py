@@ -21,9 +21,9 @@ GNN: dict[str, Any] = {
     "warm_from": "2024-01-01",
     "config": {"dim": 8, "fan_out": [15, 10]},
     "curve": [
-        {"origin": "2024-01-01", "loss": 9.0, "validation_loss": 9.0},
-        {"origin": WEEK, "loss": 0.5, "validation_loss": 0.6},
-        {"origin": WEEK, "loss": 0.4, "validation_loss": None},
+        {"cutoff": "2024-01-01", "loss": 9.0, "validation_loss": 9.0},
+        {"cutoff": WEEK, "loss": 0.5, "validation_loss": 0.6},
+        {"cutoff": WEEK, "loss": 0.4, "validation_loss": None},
     ],
 }
 RANKER: dict[str, Any] = {
