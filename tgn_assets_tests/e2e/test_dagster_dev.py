@@ -84,11 +84,8 @@ def test_a_week_is_materialized_by_clicks(server: Server, page: Page) -> None:
     assert plot.evaluate("image => image.naturalWidth") > 500
     screenshot(page, "predictions")
     row = page.locator("tr").filter(has=page.get_by_text("preview", exact=True))
-    row.get_by_text("Show table").click()
-    expect(
-        page.get_by_role("cell", name="tgn_assets").or_(page.get_by_role("cell", name="popular")).first
-    ).to_be_visible()
-    page.keyboard.press("Escape")
+    expect(row.locator("th").get_by_text("event_id", exact=True)).to_be_visible()
+    expect(row.locator("td").get_by_text(WEEKS[1], exact=True).first).to_be_visible()
 
     page.goto(f"{server.url}/automation")
     schedule = page.locator("[data-index]").filter(has_text="weekly_refresh_schedule")

@@ -115,7 +115,7 @@ def test_the_page_loads_nothing_from_outside(page: str) -> None:
     assert "default-src 'none'" in page
 
 
-def test_every_tag_is_closed_headings_step_by_one_and_ids_are_unique(page: str) -> None:
+def test_tags_headings_and_ids_are_well_formed(page: str) -> None:
     parsed = _Structure()
     parsed.feed(page)
     assert parsed.open == []

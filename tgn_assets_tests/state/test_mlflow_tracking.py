@@ -98,7 +98,7 @@ def runs(client: MlflowClient) -> list[Any]:
     return client.search_runs([found.experiment_id]) if found else []
 
 
-def test_a_week_is_a_run_with_its_parameters_curves_and_validation(store: MlflowClient) -> None:
+def test_a_week_is_a_run_with_parameters_and_curves(store: MlflowClient) -> None:
     assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
     (run,) = runs(store)
     assert (run.info.run_name, run.info.status) == (WEEK, "FINISHED")
@@ -116,7 +116,7 @@ def test_a_week_is_a_run_with_its_parameters_curves_and_validation(store: Mlflow
     assert [(point.step, point.value) for point in losses] == [(0, 0.5), (1, 0.4)]
 
 
-def test_a_week_that_is_trained_again_replaces_its_run_and_no_other(store: MlflowClient) -> None:
+def test_a_week_trained_again_replaces_its_own_run_only(store: MlflowClient) -> None:
     for home, week in ((HOME, "2024-01-01"), (Path("/other"), WEEK), (HOME, WEEK)):
         log_model(home, week, GNN, RANKER, never)
     log_model(HOME, WEEK, GNN, RANKER | {"config": {"epochs": 7}}, never)

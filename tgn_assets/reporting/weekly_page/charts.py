@@ -77,11 +77,11 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
         narrow = width == NARROW
         step = -(-(last - first + 1) // (4 if narrow else 8))
         ticks = list(range(last - first, -1, -step))
-        said = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
+        labels = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
         x = alt.X(
             "x:Q",
             scale=alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False),
-            axis=alt.Axis(values=ticks, labelExpr=f"{said!r}[datum.value]", grid=False, title="week (month-day)"),
+            axis=alt.Axis(values=ticks, labelExpr=f"{labels!r}[datum.value]", grid=False, title="week (month-day)"),
         )
         color = alt.Color(
             "model:N",

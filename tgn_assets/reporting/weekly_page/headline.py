@@ -136,8 +136,8 @@ def lists_sentence(facts: Facts) -> str:
 
 def signed(value: float) -> str:
     """`value` with its sign, and a typographic minus; a value that rounds to zero has no sign."""
-    said = f"{value:+.4f}"
-    return said[1:] if float(said) == 0 else said.replace("-", "\N{MINUS SIGN}")
+    text = f"{value:+.4f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _title(baseline: Difference | None, change: Difference | None) -> str:

@@ -102,11 +102,11 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     scores = scores.assign(week=pd.to_datetime(scores.week).dt.strftime("%Y-%m-%d"))
     weeks, models = sorted(scores.week.unique()), [model for model in NAMES if model in set(scores.model)]
     value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
-    said = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
+    summary = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
     rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]
     return {
         "metric": metric,
-        "chart": quality_chart(scores, f"{said}. The numbers are in the table below.", metric),
+        "chart": quality_chart(scores, f"{summary}. The numbers are in the table below.", metric),
         "models": models,
         "rows": rows,
     }
@@ -154,10 +154,10 @@ def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
         left -= points
         rows.append((name, -points, left))
     steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
-    said = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
+    summary = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
     worst = max(lost, key=lambda key: lost[key])
     return {
-        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {said}.", metric),
+        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {summary}.", metric),
         "rows": rows,
         "worst": LOSSES[worst][0],
     }
@@ -170,9 +170,9 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
         return None
     ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
     brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
-    said = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
+    summary = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
     return {
-        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {said}."),
+        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {summary}."),
         "points": points,
         "brier": brier,
         "constant": constant,
@@ -194,8 +194,8 @@ def _drift(facts: Facts) -> dict[str, Any]:
         }
         for measure in facts.drift
     ]
-    said = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
+    summary = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
     chart = drift_chart(
-        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {said}."
+        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {summary}."
     )
     return {"rows": rows, "limit": LIMIT, "chart": chart, "any": any(row["drifted"] for row in rows)}
