@@ -11,14 +11,14 @@ from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.reporting.asset_plots import activity_plot
 from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.dagster_compat import single_run_asset
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 GROUP = "ingest"
 
 
-@dg.asset(
-    backfill_policy=dg.BackfillPolicy.single_run(),
+@single_run_asset(
     group_name=GROUP,
     kinds={"duckdb"},
     metadata=table_definition("raw_interactions"),
@@ -60,8 +60,7 @@ def raw_interactions(
     return dg.MaterializeResult(metadata={**numbers(of_the_run), **sample})
 
 
-@dg.asset(
-    backfill_policy=dg.BackfillPolicy.single_run(),
+@single_run_asset(
     group_name=GROUP,
     kinds={"pyg"},
     deps=[raw_interactions],

@@ -1,9 +1,11 @@
-"""Everything of Dagster that is used here and is not part of its public interface.
+"""Everything of Dagster that is used here and is private or beta.
 
 pyproject.toml bounds the version of Dagster; `test_dagster_compat.py` says what another one would have to keep.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -19,8 +21,15 @@ __all__ = [
     "WorkerStatus",
     "error_chain",
     "event_error",
+    "single_run_asset",
     "unfinished_backfill",
 ]
+
+
+def single_run_asset(**options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset`, backfilled in one run for any number of weeks; without the warning that this policy is beta."""
+    with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
+        return dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), **options)
 
 
 def unfinished_backfill(instance: dg.DagsterInstance) -> str | None:

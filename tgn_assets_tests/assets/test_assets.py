@@ -126,7 +126,7 @@ def test_every_asset_has_owner_and_code_reference(defs: dg.Definitions) -> None:
         assert list(spec.owners) == ["team:recommendations"], name
         (link,) = spec.metadata["dagster/code_references"].code_references
         lines = Path(link.file_path).read_text().splitlines()[link.line_number - 1 :]
-        assert lines[0].startswith(("@dg.asset", "def "))
+        assert lines[0].startswith(("@dg.asset", "@single_run_asset", "def "))
         defined = next(line.split("def ")[1] for line in lines if "def " in line)
         assert defined.startswith(f"{name}(")
 

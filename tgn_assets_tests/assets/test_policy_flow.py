@@ -145,7 +145,9 @@ def test_ranker_trains_on_attribute_tables(strict: Deployment) -> None:
     shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
     assert shown["attribute_coverage/events"].value == 1
     assert 0.9 < float(str(shown["attribute_coverage/users"].value)) < 1
-    assert "| event | letter | category | 1" in str(shown["attribute_columns"].value)
+    columns = shown["attribute_columns"]
+    assert isinstance(columns, dg.TableMetadataValue)
+    assert columns.records[0].data == {"table": "event", "column": "letter", "taken_as": "category", "known": 1.0}
     assert "users.csv has no column valid_from" in str(shown["attribute_notes"].value)
 
 

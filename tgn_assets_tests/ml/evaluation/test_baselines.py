@@ -69,15 +69,14 @@ def test_lists_follow_the_order_of_the_users() -> None:
         np.testing.assert_array_equal(lists, [each[2], popular(history), each[0], each[2]])
 
 
-def test_item_knn_weights_are_shrunk_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "SHRINKAGE", 1.0)
+def test_item_knn_weights_are_shrunk_cosines() -> None:
     count = round(np.e**3 - 1)
     history = history_of([(0, "a", 0, count), (1, "a", 0, 1), (1, "b", 0, 1), (2, "a", 8, 1), (2, "c", 8, 1)])
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
     weight = np.log1p(history.count) * baselines._decay(history, 8)
-    item_similarity = sparse.item_similarity(baselines._user_events(history, weight))
+    item_similarity = sparse.item_similarity(baselines._user_events(history, weight), shrinkage=1.0)
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(item_similarity.toarray(), expected)
     assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
