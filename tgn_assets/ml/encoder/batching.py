@@ -12,8 +12,9 @@ MEMORY_BUDGET = 6 * 2**30
 TRAINING_VECTORS, TRAINING_VECTORS_PER_LAYER = 6, 3
 """Vectors of width `dim` that a node takes while training on whole graphs: its id, the gradient of that, Adam's two
 moments and what is on the way; and for each layer an input, an aggregate and a gradient."""
-INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 12, 1
-"""The same for the embeddings of a whole graph: what training still holds and what is on the way; a layer's output."""
+INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 8, 1
+"""The same for the embeddings of a whole graph: the four that training still holds, and what is on the way; the output
+of each layer. Layer by layer it is three instead of what is on the way and the outputs."""
 EDGE_BYTES = 20
 """Of an edge of one direction: its place in the sparse adjacency, and in the transpose for the gradient."""
 

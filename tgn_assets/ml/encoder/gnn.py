@@ -81,7 +81,11 @@ class GNNEncoder(nn.Module):
             kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
         }
-        return _with_popularity(mixed, self.popularity(event_features))
+        popularity = self.popularity(event_features)
+        return {
+            USER: torch.cat([mixed[USER], torch.ones_like(mixed[USER][:, :1])], dim=1),
+            EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
+        }
 
     def full_pass(self, view: View, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
@@ -102,18 +106,19 @@ class GNNEncoder(nn.Module):
 
         `full` computes the whole graph at once. `sampled` goes through it in batches of nodes, each with all of its
         neighbours (`graph.loaders.layer_loaders`): nothing is approximated, and both agree but for the order in which
-        floating-point numbers are added up, to about 1e-6 of a vector's size. Of a layer it holds the vectors before
-        and after, in the host's memory, and one batch on the encoder's device; the result is on the host.
+        floating-point numbers are added up, to about 1e-6 of a vector's size. However many layers there are, it holds
+        the vectors before and after one of them and the result, on the host, and one batch on the encoder's device.
         """
         self.eval()
         return self.full_pass(view) if batching == "full" else self._layer_by_layer(view.to("cpu"), sampler)
 
     def _layer_by_layer(self, view: View, sampler: SamplerName) -> dict[str, Tensor]:
-        device, data = self.popularity.weight.device, view.data
-        loaders = layer_loaders(data, sampler=sampler)
+        device, loaders = self.popularity.weight.device, layer_loaders(view.data, sampler=sampler)
         vectors = {kind: self._inputs(kind, features) for kind, features in view.features.items()}
         shares = {kind: weight.softmax(0).tolist() for kind, weight in self.layer_weight.items()}
-        mixed = {kind: shares[kind][0] * x for kind, x in vectors.items()}
+        result = {kind: torch.ones(len(x), x.shape[1] + 1) for kind, x in vectors.items()}
+        for kind, x in vectors.items():
+            torch.mul(x, shares[kind][0], out=result[kind][:, :-1])
         for number, layer in enumerate(self.convs, start=1):
             convs: Any = layer.convs
             before, vectors = vectors, {kind: torch.empty_like(x) for kind, x in vectors.items()}
@@ -125,25 +130,16 @@ class GNNEncoder(nn.Module):
                     on_device = ([x.to(device) for x in part] for part in (ends, matrices))
                     vectors[target][nodes] = convs[edge_type](*on_device).cpu()
             for kind, x in vectors.items():
-                mixed[kind].add_(x, alpha=shares[kind][number])
-        return _with_popularity(mixed, self.popularity(view.features[EVENT].to(device)).cpu())
+                result[kind][:, :-1].add_(x, alpha=shares[kind][number])
+        result[EVENT][:, -1:] = self.popularity(view.features[EVENT].to(device)).cpu()
+        return result
 
     def _inputs(self, kind: str, features: Tensor) -> Tensor:
         """`embed` of all nodes of type `kind`, a batch of them at a time, on the host."""
-        device = self.popularity.weight.device
-        parts = [
-            self.embed(kind, at.to(device), features[at].to(device)).cpu()
-            for at in torch.arange(len(features)).split(NODES_PER_BATCH)
-        ]
-        return torch.cat(parts)
-
-
-def _with_popularity(mixed: dict[str, Tensor], popularity: Tensor) -> dict[str, Tensor]:
-    """{type: [n, dim + 1]}: an event's vector ends with its `popularity` [n, 1], a user's with one."""
-    return {
-        USER: torch.cat([mixed[USER], torch.ones_like(mixed[USER][:, :1])], dim=1),
-        EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
-    }
+        device, inputs = self.popularity.weight.device, torch.empty(len(features), self.ids[kind].shape[1])
+        for at in torch.arange(len(features)).split(NODES_PER_BATCH):
+            inputs[at] = self.embed(kind, at.to(device), features[at].to(device)).cpu()
+        return inputs
 
 
 class WeightedMeanSAGEConv(SAGEConv):

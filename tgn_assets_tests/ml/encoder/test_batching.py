@@ -13,7 +13,7 @@ ROWS: list[Row] = [("ann", "tea", 0, 1), ("bob", "tea", 1, 1), ("ann", "jam", 2,
 CONFIG = GNNConfig(dim=8, layers=2, sampler="native")
 NODES = 4
 TRAINING = 4 * 8 * NODES * 12 + 20 * 2 * (1 + 2)  # vectors, and the edges of both views in both directions
-INFERENCE = 4 * 8 * NODES * 14 + 20 * 2 * 3
+INFERENCE = 4 * 8 * NODES * 10 + 20 * 2 * 3
 
 
 def views() -> tuple[list[View], View]:
@@ -25,9 +25,9 @@ def views() -> tuple[list[View], View]:
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [
-        (INFERENCE, BatchingPlan("full", "full", None)),
-        (INFERENCE - 1, BatchingPlan("full", "sampled", "native")),
-        (TRAINING - 1, BatchingPlan("sampled", "sampled", "native")),
+        (TRAINING, BatchingPlan("full", "full", None)),
+        (TRAINING - 1, BatchingPlan("sampled", "full", "native")),
+        (INFERENCE - 1, BatchingPlan("sampled", "sampled", "native")),
     ],
 )
 def test_auto_samples_what_does_not_fit_the_budget(

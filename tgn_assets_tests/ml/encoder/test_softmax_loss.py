@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from tgn_assets.ml.config import SoftmaxLossConfig
 from tgn_assets.ml.encoder import softmax_loss as module
 from tgn_assets.ml.encoder.softmax_loss import drawn_users, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.schema import EVENT, USER
@@ -9,7 +13,7 @@ from tgn_assets.ml.schema import EVENT, USER
 EVERYTHING = torch.ones(200, dtype=torch.bool)
 
 
-def world(links_per_user: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def world(links_per_user: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Vectors of 30 users and 200 events, the links of every second user, in no order, and their weights."""
     drawn = torch.Generator().manual_seed(0)
     users, events = torch.randn(30, 4, generator=drawn), torch.randn(200, 4, generator=drawn)
@@ -18,16 +22,18 @@ def world(links_per_user: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return users, events, torch.stack([who, what]), torch.full((len(who),), 1 / links_per_user)
 
 
-def loss_and_gradients(**how):
+def loss_and_gradients(**config: int) -> tuple[Any, ...]:
+    how = SoftmaxLossConfig(**config)
     users, events, links, weight = world()
     users.requires_grad_(), events.requires_grad_()
-    links, weight = drawn_users(links, weight, 200, **how)
-    loss = softmax_loss(users, events, EVERYTHING, links, weight, **how)
+    links, weight = drawn_users(links, weight, 200, how)
+    loss = softmax_loss(users, events, EVERYTHING, links, weight, config=how)
     (3 * loss).backward()
+    assert users.grad is not None and events.grad is not None
     return loss.detach(), users.grad / 3, events.grad / 3
 
 
-def by_definition():
+def by_definition() -> tuple[Any, ...]:
     """The same by autograd, all logits at once."""
     users, events, links, weight = world()
     users.requires_grad_(), events.requires_grad_()
@@ -38,13 +44,13 @@ def by_definition():
 
 
 @pytest.mark.parametrize("block", [1, 900, 10**6])
-def test_blocks_of_any_size_give_the_cross_entropy_and_its_gradient(monkeypatch, block):
+def test_blocks_of_any_size_give_cross_entropy_and_gradient(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(module, "BLOCK_LOGITS", block)
     for ours, theirs in zip(loss_and_gradients(), by_definition(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_an_event_that_is_not_known_takes_no_part():
+def test_unknown_events_do_not_enter_the_softmax() -> None:
     users, events, links, weight = world()
     known = EVERYTHING.clone()
     known[[7, 11]] = False
@@ -55,28 +61,24 @@ def test_an_event_that_is_not_known_takes_no_part():
     assert softmax_loss(users, events, known, links, weight) == expected
 
 
-def test_drawn_events_and_users_estimate_loss_and_gradient(monkeypatch):
+def test_drawn_events_and_users_estimate_loss_and_gradient() -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(module, "DRAWN_EVENTS", 150)
-    monkeypatch.setattr(module, "USERS_PER_DRAW", 4)
-    monkeypatch.setattr(module, "DRAWN_USERS", 12)
-    draws = [loss_and_gradients(max_logits=1) for _ in range(400)]
+    draws = [loss_and_gradients(max_logits=1, drawn_events=150, users_per_draw=4, drawn_users=12) for _ in range(400)]
     for ours, theirs in zip(zip(*draws, strict=True), by_definition(), strict=True):
         mean = torch.stack(ours).mean(0)
         assert torch.linalg.vector_norm(mean - theirs) < 0.1 * torch.linalg.vector_norm(theirs)
 
 
-def test_users_are_drawn_with_all_their_links_and_only_where_there_are_too_many(monkeypatch):
+def test_users_are_drawn_with_all_their_links_if_too_many() -> None:
     _, _, links, weight = world()
-    for kept in (drawn_users(links, weight, 200), drawn_users(links, weight, 200, max_logits=1)):
+    for kept in (drawn_users(links, weight, 200), drawn_users(links, weight, 200, SoftmaxLossConfig(max_logits=1))):
         assert torch.equal(kept[0], links) and torch.equal(kept[1], weight)
-    monkeypatch.setattr(module, "DRAWN_USERS", 4)
-    drawn, shares = drawn_users(links, weight, 200, max_logits=1)
+    drawn, shares = drawn_users(links, weight, 200, SoftmaxLossConfig(max_logits=1, drawn_users=4))
     assert len(drawn[0].unique()) == 4
     assert torch.bincount(drawn[0], shares).unique().tolist() == [0, 1]
 
 
-def test_the_loss_of_sampled_batches_tends_to_the_softmax_over_all_events():
+def test_loss_of_sampled_batches_estimates_the_full_softmax() -> None:
     users, events, links, weight = world(links_per_user=1)
     exact = softmax_loss(users, events, EVERYTHING, links, weight)
     batch = HeteroData()
