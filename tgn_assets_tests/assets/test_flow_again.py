@@ -109,8 +109,7 @@ def test_incompatible_model_is_replaced_by_a_cold_start(copy: Deployment) -> Non
     encoder, ranker = (store.load(asset, WEEKS[2]) for asset in ("trained_gnn", "trained_ranker"))
     unlinked = {week: replace(known, link_users=None, link_events=None) for week, known in encoder.embeddings.items()}
     store.save("trained_gnn", WEEKS[2], replace(encoder, embeddings=unlinked))
-    fewer = {name: x[:-2] if name.endswith("feature_mean") else x for name, x in ranker.state.items()}
-    store.save("trained_ranker", WEEKS[2], replace(ranker, state=fewer))
+    store.save("trained_ranker", WEEKS[2], replace(ranker, features=ranker.features[:-2]))
     with pytest.raises(ArtifactError, match=f"ranker of {WEEKS[2]} was trained by a version"):
         load_model(store.load("trained_ranker", WEEKS[2]))
     assert copy.run(WEEKS[3]).success
