@@ -7,7 +7,7 @@ import torch
 from tgn_assets.ml.parallel import map_threaded, run_alongside, workers
 
 
-def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back():
+def test_results_keep_order_and_torch_gets_its_threads_back() -> None:
     before = torch.get_num_threads()
     assert list(map_threaded(lambda block: (block * 2, torch.get_num_threads()), range(5))) == [
         (0, 1),
@@ -19,7 +19,7 @@ def test_results_come_in_the_order_of_the_blocks_and_torch_gets_its_threads_back
     assert torch.get_num_threads() == before
 
 
-def test_as_many_blocks_are_worked_on_at_a_time_as_torch_has_threads():
+def test_as_many_blocks_at_a_time_as_torch_has_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -29,23 +29,28 @@ def test_as_many_blocks_are_worked_on_at_a_time_as_torch_has_threads():
         torch.set_num_threads(before)
 
 
-def test_a_slow_reader_is_not_overrun_by_results():
-    begun, threads = [], torch.get_num_threads()
-    results = map_threaded(lambda block: begun.append(block) or block, range(100))
+def test_few_results_wait_for_a_slow_reader() -> None:
+    begun, threads = list[int](), torch.get_num_threads()
+
+    def work(block: int) -> int:
+        begun.append(block)
+        return block
+
+    results = map_threaded(work, range(100))
     assert next(results) == 0
     time.sleep(0.1)
     assert len(begun) <= 2 * threads + 1
     assert list(results) == list(range(1, 100))
 
 
-def test_an_error_in_a_block_is_raised_and_torch_gets_its_threads_back():
+def test_error_in_a_block_is_raised_and_threads_come_back() -> None:
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError):
         list(map_threaded(lambda block: 1 / block, [1, 0]))
     assert torch.get_num_threads() == before
 
 
-def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
+def test_work_alongside_has_all_threads_but_one() -> None:
     before = torch.get_num_threads()
     with run_alongside(lambda threads: (threads, torch.get_num_threads())) as working:
         assert torch.get_num_threads() == 1
@@ -53,7 +58,7 @@ def test_work_beside_the_body_has_all_threads_but_the_one_of_torch():
     assert torch.get_num_threads() == before
 
 
-def test_the_body_deals_out_its_work_to_all_threads_and_what_is_dealt_out_does_not_do_so_again():
+def test_body_uses_all_threads_and_nested_pools_have_one() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -72,8 +77,8 @@ def test_the_body_deals_out_its_work_to_all_threads_and_what_is_dealt_out_does_n
         torch.set_num_threads(before)
 
 
-def test_work_that_waits_for_the_body_leaves_it_all_threads_and_gets_one_of_torch():
-    before, ended = torch.get_num_threads(), []
+def test_work_after_the_body_leaves_it_all_threads() -> None:
+    before, ended = torch.get_num_threads(), list[str]()
     with run_alongside(lambda threads: (list(ended), threads, torch.get_num_threads()), side_by_side=False) as waiting:
         assert torch.get_num_threads() == before
         ended.append("body")
@@ -81,7 +86,7 @@ def test_work_that_waits_for_the_body_leaves_it_all_threads_and_gets_one_of_torc
     assert torch.get_num_threads() == before
 
 
-def test_work_beside_the_body_that_fails_says_so_where_it_is_asked_for():
+def test_failed_work_alongside_raises_at_its_result() -> None:
     def fails(_: int) -> None:
         raise ValueError("no forest")
 

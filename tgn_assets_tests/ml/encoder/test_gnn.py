@@ -1,6 +1,7 @@
 """The encoder as a module: whole graph, sampled batches and layer by layer agree."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def test_inference_of_one_layer_by_hand(batching: ResolvedBatching) -> None:
         tea, jam = x[EVENT]
         ann, _ = x[USER]
         mean = tea / 3 + jam * 2 / 3  # each is ln 2 of a weight, and tea is a week older
-        conv, share = model.convs[0].convs[REV_INTERACTS], model.layer_weight[USER].softmax(0)
+        layer: Any = model.convs[0]
+        conv, share = layer.convs[REV_INTERACTS], model.layer_weight[USER].softmax(0)
         expected = share[0] * ann + share[1] * (conv.lin_l(mean) + conv.lin_r(ann))
     found = model.inference(view, batching=batching)[USER][0]
     torch.testing.assert_close(found, torch.cat([expected, torch.ones(1)]))

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -188,14 +189,13 @@ def test_checkpoint_survives_its_file(cold: GNNCheckpoint, linked_cold: GNNCheck
 
 
 def test_links_are_planned_once_unless_each_epoch_draws_others(weeks: Weeks, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = list[Any]()
-    plan = softmax_loss.plan_links
-    monkeypatch.setattr(trainer, "plan_links", lambda *links: planned.append(links) or plan(*links))
+    plan_links = Mock(side_effect=softmax_loss.plan_links)
+    monkeypatch.setattr(trainer, "plan_links", plan_links)
 
     def count(max_logits: int) -> int:
-        planned.clear()
+        plan_links.reset_mock()
         train_gnn(weeks, LAST, changed(replay=1, epochs=2, loss=SoftmaxLossConfig(max_logits=max_logits)))
-        return len(planned)
+        return plan_links.call_count
 
     assert count(2**25) == CONFIG.window
     # In each of two epochs a week is learned from or held out, and in the final one it is learned from.

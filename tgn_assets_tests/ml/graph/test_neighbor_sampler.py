@@ -33,8 +33,8 @@ def test_all_neighbours_equal_k_hop_subgraph_of_pyg(hops: int) -> None:
     user, event = graph[INTERACTS].edge_index
     both_ways = torch.cat([torch.stack([user, event + 30]), torch.stack([event + 30, user])], dim=1)
     seeds = torch.tensor([3, 35])
-    nodes, _, _, _ = k_hop_subgraph(seeds, hops, both_ways, num_nodes=50)
-    inner, _, _, _ = k_hop_subgraph(seeds, hops - 1, both_ways, num_nodes=50) if hops > 1 else (seeds, *[None] * 3)
+    nodes = k_hop_subgraph(seeds, hops, both_ways, num_nodes=50)[0]
+    inner = k_hop_subgraph(seeds, hops - 1, both_ways, num_nodes=50)[0] if hops > 1 else seeds
     assert sorted(batch[USER].n_id.tolist() + (batch[EVENT].n_id + 30).tolist()) == nodes.tolist()
     assert batch[INTERACTS].e_id.sort().values.tolist() == torch.isin(event + 30, inner).nonzero().view(-1).tolist()
     assert batch[REV_INTERACTS].e_id.sort().values.tolist() == torch.isin(user, inner).nonzero().view(-1).tolist()

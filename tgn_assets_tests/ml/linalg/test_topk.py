@@ -1,24 +1,26 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from tgn_assets.ml.linalg import topk
 from tgn_assets.ml.linalg.topk import GROUP, grouped_top_k, top_products
 
 
-def test_the_best_pairs_of_each_group_come_first_and_missing_ones_are_minus_one():
+def test_best_pairs_of_each_group_come_first_padded_with_minus_one() -> None:
     top = grouped_top_k(np.array([0, 1, 1, 1]), np.array([5.0, 0.2, 0.9, 0.5]), np.zeros(4), rows=3, k=2)
     assert top.tolist() == [[0, -1], [2, 3], [-1, -1]]
 
 
-def test_equal_scores_are_ordered_by_the_tie_rule():
+def test_equal_scores_are_ordered_by_the_tie_rule() -> None:
     assert grouped_top_k(np.zeros(3, int), np.ones(3), np.array([2, 0, 1]), rows=1, k=3).tolist() == [[1, 2, 0]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 3)), max_size=60), st.integers(1, 6))
-def test_it_equals_sorting_each_group_by_itself(pairs, k):
+def test_grouped_top_k_equals_sorting_each_group(pairs: list[tuple[int, int]], k: int) -> None:
     pairs.sort(key=lambda pair: pair[0])
     row, score = (np.array([pair[i] for pair in pairs], int) for i in range(2))
     top = grouped_top_k(row, score.astype(float), np.arange(len(pairs)), rows=5, k=k)
@@ -27,27 +29,27 @@ def test_it_equals_sorting_each_group_by_itself(pairs, k):
         assert top[group].tolist() == expected + [-1] * (k - len(expected))
 
 
-def vectors(size):
+def vectors(size: int) -> Tensor:
     """Whole numbers, whose products are exact in float32; the last column makes no two rows alike."""
     generator = torch.Generator().manual_seed(size)
     return torch.cat([torch.randint(-9, 9, (size, 8), generator=generator), torch.arange(size)[:, None] / 1024], 1)
 
 
 @pytest.mark.parametrize("events", [3, GROUP, 5 * GROUP, 5 * GROUP + 1, 60 * GROUP - 1])
-def test_the_products_found_are_the_largest_and_come_best_first(events):
+def test_top_products_are_the_largest_best_first(events: int) -> None:
     users, candidates = vectors(50), vectors(events)
     found = top_products(users, candidates, 5)
     products = users @ candidates.T
     assert torch.equal(products.gather(1, found), products.topk(min(5, events), dim=1).values)
 
 
-def test_events_are_found_when_every_product_is_negative_and_the_last_group_is_not_full():
+def test_negative_products_and_a_partial_last_group() -> None:
     users, candidates = torch.ones(2, 1), -torch.arange(1.0, 9 * GROUP)[:, None].flip(0)
     last = len(candidates) - 1
     assert top_products(users, candidates, 3).tolist() == [[last, last - 1, last - 2]] * 2
 
 
-def test_the_size_of_the_tiles_changes_nothing(monkeypatch):
+def test_tile_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     users, candidates = vectors(33), vectors(60 * GROUP)
     whole = top_products(users, candidates, 4)
     monkeypatch.setattr(topk, "TILE_USERS", 7)
@@ -58,5 +60,5 @@ def test_the_size_of_the_tiles_changes_nothing(monkeypatch):
     assert torch.equal(top_products(users, few, 4), (users @ few.T).topk(4, dim=1).indices)
 
 
-def test_no_users_get_no_lists():
+def test_no_users_get_no_lists() -> None:
     assert top_products(vectors(0), vectors(60 * GROUP), 4).shape == (0, 4)
