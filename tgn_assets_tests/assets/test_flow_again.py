@@ -104,17 +104,13 @@ def test_missing_device_is_named(copy: Deployment) -> None:
     assert failure_of(failed, "trained_gnn").startswith("TGN_DEVICE=cuda:7 cannot be used (")
 
 
-def test_incompatible_model_is_replaced_by_a_cold_start(copy: Deployment) -> None:
+def test_incompatible_ranker_is_replaced_by_a_cold_start(copy: Deployment) -> None:
     store = ArtifactStore(copy.home.artifacts)
-    encoder, ranker = (store.load(asset, WEEKS[2]) for asset in ("trained_gnn", "trained_ranker"))
-    unlinked = {week: replace(known, link_users=None, link_events=None) for week, known in encoder.embeddings.items()}
-    store.save("trained_gnn", WEEKS[2], replace(encoder, embeddings=unlinked))
+    ranker = store.load("trained_ranker", WEEKS[2])
     store.save("trained_ranker", WEEKS[2], replace(ranker, features=ranker.features[:-2]))
     with pytest.raises(ArtifactError, match=f"ranker of {WEEKS[2]} was trained by a version"):
         load_model(store.load("trained_ranker", WEEKS[2]))
     assert copy.run(WEEKS[3]).success
-    fresh = store.load("trained_gnn", WEEKS[3])
-    assert fresh.warm_from is None and fresh.has_link_vectors
     assert store.load("trained_ranker", WEEKS[3]).warm_from is None
     of_models = copy.table("eval_metrics", WEEKS[3]).model
     assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked

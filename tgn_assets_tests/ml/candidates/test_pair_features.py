@@ -9,10 +9,10 @@ import torch
 from tgn_assets.ml.candidates import pair_tables
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
 from tgn_assets.ml.candidates.retrieval import CHANNELS, LINKS, CandidateGenerator, Candidates, candidate_feature_names
-from tgn_assets.ml.config import CandidateConfig
+from tgn_assets.ml.config import CandidateConfig, LinearLinkConfig
 from tgn_assets.ml.data.attributes import AttributeColumn
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.encoder.linear_link_model import RANK, link_vectors
+from tgn_assets.ml.encoder.linear_link_model import link_vectors
 from tgn_assets.ml.linalg.per_user import group_zscore
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, history
@@ -125,7 +125,8 @@ def test_link_models_give_features_and_a_channel() -> None:
     links = plain.with_links(link_vectors(past))
     candidates = CandidateGenerator(PairFeatures(past), links).candidates(users, limit=3)
     of_users, of_events = links.links_at(past.user_idx, past.event_idx)
-    expected = [(of_users[:, half] @ of_events[:, half].T).numpy() for half in (slice(RANK), slice(RANK, None))]
+    rank = LinearLinkConfig().rank
+    expected = [(of_users[:, half] @ of_events[:, half].T).numpy() for half in (slice(rank), slice(rank, None))]
     for column, raw in zip(columns, expected, strict=True):
         of_pair = raw[candidates.row, candidates.event].astype(float)
         np.testing.assert_allclose(candidates.features[:, column], group_zscore(candidates.row, of_pair), atol=1e-4)
