@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +106,48 @@ heavy = {"torch", "torch_geometric", "altair", "vl_convert"} & set(sys.modules)
 assert not heavy, f"imported at the top of a module: {heavy}"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+MAX_MODULES, MAX_LINES, MAX_POSITIONAL = 12, 60, 5
+RETIRED = {
+    *("Bank", "Committee", "Demands", "Evidence", "Finding", "Found", "Frame", "Gate", "History", "Inside", "Lesson"),
+    *("LessonStore", "Origin", "Pace", "Pending", "Publication", "Recall", "RunnersUp", "Say", "Terms", "Verdict"),
+    *("catch_up", "choose_sources", "fit_trees", "give_back_memory", "goes_on", "heaviest", "in_threads", "neighbours"),
+    *("pair_products", "standardised", "taught", "truth_size", "ungated", "widened"),
+}
+"""Names that docs/glossary.md has better ones for."""
+
+
+def functions(name: str) -> Iterator[ast.FunctionDef]:
+    """Every function and method of a module."""
+    return (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.FunctionDef))
+
+
+def test_folders_stay_small() -> None:
+    folders = Counter(path.parent for path in MODULES.values() if path.stem != "__init__")
+    assert [str(folder) for folder, modules in folders.items() if modules > MAX_MODULES] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_functions_stay_short(name: str) -> None:
+    for function in functions(name):
+        assert function.end_lineno
+        assert function.end_lineno - function.lineno < MAX_LINES, function.name
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("assets.")])
+def test_functions_take_few_positional_arguments(name: str) -> None:
+    """Assets are excepted: Dagster passes their inputs by name, and drops keyword-only ones without a word."""
+    for function in functions(name):
+        given = [argument.arg for argument in function.args.posonlyargs + function.args.args]
+        assert len([argument for argument in given if argument not in ("self", "cls")]) <= MAX_POSITIONAL, function.name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_are_those_of_the_glossary(name: str) -> None:
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
+    assert RETIRED.isdisjoint(node.name for node in nodes)

@@ -75,16 +75,21 @@ def open_home() -> "Home":
 
 
 def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--verbose` to `command`."""
+    """Adds `--verbose` to `command`; `is_verbose` tells whether it was given."""
 
-    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.meta["verbose"] = value
-        return value
 
     return click.option(
         "-v",
         "--verbose",
         is_flag=True,
+        expose_value=False,
         callback=remember,
         help="Show Dagster's own log, and the traceback of an error.",
     )(command)
+
+
+def is_verbose() -> bool:
+    """Whether the current command was given `--verbose`."""
+    return bool(click.get_current_context().meta["verbose"])

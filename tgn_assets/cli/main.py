@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Commands, Week, open_home, verbose_option
+from tgn_assets.cli.base import Commands, Week, is_verbose, open_home, verbose_option
 from tgn_assets.cli.models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
 from tgn_assets.state.process import prepare_process
@@ -39,7 +39,7 @@ def cli() -> None:
 @click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives another world.")
 @verbose_option
-def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> None:
+def generate(weeks: int, start_week: str | None, seed: int) -> None:
     """Write synthetic interactions as CSV to stdout.
 
     The same seed and week always give the same rows.
@@ -54,7 +54,7 @@ def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> No
 @cli.command(short_help="Run one week.")
 @click.option("--week", type=Week(), help="The week to run.  [default: the newest closed one]")
 @verbose_option
-def refresh(week: str | None, verbose: bool) -> None:
+def refresh(week: str | None) -> None:
     """Run one week: ingest, score last week's lists, train, publish lists for the week after.
 
     Earlier weeks that were never ingested are ingested first. The run waits while another one is in progress. A week
@@ -68,7 +68,7 @@ def refresh(week: str | None, verbose: bool) -> None:
     with Progress() as progress:
         progress.begin("reading the source")
         week = _closed_week(home, week)
-        with open_runner(home, progress, verbose) as runner:
+        with open_runner(home, progress, is_verbose()) as runner:
             runner.ingest_before(week)
             runner.refresh([week])
     stdout().print(week_summary(home.warehouse(), week))
@@ -78,7 +78,7 @@ def refresh(week: str | None, verbose: bool) -> None:
 @click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
 @click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
 @verbose_option
-def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
+def backtest(weeks: int, show_lists: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
 
     Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
@@ -97,7 +97,7 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
         if weeks + 1 > closed:
             raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
         origins = [shift(newest, -back) for back in range(weeks, -1, -1)]
-        with open_runner(home, progress, verbose) as runner:
+        with open_runner(home, progress, is_verbose()) as runner:
             runner.ingest_before(origins[0])
             runner.refresh(origins)
     console = stdout()
@@ -113,7 +113,7 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
 @click.argument("user")
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
 @verbose_option
-def top5(user: str, week: str | None, verbose: bool) -> None:
+def top5(user: str, week: str | None) -> None:
     """Print the five events that USER is most likely to interact with next.
 
     A USER without interactions gets the list for new users, as in the published tables; stderr says so, and the exit
@@ -134,7 +134,7 @@ def top5(user: str, week: str | None, verbose: bool) -> None:
     "--out", type=click.Path(dir_okay=False), help="File to write.  [default: reports/<week>.html in TGN_HOME]"
 )
 @verbose_option
-def report(week: str | None, out: str | None, verbose: bool) -> None:
+def report(week: str | None, out: str | None) -> None:
     """Write one HTML page about a week, and print its path.
 
     It compares the week with the one before and with the baselines, and shows where points were lost, whether the log
@@ -159,7 +159,7 @@ def report(week: str | None, out: str | None, verbose: bool) -> None:
 @cli.command(short_help="Write lists and metrics to Parquet and PostgreSQL.")
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
-def export(week: str | None, verbose: bool) -> None:
+def export(week: str | None) -> None:
     """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
     TGN_EXPORT_POSTGRES.
 
@@ -199,7 +199,7 @@ def export(week: str | None, verbose: bool) -> None:
 
 @cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
 @verbose_option
-def status(verbose: bool) -> None:
+def status() -> None:
     """Print what was published, the last score, what is missing or failed, and what to do about it."""
     from tgn_assets.cli.console import stdout
     from tgn_assets.cli.status import status_lines
@@ -216,7 +216,7 @@ cli.add_command(models)
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @verbose_option
-def dev(port: int, host: str, verbose: bool) -> None:
+def dev(port: int, host: str) -> None:
     """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.
 
     It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.

@@ -2,7 +2,7 @@
 
 import click
 
-from tgn_assets.cli.base import Week, open_home, verbose_option
+from tgn_assets.cli.base import Week, is_verbose, open_home, verbose_option
 
 
 @click.group(short_help="List, compare, pin and roll back the trained models.")
@@ -12,7 +12,7 @@ def models() -> None:
 
 @models.command("list", short_help="Print every week's model.")
 @verbose_option
-def list_models(verbose: bool) -> None:
+def list_models() -> None:
     """Print every week's model: warm start, epochs (encoder + ranker), size, NDCG on the held-out week and that of the
     best baseline, whose lists were published, and the score of these lists once their week had closed."""
     from tgn_assets.cli.console import stdout
@@ -30,7 +30,7 @@ def list_models(verbose: bool) -> None:
 @click.argument("week", type=Week())
 @click.argument("other", type=Week())
 @verbose_option
-def compare(week: str, other: str, verbose: bool) -> None:
+def compare(week: str, other: str) -> None:
     """Print what differs between the models of WEEK and OTHER: numbers with their difference, and configuration."""
     from tgn_assets.cli.console import stdout
     from tgn_assets.reporting.model_cards import comparison_table, model_cards
@@ -45,7 +45,7 @@ def compare(week: str, other: str, verbose: bool) -> None:
 @models.command(short_help="Publish from an older week's model.")
 @click.argument("week", type=Week())
 @verbose_option
-def pin(week: str, verbose: bool) -> None:
+def pin(week: str) -> None:
     """Publish the lists of WEEK and of every later week from the ranker of WEEK.
 
     It holds from the next run on; published lists stay until their week is run again. Models are still trained every
@@ -63,7 +63,7 @@ def pin(week: str, verbose: bool) -> None:
 
 @models.command(short_help="Publish from each week's own model again.")
 @verbose_option
-def unpin(verbose: bool) -> None:
+def unpin() -> None:
     """Publish from each week's own model again, from the next run on."""
     from tgn_assets.state.artifact_store import ArtifactStore
 
@@ -77,7 +77,7 @@ def unpin(verbose: bool) -> None:
 
 @models.command(short_help="Make the newest lists with the previous model, and pin it.")
 @verbose_option
-def rollback(verbose: bool) -> None:
+def rollback() -> None:
     """Make the newest published lists again with the model before the one that made them, and pin that model.
 
     Nothing is trained. If the lists cannot be made, the published lists and the former pin stay.
@@ -93,7 +93,7 @@ def rollback(verbose: bool) -> None:
     before = store.pinned()
     store.pin(model_week)
     try:
-        with Progress() as progress, open_runner(home, progress, verbose) as runner:
+        with Progress() as progress, open_runner(home, progress, is_verbose()) as runner:
             runner.publish(newest)
     except BaseException:
         store.pin(before)

@@ -25,7 +25,7 @@ def status_lines(home: Home) -> Iterator[str]:
         fail_killed_runs(instance)
         yield from _published(home)
         backlog = Backlog(home, instance)
-        yield from _source(home, backlog)
+        yield from _source(backlog)
         yield from _runs(instance)
         items = backlog.work_items()
         yield from (f"to do      {_remedy(item)}" for item in items[:10])
@@ -54,7 +54,7 @@ def _published(home: Home) -> Iterator[str]:
         yield f"rejected   {rejected:,} rows of the source: table rejected_interactions has the reason of each"
 
 
-def _source(home: Home, backlog: Backlog) -> Iterator[str]:
+def _source(backlog: Backlog) -> Iterator[str]:
     weeks = backlog.weeks()
     if not weeks:
         yield "weeks      none has closed in the source yet"

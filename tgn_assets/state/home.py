@@ -86,7 +86,7 @@ class Home:
             raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror} ({error.filename})") from error
         config = self.dagster_home / "dagster.yaml"
         if not config.exists():
-            with self._exclusive():
+            with self._lock():
                 if not config.exists():
                     _write(config, DAGSTER_YAML)
         return self
@@ -95,7 +95,8 @@ class Home:
         """The Dagster instance of this home; use it as a context manager."""
         from dagster import DagsterInstance
 
-        with self.ensure()._exclusive():  # only one process may create the SQLite files
+        self.ensure()
+        with self._lock():  # only one process may create the SQLite files
             return DagsterInstance.from_config(str(self.dagster_home))
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
@@ -146,13 +147,14 @@ class Home:
         if name in (known := _read(file).get(source, {})):
             return known[name]
         found = find()
-        with self.ensure()._exclusive():
+        self.ensure()
+        with self._lock():
             pinned = _read(file)
             value = pinned.setdefault(source, {}).setdefault(name, found)
             _write(file, json.dumps(pinned, indent=2) + "\n")
         return value
 
-    def _exclusive(self) -> FileLock:
+    def _lock(self) -> FileLock:
         """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
         return FileLock(self.root / "home.lock")
 
@@ -165,7 +167,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replaces the file with `text` as a whole; call it within `_exclusive`."""
+    """Replaces the file with `text` as a whole; call it within `_lock`."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(text)
     fresh.replace(path)

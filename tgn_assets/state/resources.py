@@ -26,7 +26,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
 
     path: str
 
-    def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
+    def create_resource(self, context: dg.InitResourceContext) -> Warehouse:  # noqa: ARG002 (Dagster's signature)
         """The warehouse."""
         return Warehouse(Path(self.path))
 
@@ -36,7 +36,7 @@ class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
 
     root: str
 
-    def create_resource(self, context: dg.InitResourceContext) -> ArtifactStore:
+    def create_resource(self, context: dg.InitResourceContext) -> ArtifactStore:  # noqa: ARG002 (as above)
         """The store."""
         return ArtifactStore(Path(self.root))
 

@@ -1,7 +1,7 @@
 """The proof that time is respected: whatever happens to the log after week w, every output of partition w stays."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -143,11 +143,10 @@ def test_no_output_depends_on_later_weeks(
 
 
 @pytest.fixture
-def leak(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def leak(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node feature that knows how long the whole log is, the weeks to come included."""
     whole = "(SELECT count(*) FROM raw_interactions)"
     monkeypatch.setattr(snapshots, "NODES_SQL", snapshots.NODES_SQL.replace("count(*)", whole))
-    yield
 
 
 def test_planted_leak_is_found(leak: None, truth: dict[str, bytes], tmp_path: Path) -> None:

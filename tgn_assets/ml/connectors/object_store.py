@@ -44,6 +44,7 @@ class StoredFile:
 
 
 def is_url(location: str) -> bool:
+    """Whether `location` is a URL, not a path."""
     return "://" in location
 
 

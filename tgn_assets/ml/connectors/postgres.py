@@ -31,6 +31,7 @@ class PostgresError(Exception):
 
 
 def is_postgres(location: str) -> bool:
+    """Whether `location` is the URL of a PostgreSQL database."""
     return location.lower().startswith(SCHEMES)
 
 

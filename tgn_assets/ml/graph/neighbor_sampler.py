@@ -40,7 +40,7 @@ class NativeNeighborSampler(BaseSampler):
         }
         self.numberings = {kind: NodeNumbering(graph[kind].num_nodes) for kind in graph.node_types}
 
-    def sample_from_nodes(self, index: NodeSamplerInput, **kwargs: object) -> HeteroSamplerOutput:
+    def sample_from_nodes(self, index: NodeSamplerInput, **_: object) -> HeteroSamplerOutput:
         """The neighbourhoods of nodes, which come first and in their order; ValueError if one repeats."""
         out, (number,) = self._sample([(index.input_type, index.node)])
         if not torch.equal(number, torch.arange(len(number))):

@@ -45,6 +45,7 @@ class Drift:
 
     @property
     def drifted(self) -> bool:
+        """Whether the value lies outside the usual range."""
         return abs(self.z) > LIMIT
 
     def __str__(self) -> str:

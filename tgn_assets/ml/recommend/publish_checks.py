@@ -90,6 +90,7 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing is wrong."""
         return not self.reason
 
 

@@ -73,6 +73,7 @@ def counts_weeks(spec: SourceSpec) -> bool:
 
 
 def is_empty(spec: SourceSpec) -> bool:
+    """Whether the table or SELECT has no row."""
     with source_errors(spec), _opened(spec) as query:
         return not query.fetch(f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
 

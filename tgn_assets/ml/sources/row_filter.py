@@ -54,6 +54,7 @@ def renamed(condition: str, names: dict[str, str]) -> str:
 
 
 def unknown_column(condition: str, name: str, file: str, columns: Iterable[str]) -> SourceError:
+    """The error for a `condition` on a column that `file` does not have."""
     existing = ", ".join(map(repr, columns))
     return SourceError(f"{SETTING}={condition} names {name!r}, which {file} has not; its columns are {existing}")
 

@@ -124,6 +124,7 @@ def is_json(name: str) -> bool:
 
 
 def is_packed(name: str) -> bool:
+    """Whether the file is compressed, by its name."""
     return _name(name).endswith(".gz")
 
 
@@ -141,6 +142,7 @@ def last_ended_week(now: datetime | None = None) -> str:
 
 
 def empty_source(spec: SourceSpec) -> SourceError:
+    """The error for a source without rows."""
     return SourceError(f"TGN_SOURCE={spec.location} has no rows; check that the export that writes it has run")
 
 

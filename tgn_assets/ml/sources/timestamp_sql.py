@@ -57,6 +57,7 @@ def week_sql(timestamp: str) -> str:
 
 
 def is_number(dtype: str) -> bool:
+    """Whether the DuckDB type is numeric."""
     return re.fullmatch(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)", dtype) is not None
 
 
