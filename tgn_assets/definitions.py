@@ -6,7 +6,7 @@ import dagster as dg
 
 from tgn_assets.assets import ingest, recommendations, training, weekly_report
 from tgn_assets.assets.catalog import for_deployment
-from tgn_assets.assets.exports import parquet_export_asset, postgres_export_asset
+from tgn_assets.assets.exports import export_assets
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.assets.recommendations import predictions_asset
 from tgn_assets.automation.jobs import weekly_refresh
@@ -28,11 +28,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     home = Home(settings)
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
-    exports = [parquet_export_asset(settings.export_parquet)] if settings.export_parquet else []
-    if settings.export_postgres:
-        exports.append(postgres_export_asset(settings.export_postgres))
     assets = for_deployment(
-        [*assets_of(ingest, training, recommendations, weekly_report), predictions_asset(weeks), *exports],
+        [
+            *assets_of(ingest, training, recommendations, weekly_report),
+            predictions_asset(weeks),
+            *export_assets(settings),
+        ],
         weeks,
         owner=settings.owner,
         open_ended=settings.end_week is None,

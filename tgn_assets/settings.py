@@ -130,6 +130,11 @@ class Settings(BaseSettings):
         "page, the week is computed again as if no later week existed, and compared byte by byte.",
     )
 
+    def export_places(self) -> dict[str, str]:
+        """Destination -> where it writes, for those that are set (`ml.export.destinations`)."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("export_")}
+        return {name.removeprefix("export_"): place for name, place in fields.items() if place}
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.settings import Settings, SettingsError, read_settings
 
 PASSWORD = "it holds a password; take it out: credentials are read from the environment alone"
@@ -86,3 +87,7 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| `TGN_{name.upper()}`"))
         assert field.default is None or f"`{field.default}`" in row
+
+
+def test_every_destination_has_a_setting() -> None:
+    assert {f"export_{name}" for name in DESTINATIONS} <= set(Settings.model_fields)

@@ -166,35 +166,23 @@ def export(week: str | None) -> None:
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
     """
-    from tgn_assets.ml.export.parquet import export_weeks, exportable_weeks
+    from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
+    from tgn_assets.ml.export.parquet import exportable_weeks
 
     home = open_home()
-    place, url = home.settings.export_parquet, home.settings.export_postgres
-    if place is None and url is None:
-        raise click.ClickException(
-            "there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or TGN_EXPORT_POSTGRES "
-            "to a database"
-        )
+    places = home.settings.export_places()
+    if not places:
+        variables = " or ".join(f"TGN_EXPORT_{name.upper()}" for name in DESTINATIONS)
+        raise click.ClickException(f"there is nowhere to export to; set {variables}")
     with home.warehouse().reader() as con:
         exportable = exportable_weeks(con)
-        if not exportable or (week and week not in exportable):
-            raise click.ClickException(
-                f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
-            )
-        weeks = [week] if week else exportable
-        if place:
-            for table, count in export_weeks(con, place, weeks).items():
-                click.echo(f"{count:>9,} rows  {place}/{table}")
-    if url:
-        from tgn_assets.ml.export.postgres import read_week, replace_week, total
-
-        written = []
-        for one in weeks:
-            with home.warehouse().reader() as con:
-                tables = read_week(con, one)
-            written.append(replace_week(url, one, tables))
-        for table, count in total(written).items():
-            click.echo(f"{count:>9,} rows  {url} {table}")
+    if not exportable or (week and week not in exportable):
+        raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
+    for name, place in places.items():
+        destination = DESTINATIONS[name]
+        rows = export_weeks(destination, home.warehouse().reader, place, [week] if week else exportable)
+        for table, count in rows.items():
+            click.echo(f"{count:>9,} rows  {destination.table_place.format(place=place, table=table)}")
 
 
 @cli.command(short_help="Print what exists, what is missing or failed, and what to do.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from tgn_assets.assets.catalog import for_deployment
-from tgn_assets.assets.exports import parquet_export_asset
+from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.ingest import raw_interactions
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.ml.sources.extent import SourceSpec
@@ -16,7 +16,7 @@ from tgn_assets_tests.support.weekly_reports import warehouse
 
 def test_object_store_secret_is_never_shown(tmp_path: Path) -> None:
     weeks, week = weekly_partitions(WEEKS[0]), WEEKS[-1]
-    export = parquet_export_asset(f"s3://{BUCKET}/out")
+    export = export_asset("parquet", f"s3://{BUCKET}/out")
     assets = for_deployment([raw_interactions, export], weeks, owner="team:test", open_ended=False)
     resources = {"warehouse": warehouse(tmp_path), "source": SourceSpec(f"s3://{BUCKET}/log.csv")}
     with bucket() as s3:

@@ -10,7 +10,7 @@ from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
 from tgn_assets.assets.catalog import for_deployment
-from tgn_assets.assets.exports import postgres_export_asset
+from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.ingest import raw_interactions
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.cli.main import cli
@@ -125,7 +125,7 @@ def test_missing_schema_is_named(filled: Warehouse, postgres: Postgres) -> None:
 
 
 def test_export_step_fails_alone_when_server_is_down(filled: Warehouse, tmp_path: Path) -> None:
-    asset = weekly(postgres_export_asset(DOWN), WEEKS[0])
+    asset = weekly(export_asset("postgres", DOWN), WEEKS[0])
     done = dg.materialize([asset], partition_key=WEEK, resources={"warehouse": filled}, raise_on_error=False)
     (failure,) = done.get_step_failure_events()
     description = str(failure.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
@@ -142,7 +142,7 @@ def test_postgres_export_password_is_never_shown(
     filled: Warehouse, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres.run("CREATE ROLE writer LOGIN PASSWORD 'open-sesame'", f"GRANT ALL ON SCHEMA {schema} TO writer")
-    asset = weekly(postgres_export_asset(f"{postgres.url('writer')}?schema={schema}"), WEEKS[0])
+    asset = weekly(export_asset("postgres", f"{postgres.url('writer')}?schema={schema}"), WEEKS[0])
     for password, works in (("open-says-me", False), ("open-sesame", True)):
         monkeypatch.setenv("PGPASSWORD", password)
         with dg.DagsterInstance.ephemeral() as instance:

@@ -256,8 +256,7 @@ def test_export_writes_what_was_published_and_says_where(tmp_path: Path, monkeyp
     refused = _tgn("export", home=home)
     assert (refused.exit_code, refused.stderr) == (
         1,
-        "Error: there is nowhere to export to; set TGN_EXPORT_PARQUET to a folder or an s3:// URL, or "
-        "TGN_EXPORT_POSTGRES to a database\n",
+        "Error: there is nowhere to export to; set TGN_EXPORT_PARQUET or TGN_EXPORT_POSTGRES\n",
     )
     monkeypatch.setenv("TGN_EXPORT_PARQUET", "out")
     done = _tgn("export", home=home)

@@ -1,7 +1,6 @@
 """Weeks of the warehouse's tables as Parquet files in hive partitions, in a folder or an object store."""
 
 import os
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,15 +31,6 @@ def export_week(con: duckdb.DuckDBPyConnection, place: str, week: str) -> dict[s
     one or the new one. Same rows, same bytes. ExportError if it cannot be written.
     """
     return {table: _export(con, f"{place}/{table}/week={week}", table, week) for table in EXPORTED}
-
-
-def export_weeks(con: duckdb.DuckDBPyConnection, place: str, weeks: Sequence[str]) -> dict[str, int]:
-    """`export_week` of all `weeks`; the rows by table."""
-    rows = dict.fromkeys(EXPORTED, 0)
-    for week in weeks:
-        for table, count in export_week(con, place, week).items():
-            rows[table] += count
-    return rows
 
 
 def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -53,11 +53,6 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
                 cursor.adbc_ingest(name, rows, mode="append")
         con.commit()
     return {name: rows.num_rows for name, rows in tables.items()}
-
-
-def total(weeks: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """The rows of all `weeks`, by table."""
-    return {table: sum(rows[table] for rows in weeks) for table in EXPORTED}
 
 
 def _columns(table: str) -> str:

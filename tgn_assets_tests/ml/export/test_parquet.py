@@ -3,7 +3,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tgn_assets.ml.export.parquet import EXPORTED, FILE, ExportError, export_week, export_weeks, exportable_weeks
+from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
+from tgn_assets.ml.export.parquet import EXPORTED, FILE, ExportError, export_week, exportable_weeks
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
 from tgn_assets_tests.support.weekly_reports import WEEKS, metrics, warehouse
@@ -16,9 +17,9 @@ def filled(tmp_path: Path) -> Warehouse:
 
 def test_hive_partition_reader_finds_every_row(filled: Warehouse, tmp_path: Path) -> None:
     folder = str(tmp_path / "it's out")
+    rows = export_weeks(DESTINATIONS["parquet"], filled.reader, folder, WEEKS[1:])
     with filled.reader() as con:
         assert exportable_weeks(con) == WEEKS[1:]
-        rows = export_weeks(con, folder, WEEKS[1:])
         for table in EXPORTED:
             files = f"{folder}/{table}/*/*.parquet"
             read = f"read_parquet({files!r}, hive_partitioning = true)"

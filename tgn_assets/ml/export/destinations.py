@@ -1,0 +1,75 @@
+"""Where a week's lists and metrics are copied to beside the warehouse.
+
+To add a destination, write a function like `_to_parquet`, an entry in `DESTINATIONS`, and the setting `export_<name>`:
+the asset `<name>_export` and the command `tgn export` follow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import duckdb
+
+from tgn_assets.ml.export import parquet
+
+Reader = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
+"""Opens the warehouse for reading."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One kind of place; a deployment names its own in the setting `TGN_EXPORT_<NAME>`."""
+
+    kind: str
+    """What the UI calls its technology."""
+    description: str
+    """Of the asset, for the UI."""
+    table_place: str
+    """How `tgn export` prints a table at a place."""
+    write: Callable[[Reader, str, str], Mapping[str, int]]
+    """(warehouse, place, week) -> rows by table. Replaces what the place has of the week; ExportError if it cannot."""
+
+
+def export_weeks(destination: Destination, reader: Reader, place: str, weeks: Sequence[str]) -> dict[str, int]:
+    """Exports `weeks`; the rows by table."""
+    rows = Counter(dict.fromkeys(parquet.EXPORTED, 0))
+    for week in weeks:
+        rows.update(destination.write(reader, place, week))
+    return dict(rows)
+
+
+def _to_parquet(reader: Reader, place: str, week: str) -> Mapping[str, int]:
+    with reader() as con:
+        return parquet.export_week(con, place, week)
+
+
+def _to_postgres(reader: Reader, place: str, week: str) -> Mapping[str, int]:
+    from tgn_assets.ml.export.postgres import read_week, replace_week
+
+    with reader() as con:  # closed again before the server is asked, however slow it is
+        tables = read_week(con, week)
+    return replace_week(place, week, tables)
+
+
+DESTINATIONS: Mapping[str, Destination] = {
+    "parquet": Destination(
+        kind="parquet",
+        description="Write the week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.\n\n"
+        "It is a step of its own: if nothing can be written there, the lists are published all the same, and this step "
+        "alone can be run again. `tgn export` does the same for all weeks.",
+        table_place="{place}/{table}",
+        write=_to_parquet,
+    ),
+    "postgres": Destination(
+        kind="postgres",
+        description="Replace the week's lists and metrics in tables of PostgreSQL, in one transaction.\n\n"
+        "It is a step of its own: if the server is down, the lists are published all the same, and this step alone can "
+        "be run again. `tgn export` does the same for all weeks.",
+        table_place="{place} {table}",
+        write=_to_postgres,
+    ),
+}
+"""The registry of destinations, in the order in which `tgn export` writes."""
