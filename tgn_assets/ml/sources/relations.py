@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,8 @@ from tgn_assets.ml.sources.spec import (
     SourceError,
     SourceSpec,
     empty_source,
-    is_json,
-    is_packed,
-    is_parquet,
+    format_of,
+    is_compressed,
     local_files,
 )
 
@@ -172,28 +171,32 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[s
 
 def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> Table | None:
     """None for a text file without a line."""
-    if is_parquet(name, file):
-        described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(file)}).fetchall()
-        columns = {column: Column(quoted(column), dtype) for column, dtype, *_ in described}
-        return Table(name, file, "read_parquet($files)", columns)
-    if is_packed(name):
+    if is_compressed(name):
         file = _unpack(file, folder)
-    if is_json(name):
-        return _open_json(con, name, file)
+    return OPENERS[format_of(name, file)](con, spec, name, file)
+
+
+def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table:
+    described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(file)}).fetchall()
+    columns = {column: Column(quoted(column), dtype) for column, dtype, *_ in described}
+    return Table(name, file, "read_parquet($files)", columns)
+
+
+def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
     header = _header(file)
     if header is None:
         return None
     if not header:
         raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
     delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
-    columns = {}
+    columns: dict[str, Column] = {}
     for number, column in enumerate(names):
         columns.setdefault(column, Column(f"c{number}", "VARCHAR"))
     shape = delimiter, len(names)
     return Table(name, file, _read_csv(*shape, parallel=True), columns, shape)
 
 
-def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> Table | None:
+def _open_json(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table | None:
     found = con.execute(FIRST_KEYS_SQL, {"files": [_pattern(file)]}).fetchall()
     con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     if not found:
@@ -204,6 +207,14 @@ def _open_json(con: duckdb.DuckDBPyConnection, name: str, file: str) -> Table | 
         )
     columns = {key: Column(f"CASE WHEN readable THEN line ->> {_key(key)} END", "VARCHAR") for (key,) in sorted(found)}
     return Table(name, file, LINES_SQL, columns, None, IS_OBJECT_SQL, lines=True)
+
+
+OPENERS: Mapping[str, Callable[[duckdb.DuckDBPyConnection, SourceSpec, str, str], Table | None]] = {
+    "csv": _open_csv,
+    "json": _open_json,
+    "parquet": _open_parquet,
+}
+"""The registry of file formats: (connection, source, name, file) -> how to read it; None for a file without rows."""
 
 
 def _key(name: str) -> str:

@@ -21,10 +21,13 @@ from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
-PARQUET_SUFFIXES = (".parquet", ".pq")
-CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-SUFFIXES = CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
+FORMATS = {
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
+    "json": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
+    "parquet": (".parquet", ".pq"),
+}
+"""File formats of a source with their suffixes; `relations.OPENERS` opens them."""
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 class SourceError(ValueError):
@@ -118,22 +121,21 @@ def _no_files(location: str, lack: str) -> SourceError:
     )
 
 
-def is_json(name: str) -> bool:
-    """By the name alone: another file is CSV, or Parquet."""
-    return _name(name).endswith(JSON_SUFFIXES)
+def format_of(name: str, file: str) -> str:
+    """The format of the file `name`, by its suffix, or else by how its copy `file` on this machine begins.
 
-
-def is_packed(name: str) -> bool:
-    """Whether the file is compressed, by its name."""
-    return _name(name).endswith(".gz")
-
-
-def is_parquet(name: str, file: str) -> bool:
-    """By the name, or else by how the `file` of this machine begins; OSError if it cannot be opened."""
-    if _name(name).endswith(SUFFIXES):
-        return _name(name).endswith(PARQUET_SUFFIXES)
+    OSError if `file` must be opened and cannot be.
+    """
+    for kind, suffixes in FORMATS.items():
+        if _name(name).endswith(suffixes):
+            return kind
     with open(file, "rb") as opened:
-        return opened.read(4) == b"PAR1"
+        return "parquet" if opened.read(4) == b"PAR1" else "csv"
+
+
+def is_compressed(name: str) -> bool:
+    """Whether the file must be unpacked, by its name."""
+    return _name(name).endswith(".gz")
 
 
 def last_ended_week(now: datetime | None = None) -> str:
