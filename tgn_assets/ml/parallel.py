@@ -1,4 +1,4 @@
-"""Work side by side: NumPy, SciPy, LightGBM and torch leave Python to other threads while they compute."""
+"""Threads: NumPy, SciPy, LightGBM and torch release the GIL while they compute."""
 
 import ctypes
 import threading
@@ -13,16 +13,16 @@ import torch
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 _here = threading.local()
-"""`threads`: how many this thread may deal work out to while torch has one; those of a pool have no such number."""
+"""`threads`: how many threads this one may start work in while torch has one; unset in the threads of a pool."""
 BLOCKS_PER_TRIM = 32
-"""Blocks after which freed memory is given back: after each of them it would cost more time than it is worth."""
+"""Blocks after which freed memory is returned to the system: after every block it would cost too much time."""
 
 
 def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
-    """`work` of each block, in their order, as many at a time as torch has threads; torch has one in each meanwhile.
+    """Yields `work` of each block, in order, computed in as many threads as torch has; in each of them torch has one.
 
-    So a result does not depend on how many threads there are. An exception ends the iteration. No more than a few
-    results wait to be asked for, or those of a million users would pile up before a slow reader.
+    So a result does not depend on the number of threads. An exception ends the iteration. Only a few results are
+    computed ahead of the reader, so that memory stays bounded.
     """
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
         ahead = deque[Future[Result]]()
@@ -39,14 +39,14 @@ def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> It
 
 @contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch has, for work that is dealt out in parts; torch has one in each meanwhile."""
+    """A pool of as many threads as torch has; in each of them torch has one."""
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
         yield pool
 
 
 def trim_malloc() -> None:
-    """What has been freed goes back to the system: glibc keeps it in an arena for each thread, in pieces that the
-    arrays of the next blocks often do not fit, so that they grow in number with the users."""
+    """Returns freed memory to the system: glibc keeps it in an arena per thread, in pieces that often do not fit the
+    arrays of the next blocks, so that memory would grow with the number of blocks."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which other C libraries do not have, nor need
     if trim is not None:
         trim(0)
@@ -54,12 +54,12 @@ def trim_malloc() -> None:
 
 @contextmanager
 def run_alongside(work: Callable[[int], Result], side_by_side: bool = True) -> Iterator["Future[Result]"]:
-    """`work` goes on beside the body, in as many threads as it is told, all but one; the end waits for it.
+    """Runs `work` in another thread while the body runs, and waits for it at the end; `work` gets a number of threads.
 
-    In the body torch has one thread, and what is dealt out there goes to as many as ever: threads that wait in a pool
-    do not fight for a core, as those of torch would. A body that is all torch and gains much from a second thread goes
-    before, with all of them, and then `work`, not `side_by_side`. What torch does in `work` it does with one thread
-    either way, so that the result is the same.
+    `work` may use all threads but one. In the body torch has one thread, while pools there have all of them: threads
+    that wait in a pool do not compete for a core, as those of torch would. Without `side_by_side` the body runs first,
+    with all threads, and then `work`: better for a body that is all torch and gains much from a second thread. In
+    `work` torch has one thread either way, so that the result is the same.
     """
     if side_by_side:
         with _one_torch_thread() as threads, ThreadPoolExecutor(1) as pool:
@@ -73,7 +73,7 @@ def run_alongside(work: Callable[[int], Result], side_by_side: bool = True) -> I
 
 @contextmanager
 def _one_torch_thread() -> Iterator[int]:
-    """Gives the number of threads that torch had before the outermost of these, and has again after it."""
+    """Sets torch to one thread meanwhile; yields the number of threads that it had before the outermost of these."""
     before, outer = torch.get_num_threads(), getattr(_here, "threads", None)
     _here.threads = outer or before
     torch.set_num_threads(1)

@@ -1,1 +1,1 @@
-"""A week, and a window of weeks, as a bipartite graph; neighbour sampling that respects time."""
+"""A week, and a window of weeks, as a bipartite graph; batches of its nodes and links with their neighbours."""
