@@ -1,4 +1,4 @@
-"""Side tables from files, as of a week.
+"""Attribute tables from files, as of a week.
 
 Rows that count only later, and rows of nodes that the log did not know yet, are gone before a column's type is looked
 at; so nothing that is handed on depends on them, except that a file must be sound as a whole.
@@ -41,7 +41,7 @@ TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::IN
 
 
 class AttributeTableError(ValueError):
-    """A side table that cannot be used; the message names the setting and says what to do."""
+    """An attribute file that cannot be used; the message names the setting and says what to do."""
 
 
 def read_attribute_tables(

@@ -180,7 +180,7 @@ def _own_lists(diagnostics: RankerDiagnostics, published: IntArray, position: In
 
 
 def _retrieved(
-    diagnostics: RankerDiagnostics, active: ActiveUsers, newcomers: IntArray
+    diagnostics: RankerDiagnostics, active: ActiveUsers, cold_start: IntArray
 ) -> tuple[RetrievedTruth, BoolArray]:
     """What each channel retrieved of the truth, and which of all its pairs [m] were among the candidates."""
     seen = np.flatnonzero(active.position >= 0)
@@ -188,7 +188,7 @@ def _retrieved(
     row = active.row[asked]
     channels = diagnostics.found(active.position[seen], np.searchsorted(seen, row), active.event[asked])
     # A user without a history has the list for new users to choose from, and nothing else.
-    found = np.isin(active.event, newcomers) & active.reachable
+    found = np.isin(active.event, cold_start) & active.reachable
     found[asked] = channels.any(1)
     return RetrievedTruth(diagnostics.channels, row, channels), found
 

@@ -1,4 +1,4 @@
-"""Whether a week of the log is like the weeks before it: how much, how many newcomers, which events, how popular.
+"""Whether a week of the log is like the weeks before it: how much, how many new users, which events, how popular.
 
 Each measure of the week is compared with its median over the trailing weeks, in robust standard deviations (1.4826
 times the median absolute deviation; Leys et al. 2013). The floors keep a steady log from raising false alarms: at the

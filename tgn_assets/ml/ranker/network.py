@@ -119,9 +119,10 @@ class UserInteractionPredictor(PairScorer):
     """Scores (user, event) pairs for the week after a cut-off.
 
     score = MLP of the pair features + gate * similarity, the scaled dot product of the Transformer's summary of the
-    user's weekly embeddings and the event's projected embedding. The gate starts almost shut: a tower that has learned
-    nothing cannot hurt. Weekly embeddings are `width` wide, pairs have `features` features. The last `attributes` of
-    these come from attributes: where one is NaN the network is told that it is unknown, and reads its mean.
+    user's weekly embeddings and the event's projected embedding. The gate starts almost shut: an
+    untrained Transformer cannot hurt. Weekly embeddings are `width` wide, pairs have `features` features. The last
+    `attributes` of these come from attributes: where one is NaN the network is told that it is unknown, and reads its
+    mean.
     """
 
     feature_mean: Tensor

@@ -1,6 +1,6 @@
-"""The list for users without a history: what is popular now, by the rule that served newcomers best lately.
+"""The list for users without a history: what is popular now, by the rule that served new users best lately.
 
-In some logs newcomers interact with what was popular in the last hours, in others with what newcomers have always begun
+In some logs new users interact with what was popular in the last hours, in others with what new users have always begun
 with. The newest closed weeks decide: every rule is tested on each of them, with what was known before it.
 """
 
@@ -31,21 +31,21 @@ class Rule(NamedTuple):
     """Events by decayed number of interactions: of everyone, or of users in the first week they were ever seen in."""
 
     half_life: float
-    newcomers_only: bool
+    new_users_only: bool
 
 
 RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in HALF_LIVES)
 
 
-class NewcomerList(NamedTuple):
-    """The list for newcomers, and how often lists of its source were right in the weeks that they were tested on."""
+class ColdStartList(NamedTuple):
+    """The list for new users, and how often lists of its source were right in the weeks that they were tested on."""
 
     events: IntArray  # [k] event positions, best first; -1 where the catalogue has no more
     source: str
-    hit_rate: FloatArray  # [k] share of such lists whose event at that rank the newcomer interacted with
+    hit_rate: FloatArray  # [k] share of such lists whose event at that rank the new user interacted with
 
 
-def newcomer_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> NewcomerList:
+def cold_start_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> ColdStartList:
     """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
 
     The lists of all rules, in all weeks, hold only events that `rules` allow.
@@ -54,19 +54,19 @@ def newcomer_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) 
     tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
     trials = [trial for trial in tried if trial is not None]
     if not trials:
-        return NewcomerList(popular(history, k, rules), "popular", np.zeros(k))
+        return ColdStartList(popular(history, k, rules), "popular", np.zeros(k))
     size = np.concatenate([size for _, size in trials])
     hits = np.concatenate([hits for hits, _ in trials], axis=1)
     best = int(np.argmax([ndcg_of(of_rule, size).mean() for of_rule in hits]))
     events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
     # Made non-increasing, so that a score never contradicts its rank.
     hit_rate = np.maximum.accumulate(hits[best].mean(0)[::-1])[::-1]
-    return NewcomerList(events, "popular" if best == 0 else OURS, hit_rate)
+    return ColdStartList(events, "popular" if best == 0 else OURS, hit_rate)
 
 
 def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:
-    """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n newcomers of the week after, and how
-    many events each of them interacted with [n]; None without newcomers or without a past."""
+    """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n new users of the week after, and how
+    many events each of them interacted with [n]; None without new users or without a past."""
     user, event = history.in_week(week + 1)
     new = history.first_week_of_user[user] == week + 1
     _, row, size = np.unique(user[new], return_inverse=True, return_counts=True)
@@ -93,7 +93,7 @@ def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list
     decayed, fill = {half_life: 0.5 ** (age / half_life) for half_life in HALF_LIVES}, FILL * 0.5**age
     lists = []
     for rule in RULES:
-        weight = decayed[rule.half_life] * (new if rule.newcomers_only else 1) + fill
+        weight = decayed[rule.half_life] * (new if rule.new_users_only else 1) + fill
         score = np.bincount(event, weight, history.num_events)[known]
         top = known[np.lexsort((history.event_order[known], -score))[:k]]
         lists.append(np.append(top, np.full(k - len(top), -1)))

@@ -1,13 +1,13 @@
 import numpy as np
 
 from tgn_assets.ml.evaluation.baselines import popular
-from tgn_assets.ml.recommend.cold_start import newcomer_list
+from tgn_assets.ml.recommend.cold_start import cold_start_list
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.worlds import Row, history
 
 
 def starters(weeks: int) -> list[Row]:
-    """Every week two newcomers begin with the same five events; everybody else is at twenty others, much more often."""
+    """Every week two new users begin with the same five events; everybody else is at twenty others, much more often."""
     rows: list[Row] = []
     for week in range(weeks):
         rows += [(f"new{week}{twin}", f"start{event}", week, 1) for twin in "ab" for event in range(5)]
@@ -24,9 +24,9 @@ def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
     return [known[position] for position in positions]
 
 
-def test_newcomers_rule_wins_where_it_did_better() -> None:
+def test_new_users_rule_wins_where_it_did_better() -> None:
     rows = starters(8)
-    found = newcomer_list(history(rows, 7))
+    found = cold_start_list(history(rows, 7))
     assert sorted(names(rows, found.events, 7)) == [f"start{event}" for event in range(5)]
     assert found.source == OURS
     assert (found.hit_rate > 0.8).all() and (np.diff(found.hit_rate) <= 0).all()
@@ -34,16 +34,16 @@ def test_newcomers_rule_wins_where_it_did_better() -> None:
 
 def test_popular_wins_ties_and_without_history() -> None:
     rows = [(f"u{week}", "tea", week, 1) for week in range(6)]
-    found = newcomer_list(history(rows, 5))
+    found = cold_start_list(history(rows, 5))
     assert found.source == "popular"
     assert found.events.tolist() == [0, -1, -1, -1, -1] == popular(history(rows, 5)).tolist()
-    assert newcomer_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
+    assert cold_start_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
 
 
-def test_newcomer_list_does_not_depend_on_the_future() -> None:
+def test_cold_start_list_does_not_depend_on_the_future() -> None:
     later = [(f"late{user}", "hype", 8, 50) for user in range(30)]
-    before = newcomer_list(history(starters(8), 7))
+    before = cold_start_list(history(starters(8), 7))
     whole = history([*starters(8), *later], 8)
-    after = newcomer_list(whole.as_of(whole.week - 1))
+    after = cold_start_list(whole.as_of(whole.week - 1))
     np.testing.assert_array_equal(before.events, after.events)
     np.testing.assert_array_equal(before.hit_rate, after.hit_rate)
