@@ -113,7 +113,7 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    # The oldest cut-off learned from is `origins` weeks before the newest closed week, and looks back from there.
+    # The oldest cut-off is `origins` + 1 weeks before this one, and looks back `sequence` weeks from there.
     embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
     checkpoint = train_ranker(
         warehouse.history(week),

@@ -17,6 +17,7 @@ from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *(ROOT / "docs" / "decisions").glob("*.md")]
 WITH_SERVERS = {"sources.md", "destinations.md"}
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -80,6 +81,16 @@ def test_every_picture_and_page_that_is_linked_is_there() -> None:
     for page in [ROOT / "README.md", *PAGES]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_every_module_that_a_page_names_is_there(page: Path) -> None:
+    bases = [ROOT, ROOT / "tgn_assets", ROOT / "tgn_assets_tests"]
+    for name in re.findall(r"`([\w/]+\.py)`", page.read_text()):
+        found = any((base / name).exists() for base in bases) or (
+            "/" not in name and any(ROOT.glob(f"tgn_*/**/{name}"))
+        )
+        assert found, f"{page.name} names {name}"
 
 
 def test_a_block_is_left_out_only_with_a_reason() -> None:

@@ -17,10 +17,10 @@ from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, with_former_names
 from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage, mean_interval, paired_bootstrap
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics, ScoredWeek, look_up, score_week
-from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.schema import OURS, TABLES
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
-COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
+COLUMNS = TABLES["eval_metrics"].names
 NAN = float("nan")
 Row = tuple[str, str, str, float, float, float, int]
 """`COLUMNS` without the week."""

@@ -1,8 +1,9 @@
 """Training of the ranker: networks over weekly embeddings and pair features, and LambdaRank, blended.
 
 Both learn from the same past weeks (training_set.py): what was known at a cut-off, and the events of each user in the
-week after as labels. A week takes five steps: build the datasets, start warm or cold, fit, judge on the newest closed
-week, and finish by learning from that week too.
+week after as labels. After building the datasets, a cold start fits to the past weeks, is judged on the newest closed
+week, and finetunes on the newest weeks, that one included. A warm start judges last week's ranker first, then fits,
+then finetunes. LambdaRank is fitted anew beside all that.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ class _Datasets:
 
 @dataclass
 class _Training:
-    """A ranker on its way from the start to the checkpoint."""
+    """The state of a ranker during training."""
 
     inputs: RankerInputs
     progress: LogFn
@@ -104,10 +105,10 @@ def train_ranker(
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
 
-    A warm start goes on from `earlier`, last week's ranker; a cold start trains one on the weeks before the newest
-    closed one. Fallback and calibration are set by how that ranker, which has not seen the newest closed week, does on
-    it. Afterwards the networks are trained until they do no better on the newest week, and finally one epoch on it too;
-    LambdaRank is fitted anew. Where the past weeks have few pairs there are several networks, whose mean ranks.
+    A warm start continues from `earlier`, last week's ranker; a cold start trains one on the weeks before the newest
+    closed one. That ranker's results on the newest closed week set fallback and calibration: it has learned nothing
+    from that week, except that a cold start chose its number of epochs there, so that its NDCG is slightly optimistic.
+    Where the past weeks have few pairs several networks are trained, and events are ranked by their mean score.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, the tables as of
     `week`, each week reads what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there.
@@ -133,7 +134,8 @@ def train_ranker(
             with run_alongside(fit) as booster:
                 _judge(training, datasets, datasets.held_out, view)
                 del view  # the epochs need none of its tables, which are a large part of the memory in use by now
-                _finish(training, datasets, datasets.held_out)
+                _fit_warm(training, datasets, datasets.held_out)
+                _finetune(training, datasets, datasets.held_out)
             training.booster = booster.result()
         elif datasets.held_out is not None:
             training.fallback, training.validation = choose_fallback(
@@ -196,7 +198,7 @@ def _start(inputs: RankerInputs, datasets: _Datasets, earlier: RankerCheckpoint 
         warm = None
     pairs = sum(len(dataset.label) for dataset in datasets.train)
     networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
-    if warm is not None:  # it stays as it is if nobody was active in the newest week
+    if warm is not None:  # kept unchanged if nobody was active in the newest week
         model = Ensemble(load_model(warm, inputs.device).members[:networks])
         return _Training(inputs, progress, model, warm.week, warm.booster, warm.fallback, warm.calibration)
     width = embedding_width(inputs.embedding_history)
@@ -238,11 +240,15 @@ def _judge(training: _Training, datasets: _Datasets, held_out: RankingDataset, v
     training.calibration = calibrate_on_newest_week(ranker, datasets.past, history=history, view=view)
 
 
-def _finish(training: _Training, datasets: _Datasets, held_out: RankingDataset) -> None:
-    """Fits a warm start to the past weeks, and finetunes each network on the newest ones, the held-out one included."""
-    config = training.inputs.config
+def _fit_warm(training: _Training, datasets: _Datasets, held_out: RankingDataset) -> None:
+    """Fits the networks of a warm start to the past weeks."""
     if training.warm_from is not None and datasets.train:
         _fit(training, datasets.train, held_out)
+
+
+def _finetune(training: _Training, datasets: _Datasets, held_out: RankingDataset) -> None:
+    """Finetunes each network on the newest weeks, the held-out one included."""
+    config = training.inputs.config
     for number, member in enumerate(training.model.members, 1):
         loss = finetune_on_recent_weeks(member, [*datasets.train, held_out], config=config)
         training.curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})

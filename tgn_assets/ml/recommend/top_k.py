@@ -69,9 +69,9 @@ def recommend(
     """Ranks candidates for every user of `history`, block by block.
 
     `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
-    ranker's baseline fallback chose. Lists are as long as `rules` say, hold only what they allow, and together as many
-    events as they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
-    ArtifactError if `attributes` lacks a column that the ranker was trained on.
+    ranker's baseline fallback chose. Lists are as long as `rules` say, hold only what they allow, and together at least
+    `rules.min_distinct` different events. Raises ValueError if history and embeddings are not of one week, or the
+    ranker is newer; ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
     view = PointInTimeView(
         history,

@@ -129,7 +129,7 @@ def lists_sentence(facts: Facts) -> str:
         share = facts.lists[OURS] / users
         return f"{out}: the ranker made {share:.0%} of them, baselines the others ({named})."
     return (
-        f"{out}, all from baselines ({named}): the ranker did not beat them on the newest closed week, or the log "
+        f"{out}, all from baselines ({named}): they beat the ranker on the newest closed week, or the log "
         "is too young to learn from (it takes three weeks)."
     )
 
