@@ -1,0 +1,1 @@
+"""`TGN_HOME`: warehouse, artifacts, locks, and the Dagster resources that hand them out."""

@@ -1,0 +1,1 @@
+"""Object stores and PostgreSQL: how to reach them, for sources and exports alike."""

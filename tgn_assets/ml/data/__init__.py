@@ -1,0 +1,1 @@
+"""The interactions, node attributes and publication rules that models read."""

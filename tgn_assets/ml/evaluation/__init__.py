@@ -1,0 +1,1 @@
+"""Baselines, metrics, and the score of a published week."""

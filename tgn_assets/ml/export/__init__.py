@@ -1,0 +1,1 @@
+"""Copies of a published week outside the warehouse."""

@@ -1,0 +1,1 @@
+"""Array kernels that know nothing of recommendations: sparse products, top-k, per-user statistics."""

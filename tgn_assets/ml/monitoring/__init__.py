@@ -1,0 +1,1 @@
+"""Drift and trends over the weeks, and the limits at which they warn."""

@@ -1,0 +1,1 @@
+"""Reads a log of interactions, wherever it lies, as validated rows."""
