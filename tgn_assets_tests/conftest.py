@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -13,7 +13,10 @@ from tgn_assets_tests.support.postgres import Postgres, postgres_server
 if TYPE_CHECKING:
     from tgn_assets_tests.support.deployment import Deployment
 
-for setting in [name for name in os.environ if name.startswith("TGN_")]:
+REQUIRE_ALL = "TGN_TESTS_REQUIRE_ALL"
+"""With this variable set, as `.ci/run` sets it, a skipped test fails: a browser or a server is missing."""
+
+for setting in [name for name in os.environ if name.startswith("TGN_") and name != REQUIRE_ALL]:
     del os.environ[setting]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on top would stall each other
@@ -25,6 +28,29 @@ SLOW = ("test_flow", "test_flow_again", "test_time", "test_main", "test_docs", "
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Plain functions first, then what runs weeks through Dagster, then what starts servers."""
     items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Every test's report, once it has run."""
+    return failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Every test file's report, once it has been read: a file may skip itself as a whole."""
+    return failed_if_skipped((yield))
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def failed_if_skipped(report: Report) -> Report:
+    """A skip as a failure with its reason, if `REQUIRE_ALL` is set; an expected failure stays one."""
+    if report.skipped and os.environ.get(REQUIRE_ALL) and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which {REQUIRE_ALL} forbids: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
