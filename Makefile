@@ -1,4 +1,4 @@
-.PHONY: demo test test-samplers dev lint quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
+.PHONY: demo test doctest test-samplers dev lint deptry quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -12,8 +12,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lists and metrics beside the baselines
 	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 2 --show-lists
 
-test: $(READY)  ## every test but those that need a compiled sampler
+test: $(READY) doctest  ## every test except those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
+
+DOCTESTED := tgn_assets/ml/weeks.py tgn_assets/ml/linalg tgn_assets/ml/evaluation/metrics.py
+
+doctest: $(READY)  ## the examples in docstrings
+	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
 
 test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more) and shows that both sampling paths agree
 	$(PYTHON) -m venv .samplers
@@ -28,6 +33,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) deptry
+
+deptry:  ## every import is a declared dependency, every dependency is used, the package imports none of the extra `dev`
+	$(BIN)/deptry .
+	$(BIN)/deptry tgn_assets --optional-dependencies-dev-groups dev --per-rule-ignores DEP004=tgn_assets --ignore DEP002
 
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
