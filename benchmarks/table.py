@@ -1,16 +1,16 @@
-"""The one table of ratios, and the two files that hold what was measured last."""
+"""The table of ratios, and the two pages that publish the latest measurements."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.common import ROOT, machine, peers
+from benchmarks.common import ROOT, machine, peer_versions
 
 RESULTS, DOCS = ROOT / "benchmarks" / "RESULTS.md", ROOT / "docs" / "performance.md"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: `measured` is the ratio, `figures` what it was made of."""
+    """One comparison: `measured` is the ratio, `figures` the measurements behind it."""
 
     what: str
     against: str
@@ -22,7 +22,7 @@ class Row:
 
 def markdown(rows: Iterable[Row]) -> Iterator[str]:
     """The machine, then the table."""
-    yield f"{machine()}. Peers: {peers()}.\n"
+    yield f"{machine()}. Peers: {peer_versions()}.\n"
     yield "| what | against | must reach | aim | measured | figures |\n|---|---|---|---|---|---|"
     for row in rows:
         cells = (row.what, row.against, row.must, row.aim, f"**{row.measured}**", f"<sub>{row.figures}</sub>")
@@ -30,7 +30,7 @@ def markdown(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def publish(section: str, text: str) -> None:
-    """Replaces what stands between the marks of `section` in both files; ValueError if a file has no such marks."""
+    """Replaces the text between the marks of `section` on both pages; ValueError if a page has no such marks."""
     for path in (RESULTS, DOCS):
         path.write_text(replaced(path.read_text(), section, text), encoding="utf-8")
 
@@ -45,5 +45,5 @@ def replaced(page: str, section: str, text: str) -> str:
 
 
 def show(rows: Iterable[Row]) -> None:
-    """Prints the table of one benchmark that is run on its own."""
+    """Prints the table of a benchmark that runs on its own."""
     print("\n".join(markdown(rows)))

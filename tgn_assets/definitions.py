@@ -1,22 +1,22 @@
-"""The code location: assembles what the other modules define, and nothing else."""
+"""The code location: everything that Dagster shows and runs, assembled from the other modules."""
+
+from types import ModuleType
 
 import dagster as dg
 
-from tgn_assets.assets.catalog import catalogued
+from tgn_assets.assets import ingest, recommendations, training, weekly_report
+from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import parquet_export_asset, postgres_export_asset
-from tgn_assets.assets.ingest import data_assets
 from tgn_assets.assets.partitions import weekly_partitions
-from tgn_assets.assets.recommendations import recommendation_assets
-from tgn_assets.assets.training import model_assets
-from tgn_assets.assets.weekly_report import report_asset
+from tgn_assets.assets.recommendations import predictions_asset
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.settings import Settings, get_settings
-from tgn_assets.state.history_files import ease_this_process
 from tgn_assets.state.home import Home
+from tgn_assets.state.process import prepare_process
 from tgn_assets.state.resources import build_resources
 
 
@@ -28,17 +28,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     home = Home(settings)
     source = home.source_spec()
     weeks = weekly_partitions(home.start_week(), settings.end_week)
-    exports = [parquet_export_asset(weeks, settings.export_parquet)] if settings.export_parquet else []
+    exports = [parquet_export_asset(settings.export_parquet)] if settings.export_parquet else []
     if settings.export_postgres:
-        exports.append(postgres_export_asset(weeks, settings.export_postgres))
-    assets = catalogued(
-        [
-            *data_assets(weeks, settings.end_week),
-            *model_assets(weeks),
-            *recommendation_assets(weeks),
-            report_asset(weeks),
-            *exports,
-        ],
+        exports.append(postgres_export_asset(settings.export_postgres))
+    assets = for_deployment(
+        [*assets_of(ingest, training, recommendations, weekly_report), predictions_asset(weeks), *exports],
+        weeks,
         owner=settings.owner,
         open_ended=settings.end_week is None,
     )
@@ -54,12 +49,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     )
 
 
+def assets_of(*modules: ModuleType) -> list[dg.AssetsDefinition]:
+    """The assets that are defined at the top of `modules`."""
+    return [value for module in modules for value in vars(module).values() if isinstance(value, dg.AssetsDefinition)]
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """What `workspace.yaml` loads: the deployment that the environment describes.
 
-    It is loaded by Dagster's own processes, those of runs among them, whose history is written like that of `tgn`.
+    Dagster's code server calls it, and so does the process of each run, before torch is loaded.
     """
-    settings = get_settings()
-    ease_this_process(Home(settings).dagster_home)
-    return build_definitions(settings)
+    prepare_process()
+    return build_definitions(get_settings())

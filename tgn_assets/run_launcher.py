@@ -1,14 +1,16 @@
-"""Tells a run whose process was killed from one that works: Dagster's local launcher on its own cannot.
+"""A run launcher that notices when the process of a run was killed, which Dagster's own does not.
 
-Without it such a run stays "started" for ever and, with one run at a time, nothing after it is ever launched.
+Without it such a run stays "started" for ever and, with one run at a time, no later run is ever launched. The
+`dagster.yaml` of every home names this module.
 """
 
 import psutil  # type: ignore[import-untyped]
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, RunsFilter
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+
+from tgn_assets.state.dagster_compat import CheckRunHealthResult, WorkerStatus
 
 CLOCK_SLACK = 5.0
-"""Seconds by which a process may seem younger than the event it wrote."""
+"""Seconds by which a process may seem to have started after the event that it wrote."""
 
 
 class WatchfulRunLauncher(DefaultRunLauncher):
@@ -16,18 +18,20 @@ class WatchfulRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
+        """True: `check_run_worker_health` works."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether the process of `run` is alive."""
         if has_live_process(self._instance, run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "the process of this run is gone")
 
 
 def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
-    """False if the process that wrote the run's newest engine event no longer runs on this machine.
+    """Whether the process that wrote the run's newest engine event still runs on this machine.
 
-    True as well while no process is known yet. A process that was born after the event only has the same number.
+    True as long as no process is known. A process that started after the event is another one with the same number.
     """
     for entry in reversed(instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)):
         event = entry.dagster_event
@@ -40,7 +44,7 @@ def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def fail_killed_runs(instance: DagsterInstance) -> list[str]:
-    """Mark the started runs whose process is gone as failed, and return their ids."""
+    """Mark started runs whose process is gone as failed; returns their ids."""
     started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
     killed = [run for run in started if not has_live_process(instance, run.run_id)]
     for run in killed:

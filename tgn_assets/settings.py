@@ -1,4 +1,4 @@
-"""Every knob of a deployment, read from the environment (`TGN_HOME`, `TGN_SOURCE`, ...) and from a `.env` file."""
+"""The settings of a deployment, from the environment (`TGN_HOME`, `TGN_SOURCE`, ...) and from a `.env` file."""
 
 import os
 import re
@@ -12,7 +12,9 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tgn_assets.ml.connectors.object_store import WEB, holds_password, is_url
+from tgn_assets.ml.config import Batching, SamplerName
+from tgn_assets.ml.connectors.credentials import holds_password
+from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -24,7 +26,7 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseSettings):
-    """What a deployment is: where its state lives, which log it reads and which weeks it covers."""
+    """A deployment: the folder of its state, the log it reads, the weeks it covers, and its policy."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -45,7 +47,7 @@ class Settings(BaseSettings):
         "`postgresql://user@host:port/database`.",
     )
     source_query: str | None = Field(
-        default=None, description="Of a PostgreSQL source: the name of a table or view, or a SELECT."
+        default=None, description="For a PostgreSQL source: the name of a table or view, or a SELECT."
     )
     user_column: str = Field(default="ip_address", description="Column of the source that names the user.")
     event_column: str = Field(default="event_id", description="Column of the source that names the event.")
@@ -56,30 +58,42 @@ class Settings(BaseSettings):
     row_filter: str | None = Field(
         default=None,
         description="SQL condition on the columns of the source, such as `event_type = 'click'`: other rows are "
-        "as if they were not there.",
+        "ignored.",
     )
     start_week: str | None = Field(
         default=None, description="Monday of the first week; default: the first one in the source."
     )
     end_week: str | None = Field(
-        default=None, description="Monday of the last week; default: none, weeks go on as time does."
+        default=None, description="Monday of the last week; default: none, every week that closes is added."
     )
     device: str = Field(default="auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...")
+    batching: Batching = Field(
+        default="auto",
+        description="How the encoder goes through a graph: `full` (all of it at once), `sampled` (batches of sampled "
+        "neighbourhoods) or `auto` (what fits the memory). The launchpad's `batching` wins where it is not `auto`.",
+    )
+    sampler: SamplerName = Field(
+        default="auto",
+        description="What draws the neighbours of sampled batches: `native`, `torch-sparse`, `pyg-lib`, or `auto` (a "
+        "compiled one if one is installed). The launchpad's `sampler` wins where it is not `auto`.",
+    )
     owner: str = Field(
         default="team:recommendations",
-        description="Whom the UI names as the owner of the assets: an e-mail address, or `team:` and a name.",
+        description="The owner of the assets in the UI: an e-mail address, or `team:` and a name.",
     )
     k: int = Field(default=5, ge=1, le=100, description="Events in a list.")
     repeats: Literal["learned", "exclude"] = Field(
         default="learned",
-        description="`learned`: the ranker decides about events that the user has had; `exclude`: none is shown again.",
+        description="`learned`: the ranker decides about events that the user interacted with before; `exclude`: they "
+        "are not recommended.",
     )
     allow_events: str | None = Field(
         default=None,
-        description="Only these events are recommended: ids between commas, or a file with one a line.",
+        description="Only these events are recommended: ids separated by commas, or a file with one per line.",
     )
     deny_events: str | None = Field(
-        default=None, description="These events are never recommended: ids between commas, or a file with one a line."
+        default=None,
+        description="These events are never recommended: ids separated by commas, or a file with one per line.",
     )
     event_expiry: str | None = Field(
         default=None,
@@ -89,30 +103,31 @@ class Settings(BaseSettings):
     min_distinct_events: int = Field(
         default=0,
         ge=0,
-        description="How many different events a week's lists hold together; last places change hands until they do.",
+        description="The least number of different events on all lists of a week; last places are replaced until they "
+        "have it.",
     )
     event_features: str | None = Field(
         default=None,
-        description="CSV or Parquet file with `event_id` and columns that describe the event: category, price, date. "
-        "With `valid_from` a row counts from then on.",
+        description="CSV or Parquet file with `event_id` and attributes of the event: category, price, date. With a "
+        "column `valid_from`, a row is used from that time on.",
     )
     user_features: str | None = Field(
-        default=None, description="The same of users, with `user_id`: town, plan, date of joining."
+        default=None, description="The same for users, with `user_id`: town, plan, date of joining."
     )
     export_parquet: str | None = Field(
         default=None,
-        description="Folder, or `s3://bucket/prefix`, that every week's lists and metrics are written to as well, as "
+        description="Folder, or `s3://bucket/prefix`, to which every week's lists and metrics are also written, as "
         "Parquet in hive partitions.",
     )
     export_postgres: str | None = Field(
         default=None,
-        description="`postgresql://user@host:port/database?schema=name`, where every week's lists and metrics are "
-        "written to tables as well.",
+        description="`postgresql://user@host:port/database?schema=name`, to whose tables every week's lists and "
+        "metrics are also written.",
     )
     future_blind: bool = Field(
         default=False,
-        description="Adds the check future_blind: whoever materializes weekly_top5_predictions of a past week from its "
-        "page then sees it made again as if no later week existed, and compared byte by byte.",
+        description="Adds the check future_blind. When weekly_top5_predictions of a past week is materialized from its "
+        "page, the week is computed again as if no later week existed, and compared byte by byte.",
     )
 
     @field_validator("home")
@@ -172,7 +187,7 @@ class Settings(BaseSettings):
 
     @field_validator("owner")
     @classmethod
-    def _known_kind(cls, owner: str) -> str:
+    def _email_or_team(cls, owner: str) -> str:
         if not re.fullmatch(r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
             raise ValueError(f"{owner!r} is neither an e-mail address nor team:<name>")
         return owner
@@ -209,7 +224,7 @@ def _reason(location: tuple[int | str, ...], message: str) -> str:
 
 
 def _reject_misspelt() -> None:
-    """A misspelt name would be ignored, and the wrong data read without a word."""
+    """SettingsError for a misspelt name, which would otherwise be ignored."""
     names = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in (*os.environ, *dotenv_values(ENV_FILE)):
         near = get_close_matches(name, names, n=1, cutoff=0.85)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from tgn_assets.state.process import prepare_process
 from tgn_assets_tests.support.postgres import Postgres, postgres_server
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ for setting in [name for name in os.environ if name.startswith("TGN_") and name 
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on top would stall each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+prepare_process()
 
 SLOW = ("test_flow", "test_flow_again", "test_time", "test_main", "test_docs", "test_dagster_dev")
 

@@ -15,7 +15,7 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("__init__")]
 
 LAYERS = [
-    "ml.weeks ml.arrays ml.schema ml.dictionary ml.config ml.progress ml.parallel ml.artifact_io",
+    "ml.weeks ml.arrays ml.schema ml.config ml.progress ml.parallel ml.artifact_io ml.import_closure",
     "ml.connectors",
     "ml.sources",
     "ml.data",
@@ -28,8 +28,8 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
-    "settings run_launcher",
-    "state",
+    "settings",
+    "state run_launcher",
     "reporting",
     "assets",
     "checks",

@@ -1,4 +1,4 @@
-"""A run that was killed, and one that is at work: real processes, one of which is shot."""
+"""The run launcher tells a killed run from a running one: with real processes, one of which is killed."""
 
 import subprocess
 import sys
@@ -35,10 +35,11 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_a_run_counts_as_alive_until_its_process_is_killed(instance: dg.DagsterInstance) -> None:
+def test_run_of_killed_process_is_marked_failed(instance: dg.DagsterInstance) -> None:
     command = [sys.executable, "-c", SLEEPER, instance.root_directory]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sleeper:
-        assert sleeper.stdout and sleeper.stdout.readline() == "asleep\n"
+        assert sleeper.stdout is not None
+        assert sleeper.stdout.readline() == "asleep\n"
         [run] = instance.get_runs()
         launcher = WatchfulRunLauncher()
         launcher.register_instance(instance)

@@ -16,7 +16,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_without_any_setting_it_is_the_synthetic_world_in_a_folder_here(tmp_path: Path) -> None:
+def test_the_defaults_are_a_synthetic_world_in_a_local_folder(tmp_path: Path) -> None:
     settings = read_settings()
     assert settings.source == "synthetic"
     assert settings.home == tmp_path / ".tgn"

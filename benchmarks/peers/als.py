@@ -1,4 +1,4 @@
-"""implicit ALS: 64 factors, 15 iterations, the rest as documented; recency-weighted counts, own items stay in."""
+"""implicit ALS: 64 factors, 15 iterations, the rest as documented; recency-weighted counts, repeated items allowed."""
 
 import sys
 import time

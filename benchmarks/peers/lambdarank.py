@@ -1,20 +1,24 @@
-"""Recall and LightGBM's LambdaRank, as a careful team would write it in a day: LightGBM as documented, 8 origins.
+"""Candidate retrieval and LightGBM's LambdaRank, as a careful team would write it in a day: LightGBM as documented.
 
-Candidates of a user: own items, item-kNN neighbours of them, popular items, up to 60 of each. Features of a pair:
-recency, frequency, co-occurrence with the user's history, the item's popularity at several half-lives, and how active
-the user is. For each of the last 8 weeks the users then active and known before are ranked as of the week's start.
+Candidates of a user: repeated items, their item-kNN neighbours and popular items, up to 60 of each. Features of a pair:
+recency, frequency, co-occurrence with the user's history, the item's popularity at several half-lives, and the user's
+activity. Trains on the last 8 weeks: ranks, as of the start of each, the users active in it and known before.
 """
 
 import sys
 import time
+from typing import Any
 
 import lightgbm
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 WEEK = 7 * 86400
-ORIGINS, LIMIT, NEIGHBOURS, BLOCK = 8, 60, 100, 1024
+WEEKS, LIMIT, NEIGHBOURS, BLOCK = 8, 60, 100, 1024
 HALF_LIVES = (1.0, 4.0, 16.0)
 POPULARITY_HALF_LIVES = (0.3, 1.0, 4.0)
 HISTORY_HALF_LIFE = 8.0
@@ -27,12 +31,12 @@ def main(source: str, target: str) -> None:
     np.savez(target, lists=lists, seconds=time.perf_counter() - start, note=f"{pairs:,} training pairs")
 
 
-def recommend(user: np.ndarray, item: np.ndarray, ts: np.ndarray, week: int) -> tuple[np.ndarray, int]:
+def recommend(user: Ints, item: Ints, ts: Ints, week: int) -> tuple[Ints, int]:
     """([users, 5] items for the week that starts at `week`, unix seconds; pairs trained on) from rows before it."""
     rows = pd.DataFrame({"user": user, "item": item, "ts": ts})
     shape = rows.user.max() + 1, rows.item.max() + 1
     features, labels, groups = [], [], []
-    for back in range(ORIGINS, 0, -1):
+    for back in range(WEEKS, 0, -1):
         cut = week - back * WEEK
         truth = rows[(rows.ts >= cut) & (rows.ts < cut + WEEK)][["user", "item"]].drop_duplicates()
         past = Past(rows[rows.ts < cut], cut, shape)
@@ -40,13 +44,15 @@ def recommend(user: np.ndarray, item: np.ndarray, ts: np.ndarray, week: int) -> 
         for users in _blocks(known):
             user, item, found = past.candidates(users)
             label = np.isin(user * shape[1] + item, truth.user * shape[1] + truth.item)
-            features.append(found), labels.append(label), groups.append(np.unique(user, return_counts=True)[1])
+            features.append(found)
+            labels.append(label)
+            groups.append(np.unique(user, return_counts=True)[1])
     pairs = lightgbm.Dataset(np.concatenate(features), np.concatenate(labels), group=np.concatenate(groups))
     model = lightgbm.train({"objective": "lambdarank", "verbose": -1}, pairs)
     past, lists = Past(rows, week, shape), np.full((shape[0], 5), -1)
     for users in _blocks(np.arange(shape[0])):
         user, item, found = past.candidates(users)
-        order = np.lexsort((-model.predict(found), user))
+        order = np.lexsort((-np.asarray(model.predict(found)), user))
         rank = np.arange(len(user)) - np.searchsorted(user[order], user[order])
         best = rank < 5
         lists[user[order][best], rank[best]] = item[order][best]
@@ -54,7 +60,7 @@ def recommend(user: np.ndarray, item: np.ndarray, ts: np.ndarray, week: int) -> 
 
 
 class Past:
-    """What is known of users, items and pairs at `cut` (unix seconds), from the `rows` before it."""
+    """Features of users, items and pairs as of `cut` (unix seconds), from the `rows` before it."""
 
     def __init__(self, rows: pd.DataFrame, cut: int, shape: tuple[int, int]) -> None:
         self.rows = rows
@@ -81,7 +87,7 @@ class Past:
         rows_of = np.bincount(rows.user, minlength=shape[0])
         self.user = np.column_stack([rows_of, np.bincount(user, minlength=shape[0]), last_of_user])
 
-    def candidates(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def candidates(self, users: Ints) -> tuple[Ints, Ints, Floats]:
         """(user, item, features) of all pairs to rank for `users`, sorted by user."""
         near = sparse.csr_matrix(self.own[users] @ self.similar)
         found = [_heaviest(near, LIMIT), _heaviest(self.own[users], LIMIT)]
@@ -97,7 +103,7 @@ class Past:
         return user, item, np.column_stack([pair, closeness, self.item[item], self.user[user]])
 
 
-def _csr(values: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
+def _csr(values: NDArray[Any], row: Ints, column: Ints, shape: tuple[int, int]) -> sparse.csr_matrix:
     return sparse.csr_matrix((values, (row, column)), shape=shape)
 
 
@@ -109,7 +115,7 @@ def _heaviest(matrix: sparse.csr_matrix, limit: int) -> sparse.csr_matrix:
     return _csr(matrix.data[at], row, matrix.indices[at], matrix.shape)
 
 
-def _blocks(users: np.ndarray) -> list[np.ndarray]:
+def _blocks(users: Ints) -> list[Ints]:
     return [users[at : at + BLOCK] for at in range(0, len(users), BLOCK)]
 
 

@@ -1,7 +1,7 @@
-"""RecTools' SASRec as documented, until its lists pass `repeat` on the target week, or `limit` seconds have gone.
+"""RecTools' SASRec as documented, trained until its lists beat `repeat` on the target week, or for `limit` seconds.
 
-Looking at the target week to stop is in its favour. The looks are not timed, the last recommendation is. What it was
-when the time was over is what it answers with. Items that a user has had may be recommended again.
+Stopping by the target week is in its favour. These evaluations are not timed, the last recommendation is. Items that a
+user has had may be recommended again.
 """
 
 import logging
@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
@@ -41,7 +42,7 @@ def main(source: str, target: str) -> None:
         ndcg = _ndcg(lists, log["true_user"], log["true_item"])
         print(f"SASRec: epoch {epochs}, {fit:.0f} s, NDCG {ndcg:.4f}, repeat {log['repeat']:.4f}", file=sys.stderr)
     passed = ndcg > log["repeat"]
-    note = f"{epochs} epochs, {'passes' if passed else 'still below'} `repeat`"
+    note = f"{epochs} epochs, {'above' if passed else 'still below'} `repeat`"
     np.savez(target, lists=lists, seconds=fit + recommending, note=note, passed=passed)
 
 
@@ -52,7 +53,7 @@ def _trainer() -> Trainer:
     )  # fmt: skip
 
 
-def _recommend(model: SASRecModel, dataset: Dataset, users: int) -> np.ndarray:
+def _recommend(model: SASRecModel, dataset: Dataset, users: int) -> NDArray[np.int64]:
     """[users, 5] items, -1 for a user too short for SASRec."""
     known = np.arange(users)
     made = model.recommend(known, dataset, k=5, filter_viewed=False, on_unsupported_targets="ignore")
@@ -61,10 +62,11 @@ def _recommend(model: SASRecModel, dataset: Dataset, users: int) -> np.ndarray:
     return lists
 
 
-def _ndcg(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> float:
+def _ndcg(lists: NDArray[np.int64], user: NDArray[np.int64], item: NDArray[np.int64]) -> float:
     """NDCG@5 over the users of the target week that have a past."""
     wanted = pd.DataFrame({"user": user, "item": item}).groupby("user").item.agg(set)
-    gains = [(np.isin(lists[who], list(events)) @ IDEAL) / IDEAL[: len(events)].sum() for who, events in wanted.items()]
+    pairs = zip(wanted.index.to_numpy(), wanted, strict=True)
+    gains = [(np.isin(lists[who], list(events)) @ IDEAL) / IDEAL[: len(events)].sum() for who, events in pairs]
     return float(np.mean(gains))
 
 

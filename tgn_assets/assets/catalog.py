@@ -1,10 +1,13 @@
-"""How the assets stand in Dagster's catalogue: who owns them, where their code is, what each column is made from."""
+"""The assets as one deployment has them in Dagster's catalogue: their weeks, owner, code, and columns' lineage."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
+
+from tgn_assets.assets.code_version import code_version
 
 RAW, PREDICTIONS = "raw_interactions", "weekly_top5_predictions"
 LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
@@ -46,22 +49,34 @@ def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
     return {"dagster/column_lineage": dg.TableColumnLineage(columns)}
 
 
-def catalogued(assets: Sequence[dg.AssetsDefinition], owner: str, open_ended: bool) -> list[dg.AssetsDefinition]:
-    """`assets` with their owner and a link to their code; the predictions are due every Monday if the log goes on."""
-    return [_entry(asset, owner, open_ended) for asset in assets]
+def for_deployment(
+    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, *, owner: str, open_ended: bool
+) -> list[dg.AssetsDefinition]:
+    """`assets` partitioned by `weeks`, with their owner, their code version and a link to their code.
+
+    The predictions are due every Monday if the log is `open_ended`.
+    """
+    return [_entry(asset, weeks, owner=owner, open_ended=open_ended) for asset in assets]
 
 
-def _entry(asset: dg.AssetsDefinition, owner: str, open_ended: bool) -> dg.AssetsDefinition:
-    code = {"dagster/code_references": _code(asset)}
+def _entry(
+    asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition, *, owner: str, open_ended: bool
+) -> dg.AssetsDefinition:
+    function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
     due = DUE if open_ended and asset.key == dg.AssetKey(PREDICTIONS) else None
     return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(owners=[owner], metadata={**spec.metadata, **code}, freshness_policy=due)
+        lambda spec: spec.replace_attributes(
+            partitions_def=weeks,
+            owners=[owner],
+            code_version=code_version(function),
+            metadata={**spec.metadata, "dagster/code_references": _code_reference(function)},
+            freshness_policy=due,
+        )
     )
 
 
-def _code(asset: dg.AssetsDefinition) -> dg.CodeReferencesMetadataValue:
+def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:
     # Dagster's own with_source_code_references stops at a decorator, here `explained`, and names the file of that.
-    function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
     file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
     place = dg.LocalFileCodeReference(file_path=str(file), line_number=line)
     return dg.CodeReferencesMetadataValue(code_references=[place])

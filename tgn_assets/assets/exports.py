@@ -1,4 +1,7 @@
-"""What a deployment hands on beside the warehouse, where it is configured to."""
+"""Copies of the week's lists and metrics outside the warehouse, for deployments that are configured to make them.
+
+These are factories, because where they write to is a setting of the deployment.
+"""
 
 import dagster as dg
 
@@ -7,24 +10,22 @@ from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 
-def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg.AssetsDefinition:
-    """`parquet_export`, partitioned by `weeks`, into the folder or object store `place`."""
+def parquet_export_asset(place: str) -> dg.AssetsDefinition:
+    """`parquet_export` into the folder or object store `place`."""
 
     @dg.asset(
-        partitions_def=weeks,
         group_name="recommendations",
         kinds={"parquet"},
-        code_version="1",
         deps=["weekly_top5_predictions", "eval_metrics"],
     )
     @explained()
     def parquet_export(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
-        """The week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.
+        """Write the week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.
 
-        It is a step of its own: if nothing can be written there, the lists are published all the same, and this alone
-        can be run again. `tgn export` does the same for all weeks.
+        It is a step of its own: if nothing can be written there, the lists are published all the same, and this step
+        alone can be run again. `tgn export` does the same for all weeks.
         """
         from tgn_assets.ml.export.parquet import export_week
 
@@ -35,24 +36,22 @@ def parquet_export_asset(weeks: dg.WeeklyPartitionsDefinition, place: str) -> dg
     return parquet_export
 
 
-def postgres_export_asset(weeks: dg.WeeklyPartitionsDefinition, url: str) -> dg.AssetsDefinition:
-    """`postgres_export`, partitioned by `weeks`, into the database at `url`."""
+def postgres_export_asset(url: str) -> dg.AssetsDefinition:
+    """`postgres_export` into the database at `url`."""
 
     @dg.asset(
-        partitions_def=weeks,
         group_name="recommendations",
         kinds={"postgres"},
-        code_version="1",
         deps=["weekly_top5_predictions", "eval_metrics"],
     )
     @explained()
     def postgres_export(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
-        """The week's lists and metrics in tables of PostgreSQL, replaced in one transaction.
+        """Replace the week's lists and metrics in tables of PostgreSQL, in one transaction.
 
-        It is a step of its own: if the server is down, the lists are published all the same, and this alone can be run
-        again. `tgn export` does the same for all weeks.
+        It is a step of its own: if the server is down, the lists are published all the same, and this step alone can be
+        run again. `tgn export` does the same for all weeks.
         """
         from tgn_assets.ml.export.postgres import read_week, replace_week
 

@@ -16,11 +16,6 @@ import dagster as dg
 
 from tgn_assets.ml.weeks import shift
 
-# Rolling windows, single-run backfills and checks per week are beta in Dagster 1.13; without this filter, every
-# command would open with the same page of warnings.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-
 
 def weekly_partitions(start_week: str, end_week: str | None = None) -> dg.WeeklyPartitionsDefinition:
     """All closed weeks from `start_week` to `end_week` (included; None: weeks go on as time does).
@@ -32,8 +27,27 @@ def weekly_partitions(start_week: str, end_week: str | None = None) -> dg.Weekly
     )
 
 
-# The first week of a deployment has nothing before it, and does not fail for that.
-PREVIOUS_WEEK = dg.TimeWindowPartitionMapping(
-    start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
-)
+def first_week(context: dg.AssetExecutionContext) -> str:
+    """The deployment's first week, from the partitions of the asset that runs."""
+    weeks = _weeks(context)
+    return weeks.start.strftime(weeks.fmt)
+
+
+def last_week(context: dg.AssetExecutionContext) -> str | None:
+    """The deployment's last week (`TGN_END_WEEK`); None if its weeks go on as time does."""
+    weeks = _weeks(context)
+    return shift(weeks.end.strftime(weeks.fmt), -1) if weeks.end else None
+
+
+def _weeks(context: dg.AssetExecutionContext) -> dg.TimeWindowPartitionsDefinition:
+    weeks = context.assets_def.partitions_def
+    assert isinstance(weeks, dg.TimeWindowPartitionsDefinition)
+    return weeks
+
+
+with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
+    # The first week of a deployment has nothing before it, and does not fail for that.
+    PREVIOUS_WEEK = dg.TimeWindowPartitionMapping(
+        start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
 """Week w reads week w - 1: the model to warm-start from, the predictions to score."""

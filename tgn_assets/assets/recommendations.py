@@ -8,26 +8,22 @@ import pandas as pd
 
 from tgn_assets.assets.catalog import column_lineage
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
-from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
-from tgn_assets.ml.evaluation.summary import candidate_recall, comparison, headline, points_lost, reliability
-from tgn_assets.ml.monitoring.trends import coverage, quality
+from tgn_assets.ml.data.policy import Rules
+from tgn_assets.ml.evaluation.summary import candidate_recall, comparison, plotted_scores, points_lost, reliability
+from tgn_assets.ml.monitoring.trends import catalogue_use, quality
 from tgn_assets.ml.progress import LogFn, no_log
-from tgn_assets.ml.recommend.publish import (
-    PUBLISHED_TABLES,
+from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
+from tgn_assets.ml.recommend.published import (
     PublicationRecord,
-    PublishedLists,
-    most_recommended,
-    publication,
     read_nodes,
-    read_publication,
-    read_terms,
+    read_publication_record,
+    read_published_lists,
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckResult, expectations_of, publish_checks
-from tgn_assets.ml.weeks import shift, week_key
+from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.reporting.asset_plots import catalogue_plot, quality_plot, reliability_plot
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
@@ -37,204 +33,217 @@ from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from tgn_assets.ml.evaluation.evaluate import RankerDiagnostics
+    from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
+    from tgn_assets.ml.recommend.publish import WeekPublication
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
 
 
-def recommendation_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """`weekly_top5_predictions` and `eval_metrics`, partitioned by `weeks`."""
+def weekly_top5_predictions(
+    context: dg.AssetExecutionContext,
+    trained_ranker: Any,
+    temporal_embeddings: Any,
+    warehouse: dg.ResourceParam[Warehouse],
+    artifacts: dg.ResourceParam[ArtifactStore],
+    device: Device,
+    policy: PolicyFiles,
+    attribute_files: AttributeFiles,
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    """Publish every user's top five events for the week to come, and the list for a user who has no history yet.
 
-    @dg.asset(
-        partitions_def=weeks,
-        group_name=GROUP,
-        kinds={"duckdb"},
-        code_version="1",
-        metadata=table_definition("weekly_top5_predictions"),
-        deps=["trained_gnn", "raw_interactions"],
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=PREDICTIONS, description=text, blocking=True, partitions_def=weeks)
-            for name, text in CHECKS.items()
-        ],
-    )
-    def weekly_top5_predictions(
-        context: dg.AssetExecutionContext,
-        trained_ranker: Any,
-        temporal_embeddings: Any,
-        warehouse: dg.ResourceParam[Warehouse],
-        artifacts: dg.ResourceParam[ArtifactStore],
-        device: Device,
-        policy: PolicyFiles,
-        attribute_files: AttributeFiles,
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        """Every user's top five events for the week to come, and the list for a user who has no history yet.
+    They are published only if all checks pass; otherwise the table keeps what it had.
+    """
+    from tgn_assets.ml.recommend.publish import publish_week
 
-        Published only if all its checks pass; otherwise the table keeps what it had.
-        """
-        from tgn_assets.ml.recommend.top_k import recommend
-
-        week = context.partition_key
-        with explained():
-            record = PublicationRecord(artifacts.model_week(week), policy.read())
-            history = warehouse.history(week)
-            with warehouse.reader() as con:
-                users, events = read_nodes(con, week)
-            attributes = attribute_files.read(users, events, week)
-            model = TrainedModel(trained_ranker, temporal_embeddings)
-            if record.model_week != week:
-                model = publishing_model(artifacts, history, week, record.model_week, device.name())
-            embedding_history = load_embedding_history(artifacts, week, model.ranker.config.sequence)
-            rules = rules_of(record.policy, events)
-            recommendations = recommend(
-                history,
-                model.ranker,
-                embedding_history,
-                model.embeddings,
-                rules,
-                device.name(),
-                context.log.info,
-                attributes,
-            )
-        made = publication(recommendations, history, users, events, week)
-        inputs = {"trained_ranker": model.ranker.week, "temporal_embeddings": model.embeddings.week}
-        inputs |= {"trained_gnn": max(embedding_history), "interactions": week_key(int(history.week_no.max(initial=0)))}
-        expectations = expectations_of(record.policy, rules, history, users, events, week)
-        results = publish_checks(made, users, events, week, inputs, rules.k, expectations)
-        for result in results:
-            yield dg.AssetCheckResult(
-                check_name=result.check,
-                passed=result.passed,
-                description=result.reason or None,
-                metadata=numbers(result.numbers),
-            )
-        stop_if_any_failed(results, week)
-        published = record.row(made, week)
-        tables = dict(zip(PUBLISHED_TABLES, (made.predictions, made.new_users), strict=True))
-        tables["published_weeks"] = published
-        with explained():
-            warehouse.replace_week_tables(week, tables)
-            with warehouse.reader() as con:
-                breadth = coverage(con, week)
-        recommended = int(published.distinct_events.item())
-        yield dg.MaterializeResult(
-            metadata={
-                **row_count(len(made.predictions)),
-                **numbers({"users": len(users), "events": len(events), "k": rules.k}),
-                **numbers({"events_recommended": recommended, "coverage": recommended / max(len(events), 1)}),
-                "model_week": record.model_week,
-                **numbers(lists_by_source(made), "lists/"),
-                **column_lineage(PREDICTIONS),
-                **catalogue_plot(most_recommended(made.predictions), breadth),
-                "preview": preview(made.predictions),
-                "new_users": preview(made.new_users),
-            },
-        )
-
-    @dg.asset(
-        partitions_def=weeks,
-        group_name=GROUP,
-        kinds={"duckdb"},
-        code_version="1",
-        metadata=table_definition("eval_metrics"),
-        deps=[dg.AssetDep(weekly_top5_predictions, partition_mapping=PREVIOUS_WEEK), "raw_interactions"],
-    )
-    @explained()
-    def eval_metrics(
-        context: dg.AssetExecutionContext,
-        warehouse: dg.ResourceParam[Warehouse],
-        artifacts: dg.ResourceParam[ArtifactStore],
-        device: Device,
-        attribute_files: AttributeFiles,
-    ) -> dg.MaterializeResult:
-        """How good the lists that were published for this week were, beside simple rules that knew the same.
-
-        They were made when the week before closed. Where none were made, there is nothing to score and no row.
-        """
-        from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
-
-        week, origin = context.partition_key, shift(context.partition_key, -1)
+    week = context.partition_key
+    with explained():
+        record = PublicationRecord(artifacts.model_week(week), policy.read())
+        history = warehouse.history(week)
         with warehouse.reader() as con:
-            published, truth = read_publication(con, origin), read_truth(con, week)
-            users, events = read_nodes(con, origin)
-            record = read_terms(con, origin)
-        if published.new_users.empty:
-            warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
-            note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
-            return dg.MaterializeResult(metadata={**row_count(0), "note": note})
-        history, rules = warehouse.history(origin), rules_of(record.policy, events)
-        attributes = attribute_files.read(users, events, origin)
-        metrics = evaluate_week(
+            users, events = read_nodes(con, week)
+        model = TrainedModel(trained_ranker, temporal_embeddings)
+        if record.model_week != week:
+            model = publishing_model(artifacts, history, week, record.model_week, device.name())
+        made = publish_week(
             week,
-            published.predictions,
-            list(published.new_users.event_id),
-            truth,
-            history,
-            users.id.to_numpy(),
-            events.id.to_numpy(),
-            diagnostics_of(
-                artifacts, history, origin, device.name(), record.model_week, rules, attributes, context.log.info
-            ),
-            rules=rules,
+            record,
+            history=history,
+            users=users,
+            events=events,
+            ranker=model.ranker,
+            embeddings=model.embeddings,
+            embedding_history=load_embedding_history(artifacts, week, model.ranker.config.sequence),
+            attributes=attribute_files.read(users, events, week),
+            device=device.name(),
+            progress=context.log.info,
         )
-        rows = warehouse.replace_week("eval_metrics", week, metrics)
+    for check in made.checks:
+        yield dg.AssetCheckResult(
+            check_name=check.check,
+            passed=check.passed,
+            description=check.reason or None,
+            metadata=numbers(check.numbers),
+        )
+    stop_if_any_failed(made.failures, week)
+    with explained():
+        warehouse.replace_week_tables(week, made.tables)
         with warehouse.reader() as con:
-            trend = quality(con, week)
-        log_scores(artifacts.root.parent, origin, headline(metrics), context.log.warning)
-        return dg.MaterializeResult(
-            metadata={
-                **row_count(rows),
-                **column_lineage("eval_metrics"),
-                **numbers({"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}),
-                **numbers(headline(metrics)),
-                **numbers(points_lost(metrics), "lost/"),
-                **numbers(candidate_recall(metrics)),
-                "comparison": preview(comparison(metrics)),
-                **quality_plot(trend),
-                **reliability_plot(reliability(metrics)),
-            }
-        )
+            catalogue = catalogue_use(con, week)
+    sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
+    yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
 
-    return [weekly_top5_predictions, eval_metrics]
+
+def predictions_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
+    """`weekly_top5_predictions` with its checks, partitioned by `weeks`."""
+    checks = [
+        dg.AssetCheckSpec(
+            name, asset=PREDICTIONS, description=description_of(name), blocking=True, partitions_def=weeks
+        )
+        for name in CHECKS
+    ]
+    return dg.asset(
+        partitions_def=weeks,
+        group_name=GROUP,
+        kinds={"duckdb"},
+        metadata=table_definition(PREDICTIONS),
+        deps=["trained_gnn", "raw_interactions"],
+        check_specs=checks,
+    )(weekly_top5_predictions)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"duckdb"},
+    metadata=table_definition("eval_metrics"),
+    deps=[dg.AssetDep(PREDICTIONS, partition_mapping=PREVIOUS_WEEK), "raw_interactions"],
+)
+@explained()
+def eval_metrics(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    artifacts: dg.ResourceParam[ArtifactStore],
+    device: Device,
+    attribute_files: AttributeFiles,
+) -> dg.MaterializeResult:
+    """Score the lists that were published for this week, beside baselines that knew the same.
+
+    The lists were made when the week before closed. If none were made, there is nothing to score and no row.
+    """
+    from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+
+    week, origin = context.partition_key, shift(context.partition_key, -1)
+    with warehouse.reader() as con:
+        published, truth = read_published_lists(con, origin), read_truth(con, week)
+        (users, events), record = read_nodes(con, origin), read_publication_record(con, origin)
+    if published.new_users.empty:
+        warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
+        note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
+        return dg.MaterializeResult(metadata={**row_count(0), "note": note})
+    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    diagnostics = diagnostics_of(
+        artifacts,
+        history,
+        origin,
+        model_week=record.model_week,
+        rules=rules,
+        attributes=attribute_files.read(users, events, origin),
+        device=device.name(),
+        progress=context.log.info,
+    )
+    metrics = evaluate_week(
+        week,
+        published.predictions,
+        truth,
+        new_user_list=list(published.new_users.event_id),
+        history=history,
+        user_ids=users.id.to_numpy(),
+        event_ids=events.id.to_numpy(),
+        diagnostics=diagnostics,
+        rules=rules,
+    )
+    warehouse.replace_week("eval_metrics", week, metrics)
+    with warehouse.reader() as con:
+        trend = quality(con, week)
+    log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
+    sizes = {"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}
+    return dg.MaterializeResult(metadata={**numbers(sizes), **scores_metadata(metrics, trend)})
 
 
 def diagnostics_of(
     artifacts: ArtifactStore,
     history: InteractionHistory,
     origin: str,
-    device: str,
+    *,
     model_week: str,
-    rules: Rules = OPEN,
-    attributes: AttributeTables = NO_ATTRIBUTES,
+    rules: Rules,
+    attributes: AttributeTables,
+    device: str,
     progress: LogFn = no_log,
 ) -> "RankerDiagnostics | None":
-    """What the ranker of `model_week` had before the gate when it published `origin`, if it had learnt anything, is
-    kept and not of an older version, and the side tables still have what it learnt from."""
+    """What the ranker of `model_week` had before the baseline fallback when it published `origin`.
+
+    None if it was not trained, is no longer kept or of an older version, or if the attribute tables have lost a column
+    that it was trained on.
+    """
     from tgn_assets.ml.ranker.checkpoint import is_incompatible
     from tgn_assets.ml.recommend.top_k import diagnose
 
     kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
-    if not all(week in artifacts.weeks(asset) for asset, week in kept):
+    if not all(week in artifacts.weeks(asset) and not artifacts.is_outdated(asset, week) for asset, week in kept):
         return None
     ranker = artifacts.load("trained_ranker", model_week)
     if not ranker.trained or is_incompatible(ranker) or attributes.lacking(ranker.attributes):
         return None
     model = publishing_model(artifacts, history, origin, model_week, device)
-    embedding_history = load_embedding_history(artifacts, origin, model.ranker.config.sequence)
-    return diagnose(history, model.ranker, embedding_history, model.embeddings, rules, device, attributes, progress)
+    return diagnose(
+        history,
+        model.ranker,
+        load_embedding_history(artifacts, origin, model.ranker.config.sequence),
+        model.embeddings,
+        rules=rules,
+        device=device,
+        attributes=attributes,
+        progress=progress,
+    )
 
 
-def lists_by_source(made: PublishedLists) -> dict[str, int]:
-    """How many users' lists each source made."""
-    best = made.predictions[made.predictions["rank"] == 1]
-    return {str(source): int(lists) for source, lists in best.groupby("source").size().items()}
-
-
-def stop_if_any_failed(results: list[CheckResult], week: str) -> None:
-    """Failure, with what is wrong and what to do, unless all findings passed."""
-    reasons = [f"{result.check}: {result.reason}" for result in results if not result.passed]
-    if reasons:
+def stop_if_any_failed(failures: list[str], week: str) -> None:
+    """Failure, with what is wrong and what to do, if there are `failures` of checks."""
+    if failures:
         raise dg.Failure(
-            f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(reasons)}. "
+            f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(failures)}. "
             f"Run weekly_refresh for {week} again; if it fails again, look at the models of that week.",
             allow_retries=False,
         )
+
+
+def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataFrame) -> dict[str, Any]:
+    """What the UI shows of the lists: sizes, share of the `events` known, sources, the most recommended events."""
+    from tgn_assets.ml.recommend.publish import most_recommended
+
+    predictions = made.lists.predictions
+    share = made.distinct_events / max(events, 1)
+    return {
+        **row_count(len(predictions)),
+        **numbers({"events_recommended": made.distinct_events, "coverage": share}),
+        "model_week": str(made.record.model_week.item()),
+        **numbers(made.lists_by_source, "lists/"),
+        **column_lineage(PREDICTIONS),
+        **catalogue_plot(most_recommended(predictions), catalogue),
+        "preview": preview(predictions),
+        "new_users": preview(made.lists.new_users),
+    }
+
+
+def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame) -> dict[str, Any]:
+    """What the UI shows of a week's rows of `eval_metrics`; `trend` is `quality` up to that week."""
+    return {
+        **row_count(len(metrics)),
+        **column_lineage("eval_metrics"),
+        **numbers(plotted_scores(metrics)),
+        **numbers(points_lost(metrics), "lost/"),
+        **numbers(candidate_recall(metrics)),
+        "comparison": preview(comparison(metrics)),
+        **quality_plot(trend),
+        **reliability_plot(reliability(metrics)),
+    }

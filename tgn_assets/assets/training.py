@@ -4,178 +4,173 @@ from typing import Any
 
 import dagster as dg
 
-from tgn_assets.assets.partitions import PREVIOUS_WEEK
+from tgn_assets.assets.launchpad import launchpad_config
+from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.recommend.publish import read_nodes, rules_of
+from tgn_assets.ml.recommend.published import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.reporting.asset_plots import curve_plot
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
+from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 GROUP = "model"
 
 
-class GNNParameters(dg.Config, GNNConfig):  # type: ignore[misc]  # mypy: one base is frozen, the other not
+class GNNParameters(launchpad_config(GNNConfig)):  # type: ignore[misc]  # mypy: a base that is made at run time
     """`GNNConfig` as the launchpad's form."""
 
 
-class RankerParameters(dg.Config, RankerConfig):  # type: ignore[misc]  # as above
+class RankerParameters(launchpad_config(RankerConfig)):  # type: ignore[misc]  # as above
     """`RankerConfig` as the launchpad's form."""
 
 
-def model_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """`trained_gnn`, `trained_ranker` and `temporal_embeddings`, partitioned by `weeks`."""
-    first_week = weeks.start.strftime(weeks.fmt)
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch"},
+    ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
+    deps=["weekly_snapshots", "raw_interactions"],
+)
+@explained()
+def trained_gnn(
+    context: dg.AssetExecutionContext,
+    config: GNNParameters,
+    earlier: Window,
+    warehouse: dg.ResourceParam[Warehouse],
+    artifacts: dg.ResourceParam[ArtifactStore],
+    device: Device,
+    graph_batching: GraphBatching,
+) -> dg.MaterializeResult:
+    """Train the graph encoder to predict who interacts with what in the next week, from the last weeks' snapshots.
 
-    @dg.asset(
-        partitions_def=weeks,
-        group_name=GROUP,
-        kinds={"pytorch"},
-        code_version="1",
-        ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
-        deps=["weekly_snapshots", "raw_interactions"],
+    It warm-starts from last week's encoder if there is one. If there is none (cold start), it first trains week by week
+    on some weeks of the past, so that the ranker has embeddings as they would have been known then.
+    """
+    from tgn_assets.ml.encoder.train import train_gnn
+
+    week = context.partition_key
+    read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
+    window = dict(artifacts.window("weekly_snapshots", read))
+    checkpoint = train_gnn(
+        window,
+        week,
+        graph_batching.settle(config),
+        warm=earlier.get(shift(week, -1)),
+        history=warehouse.history(week),
+        device=device.name(),
+        log=context.log.info,
     )
-    @explained()
-    def trained_gnn(
-        context: dg.AssetExecutionContext,
-        config: GNNParameters,
-        earlier: Window,
-        warehouse: dg.ResourceParam[Warehouse],
-        artifacts: dg.ResourceParam[ArtifactStore],
-        device: Device,
-    ) -> dg.MaterializeResult:
-        """Phase 1: the graph encoder, trained to foresee who meets what from the last weeks' snapshots.
-
-        It goes on from last week's model where there is one (warm start); otherwise it starts afresh and first walks
-        through some weeks of the past, so that the ranker has embeddings as they would have been known then.
-        """
-        from tgn_assets.ml.encoder.train import train_gnn
-
-        week = context.partition_key
-        read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
-        window = dict(artifacts.window("weekly_snapshots", read))
-        warm = earlier.get(shift(week, -1))
-        if warm is not None and not warm.has_link_vectors:
-            # A ranker that learnt from weeks without link vectors would not know what to make of this week's.
-            context.log.info("last week's encoder is of a version that had no linear part: cold start")
-            warm = None
-        plain = GNNConfig.model_validate(config.model_dump())
-        history = warehouse.history(week)
-        checkpoint = train_gnn(window, week, plain, warm, device.name(), context.log.info, history)
-        passes = [entry for entry in checkpoint.curve if entry["origin"] == week]
-        return dg.MaterializeResult(
-            value=checkpoint,
-            metadata={
-                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
-                "weeks_read": len(window),
-                "weeks_not_materialized": sum(key >= first_week for key in read) - len(window),
-                **numbers({"passes": len(passes), **last_values(passes, "loss", "validation_loss")}),
-                **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "pass over the window"),
-            },
-        )
-
-    @dg.asset(
-        partitions_def=weeks,
-        group_name=GROUP,
-        kinds={"pytorch"},
-        code_version="1",
-        ins={"earlier": dg.AssetIn("trained_ranker", partition_mapping=PREVIOUS_WEEK)},
-        deps=[trained_gnn, "raw_interactions"],
+    epochs = [entry for entry in checkpoint.curve if entry["cutoff"] == week]
+    return dg.MaterializeResult(
+        value=checkpoint,
+        metadata={
+            "warm_started_from": checkpoint.warm_from or "nothing: cold start",
+            "weeks_read": len(window),
+            "weeks_not_materialized": sum(key >= first_week(context) for key in read) - len(window),
+            "batching_of_training": checkpoint.batching.training,
+            "batching_of_inference": checkpoint.batching.inference,
+            "sampler": checkpoint.batching.sampler or "none: the whole graph at once",
+            **numbers({"epochs": len(epochs), **last_values(epochs, "loss", "validation_loss")}),
+            **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "epoch"),
+        },
     )
-    @explained()
-    def trained_ranker(
-        context: dg.AssetExecutionContext,
-        config: RankerParameters,
-        earlier: Window,
-        warehouse: dg.ResourceParam[Warehouse],
-        artifacts: dg.ResourceParam[ArtifactStore],
-        device: Device,
-        policy: PolicyFiles,
-        attribute_files: AttributeFiles,
-    ) -> dg.MaterializeResult:
-        """Phase 2: the Transformer over each user's weekly embeddings, and the score of a (user, event) pair.
 
-        It learns from past weeks, each with what was known when it closed, to rank the events of the week after. It
-        goes on from last week's ranker where there is one (warm start), once that has been tried on the newest closed
-        week: there it must beat the best simple rule, segment by segment; where it does not, the rule's list is
-        published instead (`fallback`).
-        """
-        from tgn_assets.ml.artifact_io import load_meta
-        from tgn_assets.ml.ranker.train import train_ranker
-        from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 
-        week = context.partition_key
-        with warehouse.reader() as con:
-            users, events = read_nodes(con, week)
-        rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
-        for note in attributes.notes:
-            context.log.warning(note)
-        # The oldest origin learnt from is `origins` weeks before the newest closed week, and looks back from there.
-        embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
-        plain, store = RankerConfig.model_validate(config.model_dump()), TrainingSetCache(artifacts.lessons)
-        checkpoint = train_ranker(
-            warehouse.history(week),
-            embedding_history,
-            week,
-            plain,
-            device.name(),
-            context.log.info,
-            rules,
-            store,
-            attributes,
-            earlier.get(shift(week, -1)),
-        )
-        gnn = load_meta(artifacts.directory("trained_gnn", week))
-        tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
-        return dg.MaterializeResult(
-            value=checkpoint,
-            metadata={
-                "mlflow": tracked,
-                "warm_started_from": checkpoint.warm_from or "nothing: cold start",
-                "gate": dg.MetadataValue.json(checkpoint.fallback.source),
-                **numbers({"embedding_weeks": len(embedding_history), "passes": len(checkpoint.curve)}),
-                **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
-                **numbers(checkpoint.validation, "validation/"),
-                **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
-                **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "pass over the past weeks"),
-            },
-        )
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch"},
+    ins={"earlier": dg.AssetIn("trained_ranker", partition_mapping=PREVIOUS_WEEK)},
+    deps=[trained_gnn, "raw_interactions"],
+)
+@explained()
+def trained_ranker(
+    context: dg.AssetExecutionContext,
+    config: RankerParameters,
+    earlier: Window,
+    warehouse: dg.ResourceParam[Warehouse],
+    artifacts: dg.ResourceParam[ArtifactStore],
+    device: Device,
+    policy: PolicyFiles,
+    attribute_files: AttributeFiles,
+) -> dg.MaterializeResult:
+    """Train the ranker: a Transformer over each user's weekly embeddings, and LightGBM, score (user, event) pairs.
 
-    @dg.asset(
-        partitions_def=weeks,
-        group_name=GROUP,
-        kinds={"pytorch"},
-        code_version="1",
-        deps=[trained_gnn, "raw_interactions"],
+    It is trained on past weeks, each as it was known when it closed, to rank the events of the week after. It
+    warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is tested on
+    that week: in each segment of users where a baseline clearly beats it, that baseline's lists are published
+    (`fallback` below).
+    """
+    from tgn_assets.ml.artifact_io import load_meta
+    from tgn_assets.ml.ranker.train import train_ranker
+    from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+
+    week = context.partition_key
+    with warehouse.reader() as con:
+        users, events = read_nodes(con, week)
+    rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
+    for note in attributes.notes:
+        context.log.warning(note)
+    # The oldest cut-off learned from is `origins` weeks before the newest closed week, and looks back from there.
+    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+    checkpoint = train_ranker(
+        warehouse.history(week),
+        embedding_history,
+        week,
+        config=RankerConfig.model_validate(config.model_dump()),
+        device=device.name(),
+        progress=context.log.info,
+        rules=rules,
+        cache=TrainingSetCache(artifacts.training_sets),
+        attributes=attributes,
+        earlier=earlier.get(shift(week, -1)),
     )
-    @explained()
-    def temporal_embeddings(
-        context: dg.AssetExecutionContext,
-        trained_ranker: Any,
-        warehouse: dg.ResourceParam[Warehouse],
-        artifacts: dg.ResourceParam[ArtifactStore],
-        device: Device,
-    ) -> dg.MaterializeResult:
-        """Where each user and each event stands when the week closes: one vector a node, comparable by dot product."""
-        from tgn_assets.ml.ranker import train
+    gnn = load_meta(artifacts.directory("trained_gnn", week))
+    tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)
+    return dg.MaterializeResult(
+        value=checkpoint,
+        metadata={
+            "mlflow": tracked,
+            "warm_started_from": checkpoint.warm_from or "nothing: cold start",
+            "fallback": dg.MetadataValue.json(checkpoint.fallback.source),
+            **numbers({"embedding_weeks": len(embedding_history), "epochs": len(checkpoint.curve)}),
+            **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
+            **numbers(checkpoint.validation, "validation/"),
+            **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
+            **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "epoch"),
+        },
+    )
 
-        week = context.partition_key
-        embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
-        history = warehouse.history(week)
-        embeddings = train.temporal_embeddings(
-            trained_ranker, history, embedding_history, device.name(), context.log.info
-        )
-        return dg.MaterializeResult(
-            value=embeddings,
-            metadata={
-                "users": len(embeddings.user_idx),
-                "events": len(embeddings.event_idx),
-                "dimension": embeddings.users.shape[1],
-            },
-        )
 
-    return [trained_gnn, trained_ranker, temporal_embeddings]
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch"},
+    deps=[trained_gnn, "raw_interactions"],
+)
+@explained()
+def temporal_embeddings(
+    context: dg.AssetExecutionContext,
+    trained_ranker: Any,
+    warehouse: dg.ResourceParam[Warehouse],
+    artifacts: dg.ResourceParam[ArtifactStore],
+    device: Device,
+) -> dg.MaterializeResult:
+    """Compute the ranker's embedding of every user and event as of the week's close, comparable by dot product."""
+    from tgn_assets.ml.ranker import train
+
+    week = context.partition_key
+    embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
+    history = warehouse.history(week)
+    embeddings = train.temporal_embeddings(
+        trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
+    )
+    return dg.MaterializeResult(
+        value=embeddings,
+        metadata={
+            "users": len(embeddings.user_idx),
+            "events": len(embeddings.event_idx),
+            "dimension": embeddings.users.shape[1],
+        },
+    )

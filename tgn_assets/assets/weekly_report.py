@@ -12,37 +12,30 @@ from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 
-def report_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
-    """`weekly_report`, partitioned by `weeks`."""
+@dg.asset(
+    group_name="recommendations",
+    kinds={"html"},
+    deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"],
+)
+@explained()
+def weekly_report(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    source: dg.ResourceParam[SourceSpec],
+    reports: ReportsFolder,
+) -> dg.MaterializeResult:
+    """Write the week as one HTML page: was it better, where were points lost, is the log as usual, what is recommended.
 
-    @dg.asset(
-        partitions_def=weeks,
-        group_name="recommendations",
-        kinds={"html"},
-        code_version="1",
-        deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"],
+    The page needs no network, and can be mailed or printed. `tgn report` writes it again at any time.
+    """
+    from tgn_assets.reporting.weekly_page.page import report_page, write_page
+    from tgn_assets.reporting.weekly_page.run_times import run_times
+
+    week = context.partition_key
+    now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
+    page = report_page(warehouse, week, now, before, source.week_number_anchor)
+    path = Path(reports.root) / f"{week}.html"
+    write_page(page, path)
+    return dg.MaterializeResult(
+        metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
     )
-    @explained()
-    def weekly_report(
-        context: dg.AssetExecutionContext,
-        warehouse: dg.ResourceParam[Warehouse],
-        source: dg.ResourceParam[SourceSpec],
-        reports: ReportsFolder,
-    ) -> dg.MaterializeResult:
-        """The week on one HTML page: was it better, where were points lost, is the log as usual, what is recommended.
-
-        It needs no network, and can be mailed or printed. `tgn report` writes it again at any time.
-        """
-        from tgn_assets.reporting.weekly_page.page import report_page, write_page
-        from tgn_assets.reporting.weekly_page.run_times import run_times
-
-        week = context.partition_key
-        now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
-        page = report_page(warehouse, week, now, before, source.week_number_anchor)
-        path = Path(reports.root) / f"{week}.html"
-        write_page(page, path)
-        return dg.MaterializeResult(
-            metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
-        )
-
-    return weekly_report

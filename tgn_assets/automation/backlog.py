@@ -1,4 +1,4 @@
-"""What a home has done, what its source holds, and what follows: the eyes of the schedule and the sensor."""
+"""Compares what a home has published with what its source holds, for the schedule, the sensor and `tgn status`."""
 
 import json
 import time
@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from tgn_assets.automation.work_items import INGEST, WorkItem, pending
+from tgn_assets.automation.work_items import INGEST, WorkItem, plan_work
 from tgn_assets.ml.sources.extent import source_digests, source_signature
 from tgn_assets.ml.weeks import week_key, week_number, week_of
 from tgn_assets.state.home import Home
@@ -25,32 +24,33 @@ FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
 RESCAN_COOLDOWN = 20
-"""A source is read again only after this many times as long as the last reading took: a log that grows by the minute
-moves at every look, and must not keep the machine busy with looking."""
+"""A source is read again only after this many times the duration of the last reading. A log that grows by the minute
+changes at every look, and must not keep the machine busy with reading."""
 
 READER_PATIENCE = 10.0
-"""Seconds that a look waits for a locked warehouse."""
+"""Seconds to wait for a locked warehouse."""
 
 
 @dataclass(frozen=True)
 class SourceView:
-    """What the last reading of the source found; the sensor keeps it as its cursor."""
+    """What the last reading of the source found. The sensor keeps it as its cursor."""
 
     signature: str
     newest_closed: str | None
     changes: dict[str, str]
-    """Digest of each closed week whose rows differ from the ones ingested."""
+    """The digest of each closed week whose rows differ from the ingested ones."""
     read_at: float
     """Unix seconds."""
     seconds: float
     """How long the reading took."""
 
     def to_json(self) -> str:
+        """The cursor's text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | None) -> "SourceView | None":
-        """None for a cursor that is empty or of another version."""
+        """None if the cursor is empty or was written by another version."""
         try:
             return cls(**json.loads(text or "{}"))
         except (TypeError, ValueError):
@@ -58,27 +58,27 @@ class SourceView:
 
 
 class Backlog:
-    """One look at `home` through its Dagster `instance`; cheap unless the source moved."""
+    """The state of `home` and of its Dagster `instance`; reads the source only if it changed since `last`."""
 
-    def __init__(self, home: Home, instance: dg.DagsterInstance, last: SourceView | None = None):
+    def __init__(self, home: Home, instance: dg.DagsterInstance, last: SourceView | None = None) -> None:
         self.home, self.instance = home, instance
         self.published = set(instance.get_materialized_partitions(PREDICTIONS))
         self.ingested = ingested_weeks(home, instance, READER_PATIENCE)
-        self.view = self._look(last)
+        self.view = self._read_source(last)
 
     def weeks(self) -> list[str]:
         """All closed weeks, oldest first."""
         newest = self.view.newest_closed
         return weeks_between(self.home.start_week(), newest) if newest else []
 
-    def pending(self, until: str | None = None) -> list[WorkItem]:
-        """What is to be done for the closed weeks up to `until`, in this order."""
-        weeks = [week for week in self.weeks() if until is None or week <= until]
-        return pending(weeks, self.published, self.ingested, self.view.changes)
+    def work_items(self, last_week: str | None = None) -> list[WorkItem]:
+        """What has to be done for the closed weeks up to `last_week`, in this order."""
+        weeks = [week for week in self.weeks() if last_week is None or week <= last_week]
+        return plan_work(weeks, self.published, self.ingested, self.view.changes)
 
-    def _look(self, last: SourceView | None) -> SourceView:
+    def _read_source(self, last: SourceView | None) -> SourceView:
         spec, now = self.home.source_spec(), time.time()
-        # A new calendar week closes weeks even in a source that did not move.
+        # A new calendar week may close a week even in a source that did not change.
         signature = f"{source_signature(spec)} {week_of(datetime.fromtimestamp(now, UTC))}"
         if (
             last
@@ -93,7 +93,7 @@ class Backlog:
         return SourceView(signature, newest, changes, now, time.time() - now)
 
     def _covers(self, view: SourceView) -> bool:
-        """Whether `view` has a digest of each closed week that is not ingested (a warehouse may have been removed)."""
+        """Whether `view` has the digest of every closed week that is not ingested: warehouses get deleted."""
         if view.newest_closed is None:
             return True
         closed = weeks_between(self.home.start_week(), view.newest_closed)
@@ -101,7 +101,7 @@ class Backlog:
 
 
 def ingested_weeks(home: Home, instance: dg.DagsterInstance, lock_timeout: float = 600) -> dict[str, str]:
-    """The weeks whose rows are in the warehouse and whose snapshot is made, each with the digest of its rows."""
+    """The digest of the rows of each week that is in the warehouse and has a snapshot."""
     if not home.warehouse_path.exists():
         return {}
     snapshots = set(instance.get_materialized_partitions(SNAPSHOTS))
@@ -115,35 +115,28 @@ def weeks_between(first: str, last: str) -> list[str]:
     return [week_key(number) for number in range(week_number(first), week_number(last) + 1)]
 
 
-def attempts(instance: dg.DagsterInstance, todo: WorkItem) -> list[dg.DagsterRun]:
-    """Runs that were asked to do `todo`, for the same source rows; newest first."""
-    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: todo.key})))
+def attempts(instance: dg.DagsterInstance, item: WorkItem) -> list[dg.DagsterRun]:
+    """The runs that were requested for `item`, for the same rows of the source; newest first."""
+    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: item.key})))
 
 
 def should_not_retry(runs: Sequence[dg.DagsterRun]) -> bool:
-    """Whether another of these `attempts` would only repeat them: one failed, or two succeeded and changed nothing."""
+    """Whether another attempt would only repeat `runs`: one failed, or two succeeded and changed nothing."""
     return any(run.status in FAILED for run in runs) or len(runs) >= 2
 
 
-def unfinished_run(instance: dg.DagsterInstance, todo: WorkItem | None = None) -> dg.DagsterRun | None:
-    """A run that is queued or at work; if `todo` is given, one that does it, whoever asked for it."""
-    tags = {} if todo is None else {REQUEST_TAG: todo.key} if todo.action == INGEST else {PARTITION: todo.first}
+def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None = None) -> dg.DagsterRun | None:
+    """A run that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
+    tags = {} if item is None else {REQUEST_TAG: item.key} if item.action == INGEST else {PARTITION: item.first}
     runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED), limit=1)
     return runs[0] if runs else None
 
 
-def unfinished_backfill(instance: dg.DagsterInstance) -> str | None:
-    """The id of a backfill that still launches runs."""
-    statuses = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
-    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=statuses), limit=1)
-    return backfills[0].backfill_id if backfills else None
-
-
-def run_request(todo: WorkItem, attempt: int) -> dg.RunRequest:
-    """The request for a run of job `weekly_refresh` that does `todo`; each attempt has a key of its own."""
-    tags = {REQUEST_TAG: todo.key, REASON_TAG: todo.reason}
-    run_key = f"{todo.key} {attempt}"
-    if todo.action == INGEST:
-        span = {RANGE_START: todo.first, RANGE_END: todo.last}
-        return dg.RunRequest(run_key=run_key, tags=tags | span, asset_selection=INGEST_ASSETS)
-    return dg.RunRequest(run_key=run_key, tags=tags, partition_key=todo.first)
+def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
+    """The request for a run of job `weekly_refresh` that does `item`; each attempt has a key of its own."""
+    tags = {REQUEST_TAG: item.key, REASON_TAG: item.reason}
+    run_key = f"{item.key} {attempt}"
+    if item.action == INGEST:
+        weeks = {RANGE_START: item.first, RANGE_END: item.last}
+        return dg.RunRequest(run_key=run_key, tags=tags | weeks, asset_selection=INGEST_ASSETS)
+    return dg.RunRequest(run_key=run_key, tags=tags, partition_key=item.first)

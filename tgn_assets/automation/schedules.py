@@ -1,18 +1,18 @@
-"""Every Monday: the week that has just closed."""
+"""The schedule: every Monday, it requests the week that has just closed."""
 
 from contextlib import ExitStack
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from tgn_assets.automation.backlog import Backlog, attempts, run_request, unfinished_run
 from tgn_assets.ml.sources.extent import SourceError
 from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
 HOUR = 6
-"""UTC, on Monday: rows that arrive a little late are still in time."""
+"""Of Monday, in UTC: late enough for rows that arrive after midnight."""
 
 AT_MOST = 8
 """Requests in one tick; the sensor asks for the rest."""
@@ -49,10 +49,9 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
                     f"week {week} is not complete in the source, which {last}; the sensor missing_or_changed_weeks "
                     "requests it as soon as it is"
                 )
-            todo = backlog.pending(until=week)
-            # One run at a time and first in, first out: they are done in this order.
-            todo = [item for item in todo if not unfinished_run(instance, item)][:AT_MOST]
-            requests = [run_request(item, len(attempts(instance, item))) for item in todo]
+            items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item)]
+            # Dagster executes one run at a time, in the order of the requests.
+            requests = [run_request(item, len(attempts(instance, item))) for item in items[:AT_MOST]]
         return requests or dg.SkipReason(f"week {week} is already complete or on its way")
 
     return schedule

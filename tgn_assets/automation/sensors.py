@@ -1,9 +1,8 @@
-"""Asks for what the weekly schedule missed: weeks without predictions, and weeks whose source has changed."""
+"""The sensor: requests what the schedule missed, weeks without predictions and weeks whose source has changed."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from tgn_assets.automation.backlog import (
     Backlog,
@@ -11,18 +10,18 @@ from tgn_assets.automation.backlog import (
     attempts,
     run_request,
     should_not_retry,
-    unfinished_backfill,
     unfinished_run,
 )
 from tgn_assets.automation.schedules import HOUR
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.sources.extent import SourceError
 from tgn_assets.ml.weeks import week_of
+from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition, unfinished_backfill
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
 SCHEDULE_FIRST = timedelta(hours=HOUR + 1)
-"""After a week's close, the time in which the week is left to the schedule."""
+"""How long after its close a week is left to the schedule."""
 
 
 def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -52,21 +51,22 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
         except (SourceError, WarehouseError) as error:
             return dg.SkipReason(str(error))
         cursor = backlog.view.to_json()
-        todo = backlog.pending(until=week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1)))
+        last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
-        for item in todo:
+        for item in backlog.work_items(last_week):
             runs = attempts(context.instance, item)
             if not should_not_retry(runs):
                 return dg.SensorResult(run_requests=[run_request(item, len(runs))], cursor=cursor)
             failed.append((item, runs[0]))
             if item.action == INGEST:
-                break  # without the past, a model would learn from next to nothing and its lists be published
+                break  # or models would learn from next to nothing, and publish lists all the same
         return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), cursor=cursor)
 
     return missing_or_changed_weeks
 
 
 def now() -> datetime:
+    """The time in UTC."""
     return datetime.now(UTC)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.ml.recommend.publish import PUBLISHED_TABLES, read_terms
+from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication_record
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -47,7 +47,7 @@ def future_blind_check(
             made, past = ArtifactStore(home.artifacts), ArtifactStore(blind.artifacts)
             link_past(made, past, week)
             with Warehouse(home.warehouse_path).reader() as con:
-                past.pin(read_terms(con, week).model_week)
+                past.pin(read_publication_record(con, week).model_week)
             training = {name: made.load(name, week).config.model_dump() for name in ("trained_gnn", "trained_ranker")}
             dg.materialize(
                 assets,

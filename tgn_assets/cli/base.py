@@ -1,4 +1,4 @@
-"""What all verbs of `tgn` share: how a week is named, how an error is told, and `--verbose`."""
+"""What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
 from collections.abc import Callable
 from datetime import date
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class Verbs(click.Group):
-    """Answers an error with one line and exit code 1; `--verbose` adds the traceback."""
+class Commands(click.Group):
+    """Turns an error into one line and exit code 1; `--verbose` adds the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Invokes the command, as click does."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -39,6 +40,7 @@ class Verbs(click.Group):
 
 
 def explain(error: Exception) -> str:
+    """What to print about `error`; the messages of our own errors say what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
     run = getattr(error, "run_id", None)
     if run:
@@ -54,6 +56,7 @@ class Week(click.ParamType):
     name = "YYYY-MM-DD"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value`, or a usage error if it is not the date of a Monday."""
         try:
             day = date.fromisoformat(value)
         except ValueError:
@@ -72,6 +75,8 @@ def open_home() -> "Home":
 
 
 def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--verbose` to `command`."""
+
     def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
         ctx.meta["verbose"] = value
         return value

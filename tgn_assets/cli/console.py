@@ -1,4 +1,4 @@
-"""What `tgn` says while it works: one line of progress, redrawn on a terminal, repeated every few seconds elsewhere."""
+"""The progress line of `tgn`: redrawn on a terminal, printed every few seconds elsewhere."""
 
 import threading
 import time
@@ -11,16 +11,16 @@ from rich.status import Status
 from tgn_assets.ml.progress import duration
 
 HEARTBEAT = 5.0
-"""Seconds without a word after which the line is printed again where it cannot be redrawn."""
+"""Seconds between two lines where they cannot be redrawn."""
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Says on stderr what is being done and for how long; results go to stdout, so that they can be piped."""
+    """Shows on stderr what is being done and for how long. Results go to stdout, so that they can be piped."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.task, self.detail = "", ""
-        self._since = self._spoken = time.monotonic()
+        self._since = self._printed = time.monotonic()
         self._stop = threading.Event()
         self._status = Status("", console=self.console) if self.console.is_terminal else None
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -38,17 +38,17 @@ class Progress(AbstractContextManager["Progress"]):
             self._status.stop()
 
     def begin(self, task: str) -> None:
-        """What the time counts for from now on."""
+        """Names the task and starts its clock."""
         self.task, self.detail, self._since = task, "", time.monotonic()
 
     def update(self, detail: str) -> None:
-        """What the task is at."""
+        """Names the current step of the task."""
         self.detail = detail
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
-        self._spoken = time.monotonic()
+        self._printed = time.monotonic()
 
     def _beat(self) -> None:
         while not self._stop.wait(0.2):
@@ -58,11 +58,11 @@ class Progress(AbstractContextManager["Progress"]):
             line = f"{doing} ({duration(time.monotonic() - self._since)} so far)"
             if self._status:
                 self._status.update(line.replace("[", r"\["))
-            elif time.monotonic() - self._spoken >= HEARTBEAT:
+            elif time.monotonic() - self._printed >= HEARTBEAT:
                 self.say(line)
 
 
 def stdout() -> Console:
-    """Where results go; as wide as they need when that is no terminal."""
+    """The console for results; wide enough for every table if it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=160)

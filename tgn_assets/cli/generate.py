@@ -1,4 +1,4 @@
-"""The synthetic world as a file."""
+"""Writes the synthetic world as CSV."""
 
 import os
 import sys
@@ -9,20 +9,20 @@ from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
 
 COLUMNS = {"user_id": "ip_address", "event_id": "event_id", "ts": "timestamp"}
-"""The world's columns as the settings call them by default."""
+"""The world's columns, and their default names in the settings."""
 
 
 def write_csv(out: TextIO, start_week: str, weeks: int, seed: int) -> None:
-    """Write `weeks` weeks from `start_week` on, week by week; a reader that stops reading ends it quietly."""
-    world, spoken = World(seed=seed), time.monotonic()
+    """Write `weeks` weeks from `start_week` on to `out`; ends quietly if the reader closes it."""
+    world, printed = World(seed=seed), time.monotonic()
     try:
         for done in range(weeks):
             rows = generate_week(shift(start_week, done), world).rename(columns=COLUMNS)
             rows.to_csv(out, columns=list(COLUMNS.values()), header=done == 0, index=False, lineterminator="\n")
-            if time.monotonic() - spoken > 5:
+            if time.monotonic() - printed > 5:
                 print(f"{done + 1} of {weeks} weeks", file=sys.stderr)
-                spoken = time.monotonic()
+                printed = time.monotonic()
         out.flush()
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends, and would complain.
+        # Otherwise the interpreter flushes stdout once more when it ends, and prints the same error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

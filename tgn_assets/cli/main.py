@@ -1,6 +1,6 @@
-"""`tgn`: the weekly pipeline from a terminal, on the same definitions and history that the Dagster UI shows.
+"""`tgn`: the weekly pipeline from a terminal, on the same definitions and event log as the Dagster UI.
 
-Modules are imported where they are used: Dagster and torch take seconds, `tgn --help` must not.
+Modules are imported where they are used: importing Dagster and torch takes seconds, and `tgn --help` must not.
 """
 
 import gc
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Verbs, Week, open_home, verbose_option
+from tgn_assets.cli.base import Commands, Week, open_home, verbose_option
 from tgn_assets.cli.models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
+from tgn_assets.state.process import prepare_process
 
 if TYPE_CHECKING:
     from tgn_assets.state.home import Home
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 OBJECTS_PER_COLLECTION = 200_000
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
 
-    The log and the folder of all state are named by TGN_SOURCE and TGN_HOME (environment or .env); without them it is
-    a synthetic world in .tgn. A week is named by its Monday.
+    TGN_SOURCE and TGN_HOME (environment or .env) name the log and the folder of all state; the defaults are a
+    synthetic world and .tgn. A week is named by its Monday.
 
     Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
     """
@@ -36,7 +37,7 @@ def cli() -> None:
 @cli.command(short_help="Write synthetic interactions as CSV.")
 @click.option("--weeks", type=click.IntRange(1), default=26, show_default=True, help="How many weeks to write.")
 @click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another world.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives another world.")
 @verbose_option
 def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> None:
     """Write synthetic interactions as CSV to stdout.
@@ -56,8 +57,8 @@ def generate(weeks: int, start_week: str | None, seed: int, verbose: bool) -> No
 def refresh(week: str | None, verbose: bool) -> None:
     """Run one week: ingest, score last week's lists, train, publish lists for the week after.
 
-    Earlier weeks that were never ingested are ingested first. If another run is at work, this one waits. A week that
-    fails or is interrupted keeps what it had; run it again to repair it.
+    Earlier weeks that were never ingested are ingested first. The run waits while another one is in progress. A week
+    that fails or is interrupted stays as it was; run it again to repair it.
     """
     from tgn_assets.cli.console import Progress, stdout
     from tgn_assets.cli.runner import open_runner
@@ -81,8 +82,8 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
 
     Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
-    N weeks, the last N+1 are run. Earlier weeks are ingested first. What is made stays, as if it had been made week by
-    week.
+    N weeks, the last N+1 are run. Earlier weeks are ingested first. The results are kept, as if each week had been run
+    when it closed.
     """
     from tgn_assets.cli.console import Progress, stdout
     from tgn_assets.cli.runner import open_runner
@@ -113,10 +114,10 @@ def backtest(weeks: int, show_lists: bool, verbose: bool) -> None:
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
 @verbose_option
 def top5(user: str, week: str | None, verbose: bool) -> None:
-    """Print the five events that USER is most likely to meet next.
+    """Print the five events that USER is most likely to interact with next.
 
-    A USER without history gets the list for new users, as in the published tables; stderr says so, and the exit code
-    is 0.
+    A USER without interactions gets the list for new users, as in the published tables; stderr says so, and the exit
+    code is 0.
     """
     from tgn_assets.cli.console import stdout
     from tgn_assets.reporting.terminal import top5_table
@@ -134,10 +135,11 @@ def top5(user: str, week: str | None, verbose: bool) -> None:
 )
 @verbose_option
 def report(week: str | None, out: str | None, verbose: bool) -> None:
-    """Write one HTML page about a week, and print where it is.
+    """Write one HTML page about a week, and print its path.
 
-    Was it better than last week and than the simple rules, where were points lost, is the log as usual, what do the new
-    lists recommend, how were some users served. It needs no network, and can be mailed or printed.
+    It compares the week with the one before and with the baselines, and shows where points were lost, whether the log
+    is as usual, what the new lists recommend, and the lists of some users. It needs no network, and can be mailed or
+    printed.
     """
     from pathlib import Path
 
@@ -161,8 +163,8 @@ def export(week: str | None, verbose: bool) -> None:
     """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
     TGN_EXPORT_POSTGRES.
 
-    With the settings, every weekly run does so for its week; this is for the weeks before. A week that is there is
-    replaced.
+    With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
+    exported before is replaced.
     """
     from tgn_assets.ml.export.parquet import export_weeks, exportable_weeks
 
@@ -174,12 +176,12 @@ def export(week: str | None, verbose: bool) -> None:
             "to a database"
         )
     with home.warehouse().reader() as con:
-        there = exportable_weeks(con)
-        if not there or (week and week not in there):
+        exportable = exportable_weeks(con)
+        if not exportable or (week and week not in exportable):
             raise click.ClickException(
                 f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`"
             )
-        weeks = [week] if week else there
+        weeks = [week] if week else exportable
         if place:
             for table, count in export_weeks(con, place, weeks).items():
                 click.echo(f"{count:>9,} rows  {place}/{table}")
@@ -195,10 +197,10 @@ def export(week: str | None, verbose: bool) -> None:
             click.echo(f"{count:>9,} rows  {url} {table}")
 
 
-@cli.command(short_help="Say what is there, missing or failed, and what to do.")
+@cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
 @verbose_option
 def status(verbose: bool) -> None:
-    """Say what is there, what the last score was, what is missing or failed, and what to do about it."""
+    """Print what was published, the last score, what is missing or failed, and what to do about it."""
     from tgn_assets.cli.console import stdout
     from tgn_assets.cli.status import status_lines
 
@@ -215,14 +217,14 @@ cli.add_command(models)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @verbose_option
 def dev(port: int, host: str, verbose: bool) -> None:
-    """Start the Dagster UI, with its schedule and sensor, on what `tgn` has made and is still to make.
+    """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.
 
     It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
     """
     from pathlib import Path
 
     home = open_home()
-    home.start_week()  # a source that cannot be read is better said here than in the UI
+    home.start_week()  # raises here, and not in the UI, if the source cannot be read
     with home.instance() as instance:
         os.environ["DAGSTER_HOME"] = instance.root_directory
     workspace = Path(__file__).parents[2] / "workspace.yaml"
@@ -233,7 +235,7 @@ def dev(port: int, host: str, verbose: bool) -> None:
 
 
 def _tgn() -> str:
-    """How this very program is called from here: `tgn` need not be on the path."""
+    """The command that runs this program: `tgn` need not be on the path."""
     program = sys.argv[0]
     return program if os.path.basename(program) == "tgn" and not which("tgn") else "tgn"
 
@@ -264,8 +266,9 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 
 def main() -> None:
-    # Importing Dagster and torch makes objects by the million, none of them garbage: do not look for some all the
-    # while.
+    """The program `tgn`: runs a command and ends the process with its exit code."""
+    prepare_process()
+    # Importing Dagster and torch makes millions of objects, none of them garbage: collect less often.
     gc.set_threshold(OBJECTS_PER_COLLECTION)
     try:
         cli(prog_name="tgn")
@@ -273,8 +276,8 @@ def main() -> None:
         with suppress(BrokenPipeError):
             sys.stdout.flush()
         sys.stderr.flush()
-        # Everything is closed by now. Taking the interpreter apart, with torch in it, takes a while, and DuckDB's
-        # binding then prints a page about references of its own.
+        # Everything is closed by now. With torch loaded, an ordinary exit takes a while, and DuckDB's binding prints a
+        # page about its own references.
         os._exit(int(end.code or 0))
 
 

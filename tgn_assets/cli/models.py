@@ -1,4 +1,4 @@
-"""`tgn models`: the trained models of a home, beside each other."""
+"""`tgn models`: the trained models of a home, compared, pinned and rolled back."""
 
 import click
 
@@ -7,15 +7,14 @@ from tgn_assets.cli.base import Week, open_home, verbose_option
 
 @click.group(short_help="List, compare, pin and roll back the trained models.")
 def models() -> None:
-    """The models that were trained, one per week: how they were made, validated, and what their lists then scored."""
+    """The trained models, one per week: their training, their validation, and the score of their lists."""
 
 
 @models.command("list", short_help="Print every week's model.")
 @verbose_option
 def list_models(verbose: bool) -> None:
-    """Print every week's model: what it started from, its passes over the data (encoder + ranker), its size, its
-    NDCG on the week that was held out beside the best simple rule's, whose lists were published, and what these
-    lists scored once their week had closed."""
+    """Print every week's model: warm start, epochs (encoder + ranker), size, NDCG on the held-out week and that of the
+    best baseline, whose lists were published, and the score of these lists once their week had closed."""
     from tgn_assets.cli.console import stdout
     from tgn_assets.reporting.model_cards import model_cards, models_table
     from tgn_assets.state.artifact_store import ArtifactStore
@@ -49,9 +48,9 @@ def compare(week: str, other: str, verbose: bool) -> None:
 def pin(week: str, verbose: bool) -> None:
     """Publish the lists of WEEK and of every later week from the ranker of WEEK.
 
-    It holds from the next run on; what is published stays until its week is run again. Training goes on every week,
-    so that `tgn models unpin` can go back to the newest model at any time. Weeks before WEEK are never touched: a
-    model knows nothing of what came after it.
+    It holds from the next run on; published lists stay until their week is run again. Models are still trained every
+    week, so that `tgn models unpin` can go back to the newest one at any time. Weeks before WEEK are not affected: a
+    model must know nothing of what came after them.
     """
     from tgn_assets.reporting.model_cards import check_pin
     from tgn_assets.state.artifact_store import ArtifactStore
@@ -76,12 +75,12 @@ def unpin(verbose: bool) -> None:
     click.echo(f"the model of {was} is no longer pinned: each week's lists come from its own model again")
 
 
-@models.command(short_help="Make the newest lists with the model of before, and stay with it.")
+@models.command(short_help="Make the newest lists with the previous model, and pin it.")
 @verbose_option
 def rollback(verbose: bool) -> None:
     """Make the newest published lists again with the model before the one that made them, and pin that model.
 
-    Nothing is trained. If the lists cannot be made, what is published stays, and so does the former pin.
+    Nothing is trained. If the lists cannot be made, the published lists and the former pin stay.
     """
     from tgn_assets.cli.console import Progress
     from tgn_assets.cli.runner import open_runner

@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.dictionary import COLUMN_MEANING, TABLE_MEANING, VIEW_MEANING
 from tgn_assets.ml.schema import TABLES, VIEWS
 from tgn_assets.settings import PREFIX, Settings
 
@@ -38,11 +37,12 @@ def _settings() -> Iterator[str]:
 
 def _tables() -> Iterator[str]:
     yield from ("", "## Tables", "", "In `TGN_HOME/warehouse.duckdb` (DuckDB; times in UTC).")
-    for table, columns in TABLES.items():
-        yield from ("", f"### {table}", "", TABLE_MEANING[table], "")
-        yield from _table(["column", "type", "meaning"], (_column(table, column) for column in columns.split(", ")))
-    for view, query in VIEWS.items():
-        yield from ("", f"### {view}", "", f"A view. {VIEW_MEANING[view]}", "", "```sql", query, "```")
+    for name, table in TABLES.items():
+        yield from ("", f"### {name}", "", table.meaning, "")
+        rows = ((f"`{column.name}`", column.type, column.meaning) for column in table.columns)
+        yield from _table(["column", "type", "meaning"], rows)
+    for name, view in VIEWS.items():
+        yield from ("", f"### {name}", "", f"A view. {view.meaning}", "", "```sql", view.query, "```")
 
 
 def _commands() -> Iterator[str]:
@@ -64,13 +64,16 @@ def _training() -> Iterator[str]:
     configs: dict[str, type[BaseModel]] = {"trained_gnn": GNNConfig, "trained_ranker": RankerConfig}
     for asset, config in configs.items():
         yield from ("", f"### {asset}", "")
-        rows = ((f"`{name}`", _default(of), of.description) for name, of in config.model_fields.items())
-        yield from _table(["field", "default", "meaning"], rows)
+        yield from _table(["field", "default", "meaning"], _fields(config))
 
 
-def _column(table: str, definition: str) -> tuple[str, str, str]:
-    name, dtype, *_ = definition.split(" ")
-    return f"`{name}`", dtype, COLUMN_MEANING[table][name]
+def _fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str | None]]:
+    """A row per field; those of nested configurations under dotted names."""
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"`{prefix}{name}`", _default(field), field.description
 
 
 def _default(field: FieldInfo) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.events import EngineEventData, JobFailureData
-from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.automation.backlog import (
     INGEST_ASSETS,
@@ -23,7 +21,8 @@ from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift
 from tgn_assets.run_launcher import fail_killed_runs
-from tgn_assets.state.history_files import eased
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -33,7 +32,7 @@ INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 class RunFailed(Exception):
     """A run did not succeed; the message names the cause."""
 
-    def __init__(self, cause: str, run_id: str, interrupted: bool = False):
+    def __init__(self, cause: str, run_id: str, interrupted: bool = False) -> None:
         super().__init__(cause)
         self.run_id = run_id
         self.interrupted = interrupted
@@ -41,29 +40,30 @@ class RunFailed(Exception):
 
 @contextmanager
 def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
-    """A runner on the instance of `home`, in which runs that were killed no longer count as running."""
-    with home.instance() as instance, eased(home.dagster_home):
+    """A runner on the instance of `home`; marks runs whose process was killed as failed."""
+    with home.instance() as instance:
         fail_killed_runs(instance)
         yield Runner(home, instance, progress, verbose)
 
 
 class Runner:
-    """Ingests and refreshes weeks, one after the other, and tells `progress` about it.
+    """Ingests and refreshes weeks, one after the other, and shows it on `progress`.
 
-    A run that another process has under way is waited for; a run that is interrupted or fails leaves its week as it
-    was and raises RunFailed.
+    A run waits for one that another process executes. A run that fails or is interrupted leaves its week as it was and
+    raises RunFailed.
     """
 
-    def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False):
+    def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False) -> None:
         self._home, self._instance, self._progress = home, instance, progress
         self._job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
         self._run_config = {} if verbose else QUIET
 
     def ingest_before(self, week: str) -> None:
-        """Ingest, in one run, the earlier weeks that never were."""
-        there = ingested_weeks(self._home, self._instance)
+        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are outdated."""
+        ingested, artifacts = ingested_weeks(self._home, self._instance), ArtifactStore(self._home.artifacts)
         earlier = weeks_between(self._home.start_week(), shift(week, -1))
-        if missing := [week for week in earlier if week not in there]:
+        missing = [week for week in earlier if week not in ingested or artifacts.is_outdated("weekly_snapshots", week)]
+        if missing:
             self._run(
                 f"ingest {missing[0]}" + (f" to {missing[-1]}" if missing[1:] else ""),
                 tags={RANGE_START: missing[0], RANGE_END: missing[-1]},
@@ -77,12 +77,12 @@ class Runner:
             began = time.monotonic()
             place = f" ({done + 1} of {len(weeks)})" if len(weeks) > 1 else ""
             self._run(f"week {week}{place}{remaining}", partition_key=week)
-            # As long as the last one took: the first of them may have started cold, and taken many times as long.
+            # Each takes about as long as the last one. The first may have had a cold start, which takes far longer.
             left = (time.monotonic() - began) * (len(weeks) - done - 1)
             remaining = f", about {duration(left)} left"
 
     def publish(self, week: str) -> None:
-        """Make the lists of `week` again, from the models that are there."""
+        """Make the lists of `week` again, from the models that exist."""
         self._run(f"lists of {week}", partition_key=week, asset_selection=[PREDICTIONS])
 
     def _run(self, task: str, **how: Any) -> None:
@@ -106,8 +106,8 @@ class Runner:
 
 
 def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
-    """Why a run with these events failed, in one sentence for the one who must mend it."""
-    where, error, said = "", None, "the run ended without saying why"
+    """Why a run with these events failed, in one sentence for whoever has to fix it."""
+    where, error, reason = "", None, "the run ended without saying why"
     for event in events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             data = event.step_failure_data
@@ -116,16 +116,9 @@ def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
                 return RunFailed(where + data.user_failure_data.description, run_id)
             break
         if event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            said = event.message or said
-        if isinstance(event.event_specific_data, EngineEventData | JobFailureData):
-            error = error or event.event_specific_data.error
-    causes = list(_causes(error))
+            reason = event.message or reason
+        error = error or event_error(event)
+    causes = list(error_chain(error))
     if any(cause.cls_name in INTERRUPTIONS for cause in causes):
         return RunFailed(where + "interrupted", run_id, interrupted=True)
-    return RunFailed(where + " ".join((causes[-1].message if causes else said).split()), run_id)
-
-
-def _causes(error: SerializableErrorInfo | None) -> Iterable[SerializableErrorInfo]:
-    while error is not None:
-        yield error
-        error = error.cause
+    return RunFailed(where + " ".join((causes[-1].message if causes else reason).split()), run_id)

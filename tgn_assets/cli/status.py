@@ -1,4 +1,4 @@
-"""Are this week's lists out, what did the last ones score, what is missing or failed, and what to do."""
+"""`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 
 RECENT = 100
-"""Runs that are looked through for failures."""
+"""The newest runs, among which failures are searched."""
 
 
 def status_lines(home: Home) -> Iterator[str]:
-    """Lines for a terminal; SourceError, after the lines about the home, if the source cannot be read."""
+    """Lines for the terminal; SourceError, after the lines about the home, if the source cannot be read."""
     yield f"home       {home.root}"
     yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
     with home.instance() as instance:
@@ -27,11 +27,11 @@ def status_lines(home: Home) -> Iterator[str]:
         backlog = Backlog(home, instance)
         yield from _source(home, backlog)
         yield from _runs(instance)
-        todo = backlog.pending()
-        yield from (f"to do      {_remedy(item)}" for item in todo[:10])
-        if len(todo) > 10:
-            yield f"           and {len(todo) - 10} more"
-        if not todo:
+        items = backlog.work_items()
+        yield from (f"to do      {_remedy(item)}" for item in items[:10])
+        if len(items) > 10:
+            yield f"           and {len(items) - 10} more"
+        if not items:
             yield "to do      nothing: every closed week is complete"
 
 
@@ -59,26 +59,26 @@ def _source(home: Home, backlog: Backlog) -> Iterator[str]:
     if not weeks:
         yield "weeks      none has closed in the source yet"
         return
-    there = sum(week in backlog.ingested for week in weeks)
-    yield f"weeks      {weeks[0]} to {weeks[-1]} are closed; {there:,} of {len(weeks):,} are ingested"
+    ingested = sum(week in backlog.ingested for week in weeks)
+    yield f"weeks      {weeks[0]} to {weeks[-1]} are closed; {ingested:,} of {len(weeks):,} are ingested"
 
 
 def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
-    """What is under way, and what failed with nothing newer for the same weeks."""
-    settled: set[str] = set()
+    """Unfinished runs, and failed ones with no newer run of the same weeks."""
+    seen: set[str] = set()
     for record in instance.get_run_records(limit=RECENT):
         run = record.dagster_run
         week = run.tags.get(PARTITION)
         weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
         if run.status in UNFINISHED:
             yield f"run        {weeks} is {run.status.value.lower()} (run {run.run_id[:8]})"
-        elif weeks not in settled and run.status == dg.DagsterRunStatus.FAILURE:
+        elif weeks not in seen and run.status == dg.DagsterRunStatus.FAILURE:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
             when = record.update_timestamp.strftime("%Y-%m-%d %H:%M UTC")
             yield f"failed     {weeks} at {when}: {failure(events, run.run_id)} (run {run.run_id[:8]})"
             again = f"tgn refresh --week {week}" if week else "tgn refresh"
-            yield f"           `{again}` runs it again; until then, what was published stays"
-        settled.add(weeks)
+            yield f"           `{again}` runs it again; until then, the published lists stay"
+        seen.add(weeks)
 
 
 def _remedy(item: WorkItem) -> str:

@@ -1,4 +1,7 @@
-"""Artifacts on disk: a directory with `tensors.safetensors` and `meta.json`, replaced as a whole, never pickled."""
+"""Artifacts on disk: a directory with `tensors.safetensors` and `meta.json`, replaced as a whole, never pickled.
+
+`meta.json` names the version of the format and that of the package that wrote it.
+"""
 
 import json
 import math
@@ -7,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,24 @@ from torch import Tensor
 
 TENSORS, META = "tensors.safetensors", "meta.json"
 
+FORMAT_VERSION = 1
+"""To be raised with every change after which this code cannot read what earlier code wrote, or reads it wrongly."""
+
 
 class ArtifactError(FileNotFoundError):
-    """An artifact that is not there, or that cannot be read; the message says which and what to do."""
+    """An artifact that is missing or cannot be read; the message says which one and what to do."""
+
+
+class OutdatedArtifactError(ArtifactError):
+    """An artifact in a format other than `FORMAT_VERSION`."""
 
 
 class TrainingError(ArithmeticError):
-    """Training that came to nothing usable; the message says what to change."""
+    """Training without a usable result; the message says what to change."""
 
 
 def finite(loss: float, phase: str) -> float:
-    """`loss`, or a TrainingError if it is no number any more: a model like that must never be published from."""
+    """`loss`; TrainingError if it is NaN or infinite: nothing may be published from such a model."""
     if not math.isfinite(loss):
         raise TrainingError(f"{phase} diverged (its loss is {loss}); lower its learning_rate and run the week again")
     return loss
@@ -35,8 +46,10 @@ def finite(loss: float, phase: str) -> float:
 def save_artifact(directory: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Writes `tensors` and JSON-able `meta` as the new content of `directory`.
 
-    A reader, or a process killed half-way, finds the old content or the new, never a mixture. Same input, same bytes.
+    A reader finds the old content or the new, never a mixture, even if this process is killed. The same input gives
+    the same bytes.
     """
+    meta = {"format_version": FORMAT_VERSION, "package_version": version("tgn_assets"), **meta}
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -49,7 +62,7 @@ def save_artifact(directory: Path, tensors: Mapping[str, Tensor], meta: Mapping[
 
 
 def replace_directory(fresh: Path, directory: Path) -> None:
-    """Puts `fresh` in the place of `directory`, whose old content is removed only after the swap."""
+    """Moves `fresh` to `directory`, and removes what was there only afterwards."""
     if not directory.exists():
         fresh.rename(directory)
         return
@@ -64,9 +77,9 @@ def replace_directory(fresh: Path, directory: Path) -> None:
 
 
 def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the meta of `directory`.
+    """The tensors and the meta of `directory`; loading cannot execute code.
 
-    Raises ArtifactError if they are missing or damaged. Loading cannot execute code: the formats have none.
+    ArtifactError if they are missing, damaged or of another format version.
     """
     meta = load_meta(directory)
     with _readable(directory):
@@ -74,20 +87,42 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_meta(directory: Path) -> dict[str, Any]:
-    """The meta of `directory` without its tensors; ArtifactError if it is missing or damaged."""
+    """The meta of `directory` without its tensors; ArtifactError as of `load_artifact`."""
     if not (directory / META).exists():
         raise ArtifactError(
             f"there is no {directory.parent.name} of week {directory.name} at {directory}; materialize it first"
         )
     with _readable(directory):
-        return json.loads((directory / META).read_text())
+        meta = json.loads((directory / META).read_text())
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise OutdatedArtifactError(_outdated(directory, meta))
+    return meta
+
+
+def is_outdated(directory: Path) -> bool:
+    """Whether `directory` has an artifact in a format other than `FORMAT_VERSION`."""
+    try:
+        load_meta(directory)
+    except OutdatedArtifactError:
+        return True
+    except ArtifactError:
+        return False
+    return False
 
 
 def count_numbers(directory: Path, prefix: str = "") -> int:
-    """How many numbers the tensors of `directory` hold whose name begins with `prefix`; reads their shapes only."""
+    """The number of values in those tensors of `directory` whose name begins with `prefix`; reads shapes only."""
     with _readable(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
         names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+
+
+def _outdated(directory: Path, meta: Mapping[str, Any]) -> str:
+    asset, week = directory.parent.name, directory.name
+    maker = f"tgn_assets {meta['package_version']}" if "package_version" in meta else "an earlier version of tgn_assets"
+    # Without a week, `tgn refresh` ingests all weeks again whose snapshot is outdated.
+    command = "tgn refresh" if asset == "weekly_snapshots" else f"tgn refresh --week {week}"
+    return f"the {asset} of week {week} was made by {maker}, in another format: run `{command}` to make it again"
 
 
 @contextmanager

@@ -1,86 +1,79 @@
-"""What long work says while it goes on: how far it is, how fast it goes, how much longer it will take."""
+"""Progress of long steps as log lines: how much is done, how fast, and how long the rest will take. tqdm counts."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
+from tqdm import tqdm
 
 LogFn = Callable[[str], None]
 SECONDS_BETWEEN = 3.0
-"""Between two lines about the same work: a line in Dagster's history costs as much as ranking some users."""
-MEASURED_AFTER = 0.5
-"""Seconds after which a rate says something about what is left."""
+"""Between two lines about the same work: a line in Dagster's event log costs as much as ranking some users."""
 
 
 def no_log(_: str) -> None:
-    """Says nothing."""
+    """Logs nothing."""
 
 
-class ProgressReporter:
-    """Tells `say`, every few seconds, how much of `total` is done of `what`, in units such as "user".
+class ProgressReporter(tqdm):
+    """A tqdm that hands lines to `log` where others draw a bar; `unit` is singular, such as "user".
 
-    Rate and time left are those of the work since the first of it began. Where it may end early, `at_most` so much is
-    left.
+    With `at_most`, the work may end before `total` is done.
     """
 
-    def __init__(
-        self,
-        say: LogFn,
-        what: str,
-        total: int,
-        unit: str,
-        at_most: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self._say, self._unit, self._bound, self._clock = say, unit, "at most " if at_most else "", clock
-        self._began = self._spoke = clock()
+    monitor_interval = 0  # no thread: work that stands still has nothing to log
 
-    def add(self, amount: int, detail: str = "") -> None:
-        """So much more is done; with a `detail` it is said whenever it was last said."""
-        self.done += amount
-        if detail or self._clock() - self._spoke >= SECONDS_BETWEEN:
-            self.tell(detail)
+    def __init__(self, log: LogFn, what: str, total: int, unit: str, *, at_most: bool = False) -> None:
+        self._log, self.what, self._bound, self._detail = log, what, "at most " if at_most else "", ""
+        super().__init__(total=total, unit=unit, miniters=0, disable=False, gui=True)  # gui: display() is ours
+
+    def add(self, amount: float, detail: str = "") -> None:
+        """Counts `amount` as done; logs a line if there is a `detail`, or some seconds after the last line."""
+        self._detail, self.mininterval = detail, 0 if detail else SECONDS_BETWEEN
+        self.update(amount)
 
     def left(self, amount: int) -> None:
-        """So much is left to be done, whatever was expected."""
-        self.total = self.done + amount
+        """Corrects the total: `amount` is still to be done."""
+        self.total = self.n + amount
 
     def tell(self, detail: str = "") -> None:
-        """Says `detail`, and where the work is, now."""
-        self._spoke = self._clock()
-        self._say(f"{self.what}: {'; '.join(filter(None, (detail, self._state())))}")
+        """Logs a line with `detail` now."""
+        self._detail, self.mininterval = detail, 0
+        self.update(0)
 
-    def _state(self) -> str:
-        seconds, left = self._clock() - self._began, self.total - self.done
-        said = [f"{self.done:,} of {self._bound if left else ''}{self.total:,} {self._unit}s"]
-        if self.done and seconds >= MEASURED_AFTER:
-            rate = self.done / seconds
-            said.append(f"{rate:,.0f} a second" if rate >= 1 else f"{1 / rate:.1f} s each")
-            if left > 0:
-                said.append(f"{self._bound}{duration(left / rate)} left")
-        return ", ".join(said)
+    def display(self, *_: Any, **__: Any) -> None:
+        """Logs one line; tqdm calls this when a bar would be drawn."""
+        state = self.format_dict
+        done, total, rate = state["n"], state["total"], state["rate"] or state["n"] / (state["elapsed"] or 1)
+        if state["unit"] == "%":
+            parts = [f"{done:.0f}%"]
+        else:
+            parts = [f"{done:,} of {self._bound if done < total else ''}{total:,} {state['unit']}s"]
+            if rate:
+                parts.append(f"{rate:,.0f} a second" if rate >= 1 else f"{1 / rate:.1f} s each")
+        if rate and done < total:
+            parts.append(f"{self._bound}{duration((total - done) / rate)} left")
+        self._log(f"{self.what}: {'; '.join(filter(None, (self._detail, ', '.join(parts))))}")
 
 
 @contextmanager
-def log_query_progress(con: duckdb.DuckDBPyConnection, say: LogFn, what: str) -> Iterator[None]:
-    """Tells `say`, every few seconds, how much of the statement that `con` is at DuckDB takes to be done."""
+def log_query_progress(con: duckdb.DuckDBPyConnection, log: LogFn, what: str) -> Iterator[None]:
+    """Logs, every few seconds, how much of the statement that `con` is executing is done."""
     con.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     ended = threading.Event()
 
     def watch() -> None:
-        before, began = 0.0, time.monotonic()
+        progress = ProgressReporter(log, what, 100, "%")
         while not ended.wait(SECONDS_BETWEEN):
-            done = max(con.query_progress(), 0.0)  # percent; -1 between two statements
-            if done < before:
-                began = time.monotonic()
-            before, seconds = done, time.monotonic() - began
-            left = f", {duration(seconds * (100 - done) / done)} left" if done and seconds else ""
-            say(f"{what}: {done:.0f}%{left}")
+            done = max(con.query_progress(), 0.0)  # -1 between two statements
+            if done < progress.n:
+                progress = ProgressReporter(log, what, 100, "%")
+            progress.n = done
+            progress.tell()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -92,7 +85,9 @@ def log_query_progress(con: duckdb.DuckDBPyConnection, say: LogFn, what: str) ->
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `3 min 05 s`, `2 h 10 min`."""
+    """`0.4 s`, `48 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

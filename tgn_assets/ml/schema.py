@@ -1,4 +1,15 @@
-"""Names that many modules share: the warehouse's tables and columns, list length, edge types."""
+"""The warehouse's tables with their typed columns, and names that many modules share.
+
+DDL, docs/reference.md, Dagster's column schemas and the exported tables are all derived from `TABLES`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
 
 K = 5
 """Length of a published list, unless the policy says otherwise."""
@@ -10,40 +21,206 @@ USER, EVENT = "user", "event"
 INTERACTS = (USER, "interacts_with", EVENT)
 REV_INTERACTS = (EVENT, "rev_interacts_with", USER)
 
-TABLES: dict[str, str] = {
-    "raw_interactions": (
-        "user_id VARCHAR NOT NULL, event_id VARCHAR NOT NULL, ts TIMESTAMP NOT NULL, week DATE NOT NULL"
-    ),
-    "rejected_interactions": "week DATE, reason VARCHAR NOT NULL, user_id VARCHAR, event_id VARCHAR, ts VARCHAR",
-    "ingested_weeks": "week DATE PRIMARY KEY, rows BIGINT NOT NULL, digest VARCHAR NOT NULL",
-    "users": "user_id VARCHAR NOT NULL, user_idx BIGINT NOT NULL, first_week DATE",
-    "events": "event_id VARCHAR NOT NULL, event_idx BIGINT NOT NULL, first_week DATE",
-    "weekly_top5_predictions": (
-        "week DATE NOT NULL, target_week DATE NOT NULL, user_id VARCHAR NOT NULL, rank INTEGER NOT NULL, "
-        "event_id VARCHAR NOT NULL, score DOUBLE NOT NULL, source VARCHAR NOT NULL"
-    ),
-    "new_user_top5_predictions": (
-        "week DATE NOT NULL, target_week DATE NOT NULL, rank INTEGER NOT NULL, event_id VARCHAR NOT NULL, "
-        "score DOUBLE NOT NULL, source VARCHAR NOT NULL"
-    ),
-    "published_weeks": (
-        "week DATE NOT NULL, target_week DATE NOT NULL, model_week DATE NOT NULL, k INTEGER NOT NULL, "
-        "users BIGINT NOT NULL, distinct_events BIGINT NOT NULL, policy VARCHAR NOT NULL"
-    ),
-    "eval_metrics": (
-        "week DATE NOT NULL, model VARCHAR NOT NULL, segment VARCHAR NOT NULL, metric VARCHAR NOT NULL, "
-        "value DOUBLE, ci_low DOUBLE, ci_high DOUBLE, users BIGINT NOT NULL"
-    ),
-}
-"""Each table's columns as DDL. `first_week` is the first week in which the id has a row (NULL: it has none any more).
-Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take more room and
-time to keep than the rows. `rejected_interactions.week` is NULL where the row's time cannot be read or
-lies outside 1970 to 2200."""
 
-VIEWS: dict[str, str] = {
-    "current_top5": (
-        "SELECT week, target_week, user_id, rank, event_id, score, source FROM weekly_top5_predictions "
-        "WHERE week = (SELECT max(week) FROM weekly_top5_predictions)"
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, with its DuckDB `type` and what it means to a reader."""
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = False
+    primary_key: bool = False
+
+    @property
+    def ddl(self) -> str:
+        """The column's definition in a CREATE TABLE statement."""
+        constraint = " PRIMARY KEY" if self.primary_key else "" if self.nullable else " NOT NULL"
+        return f"{self.name} {self.type}{constraint}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the warehouse."""
+
+    meaning: str
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The column names, in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def ddl(self) -> str:
+        """The column definitions of a CREATE TABLE statement."""
+        return ", ".join(column.ddl for column in self.columns)
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the warehouse."""
+
+    meaning: str
+    query: str
+
+
+def _week(meaning: str, *, nullable: bool = False) -> Column:
+    return Column("week", "DATE", meaning, nullable)
+
+
+def _id(name: str, meaning: str, *, nullable: bool = False) -> Column:
+    return Column(name, "VARCHAR", meaning, nullable)
+
+
+_USER_ID = _id("user_id", "The user, as the source writes it.")
+_EVENT_ID = _id("event_id", "The event, as the source writes it.")
+_KNOWN_AT = _week("Monday of the week at whose close the row was known.")
+_TARGET_WEEK = Column("target_week", "DATE", "Monday of the week that the list is for: the one after `week`.")
+_RANK = Column("rank", "INTEGER", "Place in the list, from 1.")
+_SCORE = Column(
+    "score", "DOUBLE", "Probability that a user with this list interacts with the event in the target week."
+)
+_INDEX = "Index in tensors and snapshots; once given, it never changes."
+_FIRST_WEEK = Column(
+    "first_week", "DATE", "Monday of the first week with a row of this id; NULL if it has none now.", nullable=True
+)
+
+# Ids and indices of users and events are distinct, as ingest makes them: a key that says so would take more room and
+# time to keep than the rows.
+TABLES: dict[str, Table] = {
+    "raw_interactions": Table(
+        "Who interacted with what, when: one row per valid row of the source.",
+        (
+            _USER_ID,
+            _EVENT_ID,
+            Column("ts", "TIMESTAMP", "When it happened (UTC)."),
+            _week("Monday of the week in which it happened."),
+        ),
+    ),
+    "rejected_interactions": Table(
+        "Rows of the source that cannot be used, each with one reason; values as they came in.",
+        (
+            _week(
+                "Monday of the row's week; NULL if its time cannot be read or lies outside 1970 to 2200.", nullable=True
+            ),
+            Column("reason", "VARCHAR", "Why it cannot be used."),
+            _id("user_id", "The user, as far as the row has one.", nullable=True),
+            _id("event_id", "The event, as far as the row has one.", nullable=True),
+            Column("ts", "VARCHAR", "The time as text, as the source writes it.", nullable=True),
+        ),
+    ),
+    "ingested_weeks": Table(
+        "The weeks whose rows were loaded, and from what.",
+        (
+            Column("week", "DATE", "Monday of the week.", primary_key=True),
+            Column("rows", "BIGINT", "Its rows in the source, rejected ones included."),
+            Column("digest", "VARCHAR", "Digest of these rows: another one means that the source has changed since."),
+        ),
+    ),
+    "users": Table("Every user that was ever loaded.", (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
+    "events": Table(
+        "Every event that was ever loaded.", (_EVENT_ID, Column("event_idx", "BIGINT", _INDEX), _FIRST_WEEK)
+    ),
+    "weekly_top5_predictions": Table(
+        "The published lists, one row per user and rank.",
+        (
+            _KNOWN_AT,
+            _TARGET_WEEK,
+            _id("user_id", "Whose list it is."),
+            _RANK,
+            _id("event_id", "The recommended event."),
+            _SCORE,
+            Column(
+                "source",
+                "VARCHAR",
+                "Whose list it is: `tgn_assets`, or the baseline that did better on the newest closed week.",
+            ),
+        ),
+    ),
+    "new_user_top5_predictions": Table(
+        "The published list for users without a history, one row per rank.",
+        (
+            _KNOWN_AT,
+            _TARGET_WEEK,
+            _RANK,
+            _id("event_id", "The recommended event."),
+            _SCORE,
+            Column(
+                "source", "VARCHAR", "`popular`, or `tgn_assets` where another rule for new users did better lately."
+            ),
+        ),
+    ),
+    "published_weeks": Table(
+        "What each week's lists were published under, one row per week.",
+        (
+            _KNOWN_AT,
+            _TARGET_WEEK,
+            Column(
+                "model_week",
+                "DATE",
+                "Monday of the week whose ranker made the lists: another than `week` while a model is pinned.",
+            ),
+            Column("k", "INTEGER", "How long a list may be."),
+            Column("users", "BIGINT", "How many users have a list."),
+            Column("distinct_events", "BIGINT", "How many different events these lists hold together."),
+            Column("policy", "VARCHAR", "The policy as JSON: allowed, denied, expired by the target week, excluded."),
+        ),
+    ),
+    "eval_metrics": Table(
+        "How the lists for a week did in it, beside baselines and bounds, one row per number.",
+        (
+            _week("Monday of the week that the lists were evaluated in: their target week."),
+            Column(
+                "model",
+                "VARCHAR",
+                "`tgn_assets` (the published lists), a baseline, `without_fallback` (before: `ungated`), `candidates` "
+                "or `ceiling`.",
+            ),
+            Column(
+                "segment",
+                "VARCHAR",
+                "Which active users: `all`, `seen` before, those with a `repeat`, those who `explore`, `new` ones.",
+            ),
+            Column(
+                "metric",
+                "VARCHAR",
+                "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them.",
+            ),
+            Column("value", "DOUBLE", "Mean over the users; NULL where there are none.", nullable=True),
+            Column(
+                "ci_low",
+                "DOUBLE",
+                "Lower limit of the 95% interval of the mean; NULL where there is none.",
+                nullable=True,
+            ),
+            Column("ci_high", "DOUBLE", "Upper limit of the 95% interval.", nullable=True),
+            Column(
+                "users",
+                "BIGINT",
+                "How many users (of `brier`, `predicted:` and `observed:`: pairs) the value is a mean of.",
+            ),
+        ),
     ),
 }
-"""Each view's query. The newest week is the newest published one, whatever the clock says."""
+
+VIEWS: dict[str, View] = {
+    "current_top5": View(
+        "The lists of the newest published week, whatever the clock says.",
+        "SELECT week, target_week, user_id, rank, event_id, score, source FROM weekly_top5_predictions "
+        "WHERE week = (SELECT max(week) FROM weekly_top5_predictions)",
+    ),
+}
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Creates the tables that are missing, and the views anew."""
+    for name, table in TABLES.items():
+        con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({table.ddl})")
+    for name, view in VIEWS.items():
+        con.execute(f"CREATE OR REPLACE VIEW {name} AS {view.query}")
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier, its double quotes doubled."""
+    return '"' + name.replace('"', '""') + '"'

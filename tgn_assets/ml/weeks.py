@@ -6,7 +6,11 @@ FIRST_MONDAY = date(1970, 1, 5)
 
 
 def week_number(key: str) -> int:
-    """Whole weeks from Monday 1970-01-05 to the Monday `key`; a ValueError names a key that is no Monday."""
+    """Whole weeks from Monday 1970-01-05 to the Monday `key`; a ValueError names a key that is no Monday.
+
+    >>> week_number("1970-01-12")
+    1
+    """
     monday = date.fromisoformat(key)
     weeks, days = divmod((monday - FIRST_MONDAY).days, 7)
     if days:
@@ -15,16 +19,28 @@ def week_number(key: str) -> int:
 
 
 def week_key(number: int) -> str:
-    """The Monday of week `number`, as `YYYY-MM-DD`."""
+    """The Monday of week `number`, as `YYYY-MM-DD`.
+
+    >>> week_key(1)
+    '1970-01-12'
+    """
     return (FIRST_MONDAY + timedelta(weeks=number)).isoformat()
 
 
 def shift(key: str, weeks: int) -> str:
-    """The key `weeks` weeks after `key` (before it, if negative)."""
+    """The key `weeks` weeks after `key` (before it, if negative).
+
+    >>> shift("2024-01-01", -1)
+    '2023-12-25'
+    """
     return week_key(week_number(key) + weeks)
 
 
 def week_of(moment: date | datetime) -> str:
-    """The key of the week that `moment` (UTC) falls into."""
+    """The key of the week that `moment` (UTC) falls into.
+
+    >>> week_of(date(2024, 1, 7))
+    '2024-01-01'
+    """
     day = moment.date() if isinstance(moment, datetime) else moment
     return (day - timedelta(days=day.weekday())).isoformat()

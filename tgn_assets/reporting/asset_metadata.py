@@ -1,5 +1,6 @@
-"""What a materialization shows in the UI: numbers that are plotted per week, small tables, columns."""
+"""The metadata that a materialization shows in the UI: numbers, plotted by week, small tables, columns."""
 
+import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
@@ -8,15 +9,23 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tgn_assets.ml.data.attributes import AttributeTables
-from tgn_assets.ml.dictionary import COLUMN_MEANING
 from tgn_assets.ml.schema import TABLES
 
 
 def table_definition(table: str) -> dict[str, Any]:
     """Name and columns of a table of the warehouse, for an asset's definition."""
-    columns = [_column(table, column) for column in TABLES[table].split(", ")]
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.meaning,
+            dg.TableColumnConstraints(nullable=column.nullable, unique=column.primary_key),
+        )
+        for column in TABLES[table].columns
+    ]
     return {"dagster/table_name": table, "dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
@@ -26,7 +35,7 @@ def row_count(rows: int) -> dict[str, dg.MetadataValue]:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, dg.MetadataValue]:
-    """Each value as a number, under `prefix` and its name; what is not a finite number is left out."""
+    """The finite numbers among `values`, each under `prefix` and its name."""
     return {
         prefix + name: dg.MetadataValue.int(int(value))
         if isinstance(value, Integral)
@@ -36,16 +45,23 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, dg.Metadat
     }
 
 
-def preview(frame: pd.DataFrame, rows: int = 10) -> dg.MetadataValue:
-    """The first rows as a Markdown table; text from the data cannot break out of its cell."""
+def preview(frame: pd.DataFrame, rows: int = 10) -> dg.TableMetadataValue:
+    """The first rows as a table."""
     head = frame.head(rows)
-    lines = [list(map(str, head.columns)), ["---"] * head.shape[1], *(map(_cell, row) for row in head.to_numpy())]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    texts = head.select_dtypes(exclude=["number", "bool"]).columns
+    head = head.astype(dict.fromkeys(texts, "string"))
+    records = json.loads(head.to_json(orient="records", double_precision=4))
+    columns = [dg.TableColumn(str(name), str(dtype)) for name, dtype in head.dtypes.items()]
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records], dg.TableSchema(columns))
 
 
-def attribute_columns(attributes: AttributeTables, users: np.ndarray, events: np.ndarray, week: str) -> dict[str, Any]:
-    """What side tables gave the model: columns with the share of nodes they are known of, coverage, and what to know
-    of the files; nothing without tables. `users` and `events` are the nodes known when `week` closes."""
+def attribute_columns(
+    attributes: AttributeTables, users: NDArray[np.int64], events: NDArray[np.int64], week: str
+) -> dict[str, Any]:
+    """The columns of the attribute tables with the share of nodes that have a value, and notes about the files.
+
+    `users` and `events` are the nodes known when `week` closes. Empty without tables.
+    """
     shown: dict[str, Any] = {"attribute_notes": "\n".join(attributes.notes)} if attributes.notes else {}
     if attributes.columns:
         shown["attribute_columns"] = preview(attributes.coverage(users, events, week), rows=len(attributes.columns))
@@ -55,21 +71,5 @@ def attribute_columns(attributes: AttributeTables, users: np.ndarray, events: np
 
 
 def last_values(curve: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:
-    """The newest value under each of `names` that is there; an entry of a curve need not have all of them."""
+    """The last value of each of `names`; an entry of a curve need not have all of them."""
     return {name: entry[name] for entry in curve for name in names if entry.get(name) is not None}
-
-
-def _column(table: str, definition: str) -> dg.TableColumn:
-    name, dtype, *rest = definition.split(" ")
-    constraints = dg.TableColumnConstraints(nullable=not rest, unique="PRIMARY" in rest)
-    return dg.TableColumn(name, dtype, COLUMN_MEANING[table][name], constraints)
-
-
-def _cell(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    if isinstance(value, pd.Timestamp) and value == value.normalize():
-        value = value.date()
-    text = " ".join((f"{value:.4g}" if isinstance(value, float) else str(value)).split())
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return "".join(f"\\{sign}" if sign in r"\`*_[]<>|#!" else sign for sign in text)

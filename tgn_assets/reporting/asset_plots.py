@@ -1,4 +1,4 @@
-"""The pictures that a materialization shows in the UI: small, and part of its metadata.
+"""The plots that a materialization shows in the UI: small SVG pictures in its metadata.
 
 Altair is imported where it is used: the definitions must load without it.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 250, 130
 """Of a panel, in pixels."""
 POINTS = 80
-"""Values in a panel beyond which they are a line alone: each point is text in the picture."""
+"""Above this number of values, a panel has only the line: each point adds text to the picture."""
 CONFIG = {
     "aria": False,  # a picture in Markdown is described as a whole
     "background": "white",
@@ -37,7 +37,10 @@ CONFIG = {
 def curve_plot(
     curve: Sequence[Mapping[str, Any]], panels: Sequence[Sequence[str]], steps: str
 ) -> dict[str, dg.MetadataValue]:
-    """The values named in `panels` over the entries of `curve`, side by side in a small picture, if there are two."""
+    """A panel for each item of `panels`, with these values over the entries of `curve`; nothing for a single entry.
+
+    `steps` names the entries, such as "epoch".
+    """
     import altair as alt
 
     if len(curve) < 2:
@@ -58,7 +61,7 @@ def curve_plot(
 
 
 def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
-    """Interactions, users and events (columns) over the weeks, each in a panel from zero."""
+    """Interactions, users and events (columns) by week, each in a panel."""
     import altair as alt
 
     if weeks.empty:
@@ -71,7 +74,7 @@ def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
 
 
 def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
-    """NDCG@5 over the weeks, a line for each model with its 95% intervals; ours is the thick one."""
+    """NDCG@5 by week, a line for each model with its 95% intervals; ours is the thick one."""
     import altair as alt
 
     if scores.empty:
@@ -85,14 +88,14 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     return {"quality": _picture((intervals + lines).properties(**size), "NDCG of ours and the baselines by week")}
 
 
-def catalogue_plot(favourites: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
     import altair as alt
 
-    if favourites.empty:
+    if most_recommended.empty:
         return {}
-    names = json.dumps([_short(event) for event in favourites["event_id"]])
-    ranked = pd.DataFrame({"place": range(len(favourites)), "lists": favourites["lists"].to_numpy()})
+    names = json.dumps([_short(event) for event in most_recommended["event_id"]])
+    ranked = pd.DataFrame({"place": range(len(most_recommended)), "lists": most_recommended["lists"].to_numpy()})
     axis = alt.Axis(labelExpr=f"{names}[datum.value]", labelLimit=0, minExtent=115, title=None, ticks=False)
     bars = alt.Chart(ranked).mark_bar().encode(x=alt.X("lists:Q", title=None), y=alt.Y("place:O", axis=axis))
     share = pd.DataFrame({"week": weeks["week"], "share": weeks["recommended"] / weeks["known"]})
@@ -102,7 +105,7 @@ def catalogue_plot(favourites: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, d
 
 
 def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
-    """Observed frequency over mean score, both logarithmic, beside the diagonal on which scores are probabilities."""
+    """Observed frequency over mean score, both logarithmic. On the diagonal, scores are probabilities."""
     import altair as alt
 
     shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
@@ -111,7 +114,7 @@ def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.Meta
     ends = [min(min(point) for point in shown), max(max(point) for point in shown)]
     log, ticks = alt.Scale(type="log", nice=False), alt.Axis(tickCount=5, format="~g", grid=False)
     x = alt.X("predicted:Q", title="mean score", scale=log, axis=ticks)
-    y = alt.Y("observed:Q", title="share that was touched", scale=log, axis=ticks)
+    y = alt.Y("observed:Q", title="share interacted with", scale=log, axis=ticks)
     diagonal = alt.Chart(pd.DataFrame({"predicted": ends, "observed": ends})).mark_line(color="grey", strokeWidth=1)
     line = alt.Chart(pd.DataFrame(shown, columns=["predicted", "observed"])).mark_line(point=True)
     drawn = alt.layer(diagonal.encode(x=x, y=y), line.encode(x=x, y=y))
@@ -144,6 +147,6 @@ def _picture(chart: Any, text: str) -> dg.MetadataValue:
 
 
 def _short(text: str, length: int = 18) -> str:
-    """`text` from the data on one line, with only signs that a font has."""
+    """`text` from the data, on one line and without control characters."""
     shown = "".join(sign if sign.isprintable() else "?" for sign in text)
     return shown if len(shown) <= length else shown[: length - 3] + "..."

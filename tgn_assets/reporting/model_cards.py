@@ -1,4 +1,4 @@
-"""What is known of every week's trained model: how it was made, how it validated, what its lists then scored."""
+"""A card for every week's trained model: how it was made, its validation, and the score of its lists."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from tgn_assets.ml.recommend.publish import read_terms
+from tgn_assets.ml.config import flatten
+from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import PUBLISHED_SQL, pooled_scores, results_table
@@ -19,7 +20,7 @@ GNN, RANKER = "trained_gnn", "trained_ranker"
 
 
 class ModelError(LookupError):
-    """A model that is not there, or cannot be used for what was asked; the message says which and what to do."""
+    """A model that does not exist or cannot be used for this; the message says which one and what to do."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +29,33 @@ class ModelCard:
 
     week: str
     warm_from: str | None
-    """The week whose encoder this one started from; None: it started cold."""
-    gnn_passes: int
-    ranker_passes: int
+    """The week whose encoder this one was warm-started from; None: a cold start."""
+    encoder_epochs: int
+    ranker_epochs: int
+    """Of all networks of the ranker together."""
     parameters: int
-    """Numbers that training sets; the trees are not among them."""
+    """Values in the tensors of encoder and ranker; LightGBM's trees do not count."""
     size: int
     """Bytes on disk."""
     sources: Mapping[str, str]
-    """Whose lists each segment of users gets."""
+    """segment of users -> `tgn_assets`, or the baseline whose list they get."""
     validation: Mapping[str, float]
-    """Of the newest closed week, which training held out: `ndcg_<ranker>`."""
+    """`ndcg_<model>` on the newest closed week, which training held out."""
     config: Mapping[str, Any]
-    """`<asset>.<field>` of the configurations, and the columns of side tables."""
+    """`<asset>.<field>` of the configurations, and the columns of attribute tables."""
     score: float | None
     """NDCG of the lists published in that week, once their target week has closed."""
 
     @property
     def best_baseline(self) -> tuple[str, float] | None:
-        """The name and validation NDCG of the best simple rule; None where nothing was held out."""
-        parts = (f"ndcg_{OURS}", "ndcg_network", "ndcg_trees")
-        rules = {name.removeprefix("ndcg_"): value for name, value in self.validation.items() if name not in parts}
-        return max(rules.items(), key=lambda item: item[1]) if rules else None
+        """The name and validation NDCG of the best baseline; None where nothing was held out."""
+        ours = (f"ndcg_{OURS}", "ndcg_network", "ndcg_lambdarank")
+        baselines = {name.removeprefix("ndcg_"): value for name, value in self.validation.items() if name not in ours}
+        return max(baselines.items(), key=lambda item: item[1]) if baselines else None
 
 
 def model_cards(store: ArtifactStore, warehouse: Warehouse, weeks: Sequence[str] | None = None) -> list[ModelCard]:
-    """The cards of `weeks` (None: every week that has both an encoder and a ranker), oldest first.
+    """The cards of `weeks` (None: of every week that has both an encoder and a ranker), oldest first.
 
     ModelError for a week without a model, ArtifactError for a damaged one.
     """
@@ -79,7 +81,7 @@ def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, st
         published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
         if not published:
             raise ModelError("nothing was published yet, so there is nothing to roll back; run `tgn refresh`")
-        model_week = read_terms(con, published[-1]).model_week
+        model_week = read_publication_record(con, published[-1]).model_week
     earlier = [week for week in trained_weeks(store) if week < model_week]
     if not earlier:
         raise ModelError(
@@ -89,21 +91,22 @@ def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, st
 
 
 def trained_weeks(store: ArtifactStore) -> list[str]:
-    """The weeks that have both an encoder and a ranker, oldest first."""
-    return sorted(set(store.weeks(GNN)) & set(store.weeks(RANKER)))
+    """The weeks that have both an encoder and a ranker in this version's format, oldest first."""
+    both = set(store.weeks(GNN)) & set(store.weeks(RANKER))
+    return sorted(week for week in both if not any(store.is_outdated(asset, week) for asset in (GNN, RANKER)))
 
 
 def models_table(cards: Sequence[ModelCard]) -> Table:
     """A row per model."""
-    heads = ["warm start", "passes", "parameters", "MB", "validation", "best rule", "gate", "NDCG of its lists"]
-    table = results_table("models by week", "week", heads)
+    heads = ["warm start", "epochs", "parameters", "MB", "validation NDCG", "best baseline", "lists from"]
+    table = results_table("models by week", "week", [*heads, "NDCG of its lists"])
     for card in cards:
         best = card.best_baseline
         ours = card.validation.get(f"ndcg_{OURS}")
         table.add_row(
             card.week,
             card.warm_from or "cold",
-            f"{card.gnn_passes}+{card.ranker_passes}",
+            f"{card.encoder_epochs}+{card.ranker_epochs}",
             f"{card.parameters:,}",
             f"{card.size / 1e6:.1f}",
             "" if ours is None else f"{ours:.4f}",
@@ -115,7 +118,7 @@ def models_table(cards: Sequence[ModelCard]) -> Table:
 
 
 def comparison_table(one: ModelCard, other: ModelCard) -> Table:
-    """What differs between two models, line by line: numbers with their difference, and configuration."""
+    """A row for everything that differs between two models: numbers, with their difference, and configuration."""
     table = results_table("models compared", "", [one.week, other.week, "difference"])
     for name, left, right in _differing(one, other):
         both = isinstance(left, int | float) and isinstance(right, int | float)
@@ -124,7 +127,7 @@ def comparison_table(one: ModelCard, other: ModelCard) -> Table:
 
 
 def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any]]:
-    for name in ("warm_from", "gnn_passes", "ranker_passes", "parameters", "size"):
+    for name in ("warm_from", "encoder_epochs", "ranker_epochs", "parameters", "size"):
         yield name.replace("_", " "), getattr(one, name), getattr(other, name)
     yield "NDCG of its lists", one.score, other.score
     for name in sorted({*one.validation, *other.validation}):
@@ -150,18 +153,18 @@ def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
     return ModelCard(
         week=week,
         warm_from=of_gnn["warm_from"],
-        gnn_passes=sum(entry["origin"] == week for entry in of_gnn["curve"]),
-        ranker_passes=len(of_ranker["curve"]),
+        encoder_epochs=sum(entry["cutoff"] == week for entry in of_gnn["curve"]),
+        ranker_epochs=len(of_ranker["curve"]),
         parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
         size=_size(gnn) + _size(ranker),
-        sources=of_ranker["gate"]["source"],
+        sources=of_ranker["fallback"]["source"],
         validation=of_ranker["validation"],
         config={
             f"{asset}.{name}": value
             for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
-            for name, value in meta["config"].items()
+            for name, value in flatten(meta["config"]).items()
         }
-        | {f"side column {node}.{name}": kind for node, name, kind in of_ranker.get("side", ())},
+        | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker["attributes"]},
         score=score,
     )
 

@@ -1,4 +1,4 @@
-"""Vega-Altair charts drawn without a browser or a network, for the weekly report and for the UI.
+"""Renders Vega-Altair charts without a browser or a network, for the weekly report and for the UI.
 
 Altair and the renderer are imported where they are used: the definitions must load without them.
 """
@@ -11,6 +11,6 @@ def svg(chart: Any, config: dict[str, Any]) -> str:
     from altair.utils.schemapi import debug_mode
     from vl_convert import vegalite_to_svg
 
-    # To have each part of a chart checked against Vega-Lite's schema takes longer than to draw it.
+    # Validating each part of a chart against Vega-Lite's schema takes longer than drawing it.
     with debug_mode(False):
         return vegalite_to_svg({**chart.to_dict(), "config": config})

@@ -1,4 +1,4 @@
-"""What the tables of a warehouse say, for a reader at a terminal."""
+"""Tables and lines for the terminal, read from the warehouse."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +9,13 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 BOUNDS = ("candidates", "ceiling")
-"""Models of `eval_metrics` that know the truth: what could be reached, not what a ranker did."""
+"""Models of `eval_metrics` that know the truth: upper bounds, which no ranker reaches."""
 METRICS = {
     "ndcg": "NDCG@5",
     "precision": "Precision@5",
@@ -26,7 +27,7 @@ METRICS = {
 LENGTHS_SQL = """
     SELECT DISTINCT k FROM published_weeks WHERE list_contains($weeks, strftime(target_week, '%Y-%m-%d')) ORDER BY k
 """
-SEGMENTS = {"all": "all active users", "seen": "users seen before"}
+SEGMENT_TITLES = {"all": "all active users", "seen": "users seen before"}
 
 POOLED_SQL = """
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
@@ -35,8 +36,7 @@ POOLED_SQL = """
     WHERE users > 0 AND isfinite(value) AND list_contains($weeks, strftime(week, '%Y-%m-%d'))
     GROUP BY ALL
 """
-"""Each active user of each week counts once; the weeks' 95% intervals are joined as those of independent means, if
-all have one."""
+"""The mean over the active users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
 
 
 class Score(NamedTuple):
@@ -58,14 +58,14 @@ Scores = dict[tuple[str, str, str], Score]
 
 
 def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
-    """What the lists for the target `weeks` scored, all weeks together."""
+    """The scores of the lists for the target `weeks`, all weeks together."""
     with warehouse.reader() as con:
         rows = con.execute(POOLED_SQL, {"weeks": list(weeks)}).fetchall()
     return {(model, segment, metric): Score(*score) for model, segment, metric, *score in rows}
 
 
 def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
-    """`text`, in which @5 stands for the lists' length, with the real length of the lists for the target `weeks`."""
+    """`text` with the length of the lists for the target `weeks` in place of the 5 of `@5`."""
     with warehouse.reader() as con:
         lengths = [str(row[0]) for row in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()] or [str(K)]
     return text.replace("@5", f"@{'/'.join(lengths)}")
@@ -76,7 +76,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Tabl
     scores = pooled_scores(warehouse, weeks)
     names = [at_length(name, warehouse, weeks) for name in METRICS.values()]
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
-    for segment, who in SEGMENTS.items():
+    for segment, who in SEGMENT_TITLES.items():
         users = max(
             (score.users for (_, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")), default=0
         )
@@ -98,7 +98,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Tabl
 
 
 def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") -> Iterator[str]:
-    """What a walk over `weeks` did, where its results are, and what to do next with the command `tgn`."""
+    """What a backtest over `weeks` did, where its results are, and what to do next with the command `tgn`."""
     yield f"done       {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, each as if it had just closed"
     yield f"results    {warehouse.path}: current_top5 has the lists, eval_metrics their scores"
     with warehouse.reader() as con:
@@ -115,7 +115,7 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
 
 
 def week_summary(warehouse: Warehouse, week: str) -> str:
-    """What the run of `week` left: the lists for the week after, and the score of the ones that were for `week`."""
+    """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
     with warehouse.reader() as con:
         users, sources = con.execute(
             "SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source) "
@@ -123,7 +123,7 @@ def week_summary(warehouse: Warehouse, week: str) -> str:
             [week],
         ).fetchall()[0]
     lines = [f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"]
-    lines.append(score_line(warehouse, week) or f"no lists were made for week {week}, so there is nothing to score yet")
+    lines.append(score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet")
     return "\n".join(lines)
 
 
@@ -132,14 +132,14 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
     scores = pooled_scores(warehouse, [week])
     if (ours := scores.get((OURS, "all", "ndcg"))) is None:
         return None
-    best = next((model for model in _models(scores, "all") if model not in (OURS, "ungated", *BOUNDS)), None)
+    best = next((model for model in _models(scores, "all") if model not in (OURS, WITHOUT_FALLBACK, *BOUNDS)), None)
     beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
     ndcg = at_length("NDCG@5", warehouse, [week])
     return f"the lists for the week of {week} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
 
 
 def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tuple[Table, str | None]:
-    """The list of `user` made at the close of `week` (None: the newest), and a note if it is that of a new user.
+    """The list of `user` made at the close of `week` (None: the newest), and a note if it is the list for new users.
 
     WarehouseError if nothing was published for that week.
     """
@@ -171,7 +171,7 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
 
 
 def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
-    """The lists of some users made at the close of `week`, the same ones every time."""
+    """The lists of a fixed sample of users, made at the close of `week`."""
     query = """
         SELECT user_id, list(event_id ORDER BY rank), any_value(source)
         FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT ?
@@ -190,16 +190,16 @@ def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
 
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
 PUBLISHED_SQL = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
-"""Weeks with lists: the one for new users is there even if nobody has a history."""
+"""Weeks with lists: every one of them has the list for new users."""
 
 
 def printable(text: str) -> str:
-    """`text` from the data without what could move a terminal's cursor."""
+    """`text` from the data with its control characters escaped."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def results_table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:
-    """An empty table as all verbs print it: `first` and `others` are its columns."""
+    """An empty table in the style of all commands, with the columns `first` and `others`."""
     table = Table(box=SIMPLE, title=Text(title), title_justify="left")
     table.add_column(first)
     for name in others:
@@ -210,4 +210,6 @@ def results_table(title: str, first: str, others: Iterable[str], justify: Justif
 def _models(scores: Scores, segment: str) -> list[str]:
     """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
     ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    return sorted(ndcg, key=lambda model: (model in BOUNDS, model != OURS, model != "ungated", -ndcg[model], model))
+    models = set(ndcg) - set(FORMER_MODELS.values())
+    ours_first = [OURS, WITHOUT_FALLBACK]
+    return sorted(models, key=lambda m: (m in BOUNDS, *(m != name for name in ours_first), -ndcg[m], m))

@@ -1,4 +1,4 @@
-"""Where artifacts lie, `<root>/<asset>/<week>/`, and how the ones of several weeks belong together."""
+"""Artifacts by asset and week, in `<root>/<asset>/<week>/`, and the model and embeddings that belong together."""
 
 from __future__ import annotations
 
@@ -21,48 +21,54 @@ TYPES = {
     "trained_ranker": "tgn_assets.ml.ranker.checkpoint:RankerCheckpoint",
     "temporal_embeddings": "tgn_assets.ml.encoder.embeddings:NodeEmbeddings",
 }
-"""What each asset keeps here, as names: the types need torch, which takes seconds to import."""
+"""The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
 PIN = "pinned.json"
 
 
 class ArtifactStore:
-    """The artifacts under `root`, each with `.save(directory)` and a classmethod `.load(directory)` of its own."""
+    """The artifacts under `root`. Their types have `.save(directory)` and a classmethod `.load(directory)`."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root
 
     @property
-    def lessons(self) -> Path:
-        """What past weeks taught the ranker (`ml.ranker.training_set_cache`): made again if it is deleted."""
-        return self.root / "lessons"
+    def training_sets(self) -> Path:
+        """The folder of `ml.ranker.training_set_cache`; it may be deleted at any time."""
+        return self.root / "training_sets"
 
     def directory(self, asset: str, week: str) -> Path:
-        """Where the artifact of `asset` for `week` lies, or will."""
+        """The folder of the artifact of `asset` for `week`, which need not exist."""
         return self.root / asset / week
 
     def weeks(self, asset: str) -> list[str]:
-        """The weeks of `asset` that are there, oldest first."""
+        """The weeks for which there is an artifact of `asset`, oldest first."""
         folder = self.root / asset
         return sorted(path.name for path in folder.iterdir() if _is_week(path.name)) if folder.is_dir() else []
 
     def save(self, asset: str, week: str, artifact: Any) -> None:
-        """Replaces the artifact of `asset` for `week`, as a whole."""
+        """Writes or replaces the artifact of `asset` for `week`, as a whole."""
         artifact.save(self.directory(asset, week))
 
     def load(self, asset: str, week: str) -> Any:
-        """The artifact of `asset` for `week`; ArtifactError if it is missing or damaged."""
+        """The artifact of `asset` for `week`; ArtifactError if it is missing, damaged or outdated."""
         return pkgutil.resolve_name(TYPES[asset]).load(self.directory(asset, week))
 
+    def is_outdated(self, asset: str, week: str) -> bool:
+        """Whether the artifact is there in a format that this version does not read."""
+        from tgn_assets.ml.artifact_io import is_outdated
+
+        return is_outdated(self.directory(asset, week))
+
     def pinned(self) -> str | None:
-        """The week whose ranker publishes, while one is pinned."""
+        """The week whose ranker is pinned, if one is."""
         try:
             return json.loads((self.root / PIN).read_text())["week"]
         except FileNotFoundError:
             return None
 
     def pin(self, week: str | None) -> None:
-        """From now on the lists of `week` and later weeks come from the ranker of `week`; None: each from its own."""
+        """From now on, publish the lists of `week` and later weeks from the ranker of `week`; None: from their own."""
         if week is None:
             (self.root / PIN).unlink(missing_ok=True)
             return
@@ -72,20 +78,20 @@ class ArtifactStore:
         fresh.replace(self.root / PIN)
 
     def model_week(self, week: str) -> str:
-        """The week whose ranker publishes `week`: never a later one."""
+        """The week whose ranker makes the lists of `week`: its own or an earlier, pinned one."""
         pinned = self.pinned()
         return pinned if pinned is not None and pinned < week else week
 
     def window(self, asset: str, weeks: Sequence[str]) -> Window:
-        """Those of `weeks` that are there, oldest first, each read when it is looked up."""
+        """Those of `weeks` for which there is an artifact of `asset`; each is read when it is looked up."""
         there = set(self.weeks(asset))
         return Window(self, asset, sorted(there.intersection(weeks)))
 
 
 class Window(Mapping[str, Any]):
-    """The artifacts of one asset by week, oldest first; a look-up reads the disk, so a long window costs nothing."""
+    """The artifacts of one asset by week, oldest first. Only a look-up reads the disk."""
 
-    def __init__(self, store: ArtifactStore, asset: str, weeks: Sequence[str]):
+    def __init__(self, store: ArtifactStore, asset: str, weeks: Sequence[str]) -> None:
         self._store, self._asset, self._weeks = store, asset, list(weeks)
 
     def __getitem__(self, week: str) -> Any:
@@ -101,10 +107,10 @@ class Window(Mapping[str, Any]):
 
 
 def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
-    """The phase 1 embeddings of at most `limit` weeks up to `week`, each as it was known when its week closed.
+    """The encoder's embeddings of at most `limit` weeks up to `week`, each as known when that week closed.
 
-    They come from the checkpoint of `week`, then from the one it was warm-started from, and so on back to the cold
-    start: vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
+    They come from the checkpoint of `week`, from the one that it was warm-started from, and so on back to the cold
+    start. Vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
     """
     embedding_history: dict[str, NodeEmbeddings] = {}
     link: str | None = week
@@ -116,7 +122,7 @@ def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[
 
 
 class TrainedModel(NamedTuple):
-    """A ranker, and what it made of the nodes of the week that it publishes."""
+    """A ranker, and its temporal embeddings of the week whose lists it makes."""
 
     ranker: RankerCheckpoint
     embeddings: NodeEmbeddings
@@ -125,7 +131,10 @@ class TrainedModel(NamedTuple):
 def publishing_model(
     store: ArtifactStore, history: InteractionHistory, week: str, model_week: str, device: str
 ) -> TrainedModel:
-    """The ranker of `model_week` for `week`; ArtifactError if it is not there or cannot read that week's embeddings."""
+    """The ranker of `model_week` for the lists of `week`, neither trained nor changed.
+
+    ArtifactError if it is missing, or was trained on another chain of embeddings than that of `week`.
+    """
     from tgn_assets.ml.ranker.train import temporal_embeddings
 
     ranker = store.load("trained_ranker", model_week)
@@ -133,12 +142,11 @@ def publishing_model(
         return TrainedModel(ranker, store.load("temporal_embeddings", week))
     _check_chain(store, week, model_week)
     embedding_history = load_embedding_history(store, week, ranker.config.sequence)
-    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device))
+    return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))
 
 
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
-    """ArtifactError unless the ranker of `model_week` understands the embeddings of `week`: those of one chain of warm
-    starts."""
+    """ArtifactError unless the encoders of `model_week` and `week` are of one chain of warm starts."""
     from tgn_assets.ml.artifact_io import ArtifactError, load_meta
 
     link: str | None = week
@@ -146,8 +154,8 @@ def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
         link = load_meta(store.directory("trained_gnn", link))["warm_from"]
     if link != model_week:
         raise ArtifactError(
-            f"the ranker of {model_week} is pinned, but the encoder was started afresh since, and the embeddings of "
-            f"{week} mean something else to it; run `tgn models unpin`, or pin a later week"
+            f"the ranker of {model_week} is pinned, but the encoder had a cold start since, so that the embeddings of "
+            f"{week} are not comparable with those it learned from; run `tgn models unpin`, or pin a later week"
         )
 
 

@@ -1,22 +1,23 @@
-"""`TGN_HOME`, the folder of all state, and what is decided once in it: Dagster's configuration and the first week.
+"""`TGN_HOME`, the folder of all state, with Dagster's configuration and the first week of each source.
 
     warehouse.duckdb     the tables
     artifacts/           snapshots, checkpoints, embeddings, by asset and week
     reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
-    first_week.json      the first week of each source that was read, so that its weeks never move
-    run.lock             held by the process that is working
+    first_week.json      the first week of each source, which never changes
+    run.lock             held by the process whose run is in progress
+    home.lock            held for a moment by a process that writes dagster.yaml or first_week.json
 
-`python -m tgn_assets.state.home` makes the folder ready and prints its `dagster/`.
+`python -m tgn_assets.state.home` creates the folder and prints the path of its `dagster/`.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock
 
 from tgn_assets.ml.sources.extent import SourceSpec, describe_source, smallest_week_number
 from tgn_assets.ml.sources.spec import SYNTHETIC, last_ended_week
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SYNTHETIC_WEEKS = 26
-"""Closed weeks that a synthetic source has when it is first used."""
+"""The number of closed weeks of a synthetic source when it is first used."""
 
 FIRST_NUMBERED_WEEK = "2024-01-01"
-"""What the smallest number of a source with `week_number` and no timestamps stands for, unless TGN_START_WEEK says."""
+"""The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
 
 DAGSTER_YAML = """\
-# Written once by tgn_assets; yours to edit. History is kept in SQLite files beside this one.
+# Written once by tgn_assets; yours to edit. Runs and events are kept in SQLite files beside this one.
 telemetry:
   enabled: false
 nux:
@@ -62,9 +63,9 @@ run_monitoring:
 
 
 class Home:
-    """The paths under `settings.home`, made ready on first use, and the weeks that the source has."""
+    """The paths under `settings.home`, created on first use, and the weeks of the source."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.root = settings.home
         self.warehouse_path = self.root / "warehouse.duckdb"
@@ -74,7 +75,7 @@ class Home:
         self.run_lock = self.root / "run.lock"
 
     def ensure(self) -> "Home":
-        """Create what is missing and change nothing that is there; any number of processes may do so at once.
+        """Create what is missing, and change nothing that exists; any number of processes may do so at once.
 
         SettingsError if TGN_HOME cannot be written to.
         """
@@ -94,15 +95,15 @@ class Home:
         """The Dagster instance of this home; use it as a context manager."""
         from dagster import DagsterInstance
 
-        with self.ensure()._exclusive():  # two processes that create the SQLite files at once trip over each other
+        with self.ensure()._exclusive():  # only one process may create the SQLite files
             return DagsterInstance.from_config(str(self.dagster_home))
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
-        """The tables; `lock_timeout` is how many seconds to wait for another process that writes."""
+        """The tables; waits at most `lock_timeout` seconds for another process that writes."""
         return Warehouse(self.warehouse_path, lock_timeout)
 
     def source_spec(self) -> SourceSpec:
-        """What `ml` needs to know of the source. SourceError if it cannot be read when it is first met."""
+        """The source, for `ml`. SourceError if it cannot be read when it is used for the first time."""
         s = self.settings
         columns = s.user_column, s.event_column, s.timestamp_column
         spec = SourceSpec(s.source, *columns, row_filter=s.row_filter, query=s.source_query)
@@ -113,18 +114,18 @@ class Home:
         return replace(spec, week_number_anchor=anchor)
 
     def start_week(self) -> str:
-        """TGN_START_WEEK, or else the first week of the source as it was when this home first read it.
+        """TGN_START_WEEK, or the first week that the source had when this home first read it.
 
-        It is written down then: rows that arrive later must not move the partitions. SourceError if the source cannot
-        be read.
+        That week is stored: rows that arrive later must not move the partitions. SourceError if the source cannot be
+        read.
         """
         return self.settings.start_week or self._pinned("first_week", self._first_week)
 
     def newest_closed_week(self) -> str | None:
-        """The newest week that is over, both by the calendar and in the source, within the first and the last week.
+        """The newest week that is over, by the calendar and in the source, from the first to the last week.
 
-        In the source a week is over when its Sunday has rows or a later row follows. None if there is no such week.
-        Scans the source; SourceError if it cannot be read.
+        In the source a week is over when there is a row on its Sunday or later. None if there is no such week. Scans
+        the source; SourceError if it cannot be read.
         """
         closed = describe_source(self.source_spec()).newest_closed
         if closed is None:
@@ -138,7 +139,7 @@ class Home:
         return describe_source(self.source_spec()).first_week
 
     def _pinned(self, name: str, find: Callable[[], T]) -> T:
-        """What `find` found for this source when it was first asked for `name`, and written down for ever."""
+        """The value `name` of this source: what `find` returned the first time, stored for ever."""
         s, file = self.settings, self.root / "first_week.json"
         log = f"{s.source} {s.source_query}" if s.source_query else s.source
         source = f"{log} ({s.user_column}, {s.event_column}, {s.timestamp_column})"
@@ -151,12 +152,9 @@ class Home:
             _write(file, json.dumps(pinned, indent=2) + "\n")
         return value
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One process at a time; the kernel lets go of the lock of a killed one."""
-        with open(self.root / "home.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _exclusive(self) -> FileLock:
+        """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
+        return FileLock(self.root / "home.lock")
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
@@ -167,13 +165,14 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of `text` or the file as it was; only within `_exclusive`."""
+    """Replaces the file with `text` as a whole; call it within `_exclusive`."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(text)
     fresh.replace(path)
 
 
 def main() -> None:
+    """Creates the home that the settings name and prints DAGSTER_HOME."""
     from tgn_assets.settings import read_settings
 
     with Home(read_settings()).instance() as instance:

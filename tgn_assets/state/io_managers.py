@@ -1,4 +1,4 @@
-"""Artifacts of `ml` between the assets: one directory per asset and week, replaced as a whole, never pickled."""
+"""Hands artifacts from asset to asset: one folder per asset and week, replaced as a whole, never pickled."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from tgn_assets.state.user_errors import explained
 class ArtifactIOManager(dg.ConfigurableIOManager):
     """Saves what an asset returns and loads what the next one takes.
 
-    An input annotated as `Window` is a mapping by week, oldest first, without the weeks that were never materialized,
-    even if only one is left. Any other input is the artifact of the run's own week.
+    An input annotated as `Window` is a mapping by week, oldest first, even of a single week; weeks that were never
+    materialized, or by a version with another format, are left out. Any other input is the artifact of the run's week.
 
     Every asset has this IO manager, so every run of assets holds the run lock from its start to its end.
     """
@@ -22,16 +22,22 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     lock: dg.ResourceDependency[RunLock]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Saves the artifact `obj` of the run's week."""
         from tgn_assets.ml.parallel import trim_malloc
 
         self.artifacts.save(_name(context), context.asset_partition_key, obj)
-        trim_malloc()  # of training, or the next asset in this process would need its own on top of it
+        trim_malloc()  # or the next asset in this process would need its memory on top of this one's
 
     def load_input(self, context: dg.InputContext) -> Any:
+        """A `Window`, or the artifact of the run's week; Failure if it cannot be loaded."""
         with explained():
-            if context.dagster_type.typing_type is Window:
-                return self.artifacts.window(_name(context), context.asset_partition_keys)
-            return self.artifacts.load(_name(context), context.asset_partition_key)
+            asset = _name(context)
+            if context.dagster_type.typing_type is not Window:
+                return self.artifacts.load(asset, context.asset_partition_key)
+            outdated = [week for week in context.asset_partition_keys if self.artifacts.is_outdated(asset, week)]
+            if outdated:
+                context.log.warning("%s of %s is left out: another version wrote it", asset, ", ".join(outdated))
+            return self.artifacts.window(asset, [week for week in context.asset_partition_keys if week not in outdated])
 
 
 def _name(context: dg.OutputContext | dg.InputContext) -> str:

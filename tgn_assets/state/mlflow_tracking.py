@@ -1,6 +1,6 @@
-"""Every week's model in MLflow, where `MLFLOW_TRACKING_URI` names a server or store: one MLflow run per week.
+"""Logs every week's model to MLflow, if `MLFLOW_TRACKING_URI` names a server or store: one MLflow run per week.
 
-It is an account of what was done, and nothing waits for it: where it cannot be kept, the run's log says why.
+Nothing depends on it: if the model cannot be logged, the Dagster run logs a warning that says why.
 """
 
 import os
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tgn_assets.ml.config import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,23 +27,23 @@ Curve = list[dict[str, Any]]
 
 
 def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str, Any], warn: Warn) -> str:
-    """Logs the models of `week` by their `meta` as a new MLflow run, which replaces the one of an earlier training.
+    """Logs the models of `week`, given their `meta`, as an MLflow run, in place of that of an earlier training.
 
-    What came of it, in a word; "off" without `MLFLOW_TRACKING_URI`.
+    Returns "logged", "not logged", or "off" without `MLFLOW_TRACKING_URI`.
     """
 
     def log(client: "MlflowClient", experiment: str) -> None:
         for earlier in _runs(client, experiment, home, week):
             client.delete_run(earlier)
         tags = {WEEK: week, HOME: str(home), "warm_from": gnn["warm_from"] or "cold start"}
-        tags |= {f"lists_of_{segment}_users": source for segment, source in ranker["gate"]["source"].items()}
+        tags |= {f"lists_of_{segment}_users": source for segment, source in ranker["fallback"]["source"].items()}
         run = client.create_run(experiment, run_name=week, tags=tags).info.run_id
         for asset, meta in (("trained_gnn", gnn), ("trained_ranker", ranker)):
-            for name, value in meta["config"].items():
+            for name, value in flatten(meta["config"]).items():
                 client.log_param(run, f"{asset}.{name}", value)
-        passes = [entry for entry in gnn["curve"] if entry["origin"] == week]
+        epochs = [entry for entry in gnn["curve"] if entry["cutoff"] == week]
         curves = {
-            "trained_gnn": _steps(passes, "loss", "validation_loss"),
+            "trained_gnn": _steps(epochs, "loss", "validation_loss"),
             "trained_ranker": _steps(ranker["curve"], "loss", "validation_ndcg"),
         }
         values = [(f"{asset}.{name}", value, step) for asset, curve in curves.items() for name, value, step in curve]
@@ -53,7 +55,7 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
 
 
 def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -> str:
-    """Adds what the lists of `week` scored to its MLflow run; "no run" where training logged none."""
+    """Adds the score of the lists of `week` to its MLflow run; "no run" if there is none."""
     found: list[str] = []
 
     def log(client: "MlflowClient", experiment: str) -> None:
@@ -67,7 +69,7 @@ def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -
 
 @contextmanager
 def untracked() -> Iterator[None]:
-    """Nothing is logged within: what is made there is a proof, and no week's model."""
+    """Within, nothing is logged: for models that only check a week's model."""
     uri = os.environ.pop(URI, None)
     try:
         yield
@@ -79,9 +81,9 @@ def untracked() -> Iterator[None]:
 def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
     if not (uri := os.environ.get(URI)):
         return "off"
-    # MLflow's own patience with a server that is away is minutes.
+    # By default, MLflow retries for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    # stdout is for what a verb of `tgn` was asked for.
+    # stdout is for the results of `tgn`.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""What assets are given: the warehouse, the artifacts, the source and the device."""
+"""The Dagster resources of assets and checks: warehouse, artifacts, source, device, policy, attribute files."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
@@ -26,6 +27,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     path: str
 
     def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
+        """The warehouse."""
         return Warehouse(Path(self.path))
 
 
@@ -35,6 +37,7 @@ class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
     root: str
 
     def create_resource(self, context: dg.InitResourceContext) -> ArtifactStore:
+        """The store."""
         return ArtifactStore(Path(self.root))
 
 
@@ -45,12 +48,12 @@ class ReportsFolder(dg.ConfigurableResource):
 
 
 class Device(dg.ConfigurableResource):
-    """Where models are trained."""
+    """The device that models are trained on."""
 
     setting: str
 
     def name(self) -> str:
-        """`cpu`, `cuda`, ...: `auto` is a GPU if there is one. Failure if torch cannot use it here."""
+        """`cpu`, `cuda`, ...; for `auto`, a GPU if there is one. Failure if torch cannot use the device."""
         import torch
 
         if self.setting == "auto":
@@ -63,8 +66,20 @@ class Device(dg.ConfigurableResource):
         return self.setting
 
 
+class GraphBatching(dg.ConfigurableResource):
+    """How the encoder goes through a graph, where the launchpad leaves it open."""
+
+    batching: str
+    sampler: str
+
+    def settle(self, config: GNNConfig) -> GNNConfig:
+        """`config`, whose `batching` and `sampler` become those of the settings where they are `auto`."""
+        settled = {name: getattr(self, name) for name in ("batching", "sampler") if getattr(config, name) == "auto"}
+        return GNNConfig.model_validate(config.model_dump() | settled)
+
+
 class PolicyFiles(dg.ConfigurableResource):
-    """What may be recommended; lists in files are read when a run asks."""
+    """The policy, whose files are read by each run that needs it."""
 
     k: int
     repeats: str
@@ -74,20 +89,21 @@ class PolicyFiles(dg.ConfigurableResource):
     min_distinct_events: int
 
     def read(self) -> Policy:
-        """The policy as the files have it now; PolicyError if one of them cannot be used."""
+        """The policy as it is in the files now; PolicyError if one of them cannot be used."""
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
 class AttributeFiles(dg.ConfigurableResource):
-    """What is known of events and users beside the log, in files that are read when a run asks."""
+    """The attribute tables of events and users, whose files are read by each run that needs them."""
 
     event_features: str | None = None
     user_features: str | None = None
 
     def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
-        """The tables as of the close of `week`, which knew `users` and `events` (`read_nodes`);
-        AttributeTableError if one
-        of them cannot be used."""
+        """The tables as of the close of `week`, for its nodes `users` and `events` (`read_nodes`).
+
+        AttributeTableError if one of them cannot be used.
+        """
         return read_attribute_tables(self.event_features, self.user_features, users, events, week)
 
 
@@ -105,4 +121,5 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         ),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
+        "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
     }

@@ -1,13 +1,15 @@
 """One run at a time, whoever starts it: the UI, the daemon, the command line."""
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock, Timeout
+
+REMIND_SECONDS = 60.0
+"""How often a run that waits says so."""
 
 
 class RunLock(dg.ConfigurableResource):
@@ -17,35 +19,31 @@ class RunLock(dg.ConfigurableResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunLock"]:
-        say = context.log.info if context.log else print
+        """Waits for the lock, holds it while the run's steps are executed, and releases it."""
+        log = context.log.info if context.log else print
         run = f"run {context.run.run_id}" if context.run else "an asset"
-        with hold(Path(self.path), f"{run} of process {os.getpid()}", say):
+        with hold(Path(self.path), f"{run} of process {os.getpid()}", log):
             yield self
 
 
 @contextmanager
-def hold(
-    path: Path, holder: str, say: Callable[[str], None], poll: float = 0.5, remind: float = 60.0
-) -> Iterator[None]:
-    """Holds the lock file `path` in the name of `holder`, waiting as long as it takes and saying for whom.
+def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock file `path`, which names the `holder`; waits as long as it takes, and logs for whom.
 
-    The kernel releases the lock when its process ends, in whichever way: it needs no cleaning up.
+    The kernel releases the lock when its process ends, in whichever way: nothing is left to clean up.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        said = -remind
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - said >= remind:
-                    file.seek(0)
-                    say(f"waiting for {file.read().strip() or 'another run'}, which holds {path}")
-                    said = time.monotonic()
-                time.sleep(poll)
-        file.truncate(0)
-        file.write(holder)
-        file.flush()
+    lock = FileLock(path, poll_interval=0.5, thread_local=False)
+    timeout = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            log(f"waiting for {path.read_text() or 'another run'}, which holds {path}")
+            timeout = REMIND_SECONDS
+    try:
+        path.write_text(holder)
         yield
-        file.truncate(0)
+    finally:
+        path.write_text("")
+        lock.release()

@@ -1,4 +1,4 @@
-"""Errors that say what to do, told where they are read: a run's page in the UI opens with the failure's description."""
+"""Shows errors that say what to do where users read them: at the top of the run's page in the UI."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,24 +8,26 @@ import dagster as dg
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns the errors that the user can mend (a wrong setting, a missing artifact) into a Failure with their message.
+    """Turns errors that the user can fix (a wrong setting, a missing artifact) into a Failure with their message.
 
-    All others keep their traceback as the answer: they are defects.
+    All other errors are bugs, and keep their traceback.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, _mendable()):
+        if isinstance(error, _fixable()):
             raise dg.Failure(description=str(error), allow_retries=False) from error
         raise
 
 
-def _mendable() -> tuple[type[Exception], ...]:
+def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.artifact_io import ArtifactError, TrainingError
     from tgn_assets.ml.data.attribute_files import AttributeTableError
     from tgn_assets.ml.data.policy_files import PolicyError
     from tgn_assets.ml.export.parquet import ExportError
+    from tgn_assets.ml.graph.loaders import SamplerNotInstalled
     from tgn_assets.ml.sources.extent import SourceError
     from tgn_assets.state.warehouse import WarehouseError
 
-    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, TrainingError, WarehouseError
+    training = (TrainingError, SamplerNotInstalled)
+    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, *training, WarehouseError

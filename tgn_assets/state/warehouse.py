@@ -17,7 +17,7 @@ import pandas as pd
 
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
-from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,7 @@ class Warehouse:
         con = self._connect(read_only=False)
         try:
             with transaction(con):
-                for table, columns in TABLES.items():
-                    con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
-                for view, query in VIEWS.items():
-                    con.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+                create_tables(con)
             yield con
         finally:
             con.close()
@@ -99,7 +96,7 @@ class Warehouse:
         """`replace_week` of several tables at once: all of them are replaced, or none is."""
         monday = date.fromisoformat(week)
         for table, frame in frames.items():
-            if "week" not in TABLES.get(table, "").split():
+            if table not in TABLES or "week" not in TABLES[table].names:
                 raise ValueError(f"{table} is no table with weeks")
             if len(frame) and set(pd.to_datetime(frame["week"]).dt.date) != {monday}:
                 raise ValueError(f"rows of other weeks than {week} were handed to {table}")

@@ -2,22 +2,25 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import CronFreshnessPolicy
 from dagster._core.execution.asset_backfill import AssetBackfillData
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from tgn_assets.assets.catalog import LINEAGE, column_lineage
-from tgn_assets.assets.partitions import PREVIOUS_WEEK
+from tgn_assets.assets.catalog import LINEAGE, column_lineage, for_deployment
+from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week, last_week, weekly_partitions
 from tgn_assets.assets.training import GNNParameters, RankerParameters
-from tgn_assets.checks.monitoring import WARNINGS
+from tgn_assets.checks.monitoring import WARNING_KEYS
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.publish_checks import CHECKS
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.settings import Settings
 
+WARNING_NAMES = {key.name for key in WARNING_KEYS}
 GRAPH = {
     "raw_interactions": ("ingest", {"duckdb"}, {}),
     "weekly_snapshots": ("ingest", {"pyg"}, {"raw_interactions": None}),
@@ -55,7 +58,7 @@ GRAPH = {
 """Group, kinds and upstream partition mappings (None: the same week) of each asset."""
 
 
-def definitions(home: Path, **settings: object) -> dg.Definitions:
+def definitions(home: Path, **settings: Any) -> dg.Definitions:
     return build_definitions(
         Settings(
             _env_file=None, home=home, source="synthetic", start_week="2024-01-01", end_week="2024-03-25", **settings
@@ -72,7 +75,7 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
-def test_the_graph_is_the_seven_assets_of_the_design_and_the_report(defs: dg.Definitions) -> None:
+def test_asset_graph_and_partition_mappings(defs: dg.Definitions) -> None:
     found = {
         name: (
             spec.group_name,
@@ -84,7 +87,7 @@ def test_the_graph_is_the_seven_assets_of_the_design_and_the_report(defs: dg.Def
     assert found == GRAPH
 
 
-def test_every_asset_is_described_versioned_and_partitioned_by_the_same_weeks(defs: dg.Definitions) -> None:
+def test_every_asset_is_described_and_shares_the_partitions(defs: dg.Definitions) -> None:
     weeks = {id(spec.partitions_def) for spec in specs(defs).values()}
     assert len(weeks) == 1
     for name, spec in specs(defs).items():
@@ -92,39 +95,56 @@ def test_every_asset_is_described_versioned_and_partitioned_by_the_same_weeks(de
         assert spec.code_version, name
 
 
-def test_tables_tell_their_columns(defs: dg.Definitions) -> None:
+def test_every_check_is_partitioned_by_the_same_weeks(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    weeks = specs(defs)["weekly_top5_predictions"].partitions_def
+    assert {id(graph.get(key).partitions_def) for key in graph.asset_check_keys} == {id(weeks)}
+
+
+def test_assets_know_the_first_and_last_week(defs: dg.Definitions) -> None:
+    found: list[tuple[str, str | None]] = []
+
+    @dg.asset
+    def asked(context: dg.AssetExecutionContext) -> None:
+        found.append((first_week(context), last_week(context)))
+
+    for end_week in ("2024-03-25", None):
+        weeks = weekly_partitions("2024-01-01", end_week)
+        dg.materialize(for_deployment([asked], weeks, owner="team:test", open_ended=False), partition_key="2024-01-08")
+    assert found == [("2024-01-01", "2024-03-25"), ("2024-01-01", None)]
+
+
+def test_table_assets_have_a_column_schema(defs: dg.Definitions) -> None:
     for name in ("raw_interactions", "weekly_top5_predictions", "eval_metrics"):
         metadata = specs(defs)[name].metadata
         assert metadata["dagster/table_name"] == name
         assert "week" in [column.name for column in metadata["dagster/column_schema"].columns]
 
 
-def test_every_asset_has_an_owner_and_a_link_to_the_line_where_its_code_begins(defs: dg.Definitions) -> None:
+def test_every_asset_has_owner_and_code_reference(defs: dg.Definitions) -> None:
     for name, spec in specs(defs).items():
         assert list(spec.owners) == ["team:recommendations"], name
         (link,) = spec.metadata["dagster/code_references"].code_references
         lines = Path(link.file_path).read_text().splitlines()[link.line_number - 1 :]
-        assert lines[0].strip().startswith("@dg.asset")
+        assert lines[0].startswith(("@dg.asset", "@single_run_asset", "def "))
         defined = next(line.split("def ")[1] for line in lines if "def " in line)
         assert defined.startswith(f"{name}(")
 
 
-def test_only_the_predictions_of_a_log_that_goes_on_are_due_on_monday_noon(
-    defs: dg.Definitions, tmp_path: Path
-) -> None:
+def test_freshness_policy_is_on_open_ended_predictions_only(defs: dg.Definitions, tmp_path: Path) -> None:
     on_going = build_definitions(Settings(_env_file=None, home=tmp_path, start_week="2024-01-01"))
     due = {name: spec.freshness_policy for name, spec in specs(on_going).items() if spec.freshness_policy}
     assert set(due) == {"weekly_top5_predictions"}
     policy = due["weekly_top5_predictions"]
-    assert isinstance(policy, dg.FreshnessPolicy)
+    assert isinstance(policy, CronFreshnessPolicy)
     assert (policy.deadline_cron, policy.timezone) == ("0 12 * * 1", "UTC")
     assert {spec.freshness_policy for spec in specs(defs).values()} == {None}
 
 
 @pytest.mark.parametrize("table", LINEAGE)
-def test_every_column_of_a_table_says_which_columns_it_is_made_from(table: str) -> None:
+def test_column_lineage_covers_every_column(table: str) -> None:
     def columns(table: str) -> set[str]:
-        return {column.split(" ")[0] for column in TABLES[table].split(", ")}
+        return set(TABLES[table].names)
 
     lineage = column_lineage(table)["dagster/column_lineage"].deps_by_column
     assert set(lineage) == columns(table)
@@ -133,7 +153,7 @@ def test_every_column_of_a_table_says_which_columns_it_is_made_from(table: str) 
             assert column.column_name in columns(column.asset_key.to_user_string())
 
 
-def test_a_range_of_weeks_is_ingested_in_one_run_and_trained_week_by_week(defs: dg.Definitions) -> None:
+def test_backfill_policy_is_single_run_for_ingest_only(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
     single = {
         key.to_user_string()
@@ -143,7 +163,7 @@ def test_a_range_of_weeks_is_ingested_in_one_run_and_trained_week_by_week(defs: 
     assert single == {"raw_interactions", "weekly_snapshots"}
 
 
-def test_a_backfill_of_two_weeks_from_the_asset_graph_stays_at_two_weeks(defs: dg.Definitions) -> None:
+def test_backfill_of_two_weeks_stays_at_two_weeks(defs: dg.Definitions) -> None:
     weeks = ["2024-02-05", "2024-02-12"]
     graph = defs.resolve_asset_graph()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -166,19 +186,19 @@ def test_a_backfill_of_two_weeks_from_the_asset_graph_stays_at_two_weeks(defs: d
 
 
 @pytest.mark.parametrize("future_blind", [False, True])
-def test_the_weekly_job_runs_every_asset_and_every_check_but_the_slow_one(future_blind: bool, tmp_path: Path) -> None:
+def test_weekly_job_runs_all_assets_and_quick_checks(future_blind: bool, tmp_path: Path) -> None:
     job = definitions(tmp_path, future_blind=future_blind).resolve_job_def("weekly_refresh")
     assert set(GRAPH) <= {node.name for node in job.nodes}
-    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {*CHECKS, *WARNINGS.values()}
+    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {*CHECKS, *WARNING_NAMES}
 
 
-def test_the_optional_check_is_there_only_if_it_was_switched_on(tmp_path: Path) -> None:
+def test_future_blind_check_is_opt_in(tmp_path: Path) -> None:
     def names(on: bool) -> set[str]:
         graph = definitions(tmp_path, future_blind=on).resolve_asset_graph()
         return {key.name for key in graph.asset_check_keys}
 
-    assert names(False) == {*CHECKS, *WARNINGS.values()}
-    assert names(True) == {*CHECKS, *WARNINGS.values(), "future_blind"}
+    assert names(False) == {*CHECKS, *WARNING_NAMES}
+    assert names(True) == {*CHECKS, *WARNING_NAMES, "future_blind"}
 
 
 def test_a_run_is_one_process(defs: dg.Definitions) -> None:
@@ -187,15 +207,16 @@ def test_a_run_is_one_process(defs: dg.Definitions) -> None:
 
 
 @pytest.mark.parametrize(("form", "config"), [(GNNParameters, GNNConfig), (RankerParameters, RankerConfig)])
-def test_the_launchpad_shows_the_fields_that_ml_describes(form: type[dg.Config], config: type[GNNConfig]) -> None:
+def test_launchpad_fields_are_those_of_ml_config(form: type[dg.Config], config: type[GNNConfig]) -> None:
     fields = form.to_fields_dict()
     assert set(fields) == set(config.model_fields)
     for name, field in config.model_fields.items():
         assert fields[name].description == field.description
-        assert fields[name].default_value == field.default
+        default = field.default
+        assert fields[name].default_value == (default.model_dump() if isinstance(default, BaseModel) else default)
 
 
-def test_the_launchpad_explains_every_field_of_the_weekly_job(defs: dg.Definitions) -> None:
+def test_launchpad_describes_every_field(defs: dg.Definitions) -> None:
     explained = 0
     for node in defs.resolve_job_def("weekly_refresh").nodes:
         config = getattr(node.definition, "config_field", None)
@@ -205,6 +226,6 @@ def test_the_launchpad_explains_every_field_of_the_weekly_job(defs: dg.Definitio
     assert explained >= len(GNNConfig.model_fields) + len(RankerConfig.model_fields)
 
 
-def test_a_number_out_of_bounds_is_named() -> None:
+def test_config_out_of_bounds_is_named() -> None:
     with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
         GNNParameters(learning_rate=0)

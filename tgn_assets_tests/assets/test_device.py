@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import Watch, log, walk
+from benchmarks.profiling.gpu import Stopwatch, run_week, synthetic_log
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.resources import Device
@@ -14,7 +14,7 @@ GNN = GNNConfig(window=3, replay=2, epochs=2, warm_epochs=1, batch_size=64)
 RANKER = RankerConfig(origins=2, sequence=2, epochs=2, networks=2)
 
 
-def test_the_pretended_gpu_refuses_what_a_real_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretend_gpu_refuses_mixed_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     here = torch.ones(3)
     with pretend_gpu(monkeypatch):
         there = here.to("cuda")
@@ -30,14 +30,14 @@ def test_the_pretended_gpu_refuses_what_a_real_one_would(monkeypatch: pytest.Mon
         assert there.cpu().numpy().tolist() == [1.0, 1.0, 1.0]
 
 
-def test_every_stage_keeps_its_tensors_on_the_device_and_makes_what_the_cpu_makes(
+def test_every_stage_gives_the_same_on_gpu_and_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    history, snapshots = log(World(users=40, events=30), weeks=5)
-    on_cpu = walk(Watch(), history, snapshots, "cpu", GNN, RANKER)
+    history, snapshots = synthetic_log(World(users=40, events=30), weeks=5)
+    on_cpu = run_week(history, snapshots, watch=Stopwatch(), device="cpu", gnn=GNN, config=RANKER)
     with pretend_gpu(monkeypatch) as gpu:
         assert Device(setting="auto").name() == "cuda"
-        on_gpu = walk(Watch(), history, snapshots, "cuda", GNN, RANKER)
+        on_gpu = run_week(history, snapshots, watch=Stopwatch(), device="cuda", gnn=GNN, config=RANKER)
     assert gpu.operations > 1000
     for name, value in on_cpu.ranker.state.items():
         assert torch.equal(on_gpu.ranker.state[name], value), name

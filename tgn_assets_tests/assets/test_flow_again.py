@@ -17,16 +17,20 @@ from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment
 
 
-def test_running_a_week_again_gives_the_same_bytes(copy: Deployment) -> None:
+def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    failure = result.failure_data_for_node(asset)
+    assert failure is not None and failure.user_failure_data is not None
+    return str(failure.user_failure_data.description)
+
+
+def test_rerun_gives_the_same_bytes(copy: Deployment) -> None:
     before = copy.everything(WEEKS[3])
     copy.run(WEEKS[3])
     assert copy.everything(WEEKS[3]) == before
 
 
-def test_lists_that_fail_a_check_are_not_published_and_the_next_run_repairs_the_week(
-    copy: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tgn_assets.ml.recommend import top_k
+def test_failed_check_blocks_publication_until_next_run(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tgn_assets.ml.recommend import publish, top_k
 
     before = copy.everything(WEEKS[3])
     recommend = top_k.recommend
@@ -37,12 +41,10 @@ def test_lists_that_fail_a_check_are_not_published_and_the_next_run_repairs_the_
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(top_k, "recommend", broken)
+        patch.setattr(publish, "recommend", broken)
         failed = copy.run(WEEKS[3], PREDICTIONS, raise_on_error=False)
     assert not failed.success
-    failure = failed.failure_data_for_node(PREDICTIONS)
-    assert failure is not None and failure.user_failure_data is not None
-    description = failure.user_failure_data.description
+    description = failure_of(failed, PREDICTIONS)
     assert f"predictions of week {WEEKS[3]} were not published" in description
     assert "scores_are_finite: the list of user" in description and "Run weekly_refresh" in description
     assert {check.check_name: check.passed for check in failed.get_asset_check_evaluations() if not check.passed} == {
@@ -56,7 +58,7 @@ def test_lists_that_fail_a_check_are_not_published_and_the_next_run_repairs_the_
 
 
 @pytest.mark.parametrize("asset", ["raw_interactions", "eval_metrics"])
-def test_every_run_holds_the_lock_of_its_home(asset: str, copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_holds_the_run_lock(asset: str, copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[str] = []
     writer = Warehouse.writer
 
@@ -75,7 +77,7 @@ def future_blind(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return found
 
 
-def test_a_past_week_comes_out_the_same_without_the_weeks_after_it(
+def test_future_blind_passes_and_logs_no_model(
     copy: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
@@ -86,7 +88,7 @@ def test_a_past_week_comes_out_the_same_without_the_weeks_after_it(
     assert not (tmp_path / "mlflow").exists(), "the model of a proof is no week's model"
 
 
-def test_a_leak_of_later_weeks_is_found(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_future_blind_finds_a_leak(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     from tgn_assets.state import warehouse
 
     leak = "count(*) + (SELECT count(*) FROM raw_interactions WHERE week > $week) AS count"
@@ -96,15 +98,13 @@ def test_a_leak_of_later_weeks_is_found(copy: Deployment, monkeypatch: pytest.Mo
     assert "trained_ranker" in str(check.description)
 
 
-def test_a_device_that_is_not_there_is_named(copy: Deployment) -> None:
+def test_missing_device_is_named(copy: Deployment) -> None:
     there = copy.home.settings.model_copy(update={"device": "cuda:7"})
     failed = Deployment(Home(there), copy.instance).run(WEEKS[3], "trained_gnn", raise_on_error=False)
-    failure = failed.failure_data_for_node("trained_gnn")
-    assert failure is not None and failure.user_failure_data is not None
-    assert failure.user_failure_data.description.startswith("TGN_DEVICE=cuda:7 cannot be used (")
+    assert failure_of(failed, "trained_gnn").startswith("TGN_DEVICE=cuda:7 cannot be used (")
 
 
-def test_a_home_of_an_older_version_goes_on_with_a_cold_start(copy: Deployment) -> None:
+def test_incompatible_model_is_replaced_by_a_cold_start(copy: Deployment) -> None:
     store = ArtifactStore(copy.home.artifacts)
     encoder, ranker = (store.load(asset, WEEKS[2]) for asset in ("trained_gnn", "trained_ranker"))
     unlinked = {week: replace(known, link_users=None, link_events=None) for week, known in encoder.embeddings.items()}
@@ -121,9 +121,7 @@ def test_a_home_of_an_older_version_goes_on_with_a_cold_start(copy: Deployment) 
     assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked
 
 
-def test_a_missing_artifact_is_named_with_the_remedy(copy: Deployment) -> None:
+def test_missing_artifact_is_named_with_remedy(copy: Deployment) -> None:
     shutil.rmtree(ArtifactStore(copy.home.artifacts).directory("trained_ranker", WEEKS[3]))
     failed = copy.run(WEEKS[3], "temporal_embeddings", raise_on_error=False)
-    failure = failed.failure_data_for_node("temporal_embeddings")
-    assert failure is not None and failure.user_failure_data is not None
-    assert f"no trained_ranker of week {WEEKS[3]}" in failure.user_failure_data.description
+    assert f"no trained_ranker of week {WEEKS[3]}" in failure_of(failed, "temporal_embeddings")

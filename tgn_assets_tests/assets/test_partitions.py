@@ -18,13 +18,13 @@ def upstream(mapping: dg.TimeWindowPartitionMapping, week: str) -> list[str]:
     return sorted(found.partitions_subset.get_partition_keys())
 
 
-def test_a_partition_is_a_week_from_monday_to_monday_in_utc() -> None:
+def test_partition_is_monday_to_monday_utc() -> None:
     window = WEEKS.time_window_for_partition_key("2024-01-08")
     assert window.start == datetime(2024, 1, 8, tzinfo=UTC)
     assert window.end == datetime(2024, 1, 15, tzinfo=UTC)
 
 
-def test_the_first_and_the_last_week_are_included() -> None:
+def test_first_and_last_week_are_included() -> None:
     assert weekly_partitions("2024-01-01", "2024-01-15").get_partition_keys() == [
         "2024-01-01",
         "2024-01-08",
@@ -37,22 +37,22 @@ def test_the_first_and_the_last_week_are_included() -> None:
     ("now", "newest"),
     [(datetime(2024, 1, 21, 23, 59, tzinfo=UTC), "2024-01-08"), (datetime(2024, 1, 22, tzinfo=UTC), "2024-01-15")],
 )
-def test_a_week_exists_only_once_it_has_closed(now: datetime, newest: str) -> None:
+def test_week_exists_once_it_has_closed(now: datetime, newest: str) -> None:
     assert weekly_partitions("2024-01-01").get_partition_keys(current_time=now)[-1] == newest
 
 
-def test_the_first_week_has_nothing_before_it() -> None:
+def test_first_week_has_no_upstream_week() -> None:
     assert upstream(PREVIOUS_WEEK, KEYS[0]) == []
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(KEYS))
-def test_a_week_reads_the_one_before_it(week: str) -> None:
+def test_previous_week_mapping(week: str) -> None:
     assert upstream(PREVIOUS_WEEK, week) == [key for key in KEYS if key < week][-1:]
 
 
 @given(st.integers(min_value=0, max_value=11_000))
-def test_dagster_and_ml_agree_on_what_a_week_is_called(number: int) -> None:
+def test_partition_keys_are_week_keys(number: int) -> None:
     key = week_key(number)
     weeks = weekly_partitions(key, shift(key, 1))
     assert weeks.get_partition_keys(current_time=datetime(2300, 1, 1, tzinfo=UTC)) == [key, shift(key, 1)]

@@ -9,8 +9,9 @@ import pytest
 from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
+from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import postgres_export_asset
-from tgn_assets.assets.ingest import data_assets
+from tgn_assets.assets.ingest import raw_interactions
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.cli.main import cli
 from tgn_assets.definitions import build_definitions
@@ -25,6 +26,11 @@ from tgn_assets_tests.support.weekly_reports import WEEKS, metrics, warehouse
 
 WEEK = WEEKS[-1]
 DOWN = "postgresql://postgres@127.0.0.1:1/shop"
+
+
+def weekly(asset: dg.AssetsDefinition, start_week: str) -> dg.AssetsDefinition:
+    (partitioned,) = for_deployment([asset], weekly_partitions(start_week), owner="team:test", open_ended=True)
+    return partitioned
 
 
 @pytest.fixture
@@ -46,9 +52,7 @@ def export(filled: Warehouse, url: str, week: str = WEEK) -> dict[str, int]:
     return replace_week(url, week, tables)
 
 
-def test_every_row_arrives_with_the_warehouses_names_and_values_by_copy(
-    filled: Warehouse, postgres: Postgres, schema: str
-) -> None:
+def test_postgres_export_copies_every_row(filled: Warehouse, postgres: Postgres, schema: str) -> None:
     url = f"{postgres.url()}?schema={schema}"
     with postgres.copied() as copied:
         rows = [export(filled, url, week) for week in WEEKS[1:]]
@@ -63,7 +67,7 @@ def test_every_row_arrives_with_the_warehouses_names_and_values_by_copy(
     assert {("week", "date"), ("score", "double precision"), ("user_id", "text")} <= set(postgres.run(types))
 
 
-def test_a_reader_sees_the_old_week_until_all_of_the_new_one_is_there(
+def test_postgres_export_is_one_transaction(
     filled: Warehouse, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{postgres.url()}?schema={schema}"
@@ -73,7 +77,7 @@ def test_a_reader_sees_the_old_week_until_all_of_the_new_one_is_there(
     lists = f"SELECT count(*) FROM {schema}.weekly_top5_predictions"
 
     def look(self: dbapi.Cursor, *given: object, **named: object) -> int:
-        count = ingest(self, *given, **named)  # type: ignore[arg-type]
+        count = ingest(self, *given, **named)
         seen.append((postgres.run(values), postgres.run(lists)))
         return count
 
@@ -84,9 +88,7 @@ def test_a_reader_sees_the_old_week_until_all_of_the_new_one_is_there(
     assert postgres.run(values) == [(0.1,)] and postgres.run(lists) == [(2,)]
 
 
-def test_an_export_that_breaks_off_leaves_all_tables_as_they_were(
-    filled: Warehouse, postgres: Postgres, schema: str
-) -> None:
+def test_failed_postgres_export_changes_nothing(filled: Warehouse, postgres: Postgres, schema: str) -> None:
     url = f"{postgres.url()}?schema={schema}"
     export(filled, url)
     before = [postgres.run(f"SELECT * FROM {schema}.{table}") for table in EXPORTED]
@@ -107,7 +109,7 @@ def test_an_export_that_breaks_off_leaves_all_tables_as_they_were(
     assert [postgres.run(f"SELECT * FROM {schema}.{table}") for table in EXPORTED] == before
 
 
-def test_a_week_waits_for_another_export_of_it(filled: Warehouse, postgres: Postgres, schema: str) -> None:
+def test_postgres_export_waits_for_its_lock(filled: Warehouse, postgres: Postgres, schema: str) -> None:
     url = f"{postgres.url()}?schema={schema}&options=-clock_timeout%3D100"
     with dbapi.connect(postgres.url()) as con, con.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('tgn_assets'))")
@@ -117,18 +119,16 @@ def test_a_week_waits_for_another_export_of_it(filled: Warehouse, postgres: Post
     assert export(filled, url)["weekly_top5_predictions"] == 2
 
 
-def test_a_schema_that_is_missing_is_named(filled: Warehouse, postgres: Postgres) -> None:
+def test_missing_schema_is_named(filled: Warehouse, postgres: Postgres) -> None:
     with pytest.raises(ExportError, match="no schema has been selected to create in"):
         export(filled, f"{postgres.url()}?schema=nowhere")
 
 
-def test_the_step_fails_by_itself_when_the_server_is_down_and_says_what_to_do(
-    filled: Warehouse, tmp_path: Path
-) -> None:
-    asset = postgres_export_asset(weekly_partitions(WEEKS[0]), DOWN)
+def test_export_step_fails_alone_when_server_is_down(filled: Warehouse, tmp_path: Path) -> None:
+    asset = weekly(postgres_export_asset(DOWN), WEEKS[0])
     done = dg.materialize([asset], partition_key=WEEK, resources={"warehouse": filled}, raise_on_error=False)
     (failure,) = done.get_step_failure_events()
-    description = failure.step_failure_data.user_failure_data.description  # type: ignore[union-attr]
+    description = str(failure.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
     assert "TGN_EXPORT_POSTGRES" in description and "Connection refused" in description
     assert f"tgn export --week {WEEK}" in description
     settings = home_on_log(tmp_path, export_postgres=DOWN).settings
@@ -138,11 +138,11 @@ def test_the_step_fails_by_itself_when_the_server_is_down_and_says_what_to_do(
     assert not node.child_keys
 
 
-def test_no_password_is_in_the_metadata_the_log_or_the_failure_of_a_run(
+def test_postgres_export_password_is_never_shown(
     filled: Warehouse, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres.run("CREATE ROLE writer LOGIN PASSWORD 'open-sesame'", f"GRANT ALL ON SCHEMA {schema} TO writer")
-    asset = postgres_export_asset(weekly_partitions(WEEKS[0]), f"{postgres.url('writer')}?schema={schema}")
+    asset = weekly(postgres_export_asset(f"{postgres.url('writer')}?schema={schema}"), WEEKS[0])
     for password, works in (("open-says-me", False), ("open-sesame", True)):
         monkeypatch.setenv("PGPASSWORD", password)
         with dg.DagsterInstance.ephemeral() as instance:
@@ -155,7 +155,7 @@ def test_no_password_is_in_the_metadata_the_log_or_the_failure_of_a_run(
         assert ("writer@127.0.0.1" if works else "password authentication failed") in told
 
 
-def test_tgn_export_writes_all_weeks_there_and_says_so(
+def test_tgn_export_writes_all_weeks_to_postgres(
     filled: Warehouse, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = f"{postgres.url()}?schema={schema}"
@@ -167,7 +167,7 @@ def test_tgn_export_writes_all_weeks_there_and_says_so(
     assert postgres.run(f"SELECT count(DISTINCT week) FROM {schema}.weekly_top5_predictions") == [(3,)]
 
 
-def test_a_run_on_postgresql_reports_what_it_knows_and_no_password(
+def test_postgres_source_run_shows_no_password(
     postgres: Postgres, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres.run(
@@ -180,7 +180,7 @@ def test_a_run_on_postgresql_reports_what_it_knows_and_no_password(
     monkeypatch.setenv("PGPASSWORD", "open-sesame")
     home = Home(Settings(home=tmp_path, source=postgres.url("analyst"), source_query=f"{schema}.log"))
     assert (home.start_week(), home.newest_closed_week()) == ("2024-01-01", "2024-01-15")
-    raw, _ = data_assets(weekly_partitions("2024-01-08"), None)
+    raw = weekly(raw_interactions, "2024-01-08")
     with dg.DagsterInstance.ephemeral() as instance:
         given = {"warehouse": home.warehouse(), "source": home.source_spec()}
         done = dg.materialize([raw], partition_key="2024-01-08", resources=given, instance=instance)
@@ -206,7 +206,7 @@ def test_a_run_on_postgresql_reports_what_it_knows_and_no_password(
         ({"TGN_SOURCE": "postgresql://h/db", "TGN_SOURCE_QUERY": "DROP TABLE x"}, "TGN_SOURCE_QUERY: DROP TABLE x is"),
     ],
 )
-def test_settings_that_cannot_be_used_are_named_and_no_password_is_repeated(
+def test_bad_postgres_settings_are_named_without_password(
     environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():

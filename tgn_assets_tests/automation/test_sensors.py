@@ -23,19 +23,21 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(autouse=True)
-def no_rest_between_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 0)
 
 
 class Ticks:
     """Ticks of the sensor of `home`, each with the cursor that the last one left."""
 
-    def __init__(self, home: Home, instance: dg.DagsterInstance):
+    def __init__(self, home: Home, instance: dg.DagsterInstance) -> None:
         self._sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
-        self._instance, self._cursor = instance, None
+        self._instance = instance
+        self._cursor: str | None = None
 
     def __call__(self) -> dg.SensorResult | dg.SkipReason:
         answer = self._sensor(dg.build_sensor_context(self._instance, cursor=self._cursor))
+        assert isinstance(answer, dg.SensorResult | dg.SkipReason)
         if isinstance(answer, dg.SensorResult):
             self._cursor = answer.cursor
         return answer
@@ -62,9 +64,7 @@ def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:
     return home, tick
 
 
-def test_a_new_home_asks_for_the_past_in_one_run_and_then_for_the_newest_week(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_new_home_requests_the_past_then_the_newest_week(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
     past = tick.request()
@@ -77,7 +77,7 @@ def test_a_new_home_asks_for_the_past_in_one_run_and_then_for_the_newest_week(
     assert tick.reason() == f"all weeks up to {WEEKS[3]} are complete"
 
 
-def test_missing_weeks_are_asked_for_one_by_one_oldest_first(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_missing_weeks_are_requested_one_by_one_oldest_first(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
     publish(home, instance, WEEKS[0])
@@ -87,7 +87,7 @@ def test_missing_weeks_are_asked_for_one_by_one_oldest_first(tmp_path: Path, ins
     assert "complete" in tick.reason()
 
 
-def test_it_waits_while_any_run_is_queued_or_at_work(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_it_waits_while_any_run_is_unfinished(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     tick = Ticks(home_on_log(tmp_path), instance)
     run = asked(instance, tick.request(), dg.DagsterRunStatus.STARTED)
     assert f"run {run.run_id[:8]} is started" in tick.reason()
@@ -100,7 +100,7 @@ def test_it_waits_while_a_backfill_is_in_progress(tmp_path: Path, instance: dg.D
     assert "backfill abc is in progress" in Ticks(home_on_log(tmp_path), instance).reason()
 
 
-def test_a_week_whose_rows_changed_is_asked_for_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_week_whose_rows_changed_is_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home, tick = complete(tmp_path, instance)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     request = tick.request()
@@ -109,15 +109,13 @@ def test_a_week_whose_rows_changed_is_asked_for_again(tmp_path: Path, instance: 
     assert "complete" in tick.reason()
 
 
-def test_a_source_that_was_touched_without_a_change_asks_for_nothing(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_rewritten_source_with_the_same_rows_requests_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     _, tick = complete(tmp_path, instance)
     home_on_log(tmp_path, reversed(ROWS))
     assert "complete" in tick.reason()
 
 
-def test_a_source_that_did_not_move_is_not_read_again(
+def test_an_unchanged_source_is_not_read_again(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, tick = complete(tmp_path, instance)
@@ -126,7 +124,7 @@ def test_a_source_that_did_not_move_is_not_read_again(
     assert "complete" in tick.reason()
 
 
-def test_a_source_that_moves_all_the_time_is_read_only_now_and_then(
+def test_a_source_that_always_changes_is_read_after_a_cooldown(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, tick = complete(tmp_path, instance)
@@ -137,7 +135,7 @@ def test_a_source_that_moves_all_the_time_is_read_only_now_and_then(
     assert tick.request().partition_key == WEEKS[1]
 
 
-def test_a_week_that_failed_is_left_alone_until_its_rows_change(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_failed_week_is_not_retried_until_its_rows_change(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
     publish(home, instance, *WEEKS[:2])
@@ -153,17 +151,13 @@ def test_a_week_that_failed_is_left_alone_until_its_rows_change(tmp_path: Path, 
     assert again.run_key != first.run_key
 
 
-def test_no_week_is_refreshed_while_the_past_could_not_be_ingested(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_no_week_is_refreshed_before_the_past_is_ingested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     tick = Ticks(home_on_log(tmp_path), instance)
     asked(instance, tick.request(), FAILURE)
     assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
 
 
-def test_a_run_that_succeeded_and_changed_nothing_is_repeated_once_at_most(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_run_that_changed_nothing_is_repeated_once_at_most(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     tick = Ticks(home_on_log(tmp_path), instance)
     first = tick.request()
     asked(instance, first, SUCCESS)
@@ -176,7 +170,7 @@ def test_a_run_that_succeeded_and_changed_nothing_is_repeated_once_at_most(
 @pytest.mark.parametrize(
     ("hour", "asks"), [("2024-01-29 06:59", False), ("2024-01-29 07:01", True), ("2024-02-10 00:00", True)]
 )
-def test_the_week_that_has_just_closed_is_left_to_the_schedule_for_an_hour(
+def test_a_week_just_closed_is_left_to_the_schedule(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, hour: str, asks: bool
 ) -> None:
     monkeypatch.setattr(sensors, "now", lambda: datetime.fromisoformat(hour).replace(tzinfo=UTC))
@@ -187,7 +181,7 @@ def test_the_week_that_has_just_closed_is_left_to_the_schedule_for_an_hour(
     assert [request.partition_key for request in answer.run_requests or []] == ([WEEKS[3]] if asks else [])
 
 
-def test_a_week_is_not_asked_for_before_the_source_has_closed_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_week_is_not_requested_before_the_source_closed_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path, [*ROWS, "user 1,event 1,2024-02-03 12:00:00"])  # a Saturday
     publish(home, instance, *WEEKS)
     assert "complete" in Ticks(home, instance).reason()
@@ -198,15 +192,13 @@ def test_a_source_without_a_closed_week_is_no_error(tmp_path: Path, instance: dg
     assert Ticks(home, instance).reason() == "the source has no closed week yet"
 
 
-def test_weeks_of_a_warehouse_that_was_removed_are_asked_for_again(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_weeks_of_a_deleted_warehouse_are_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home, tick = complete(tmp_path, instance)
     home.warehouse_path.unlink()
     assert tick.request().partition_key == WEEKS[0]
 
 
-def test_a_source_that_is_gone_is_said_in_the_tick(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_missing_source_is_the_reason_of_a_skip(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
     assert tick.request()

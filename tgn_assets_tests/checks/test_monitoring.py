@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.assets.partitions import weekly_partitions
-from tgn_assets.checks.monitoring import WARNINGS, monitoring_checks
+from tgn_assets.checks.monitoring import WARNING_KEYS, monitoring_checks
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
 
@@ -25,7 +25,7 @@ def evaluate(name: str, warehouse: Warehouse) -> dg.AssetCheckEvaluation:
     """The outcome of the check `name` for `WEEK`, run with an asset that leaves the tables as they are."""
     weeks = weekly_partitions(WEEKS[0], WEEK)
 
-    @dg.asset(name=next(asset for asset, check in WARNINGS.items() if check == name), partitions_def=weeks)
+    @dg.asset(name=next(key.asset_key.path[-1] for key in WARNING_KEYS if key.name == name), partitions_def=weeks)
     def untouched() -> None: ...
 
     result = dg.materialize(
@@ -59,18 +59,16 @@ def scores(warehouse: Warehouse, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize(("sources", "passed"), [(["repeat"], True), (["popular", "repeat"], False)])
-def test_more_than_half_of_the_lists_from_simple_rules_is_a_warning(
-    sources: list[str], passed: bool, warehouse: Warehouse
-) -> None:
+def test_warns_if_baselines_make_most_lists(sources: list[str], passed: bool, warehouse: Warehouse) -> None:
     lists(warehouse, "tgn_assets", *sources)
     found = evaluate("lists_are_ours", warehouse)
     assert found.passed == passed
     assert "repeat 1, tgn_assets 1" in str(found.description)
     assert ("trained_ranker" in str(found.description)) == (not passed)
-    assert found.metadata["share_gated"].value == pytest.approx(len(sources) / (1 + len(sources)))
+    assert found.metadata["share_from_baselines"].value == pytest.approx(len(sources) / (1 + len(sources)))
 
 
-def test_a_clearly_better_baseline_is_a_warning_that_says_where_to_look(warehouse: Warehouse) -> None:
+def test_warns_if_a_baseline_is_clearly_better(warehouse: Warehouse) -> None:
     scores(warehouse, -0.06, -0.02)
     found = evaluate("not_below_baseline", warehouse)
     assert not found.passed
@@ -78,19 +76,19 @@ def test_a_clearly_better_baseline_is_a_warning_that_says_where_to_look(warehous
     assert "lost/" in str(found.description)
 
 
-def test_a_difference_that_may_be_chance_is_none(warehouse: Warehouse) -> None:
+def test_insignificant_difference_is_no_warning(warehouse: Warehouse) -> None:
     scores(warehouse, -0.06, 0.01)
     assert evaluate("not_below_baseline", warehouse).passed
 
 
-def test_where_there_is_nothing_to_judge_the_check_passes_and_says_so(warehouse: Warehouse) -> None:
+def test_warnings_pass_without_data(warehouse: Warehouse) -> None:
     assert "Nothing to score" in str(evaluate("not_below_baseline", warehouse).description)
     assert "none were made" in str(evaluate("lists_are_ours", warehouse).description)
     found = evaluate("input_like_before", warehouse)
     assert found.passed and "it takes 4 weeks before it" in str(found.description)
 
 
-def test_a_week_unlike_those_before_it_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_warns_of_drift_with_remedy(tmp_path: Path) -> None:
     past = [row.replace("2024-01", "2023-12") for row in ROWS if WEEKS[0] not in row]
     crowd = [f"user {i},event 0,{WEEK} 12:00:00" for i in range(99)]
     home = home_on_log(tmp_path, [*past, *ROWS, *crowd], start_week="2023-12-04")

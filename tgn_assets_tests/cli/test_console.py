@@ -1,5 +1,6 @@
-"""What `tgn` says while it works, where the line cannot be redrawn."""
+"""The progress line of `tgn` where it cannot be redrawn."""
 
+import re
 import time
 from io import StringIO
 
@@ -10,7 +11,7 @@ from tgn_assets.cli import console
 from tgn_assets.cli.console import Progress
 
 
-def test_silence_is_broken_by_what_is_being_done_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_names_task_progress_and_time_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "HEARTBEAT", 0.01)
     written = StringIO()
     with Progress(Console(file=written)) as progress:
@@ -21,10 +22,12 @@ def test_silence_is_broken_by_what_is_being_done_and_for_how_long(monkeypatch: p
             assert time.monotonic() < until
             time.sleep(0.01)
     first = written.getvalue().splitlines()[0]
-    assert first == "week 2024-01-22, lists: 512 of 9,000 users, 250 a second, 34 s left (0 s so far)"
+    assert re.sub(r"\d\.\d", "0.0", first) == (
+        "week 2024-01-22, lists: 512 of 9,000 users, 250 a second, 34 s left (0.0 s so far)"
+    )
 
 
-def test_nothing_is_said_before_there_is_anything_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_printed_before_a_task_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "HEARTBEAT", 0.01)
     written = StringIO()
     with Progress(Console(file=written)):

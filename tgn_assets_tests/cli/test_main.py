@@ -1,6 +1,5 @@
 """The verbs, on a log of four weeks; one backtest is real, the other homes are made without training."""
 
-import fcntl
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
+from tgn_assets.state.run_lock import hold
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def _published(home: Home) -> Home:
 # generate
 
 
-def test_the_generated_log_is_the_world_under_the_default_column_names() -> None:
+def test_the_generated_log_has_the_default_column_names() -> None:
     result = _tgn("generate", "--weeks", "2", "--start-week", "2024-01-01")
     assert result.exit_code == 0
     header, *rows = result.stdout.splitlines()
@@ -88,10 +88,10 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [(), ("generate",), ("refresh",), ("backtest",), ("top5",), ("status",), ("dev",), ("models",)]
+    "command", [(), ("generate",), ("refresh",), ("backtest",), ("top5",), ("status",), ("dev",), ("models",)]
 )
-def test_every_verb_has_help(verb: tuple[str, ...]) -> None:
-    result = _tgn(*verb, "--help")
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    result = _tgn(*command, "--help")
     assert result.exit_code == 0
     assert "Usage: " in result.output
 
@@ -117,9 +117,7 @@ def test_help_does_not_wait_for_dagster_or_torch() -> None:
         (("retrain",), "No such command 'retrain'"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(
-    tmp_path: Path, arguments: tuple[str, ...], says: str
-) -> None:
+def test_wrong_usage_is_exit_code_2_with_the_reason(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
     result = _tgn(*arguments, home=home_on_log(tmp_path))
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
@@ -128,11 +126,11 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(
 # errors
 
 
-def test_a_source_that_is_not_there_is_one_line_that_names_the_setting(tmp_path: Path) -> None:
+def test_a_missing_source_is_one_line_that_names_the_setting(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
     (tmp_path / "log.csv").unlink()
-    for verb in ("refresh", "status"):
-        result = _tgn(verb, home=home)
+    for command in ("refresh", "status"):
+        result = _tgn(command, home=home)
         assert result.exit_code == 1
         assert re.fullmatch(r"(reading the source.*\n)*Error: TGN_SOURCE=.*log.csv does not exist.*\n", result.stderr)
 
@@ -166,12 +164,9 @@ def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -
     assert f"failed     {WEEKS[0]}" in _tgn("status", home=home_on_log(tmp_path)).stdout
 
 
-def test_a_run_waits_for_another_one_and_ctrl_c_ends_the_waiting(tmp_path: Path) -> None:
+def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
-    with home.run_lock.open("w") as lock:
-        lock.write("run abc of process 1")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold(home.run_lock, "run abc of process 1", print):
         waiting = _command(home, "refresh")
         assert waiting.stderr
         said = next(line for line in waiting.stderr if "waiting" in line)
@@ -197,7 +192,7 @@ def test_the_list_of_a_user_is_printed_in_the_order_of_its_ranks(tmp_path: Path)
     ]
 
 
-def test_a_user_without_history_gets_the_list_for_new_users_and_is_told_so(tmp_path: Path) -> None:
+def test_a_user_without_interactions_gets_the_list_for_new_users(tmp_path: Path) -> None:
     result = _tgn("top5", "no\x1b[31mbody", home=_published(home_on_log(tmp_path)))
     assert result.exit_code == 0
     assert "no\\x1b[31mbody has no interaction up to the close of week 2024-01-22" in result.stderr
@@ -231,7 +226,7 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
 # the whole
 
 
-def test_a_backtest_runs_the_weeks_in_order_and_prints_lists_and_metrics_beside_the_baselines(tmp_path: Path) -> None:
+def test_a_backtest_runs_weeks_in_order_and_prints_scores(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
     process = _command(home, "backtest", "--weeks", "1", "--show-lists")
     output, errors = process.communicate(timeout=120)

@@ -1,25 +1,43 @@
-"""What a walk over several weeks says of itself."""
+"""The runner behind `tgn refresh` and `tgn backtest`."""
 
+from pathlib import Path
+
+import dagster as dg
 import pytest
 
 from tgn_assets.cli import runner
+from tgn_assets.cli.console import Progress
 from tgn_assets.cli.runner import Runner
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, ingest
 
 
-def test_the_time_left_of_a_walk_is_that_of_its_last_week_not_of_its_first(
+def test_the_time_left_is_estimated_from_the_last_week(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, said, seconds = [0.0], list[str](), iter([600.0, 20.0, 30.0])
+    now, tasks, seconds = [0.0], list[str](), iter([600.0, 20.0, 30.0])
 
     def run(_: Runner, task: str, **__: str) -> None:
-        said.append(task)
+        tasks.append(task)
         now[0] += next(seconds)
 
     monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Runner, "_run", run)
     object.__new__(Runner).refresh(["2024-01-01", "2024-01-08", "2024-01-15"])
-    assert said == [
+    assert tasks == [
         "week 2024-01-01 (1 of 3)",
         "week 2024-01-08 (2 of 3), about 20 min 00 s left",
         "week 2024-01-15 (3 of 3), about 20 s left",
     ]
+
+
+def test_weeks_with_an_outdated_snapshot_are_ingested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, tasks = home_on_log(tmp_path), list[str]()
+    outdated = ArtifactStore(home.artifacts).directory("weekly_snapshots", WEEKS[1])
+    outdated.mkdir(parents=True)
+    (outdated / "meta.json").write_text('{"week": "2024-01-08"}')
+    monkeypatch.setattr(Runner, "_run", lambda _, task, **how: tasks.append(task))
+    with dg.DagsterInstance.ephemeral() as instance:
+        ingest(home, instance, *WEEKS)
+        Runner(home, instance, Progress()).ingest_before(WEEKS[3])
+    assert tasks == [f"ingest {WEEKS[1]}"]

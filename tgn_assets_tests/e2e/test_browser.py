@@ -14,7 +14,7 @@ def test_a_page_does_what_its_script_says(page: Page) -> None:
     assert page.get_by_role("button").text_content() == "done"
 
 
-def test_where_there_is_no_browser_the_skip_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_the_skip_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"), headless_chromium():
         pass

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tgn_assets_tests.support.browser import around, screenshot
-from tgn_assets_tests.support.dagster_server import REPOSITORY, WEEKS, Server, dagster_dev, wait_for
+from tgn_assets_tests.support.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")]
 
@@ -19,12 +19,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_weeks_are_ingested_by_the_sensor_and_refreshed_by_click_and_by_backfill(server: Server) -> None:
+def test_the_sensor_ingests_and_a_run_and_a_backfill_refresh(server: Server) -> None:
     # The sensor is on unless someone has turned it off: on a new home, it begins with the past.
     wait_for("the sensor", lambda: server.runs("dagster/sensor_name", "missing_or_changed_weeks"))
 
-    clicked = server.client.submit_job_execution("weekly_refresh", **REPOSITORY, tags={"dagster/partition": WEEKS[0]})
-    selector = {"repositoryLocationName": "tgn_assets", "repositoryName": "__repository__"}
+    clicked = server.client.submit_job_execution("weekly_refresh", *LOCATION, tags={"dagster/partition": WEEKS[0]})
+    selector = dict(zip(("repositoryLocationName", "repositoryName"), LOCATION, strict=True))
     backfill = server.ask(
         """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
              __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
@@ -51,7 +51,7 @@ def test_weeks_are_ingested_by_the_sensor_and_refreshed_by_click_and_by_backfill
     assert past["tags"]["dagster/asset_partition_range_end"] == WEEKS[1]
 
 
-def test_a_week_is_materialized_and_looked_at_by_clicks(server: Server, page: Page) -> None:
+def test_a_week_is_materialized_by_clicks(server: Server, page: Page) -> None:
     page.set_default_timeout(30_000)
     expect.set_options(timeout=30_000)
     wait_for("the sensor", lambda: server.runs("dagster/sensor_name", "missing_or_changed_weeks"))
@@ -83,6 +83,9 @@ def test_a_week_is_materialized_and_looked_at_by_clicks(server: Server, page: Pa
     expect(plot).to_be_visible()
     assert plot.evaluate("image => image.naturalWidth") > 500
     screenshot(page, "predictions")
+    row = page.locator("tr").filter(has=page.get_by_text("preview", exact=True))
+    expect(row.locator("th").get_by_text("event_id", exact=True)).to_be_visible()
+    expect(row.locator("td").get_by_text(WEEKS[1], exact=True).first).to_be_visible()
 
     page.goto(f"{server.url}/automation")
     schedule = page.locator("[data-index]").filter(has_text="weekly_refresh_schedule")

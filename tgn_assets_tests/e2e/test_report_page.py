@@ -21,14 +21,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-def test_the_report_fits_its_screen_says_nothing_to_the_console_and_asks_for_nothing(
+def test_the_report_fits_the_screen_and_loads_nothing(
     browser: Browser, report: Path, scheme: Literal["light", "dark"], width: int
 ) -> None:
     with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True) as context:
-        page, said, asked = context.new_page(), [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page, console, requests = context.new_page(), list[str](), list[str]()
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(report.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -36,10 +36,10 @@ def test_the_report_fits_its_screen_says_nothing_to_the_console_and_asks_for_not
         shown = page.locator(".chart:visible svg:visible")
         assert shown.count() == page.locator(".chart").count() > 0
         assert page.get_by_text(HOSTILE, exact=True).count() > 0
-        assert (said, asked) == ([], [report.as_uri()])
+        assert (console, requests) == ([], [report.as_uri()])
 
 
-def test_the_report_can_be_walked_with_the_keyboard(browser: Browser, report: Path) -> None:
+def test_the_report_works_with_the_keyboard(browser: Browser, report: Path) -> None:
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(report.as_uri())

@@ -1,20 +1,33 @@
 import json
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 
-from tgn_assets.ml.artifact_io import META, TENSORS, ArtifactError, load_artifact, save_artifact
+from tgn_assets.ml.artifact_io import (
+    FORMAT_VERSION,
+    META,
+    TENSORS,
+    ArtifactError,
+    OutdatedArtifactError,
+    is_outdated,
+    load_artifact,
+    load_meta,
+    save_artifact,
+)
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path):
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(3), "a": torch.rand(2, 2)}
     save_artifact(tmp_path / "gnn" / "2024-01-01", tensors, {"week": "2024-01-01", "curve": [1.5]})
     loaded, meta = load_artifact(tmp_path / "gnn" / "2024-01-01")
-    assert meta == {"week": "2024-01-01", "curve": [1.5]}
+    versions = {"format_version": FORMAT_VERSION, "package_version": version("tgn_assets")}
+    assert meta == {"week": "2024-01-01", "curve": [1.5]} | versions
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
-def test_same_content_gives_the_same_bytes_whatever_the_order_of_the_tensors(tmp_path):
+def test_the_same_content_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
     a, b = torch.arange(3), torch.rand(2)
     save_artifact(tmp_path / "one", {"a": a, "b": b}, {"x": 1, "y": 2})
     save_artifact(tmp_path / "two", {"b": b, "a": a}, {"y": 2, "x": 1})
@@ -22,14 +35,14 @@ def test_same_content_gives_the_same_bytes_whatever_the_order_of_the_tensors(tmp
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_second_save_replaces_all_of_the_first_and_leaves_nothing_beside_it(tmp_path):
+def test_a_second_save_replaces_the_first_completely(tmp_path: Path) -> None:
     save_artifact(tmp_path / "week", {"old": torch.zeros(1)}, {})
     save_artifact(tmp_path / "week", {"new": torch.ones(1)}, {})
     assert set(load_artifact(tmp_path / "week")[0]) == {"new"}
     assert [path.name for path in tmp_path.iterdir()] == ["week"]
 
 
-def test_a_save_that_fails_leaves_the_old_content(tmp_path):
+def test_a_save_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
     save_artifact(tmp_path / "week", {"old": torch.zeros(1)}, {})
     with pytest.raises(TypeError):
         save_artifact(tmp_path / "week", {"new": torch.ones(1)}, {"not": json})
@@ -37,13 +50,44 @@ def test_a_save_that_fails_leaves_the_old_content(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["week"]
 
 
-def test_a_missing_artifact_is_named_with_what_to_do(tmp_path):
+def test_a_missing_artifact_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no trained_gnn of week 2024-01-01 .* materialize it first"):
         load_artifact(tmp_path / "trained_gnn" / "2024-01-01")
 
 
-def test_a_damaged_artifact_is_an_error_and_never_runs_code(tmp_path):
+def test_a_damaged_artifact_is_an_error_and_never_runs_code(tmp_path: Path) -> None:
     save_artifact(tmp_path / "week", {"a": torch.zeros(1)}, {})
     (tmp_path / "week" / TENSORS).write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(ArtifactError, match="damaged"):
         load_artifact(tmp_path / "week")
+
+
+@pytest.mark.parametrize(
+    ("asset", "meta", "message"),
+    [
+        (
+            "trained_gnn",
+            {"format_version": FORMAT_VERSION + 1, "package_version": "9.1"},
+            "trained_gnn of week 2024-01-01 was made by tgn_assets 9.1, in another format: "
+            "run `tgn refresh --week 2024-01-01` to make it again",
+        ),
+        ("trained_ranker", {}, "was made by an earlier version of tgn_assets, in another format"),
+        ("weekly_snapshots", {}, "run `tgn refresh` to make it again"),
+    ],
+)
+def test_another_format_is_an_error_with_a_remedy(tmp_path: Path, asset: str, meta: dict, message: str) -> None:
+    directory = tmp_path / asset / "2024-01-01"
+    save_artifact(directory, {}, {})
+    assert not is_outdated(directory)
+    (directory / META).write_text(json.dumps(meta))
+    assert is_outdated(directory)
+    for load in (load_meta, load_artifact):
+        with pytest.raises(OutdatedArtifactError) as raised:
+            load(directory)
+        assert message in str(raised.value)
+
+
+def test_what_is_missing_or_damaged_is_not_outdated(tmp_path: Path) -> None:
+    assert not is_outdated(tmp_path / "trained_gnn" / "2024-01-01")
+    (tmp_path / META).write_text("{")
+    assert not is_outdated(tmp_path)

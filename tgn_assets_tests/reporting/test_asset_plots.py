@@ -7,7 +7,7 @@ from tgn_assets.reporting.asset_plots import activity_plot, catalogue_plot, curv
 
 
 def drawn(picture: dg.MetadataValue) -> str:
-    """The SVG inside a picture of Markdown; it is small, for Dagster keeps it in its history."""
+    """The SVG inside a picture of Markdown; it is small, for Dagster keeps it in its event log."""
     before, _, encoded = str(picture.value).partition("](data:image/svg+xml;base64,")
     assert before.startswith("![") and len(encoded) < 50_000
     svg = base64.b64decode(encoded.removesuffix(")")).decode()
@@ -15,14 +15,14 @@ def drawn(picture: dg.MetadataValue) -> str:
     return svg
 
 
-def test_a_curve_with_gaps_becomes_a_small_picture() -> None:
+def test_a_training_curve_may_have_gaps() -> None:
     curve = [{"loss": 3.0 - step / 100, "validation_loss": None if step % 10 == 9 else 3.0} for step in range(200)]
-    (picture,) = curve_plot(curve, [["loss", "validation_loss"]], "pass").values()
-    assert ">validation loss<" in drawn(picture) and ">pass<" in drawn(picture)
-    assert curve_plot([], [["loss"]], "pass") == {}
+    (picture,) = curve_plot(curve, [["loss", "validation_loss"]], "epoch").values()
+    assert ">validation loss<" in drawn(picture) and ">epoch<" in drawn(picture)
+    assert curve_plot([], [["loss"]], "epoch") == {}
 
 
-def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
+def test_plots_by_week_are_small_and_need_a_week() -> None:
     weeks = pd.date_range("2024-01-01", periods=26, freq="7D")
     size = pd.DataFrame({"week": weeks, "interactions": range(26), "users": 5, "events": 3})
     models = [
@@ -35,10 +35,10 @@ def test_the_weeks_become_small_pictures_and_no_weeks_none() -> None:
         assert plot(frame.head(0)) == {}
 
 
-def test_the_events_on_most_lists_and_the_coverage_become_a_small_picture_whatever_the_ids_are() -> None:
-    favourites = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
+def test_the_catalogue_plot_takes_any_event_id() -> None:
+    most_recommended = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
     weeks = pd.DataFrame({"week": pd.date_range("2024-01-01", periods=4, freq="7D"), "recommended": 5, "known": 10})
-    (picture,) = catalogue_plot(favourites, weeks).values()
+    (picture,) = catalogue_plot(most_recommended, weeks).values()
     for name in ("$x_{1", "line?break", "xxxxxxxxxxxxxxx...", "plain", "share of known events on some list"):
         assert f">{name}<" in drawn(picture)
-    assert catalogue_plot(favourites.head(0), weeks) == {}
+    assert catalogue_plot(most_recommended.head(0), weeks) == {}

@@ -1,4 +1,4 @@
-"""Cards of models that were trained on a small world, and the verbs that print them."""
+"""Cards of models that were trained on a small world, and the commands that print them."""
 
 import json
 from pathlib import Path
@@ -32,10 +32,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     store, rows = ArtifactStore(home.artifacts), habits(users=12, weeks=6)
     gnn = None
     for later, week in zip((4, 5), WEEKS, strict=True):
-        gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, gnn)
+        gnn = train_gnn(snapshots(rows, range(later + 1)), week, GNN, warm=gnn)
         config = RANKER.model_copy(update={"candidates": 4 + later})
         store.save("trained_gnn", week, gnn)
-        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config))
+        store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
     scores = [(WEEKS[1], "tgn_assets", "all", "ndcg", 0.25, 0.2, 0.3, 12)]
     home.warehouse().replace_week("eval_metrics", WEEKS[1], pd.DataFrame(scores, columns=METRICS))
     return home
@@ -45,7 +45,7 @@ def tgn(home: Home, *arguments: str) -> Result:
     return CliRunner(env={"TGN_HOME": str(home.root), "TGN_SOURCE": "synthetic"}).invoke(cli, ["models", *arguments])
 
 
-def test_a_card_says_how_the_model_was_made_and_what_its_lists_scored(home: Home) -> None:
+def test_a_card_has_training_validation_and_score(home: Home) -> None:
     store = ArtifactStore(home.artifacts)
     first, second = model_cards(store, home.warehouse())
     assert (first.week, first.warm_from, first.score) == (WEEKS[0], None, 0.25)
@@ -54,12 +54,13 @@ def test_a_card_says_how_the_model_was_made_and_what_its_lists_scored(home: Home
     numbers = [tensor.numel() for model in (gnn, ranker) for tensor in model.state.values()]
     assert first.parameters == sum(numbers)
     assert first.validation == ranker.validation
-    assert first.gnn_passes == sum(entry["origin"] == WEEKS[0] for entry in gnn.curve) > 0
+    assert first.encoder_epochs == sum(entry["cutoff"] == WEEKS[0] for entry in gnn.curve) > 0
+    assert first.config["trained_ranker.lambdarank.rounds"] == 100
     assert first.best_baseline
     assert first.best_baseline[1] == max(ranker.validation[f"ndcg_{name}"] for name in BASELINES)
 
 
-def test_two_models_are_compared_where_they_differ(home: Home) -> None:
+def test_the_comparison_has_only_what_differs(home: Home) -> None:
     table = comparison_table(*model_cards(ArtifactStore(home.artifacts), home.warehouse()))
     names = list(table.columns[0].cells)
     assert "trained_ranker.candidates" in names and "trained_ranker.dim" not in names
@@ -67,7 +68,7 @@ def test_two_models_are_compared_where_they_differ(home: Home) -> None:
     assert [list(column.cells)[at] for column in table.columns[1:3]] == ["8", "9"]
 
 
-def test_the_verbs_print_them(home: Home) -> None:
+def test_list_and_compare_print_the_cards(home: Home) -> None:
     listed = tgn(home, "list")
     assert listed.exit_code == 0, listed.output
     rows = [line.split() for line in listed.stdout.splitlines() if line.strip().startswith(tuple(WEEKS))]
@@ -94,13 +95,22 @@ def test_a_damaged_model_is_named_with_the_remedy(home: Home, tmp_path: Path) ->
         model_cards(store, home.warehouse())
 
 
+def test_an_outdated_model_has_no_card(home: Home, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    for asset in ("trained_gnn", "trained_ranker"):
+        directory = store.directory(asset, START)
+        directory.mkdir(parents=True)
+        (directory / "meta.json").write_text(json.dumps({"week": START, "format_version": 0}))
+    assert model_cards(store, home.warehouse()) == []
+
+
 def test_before_anything_was_trained_it_says_what_to_run(tmp_path: Path) -> None:
     home = Home(Settings(_env_file=None, home=tmp_path, source="synthetic")).ensure()
     result = tgn(home, "list")
     assert result.exit_code == 1 and "no model was trained yet; run `tgn refresh`" in result.stderr
 
 
-def test_a_pin_names_a_model_that_is_there_and_holds_for_later_weeks_only(home: Home) -> None:
+def test_a_pin_needs_a_model_and_holds_for_later_weeks_only(home: Home) -> None:
     assert f"no trained model of week {START}" in tgn(home, "pin", START).stderr
     assert f"lists come from the model of {WEEKS[0]}" in tgn(home, "pin", WEEKS[0]).stdout
     store = ArtifactStore(home.artifacts)

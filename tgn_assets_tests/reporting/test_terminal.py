@@ -1,4 +1,4 @@
-"""Scores of several weeks put together, worked out by hand."""
+"""Pooled scores of several weeks, worked out by hand."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
     scores = {"tgn_assets": (0.4, 0.8), "popular": (0.1, 0.1), "repeat": (0.3, 0.7), "ceiling": (0.9, 0.9)}
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
     for i, week in enumerate(WEEKS):
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (week, model, segment, metric, values[i], values[i] - 0.1, values[i] + 0.1, (30, 10)[i])
             for model, values in scores.items()
             for segment in ("all", "seen")
@@ -41,13 +41,13 @@ def test_every_active_user_of_every_week_counts_once(warehouse: Warehouse) -> No
     assert score.margin == pytest.approx(math.sqrt(10) / 40)
 
 
-def test_a_share_without_an_interval_and_a_segment_without_users_are_no_problem(warehouse: Warehouse) -> None:
+def test_pooling_without_intervals_or_users(warehouse: Warehouse) -> None:
     scores = pooled_scores(warehouse, WEEKS)
     assert str(scores["tgn_assets", "all", "served"]) == "1.0000"
     assert ("tgn_assets", "new", "ndcg") not in scores
 
 
-def test_weeks_of_which_one_has_no_interval_have_none_together(warehouse: Warehouse) -> None:
+def test_no_pooled_interval_if_a_week_has_none(warehouse: Warehouse) -> None:
     single = (ALONE, "tgn_assets", "all", "ndcg", 1.0, None, None, 1)
     warehouse.replace_week("eval_metrics", ALONE, pd.DataFrame([single], columns=COLUMNS))
     score = pooled_scores(warehouse, [*WEEKS, ALONE])["tgn_assets", "all", "ndcg"]
@@ -58,19 +58,19 @@ def test_a_score_is_shown_with_its_interval() -> None:
     assert str(Score(0.5, 10, 0.125)) == "0.5000  [0.3750, 0.6250]"
 
 
-def test_ours_comes_first_then_the_baselines_by_score_and_the_ceiling_last(warehouse: Warehouse) -> None:
+def test_models_are_ordered_ours_baselines_by_score_ceiling(warehouse: Warehouse) -> None:
     for table in list(backtest_tables(warehouse, WEEKS))[:2]:
         assert [str(cell) for cell in table.columns[0].cells] == ["tgn_assets", "repeat", "popular", "ceiling"]
 
 
-def test_each_week_has_a_line_of_its_own(warehouse: Warehouse) -> None:
+def test_the_last_table_has_a_row_per_week(warehouse: Warehouse) -> None:
     table = list(backtest_tables(warehouse, WEEKS))[-1]
     assert [str(column.header) for column in table.columns][:4] == ["week", "users", "tgn_assets", "repeat"]
     assert [str(cell) for cell in table.columns[0].cells] == WEEKS
     assert [str(cell) for cell in table.columns[2].cells] == ["0.4000", "0.8000"]
 
 
-def test_one_line_says_how_last_weeks_lists_did(warehouse: Warehouse) -> None:
+def test_score_line_has_our_score_and_the_best_baseline(warehouse: Warehouse) -> None:
     line = score_line(warehouse, WEEKS[1])
     assert line and "NDCG@5 0.8000  [0.7000, 0.9000] with 10 active users" in line
     assert line.endswith("the best baseline, repeat, 0.7000")

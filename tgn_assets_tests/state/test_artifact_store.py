@@ -1,28 +1,38 @@
+import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
+from tgn_assets.state.artifact_store import TYPES, ArtifactStore, load_embedding_history
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 
 
-def test_a_window_holds_the_weeks_that_are_there_oldest_first_and_reads_one_only_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_window_has_the_existing_weeks_and_reads_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for week in (WEEKS[3], WEEKS[0], WEEKS[1]):
         (tmp_path / "weekly_snapshots" / week).mkdir(parents=True)
     (tmp_path / "weekly_snapshots" / ".2024-01-15.half-written").mkdir()
     read: list[str] = []
-    monkeypatch.setattr(ArtifactStore, "load", lambda _, asset, week: read.append(week) or f"{asset} of {week}")
+
+    def load(_: ArtifactStore, asset: str, week: str) -> str:
+        read.append(week)
+        return f"{asset} of {week}"
+
+    monkeypatch.setattr(ArtifactStore, "load", load)
 
     window = ArtifactStore(tmp_path).window("weekly_snapshots", WEEKS[1:])
 
     assert list(window) == [WEEKS[1], WEEKS[3]] and read == []
     assert window[WEEKS[3]] == f"weekly_snapshots of {WEEKS[3]}" and read == [WEEKS[3]]
     assert window.get(WEEKS[0]) is None and WEEKS[2] not in window
+
+
+@pytest.mark.parametrize("asset", TYPES)
+def test_every_artifact_type_exists_and_can_be_saved_and_loaded(asset: str) -> None:
+    artifact = pkgutil.resolve_name(TYPES[asset])
+    assert callable(artifact.save) and callable(artifact.load)
 
 
 def test_a_window_of_an_asset_that_never_ran_is_empty(tmp_path: Path) -> None:
@@ -48,7 +58,7 @@ class Checkpoints(ArtifactStore):
         }[week]
 
 
-def test_the_bank_goes_back_along_the_warm_starts_to_the_cold_one() -> None:
+def test_the_embedding_history_ends_at_the_cold_start() -> None:
     assert load_embedding_history(Checkpoints(), WEEKS[3], 10) == {
         WEEKS[0]: f"{WEEKS[0]} by 1",
         WEEKS[1]: f"{WEEKS[1]} by 1",
@@ -57,12 +67,12 @@ def test_the_bank_goes_back_along_the_warm_starts_to_the_cold_one() -> None:
     }
 
 
-def test_the_bank_holds_the_newest_weeks_of_a_limit_and_reads_no_further() -> None:
+def test_the_embedding_history_is_limited_to_the_newest_weeks() -> None:
     store = Checkpoints()
     assert list(load_embedding_history(store, WEEKS[3], 2)) == [WEEKS[2], WEEKS[3]]
     assert store.read == [WEEKS[3], WEEKS[2]]
     assert list(load_embedding_history(Checkpoints(), WEEKS[2], 2)) == [WEEKS[1], WEEKS[2]]
 
 
-def test_the_bank_of_a_week_knows_no_later_one() -> None:
+def test_the_embedding_history_of_a_week_has_no_later_one() -> None:
     assert max(load_embedding_history(Checkpoints(), WEEKS[2], 10)) == WEEKS[2]

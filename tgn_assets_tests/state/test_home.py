@@ -1,6 +1,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ def _home(tmp_path: Path, rows: str = "u,e,2024-01-10 12:00:00\n", **settings: s
     """A home on a log of `rows`."""
     log = tmp_path / "log.csv"
     log.write_text(HEADER + rows)
-    return Home(Settings(**{"home": tmp_path / "home", "source": str(log), **settings}))
+    values: dict[str, Any] = {"home": tmp_path / "home", "source": str(log), **settings}
+    return Home(Settings(**values))
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def in_february_2024(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(home_module, "last_ended_week", lambda: "2024-02-05")
 
 
-def test_the_dagster_instance_is_local_quiet_and_runs_one_week_at_a_time(tmp_path: Path) -> None:
+def test_the_instance_is_local_and_runs_one_week_at_a_time(tmp_path: Path) -> None:
     with _home(tmp_path).instance() as instance:
         assert instance.root_directory == str(tmp_path / "home" / "dagster")
         assert isinstance(instance.run_launcher, WatchfulRunLauncher)
@@ -53,7 +55,7 @@ def test_two_that_make_a_home_at_once_do_not_trip_over_each_other(tmp_path: Path
         assert list(pool.map(runs, range(2))) == [0, 0]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(SettingsError, match=r"TGN_HOME=.*home"):
         _home(tmp_path).ensure()
@@ -64,7 +66,7 @@ def test_the_first_week_stays_when_earlier_rows_arrive(tmp_path: Path) -> None:
     assert _home(tmp_path, "u,e,2023-12-01 12:00:00\nu,e,2024-01-10 12:00:00\n").start_week() == "2024-01-08"
 
 
-def test_another_source_or_other_columns_have_a_first_week_of_their_own(tmp_path: Path) -> None:
+def test_every_source_has_its_own_first_week(tmp_path: Path) -> None:
     assert _home(tmp_path).start_week() == "2024-01-08"
     (tmp_path / "other.csv").write_text(HEADER + "u,e,2023-12-06 12:00:00\n")
     assert _home(tmp_path, source=str(tmp_path / "other.csv")).start_week() == "2023-12-04"
@@ -112,18 +114,16 @@ def test_week_numbers_count_from_the_smallest_one_ever_seen(tmp_path: Path) -> N
         ("2024-02-29 00:00:00", "2024-02-05"),  # the calendar has come no further
     ],
 )
-def test_a_week_is_closed_when_its_sunday_has_rows_or_a_later_row_follows(
-    tmp_path: Path, newest_row: str, week: str | None
-) -> None:
+def test_a_week_is_closed_by_a_row_on_its_sunday_or_later(tmp_path: Path, newest_row: str, week: str | None) -> None:
     assert _home(tmp_path, f"u,e,2024-01-10 12:00:00\nu,e,{newest_row}\n").newest_closed_week() == week
 
 
-def test_no_week_after_the_last_one_and_none_before_the_first_is_closed(tmp_path: Path) -> None:
+def test_closed_weeks_lie_between_the_first_and_the_last(tmp_path: Path) -> None:
     rows = "u,e,2024-01-10 12:00:00\nu,e,2024-01-31 12:00:00\n"
     assert _home(tmp_path, rows, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
     assert _home(tmp_path, rows, start_week="2024-01-29").newest_closed_week() is None
 
 
-def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+def test_missing_source_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="TGN_SOURCE"):
         _home(tmp_path, source=str(tmp_path / "missing.csv")).start_week()

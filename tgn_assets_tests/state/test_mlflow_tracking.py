@@ -21,16 +21,22 @@ GNN: dict[str, Any] = {
     "warm_from": "2024-01-01",
     "config": {"dim": 8, "fan_out": [15, 10]},
     "curve": [
-        {"origin": "2024-01-01", "loss": 9.0, "validation_loss": 9.0},
-        {"origin": WEEK, "loss": 0.5, "validation_loss": 0.6},
-        {"origin": WEEK, "loss": 0.4, "validation_loss": None},
+        {"cutoff": "2024-01-01", "loss": 9.0, "validation_loss": 9.0},
+        {"cutoff": WEEK, "loss": 0.5, "validation_loss": 0.6},
+        {"cutoff": WEEK, "loss": 0.4, "validation_loss": None},
     ],
 }
 RANKER: dict[str, Any] = {
-    "config": {"epochs": 2},
+    "config": {"epochs": 2, "lambdarank": {"rounds": 100}},
     "curve": [{"epoch": 0, "loss": 1.5, "validation_ndcg": 0.2}],
-    "gate": {"source": {"active": "tgn_assets", "lapsed": "repeat"}},
+    "fallback": {"source": {"active": "tgn_assets", "lapsed": "repeat"}},
     "validation": {"ndcg_tgn_assets": 0.2, "ndcg_repeat": 0.1, "ndcg_popular": float("nan")},
+}
+PARAMS = {
+    "trained_gnn.dim": "8",
+    "trained_gnn.fan_out": "[15, 10]",
+    "trained_ranker.epochs": "2",
+    "trained_ranker.lambdarank.rounds": "100",
 }
 
 
@@ -92,12 +98,12 @@ def runs(client: MlflowClient) -> list[Any]:
     return client.search_runs([found.experiment_id]) if found else []
 
 
-def test_a_week_is_a_run_with_its_parameters_curves_and_validation(store: MlflowClient) -> None:
+def test_a_week_is_a_run_with_parameters_and_curves(store: MlflowClient) -> None:
     assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
     (run,) = runs(store)
     assert (run.info.run_name, run.info.status) == (WEEK, "FINISHED")
     assert run.data.tags["warm_from"] == "2024-01-01" and run.data.tags["lists_of_lapsed_users"] == "repeat"
-    assert run.data.params == {"trained_gnn.dim": "8", "trained_gnn.fan_out": "[15, 10]", "trained_ranker.epochs": "2"}
+    assert run.data.params == PARAMS
     assert run.data.metrics == {
         "trained_gnn.loss": 0.4,
         "trained_gnn.validation_loss": 0.6,
@@ -110,7 +116,7 @@ def test_a_week_is_a_run_with_its_parameters_curves_and_validation(store: Mlflow
     assert [(point.step, point.value) for point in losses] == [(0, 0.5), (1, 0.4)]
 
 
-def test_a_week_that_is_trained_again_replaces_its_run_and_no_other(store: MlflowClient) -> None:
+def test_a_week_trained_again_replaces_its_own_run_only(store: MlflowClient) -> None:
     for home, week in ((HOME, "2024-01-01"), (Path("/other"), WEEK), (HOME, WEEK)):
         log_model(home, week, GNN, RANKER, never)
     log_model(HOME, WEEK, GNN, RANKER | {"config": {"epochs": 7}}, never)
@@ -137,7 +143,7 @@ def test_a_tracking_server_has_the_week_and_its_scores(server: str, monkeypatch:
     (run,) = ask(server, "runs/search", experiment_ids=[experiment])["runs"]
     assert (run["info"]["run_name"], run["info"]["status"]) == (WEEK, "FINISHED")
     params = {param["key"]: param["value"] for param in run["data"]["params"]}
-    assert params == {"trained_gnn.dim": "8", "trained_gnn.fan_out": "[15, 10]", "trained_ranker.epochs": "2"}
+    assert params == PARAMS
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert (metrics["validation.ndcg_repeat"], metrics["next_week.ndcg.all.tgn_assets"]) == (0.1, 0.3)
     losses = ask(server, f"metrics/get-history?run_id={run['info']['run_id']}&metric_key=trained_gnn.loss")["metrics"]

@@ -105,7 +105,7 @@ def test_a_week_is_replaced_and_the_others_stay(warehouse: Warehouse) -> None:
     assert (users(warehouse), users(warehouse, NEXT)) == ([], ["x"])
 
 
-def test_the_current_lists_are_those_of_the_newest_published_week(warehouse: Warehouse) -> None:
+def test_current_top5_holds_the_newest_published_week(warehouse: Warehouse) -> None:
     def current() -> list[tuple]:
         with warehouse.reader() as con:
             return con.execute("SELECT week::VARCHAR, user_id FROM current_top5 ORDER BY ALL").fetchall()
@@ -118,7 +118,7 @@ def test_the_current_lists_are_those_of_the_newest_published_week(warehouse: War
     assert current() == [(WEEK, "a")]
 
 
-def test_a_warehouse_of_an_older_version_is_given_the_views_and_keeps_its_rows(warehouse: Warehouse) -> None:
+def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:
     warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
     with duckdb.connect(warehouse.path) as con:
         con.execute("DROP VIEW current_top5")
@@ -126,7 +126,7 @@ def test_a_warehouse_of_an_older_version_is_given_the_views_and_keeps_its_rows(w
         assert con.execute("SELECT user_id FROM current_top5").fetchall() == [("a",)]
 
 
-def test_columns_go_by_name_and_a_surplus_or_a_lacking_one_is_an_error(warehouse: Warehouse) -> None:
+def test_replace_week_matches_columns_by_name(warehouse: Warehouse) -> None:
     frame = predictions("a")
     warehouse.replace_week("weekly_top5_predictions", WEEK, frame[frame.columns[::-1]])
     for wrong in (frame.drop(columns="source"), frame.assign(surplus=1)):
@@ -135,7 +135,7 @@ def test_columns_go_by_name_and_a_surplus_or_a_lacking_one_is_an_error(warehouse
     assert users(warehouse) == ["a"]
 
 
-def test_rows_of_another_week_and_tables_without_weeks_are_refused(warehouse: Warehouse) -> None:
+def test_replace_week_refuses_other_weeks_and_weekless_tables(warehouse: Warehouse) -> None:
     with pytest.raises(ValueError, match=WEEK):
         warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", week=NEXT))
     for table in ("users", "no_table; DROP TABLE users"):
@@ -227,7 +227,7 @@ def test_the_file_is_free_again_after_an_error(warehouse: Warehouse) -> None:
             pass
 
 
-def test_a_warehouse_of_an_older_version_gets_the_tables_that_it_lacks_when_it_is_read(tmp_path: Path) -> None:
+def test_reader_creates_missing_tables(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
     with warehouse.writer() as con:
         con.execute("INSERT INTO raw_interactions VALUES ('u', 'e', TIMESTAMP '2024-01-01', DATE '2024-01-01')")
@@ -237,7 +237,7 @@ def test_a_warehouse_of_an_older_version_gets_the_tables_that_it_lacks_when_it_i
         assert con.execute("SELECT count(*) FROM raw_interactions").fetchall() == [(1,)]
 
 
-def test_a_history_asked_for_again_is_read_again_only_if_the_rows_changed(warehouse: Warehouse) -> None:
+def test_history_is_read_again_only_if_rows_changed(warehouse: Warehouse) -> None:
     with warehouse.writer() as con:
         con.execute(f"INSERT INTO users VALUES ('u', 0, '{WEEK}')")
         con.execute(f"INSERT INTO events VALUES ('e', 0, '{WEEK}'), ('f', 1, '{NEXT}')")

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests that look at what people look at. The fixtures `browser` and `page` use it."""
+"""Headless Chromium for tests of pages. The fixtures `browser` and `page` use it."""
 
 import os
 import shutil
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-SIZE = {"width": 1440, "height": 900}
+SIZE: ViewportSize = {"width": 1440, "height": 900}
 
 # Chromium as root, on a machine that reaches nothing but itself.
 ARGUMENTS = [
@@ -26,9 +26,9 @@ ARGUMENTS = [
 
 @contextmanager
 def headless_chromium() -> Iterator[Browser]:
-    """The machine's own Chromium, closed at the end; the test is skipped, with the remedy, where there is none.
+    """The machine's own Chromium, closed at the end; without one the test is skipped, with the remedy.
 
-    While it is open, its thread has an event loop: `asyncio.run` fails there.
+    While it is open, this thread has an event loop: `asyncio.run` fails in it.
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -42,9 +42,9 @@ def headless_chromium() -> Iterator[Browser]:
 
 
 def around(shown: Locator, margin: float) -> FloatRect:
-    """The part of the page that holds all of `shown`, with `margin` pixels on each side, as far as there is room."""
+    """The part of the page that contains all of `shown`, with up to `margin` pixels on each side."""
     boxes = [box for one in shown.all() if (box := one.bounding_box())]
-    left, top = (max(0, min(box[attributes] for box in boxes) - margin) for attributes in ("x", "y"))
+    left, top = (max(0, min(box[axis] for box in boxes) - margin) for axis in ("x", "y"))
     right = min(SIZE["width"], max(box["x"] + box["width"] for box in boxes) + margin)
     bottom = min(SIZE["height"], max(box["y"] + box["height"] for box in boxes) + margin)
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}

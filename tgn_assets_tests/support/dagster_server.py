@@ -24,7 +24,8 @@ from tgn_assets.ml.weeks import shift
 ROOT = Path(__file__).parents[2]
 WEEKS = [shift("2024-01-01", i) for i in range(3)]
 WORLD = World(users=40, events=30, communities=3)
-REPOSITORY = {"repository_location_name": "tgn_assets", "repository_name": "__repository__"}
+LOCATION = "tgn_assets", "__repository__"
+"""Names of the code location and of the repository."""
 
 
 class Server:

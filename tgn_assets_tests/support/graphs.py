@@ -12,22 +12,22 @@ from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 
-def bipartite(users: int, events: int, edges: list[tuple[int, int, int]]) -> HeteroData:
-    """A graph of (user, event, time) edges; `x` are random features, `edge_week` repeats the time."""
-    user, event, time = torch.tensor(edges, dtype=torch.int64).view(-1, 3).t()
+def bipartite(users: int, events: int, edges: list[tuple[int, int]]) -> HeteroData:
+    """A graph of (user, event) edges; `x` are random features, `edge_weight` counts the edges from 1."""
+    user, event = torch.tensor(edges, dtype=torch.int64).view(-1, 2).t()
     graph, generator = HeteroData(), torch.Generator().manual_seed(0)
     for kind, size in ((USER, users), (EVENT, events)):
         graph[kind].num_nodes, graph[kind].x = size, torch.randn(size, 4, generator=generator)
     for edge_type, index in ((INTERACTS, [user, event]), (REV_INTERACTS, [event, user])):
         graph[edge_type].edge_index = torch.stack(index)
-        graph[edge_type].edge_time = graph[edge_type].edge_week = time
+        graph[edge_type].edge_weight = torch.arange(1.0, 1 + len(user))
     return graph
 
 
-def random_graph(users: int = 30, events: int = 20, edges: int = 150, times: int = 5, seed: int = 0) -> HeteroData:
+def random_graph(users: int = 30, events: int = 20, edges: int = 150, seed: int = 0) -> HeteroData:
     generator = torch.Generator().manual_seed(seed)
-    columns = [torch.randint(top, (edges,), generator=generator).tolist() for top in (users, events, times)]
-    return bipartite(users, events, list(zip(*columns, strict=True)))
+    ends = [torch.randint(top, (edges,), generator=generator).tolist() for top in (users, events)]
+    return bipartite(users, events, list(zip(*ends, strict=True)))
 
 
 def edge_set(batch: HeteroData, edge_type: tuple[str, str, str]) -> set[tuple[int, int]]:
@@ -37,13 +37,14 @@ def edge_set(batch: HeteroData, edge_type: tuple[str, str, str]) -> set[tuple[in
 
 
 class Sage(nn.Module):
-    """Two hops of mean aggregation, fixed weights."""
+    """Mean aggregation with fixed weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, hops: int = 2) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.convs = nn.ModuleList(
-            HeteroConv({edge_type: SAGEConv((4, 4), 4) for edge_type in (INTERACTS, REV_INTERACTS)}) for _ in range(2)
+            HeteroConv({edge_type: SAGEConv((4, 4), 4) for edge_type in (INTERACTS, REV_INTERACTS)})
+            for _ in range(hops)
         )
 
     @torch.no_grad()
@@ -56,12 +57,12 @@ class Sage(nn.Module):
 
 def loader(graph: HeteroData, links: list[tuple[int, int]] | Tensor, **options: Any) -> LinkLoader:
     """A native loader of all hops in full and eight links a batch, unless `options` say otherwise."""
-    defaults: dict[str, Any] = {"fan_out": [-1, -1], "batch_size": 8, "backend": "native"}
+    defaults: dict[str, Any] = {"fan_out": [-1, -1], "batch_size": 8, "sampler": "native"}
     return link_loader(graph, links if isinstance(links, Tensor) else torch.tensor(links).t(), **(defaults | options))
 
 
 def assert_same(a: HeteroData, b: HeteroData) -> None:
-    """The two batches of triplets hold the same nodes, edges and negatives in the same order."""
+    """The two batches with negatives hold the same nodes, edges and negatives in the same order."""
     for kind in (USER, EVENT):
         assert torch.equal(a[kind].n_id, b[kind].n_id)
     for edge_type in (INTERACTS, REV_INTERACTS):

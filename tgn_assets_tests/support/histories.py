@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from tgn_assets.ml.data.ingest import IngestReport, load_weeks
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.sources.extent import SourceExtent, SourceSpec
 
 HEADER = "ip_address,event_id,timestamp\n"
@@ -50,13 +50,12 @@ def rows_query(folder: Path) -> str:
 
 def warehouse() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
-    for table, columns in TABLES.items():
-        con.execute(f"CREATE TABLE {table} ({columns})")
+    create_tables(con)
     return con
 
 
 def load(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str] = WEEKS) -> IngestReport:
-    return load_weeks(con, spec, weeks, WEEKS[0], None)
+    return load_weeks(con, spec, weeks, start_week=WEEKS[0], end_week=None)
 
 
 def rows(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple]:

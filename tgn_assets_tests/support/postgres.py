@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests, from the binaries of Debian's package, and what it was asked for."""
+"""A PostgreSQL server for the tests, from the binaries of Debian's package, and a record of its queries."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ class Postgres:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads every client that is told nothing else to this server."""
+        """The environment that leads clients to this server by default."""
         return {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER}
 
     def run(self, *statements: str) -> list[tuple]:
@@ -81,8 +81,8 @@ def postgres_server() -> Iterator[Postgres]:
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
             shutil.chown(folder, USER, USER)
             owner += ["--reuid", USER, "--regid", USER, "--clear-groups"]
-        make = [programs / "initdb", "-D", data, "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync", "-A", "trust"]
-        subprocess.run([*owner, *make], check=True, stdout=subprocess.DEVNULL)
+        make = [str(programs / "initdb"), "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run([*owner, *make, "-A", "trust"], check=True, stdout=subprocess.DEVNULL)
         (data / "pg_hba.conf").write_text(
             f"host all {USER} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )

@@ -1,8 +1,8 @@
-"""A GPU that is not there: what is put on it is computed on the CPU, and refused wherever a real one would refuse it.
+"""A simulated GPU: it computes on the CPU, and raises wherever code for a real GPU would fail.
 
-Tensors carry a mark of the device they were put on. An operation that would mix devices, or hand to NumPy what is on
-the GPU, raises as torch does. So code that runs here keeps each tensor where it belongs; how fast a real device is,
-and how it rounds sums, is not to be learnt here.
+Tensors carry a mark of the device that they were put on. An operation that mixes devices, or hands a GPU tensor to
+NumPy, raises as torch does. So code that runs here keeps each tensor on the right device. The speed of a real device
+and its rounding of sums are not simulated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ OF_A_PARAMETER = {"torch.Tensor.grad.__get__", "torch.Tensor.data.__get__"}
 
 @contextmanager
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator["PretendGPU"]:
-    """Within it torch knows a device `cuda`, in the threads of `tgn_assets.ml.parallel` as well."""
+    """Gives torch a device `cuda` within the context, also in the threads of `tgn_assets.ml.parallel`."""
     mode = PretendGPU()
 
     class Pool(ThreadPoolExecutor):
@@ -47,12 +47,12 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator["PretendGPU"]:
 
 
 def place(tensor: Tensor) -> str:
-    """Where `tensor` is held to be."""
+    """The device that `tensor` is marked with."""
     return str(tensor.__dict__.get("place", CPU))
 
 
 class PretendGPU(TorchFunctionMode):
-    """Sees every call of torch's Python interface; `operations` counts those whose result was on the GPU."""
+    """Intercepts every call of torch's Python interface; `operations` counts those with a result on the GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,17 +82,17 @@ class PretendGPU(TorchFunctionMode):
         if name == "torch.Tensor.backward":
             return self._backward(func, args, kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        asked = kwargs.pop("device", None)
-        target = _of_device(asked) if asked is not None else self._common(name, args, tensors)
+        device = kwargs.pop("device", None)
+        target = _of_device(device) if device is not None else self._common(name, args, tensors)
         self.operations += target == GPU
         result, given = func(*args, **kwargs), {id(x) for x in tensors}
-        # What an operation changes and returns stays where it is.
-        return tree_map_only(Tensor, lambda x: x if id(x) in given and asked is None else _put(x, target), result)
+        # A tensor that an operation changes in place and returns keeps its mark.
+        return tree_map_only(Tensor, lambda x: x if id(x) in given and device is None else _put(x, target), result)
 
     def _common(self, name: str, args: Any, tensors: list[Tensor]) -> str:
-        """Where the result is. RuntimeError if the operands are not together; a scalar may come from the host."""
+        """The device of the result. RuntimeError if the operands are on several; scalars may come from the host."""
         if name in INDEXING and place(args[0]) == GPU:
-            return GPU  # what is there may be indexed from the host, but not the other way round
+            return GPU  # a GPU tensor may be indexed by one of the host, but not the other way round
         everywhere = {place(x) for x in tensors} or {CPU}
         places = {place(x) for x in tensors if x.dim()} or everywhere
         if (len(places) > 1 or everywhere - places - {CPU}) and not self.in_backward:
@@ -100,7 +100,7 @@ class PretendGPU(TorchFunctionMode):
         return GPU if GPU in places else CPU
 
     def _backward(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """Gradients come from torch's C++ without a mark, so nothing can be said of a custom function's operands."""
+        """Runs without checks: torch's C++ makes gradients without a mark, even for custom functions."""
         self.in_backward = True
         try:
             return func(*args, **kwargs)
@@ -109,20 +109,20 @@ class PretendGPU(TorchFunctionMode):
 
 
 def _moved(source: Tensor, to: list[Any], target: str | None) -> Tensor:
-    """What `source.to(*to)` is, or `.cpu()` or `.cuda()`."""
+    """The result of `source.to(*to)`, `.cpu()` or `.cuda()`."""
     result, was = source, place(source)
-    for asked in to:
-        if isinstance(asked, torch.dtype):
-            result = source.to(asked)
-        if isinstance(asked, (str, torch.device)):
-            target = _of_device(asked)
+    for device in to:
+        if isinstance(device, torch.dtype):
+            result = source.to(device)
+        if isinstance(device, (str, torch.device)):
+            target = _of_device(device)
     if result is source and target not in (None, was):
         result = source.clone()
     return _put(result, target or was)
 
 
-def _of_device(asked: object) -> str:
-    return str(asked).split(":")[0]
+def _of_device(device: object) -> str:
+    return str(device).split(":")[0]
 
 
 def _put(found: Any, target: str) -> Any:

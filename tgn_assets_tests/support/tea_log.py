@@ -1,11 +1,14 @@
 """A log that fits a page, what was published for the week after it, what happened then, and how that is scored."""
 
+from typing import TypedDict
+
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
 
@@ -22,7 +25,15 @@ KNOWN = [
 DISCOUNT = 1 / np.log2(np.arange(2, 7))
 
 
-def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> tuple[InteractionHistory, np.ndarray, np.ndarray]:
+class Past(TypedDict):
+    """Arguments of `evaluate_week`."""
+
+    history: InteractionHistory
+    user_ids: np.ndarray
+    event_ids: np.ndarray
+
+
+def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> Past:
     """The history before `week`, and the ids of its positions: here in order of first appearance in `rows`."""
     users, events = (pd.unique(np.array([row[column] for row in rows], object)) for column in (0, 1))
     frame = pd.DataFrame(
@@ -34,7 +45,8 @@ def past(rows: list[tuple[str, str, int, int]], week: str = WEEK) -> tuple[Inter
             "count": [row[3] for row in rows],
         }
     )
-    return InteractionHistory.from_frame(frame, shift(week, -1)), users, events
+    history = InteractionHistory.from_frame(frame, shift(week, -1))
+    return {"history": history, "user_ids": users, "event_ids": events}
 
 
 def published(lists: dict[str, str]) -> pd.DataFrame:
@@ -61,7 +73,8 @@ MODELS = (OURS, *BASELINES, CEILING)
 
 
 def evaluate(lists: dict[str, str] = PUBLISHED, truth: dict[str, str] = HAPPENED, seed: int = 0) -> pd.DataFrame:
-    return evaluate_week(WEEK, published(lists), ["tea", "rye"], happened(truth), *past(KNOWN), seed=seed)
+    new_user_list = ["tea", "rye"]
+    return evaluate_week(WEEK, published(lists), happened(truth), new_user_list=new_user_list, **past(KNOWN), seed=seed)
 
 
 def value(frame: pd.DataFrame, model: str, metric: str, segment: str = "all", column: str = "value") -> float:

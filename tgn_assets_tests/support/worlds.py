@@ -9,7 +9,7 @@ import pandas as pd
 
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import shift
 
 START = "2024-01-01"
@@ -19,8 +19,7 @@ Row = tuple[str, str, int, int]
 def warehouse(rows: Iterable[Row]) -> duckdb.DuckDBPyConnection:
     """An in-memory warehouse with `times` interactions of each (user, event, week offset from START, times)."""
     con = duckdb.connect()
-    for table, columns in TABLES.items():
-        con.execute(f"CREATE TABLE {table} ({columns})")
+    create_tables(con)
     monday = datetime.fromisoformat(START)
     flat = [
         (user, event, monday + timedelta(weeks=week, hours=hour), shift(START, week))

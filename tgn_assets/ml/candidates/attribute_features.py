@@ -1,141 +1,198 @@
-"""What side tables say of (user, event) pairs at the close of a week: columns beside the pair evidence.
+"""Features of (user, event) pairs at the close of a week that come from the attribute tables.
 
-Of an event: its numbers, each also against what the user usually takes to, and how large a part its category has in the
-user's history and in everyone's. Of a user: the numbers, and how far the event is the choice of users of the same
-category. All of them are known of an event that appeared yesterday. What is standardised or shared out is so among the
-nodes, and by the interactions, that the history knows; NaN is what is not known.
+`REGISTRY` holds every feature, name and computation together, by the node and the kind of the column. To add one, add
+an entry there. All of them are known of an event that appeared yesterday. Values are standardized, and shares are
+taken, over the nodes and interactions that the history knows; NaN is what is not known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from tgn_assets.ml.candidates.pair_features import PROFILE_HALF_LIFE
-from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables
+from tgn_assets.ml.arrays import FloatArray, IntArray
+from tgn_assets.ml.config import CandidateConfig
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables, Kind, Node
 from tgn_assets.ml.data.interactions import InteractionHistory
 
-POPULARITY_HALF_LIFE = 1.0
-PRIOR = 2.0
-"""Interactions, distributed as everyone's, that a share is drawn towards the average by."""
 NORMAL_IQR = 1.349
-"""Distance of the quartiles of a normal distribution, in standard deviations."""
+"""Distance between the quartiles of a normal distribution, in standard deviations."""
 
-FEATURES = {
-    ("event", "number"): ("value", "off_taste"),
-    ("event", "time"): ("age", "age_off_taste"),
-    ("event", "category"): ("share", "popularity"),
-    ("user", "number"): ("value",),
-    ("user", "time"): ("age",),
-    ("user", "category"): ("lift",),
-}
-PairFeature = Callable[[np.ndarray, np.ndarray], np.ndarray]
+PairFeature = Callable[[IntArray, IntArray], FloatArray]
 """[p] values of the pairs with the user positions [p] and the event positions [p]."""
 
 
-def feature_names(columns: Sequence[AttributeColumn]) -> list[str]:
-    """Names of the columns of `AttributeFeatures.features`, in order."""
-    return [f"{node}.{name}:{what}" for node, name, kind in columns for what in FEATURES[node, kind]]
+@dataclass(frozen=True)
+class AttributeValues:
+    """One column of a table as of `history.week`: `values` [n], of all events or of all users."""
 
-
-class AttributeFeatures:
-    """The tables as of `history.week`, beside `PairFeatures`; built once per origin, read for any block of users."""
-
-    def __init__(self, history: InteractionHistory, tables: AttributeTables = NO_ATTRIBUTES) -> None:
-        self.history = history
-        self._columns: list[PairFeature] = []
-        events = tables.event.at(history.event_idx, history.week)
-        users = tables.user.at(history.user_idx, history.week)
-        makers: dict[tuple[str, str], Callable[[np.ndarray], list[PairFeature]]] = {
-            ("event", "number"): self._event_number,
-            ("event", "time"): self._event_time,
-            ("event", "category"): self._event_category,
-            ("user", "number"): self._user_number,
-            ("user", "time"): self._user_time,
-            ("user", "category"): self._user_category,
-        }
-        for (node, _, kind), values in zip(tables.columns, [*events.T, *users.T], strict=True):
-            self._columns += makers[node, kind](values)
-
-    def features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
-        """[p, len(feature_names(columns))] float32 for pairs of user position [p] and event position [p]."""
-        columns = [column(user, event) for column in self._columns]
-        return np.array(columns, np.float32).T if columns else np.zeros((len(user), 0), np.float32)
+    history: InteractionHistory
+    config: CandidateConfig
+    weight: FloatArray  # [N] decayed weight of each row of the history
+    values: FloatArray
 
     @cached_property
-    def weight(self) -> np.ndarray:
-        """[N] what a row of the history counts by its age."""
-        return 0.5 ** (self.history.age / PROFILE_HALF_LIFE)
+    def standardized(self) -> FloatArray:
+        """[n] robust z-scores, as their inverse hyperbolic sine: prices have a long tail."""
+        known = self.values[~np.isnan(self.values)]
+        if not len(known):
+            return self.values
+        low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+        spread = (high - low) / NORMAL_IQR or known.std() or 1.0
+        return np.arcsinh((self.values - middle) / spread)
 
-    def _event_number(self, values: np.ndarray) -> list[PairFeature]:
-        of_event = _standardised(values)
-        taste = self._mean_of_user(of_event[self.history.event])
-        return [lambda _, event: of_event[event], lambda user, event: of_event[event] - taste[user]]
+    @cached_property
+    def age(self) -> FloatArray:
+        """[n] weeks from the time to the close of the week, as their inverse hyperbolic sine."""
+        return np.arcsinh(self.history.week + 1 - self.values)
 
-    def _event_time(self, values: np.ndarray) -> list[PairFeature]:
-        h = self.history
-        of_event = np.arcsinh(h.week + 1 - values)
-        # How old the event was when the user took to it: at the close all that was ever touched is old.
-        taste = self._mean_of_user(np.arcsinh(h.week + 1 - h.age - values[h.event]))
-        return [lambda _, event: of_event[event], lambda user, event: of_event[event] - taste[user]]
+    @cached_property
+    def code(self) -> IntArray:
+        """[n] categories numbered from 0; -1 for NaN."""
+        known = ~np.isnan(self.values)
+        codes = np.full(len(self.values), -1)
+        codes[known] = np.unique(self.values[known], return_inverse=True)[1]
+        return codes
 
-    def _event_category(self, values: np.ndarray) -> list[PairFeature]:
-        h, code = self.history, _codes(values)
-        touched = code[h.event] >= 0
-        user, category, weight = h.user[touched], code[h.event[touched]], self.weight[touched]
-        size = int(code.max(initial=-1)) + 1
-        everyone = _shares(np.bincount(category, weight, size))
-        lately = h.count[touched] * 0.5 ** (h.age[touched] / POPULARITY_HALF_LIFE)
-        popularity = np.log(_shares(np.bincount(category, lately, size)))
-        own, total = _Sums(user, category, size, weight), np.bincount(user, weight, h.num_users)
+    def shares(self, node: IntArray, weight: FloatArray) -> FloatArray:
+        """[categories] share of each in the `weight` [N] of the history's rows, whose nodes are `node` [N]."""
+        code = self.code[node]
+        amount = np.bincount(code[code >= 0], weight[code >= 0], int(self.code.max(initial=-1)) + 1)
+        return (amount + 1) / (amount.sum() + max(len(amount), 1))  # as if there was one more of each
 
-        def share(user: np.ndarray, event: np.ndarray) -> np.ndarray:
-            of = code[event]
-            drawn = (own.at(user, of) + PRIOR * _at(everyone, of)) / (total[user] + PRIOR)
-            return np.where(of >= 0, drawn, np.nan)
-
-        return [share, lambda _, event: _at(popularity, code[event])]
-
-    def _user_number(self, values: np.ndarray) -> list[PairFeature]:
-        of_user = _standardised(values)
-        return [lambda user, _: of_user[user]]
-
-    def _user_time(self, values: np.ndarray) -> list[PairFeature]:
-        of_user = np.arcsinh(self.history.week + 1 - values)
-        return [lambda user, _: of_user[user]]
-
-    def _user_category(self, values: np.ndarray) -> list[PairFeature]:
-        h, code = self.history, _codes(values)
-        known = code[h.user] >= 0
-        category, event, weight = code[h.user[known]], h.event[known], self.weight[known]
-        size = int(code.max(initial=-1)) + 1
-        expected = _shares(np.bincount(category, weight, size))
-        theirs, total = _Sums(event, category, size, weight), np.bincount(event, weight, h.num_events)
-
-        def lift(user: np.ndarray, event: np.ndarray) -> np.ndarray:
-            of = code[user]
-            share = _at(expected, of)
-            return np.log((theirs.at(event, of) + PRIOR * share) / ((total[event] + PRIOR) * share))
-
-        return [lift]
-
-    def _mean_of_user(self, values: np.ndarray) -> np.ndarray:
-        """[U] mean of the `values` [N] of a user's interactions, the latest weighing most."""
+    def user_mean(self, values: FloatArray) -> FloatArray:
+        """[U] weighted mean of `values` [N] over the rows of each user."""
         h, known = self.history, ~np.isnan(values)
         total = np.bincount(h.user[known], self.weight[known], h.num_users)
         summed = np.bincount(h.user[known], self.weight[known] * values[known], h.num_users)
         return np.divide(summed, total, out=np.full(h.num_users, np.nan), where=total > 0)
 
 
-class _Sums:
+def _event_value(column: AttributeValues) -> PairFeature:
+    """The event's number."""
+    return lambda _, event: column.standardized[event]
+
+
+def _event_value_affinity(column: AttributeValues) -> PairFeature:
+    """The event's number less the mean of the user's events."""
+    value = column.standardized
+    usual = column.user_mean(value[column.history.event])
+    return lambda user, event: value[event] - usual[user]
+
+
+def _event_time_affinity(column: AttributeValues) -> PairFeature:
+    """The event's age less the mean age of the user's events, when the user interacted with them."""
+    h, age = column.history, column.age
+    usual = column.user_mean(np.arcsinh(h.week + 1 - h.age - column.values[h.event]))
+    return lambda user, event: age[event] - usual[user]
+
+
+def _event_age(column: AttributeValues) -> PairFeature:
+    """The event's age at the close of the week."""
+    return lambda _, event: column.age[event]
+
+
+def _event_category_share(column: AttributeValues) -> PairFeature:
+    """Share of the event's category in the user's interactions, smoothed by its share in everyone's."""
+    h, code, prior = column.history, column.code, column.config.category_prior
+    everyone = column.shares(h.event, column.weight)
+    known = code[h.event] >= 0
+    user, weight = h.user[known], column.weight[known]
+    own = _SparseSums(user, code[h.event[known]], len(everyone), weight)
+    total = np.bincount(user, weight, h.num_users)
+
+    def share(user: IntArray, event: IntArray) -> FloatArray:
+        of = code[event]
+        smoothed = (own.at(user, of) + prior * _at(everyone, of)) / (total[user] + prior)
+        return np.where(of >= 0, smoothed, np.nan)
+
+    return share
+
+
+def _event_category_popularity(column: AttributeValues) -> PairFeature:
+    """Logarithm of the category's share in everyone's latest interactions."""
+    h, code = column.history, column.code
+    popularity = np.log(column.shares(h.event, h.count * 0.5 ** (h.age / column.config.category_half_life)))
+    return lambda _, event: _at(popularity, code[event])
+
+
+def _user_value(column: AttributeValues) -> PairFeature:
+    """The user's number."""
+    return lambda user, _: column.standardized[user]
+
+
+def _user_age(column: AttributeValues) -> PairFeature:
+    """The user's age at the close of the week."""
+    return lambda user, _: column.age[user]
+
+
+def _user_category_lift(column: AttributeValues) -> PairFeature:
+    """Logarithm of the share of the user's category among the event's interactions, over its share in everyone's."""
+    h, code, prior = column.history, column.code, column.config.category_prior
+    expected = column.shares(h.user, column.weight)
+    known = code[h.user] >= 0
+    event, weight = h.event[known], column.weight[known]
+    theirs = _SparseSums(event, code[h.user[known]], len(expected), weight)
+    total = np.bincount(event, weight, h.num_events)
+
+    def lift(user: IntArray, event: IntArray) -> FloatArray:
+        of = code[user]
+        share = _at(expected, of)
+        return np.log((theirs.at(event, of) + prior * share) / ((total[event] + prior) * share))
+
+    return lift
+
+
+REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues], PairFeature]]] = {
+    ("event", "number"): {"value": _event_value, "affinity": _event_value_affinity},
+    ("event", "time"): {"age": _event_age, "age_affinity": _event_time_affinity},
+    ("event", "category"): {"share": _event_category_share, "popularity": _event_category_popularity},
+    ("user", "number"): {"value": _user_value},
+    ("user", "time"): {"age": _user_age},
+    ("user", "category"): {"lift": _user_category_lift},
+}
+"""The features of a column by name, in the order of the columns."""
+
+
+def feature_names(columns: Sequence[AttributeColumn]) -> list[str]:
+    """Names of the columns of `AttributeFeatures.features`, in order."""
+    return [f"{node}.{name}:{feature}" for node, name, kind in columns for feature in REGISTRY[node, kind]]
+
+
+class AttributeFeatures:
+    """The features of any pairs as of the close of `history.week`; built once per cut-off."""
+
+    def __init__(
+        self,
+        history: InteractionHistory,
+        tables: AttributeTables = NO_ATTRIBUTES,
+        config: CandidateConfig | None = None,
+    ) -> None:
+        config = config or CandidateConfig()
+        weight = 0.5 ** (history.age / config.profile_half_life)
+        events = tables.event.at(history.event_idx, history.week)
+        users = tables.user.at(history.user_idx, history.week)
+        self._features: list[PairFeature] = []
+        for (node, _, kind), values in zip(tables.columns, [*events.T, *users.T], strict=True):
+            column = AttributeValues(history, config, weight, values)
+            self._features += [make(column) for make in REGISTRY[node, kind].values()]
+
+    def features(self, user: IntArray, event: IntArray) -> FloatArray:
+        """[p, len(feature_names(columns))] float32 for pairs of user position [p] and event position [p]."""
+        columns = [feature(user, event) for feature in self._features]
+        return np.array(columns, np.float32).T if columns else np.zeros((len(user), 0), np.float32)
+
+
+class _SparseSums:
     """Sums of `weight` by (row, column), for columns below `width`."""
 
-    def __init__(self, row: np.ndarray, column: np.ndarray, width: int, weight: np.ndarray) -> None:
+    def __init__(self, row: IntArray, column: IntArray, width: int, weight: FloatArray) -> None:
         self.width = width
         self.key, place = np.unique(row * width + column, return_inverse=True)
         self.sum = np.bincount(place, weight, len(self.key))
 
-    def at(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    def at(self, row: IntArray, column: IntArray) -> FloatArray:
         """[p] the sums at (row, column); zero where there is none."""
         if not len(self.key):
             return np.zeros(len(row))
@@ -144,30 +201,6 @@ class _Sums:
         return np.where(self.key[at] == wanted, self.sum[at], 0.0)
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
-    """`values` as distances from their median in robust standard deviations, large ones as their logarithm: a price
-    has a long tail."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return values
-    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-    spread = (high - low) / NORMAL_IQR or known.std() or 1.0
-    return np.arcsinh((values - middle) / spread)
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    """[n] whole numbers from 0 for the categories that are there; -1 for NaN."""
-    known = ~np.isnan(values)
-    codes = np.full(len(values), -1)
-    codes[known] = np.unique(values[known], return_inverse=True)[1]
-    return codes
-
-
-def _shares(amount: np.ndarray) -> np.ndarray:
-    """Each amount's share of all, as if there was one more of each."""
-    return (amount + 1) / (amount.sum() + max(len(amount), 1))
-
-
-def _at(values: np.ndarray, code: np.ndarray) -> np.ndarray:
+def _at(values: FloatArray, code: IntArray) -> FloatArray:
     """`values[code]`, NaN for code -1."""
     return np.append(values, np.nan)[code]

@@ -1,225 +1,220 @@
-"""Pair evidence: what a history says about each (user, candidate event) pair at the close of its week.
+"""Features of (user, candidate event) pairs at the close of a week.
 
-Part of it is the user's own past with the event (how often, how lately, at what cadence), the rest is what stands near:
-co-occurrence with the user's recent events, popularity now and its trend, the habits of the user and of the event, and
-how the event compares with what the user usually takes to: the well-known or the obscure, the new or the old. What is
-popular changes within days in some logs, so ages of popularity are counted to the moment, not to the week.
+`pair_feature_registry` holds every feature, name and computation together, in the order of the columns. To add one, add
+an entry there. Five families differ in what they are computed from, and so in how often:
+
+- repeat: the user's own interactions with the event (how often, how lately, at what cadence). Zero for other pairs.
+- co-occurrence: the event's similarity to the user's events.
+- event, user: one value per event (popularity, trend) or per user, computed once per cut-off.
+- affinity: the event against what the user usually interacts with, the popular or the obscure, the new or the old.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import sparse
 
+from tgn_assets.ml.arrays import FloatArray, IntArray
+from tgn_assets.ml.candidates.pair_tables import PairTables
+from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.linalg.sparse import blocks, item_similarity, ordered, top_n_per_row
-from tgn_assets.ml.parallel import map_threaded
 
-OWN_HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
-POPULARITY_HALF_LIVES = (0.07, 0.15, 0.3, 1.0, 4.0, 16.0)
-TREND_HALF_LIVES = ((0.15, 1.0), (0.3, 4.0))
-PROFILE_HALF_LIFE, RECENT_HALF_LIFE = 8.0, 1.0
-NOTHING = 64
-"""Half-lives after which an interaction counts less than rounding does."""
-PAIRS_PER_SORT = 20_000
-"""Pairs put in order at a time: sorted all at once they would move through memory, not through what is near."""
-EVENTS_PER_USER = 200  # a heavier user's oldest interests would make the square of co-occurrence explode
+MAX_CADENCE = 4.0
+"""Intervals after which an event counts as no more overdue."""
+Source = TypeVar("Source")
 
-OWN_FEATURES = (
-    *(f"own_count_{h:g}w" for h in OWN_HALF_LIVES),
-    "own_share",
-    "own_weeks",
-    "own_recency",
-    "own_silence",
-    "repeat_cadence",
-    "own_reciprocal_rank",
-)
-NEAR_FEATURES = ("cooccurrence", "cooccurrence_recent", "cooccurrence_share")
-EVENT_FEATURES = (
-    *(f"popularity_{h:g}w" for h in POPULARITY_HALF_LIVES),
-    *(f"popularity_trend_{short:g}w_{long:g}w" for short, long in TREND_HALF_LIVES),
-    "popularity_rank",
-    "event_age",
-    "event_silence",
-    "event_repeat_rate",
-)
-USER_FEATURES = ("user_count", "user_events", "user_silence", "user_age", "user_weeks", "user_repeat_rate")
-TASTE_FEATURES = ("user_popularity", "user_novelty", "user_basket", "popularity_off_taste", "novelty_off_taste")
-FEATURES = (*OWN_FEATURES, *NEAR_FEATURES, *EVENT_FEATURES, *USER_FEATURES, *TASTE_FEATURES)
-"""Names of the columns of `PairFeatures.features`, in order."""
+
+@dataclass(frozen=True)
+class RepeatPairs:
+    """Pairs that have interacted: `pair` [h] of the tables, of user positions `user` [h]."""
+
+    tables: PairTables
+    pair: IntArray
+    user: IntArray
+
+    def count(self, half_life: float) -> FloatArray:
+        """[h] decayed interactions."""
+        return self.tables.pair_count[half_life][self.pair]
+
+    @cached_property
+    def weeks(self) -> IntArray:
+        """[h] weeks in which the pair interacted."""
+        return self.tables.pair_weeks[self.pair]
+
+    @cached_property
+    def silence(self) -> FloatArray:
+        """[h] weeks since the last one."""
+        return (self.tables.history.week - self.tables.pair_last[self.pair]).astype(float)
+
+    def share(self) -> FloatArray:
+        """[h] share of the user's interactions."""
+        count = self.count(self.tables.config.repeat_share_half_life)
+        return count / np.maximum(self.tables.user_total[self.user], 1e-9)
+
+    def cadence(self) -> FloatArray:
+        """[h] weeks from the last interaction to the week to come, in mean intervals of the pair: due at 1."""
+        span = self.tables.pair_last[self.pair] - self.tables.pair_first[self.pair]
+        interval = span / np.maximum(self.weeks - 1, 1)
+        return np.where(self.weeks > 1, np.minimum((self.silence + 1) / np.maximum(interval, 1), MAX_CADENCE), 0)
+
+
+class CoOccurrence(NamedTuple):
+    """Summed similarity of the event to the user's profile, [p] each."""
+
+    long: FloatArray  # by `profile_half_life`
+    recent: FloatArray  # by `recent_half_life`
+    best: FloatArray  # the largest `long` among the candidates of the user
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """Pairs of user positions `user` [p] and event positions `event` [p]."""
+
+    tables: PairTables
+    user: IntArray
+    event: IntArray
+
+    @cached_property
+    def popularity(self) -> FloatArray:
+        """[p] mean popularity of the user's events."""
+        return self.tables.user_popularity[self.user]
+
+    @cached_property
+    def novelty(self) -> FloatArray:
+        """[p] mean age that the user's events had when the user interacted with them."""
+        return self.tables.user_novelty[self.user]
+
+
+class PairFeatureRegistry(NamedTuple):
+    """The features by name, in the order of the columns: first by family, then within it."""
+
+    repeat: Mapping[str, Callable[[RepeatPairs], FloatArray]]
+    co_occurrence: Mapping[str, Callable[[CoOccurrence], FloatArray]]
+    event: Mapping[str, Callable[[PairTables], FloatArray]]  # [E]
+    user: Mapping[str, Callable[[PairTables], FloatArray]]  # [U]
+    affinity: Mapping[str, Callable[[Affinity], FloatArray]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of `PairFeatures.features`, in order."""
+        return tuple(name for family in self for name in family)
+
+
+def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
+    """Every pair feature. A checkpoint's weights depend on the order: an added or moved feature outdates older ones."""
+    return PairFeatureRegistry(
+        repeat={
+            **{f"repeat_count_{h:g}w": partial(_log_count, half_life=h) for h in config.repeat_half_lives},
+            "repeat_share": RepeatPairs.share,
+            "repeat_weeks": lambda repeats: np.log1p(repeats.weeks),
+            "repeat_recency": lambda repeats: 1 / (1 + repeats.silence),
+            "repeat_silence": lambda repeats: np.log1p(repeats.silence),
+            "repeat_cadence": RepeatPairs.cadence,
+            "repeat_reciprocal_rank": lambda repeats: 1 / (1 + repeats.tables.pair_rank[repeats.pair]),
+        },
+        co_occurrence={
+            "co_occurrence": lambda similarity: np.log1p(similarity.long),
+            "co_occurrence_recent": lambda similarity: np.log1p(similarity.recent),
+            "co_occurrence_share": lambda similarity: similarity.long / np.maximum(similarity.best, 1e-9),
+        },
+        event={
+            **{f"popularity_{h:g}w": partial(_log_popularity, half_life=h) for h in config.popularity_half_lives},
+            **{
+                f"popularity_trend_{short:g}w_{long:g}w": partial(_trend, short=short, long=long)
+                for short, long in config.trend_half_lives
+            },
+            "popularity_rank": lambda tables: np.log1p(tables.popularity_rank),
+            "event_age": lambda tables: tables.log_age,
+            "event_silence": lambda tables: np.log1p(tables.event_silence),
+            "event_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_event, tables.history.num_events),
+        },
+        user={
+            "user_count": _log_user_count,
+            "user_events": lambda tables: np.log1p(np.diff(tables.user_start)),
+            "user_silence": lambda tables: np.log1p(tables.user_silence),
+            "user_age": lambda tables: np.log1p(tables.history.week - tables.history.first_week_of_user),
+            "user_weeks": lambda tables: np.log1p(tables.user_weeks),
+            "user_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_user, tables.history.num_users),
+        },
+        affinity={
+            "user_popularity": lambda pairs: pairs.popularity,
+            "user_novelty": lambda pairs: pairs.novelty,
+            "user_basket": lambda pairs: pairs.tables.user_basket[pairs.user],
+            "popularity_affinity": lambda pairs: pairs.tables.log_popularity[pairs.event] - pairs.popularity,
+            "novelty_affinity": lambda pairs: pairs.tables.log_age[pairs.event] - pairs.novelty,
+        },
+    )
 
 
 class PairFeatures:
-    """Tables over users, events and pairs as of `history.week`; built once per origin, read for any block of users."""
+    """The features of any pairs as of the close of `history.week`; built once per cut-off."""
 
-    def __init__(self, history: InteractionHistory) -> None:
-        self.history = history
-        self._pairs()
-        self._nodes()
-        profile, recent = (
-            top_n_per_row(self._profile(weight), EVENTS_PER_USER) for weight in (self.pair_weight, self.pair_recent)
-        )
-        # A complex number carries both weights through one product.
-        self.profile = sparse.csr_array(profile + 1j * recent)
-        self.item_similarity = history.derived("cooccurrence", lambda: item_similarity(profile).astype(complex))
+    def __init__(self, history: InteractionHistory, config: CandidateConfig | None = None) -> None:
+        self.history, self.config = history, config or CandidateConfig()
+        self.tables, self.registry = PairTables(history, self.config), pair_feature_registry(self.config)
+        self.event_features = _columns(self.registry.event, self.tables)
+        self.user_features = _columns(self.registry.user, self.tables)
 
-    def _pairs(self) -> None:
-        h = self.history
-        key = h.user * h.num_events + h.event
-        order = np.argsort(key, kind="stable")  # rows are sorted by week, so that those of a pair stay so
-        key, week, count = key[order], h.week_no[order], h.count[order]
-        start = np.flatnonzero(np.diff(key, prepend=-1))
-        self.pair_key = key[start]  # [P] ascending: user position * E + event position
-        self.pair_user, self.pair_event = np.divmod(self.pair_key, max(h.num_events, 1))
-        age = h.week - week
-        ages = np.arange(age.max(initial=0) + 1)
-        self.pair_decayed = {
-            half_life: _sums(count * (0.5 ** (ages / half_life))[age], start) for half_life in OWN_HALF_LIVES
-        }
-        logarithm = np.log1p(count)
-        self.pair_weight = _sums(logarithm * (0.5 ** (ages / PROFILE_HALF_LIFE))[age], start)
-        self.pair_recent = _sums(logarithm * (0.5 ** (ages / RECENT_HALF_LIFE))[age], start)
-        end = np.append(start[1:], len(key))[: len(start)]
-        self.pair_weeks = end - start
-        self.pair_first, self.pair_last = week[start], week[end - 1]
-        self.user_start = np.searchsorted(self.pair_user, np.arange(h.num_users + 1))
-        of_blocks = map_threaded(self._ranks, blocks(np.diff(self.user_start), PAIRS_PER_SORT))
-        self.pair_rank = np.concatenate([np.zeros(0, np.int64), *of_blocks])
+    def features(self, users: IntArray, row: IntArray, event: IntArray, similar: sparse.csr_array) -> FloatArray:
+        """[p, len(registry.names)] float32 for the pairs (`users[row]`, `event`), sorted by row, then event.
 
-    def _ranks(self, users: tuple[int, int]) -> np.ndarray:
-        """Place of each pair of the users from one position to another among the user's pairs, the weightiest first."""
-        low, high = self.user_start[list(users)]
-        user, order = self.pair_user[low:high], self.history.event_order[self.pair_event[low:high]]
-        rank = np.empty(high - low, np.int64)
-        rank[np.lexsort((order, -self.pair_weight[low:high], user))] = np.arange(low, high) - self.user_start[user]
-        return rank
-
-    def _nodes(self) -> None:
-        h = self.history
-        popularity = {half_life: _popularity(h, half_life) for half_life in POPULARITY_HALF_LIVES}
-        self.by_popularity = np.lexsort((h.event_order, -popularity[0.3]))
-        self.by_steady_popularity = np.lexsort((h.event_order, -popularity[4.0]))
-        rank = np.empty(h.num_events)
-        rank[self.by_popularity] = np.arange(h.num_events)
-        self.log_popularity, self.log_age = np.log1p(popularity[16.0]), np.log1p(h.week - h.first_week_of_event)
-        self.event_features = np.column_stack(
-            [
-                *(np.log1p(p) for p in popularity.values()),
-                *(np.log(popularity[short] + 0.1) - np.log(popularity[long] + 0.1) for short, long in TREND_HALF_LIVES),
-                np.log1p(rank),
-                self.log_age,
-                np.log1p(h.week - _last_week(h.event, h.week_no, h.num_events)),
-                self._repeat_rate(self.pair_event, h.num_events),
-            ]
-        ).astype(np.float32)
-        self.user_total = np.bincount(self.pair_user, self.pair_decayed[16.0], h.num_users)
-        self.user_silence = h.week - _last_week(h.user, h.week_no, h.num_users)
-        # Rows are sorted by week and user: one of them begins each week that a user was active in.
-        begins = (np.diff(h.week_no, prepend=-1) != 0) | (np.diff(h.user, prepend=-1) != 0)
-        active_weeks = np.bincount(h.user[begins], minlength=h.num_users)
-        self.user_features = np.column_stack(
-            [
-                np.log1p(np.bincount(h.user, h.count, h.num_users)),
-                np.log1p(np.diff(self.user_start)),
-                np.log1p(self.user_silence),
-                np.log1p(h.week - h.first_week_of_user),
-                np.log1p(active_weeks),
-                self._repeat_rate(self.pair_user, h.num_users),
-            ]
-        ).astype(np.float32)
-        self._tastes(np.maximum(active_weeks, 1))
-
-    def _tastes(self, active_weeks: np.ndarray) -> None:
-        """[U] how popular (now), and how old (then), the events are that each user touched lately, on average, and how
-        many a week."""
-        h = self.history
-        weight = 0.5 ** (h.age / PROFILE_HALF_LIFE)
-        total = np.maximum(np.bincount(h.user, weight, h.num_users), 1e-9)
-        age_then = np.log1p(h.week_no - h.first_week_of_event[h.event])
-        self.user_popularity = np.bincount(h.user, weight * self.log_popularity[h.event], h.num_users) / total
-        self.user_novelty = np.bincount(h.user, weight * age_then, h.num_users) / total
-        self.user_basket = np.bincount(h.user, minlength=h.num_users) / active_weeks
-
-    def _repeat_rate(self, node: np.ndarray, size: int) -> np.ndarray:
-        """Share of a node's (pair, week) occurrences that repeat an earlier week, drawn towards the average by 5."""
-        repeats = self.pair_weeks - 1
-        overall = repeats.sum() / max(self.pair_weeks.sum(), 1)
-        return (np.bincount(node, repeats, size) + 5 * overall) / (np.bincount(node, self.pair_weeks, size) + 5)
-
-    def _profile(self, weight: np.ndarray) -> sparse.csr_array:
-        shape = (self.history.num_users, self.history.num_events)
-        return sparse.csr_array((weight, self.pair_event, self.user_start), shape=shape)
-
-    def own(self, users: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        """(row in `users`, event position) of each user's own events, the `limit` weightiest of each."""
-        row, pair = self._pairs_of(users)
-        kept = self.pair_rank[pair] < limit
-        return row[kept], self.pair_event[pair[kept]]
-
-    def _pairs_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(row in `users`, pair) of all that each user ever touched, by row, then event."""
-        size = self.user_start[users + 1] - self.user_start[users]
-        row = np.repeat(np.arange(len(users)), size)
-        pair = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(self.user_start[users], size)
-        return row, pair
-
-    def cooccurring(self, users: np.ndarray) -> sparse.csr_array:
-        """[n, E] summed similarity of each event to the user's events, which are weighted by a half-life of 8 weeks in
-        the real part and of 1 in the imaginary one."""
-        return ordered(self.profile[users] @ self.item_similarity)
-
-    def features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:
-        """[p, len(FEATURES)] float32 for the pairs (`users[row]`, `event`); `near` is `cooccurring(users)`."""
+        `similar` is what `tables.co_occurrence(users)` gives.
+        """
         user = users[row]
         return np.column_stack(
             [
-                self._own_features(users, row, event),
-                _near_features(row, event, near),
+                self._repeat_features(users, row, event),
+                _columns(self.registry.co_occurrence, _co_occurrence(row, event, similar)),
                 self.event_features[event],
                 self.user_features[user],
-                self._taste_features(user, event),
+                _columns(self.registry.affinity, Affinity(self.tables, user, event)),
             ]
         )
 
-    def _taste_features(self, user: np.ndarray, event: np.ndarray) -> np.ndarray:
-        popularity, novelty = self.user_popularity[user], self.user_novelty[user]
-        columns = [popularity, novelty, self.user_basket[user]]
-        columns += [self.log_popularity[event] - popularity, self.log_age[event] - novelty]
-        return np.column_stack(columns).astype(np.float32)
-
-    def _own_features(self, users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
-        """[p, len(OWN_FEATURES)]: zero but for the pairs that the user had, the only ones that are computed."""
-        own_row, own_pair = self._pairs_of(users)
-        size = self.history.num_events
-        key, own = row * size + event, own_row * size + self.pair_event[own_pair]
+    def _repeat_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
+        """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
+        tables, size = self.tables, self.history.num_events
+        own_row, own_pair = tables.pairs_of(users)
+        key, own = row * size + event, own_row * size + tables.pair_event[own_pair]
         place = np.searchsorted(own, key).clip(max=len(own) - 1)  # ascending: by row, then event
         had = np.flatnonzero(own[place] == key)
-        at, user = own_pair[place[had]], users[row[had]]
-        silence = (self.history.week - self.pair_last[at]).astype(float)
-        weeks = self.pair_weeks[at]
-        gap = (self.pair_last[at] - self.pair_first[at]) / np.maximum(weeks - 1, 1)
-        # An event touched every g weeks is due when the week to come is g weeks after its last one.
-        due = np.where(weeks > 1, np.minimum((silence + 1) / np.maximum(gap, 1), 4), 0)
-        columns = [np.log1p(self.pair_decayed[half_life][at]) for half_life in OWN_HALF_LIVES]
-        columns += [
-            self.pair_decayed[16.0][at] / np.maximum(self.user_total[user], 1e-9),
-            np.log1p(weeks),
-            1 / (1 + silence),
-            np.log1p(silence),
-            due,
-            1 / (1 + self.pair_rank[at]),
-        ]
-        features = np.zeros((len(row), len(OWN_FEATURES)), np.float32)
-        features[had] = np.column_stack(columns)
+        features = np.zeros((len(row), len(self.registry.repeat)), np.float32)
+        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, own_pair[place[had]], users[row[had]]))
         return features
 
 
-def _near_features(row: np.ndarray, event: np.ndarray, near: sparse.csr_array) -> np.ndarray:
-    both = _values(near, row, event)
-    long, short, best = both.real, both.imag, np.zeros(near.shape[0])
-    np.maximum.at(best, row, long)
-    return np.column_stack([np.log1p(long), np.log1p(short), long / np.maximum(best[row], 1e-9)]).astype(np.float32)
+def _columns(family: Mapping[str, Callable[[Source], FloatArray]], source: Source) -> FloatArray:
+    """[n, len(family)] float32"""
+    return np.column_stack([feature(source) for feature in family.values()]).astype(np.float32)
 
 
-def _values(matrix: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+def _log_count(repeats: RepeatPairs, *, half_life: float) -> FloatArray:
+    return np.log1p(repeats.count(half_life))
+
+
+def _log_popularity(tables: PairTables, *, half_life: float) -> FloatArray:
+    return np.log1p(tables.popularity[half_life])
+
+
+def _trend(tables: PairTables, *, short: float, long: float) -> FloatArray:
+    return np.log(tables.popularity[short] + 0.1) - np.log(tables.popularity[long] + 0.1)
+
+
+def _log_user_count(tables: PairTables) -> FloatArray:
+    h = tables.history
+    return np.log1p(np.bincount(h.user, h.count, h.num_users))
+
+
+def _co_occurrence(row: IntArray, event: IntArray, similar: sparse.csr_array) -> CoOccurrence:
+    both, best = _values(similar, row, event), np.zeros(similar.shape[0])
+    np.maximum.at(best, row, both.real)
+    return CoOccurrence(both.real, both.imag, best[row])
+
+
+def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
     if not matrix.nnz:
         return np.zeros(len(row))
@@ -228,20 +223,3 @@ def _values(matrix: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np
     wanted = row * width + column
     at = np.searchsorted(stored, wanted).clip(max=len(stored) - 1)
     return np.where(stored[at] == wanted, matrix.data[at], 0.0)
-
-
-def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(values, start) if len(start) else np.zeros(0)
-
-
-def _popularity(h: InteractionHistory, half_life: float) -> np.ndarray:
-    """[E] interactions with each event, halved every half-life; none that is so old that it would count for nothing."""
-    low = int(np.searchsorted(h.week_no, h.week - NOTHING * half_life))
-    age = h.week - h.week_no[low:] + h.since[low:]
-    return np.bincount(h.event[low:], h.count[low:] * 0.5 ** (age / half_life), h.num_events)
-
-
-def _last_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
-    last = np.zeros(size, np.int64)
-    last[node] = week_no  # rows are sorted by week: the newest one is written last
-    return last

@@ -20,8 +20,6 @@ import fsspec
 from fsspec.core import url_to_fs
 
 WEB = ("http", "https")
-PASSWORD = re.compile(r"://[^/@]*:(?!\d+(?:/|$))[^@]*@")
-"""A password may hold a slash; what follows a colon may also be a port."""
 STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_modified", "last-modified"} | {
     *("mtime", "modified", "updated", "created")
 }
@@ -47,10 +45,6 @@ class StoredFile:
 
 def is_url(location: str) -> bool:
     return "://" in location
-
-
-def holds_password(url: str) -> bool:
-    return bool(PASSWORD.search(url))
 
 
 def stored_files(location: str, suffixes: tuple[str, ...]) -> list[StoredFile]:

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from tgn_assets.ml.connectors.credentials import holds_password
+
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
 
 SCHEMES = ("postgresql://", "postgres://")
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not answer, unless the URL or PGCONNECT_TIMEOUT says."""
-
-# An @ or a ? in a password that is not encoded must not hide it.
-PASSWORD = re.compile(r"//[^@]*:[^@]*@|[?&](ssl)?password=", re.IGNORECASE)
 
 NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 TABLE, SELECT = re.compile(rf"{NAME}(?:\.{NAME}){{0,2}}"), re.compile(r"(select|with)\b", re.IGNORECASE)
@@ -39,7 +38,7 @@ def refuse_password(url: str) -> str:
     """`url`, if it holds no password: it is shown and written down in many places. ValueError, which does not repeat
     it, if it does.
     """
-    if PASSWORD.search(url):
+    if holds_password(url):
         raise ValueError(
             "it holds a password, which would be seen in logs and in the UI; write "
             "postgresql://user@host:port/database and give the password as PGPASSWORD, or in the file ~/.pgpass"
@@ -106,10 +105,6 @@ def answer(error: Exception) -> str:
     text = str(error).strip()
     said = re.search(r"(?:ERROR|FATAL): +(.*)", text) or re.search(r"Failed to connect: (.*)", text)
     return said[1] if said else text.splitlines()[0]
-
-
-def quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def _with_defaults(url: str) -> str:

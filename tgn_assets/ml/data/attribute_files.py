@@ -24,6 +24,7 @@ from tgn_assets.ml.data.attributes import (
     Node,
     close_of,
 )
+from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.spec import is_parquet
 from tgn_assets.ml.weeks import week_number
 
@@ -75,7 +76,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
             con.register("known", known[["idx", "id"]])
             since = SINCE if timed else f"{ALWAYS}::BIGINT"
             con.execute(
-                f"CREATE TEMP TABLE past AS SELECT idx, {since} AS since, {', '.join(map(_quoted, features))} "
+                f"CREATE TEMP TABLE past AS SELECT idx, {since} AS since, {', '.join(map(quoted, features))} "
                 f"FROM side JOIN known ON id = {node}_id::VARCHAR WHERE since < {close_of(week_number(week))} "
                 "ORDER BY idx, since"
             )
@@ -142,7 +143,7 @@ def _kind_of_type(dtype: str) -> Kind | None:
 
 def _kind_of_text(con: duckdb.DuckDBPyConnection, name: str) -> Kind:
     """What all values of a column of text can be read as."""
-    column = _quoted(name)
+    column = quoted(name)
     number, time = TEXT_AS_NUMBER.format(column), VALUES["time"].format(column)
     query = f"SELECT count({column}), count({number}), count({time}) FROM past"
     ((values, numbers, times),) = con.execute(query).fetchall()
@@ -156,7 +157,7 @@ def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | N
     for name, kind in kinds.items():
         assert kind is not None
         value = TEXT_AS_NUMBER if kind == "number" and not typed else VALUES[kind]
-        query = f"SELECT {value.format(_quoted(name))} AS value FROM past ORDER BY idx, since"
+        query = f"SELECT {value.format(quoted(name))} AS value FROM past ORDER BY idx, since"
         column = _as_floats(con.execute(query).df()["value"], kind)
         if not np.isnan(column).all():
             columns.append(AttributeColumn(node, name, kind))
@@ -173,7 +174,3 @@ def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:
     if kind == "time":
         return (values - MONDAY) / (7 * DAY)
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

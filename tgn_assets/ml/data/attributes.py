@@ -1,4 +1,4 @@
-"""Side tables: what is known of events and users beside the log, such as a category, a price or a date."""
+"""Attribute tables: what is known of events and users besides the log, such as a category, a price or a date."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,19 +8,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.weeks import week_number
 
 Node = Literal["event", "user"]
 Kind = Literal["number", "time", "category"]
 SETTINGS: dict[Node, str] = {"event": "TGN_EVENT_FEATURES", "user": "TGN_USER_FEATURES"}
 ALWAYS = -(2**62)
-"""The time from which a row without one counts."""
+"""The `since` of a row without a time."""
 DAY = 86_400_000_000  # microseconds
 MONDAY = 4 * DAY  # week number 0 begins on 1970-01-05
 
 
 class AttributeColumn(NamedTuple):
-    """A feature column of the table of `node`, and what its values are taken for."""
+    """A column of the table of `node`, and how its values are read."""
 
     node: Node
     name: str
@@ -37,16 +38,16 @@ def close_of(week: int) -> int:
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """Rows of nodes, by warehouse index, in order of (idx, since). NaN is what is not known."""
+    """Rows of nodes, by warehouse index, sorted by (idx, since); each is valid from `since` on. NaN is unknown."""
 
     columns: tuple[AttributeColumn, ...] = ()
-    idx: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r]
-    since: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] microseconds; ALWAYS: timeless
-    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    """[r, C] float64: numbers, times in weeks since week number 0, categories as codes that only tell them apart."""
+    idx: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r]
+    since: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] microseconds; ALWAYS: timeless
+    values: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    """[r, C] float64: numbers, times in weeks since week number 0, categories as arbitrary codes."""
 
-    def at(self, idx: np.ndarray, week: int) -> np.ndarray:
-        """[n, C] what each of the nodes `idx` [n] was at the close of week number `week`: its newest row then."""
+    def at(self, idx: IntArray, week: int) -> FloatArray:
+        """[n, C] values of the nodes `idx` [n] (warehouse indices) in their newest row at the close of week `week`."""
         counts = np.flatnonzero(self.since < close_of(week))
         found = np.full((len(idx), len(self.columns)), np.nan)
         if len(counts):
@@ -55,19 +56,19 @@ class AttributeTable:
             found[there] = self.values[newest[there]]
         return found
 
-    def covered(self, idx: np.ndarray) -> float:
-        """Share of the nodes `idx` that have a row."""
+    def covered(self, idx: IntArray) -> float:
+        """Share of the warehouse indices `idx` that have a row."""
         return float(np.isin(idx, self.idx).mean()) if len(idx) else 0.0
 
     def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTable":
-        """The same rows with these of its columns, in this order."""
+        """The table with `columns` alone, in that order."""
         at = [self.columns.index(column) for column in columns]
         return replace(self, columns=tuple(columns), values=self.values[:, at])
 
 
 @dataclass(frozen=True)
 class AttributeTables:
-    """The tables of events and of users as of a week; `notes` say what a reader should know of them."""
+    """The tables of events and of users; `notes` are warnings about them for the user."""
 
     event: AttributeTable = field(default_factory=AttributeTable)
     user: AttributeTable = field(default_factory=AttributeTable)
@@ -75,31 +76,33 @@ class AttributeTables:
 
     @property
     def columns(self) -> tuple[AttributeColumn, ...]:
-        """The columns of both, those of events first."""
+        """The columns of both tables, those of events first."""
         return self.event.columns + self.user.columns
 
     def lacking(self, columns: Sequence[AttributeColumn]) -> list[AttributeColumn]:
-        """Those of `columns` that are not there, or are taken for something else."""
+        """Those of `columns` that are missing, or are read as another kind."""
         return [column for column in columns if column not in self.columns]
 
     def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTables":
-        """The tables with `columns` alone, all of which are there."""
+        """The tables with `columns` alone; none of them may be missing."""
         event, user = ([column for column in columns if column.node == node] for node in SETTINGS)
         return replace(self, event=self.event.only(event), user=self.user.only(user))
 
-    def digest(self, users: np.ndarray, events: np.ndarray, week: int) -> str:
-        """Of all that the tables say of `users` and `events` (indices) at the close of week number `week`."""
+    def digest(self, users: IntArray, events: IntArray, week: int) -> str:
+        """Hash of all values of the warehouse indices `users` and `events` at the close of week number `week`."""
         made_of = hashlib.sha256(repr(self.columns).encode())
         for table, idx in ((self.event, events), (self.user, users)):
             for column, values in zip(table.columns, table.at(idx, week).T, strict=True):
-                # A code may be another one once later rows are there: numbered anew, it is not.
+                # Rows that are valid later may change the codes of categories, not the order in which they appear here.
                 same = pd.factorize(values)[0] if column.kind == "category" else values
                 made_of.update(same.tobytes())
         return made_of.hexdigest()
 
-    def coverage(self, users: np.ndarray, events: np.ndarray, week: str) -> pd.DataFrame:
-        """table, column, taken_as, known: for each column, the share of `users` or `events` (indices) that has a value
-        when `week` closes."""
+    def coverage(self, users: IntArray, events: IntArray, week: str) -> pd.DataFrame:
+        """Columns table, column, taken_as, known: of each attribute, the share of `users` or `events` with a value.
+
+        Values are those at the close of `week`; `users` and `events` are warehouse indices.
+        """
         rows = []
         for table, idx in ((self.event, events), (self.user, users)):
             known = ~np.isnan(table.at(idx, week_number(week)))

@@ -103,14 +103,15 @@ def load_weeks(
     con: duckdb.DuckDBPyConnection,
     spec: SourceSpec,
     weeks: Sequence[str],
+    *,
     start_week: str,
     end_week: str | None,
     progress: LogFn = no_log,
 ) -> IngestReport:
-    """Makes `weeks` in the warehouse `con` what the source says that they are, in one transaction.
+    """Replaces the rows of `weeks` in the warehouse `con` by those of the source, in one transaction.
 
-    Rejected rows without a week are replaced at every load, so the tables end the same in whichever order weeks are
-    loaded, and however often. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
+    Every load replaces the rejected rows that have no week, so the tables end the same in whatever order, and however
+    often, weeks are loaded. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
     outside of `start_week` to `end_week`; SourceError if the source cannot be read or is empty: then nothing changes.
     """
     weeks = list(dict.fromkeys(weeks))

@@ -1,4 +1,4 @@
-"""What is known at the close of a week: every (user, event, week) that happened up to it, in dense node positions."""
+"""Interactions up to the close of a week, by dense node positions: what every feature, label and list is made from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.arrays import FloatArray, IntArray, NodeIndices, NodePositions
 from tgn_assets.ml.weeks import week_number
 
 HISTORY_SQL = """
@@ -29,30 +30,30 @@ Derived = TypeVar("Derived")
 class InteractionHistory:
     """Interactions up to the close of week `week`, aggregated per (user, event, week).
 
-    Nodes are addressed by *position*: the rank of their append-only index among the nodes that have a row by then,
-    so that nothing in a position or a length depends on nodes that appear later.
+    A node's *position* is the rank of its append-only index among the nodes that have a row by then. So positions and
+    lengths do not depend on nodes that appear later.
     """
 
     week: int
-    user_idx: np.ndarray  # [U] warehouse index of each user position, ascending
-    event_idx: np.ndarray  # [E] the same for events
-    event_order: np.ndarray  # [E] rank of the event's id in text order: the stable tie-break
-    user: np.ndarray  # [N] user position of each row; rows are sorted by (week_no, user, event)
-    event: np.ndarray  # [N] event position
-    week_no: np.ndarray  # [N] week number, <= week
-    count: np.ndarray  # [N] interactions of that user with that event in that week, >= 1
-    since: np.ndarray  # [N] weeks from the last of them to the close of that week, in (0, 1]
+    user_idx: NodeIndices  # [U] warehouse index of each user position, ascending
+    event_idx: NodeIndices  # [E] the same for events
+    event_order: IntArray  # [E] rank of the event's id in text order: breaks ties
+    user: NodePositions  # [N] user position of each row; rows are sorted by (week_no, user, event)
+    event: NodePositions  # [N] event position of each row
+    week_no: IntArray  # [N] week number, <= week
+    count: FloatArray  # [N] interactions of that user with that event in that week, >= 1
+    since: FloatArray  # [N] weeks from the last of them to the close of that week, in (0, 1]
 
     @classmethod
     def from_frame(cls, rows: pd.DataFrame, week: str) -> "InteractionHistory":
-        """From the columns user_idx, event_idx, event_order, week_no, count (`HISTORY_SQL`), as of the week key `week`.
+        """Builds the history as of the week key `week` from the columns that `HISTORY_SQL` gives.
 
-        Without the column since, everything is taken to have happened as its week began. Raises ValueError if a row is
-        newer than `week`: a caller's leak is stopped here.
+        Without the column since, every interaction counts as of the start of its week. Raises ValueError if a row is
+        newer than `week`, so that no caller leaks the future.
         """
         closed = week_number(week)
         if len(rows) and int(rows.week_no.max()) > closed:
-            raise ValueError(f"rows newer than week {week} were handed to its history")
+            raise ValueError(f"rows newer than week {week} are in its history")
         if not _in_order(*(rows[name].to_numpy(np.int64) for name in ORDER)):
             rows = rows.sort_values(ORDER, kind="stable")
         user_idx, user = dense(rows.user_idx.to_numpy(np.int64))
@@ -62,11 +63,11 @@ class InteractionHistory:
         order[event] = rows.event_order.to_numpy(np.int64)
         return cls(
             week=closed,
-            user_idx=user_idx,
-            event_idx=event_idx,
+            user_idx=NodeIndices(user_idx),
+            event_idx=NodeIndices(event_idx),
             event_order=np.argsort(np.argsort(order, kind="stable"), kind="stable"),
-            user=user,
-            event=event,
+            user=NodePositions(user),
+            event=NodePositions(event),
             week_no=rows.week_no.to_numpy(np.int64),
             count=rows["count"].to_numpy(np.float64),
             since=rows.since.to_numpy(np.float64) if "since" in rows else np.ones(len(rows)),
@@ -74,40 +75,45 @@ class InteractionHistory:
 
     @property
     def num_users(self) -> int:
+        """Users U that are known."""
         return len(self.user_idx)
 
     @property
     def num_events(self) -> int:
+        """Events E that are known."""
         return len(self.event_idx)
 
     @cached_property
-    def age(self) -> np.ndarray:
+    def age(self) -> FloatArray:
         """[N] weeks from the row's last interaction to the close of the history's week, > 0."""
         return self.week - self.week_no + self.since
 
     @cached_property
-    def first_week_of_user(self) -> np.ndarray:
-        """[U] the week number each user was first seen in."""
+    def first_week_of_user(self) -> IntArray:
+        """[U] number of the week of each user's first interaction."""
         return _first_week(self.user, self.week_no, self.num_users)
 
     @cached_property
-    def first_week_of_event(self) -> np.ndarray:
-        """[E] the week number each event was first seen in."""
+    def first_week_of_event(self) -> IntArray:
+        """[E] number of the week of each event's first interaction."""
         return _first_week(self.event, self.week_no, self.num_events)
 
     def as_of(self, week: int) -> "InteractionHistory":
-        """The same history as it was known at the close of week number `week`, positions renumbered accordingly."""
+        """The history as known at the close of week number `week`, with positions of its own; itself if not later."""
         if week >= self.week:
             return self
         return self._week_before if week == self.week - 1 else self._truncate(week)
 
     @cached_property
     def _week_before(self) -> "InteractionHistory":
-        # The ranker is tried on what was known then, and last week's lists are evaluated beside it.
+        """`as_of` the week before, kept: validation of the ranker and evaluation of last week's lists both read it."""
         return self._truncate(self.week - 1)
 
     def derived(self, name: str, make: Callable[[], Derived]) -> Derived:
-        """What `make` gives, which must follow from the history alone: made once, and kept as long as the history."""
+        """Returns `make()`, computed once per `name` and kept as long as the history.
+
+        `make` must depend on nothing but the history and what `name` says.
+        """
         if name not in self._derived:
             self._derived[name] = make()
         return self._derived[name]
@@ -122,24 +128,24 @@ class InteractionHistory:
         events, event = dense(self.event[:cut])
         return InteractionHistory(
             week=week,
-            user_idx=self.user_idx[users],
-            event_idx=self.event_idx[events],
+            user_idx=NodeIndices(self.user_idx[users]),
+            event_idx=NodeIndices(self.event_idx[events]),
             event_order=np.argsort(np.argsort(self.event_order[events], kind="stable"), kind="stable"),
-            user=user,
-            event=event,
+            user=NodePositions(user),
+            event=NodePositions(event),
             week_no=self.week_no[:cut],
             count=self.count[:cut],
             since=self.since[:cut],
         )
 
-    def in_week(self, week: int) -> tuple[np.ndarray, np.ndarray]:
-        """(user, event) positions of the distinct pairs of week number `week`."""
+    def in_week(self, week: int) -> tuple[IntArray, IntArray]:
+        """Returns the (user positions, event positions) of the distinct pairs that interacted in week number `week`."""
         low, high = np.searchsorted(self.week_no, [week, week + 1])
         return self.user[low:high], self.event[low:high]
 
 
-def _in_order(*columns: np.ndarray) -> bool:
-    """Whether rows ascend by the first column, where it is equal by the second, and so on."""
+def _in_order(*columns: IntArray) -> bool:
+    """Whether rows are sorted by the first column, then the second, and so on, without duplicates."""
     after, equal = np.zeros(max(len(columns[0]) - 1, 0), bool), True
     for column in columns:
         step = np.diff(column)
@@ -147,14 +153,15 @@ def _in_order(*columns: np.ndarray) -> bool:
     return bool((after | equal).all())
 
 
-def dense(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `np.unique(index, return_inverse=True)` gives, without sorting: a table holds indices that are dense."""
+def dense(index: IntArray) -> tuple[IntArray, IntArray]:
+    """`np.unique(index, return_inverse=True)` without sorting, for indices that leave out few below the largest."""
     there = np.zeros(int(index.max(initial=-1)) + 1, bool)
     there[index] = True
     return np.flatnonzero(there), (np.cumsum(there) - 1)[index]
 
 
-def _first_week(node: np.ndarray, week_no: np.ndarray, size: int) -> np.ndarray:
+def _first_week(node: IntArray, week_no: IntArray, size: int) -> IntArray:
+    """[size] the oldest week number of each node."""
     first = np.empty(size, np.int64)
     first[node[::-1]] = week_no[::-1]  # rows are sorted by week: the oldest one is written last
     return first

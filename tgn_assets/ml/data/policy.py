@@ -1,7 +1,7 @@
-"""What may be recommended to whom, beside what a ranker thinks of it: list length, repeats, allowed and expired events.
+"""What may be recommended to whom, whatever the scores: list length, repeats, allowed and expired events.
 
-A `Policy` speaks of event ids and is what a user configures; `Rules` are the same for the nodes of a warehouse, and
-what every maker of lists is given, so that the lists it makes, and those it is compared with, are of one kind.
+A `Policy` names event ids; the user configures it. `Rules` are the same policy for the nodes of a warehouse. The ranker
+and every baseline get the same rules, so that their lists are comparable.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tgn_assets.ml.arrays import BoolArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift, week_number, week_of
@@ -22,18 +23,21 @@ NEVER = -(2**31)
 
 @dataclass(frozen=True)
 class Rules:
-    """A policy for node indices. An event in `restricted` may be recommended for weeks up to its `last_week`."""
+    """A policy for node indices. An event in `restricted` may be recommended up to its `last_week`."""
 
     k: int = K
     exclude_own: bool = False
-    """Whether no user is shown an event that the user has had."""
+    """Whether lists leave out the events that the user has interacted with."""
     min_distinct: int = 0
-    restricted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
-    last_week: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
+    """Distinct events that the lists of a week hold together, if so many are allowed."""
+    restricted: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
+    last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
 
-    def allowed(self, history: InteractionHistory, week: int | None = None) -> np.ndarray:
-        """[E] bool: the event position may be recommended, at the close of `week` (None: the newest of `history`), for
-        the week after it, to one who never had it."""
+    def allowed(self, history: InteractionHistory, week: int | None = None) -> BoolArray:
+        """[E] whether each event may be recommended for the week after `week`, to users who never interacted with it.
+
+        `week` is a week number; None is the week of `history`.
+        """
         week = history.week if week is None else week
         free = np.ones(history.num_events, bool)
         if len(self.restricted) and history.num_events:
@@ -42,15 +46,15 @@ class Rules:
             free[at[known]] = self.last_week[known] > week
         return free
 
-    def may(self, history: InteractionHistory, users: np.ndarray, events: np.ndarray) -> np.ndarray:
-        """[m] bool: the pair of user position (-1: a new user) and event position may be in a list."""
+    def may(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
+        """[m] whether each pair of user position (-1: a new user) and event position may be in a list."""
         free = self.allowed(history)[events]
         if not self.exclude_own:
             return free
         return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
 
-    def list_lengths(self, history: InteractionHistory) -> np.ndarray:
-        """[U] how many events the list of each user holds: k, or as many as may be recommended."""
+    def list_lengths(self, history: InteractionHistory) -> IntArray:
+        """[U] number of events in each user's list: k, or fewer if fewer may be recommended."""
         free = self.allowed(history)
         choice = np.full(history.num_users, int(free.sum()))
         if self.exclude_own:
@@ -59,36 +63,36 @@ class Rules:
         return np.minimum(choice, self.k)
 
     def new_user_length(self, history: InteractionHistory) -> int:
-        """How many events the list for new users holds."""
+        """Number of events in the list for new users."""
         return min(self.k, int(self.allowed(history).sum()))
 
 
 OPEN = Rules()
-"""Lists of the usual length, and anything may be in them."""
+"""The usual length, and every event is allowed."""
 
 
-def own_pairs(history: InteractionHistory) -> np.ndarray:
-    """User position * events + event position of every pair that has happened, ascending."""
+def own_pairs(history: InteractionHistory) -> IntArray:
+    """User position * num_events + event position of every pair that has interacted, ascending."""
     return np.unique(history.user * history.num_events + history.event)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a deployment recommends. Everything but `expires` holds for every week in the same way."""
+    """What a deployment may recommend. Everything but `expires` holds for every week alike."""
 
     k: int = K
     repeats: Repeats = "learned"
-    """`learned`: the ranker decides what to do with events that a user has had; `exclude`: none of them is shown."""
+    """`learned`: the ranker decides whether to repeat a user's own events; `exclude`: lists leave them out."""
     allow: frozenset[str] | None = None
     """The only events that may be recommended; None: all."""
     deny: frozenset[str] = frozenset()
     expires: Mapping[str, datetime] = field(default_factory=dict)
-    """From when on (UTC) an event is no longer recommended."""
+    """The time (UTC) from which an event is no longer recommended."""
     min_distinct_events: int = 0
-    """How many different events the lists of a week hold together, if there are so many to choose from."""
+    """Distinct events that the lists of a week hold together, if so many are allowed."""
 
-    def rules(self, event_idx: np.ndarray, event_ids: Iterable[str]) -> Rules:
-        """The policy for the events with the warehouse indices `event_idx` and the ids `event_ids`."""
+    def rules(self, event_idx: IntArray, event_ids: Iterable[str]) -> Rules:
+        """The policy for the events with the warehouse indices `event_idx` and, in that order, the ids `event_ids`."""
         last = {}
         for idx, name in zip(event_idx.tolist(), event_ids, strict=True):
             if name in self.deny or (self.allow is not None and name not in self.allow):
@@ -105,18 +109,20 @@ class Policy:
         )
 
     def excluded(self, event_ids: Iterable[str], week: str) -> set[str]:
-        """Those of `event_ids` that the lists made at the close of `week` must not hold."""
+        """Those of `event_ids` that may not be in the lists made at the close of `week`."""
         gone = self.deny | set(self.as_of(week).expires)
         return {name for name in event_ids if name in gone or (self.allow is not None and name not in self.allow)}
 
     def as_of(self, week: str) -> "Policy":
-        """What of it counts for the lists made at the close of `week`: an event that has not expired when the target
-        week starts is like any other, and when it will expire is not known yet."""
+        """The policy as it counts for the lists made at the close of `week`.
+
+        An event that has not expired when the target week starts is like any other: its expiry is dropped.
+        """
         start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)
         return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
 
     def to_json(self) -> str:
-        """As text, the same for equal policies."""
+        """JSON text; equal policies give the same text."""
         return json.dumps(
             {
                 "k": self.k,
@@ -130,7 +136,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str) -> "Policy":
-        """What `to_json` wrote."""
+        """Reads what `to_json` wrote."""
         stored: dict[str, Any] = json.loads(text)
         return cls(
             k=stored["k"],

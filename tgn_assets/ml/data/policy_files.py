@@ -13,6 +13,7 @@ class PolicyError(ValueError):
 
 
 def read_policy(
+    *,
     k: int,
     repeats: Repeats,
     allow_events: str | None,

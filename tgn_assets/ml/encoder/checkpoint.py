@@ -1,6 +1,6 @@
 """The graph encoder on disk, with the embeddings that it gave."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tgn_assets.ml.artifact_io import load_artifact, save_artifact
 from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 
 
@@ -16,11 +17,14 @@ class GNNCheckpoint:
     """The encoder as trained at the close of `week`, and the embeddings it gave.
 
     `embeddings` maps a week to what the encoder *of that week* made of the graph of that week: always the own week,
-    and on a cold start the weeks it walked through as well. They are leak-free inputs for phase 2.
+    and on a cold start the weeks it walked through as well. They are leak-free inputs for the ranker. `batching` is how
+    the encoder went through the graphs of `week`. An entry of `curve` is an epoch: the `cutoff` (a week) whose window
+    was trained on, the number of the `epoch`, `loss` and `validation_loss`.
     """
 
     week: str
     config: GNNConfig
+    batching: BatchingPlan
     warm_from: str | None
     state: dict[str, Tensor]
     node_idx: dict[str, Tensor]
@@ -36,16 +40,12 @@ class GNNCheckpoint:
         meta = {
             "week": self.week,
             "config": self.config.model_dump(),
+            "batching": asdict(self.batching),
             "warm_from": self.warm_from,
             "embeddings": {week: self.embeddings[week].digest for week in sorted(self.embeddings)},
             "curve": self.curve,
         }
         save_artifact(directory, tensors, meta)
-
-    @property
-    def has_link_vectors(self) -> bool:
-        """Whether all its weeks have link vectors: those of an older version have none."""
-        return all(known.link_users is not None for known in self.embeddings.values())
 
     @classmethod
     def load(cls, directory: Path) -> "GNNCheckpoint":
@@ -55,17 +55,16 @@ class GNNCheckpoint:
         def named(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
-        # A checkpoint of an older version names the weeks of its embeddings and not their digests.
-        kept = meta["embeddings"] if isinstance(meta["embeddings"], dict) else dict.fromkeys(meta["embeddings"])
         return cls(
             week=meta["week"],
             config=GNNConfig(**meta["config"]),
+            batching=BatchingPlan(**meta["batching"]),
             warm_from=meta["warm_from"],
             state=named("state."),
             node_idx=named("node_idx."),
             curve=meta["curve"],
             embeddings={
                 week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
-                for week, digest in kept.items()
+                for week, digest in meta["embeddings"].items()
             },
         )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.artifact_io import load_artifact, save_artifact
 from tgn_assets.ml.encoder.linear_link_model import LinkVectors
 
@@ -19,8 +19,7 @@ TENSORS = ("user_idx", "users", "event_idx", "events", "link_users", "link_event
 class NodeEmbeddings:
     """User and event vectors as of the close of `week`; rows are in ascending order of the append-only index.
 
-    They are kept in half precision, and a file of them is mapped rather than read: many weeks of many nodes are at hand
-    together.
+    They are kept in half precision, and a file of them is mapped rather than read: a ranker holds many weeks of them.
     """
 
     week: str
@@ -28,7 +27,7 @@ class NodeEmbeddings:
     users: Tensor  # [U, d] float16
     event_idx: Tensor  # [E] int64
     events: Tensor  # [E, d] float16
-    link_users: Tensor | None = None  # [U, r] float16 vectors of `link_regression`; None where they are not made
+    link_users: Tensor | None = None  # [U, r] float16, of `linear_link_model`; None without a history
     link_events: Tensor | None = None  # [E, r]
 
     def __post_init__(self) -> None:
@@ -38,36 +37,36 @@ class NodeEmbeddings:
 
     @cached_property
     def digest(self) -> str:
-        """Of the tensors: two of the same digest hold the same."""
+        """A hash of the tensors: equal for equal embeddings."""
         content = hashlib.blake2b(digest_size=16)
         for tensor in self.to_tensors().values():
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()
 
-    def users_at(self, user_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] float32 vectors, [n] bool known) of the given user indices; an unknown user's vector is zero."""
+    def users_at(self, user_idx: IntArray) -> tuple[Tensor, Tensor]:
+        """([n, d] float32 vectors, [n] bool known) of users by warehouse index; an unknown user's vector is zero."""
         return _rows(self.user_idx, self.users, user_idx)
 
-    def events_at(self, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, d] float32 vectors, [n] bool known) of the given event indices; an unknown event's vector is zero."""
+    def events_at(self, event_idx: IntArray) -> tuple[Tensor, Tensor]:
+        """([n, d] float32 vectors, [n] bool known) of events by warehouse index; an unknown event's vector is zero."""
         return _rows(self.event_idx, self.events, event_idx)
 
-    def links_at(self, user_idx: np.ndarray, event_idx: np.ndarray) -> tuple[Tensor, Tensor]:
-        """([n, r], [m, r]) float32 link vectors of user and event indices: zero of an unknown node, and all zero
-        where they were not made."""
+    def links_at(self, user_idx: IntArray, event_idx: IntArray) -> tuple[Tensor, Tensor]:
+        """([n, r], [m, r]) float32 link vectors of users and events: zero for an unknown node, and all zero where there
+        are no link vectors."""
         if self.link_users is None or self.link_events is None:
             return torch.zeros(len(user_idx), 2), torch.zeros(len(event_idx), 2)
         users, _ = _rows(self.user_idx, self.link_users, user_idx)
         return users, _rows(self.event_idx, self.link_events, event_idx)[0]
 
     def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
-        """The same with the vectors of `links`, of a history that ends with the same week: zero of a node it lacks."""
+        """The same with the vectors of `links`, whose history ends with the same week: zero for nodes it lacks."""
         users = _rows(torch.as_tensor(links.user_idx), links.users, self.user_idx.numpy())[0]
         events = _rows(torch.as_tensor(links.event_idx), links.events, self.event_idx.numpy())[0]
         return NodeEmbeddings(self.week, self.user_idx, self.users, self.event_idx, self.events, users, events)
 
     def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """The tensors that there are by name, each name behind `prefix`."""
+        """The tensors by name, each name with `prefix` before it; without link vectors where there are none."""
         return {prefix + name: tensor for name in TENSORS if (tensor := getattr(self, name)) is not None}
 
     @classmethod
@@ -89,7 +88,7 @@ class NodeEmbeddings:
         return cls.from_tensors(meta["week"], tensors)
 
 
-def _rows(known: Tensor, vectors: Tensor, wanted: np.ndarray) -> tuple[Tensor, Tensor]:
+def _rows(known: Tensor, vectors: Tensor, wanted: IntArray) -> tuple[Tensor, Tensor]:
     wanted_t = torch.as_tensor(wanted)
     if not len(known):
         return torch.zeros(len(wanted_t), vectors.shape[1]), torch.zeros(len(wanted_t), dtype=torch.bool)

@@ -3,41 +3,45 @@
 Notable choices: a node is its learnt id plus features that exist for nodes without one; every SAGEConv reads a
 row-normalised, time-decayed sparse adjacency, so that a whole graph and a sampled piece of it go through the same code;
 the layers' outputs are combined as in LightGCN (arXiv 2002.02126); popularity is a column of the event vector of its
-own, so that the rest of the vector is free for taste and every score is one dot product.
+own, so that the rest of the vector is free for affinity and every score is one dot product.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from tgn_assets.ml.graph.temporal_graph import Adjacency, UserRows, View, adjacency
+from tgn_assets.ml.config import GNNConfig, SamplerName
+from tgn_assets.ml.graph.loaders import layer_loaders
+from tgn_assets.ml.graph.temporal_graph import Adjacency, UserRows, View, adjacency, mean_matrix
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
-EVENT_ID_SPREAD = 0.25
+NODES_PER_BATCH = 2**16
+"""Nodes whose inputs are computed at a time where the graph is gone through in batches."""
 
 
 class GNNEncoder(nn.Module):
     """Heterogeneous GraphSAGE (arXiv 1706.02216) over user-event interactions.
 
     `num_nodes` is the number of learnable ids per node type, `num_features` the width of the features; the vectors
-    that come out are `dim` + 1 wide.
+    that come out are `config.dim` + 1 wide.
     """
 
-    def __init__(self, num_nodes: dict[str, int], num_features: int, dim: int, layers: int) -> None:
+    def __init__(self, num_nodes: dict[str, int], num_features: int, config: GNNConfig) -> None:
         super().__init__()
-        # Users start without an id of their own: they are what they touched, until training finds more to say.
+        dim, layers = config.dim, config.layers
+        # Users start without an id of their own: they are what they interacted with, until training finds more to say.
         self.ids = nn.ParameterDict(
             {
                 USER: nn.Parameter(torch.zeros(num_nodes[USER], dim)),
-                EVENT: nn.Parameter(torch.randn(num_nodes[EVENT], dim) * EVENT_ID_SPREAD),
+                EVENT: nn.Parameter(torch.randn(num_nodes[EVENT], dim) * config.event_id_std),
             }
         )
         self.features = nn.ModuleDict({kind: nn.Linear(num_features, dim) for kind in num_nodes})
         self.convs = nn.ModuleList(
-            HeteroConv({edge_type: NeighbourMean(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
+            HeteroConv({edge_type: WeightedMeanSAGEConv(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
             for _ in range(layers)
         )
         self.layer_weight = nn.ParameterDict({kind: nn.Parameter(torch.zeros(layers + 1)) for kind in num_nodes})
@@ -46,8 +50,8 @@ class GNNEncoder(nn.Module):
     def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Tensor:
         """[n, dim] input of the nodes of type `kind` at `position` [n] (None: of all) with `features` [n, F].
 
-        `id_dropout` is the share of nodes whose id is hidden, so that the features learn to stand alone: all that is
-        known of a node that was never trained on.
+        `id_dropout` is the share of nodes whose id is hidden, so that the model learns to do with the features alone:
+        they are all that is known of a node that was never trained on.
         """
         ids = self.ids[kind] if position is None else self.ids[kind].index_select(0, position)
         if id_dropout:
@@ -57,11 +61,11 @@ class GNNEncoder(nn.Module):
     def forward(
         self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor, rows: UserRows | None = None
     ) -> dict[str, Tensor]:
-        """{type: [n, dim + 1]} from inputs {type: [n, dim]} and what `graph.adjacency` says of their edges.
+        """{type: [n, dim + 1]} from inputs {type: [n, dim]} and the `graph.adjacency` of their edges.
 
-        With `rows` only their m users have a vector in the end, in their order: of the others the last layer, and what
-        training must keep of it, is left out. The dot product of a user's and an event's vector is the logit of their
-        link; the last column of an event's is its popularity, read off `event_features` [n, F], and of a user's is one.
+        With `rows` only their m users get a vector, in their order: the last layer, and what training must keep of it,
+        is left out for the others. The dot product of a user's and an event's vector is the logit of their link; the
+        last column of an event's vector is its popularity, computed from `event_features` [n, F], and a user's is one.
         """
         outputs, last = [x_dict], self.convs[-1]
         for conv in self.convs[:-1]:
@@ -77,11 +81,7 @@ class GNNEncoder(nn.Module):
             kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
         }
-        popularity = self.popularity(event_features)
-        return {
-            USER: torch.cat([mixed[USER], torch.ones_like(mixed[USER][:, :1])], dim=1),
-            EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
-        }
+        return _with_popularity(mixed, self.popularity(event_features))
 
     def full_pass(self, view: View, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
@@ -95,15 +95,60 @@ class GNNEncoder(nn.Module):
         return self(x_dict, adjacency(batch), features[EVENT])
 
     @torch.no_grad()
-    def inference(self, view: View) -> dict[str, Tensor]:
-        """{type: [n, dim + 1]} of every node, layer by layer: each layer is computed once for all nodes."""
+    def inference(
+        self, view: View, *, batching: Literal["full", "sampled"] = "full", sampler: SamplerName = "auto"
+    ) -> dict[str, Tensor]:
+        """{type: [n, dim + 1]} of every node, each layer computed once for all nodes.
+
+        `full` computes the whole graph at once. `sampled` goes through it in batches of nodes, each with all of its
+        neighbours (`graph.loaders.layer_loaders`): nothing is approximated, and both agree but for the order in which
+        floating-point numbers are added up, to about 1e-6 of a vector's size. Of a layer it holds the vectors before
+        and after, in the host's memory, and one batch on the encoder's device; the result is on the host.
+        """
         self.eval()
-        return self.full_pass(view)
+        return self.full_pass(view) if batching == "full" else self._layer_by_layer(view.to("cpu"), sampler)
+
+    def _layer_by_layer(self, view: View, sampler: SamplerName) -> dict[str, Tensor]:
+        device, data = self.popularity.weight.device, view.data
+        loaders = layer_loaders(data, sampler=sampler)
+        vectors = {kind: self._inputs(kind, features) for kind, features in view.features.items()}
+        shares = {kind: weight.softmax(0).tolist() for kind, weight in self.layer_weight.items()}
+        mixed = {kind: shares[kind][0] * x for kind, x in vectors.items()}
+        for number, layer in enumerate(self.convs, start=1):
+            convs: Any = layer.convs
+            before, vectors = vectors, {kind: torch.empty_like(x) for kind, x in vectors.items()}
+            for edge_type in (INTERACTS, REV_INTERACTS):
+                source, _, target = edge_type
+                for batch in loaders[target]:
+                    nodes, matrices = batch[target].n_id, mean_matrix(batch, edge_type)
+                    ends = before[source][batch[source].n_id], before[target][nodes]
+                    on_device = ([x.to(device) for x in part] for part in (ends, matrices))
+                    vectors[target][nodes] = convs[edge_type](*on_device).cpu()
+            for kind, x in vectors.items():
+                mixed[kind].add_(x, alpha=shares[kind][number])
+        return _with_popularity(mixed, self.popularity(view.features[EVENT].to(device)).cpu())
+
+    def _inputs(self, kind: str, features: Tensor) -> Tensor:
+        """`embed` of all nodes of type `kind`, a batch of them at a time, on the host."""
+        device = self.popularity.weight.device
+        parts = [
+            self.embed(kind, at.to(device), features[at].to(device)).cpu()
+            for at in torch.arange(len(features)).split(NODES_PER_BATCH)
+        ]
+        return torch.cat(parts)
 
 
-class NeighbourMean(SAGEConv):
-    """A SAGEConv that begins as LightGCN (arXiv 2002.02126): a node is the mean of its neighbours' vectors, in the same
-    space as they."""
+def _with_popularity(mixed: dict[str, Tensor], popularity: Tensor) -> dict[str, Tensor]:
+    """{type: [n, dim + 1]}: an event's vector ends with its `popularity` [n, 1], a user's with one."""
+    return {
+        USER: torch.cat([mixed[USER], torch.ones_like(mixed[USER][:, :1])], dim=1),
+        EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
+    }
+
+
+class WeightedMeanSAGEConv(SAGEConv):
+    """A SAGEConv over the weighted mean of the neighbours that starts as LightGCN (arXiv 2002.02126) does: a node is
+    that mean, in the same space as its neighbours."""
 
     def __init__(self, dim: int) -> None:
         super().__init__((dim, dim), dim, aggr="sum")  # rows add up to one, so that the sum is a weighted mean
@@ -117,7 +162,7 @@ class NeighbourMean(SAGEConv):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """A sparse matrix, which is no parameter, times dense vectors; its transpose is there for the gradient."""
+    """A sparse matrix, which is no parameter, times dense vectors; the gradient is a product with its transpose."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transpose: Tensor, vectors: Tensor) -> Tensor:

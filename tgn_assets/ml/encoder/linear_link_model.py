@@ -1,16 +1,15 @@
-"""The linear part of phase 1: events regressed on the user's neighbourhood in the temporal graph, twice.
+"""The linear link model: events regressed on the user's neighbourhood in the temporal graph, twice.
 
-It is one hop of graph convolution without a nonlinearity. A user is the sum of what its events stand for, an edge
-weighing ln(1 + interactions), and the sum is scaled down where there is much of it; an event has one vector to be
-summed and another to be met, whose dot product with the user is what is expected of the pair. The vectors come in
-closed form from two ridge regressions over all pairs of events, each then reduced to a low rank (reduced-rank
-regression, Izenman 1975):
+It is one hop of graph convolution without a nonlinearity. A user's vector is the sum of its events' input vectors, each
+edge weighted by ln(1 + interactions), scaled down where the sum is long; an event has one vector as input and another
+as output, whose dot product with the user's is what is expected of the pair. The vectors come in closed form from two
+ridge regressions over all pairs of events, each then reduced to a low rank (reduced-rank regression, Izenman 1975):
 
-- *follows*: the neighbourhood as it was when a past week closed, its edges halved every `HALF_LIFE` weeks, explains
-  what the user touched in the week after, beyond what everybody did.
-- *together*: each event of a neighbourhood, whenever it came, is explained by the others (EASE, arXiv 1905.03375).
+- *next week*: the neighbourhood at the close of a past week, its edges halved every `half_life` weeks, explains what
+  the user interacted with in the week after, beyond what everybody did.
+- *co-occurrence*: each event of a neighbourhood, whenever it came, is explained by the others (EASE, arXiv 1905.03375).
 
-For what such filters are among graph networks see GF-CF (arXiv 2108.07567). A pair of events that few users share
+For the place of such filters among graph networks see GF-CF (arXiv 2108.07567). A pair of events that few users share
 weighs next to nothing here; a network, which sees a pair through its two vectors alone, has to learn that from little.
 """
 
@@ -18,61 +17,55 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.config import LinearLinkConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.linalg.sparse import row_of, sums, top_n_per_row
 
-RANK = 64
-FOLLOWS_RIDGE, TOGETHER_RIDGE = 60.0, 30.0
-HALF_LIFE = 8.0
-EVENTS = 2048
-"""Events that are met, and summed: the most touched lately, halved every `STEADY` weeks. Costs grow with the cube."""
-STEADY = 4.0
-ROWS, ROWS_PER_WEEK, WEEKS = 50_000, 4096, 104
-"""Users learnt from, counted once a week: at most so many, of a week, and from so many of the newest weeks."""
-NEIGHBOURS = 200
-"""Edges of a user: a heavier user's lightest ones would make the square explode."""
+DEFAULTS = LinearLinkConfig()
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 """Of the randomised singular value decomposition (arXiv 0909.4061)."""
 
 
 @dataclass(frozen=True)
 class LinkVectors:
-    """What the regressions make of a history. The first RANK columns are of *follows*, the others of *together*; in
-    each part the dot product of a user's and an event's vector is what is expected of the pair, larger for likelier
-    ones and no probability. Zero where nothing is known."""
+    """What the regressions make of a history. The first `rank` columns are of the next-week regression, the others of
+    co-occurrence; in each part the dot product of a user's and an event's vector is what is expected of the pair,
+    larger for likelier ones and no probability. Zero where nothing is known."""
 
-    user_idx: np.ndarray  # [U] warehouse indices, ascending
-    users: Tensor  # [U, 2 * RANK]
-    event_idx: np.ndarray  # [E]
-    events: Tensor  # [E, 2 * RANK]
+    user_idx: IntArray  # [U] warehouse indices, ascending
+    users: Tensor  # [U, 2 * rank]
+    event_idx: IntArray  # [E]
+    events: Tensor  # [E, 2 * rank]
 
 
-def link_vectors(history: InteractionHistory, seed: int = 0) -> LinkVectors:
-    """Learns from the weeks of `history`, each explained by the weeks before it, and stands at its close."""
-    past, kept = _Past(history), _steady_events(history)
+def link_vectors(history: InteractionHistory, config: LinearLinkConfig = DEFAULTS, *, seed: int = 0) -> LinkVectors:
+    """The link vectors at the close of `history`, fitted to its weeks, each explained by the weeks before it."""
+    past, kept = _PastByUser(history, config), _popular_events(history, config)
     everyone = np.arange(history.num_users)
     now = np.full(len(everyone), history.week)
     users, events = [], []
-    for half_life, weights in ((HALF_LIFE, _follows), (np.inf, _together)):
-        summed, met = _reduced(weights(past, kept, seed), seed)
-        users.append(torch.from_numpy(past.neighbourhoods(everyone, now, half_life)[:, kept] @ summed))
-        events.append(torch.zeros(history.num_events, RANK).index_copy_(0, torch.from_numpy(kept), met))
+    for half_life, weights in ((config.half_life, _next_week_weights), (np.inf, _co_occurrence_weights)):
+        inputs, outputs = _low_rank(weights(past, kept, seed), config.rank, seed)
+        users.append(torch.from_numpy(past.neighbourhoods(everyone, now, half_life)[:, kept] @ inputs))
+        events.append(torch.zeros(history.num_events, config.rank).index_copy_(0, torch.from_numpy(kept), outputs))
     return LinkVectors(history.user_idx, torch.cat(users, dim=1), history.event_idx, torch.cat(events, dim=1))
 
 
-class _Past:
-    """A history whose rows are found by user: what is asked for comes as `user` [n] and a week number [n] for each."""
+class _PastByUser:
+    """A history whose rows are found by user: every request is `user` [n] and a week number [n] for each."""
 
-    def __init__(self, history: InteractionHistory) -> None:
-        self.history = history
+    def __init__(self, history: InteractionHistory, config: LinearLinkConfig) -> None:
+        self.history, self.config = history, config
         self.by_user = np.argsort(history.user, kind="stable")  # rows are sorted by week: those of a user stay so
         self.span = history.week + 2
         self.moment = history.user[self.by_user] * self.span + history.week_no[self.by_user]
 
-    def neighbourhoods(self, user: np.ndarray, week: np.ndarray, half_life: float) -> sparse.csr_array:
+    def neighbourhoods(self, user: IntArray, week: IntArray, half_life: float) -> sparse.csr_array:
         """[n, E] float32 edges as they were when the week closed."""
         h = self.history
         row, at = self._rows(user, np.zeros_like(week), week)
@@ -81,16 +74,16 @@ class _Past:
         edges.sum_duplicates()
         length = np.sqrt(sums(row_of(edges), edges.data**2, len(user)))
         edges.data /= np.sqrt(length)[row_of(edges)]
-        return top_n_per_row(edges.astype(np.float32), NEIGHBOURS)
+        return top_n_per_row(edges.astype(np.float32), self.config.max_neighbours)
 
-    def touched(self, user: np.ndarray, week: np.ndarray) -> sparse.csr_array:
-        """[n, E] float32 what was touched in the week: each row a vector of length one, or empty."""
+    def interactions(self, user: IntArray, week: IntArray) -> sparse.csr_array:
+        """[n, E] float32 events interacted with in the week: each row a vector of length one, or empty."""
         row, at = self._rows(user, week, week)
         size = np.bincount(row, minlength=len(user))
         weight = (1 / np.sqrt(size[row])).astype(np.float32)
         return sparse.csr_array((weight, (row, self.history.event[at])), shape=(len(user), self.history.num_events))
 
-    def _rows(self, user: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(self, user: IntArray, first: IntArray, last: IntArray) -> tuple[IntArray, IntArray]:
         """(place in `user`, row of the history) of what each user did in the weeks `first` to `last`."""
         low = np.searchsorted(self.moment, user * self.span + first)
         size = np.searchsorted(self.moment, user * self.span + last, side="right") - low
@@ -98,37 +91,37 @@ class _Past:
         return row, self.by_user[np.arange(len(row)) - np.repeat(np.cumsum(size) - size - low, size)]
 
 
-def _steady_events(history: InteractionHistory) -> np.ndarray:
-    """Positions, ascending."""
-    weight = 0.5 ** ((history.week - history.week_no) / STEADY)
-    touched = np.bincount(history.event, weight, history.num_events)
-    return np.sort(np.lexsort((history.event_order, -touched))[:EVENTS])
+def _popular_events(history: InteractionHistory, config: LinearLinkConfig) -> IntArray:
+    """Positions, ascending, of the `max_events` most popular events."""
+    weight = 0.5 ** ((history.week - history.week_no) / config.popularity_half_life)
+    popularity = np.bincount(history.event, weight, history.num_events)
+    return np.sort(np.lexsort((history.event_order, -popularity))[: config.max_events])
 
 
-def _follows(past: _Past, kept: np.ndarray, seed: int) -> Tensor:
-    """[n, n] what having one of the n events `kept` says about meeting another in the week after."""
-    user, week = _taught_by(past.history, seed)
-    before = past.neighbourhoods(user, week, HALF_LIFE)
+def _next_week_weights(past: _PastByUser, kept: IntArray, seed: int) -> Tensor:
+    """[n, n] what each of the n events `kept` in a neighbourhood says about each of them in the week after."""
+    user, week = _training_rows(past.history, past.config, seed)
+    before = past.neighbourhoods(user, week, past.config.half_life)
     known = np.diff(before.indptr) > 0
     user, week, before = user[known], week[known], before[known][:, kept]
-    after = past.touched(user, week + 1)[:, kept]
-    # What everybody did that week says nothing about one user: each row is held against the mean of its week.
+    after = past.interactions(user, week + 1)[:, kept]
+    # What everybody did that week says nothing about one user: the mean of its week is subtracted from each row.
     weeks, place = np.unique(week, return_inverse=True)
     one = np.ones(len(place), np.float32)
     of_week = sparse.csr_array((one, (place, np.arange(len(place)))), (len(weeks), len(place)))
     usual = (of_week @ after).toarray() / np.bincount(place)[:, None]
     beyond = torch.from_numpy((before.T @ after).toarray())
     beyond -= torch.from_numpy((of_week @ before).toarray()).T @ torch.from_numpy(usual.astype(np.float32))
-    return torch.cholesky_solve(beyond, _ridge_factor(before, FOLLOWS_RIDGE))
+    return torch.cholesky_solve(beyond, _ridge_factor(before, past.config.next_week_ridge))
 
 
-def _together(past: _Past, kept: np.ndarray, seed: int) -> Tensor:
-    """[n, n] what having one of the n events `kept` says about having another; nothing about itself."""
-    user = np.arange(past.history.num_users)
-    if len(user) > ROWS:
-        user = np.sort(np.random.default_rng(seed).choice(user, ROWS, replace=False))
+def _co_occurrence_weights(past: _PastByUser, kept: IntArray, seed: int) -> Tensor:
+    """[n, n] what each of the n events `kept` in a neighbourhood says about each other one; nothing about itself."""
+    user, most = np.arange(past.history.num_users), past.config.max_rows
+    if len(user) > most:
+        user = np.sort(np.random.default_rng(seed).choice(user, most, replace=False))
     edges = past.neighbourhoods(user, np.full(len(user), past.history.week), np.inf)[:, kept]
-    inverse = torch.cholesky_inverse(_ridge_factor(edges, TOGETHER_RIDGE))
+    inverse = torch.cholesky_inverse(_ridge_factor(edges, past.config.co_occurrence_ridge))
     weights = -inverse / inverse.diagonal()
     weights.diagonal().zero_()
     return weights
@@ -140,13 +133,13 @@ def _ridge_factor(rows: sparse.csr_array, ridge: float) -> Tensor:
     return torch.linalg.cholesky(moments)
 
 
-def _reduced(weights: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
-    """[n, RANK] twice, whose products are nearest to `weights` [n, n]: what is summed, and what is met."""
+def _low_rank(weights: Tensor, rank: int, seed: int) -> tuple[NDArray[np.float32], Tensor]:
+    """[n, rank] twice, whose products are nearest to `weights` [n, n]: the events' input and output vectors."""
     size = len(weights)
-    summed, met = torch.zeros(size, RANK), torch.zeros(size, RANK)
-    rank = min(RANK, size)
+    inputs, outputs = torch.zeros(size, rank), torch.zeros(size, rank)
+    rank = min(rank, size)
     if not size:
-        return summed.numpy(), met
+        return inputs.numpy(), outputs
     # As torch.svd_lowrank does it, but with random numbers of its own: an encoder draws from torch's at the same time.
     drawn = torch.Generator().manual_seed(seed)
     basis = torch.randn(size, min(rank + OVERSAMPLING, size), generator=drawn)
@@ -157,19 +150,19 @@ def _reduced(weights: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
     left, scale, right = torch.linalg.svd(basis.T @ weights, full_matrices=False)
     left, right = basis @ left, right.T
     share = scale[:rank].sqrt()
-    summed[:, :rank], met[:, :rank] = left[:, :rank] * share, right[:, :rank] * share
-    return summed.numpy(), met
+    inputs[:, :rank], outputs[:, :rank] = left[:, :rank] * share, right[:, :rank] * share
+    return inputs.numpy(), outputs
 
 
-def _taught_by(history: InteractionHistory, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(user, week number) of who is learnt from, active in the week after; the newest weeks first."""
+def _training_rows(history: InteractionHistory, config: LinearLinkConfig, seed: int) -> tuple[IntArray, IntArray]:
+    """(user, week number) of each row of the next-week regression: users active in the week after; newest first."""
     users, weeks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    rng, left = np.random.default_rng(seed), ROWS
-    oldest = max(int(history.week_no.min(initial=history.week)), history.week - WEEKS)
+    rng, left = np.random.default_rng(seed), config.max_rows
+    oldest = max(int(history.week_no.min(initial=history.week)), history.week - config.max_weeks)
     for week in range(history.week - 1, oldest - 1, -1):
         active = np.unique(history.in_week(week + 1)[0])
-        if len(active) > ROWS_PER_WEEK:
-            active = np.sort(rng.choice(active, ROWS_PER_WEEK, replace=False))
+        if len(active) > config.max_rows_per_week:
+            active = np.sort(rng.choice(active, config.max_rows_per_week, replace=False))
         users.append(active)
         weeks.append(np.full(len(active), week))
         left -= len(active)

@@ -1,7 +1,7 @@
-"""Phase 1's loss: each user's links of a week against the softmax over all events known before it.
+"""The encoder's loss: each user's links of a week against the softmax over all events known before it.
 
 A week of m active users and n events has m * n logits. They are computed a block of users at a time, together with
-their gradient, so that memory does not grow with them; where they are too many to compute at all, users are drawn, and
+their gradient, so that memory does not grow with them. Where they are too many to compute at all, users are drawn, and
 each block's denominators are estimated from its own links and some drawn events.
 """
 
@@ -11,23 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tgn_assets.ml.config import SoftmaxLossConfig
 from tgn_assets.ml.schema import EVENT, USER
 
-MAX_LOGITS = 2**25
-"""Logits of a week up to which the loss is exact."""
+DEFAULTS = SoftmaxLossConfig()
 BLOCK_LOGITS = 2**20
 """Logits computed at a time: they stay in the processor's cache."""
-DRAWN_USERS, DRAWN_EVENTS = 2**15, 2**11
-"""Beyond `MAX_LOGITS`: users learnt from in one pass over a week, and events drawn for each block of them."""
-USERS_PER_DRAW = 2**9
 
 
-def drawn_users(links: Tensor, weight: Tensor, num_events: int, max_logits: int = MAX_LOGITS) -> tuple[Tensor, Tensor]:
-    """`links` [2, L] and their `weight` [L]: all, or those of `DRAWN_USERS` users where there are too many logits."""
+def drawn_users(
+    links: Tensor, weight: Tensor, num_events: int, config: SoftmaxLossConfig = DEFAULTS
+) -> tuple[Tensor, Tensor]:
+    """`links` [2, L] and their `weight` [L]: all, or of `config.drawn_users` users if logits are too many."""
     active = links[0].unique()
-    if len(active) * num_events <= max_logits or len(active) <= DRAWN_USERS:
+    if len(active) * num_events <= config.max_logits or len(active) <= config.drawn_users:
         return links, weight
-    kept = torch.isin(links[0], active[torch.randperm(len(active))[:DRAWN_USERS].to(active.device)])
+    kept = torch.isin(links[0], active[torch.randperm(len(active))[: config.drawn_users].to(active.device)])
     return links[:, kept], weight[kept]
 
 
@@ -41,14 +40,14 @@ class LinkPlan(NamedTuple):
 
 
 def softmax_loss(
-    users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor, max_logits: int = MAX_LOGITS
+    users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor, *, config: SoftmaxLossConfig = DEFAULTS
 ) -> Tensor:
     """Mean over users of the cross-entropy between their links, equally shared, and the softmax over known events.
 
     `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user. With more
-    than `max_logits` logits it is an estimate that draws events from torch's generator.
+    than `config.max_logits` logits it is an estimate that draws events from torch's generator.
     """
-    return planned_loss(users, events, plan_links(known, links, weight, max_logits))
+    return planned_loss(users, events, plan_links(known, links, weight, config))
 
 
 def planned_loss(users: Tensor, events: Tensor, plan: LinkPlan) -> Tensor:
@@ -56,14 +55,14 @@ def planned_loss(users: Tensor, events: Tensor, plan: LinkPlan) -> Tensor:
     return _BlockwiseSoftmax.apply(users, events.index_select(0, plan.events), plan.blocks) / plan.users
 
 
-def plan_links(known: Tensor, links: Tensor, weight: Tensor, max_logits: int = MAX_LOGITS) -> LinkPlan:
-    """What of `softmax_loss` does not depend on the vectors, and may serve each pass unless it is `sampled`."""
+def plan_links(known: Tensor, links: Tensor, weight: Tensor, config: SoftmaxLossConfig = DEFAULTS) -> LinkPlan:
+    """The part of `softmax_loss` that does not depend on the vectors: it serves every epoch unless it is `sampled`."""
     order = links[0].argsort(stable=True)
     links, weight = links[:, order], weight[order]
     active, size = links[0].unique_consecutive(return_counts=True)
     choice = known.nonzero().view(-1)
-    sampled = len(active) * len(choice) > max_logits
-    per_block = max(1, USERS_PER_DRAW if sampled else BLOCK_LOGITS // max(len(choice), 1))
+    sampled = len(active) * len(choice) > config.max_logits
+    per_block = max(1, config.users_per_draw if sampled else BLOCK_LOGITS // max(len(choice), 1))
     first = size.cumsum(0) - size
     position = torch.full((len(known),), -1, device=known.device).index_copy_(
         0, choice, torch.arange(len(choice), device=known.device)
@@ -74,7 +73,7 @@ def plan_links(known: Tensor, links: Tensor, weight: Tensor, max_logits: int = M
         row = torch.arange(len(block), device=block.device).repeat_interleave(size[block])
         column, among, correction = position[links[1, link]], None, None
         if sampled:
-            among, correction = _drawn(len(choice), column)
+            among, correction = _drawn_events(len(choice), column, config.drawn_events)
             column = torch.searchsorted(among, column)
         blocks.append((active[block], among, correction, row, column, weight[link]))
     return LinkPlan(choice, blocks, len(active), sampled)
@@ -91,18 +90,18 @@ def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor,
     return (weight * F.softplus(others - positive)).sum() / weight.sum()
 
 
-def _drawn(num_events: int, touched: Tensor) -> tuple[Tensor, Tensor]:
-    """(events, ascending; what is to be added to their logits): all `touched` ones, and some of the rest.
+def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(events, ascending; what is to be added to their logits): all `targets`, and `size` of the others.
 
-    A drawn event stands for as many of the rest as there are for each that is drawn (Horvitz and Thompson, 1952).
+    Each drawn event stands for its share of the others (Horvitz and Thompson, 1952).
     """
-    untouched = torch.ones(num_events, dtype=torch.bool, device=touched.device)
-    untouched[touched] = False
-    rest = untouched.nonzero().view(-1)
-    drawn = rest[torch.randperm(len(rest))[:DRAWN_EVENTS].to(rest.device)]
-    among = torch.cat([touched.unique(), drawn]).sort().values
-    stands_for = torch.tensor(len(rest) / max(len(drawn), 1), device=touched.device).log()
-    return among, torch.where(untouched[among], stands_for, 0.0)
+    other = torch.ones(num_events, dtype=torch.bool, device=targets.device)
+    other[targets] = False
+    rest = other.nonzero().view(-1)
+    drawn = rest[torch.randperm(len(rest))[:size].to(rest.device)]
+    among = torch.cat([targets.unique(), drawn]).sort().values
+    stands_for = torch.tensor(len(rest) / max(len(drawn), 1), device=targets.device).log()
+    return among, torch.where(other[among], stands_for, 0.0)
 
 
 def _ranges(first: Tensor, size: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ def _ranges(first: Tensor, size: Tensor) -> Tensor:
 class _BlockwiseSoftmax(torch.autograd.Function):
     """Sum over blocks of (users, events, correction, row, column, weight of links): cross-entropies and gradients.
 
-    A pass keeps no logits: what autograd would need them for is done at once, and scaled when the gradient is asked.
+    The forward pass keeps no logits: it computes the gradient at once, and the backward pass only scales it.
     """
 
     @staticmethod
@@ -126,10 +125,10 @@ class _BlockwiseSoftmax(torch.autograd.Function):
             vectors = events if among is None else events.index_select(0, among)
             logits = mine @ vectors.T if correction is None else torch.addmm(correction, mine, vectors.T)
             # One exponential serves the loss and its gradient; logsumexp would take another.
-            has_link_vectors, largest = logits[row, column], logits.amax(1, keepdim=True)
+            of_links, largest = logits[row, column], logits.amax(1, keepdim=True)
             error = logits.sub_(largest).exp_()
             size = error.sum(1, keepdim=True)
-            total -= (weight * (has_link_vectors - (largest + size.log())[row, 0])).sum()
+            total -= (weight * (of_links - (largest + size.log())[row, 0])).sum()
             if not any(ctx.needs_input_grad):
                 continue
             error.div_(size)

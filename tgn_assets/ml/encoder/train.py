@@ -1,243 +1,146 @@
-"""Phase 1: the graph encoder, trained by link prediction one week after the other.
+"""Trains the encoder by link prediction, one week after the other.
 
 For each week t of the training window the links of t are predicted from the graph of the weeks before t alone: no
 supervised link, and nothing as new as it, is in its own message graph.
 """
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.loader import LinkLoader
-from torch_geometric.sampler import NegativeSampling
 
-from tgn_assets.ml.artifact_io import finite
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.gnn import GNNEncoder
 from tgn_assets.ml.encoder.linear_link_model import LinkVectors, link_vectors
-from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, planned_loss, sampled_softmax_loss
-from tgn_assets.ml.graph.loaders import fits_in_memory, link_loader
+from tgn_assets.ml.encoder.trainer import EncoderTrainer
 from tgn_assets.ml.graph.snapshots import Snapshot
-from tgn_assets.ml.graph.temporal_graph import NUM_FEATURES, UserRows, View, WindowGraph, user_rows
+from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.parallel import run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
-from tgn_assets.ml.schema import EVENT, INTERACTS, USER
+from tgn_assets.ml.schema import INTERACTS
 from tgn_assets.ml.weeks import week_key, week_number
 
-WEIGHT_DECAY = 1e-5
-EDGES_FOR_A_THREAD = 200_000
-"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, its passes gain little
-from a second one."""
+EDGES_FOR_ALL_THREADS = 200_000
+"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, it gains little from a
+second one, and the linear link model is fitted beside it."""
 
 
 def train_gnn(
     snapshots: Mapping[str, Snapshot],
     week: str,
     config: GNNConfig,
+    *,
     warm: GNNCheckpoint | None = None,
-    device: str = "cpu",
-    progress: LogFn = no_log,
     history: InteractionHistory | None = None,
+    device: str = "cpu",
+    log: LogFn = no_log,
 ) -> GNNCheckpoint:
     """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
 
-    With `warm`, last week's checkpoint, one step forward is enough. Without it (or where its shape does not fit
-    `config`) the last `config.replay` weeks are walked through as if they had been run one by one. With `history` the
-    embeddings of each week come with what `link_regression` makes of it as of that week's close. Raises ValueError for
-    a snapshot that is newer than `week`, for a missing snapshot of `week` itself and a `history` of another week.
+    With `warm`, last week's checkpoint, it is trained at one cut-off, `week`, from last week's weights. Without it (or
+    where `can_warm_start_from` says no) the last `config.replay` weeks are cut-offs one after the other, as if each had
+    been run then. With `history` the embeddings of each cut-off come with the link vectors of `linear_link_model` as of
+    that week's close. ValueError for a snapshot newer than `week`, for a missing snapshot of `week` itself and for a
+    `history` of another week.
     """
-    if week not in snapshots or max(snapshots) > week:
-        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
-    now = week_number(week)
-    if history is not None and history.week != now:
-        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
-    if warm is not None and (warm.config.dim, warm.config.layers) != (config.dim, config.layers):
+    now = _check_weeks(snapshots, week, history)
+    if warm is not None and not can_warm_start_from(warm.config, config):
         warm = None
-    graph = WindowGraph(snapshots, config.half_life)
-    cutoffs = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
+    graph = WindowGraph(snapshots, config.half_life, config.features)
+    cutoffs = _cutoffs(graph, now, config, warm is not None)
+    reporter = ProgressReporter(log, "encoder", sum(cutoff.links for cutoff in cutoffs), "link", at_most=True)
+    curve, embeddings = list[dict[str, Any]](), dict[str, NodeEmbeddings]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + now)
-        sizes = {kind: len(index) for kind, index in graph.node_idx.items()}
-        encoder = GNNEncoder(sizes, NUM_FEATURES, config.dim, config.layers)
-        if warm:
-            encoder.load_state_dict(_grown(encoder.state_dict(), graph.node_idx, warm))
-        encoder.to(device)
-        curve: list[dict[str, Any]] = []
-        embeddings = {}
-        epochs = [config.warm_epochs if warm or cutoff != cutoffs[0] else config.epochs for cutoff in cutoffs]
-        planned = [_planned(graph, *of_origin, config.window) for of_origin in zip(cutoffs, epochs, strict=True)]
-        pace = ProgressReporter(progress, "phase 1", sum(planned), "link", at_most=True)
-        for number, cutoff in enumerate(cutoffs):
-            place = f" ({number + 1} of {len(cutoffs)})" if len(cutoffs) > 1 else ""
-            pace.what = f"phase 1, week {week_key(cutoff)}{place}"
-            trainer = _Trainer(encoder, graph, cutoff, config, device, pace)
-            past = None if history is None else history.as_of(cutoff)
-            small = len(trainer.view.edge_week) < EDGES_FOR_A_THREAD
-            with run_alongside(partial(_links, past, config.seed), side_by_side=small) as linking:
-                for row in trainer.fit(epochs[number]):
-                    curve.append({"origin": week_key(cutoff), **row})
-                    validation = row["validation_loss"]
-                    pace.tell(
-                        f"epoch {row['epoch']}, loss {row['loss']:.4f}"
-                        + (f", validation {validation:.4f}" if validation is not None else "")
-                    )
+        encoder = _initial_encoder(graph, config, warm).to(device)
+        for number, cutoff in enumerate(cutoffs, 1):
+            key, of_all = week_key(cutoff.week), f" ({number} of {len(cutoffs)})" if len(cutoffs) > 1 else ""
+            reporter.what = f"encoder, week {key}{of_all}"
+            trainer = EncoderTrainer(encoder, graph, cutoff.week, config, device=device, reporter=reporter)
+            small = len(trainer.view.edge_week) < EDGES_FOR_ALL_THREADS
+            fit_linear = partial(_link_vectors, None if history is None else history.as_of(cutoff.week), config)
+            with run_alongside(fit_linear, side_by_side=small) as linear:
+                curve += [{"cutoff": key, **row} for row in _logged(trainer.fit(cutoff.epochs), reporter)]
                 known = trainer.embeddings()
-            links = linking.result()
-            embeddings[week_key(cutoff)] = known if links is None else known.with_links(links)
-            pace.left(sum(planned[number + 1 :]))
-        state = {name: value.cpu() for name, value in encoder.state_dict().items()}
-    return GNNCheckpoint(week, config, warm.week if warm else None, state, graph.node_idx, curve, embeddings)
+            links = linear.result()
+            embeddings[key] = known if links is None else known.with_links(links)
+            reporter.left(sum(later.links for later in cutoffs[number:]))
+    return GNNCheckpoint(
+        week=week,
+        config=config,
+        batching=trainer.batching,
+        warm_from=warm.week if warm else None,
+        state={name: value.cpu() for name, value in encoder.state_dict().items()},
+        node_idx=graph.node_idx,
+        curve=curve,
+        embeddings=embeddings,
+    )
 
 
-class _Trainer:
-    """Fits the encoder to the window of weeks that ends with `cutoff`."""
-
-    def __init__(
-        self,
-        encoder: GNNEncoder,
-        graph: WindowGraph,
-        cutoff: int,
-        config: GNNConfig,
-        device: str,
-        pace: ProgressReporter,
-    ) -> None:
-        self.encoder, self.graph, self.cutoff, self.config, self.device = encoder, graph, cutoff, config, device
-        self.pace = pace
-        parameters, rate = encoder.parameters(), config.learning_rate
-        self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
-        # The oldest week has no graph before it; a week whose links are all new to the graph teaches nothing.
-        weeks = [t for t in graph.snapshots if cutoff - config.window < t <= cutoff]
-        views = {t: graph.view(t - 1, config.window) for t in weeks}
-        self.links = {t: tuple(x.to(device) for x in graph.links(t, view)) for t, view in views.items()}
-        self.views = {t: view.to(device) for t, view in views.items()}
-        self.weeks = [t for t in weeks if self.links[t][0].shape[1]]
-        self.view = graph.view(cutoff, config.window)
-        self.loaders: dict[int, LinkLoader] = {}
-        self.plans: dict[int, tuple[UserRows, LinkPlan]] = {}
-
-    def fit(self, epochs: int) -> Iterator[dict[str, Any]]:
-        """Early stopping on the newest closed week, then one pass that includes it; yields losses per epoch."""
-        if not self.weeks:
-            return
-        *past, newest = self.weeks
-        best, best_state, waited = float("inf"), deepcopy(self.encoder.state_dict()), 0
-        for epoch in range(epochs if past else 0):
-            loss = self._pass(past)
-            validation = self._validation_loss(newest)
-            yield {"epoch": epoch, "loss": loss, "validation_loss": validation}
-            if validation < best:
-                best, best_state, waited = validation, deepcopy(self.encoder.state_dict()), 0
-            else:
-                waited += 1
-                if waited >= self.config.patience:
-                    break
-        self.encoder.load_state_dict(best_state)
-        # The newest week was held out to decide when to stop; that being decided, it is learnt from like the rest.
-        yield {"epoch": "final", "loss": self._pass([*past, newest]), "validation_loss": None}
-
-    def embeddings(self) -> NodeEmbeddings:
-        """What the encoder makes of the graph at the close of the origin, for the nodes known by then."""
-        view = self.view.to(self.device)
-        vectors = self.encoder.inference(view)
-        kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
-        users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
-        index = {kind: self.graph.node_idx[kind][kept[kind]] for kind in (USER, EVENT)}
-        return NodeEmbeddings(week_key(self.cutoff), index[USER], users, index[EVENT], events)
-
-    def _pass(self, weeks: list[int]) -> float:
-        self.encoder.train()
-        total, steps = 0.0, 0
-        for at in torch.randperm(len(weeks)).tolist():
-            for loss, links in self._losses(weeks[at]):
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-                total, steps = total + loss.item(), steps + 1
-                self.pace.add(links)
-        return finite(total / steps, "trained_gnn")
-
-    @torch.no_grad()
-    def _validation_loss(self, week: int) -> float:
-        self.encoder.eval()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)  # what the loss draws, if anything, is the same in every validation
-            losses = [loss.item() for loss, _ in self._losses(week)]
-        return sum(losses) / len(losses)
-
-    def _losses(self, week: int) -> Iterator[tuple[Tensor, int]]:
-        """The loss of the links of `week`, and of how many: once for the whole graph, or batch by batch."""
-        view, id_dropout = self.views[week], self.config.id_dropout if self.encoder.training else 0.0
-        if self._whole_graph(view):
-            rows, plan = self._plan(week)
-            vectors = self.encoder.full_pass(view, id_dropout, rows)
-            yield planned_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
-            return
-        if not self.encoder.training:
-            loader = self._loader(week)  # a fresh one: every validation draws the same neighbours and negatives
-        elif week in self.loaders:
-            loader = self.loaders[week]
-        else:
-            loader = self.loaders[week] = self._loader(week)
-        _, weight = self.links[week]
-        for drawn in loader:
-            batch = drawn.to(self.device)
-            vectors = self.encoder.sampled_pass(batch, view, id_dropout)
-            of_batch = weight[batch[INTERACTS].input_id]
-            yield sampled_softmax_loss(vectors, batch, of_batch, int(view.known[EVENT].sum())), len(of_batch)
-
-    def _plan(self, week: int) -> tuple[UserRows, LinkPlan]:
-        """What a pass over the whole graph must know of the links of `week`: kept, unless some of them are drawn."""
-        if week in self.plans:
-            return self.plans[week]
-        known, (links, weight) = self.views[week].known[EVENT], self.links[week]
-        drawn, weight = drawn_users(links, weight, int(known.sum()))
-        users, row = drawn[0].unique(return_inverse=True)
-        plan = plan_links(known, torch.stack([row, drawn[1]]), weight)
-        rows = user_rows(self.views[week].adjacency, users)
-        if drawn is links and not plan.sampled:
-            self.plans[week] = rows, plan
-        return rows, plan
-
-    def _loader(self, week: int) -> LinkLoader:
-        view = self.views[week].to("cpu")  # where neighbours are drawn, whatever the device
-        return link_loader(
-            view.data,
-            self.links[week][0].cpu(),
-            fan_out=list(self.config.fan_out),
-            batch_size=self.config.batch_size,
-            neg_sampling=NegativeSampling("triplet", amount=1, dst_weight=view.known[EVENT].float()),
-            exclude_links=False,  # every edge of the view is older than the links; the same pair may well be among them
-            shuffle=self.encoder.training,
-            seed=self.config.seed,
-        )
-
-    def _whole_graph(self, view: View) -> bool:
-        if self.config.batching == "auto":
-            nodes = sum(len(known) for known in view.known.values())
-            edges, weeks = 2 * len(view.edge_week), len(self.views)
-            return fits_in_memory(nodes, edges, self.config.dim, self.config.layers, weeks)
-        return self.config.batching == "full"
+def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
+    """Whether an encoder trained with `earlier` has the shape, and reads the features, that `config` asks for."""
+    return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
 
 
-def _planned(graph: WindowGraph, cutoff: int, epochs: int, window: int) -> int:
-    """The most links that are passed over to fit the window that ends with `cutoff`: passes end early."""
+class _Cutoff(NamedTuple):
+    """A week at whose close the encoder is trained, for `epochs` at most, and so on at most `links` links."""
+
+    week: int
+    epochs: int
+    links: int
+
+
+def _cutoffs(graph: WindowGraph, now: int, config: GNNConfig, warm: bool) -> list[_Cutoff]:
+    weeks = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
+    epochs = [config.warm_epochs if warm or week != weeks[0] else config.epochs for week in weeks]
+    return [_Cutoff(*of, _most_links(graph, *of, config.window)) for of in zip(weeks, epochs, strict=True)]
+
+
+def _most_links(graph: WindowGraph, cutoff: int, epochs: int, window: int) -> int:
     weeks = sorted(week for week in graph.snapshots if cutoff - window < week <= cutoff)
     links = [graph.snapshots[week].data[INTERACTS].edge_index.shape[1] for week in weeks]
     return epochs * sum(links[:-1]) + sum(links)
 
 
-def _links(past: InteractionHistory | None, seed: int, _: int) -> LinkVectors | None:
-    return None if past is None else link_vectors(past, seed)
+def _check_weeks(snapshots: Mapping[str, Snapshot], week: str, history: InteractionHistory | None) -> int:
+    """The number of `week`; ValueError unless it is the newest of `snapshots` and the last of `history`."""
+    if week not in snapshots or max(snapshots) > week:
+        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
+    now = week_number(week)
+    if history is not None and history.week != now:
+        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
+    return now
+
+
+def _logged(rows: Iterator[dict[str, Any]], reporter: ProgressReporter) -> Iterator[dict[str, Any]]:
+    """The rows of a curve, each logged when its epoch is done."""
+    for row in rows:
+        validation = row["validation_loss"]
+        held_out = f", validation {validation:.4f}" if validation is not None else ""
+        reporter.tell(f"epoch {row['epoch']}, loss {row['loss']:.4f}{held_out}")
+        yield row
+
+
+def _link_vectors(past: InteractionHistory | None, config: GNNConfig, _: int) -> LinkVectors | None:
+    return None if past is None else link_vectors(past, config.linear, seed=config.seed)
+
+
+def _initial_encoder(graph: WindowGraph, config: GNNConfig, warm: GNNCheckpoint | None) -> GNNEncoder:
+    """A fresh encoder for the nodes of `graph`, or with the weights of `warm`, whose nodes keep their id's vector."""
+    sizes = {kind: len(index) for kind, index in graph.node_idx.items()}
+    encoder = GNNEncoder(sizes, graph.num_features, config)
+    if warm is not None:
+        encoder.load_state_dict(_grown(encoder.state_dict(), graph.node_idx, warm))
+    return encoder
 
 
 def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheckpoint) -> dict[str, Tensor]:
-    """`warm`'s weights in the shape of this week's encoder: ids keep their row's vector, new ones their fresh one."""
+    """`warm`'s weights in the shape of this week's encoder: a node that is new to it keeps its fresh id."""
     state = dict(warm.state)
     for kind, index in node_idx.items():
         name = f"ids.{kind}"

@@ -4,11 +4,17 @@ Lists hold event positions of the history, best first, and -1 where the catalogu
 positions; -1 stands for a user without history, whose list is the popular one. Every tie goes to the event that comes
 first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
 this module an event is a *column*: its rank in text order.
+
+To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week, is a
+candidate for the fallback, and serves the users whom the fallback gives it.
 """
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy import sparse
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
@@ -24,9 +30,6 @@ from tgn_assets.ml.linalg.sparse import (
 )
 from tgn_assets.ml.schema import K
 
-BASELINES = ("popular", "repeat", "item_knn", "item_knn_new")
-"""The names that `all_baselines` gives."""
-
 POPULAR_HALF_LIFE = 0.3
 REPEAT_HALF_LIFE = 8.0
 TIE_HALF_LIFE = 1.0
@@ -37,19 +40,19 @@ KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
 
-def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     return _positions(history, _fill(np.full((1, k), -1), _by_popularity(history, rules)))[0]
 
 
-def popular_lists(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def popular_lists(history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN) -> IntArray:
     """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
     if not rules.exclude_own:
         return np.tile(popular(history, k, rules), (len(users), 1))
     return filled(history, users, np.full((len(users), k), -1), rules)
 
 
-def filled(history: InteractionHistory, users: np.ndarray, lists: np.ndarray, rules: Rules = OPEN) -> np.ndarray:
+def filled(history: InteractionHistory, users: IntArray, lists: IntArray, rules: Rules = OPEN) -> IntArray:
     """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
@@ -59,7 +62,7 @@ def filled(history: InteractionHistory, users: np.ndarray, lists: np.ndarray, ru
     return lists
 
 
-def repeat(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def repeat(history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN) -> IntArray:
     """Each user's own events by decayed count, half-life 8 weeks, then `popular`. [n, k]
 
     Between own events of equal count the one that is more popular now comes first.
@@ -73,7 +76,7 @@ def repeat(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Ru
     return _positions(history, _fill(_top(own, k), _by_popularity(history, rules)))
 
 
-def item_knn(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def item_knn(history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN) -> IntArray:
     """Item-kNN over the time-decayed user-event matrix, the user's own events included, then `popular`. [n, k]
 
     The matrix holds log(1 + count) of each week, decayed with a half-life of 8 weeks. An event scores its own weight
@@ -84,20 +87,32 @@ def item_knn(history: InteractionHistory, users: np.ndarray, k: int = K, rules: 
     return _item_knn(history, users, k, rules)["item_knn"]
 
 
-def item_knn_new(history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN) -> np.ndarray:
+def item_knn_new(history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN) -> IntArray:
     """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
     return _item_knn(history, users, k, rules)["item_knn_new"]
 
 
-def all_baselines(
-    history: InteractionHistory, users: np.ndarray, k: int = K, rules: Rules = OPEN
-) -> dict[str, np.ndarray]:
-    """The lists [n, k] of every one of `BASELINES`; the neighbours of item-kNN are found once for both variants."""
-    lists = {"popular": popular_lists(history, users, k, rules), "repeat": repeat(history, users, k, rules)}
-    return lists | _item_knn(history, users, k, rules)
+Baseline = Callable[[InteractionHistory, IntArray, int, Rules], IntArray]
+"""(history, user positions [n], k, rules) -> lists [n, k] of event positions, full as far as the rules allow."""
+
+BASELINES: Mapping[str, Baseline] = {
+    "popular": popular_lists,
+    "repeat": repeat,
+    "item_knn": item_knn,
+    "item_knn_new": item_knn_new,
+}
+"""The registry of baselines, by their name in `source` and `model` columns."""
 
 
-def _item_knn(history: InteractionHistory, users: np.ndarray, k: int, rules: Rules) -> dict[str, np.ndarray]:
+def all_baselines(history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN) -> dict[str, IntArray]:
+    """The lists [n, k] of every one of `BASELINES`; both variants of item-kNN come from one pass over neighbours."""
+    both = _item_knn(history, users, k, rules)
+    return {
+        name: both[name] if name in both else baseline(history, users, k, rules) for name, baseline in BASELINES.items()
+    }
+
+
+def _item_knn(history: InteractionHistory, users: IntArray, k: int, rules: Rules) -> dict[str, IntArray]:
     columns = _columns(history, rules)
     everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
     profile = top_n_per_row(everything, KNN_EVENTS_PER_USER)
@@ -117,27 +132,27 @@ def _item_knn(history: InteractionHistory, users: np.ndarray, k: int, rules: Rul
     }
 
 
-def _columns(history: InteractionHistory, rules: Rules) -> np.ndarray:
+def _columns(history: InteractionHistory, rules: Rules) -> BoolArray:
     """[columns] bool: the event may be recommended."""
     return rules.allowed(history)[np.argsort(history.event_order)]
 
 
-def _decay(history: InteractionHistory, half_life: float) -> np.ndarray:
+def _decay(history: InteractionHistory, half_life: float) -> FloatArray:
     # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
     return 0.5 ** ((history.week - history.week_no) / half_life)
 
 
-def _popularity(history: InteractionHistory, half_life: float) -> np.ndarray:
+def _popularity(history: InteractionHistory, half_life: float) -> FloatArray:
     weight = history.count * _decay(history, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 
 
-def _by_popularity(history: InteractionHistory, rules: Rules) -> np.ndarray:
+def _by_popularity(history: InteractionHistory, rules: Rules) -> IntArray:
     order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
     return order[_columns(history, rules)[order]]
 
 
-def _user_events(history: InteractionHistory, weight: np.ndarray) -> sparse.csr_array:
+def _user_events(history: InteractionHistory, weight: FloatArray) -> sparse.csr_array:
     """The sum of `weight` [N] over the weeks, [users, columns]."""
     pairs, pair = np.unique(history.user * history.num_events + history.event_order[history.event], return_inverse=True)
     user, column = np.divmod(pairs, max(history.num_events, 1))
@@ -146,7 +161,7 @@ def _user_events(history: InteractionHistory, weight: np.ndarray) -> sparse.csr_
     return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
 
 
-def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
+def _top(scores: sparse.csr_array, k: int) -> IntArray:
     """The `k` columns of the largest positive scores of each row, the first of equal ones; -1 where there is none."""
     scores = sparse.csr_array(scores)
     scores.sort_indices()
@@ -163,7 +178,7 @@ def _top(scores: sparse.csr_array, k: int) -> np.ndarray:
     return lists
 
 
-def _fill(lists: np.ndarray, order: np.ndarray, taken: sparse.csr_array | None = None) -> np.ndarray:
+def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
     """Empty places given, in `order`, to columns that are neither in the list nor in the row of `taken`. [n, k]"""
     lists, k = lists.copy(), lists.shape[1]
     for start in range(0, len(order), 4 * k):
@@ -180,6 +195,6 @@ def _fill(lists: np.ndarray, order: np.ndarray, taken: sparse.csr_array | None =
     return lists
 
 
-def _positions(history: InteractionHistory, columns: np.ndarray) -> np.ndarray:
+def _positions(history: InteractionHistory, columns: IntArray) -> IntArray:
     """Event positions of columns; -1 stays -1."""
     return np.append(np.argsort(history.event_order), -1)[columns]

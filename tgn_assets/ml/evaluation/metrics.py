@@ -5,6 +5,7 @@ the list holds, NDCG and MAP against an ideal of min(|truth|, k) hits. Their `co
 intervals and paired comparisons need every user, hence the metrics' per-example hook.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -22,14 +23,26 @@ from torch_geometric.metrics import (
 )
 from torch_geometric.metrics.link_pred import LinkPredMetricData
 
-METRICS: dict[str, type[LinkPredMetric]] = {
-    "precision": LinkPredPrecision,
-    "recall": LinkPredRecall,
-    "ndcg": LinkPredNDCG,
-    "map": LinkPredMAP,
-    "hit_rate": LinkPredHitRatio,
-    "mrr": LinkPredMRR,
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
+
+Metric = Callable[[LinkPredMetricData, int], torch.Tensor]
+"""(lists and truth of n users, k) -> [n] a value per user; `data.pred_rel_mat` [n, k] is 1 where a list has a hit."""
+
+
+def _link_pred(metric: type[LinkPredMetric]) -> Metric:
+    """The value per user of one of PyG's metrics."""
+    return lambda data, k: metric(k)._compute(data)
+
+
+METRICS: Mapping[str, Metric] = {
+    "precision": _link_pred(LinkPredPrecision),
+    "recall": _link_pred(LinkPredRecall),
+    "ndcg": _link_pred(LinkPredNDCG),
+    "map": _link_pred(LinkPredMAP),
+    "hit_rate": _link_pred(LinkPredHitRatio),
+    "mrr": _link_pred(LinkPredMRR),
 }
+"""The registry of ranking metrics: every model of `eval_metrics` gets each of them in each segment."""
 
 RESAMPLES = 1000
 TAILS = np.array([0.025, 0.975])
@@ -44,12 +57,16 @@ DRAWS = 500_000
 """Users drawn at a time while resampling: bounds the memory."""
 
 
-def per_user(lists: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray) -> pd.DataFrame:
+def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd.DataFrame:
     """The `METRICS` of every list: one row per row of `lists`, NaN for a user without truth.
 
     `lists` [n, k] holds distinct event codes, best first, -1 for an empty place. `truth_user` (a row of `lists`) and
     `truth_event` (an event code), both [m], are distinct pairs. Values are rounded to the six decimals that PyG's
     float32 holds for certain. Raises ValueError if an event is twice in a list, or a pair twice in the truth.
+
+    >>> values = per_user(np.array([[7, 3]]), truth_user=np.array([0]), truth_event=np.array([3]))
+    >>> values[["precision", "recall", "mrr"]].to_dict("records")
+    [{'precision': 0.5, 'recall': 1.0, 'mrr': 0.5}]
     """
     rows, k = lists.shape
     ordered = np.sort(lists, axis=1)
@@ -59,19 +76,22 @@ def per_user(lists: np.ndarray, truth_user: np.ndarray, truth_event: np.ndarray)
     if len(np.unique(truth_user * nobodys + truth_event)) < len(truth_user):
         raise ValueError("a pair is in the truth twice; the truth is the distinct events of each user")
     data = LinkPredMetricData(
-        # PyG matches by row * events + event: a -1 would meet the last event of the row before.
+        # PyG matches by row * events + event: a -1 would match the last event of the row before.
         pred_index_mat=torch.from_numpy(np.where(lists < 0, nobodys, lists).astype(np.int64)),
         edge_label_index=torch.from_numpy(np.stack([truth_user, truth_event]).astype(np.int64)),
     )
-    values = {name: metric(k)._compute(data).double().numpy().round(6) for name, metric in METRICS.items()}
+    values = {name: metric(data, k).double().numpy().round(6) for name, metric in METRICS.items()}
     has_truth = np.bincount(truth_user, minlength=rows) > 0
     return pd.DataFrame({name: np.where(has_truth, value, np.nan) for name, value in values.items()})
 
 
-def perfect_lists(
-    truth_user: np.ndarray, truth_event: np.ndarray, reachable: np.ndarray, rows: int, k: int
-) -> np.ndarray:
-    """What a ranker that knows the truth would list: up to `k` of each user's `reachable` [m] true events. [rows, k]"""
+def perfect_lists(truth_user: IntArray, truth_event: IntArray, reachable: BoolArray, *, rows: int, k: int) -> IntArray:
+    """What a ranker that knows the truth would list: up to `k` of each user's `reachable` [m] true events. [rows, k]
+
+    >>> user, event, reachable = np.array([0, 0, 1]), np.array([4, 2, 9]), np.array([True, True, False])
+    >>> perfect_lists(user, event, reachable, rows=2, k=3).tolist()
+    [[2, 4, -1], [-1, -1, -1]]
+    """
     user, event = truth_user[reachable], truth_event[reachable]
     order = np.lexsort((event, user))
     user, event = user[order], event[order]
@@ -81,17 +101,25 @@ def perfect_lists(
     return lists
 
 
-def coverage(lists: np.ndarray, num_events: int) -> float:
-    """Share of the catalogue, codes 0 to `num_events` - 1, that is in any of the lists; NaN without a catalogue."""
+def catalogue_coverage(lists: IntArray, num_events: int) -> float:
+    """Share of the catalogue, codes 0 to `num_events` - 1, that is in any of the lists; NaN without a catalogue.
+
+    >>> catalogue_coverage(np.array([[0, 1], [0, -1]]), num_events=4)
+    0.5
+    """
     listed = np.unique(lists)
     return float(((listed >= 0) & (listed < num_events)).sum() / num_events) if num_events else float("nan")
 
 
-def mean_interval(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(values: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[FloatArray, FloatArray]:
     """Lower and upper 95% limit [m] of the mean over users of each column of `values` [n, m].
 
     Percentile bootstrap over users (Efron and Tibshirani 1993, ch. 13), beyond `RESAMPLED_USERS` users the normal
     interval. NaN for fewer than two users: one user says nothing about how users differ.
+
+    >>> low, high = mean_interval(np.array([[0.2], [0.2], [0.2]]))
+    >>> low.round(6).tolist(), high.round(6).tolist()
+    ([0.2], [0.2])
     """
     if len(values) < 2:
         return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
@@ -114,9 +142,14 @@ class PairedComparison:
 
 
 def paired_bootstrap(
-    ours: np.ndarray, theirs: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    ours: FloatArray, theirs: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedComparison:
-    """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one."""
+    """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one.
+
+    >>> gain = paired_bootstrap(np.array([0.75, 0.5]), np.array([0.5, 0.25]))
+    >>> (gain.difference, round(gain.relative, 4), gain.ci_low, gain.ci_high, gain.p)
+    (0.25, 0.6667, 0.25, 0.25, 0.0)
+    """
     gain = (ours - theirs)[:, None]
     difference = base = low = high = p = float("nan")
     if len(gain):
@@ -132,11 +165,11 @@ def paired_bootstrap(
     return PairedComparison(difference, difference / base if base else float("nan"), float(low), float(high), p)
 
 
-def _standard_error(values: np.ndarray) -> np.ndarray:
+def _standard_error(values: FloatArray) -> FloatArray:
     return values.std(0, ddof=1) / np.sqrt(len(values))
 
 
-def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
     """Means [resamples, m] of users drawn with replacement, as often as there are users."""
     users = len(values)
     rng = np.random.default_rng(seed)

@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK, without_former_names
 from tgn_assets.ml.schema import OURS
 
 
-def headline(metrics: pd.DataFrame) -> dict[str, float]:
+def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
     """What the UI plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
+    metrics = without_former_names(metrics)
     everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
     ours = (metrics.model == OURS) & (metrics.segment == "all")
     rows = metrics[everyone | ours]
@@ -17,26 +19,31 @@ def headline(metrics: pd.DataFrame) -> dict[str, float]:
 
 def comparison(metrics: pd.DataFrame) -> pd.DataFrame:
     """A row per model, a column per metric that all of them have, over all active users; best NDCG@5 first."""
+    metrics = without_former_names(metrics)
     rows = metrics[metrics.segment == "all"].pivot(index="model", columns="metric", values="value")
     shared = rows.loc[:, rows.notna().all() | rows.isna().all()]
     return shared.sort_values("ndcg", ascending=False).reset_index()
 
 
 def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
-    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; a gate that paid gains."""
+    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; less than zero: gained.
+
+    Empty where the ranker could not be asked what it had.
+    """
     rows = metrics[(metrics.metric == "ndcg") & (metrics.segment == "all")].set_index("model").value
-    if "candidates" not in rows:
+    if WITHOUT_FALLBACK not in rows:
         return {}
     return {
-        "unknown_events": 1 - rows["ceiling"],
-        "recall": rows["ceiling"] - rows["candidates"],
-        "ranking": rows["candidates"] - rows["ungated"],
-        "gate": rows["ungated"] - rows[OURS],
+        "unknown_events": 1 - rows[CEILING],
+        "recall": rows[CEILING] - rows[CANDIDATES],
+        "ranking": rows[CANDIDATES] - rows[WITHOUT_FALLBACK],
+        "fallback": rows[WITHOUT_FALLBACK] - rows[OURS],
     }
 
 
 def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
-    """Share of what was touched that was among the candidates, in all and by channel."""
+    """Share of what users interacted with that was among the candidates, in all and by channel."""
+    metrics = without_former_names(metrics)
     rows = metrics[metrics.metric.str.startswith("candidate_recall")]
     return dict(zip(rows.metric, rows.value, strict=True))
 

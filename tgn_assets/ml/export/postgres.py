@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import PostgresError, connected, quoted, require_driver, split_schema
+from tgn_assets.ml.connectors.postgres import PostgresError, connected, require_driver, split_schema
 from tgn_assets.ml.export.parquet import EXPORTED, ExportError
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import TABLES, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,10 +61,8 @@ def total(weeks: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _columns(table: str) -> str:
-    return ", ".join(
-        " ".join([name, TYPES.get(dtype, dtype.lower()), *rest])
-        for name, dtype, *rest in (column.split(" ") for column in TABLES[table].split(", "))
-    )
+    translated = (replace(column, type=TYPES.get(column.type, column.type.lower())) for column in TABLES[table].columns)
+    return ", ".join(column.ddl for column in translated)
 
 
 def _run(con: Connection, sql: str) -> list[tuple]:

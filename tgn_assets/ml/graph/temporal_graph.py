@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from tgn_assets.ml.config import NodeFeatureConfig
 from tgn_assets.ml.graph.snapshots import NODE_FEATURES, Snapshot
 from tgn_assets.ml.linalg.csr import with_transpose
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets.ml.weeks import week_number
 
-RECENT_HALF_LIVES = (0.3, 1.0, 4.0)
-"""Half-lives, in weeks, of the decayed interaction counts that are part of a node's features."""
-NUM_FEATURES = len(NODE_FEATURES) + len(RECENT_HALF_LIVES)
-Adjacency = dict[tuple[str, str, str], tuple[Tensor, Tensor]]
-FEATURE_SCALE = 0.1  # brings ln(1 + n) features to the size of a fresh id embedding
+EdgeType = tuple[str, str, str]
+Adjacency = dict[EdgeType, tuple[Tensor, Tensor]]
+DEFAULT_FEATURES = NodeFeatureConfig()
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,17 @@ class View:
     edge_index: Tensor  # [2, L] user and event of the edges, of weeks <= `week`; a pair has one for each week
     edge_week: Tensor  # [L]
     edge_weight: Tensor  # [L] ln(1 + count), halved every half-life
-    features: dict[str, Tensor]  # {type: [n, NUM_FEATURES]}; zero for a node not seen by then
+    features: dict[str, Tensor]  # {type: [n, F]}; zero for a node not seen by then
     known: dict[str, Tensor]  # {type: [n] bool}
 
     @property
     def data(self) -> HeteroData:
-        """The graph as PyG has it, with edges of both directions; made anew each time, for it is twice as large."""
+        """The graph in PyG's form, with edges of both directions; built anew each time: it is twice as large."""
         data = HeteroData()
         for kind, known in self.known.items():
             data[kind].num_nodes = len(known)
         for edge_type, index in ((INTERACTS, self.edge_index), (REV_INTERACTS, self.edge_index.flip(0))):
-            data[edge_type].edge_index = index
-            data[edge_type].edge_weight, data[edge_type].edge_week = self.edge_weight, self.edge_week
+            data[edge_type].edge_index, data[edge_type].edge_weight = index, self.edge_weight
         return data
 
     @cached_property
@@ -58,8 +56,10 @@ class View:
 class WindowGraph:
     """Snapshots of consecutive weeks joined in the node positions of the newest one."""
 
-    def __init__(self, snapshots: Mapping[str, Snapshot], half_life: float) -> None:
-        self.half_life = half_life
+    def __init__(
+        self, snapshots: Mapping[str, Snapshot], half_life: float, features: NodeFeatureConfig = DEFAULT_FEATURES
+    ) -> None:
+        self.half_life, self.features = half_life, features
         self.snapshots = {week_number(week): snapshot for week, snapshot in sorted(snapshots.items())}
         newest = self.snapshots[max(self.snapshots)]
         self.node_idx: dict[str, Tensor] = {kind: newest.data[kind].node_idx for kind in (USER, EVENT)}
@@ -70,6 +70,11 @@ class WindowGraph:
         self.edge_index = torch.cat([index for index, _, _ in parts], dim=1)
         self.edge_count = torch.cat([count for _, count, _ in parts])
         self.edge_week = torch.cat([torch.full_like(count, week, dtype=torch.int64) for _, count, week in parts])
+
+    @property
+    def num_features(self) -> int:
+        """The width F of a node's features."""
+        return len(NODE_FEATURES) + len(self.features.recent_half_lives)
 
     def view(self, week: int, window: int) -> View:
         """What was known at the close of `week`, with the edges of the `window` weeks that end with it."""
@@ -112,33 +117,35 @@ class WindowGraph:
 
     def _features(self, kind: str, week: int, node: Tensor, count: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         size = len(self.node_idx[kind])
-        features, known = torch.zeros(size, NUM_FEATURES), torch.zeros(size, dtype=torch.bool)
+        features, known = torch.zeros(size, self.num_features), torch.zeros(size, dtype=torch.bool)
         if week not in self.snapshots:
             return features, known
         stored = self.snapshots[week].data[kind]
         position = self._position(self.snapshots[week], kind)
         known[position] = True
         features[position, : len(NODE_FEATURES)] = stored.x
-        for column, half_life in enumerate(RECENT_HALF_LIVES, start=len(NODE_FEATURES)):
+        for column, half_life in enumerate(self.features.recent_half_lives, start=len(NODE_FEATURES)):
             recent = torch.zeros(size).index_add_(0, node, count * 0.5 ** (age / half_life))
             features[:, column] = torch.log1p(recent)
-        return features * FEATURE_SCALE, known
+        return features * self.features.scale, known
 
 
 def adjacency(data: HeteroData) -> Adjacency:
-    """{edge type: (CSR [n_dst, n_src] whose rows are the edge weights, normalised to sum to one; its transpose)}.
+    """{edge type: its `mean_matrix` and the transpose of that}."""
+    return {edge_type: mean_matrix(data, edge_type) for edge_type in (INTERACTS, REV_INTERACTS)}
+
+
+def mean_matrix(data: HeteroData, edge_type: EdgeType) -> tuple[Tensor, Tensor]:
+    """(CSR [n_dst, n_src] whose rows are the edge weights, normalised to sum to one; its transpose).
 
     The product with it takes the weighted mean of the neighbours; a node without any gets zero. The gradient of the
-    product needs the transpose, which torch would otherwise make anew in each pass, for ten times the cost.
+    product needs the transpose, which torch would otherwise build in each epoch, for ten times the cost.
     """
-    result = {}
-    for edge_type in (INTERACTS, REV_INTERACTS):
-        (source, _, target), edges = edge_type, data[edge_type]
-        shape = (data[target].num_nodes, data[source].num_nodes)
-        src, dst = edges.edge_index
-        total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
-        result[edge_type] = with_transpose(dst, src, edges.edge_weight / total[dst], shape)
-    return result
+    (source, _, target), edges = edge_type, data[edge_type]
+    shape = (data[target].num_nodes, data[source].num_nodes)
+    src, dst = edges.edge_index
+    total = torch.zeros(shape[0], device=src.device).index_add_(0, dst, edges.edge_weight)
+    return with_transpose(dst, src, edges.edge_weight / total[dst], shape)
 
 
 class UserRows(NamedTuple):

@@ -1,24 +1,57 @@
 """Sparse CSR tensors together with their transposes, built by SciPy."""
 
+import threading
 import warnings
+from functools import cache
 
 import torch
 from scipy import sparse
 from torch import Tensor
 
-# PyTorch warns once per process that the interface of CSR tensors may still change; that of a pinned version will not.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+_lock = threading.Lock()
 
 
 def with_transpose(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose."""
+    """The CSR matrix with `values` at (`row`, `column`), added up where they meet, and its transpose.
+
+    >>> matrix, transpose = with_transpose(torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([5.0, 7.0]), (2, 3))
+    >>> matrix.to_dense().tolist()
+    [[0.0, 0.0, 5.0], [7.0, 0.0, 0.0]]
+    >>> transpose.shape
+    torch.Size([3, 2])
+    """
     device = values.device
     # SciPy counts where torch sorts. 32 bits are enough for any graph that fits.
     at = row.int().cpu().numpy(), column.int().cpu().numpy()
     made = sparse.coo_array((values.cpu().numpy(), at), shape).tocsr()
-    return _csr(made).to(device), _csr(made.T.tocsr()).to(device)
+    return _from_scipy(made).to(device), _from_scipy(made.T.tocsr()).to(device)
 
 
-def _csr(matrix: sparse.csr_array) -> Tensor:
-    parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    return torch.sparse_csr_tensor(parts[0], parts[1], parts[2], matrix.shape, check_invariants=False)
+def csr_tensor(start: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The CSR matrix whose row r has `values` [start[r]:start[r + 1]] at `column`; the parts are not checked.
+
+    >>> csr_tensor(torch.tensor([0, 1, 1]), torch.tensor([2]), torch.tensor([5.0]), (2, 3)).to_dense().tolist()
+    [[0.0, 0.0, 5.0], [0.0, 0.0, 0.0]]
+    """
+    _silence_beta_warning()
+    return torch.sparse_csr_tensor(start, column, values, shape, check_invariants=False)
+
+
+def _from_scipy(matrix: sparse.csr_array) -> Tensor:
+    start, column, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    return csr_tensor(start, column, values, matrix.shape)
+
+
+def _silence_beta_warning() -> None:
+    """Takes the warning that torch gives once a process, at the first CSR tensor: that the interface may change, which
+    that of a pinned version will not. The host's warning filters are as before afterwards."""
+    with _lock:  # two threads that restore the filters at once could leave them changed
+        _first_csr_tensor()
+
+
+@cache
+def _first_csr_tensor() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        none = torch.zeros(0, dtype=torch.int64)
+        torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.int64), none, none.float(), (0, 0), check_invariants=True)

@@ -5,13 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tgn_assets.ml.linalg.csr import with_transpose
+from tgn_assets.ml.linalg.csr import csr_tensor, with_transpose
 
 
 def pair_dot(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """[p] dot products of the vectors `row` [p] of `users` [n, d] with those `column` [p] of `events` [m, d].
 
-    Pairs are distinct and ascend by row, then column. Each product is the same whatever other pairs there are.
+    A sampled dense-dense product (SDDMM). Pairs are distinct and ascend by row, then column. Each product is the same
+    bytes whatever other pairs there are.
+
+    >>> users, events = torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    >>> pair_dot(users, events, torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1])).tolist()
+    [5.0, 11.0, 17.0]
     """
     if users.is_cpu:
         return _PairDot.apply(users, events, row, column)
@@ -20,14 +25,14 @@ def pair_dot(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tens
 
 
 class _PairDot(torch.autograd.Function):
-    """The product of users and events, of which only the places of the pairs are computed, and its gradient."""
+    """The product of users and events, computed at the pairs alone, and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
         ctx.save_for_backward(users, events, row, column)
         start = torch.searchsorted(row, torch.arange(len(users) + 1, device=row.device))
         shape = (len(users), len(events))
-        wanted = torch.sparse_csr_tensor(start, column, users.new_zeros(len(row)), shape, check_invariants=False)
+        wanted = csr_tensor(start, column, users.new_zeros(len(row)), shape)
         return torch.sparse.sampled_addmm(wanted, users, events.T, beta=0.0).values()
 
     @staticmethod

@@ -1,22 +1,35 @@
-"""Sparse user-event arithmetic that baselines and candidates share."""
+"""Sparse user-event arithmetic that the encoder, the candidates and the baselines share."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.parallel import map_threaded
 
 NEIGHBOURS = 100
 SHRINKAGE = 10.0
-"""Added to the cosine's denominator: two events that share one user, long ago, are not each other's best neighbour."""
+"""Defaults of `item_similarity`."""
 
 BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
 
-def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
-    """Weights [columns, columns] of each event's nearest others, by shrunk cosine; a row adds up to 1, or is empty."""
+def item_similarity(
+    profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
+) -> sparse.csr_array:
+    """Weights [E, E] of each event's `neighbours` nearest others in `profile` [U, E]; a row adds up to 1, or is empty.
+
+    Nearest by cosine, with `shrinkage` added to its denominator: two events that share one user, long ago, are not each
+    other's best neighbour.
+
+    >>> profile = sparse.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    >>> item_similarity(profile, shrinkage=0.0).toarray().round(2).tolist()
+    [[0.0, 0.59, 0.41], [0.59, 0.0, 0.41], [0.5, 0.5, 0.0]]
+    """
     events = profile.shape[1]
     norm = np.sqrt(sums(profile.indices, profile.data**2, events))
     by_event = sparse.csr_array(profile.T)
@@ -26,10 +39,10 @@ def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
         low, high = block
         near = ordered(by_event[low:high] @ profile)
         event = low + row_of(near)
-        near.data /= norm[event] * norm[near.indices] + SHRINKAGE
+        near.data /= norm[event] * norm[near.indices] + shrinkage
         near.data[event == near.indices] = 0
         near.eliminate_zeros()
-        near = top_n_per_row(near, NEIGHBOURS)
+        near = top_n_per_row(near, neighbours)
         near.data /= near.sum(axis=1)[row_of(near)]
         return near
 
@@ -38,12 +51,20 @@ def item_similarity(profile: sparse.csr_array) -> sparse.csr_array:
 
 
 def ordered(matrix: sparse.csr_array) -> sparse.csr_array:
-    """The same entries, those of a row by column: transposed twice, which takes linear time, as sorting does not."""
+    """The same entries, those of a row by column: transposed twice, which takes linear time, as sorting does not.
+
+    >>> ordered(sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))).indices.tolist()
+    [0, 2]
+    """
     return sparse.csr_array(sparse.csc_array(matrix))
 
 
 def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
-    """The `limit` largest entries of each row, the first of equal ones."""
+    """The `limit` largest entries of each row, the first of equal ones.
+
+    >>> top_n_per_row(sparse.csr_array(np.array([[3, 1, 2], [0, 4, 4]])), 1).toarray().tolist()
+    [[3, 0, 0], [0, 4, 0]]
+    """
     size = np.diff(matrix.indptr)
     kept = np.ones(matrix.nnz, bool)
     octave = np.where(size > limit, np.frexp(size)[1], 0)
@@ -61,33 +82,53 @@ def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     return sparse.csr_array((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
 
 
-def rows_of(matrix: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
-    """The rows `users` of a matrix, an empty one for -1."""
+def rows_of(matrix: sparse.csr_array, users: IntArray) -> sparse.csr_array:
+    """The rows `users` of a matrix, an empty one for -1.
+
+    >>> rows_of(sparse.csr_array(np.array([[1, 2], [3, 4]])), np.array([1, -1])).toarray().tolist()
+    [[3, 4], [0, 0]]
+    """
     users, (rows, columns) = np.asarray(users), matrix.shape
     indptr = np.append(matrix.indptr, matrix.indptr[-1])
     padded = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(rows + 1, columns))
     return sparse.csr_array(padded[np.where(users < 0, rows, users)])
 
 
-def only_columns(matrix: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
-    """The entries in the columns where `kept` [columns] is True."""
+def only_columns(matrix: sparse.csr_array, kept: BoolArray) -> sparse.csr_array:
+    """The entries in the columns where `kept` [columns] is True; the shape stays.
+
+    >>> only_columns(sparse.csr_array(np.array([[1, 2], [3, 4]])), np.array([False, True])).toarray().tolist()
+    [[0, 2], [0, 4]]
+    """
     there = kept[matrix.indices]
     starts = np.append(0, np.cumsum(there))[matrix.indptr]
     return sparse.csr_array((matrix.data[there], matrix.indices[there], starts), shape=matrix.shape)
 
 
-def row_of(matrix: sparse.csr_array) -> np.ndarray:
-    """The row of every entry."""
+def row_of(matrix: sparse.csr_array) -> IntArray:
+    """[nnz] the row of every entry.
+
+    >>> row_of(sparse.csr_array(np.array([[0, 2], [3, 4]]))).tolist()
+    [0, 1, 1]
+    """
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
-def sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
-    """The sum of `weight` at each of 0 to `size` - 1."""
+def sums(index: NDArray[np.integer[Any]], weight: FloatArray, size: int) -> FloatArray:
+    """[size] the sum of `weight` at each of 0 to `size` - 1.
+
+    >>> sums(np.array([2, 0, 2]), np.array([1.0, 2.0, 3.0]), 4).tolist()
+    [2.0, 0.0, 4.0, 0.0]
+    """
     # bincount of nothing is of integers, whatever the weights.
     return np.bincount(index, weights=weight, minlength=size).astype(float)
 
 
-def blocks(cost: np.ndarray, size: int = BLOCK) -> list[tuple[int, int]]:
-    """Ranges of consecutive rows that cost about `size` each."""
+def blocks(cost: IntArray, size: int = BLOCK) -> list[tuple[int, int]]:
+    """Ranges [low, high) of consecutive rows that cost about `size` each.
+
+    >>> blocks(np.array([4, 4, 9, 1, 1]), size=8)
+    [(0, 1), (1, 2), (2, 5)]
+    """
     edges = np.flatnonzero(np.diff(np.cumsum(cost) // size, prepend=-1)).tolist()
     return list(pairwise([*edges, len(cost)]))

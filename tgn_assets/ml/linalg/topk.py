@@ -4,20 +4,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgn_assets.ml.arrays import FloatArray, IntArray
+
 GROUP = 64
 """Events whose largest product is looked at first."""
 PRODUCTS = 2**23
 """Products held at a time where all of them are ordered: 32 MiB."""
 TILE_USERS, TILE_EVENTS = 256, 4096
-"""Products are made in tiles of this size: 4 MiB, which a processor keeps at hand until their maxima are taken."""
+"""Products are computed in tiles of this size: 4 MiB, which stay in the processor's cache."""
 
 
 @torch.no_grad()
 def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
     """[n, min(k, m)] positions of the `events` [m, d] with the largest dot products with each of `users` [n, d].
 
-    Best first; which of two equal products comes first is not said. Exact: the `k` largest lie in the `k` groups of
-    events whose maxima are largest, so that only these groups are ordered. Memory does not grow with n times m.
+    Best first; which of two equal products comes first is not specified. Exact: the `k` largest lie in the `k` groups
+    of events whose maxima are largest, so that only these groups are ordered. Memory does not grow with n times m.
+
+    >>> top_products(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 9.0], [3.0, 0.0], [2.0, 5.0]]), 2).tolist()
+    [[1, 2]]
     """
     (size, dim), groups = events.shape, -(-len(events) // GROUP)
     if k * GROUP * dim > size:  # to compute the products of the groups again would cost more than to order all
@@ -36,10 +41,13 @@ def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
     return torch.cat(found)
 
 
-def grouped_top_k(row: np.ndarray, score: np.ndarray, tie: np.ndarray, rows: int, k: int) -> np.ndarray:
+def grouped_top_k(row: IntArray, score: FloatArray, tie: IntArray | FloatArray, rows: int, k: int) -> IntArray:
     """[rows, k] positions of the `k` pairs with the largest `score` in each group `row`; -1 where it has fewer.
 
     `row` ascends. Equal scores are ordered by `tie`, ascending: a rule that knows nothing of the outcome.
+
+    >>> grouped_top_k(np.array([0, 0, 0, 2]), np.array([1.0, 3.0, 2.0, 5.0]), np.zeros(4), rows=3, k=2).tolist()
+    [[1, 2], [-1, -1], [3, -1]]
     """
     eligible = np.flatnonzero(score >= grouped_bar(row, score, rows, k)[row])
     order = eligible[np.lexsort((tie[eligible], -score[eligible], row[eligible]))]
@@ -51,8 +59,13 @@ def grouped_top_k(row: np.ndarray, score: np.ndarray, tie: np.ndarray, rows: int
     return top
 
 
-def grouped_bar(row: np.ndarray, score: np.ndarray, rows: int, k: int) -> np.ndarray:
-    """[rows] the `k`-th largest `score` of each group `row`, which ascends, -inf where it has fewer."""
+def grouped_bar(row: IntArray, score: FloatArray, rows: int, k: int) -> FloatArray:
+    """[rows] the `k`-th largest `score` of each group `row`, which ascends; -inf where it has fewer, and
+    everywhere if none has more.
+
+    >>> grouped_bar(np.array([0, 0, 0, 2]), np.array([1.0, 3.0, 2.0, 5.0]), rows=3, k=2).tolist()
+    [2.0, -inf, -inf]
+    """
     size = np.bincount(row, minlength=rows)
     if size.max(initial=0) <= k:
         return np.full(rows, -np.inf)

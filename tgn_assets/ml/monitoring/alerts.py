@@ -1,4 +1,8 @@
-"""What is worth a warning about a week: the log drifted, the gate has closed, a simple rule did better."""
+"""What is worth a warning about a week: the log drifted, most lists are a baseline's, a baseline did better.
+
+To add a warning, write a function like those below and enter it in `checks.monitoring.WARNINGS`. Its docstring is the
+description that the UI shows.
+"""
 
 from __future__ import annotations
 
@@ -10,66 +14,67 @@ from tgn_assets.ml.evaluation.summary import lift_over_best
 from tgn_assets.ml.monitoring.drift import MIN_WEEKS, drift, read_measures
 from tgn_assets.ml.schema import OURS
 
-GATED_LIMIT = 0.5
-"""Share of the users whose list a simple rule may have made."""
+FALLBACK_LIMIT = 0.5
+"""Share of the users whose list a baseline may have made."""
 
 LISTS_SQL = "SELECT source, count(*) FROM weekly_top5_predictions WHERE week = ? AND rank = 1 GROUP BY ALL ORDER BY ALL"
 
 
 class CheckOutcome(NamedTuple):
-    """What a check found in a week: `said` names it, and what to do where it did not pass."""
+    """What a check found in a week: `message` says what, and what to do if the check did not pass."""
 
     passed: bool
-    said: str
+    message: str
     values: dict[str, float]
 
 
 def input_like_before(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
-    """Whether the log of `week` is like the weeks before it."""
+    """Volume, share of new users, event turnover and shift of popularity are within four robust standard deviations of
+    the twelve weeks before."""
     measured = drift(read_measures(con, week))
     drifted = [str(measure) for measure in measured if measure.drifted]
-    said = f"Nothing to hold week {week} against: it takes {MIN_WEEKS} weeks before it."
+    message = f"Nothing to compare week {week} with: it takes {MIN_WEEKS} weeks before it."
     if drifted:
-        said = (
+        message = (
             f"Week {week} is unlike the weeks before: {'; '.join(drifted)}. If its export is incomplete or holds "
             f"rows twice, mend the source and run weekly_refresh for {week} again (the sensor does, once the "
             "source changes). If the world has changed, there is nothing to do: the model is trained on it."
         )
     elif measured:
-        said = "; ".join(map(str, measured))
+        message = "; ".join(map(str, measured))
     values = {measure.measure: measure.value for measure in measured}
-    return CheckOutcome(not drifted, said, values | {f"z/{measure.measure}": measure.z for measure in measured})
+    return CheckOutcome(not drifted, message, values | {f"z/{measure.measure}": measure.z for measure in measured})
 
 
 def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
-    """Whether the ranker made at least half of the lists of `week`."""
+    """At most half of the users get their list from a baseline instead of the ranker."""
     lists = dict(con.execute(LISTS_SQL, [week]).fetchall())
     share = 1 - lists.get(OURS, 0) / sum(lists.values()) if lists else 0.0
     made_by = ", ".join(f"{source} {number:,}" for source, number in lists.items()) or "none were made"
-    said = f"Lists by source: {made_by}."
-    if share > GATED_LIMIT:
-        said += (
-            " On the newest closed week the rule did better for these users than the ranker, or the log has not "
-            "the three weeks that the ranker learns from. If this lasts, see validation/ndcg_tgn_assets of "
+    message = f"Lists by source: {made_by}."
+    if share > FALLBACK_LIMIT:
+        message += (
+            " On the newest closed week the baseline did better for these users than the ranker, or the log has fewer "
+            "than the three weeks that the ranker is trained on. If this lasts, see validation/ndcg_tgn_assets of "
             "trained_ranker over the weeks, and whether input_like_before found a change in the log."
         )
-    return CheckOutcome(share <= GATED_LIMIT, said, {"share_gated": share})
+    return CheckOutcome(share <= FALLBACK_LIMIT, message, {"share_from_baselines": share})
 
 
 def not_below_baseline(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
-    """Whether the lists for `week` did no worse than the best baseline, beyond chance."""
+    """The published lists were not clearly worse (95% interval of NDCG) than the best baseline."""
     lift = lift_over_best(con.execute("SELECT * FROM eval_metrics WHERE week = ?", [week]).df())
     if lift is None:
         return CheckOutcome(True, f"Nothing to score: no lists for week {week}, or nobody was active in it.", {})
     below = lift.ci_high < 0
-    said = (
+    message = (
         f"NDCG minus that of the best baseline, {lift.baseline}: {lift.value:+.4f} "
         f"[{lift.ci_low:+.4f}, {lift.ci_high:+.4f}] over {lift.users:,} users."
     )
     if below:
-        said += (
+        message += (
             " One week may be chance. After two in a row: see in `lost/...` of eval_metrics where the points went "
-            "(gate, ranking, recall, unknown events), whether input_like_before warned, and whether trained_ranker "
-            "stopped learning; `tgn backtest --weeks 4` scores the last weeks again."
+            "(fallback, ranking, recall, unknown events), whether input_like_before warned, and whether trained_ranker "
+            "stopped improving; `tgn backtest --weeks 4` scores the last weeks again."
         )
-    return CheckOutcome(not below, said, {"lift": lift.value, "lift_low": lift.ci_low, "lift_high": lift.ci_high})
+    return CheckOutcome(not below, message, {"lift": lift.value, "lift_low": lift.ci_low, "lift_high": lift.ci_high})

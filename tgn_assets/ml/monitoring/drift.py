@@ -1,8 +1,8 @@
 """Whether a week of the log is like the weeks before it: how much, how many newcomers, which events, how popular.
 
-Each measure of the week is held against its median over the trailing weeks, in robust standard deviations (1.4826
-times the median absolute deviation; Leys et al. 2013). The floors keep a steady log from crying wolf: at the limit of
-4, the volume must have changed 2.7-fold (e to the power 4 * 0.25), a share by 0.2.
+Each measure of the week is compared with its median over the trailing weeks, in robust standard deviations (1.4826
+times the median absolute deviation; Leys et al. 2013). The floors keep a steady log from raising false alarms: at the
+limit of 4, the volume must have changed 2.7-fold (e to the power 4 * 0.25), a share by 0.2.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def measures(sizes: pd.DataFrame, counts: pd.DataFrame, week: str) -> pd.DataFra
 
 
 def drift(measures: pd.DataFrame) -> list[Drift]:
-    """The last row of `measures` held against the ones before it.
+    """The last row of `measures` compared with the rows before it.
 
     Without a value, or with fewer than `MIN_WEEKS` to compare it to, a measure is left out.
     """

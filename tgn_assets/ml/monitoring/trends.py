@@ -5,6 +5,8 @@ from __future__ import annotations
 import duckdb
 import pandas as pd
 
+from tgn_assets.ml.evaluation.metric_names import UNPUBLISHED
+
 WEEKS = 26
 """How far back a trend looks."""
 
@@ -19,12 +21,12 @@ QUALITY_SQL = """
     FROM eval_metrics
     WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
       AND metric = 'ndcg' AND segment = 'all' AND isfinite(value)
-      AND model NOT IN ('candidates', 'ceiling', 'ungated')
+      AND NOT list_contains($unpublished, model)
     ORDER BY model, week
 """
 """Published lists and baselines only: the other models know the truth or were not published."""
 
-COVERAGE_SQL = """
+CATALOGUE_SQL = """
     WITH lists AS (
         SELECT week, count(DISTINCT event_id) AS recommended
         FROM weekly_top5_predictions
@@ -43,9 +45,9 @@ def activity(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
 
 def quality(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """week, model, value, ci_low, ci_high: NDCG@5 over all active users, of ours and each baseline, up to `week`."""
-    return con.execute(QUALITY_SQL, {"week": week, "weeks": WEEKS}).df()
+    return con.execute(QUALITY_SQL, {"week": week, "weeks": WEEKS, "unpublished": list(UNPUBLISHED)}).df()
 
 
-def coverage(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
+def catalogue_use(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """week, recommended, known: events on some list, and events known then, of each published week up to `week`."""
-    return con.execute(COVERAGE_SQL, {"week": week, "weeks": WEEKS}).df()
+    return con.execute(CATALOGUE_SQL, {"week": week, "weeks": WEEKS}).df()

@@ -1,8 +1,8 @@
-"""From a ranker's shares to probabilities: how likely is it that the user touches the event in the week to come?
+"""From scores to probabilities: how likely is it that the user interacts with the event in the next week?
 
-A softmax over a user's candidates says which event, as if the user were certain to come back. Most users are not. How
-likely they are, their past says, and many closed weeks can be learnt from; how far the ranker's shares can be trusted
-is known for the newest closed week alone, the one that the ranker has not learnt from.
+A softmax over a user's candidates says which event, as if the user were certain to be active. Most users are not. How
+likely they are to be active is learned from many closed weeks; how far the ranker's softmax can be trusted is learned
+from the newest closed week alone, which the ranker has not learned from.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,13 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-MIN_SLOPE = 0.05
-"""Least weight of the share: a better rank is never given a lower probability."""
-RIDGE = 1.0
+from tgn_assets.ml.arrays import BoolArray, FloatArray
+from tgn_assets.ml.config import CalibrationConfig
+
 SMALLEST_SHARE = 1e-9
+"""Smaller shares are taken for this one, whose logarithm is finite."""
+SMALLEST_STD = 1e-3
+"""Smaller standard deviations of a feature are taken for this one."""
 
 
 @dataclass(frozen=True)
@@ -26,64 +29,75 @@ class Logistic:
     intercept: float
     weights: list[float]
 
-    def logit(self, inputs: np.ndarray) -> np.ndarray:
+    def logit(self, inputs: FloatArray) -> FloatArray:
         """[n] for inputs [n, m]."""
         return self.intercept + inputs @ np.array(self.weights)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`activity`: will the user be active, from the user's features. `touch`: will the user touch the event, from the
-    logarithm of its share and the logit of the user's activity."""
+    """`activity`: will the user be active, from the user's features. `interaction`: will the user interact with the
+    event, from the logarithm of its softmax share and the logit of the user's activity."""
 
     activity: Logistic
-    touch: Logistic
+    interaction: Logistic
 
-    def probability(self, share: np.ndarray, user_features: np.ndarray) -> np.ndarray:
-        """[p] for shares [p] of a list's softmax and features [p, F] of the users they are for."""
-        return expit(self.touch.logit(_inputs(share, self.activity.logit(user_features))))
+    def probability(self, share: FloatArray, user_features: FloatArray) -> FloatArray:
+        """[p] for softmax shares [p] and the features [p, F] of their users."""
+        return expit(self.interaction.logit(_inputs(share, self.activity.logit(user_features))))
 
     def to_meta(self) -> dict[str, Any]:
+        """Itself for JSON."""
         return asdict(self)
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "Calibration":
-        return cls(Logistic(**meta["activity"]), Logistic(**meta["touch"]))
+        """What `to_meta` gave."""
+        return cls(Logistic(**meta["activity"]), Logistic(**meta["interaction"]))
 
 
-def fit_activity(user_features: np.ndarray, active: np.ndarray) -> Logistic:
-    """From the features [n, F] of users at the close of past weeks, and whether they were active in the week after."""
-    mean, scale = user_features.mean(0), np.maximum(user_features.std(0), 1e-3)
-    found = _fit((user_features - mean) / scale, active, np.zeros(user_features.shape[1]))
-    weights = np.array(found.weights) / scale
-    return Logistic(float(found.intercept - mean @ weights), weights.tolist())
+def fit_activity(user_features: FloatArray, active: BoolArray, *, config: CalibrationConfig) -> Logistic:
+    """From the features [n, F] of users at past cut-offs, and whether they were active in the week after."""
+    mean, scale = user_features.mean(0), np.maximum(user_features.std(0), SMALLEST_STD)
+    fitted = _fit((user_features - mean) / scale, active, np.zeros(user_features.shape[1]), ridge=config.ridge)
+    weights = np.array(fitted.weights) / scale
+    return Logistic(float(fitted.intercept - mean @ weights), weights.tolist())
 
 
-def calibrate(activity: Logistic, share: np.ndarray, user_features: np.ndarray, touched: np.ndarray) -> Calibration:
-    """Fitted to pairs of a closed week: their share [p], user features [p, F], and whether they were touched [p].
+def calibrate(
+    activity: Logistic,
+    share: FloatArray,
+    user_features: FloatArray,
+    positive: BoolArray,
+    *,
+    config: CalibrationConfig,
+) -> Calibration:
+    """Fitted to pairs of a closed week: their shares [p], user features [p, F], and whether they came true [p].
 
-    The pairs must be those of all users, the ones who stayed away included, and from a ranker that has not learnt from
-    that week. After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
+    The pairs must be those of all users, inactive ones included, and from a ranker that has not learned from that week.
+    After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
     """
-    # Until the data say otherwise, shares and activity are taken at their word: a prior of one for both.
-    inputs = _inputs(share, activity.logit(user_features))
-    return Calibration(activity, _fit(inputs, touched, np.ones(2), least=(MIN_SLOPE, MIN_SLOPE)))
+    # The prior takes share and activity at face value: a weight of one for both.
+    inputs, least = _inputs(share, activity.logit(user_features)), (config.min_slope, config.min_slope)
+    return Calibration(activity, _fit(inputs, positive, np.ones(2), ridge=config.ridge, least=least))
 
 
-def _fit(inputs: np.ndarray, happened: np.ndarray, prior: np.ndarray, least: tuple[float, ...] = ()) -> Logistic:
+def _fit(
+    inputs: FloatArray, outcome: BoolArray, prior: FloatArray, *, ridge: float, least: tuple[float, ...] = ()
+) -> Logistic:
     """Logistic regression with a ridge penalty towards `prior`; the first weights are at least `least`."""
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         logit = weights[0] + inputs @ weights[1:]
         off = weights[1:] - prior
-        value = np.logaddexp(0, logit).sum() - logit[happened].sum() + RIDGE * off @ off / 2
-        error = expit(logit) - happened
-        return value, np.append(error.sum(), error @ inputs + RIDGE * off)
+        value = np.logaddexp(0, logit).sum() - logit[outcome].sum() + ridge * off @ off / 2
+        error = expit(logit) - outcome
+        return value, np.append(error.sum(), error @ inputs + ridge * off)
 
     bounds = [(None, None), *((low, None) for low in least), *[(None, None)] * (len(prior) - len(least))]
-    found = minimize(loss, np.append(0.0, prior), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return Logistic(float(found[0]), found[1:].tolist())
+    fitted = minimize(loss, np.append(0.0, prior), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return Logistic(float(fitted[0]), fitted[1:].tolist())
 
 
-def _inputs(share: np.ndarray, activity: np.ndarray) -> np.ndarray:
+def _inputs(share: FloatArray, activity: FloatArray) -> FloatArray:
     return np.column_stack([np.log(np.maximum(share, SMALLEST_SHARE)), activity])

@@ -9,46 +9,43 @@ from torch import Tensor
 
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, save_artifact
 from tgn_assets.ml.candidates.attribute_features import feature_names
-from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
+from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTables
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
-from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.schema import K
-
-MEMBER = "members."
-"""What the names of a committee's weights begin with."""
+from tgn_assets.ml.ranker.training_set import RankerInputs, embedding_width
 
 
 @dataclass(frozen=True)
 class RankerCheckpoint:
     """The ranker as of the close of `week`.
 
-    `curve` has a row per network and epoch (loss, validation_ndcg), `fallback` says whose list each segment of users is
-    published from, `validation` holds numbers about the newest closed week. `trained` is False where history was too
-    short to learn from: then every list comes from a baseline, and nothing reads the weights. `trees` is LightGBM's
-    text; `calibration` turns the blend's shares into probabilities. `k` is the length of the lists that it was tried
-    with, `attributes` the columns of side tables that it learnt from, `warm_from` the week of the ranker that it
-    went on
-    from, `embeddings` the digest of those of its week (None: there were none).
+    `curve` has a row per network and epoch (loss, validation_ndcg), `fallback` says whose list each segment of users
+    gets, `validation` holds metrics on the newest closed week. `trained` is False where the history was too short to
+    learn from: then every list comes from a baseline, and nothing reads the weights. `booster` is LightGBM's text;
+    `calibration` turns the softmax of blended scores into probabilities. `k` is the length of the lists that it was
+    validated with, `features` names the columns of the pair features and `attributes` the attributes among them,
+    `warm_from` is the week of the ranker that it was warm-started from, `embeddings` the digest of those of its week
+    (None: there were none).
     """
 
     week: str
     config: RankerConfig
     trained: bool
     state: dict[str, Tensor]
-    trees: str
+    booster: str
     curve: list[dict[str, Any]]
     fallback: BaselineFallback
     calibration: Calibration | None
     validation: dict[str, float]
-    k: int = K
-    attributes: tuple[AttributeColumn, ...] = ()
-    warm_from: str | None = None
-    embeddings: str | None = None
+    k: int
+    features: tuple[str, ...]
+    attributes: tuple[AttributeColumn, ...]
+    warm_from: str | None
+    embeddings: str | None
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -60,15 +57,16 @@ class RankerCheckpoint:
             "week": self.week,
             "config": self.config.model_dump(),
             "trained": self.trained,
-            "trees": self.trees,
+            "booster": self.booster,
             "curve": self.curve,
-            "gate": self.fallback.to_meta(),
+            "fallback": self.fallback.to_meta(),
             "calibration": self.calibration.to_meta() if self.calibration else None,
             "validation": self.validation,
             "k": self.k,
+            "features": self.features,
+            "attributes": self.attributes,
             "warm_from": self.warm_from,
             "embeddings": self.embeddings,
-            **({"side": self.attributes} if self.attributes else {}),
         }
 
     @classmethod
@@ -79,81 +77,76 @@ class RankerCheckpoint:
             week=meta["week"],
             config=RankerConfig(**meta["config"]),
             trained=meta["trained"],
-            # Checkpoints of before there were several networks hold the one.
-            state={name if name.startswith(MEMBER) else f"{MEMBER}0.{name}": value for name, value in state.items()},
-            trees=_text(meta["trees"]),
+            state=state,
+            booster=meta["booster"],
             curve=meta["curve"],
-            fallback=BaselineFallback.from_meta(meta["gate"]),
+            fallback=BaselineFallback.from_meta(meta["fallback"]),
             calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             validation=meta["validation"],
-            k=meta.get("k", K),  # checkpoints of before lists had a length of their own
-            attributes=tuple(AttributeColumn(*column) for column in meta.get("side", ())),
-            warm_from=meta.get("warm_from"),  # in older checkpoints there is neither of these two
-            embeddings=meta.get("embeddings"),
+            k=meta["k"],
+            features=tuple(meta["features"]),
+            attributes=tuple(AttributeColumn(*column) for column in meta["attributes"]),
+            warm_from=meta["warm_from"],
+            embeddings=meta["embeddings"],
         )
 
 
-def new_model(config: RankerConfig, width: int, attributes: Sequence[AttributeColumn], networks: int) -> Ensemble:
-    """`networks` fresh ones, for weekly embeddings `width` wide and pairs that have the columns of `attributes` as
-    well."""
-    extra = len(feature_names(attributes))
-    shape = width, len(PAIR_FEATURES) + extra, config.dim, config.heads, config.layers, config.sequence
-    return Ensemble(UserInteractionPredictor(*shape, config.dropout, extra) for _ in range(networks))
+def new_ensemble(config: RankerConfig, *, width: int, attributes: Sequence[AttributeColumn], networks: int) -> Ensemble:
+    """`networks` untrained ones, for weekly embeddings `width` wide and pairs with features from `attributes`."""
+    features, extra = len(candidate_feature_names(config.features, attributes)), len(feature_names(attributes))
+    return Ensemble(
+        UserInteractionPredictor(config, width=width, features=features, attributes=extra) for _ in range(networks)
+    )
 
 
 def is_incompatible(ranker: RankerCheckpoint) -> bool:
-    """Whether it learnt from other features than candidates have now: a version ago there were others."""
-    return len(ranker.state[f"{MEMBER}0.feature_mean"]) != len(PAIR_FEATURES) + len(feature_names(ranker.attributes))
+    """Whether it learned from other pair features than those that candidates have now."""
+    return ranker.features != candidate_feature_names(ranker.config.features, ranker.attributes)
 
 
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Ensemble:
     """The networks of a checkpoint, ready to score on `device`; ArtifactError if it is `is_incompatible`."""
     if is_incompatible(ranker):
         raise ArtifactError(
-            f"the ranker of {ranker.week} was trained by a version of tgn_assets that knew other features; materialize "
+            f"the ranker of {ranker.week} was trained by a version of tgn_assets with other pair features; materialize "
             "trained_gnn and trained_ranker of that week again, and if it is pinned, run `tgn models unpin`"
         )
-    width = ranker.state[f"{MEMBER}0.project_event.weight"].shape[1]
-    model = new_model(ranker.config, width, ranker.attributes, _networks(ranker))
+    width = ranker.state["members.0.project_event.weight"].shape[1]
+    model = new_ensemble(ranker.config, width=width, attributes=ranker.attributes, networks=_num_networks(ranker))
     model.load_state_dict(ranker.state)
     return model.to(device).eval()
 
 
-def can_warm_start_from(
-    earlier: RankerCheckpoint,
-    config: RankerConfig,
-    width: int,
-    embedding_history: EmbeddingHistory,
-    attributes: tuple[AttributeColumn, ...],
-) -> bool:
-    """Whether the ranker `earlier` can read this week's lessons: it has the same shape and features, and the weekly
-    embeddings that it learnt from are those of `embedding_history`, not of an encoder that has been started afresh
-    since."""
+def can_warm_start_from(earlier: RankerCheckpoint, inputs: RankerInputs) -> bool:
+    """Whether training on `inputs` can go on from the ranker `earlier`.
+
+    It needs the same shape and features, and its weekly embeddings must be those of `inputs`, not of an encoder that
+    has had a cold start since.
+    """
+    config, attributes = inputs.config, inputs.attributes.columns
     shapes = [(c.dim, c.heads, c.layers, c.sequence) for c in (earlier.config, config)]
-    if not earlier.trained or shapes[0] != shapes[1] or earlier.attributes != attributes:
+    if not earlier.trained or shapes[0] != shapes[1] or earlier.attributes != attributes or is_incompatible(earlier):
         return False
-    fresh = new_model(config, width, attributes, _networks(earlier)).state_dict()
+    if earlier.config.features != config.features:
+        return False
+    width = embedding_width(inputs.embedding_history)
+    fresh = new_ensemble(config, width=width, attributes=attributes, networks=_num_networks(earlier)).state_dict()
     if {name: value.shape for name, value in fresh.items()} != {n: v.shape for n, v in earlier.state.items()}:
         return False
-    learnt_from = embedding_history.get(earlier.week)
-    return learnt_from is not None and learnt_from.digest == earlier.embeddings
+    embeddings = inputs.embedding_history.get(earlier.week)
+    return embeddings is not None and embeddings.digest == earlier.embeddings
 
 
 def attributes_of(ranker: RankerCheckpoint, attributes: AttributeTables) -> AttributeTables:
-    """The columns of `attributes` that the ranker learnt from; ArtifactError if one is not there."""
+    """The columns of `attributes` that the ranker learned from; ArtifactError if one is missing."""
     if lacking := attributes.lacking(ranker.attributes):
         raise ArtifactError(
-            f"the ranker of {ranker.week} learnt from columns that the side tables do not have now "
+            f"the ranker of {ranker.week} learned from attributes that the files do not have now "
             f"({'; '.join(map(str, lacking))}); bring them back or materialize trained_ranker of that week again, "
             "and if it is pinned, run `tgn models unpin` or pin a later week"
         )
     return attributes.only(ranker.attributes)
 
 
-def _networks(ranker: RankerCheckpoint) -> int:
+def _num_networks(ranker: RankerCheckpoint) -> int:
     return len({name.split(".")[1] for name in ranker.state})
-
-
-def _text(trees: str | list[str]) -> str:
-    """Of a checkpoint; one of an older version has several texts, of which the first is as good as any."""
-    return trees if isinstance(trees, str) else next(iter(trees), "")

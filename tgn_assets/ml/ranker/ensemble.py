@@ -1,8 +1,8 @@
-"""Several networks as one.
+"""An ensemble of networks.
 
-Which of the candidates come first in a small log depends on a network's seed as much as on what it learnt. The mean of
-a few networks that learnt by themselves does better than any of them can be expected to (Lakshminarayanan et al.,
-"Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017), and there it costs seconds.
+In a small log the order of the candidates depends on a network's seed as much as on what it learned. The mean of a few
+networks that were trained independently ranks better than one of them (Lakshminarayanan et al., "Simple and scalable
+predictive uncertainty estimation using deep ensembles", NeurIPS 2017), and in a small log it costs seconds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tgn_assets.ml.ranker.network import UserInteractionPredictor
+from tgn_assets.ml.ranker.network import PairScorer, UserInteractionPredictor
 
 
-class Ensemble(nn.Module):
+class Ensemble(PairScorer):
     """Scores pairs as the mean of its `members`, all of one shape; embeddings are theirs side by side."""
 
     members: Sequence[UserInteractionPredictor]
@@ -21,11 +21,6 @@ class Ensemble(nn.Module):
     def __init__(self, members: Iterable[UserInteractionPredictor]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)  # type: ignore[assignment]  # which knows its items as modules only
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.members[0].device
 
     def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
         """[n, members * dim] from the users' weekly embeddings, as `UserInteractionPredictor` takes them."""

@@ -1,7 +1,7 @@
-"""LambdaRank over the candidates' features: gradient-boosted trees, the second opinion beside the neural head.
+"""LambdaRank on the candidates' features: gradient-boosted trees by LightGBM, blended with the networks.
 
-Trees find thresholds and combinations in counts and ages that the network smooths over; the network learns from the
-lists as a whole.
+Trees find thresholds and combinations in counts and ages that a network smooths over; the network learns from whole
+lists.
 """
 
 import re
@@ -10,39 +10,23 @@ from collections.abc import Sequence
 import lightgbm as lgb
 import numpy as np
 
+from tgn_assets.ml.arrays import FloatArray
+from tgn_assets.ml.config import LambdaRankConfig
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
-ROUNDS = 100
 THREADS = re.compile(r"\[num_threads: \d+\]")
-MAX_PAIRS = 100_000
-"""Pairs learnt from: beyond it untouched candidates are drawn, seeded, so that the cost of a week is bounded."""
-PARAMETERS = {
-    "objective": "lambdarank",
-    "learning_rate": 0.1,
-    "num_leaves": 15,
-    "max_bin": 63,
-    "bin_construct_sample_cnt": 50_000,
-    "min_data_in_leaf": 50,
-    "lambdarank_truncation_level": 10,
-    "feature_fraction": 0.5,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbose": -1,
-}
+FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": True, "verbose": -1}
+"""LightGBM parameters that are not tuned."""
 
 
-def fit_lambdarank(datasets: Sequence[RankingDataset], seed: int, threads: int = 1) -> str:
-    """A forest, as LightGBM's text, that ranks each frame's touched candidates first. Same input, same text, however
-    many `threads` it takes.
+def fit_lambdarank(datasets: Sequence[RankingDataset], threads: int = 1, *, config: LambdaRankConfig, seed: int) -> str:
+    """A booster, as LightGBM's text, that ranks each user's positive candidates first; empty if there are none.
 
-    Burges, "From RankNet to LambdaRank to LambdaMART", 2010. Users who touched none of their candidates teach nothing
-    and are left out; empty where nobody did.
+    The same input gives the same text with any number of `threads`. Users without a positive candidate are left out.
+    Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
     """
     has_positive = [dataset.has_positive[dataset.candidates.row] for dataset in datasets]
-    wanted = sum(int(keep.sum()) for keep in has_positive)
-    share = min(1.0, MAX_PAIRS / max(wanted, 1))
+    share = min(1.0, config.max_pairs / max(sum(int(keep.sum()) for keep in has_positive), 1))
     rng = np.random.default_rng(seed)
     features, labels, sizes = [], [], []
     for dataset, keep in zip(datasets, has_positive, strict=True):
@@ -55,18 +39,19 @@ def fit_lambdarank(datasets: Sequence[RankingDataset], seed: int, threads: int =
     if not sum(label.sum() for label in labels):
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
-    parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
-    # The forest does not depend on how many threads there are, but its text names their number.
-    return THREADS.sub("[num_threads: 1]", lgb.train(parameters, data, ROUNDS).model_to_string())
+    tuned = config.model_dump(exclude={"rounds", "max_pairs"})
+    booster = lgb.train(FIXED | tuned | {"seed": seed, "num_threads": threads}, data, config.rounds)
+    # The trees do not depend on the number of threads, but the text names it.
+    return THREADS.sub("[num_threads: 1]", booster.model_to_string())
 
 
 def load_booster(text: str) -> lgb.Booster | None:
-    """What `fit_lambdarank` wrote, ready to score; None for no forest."""
+    """What `fit_lambdarank` wrote, ready to score; None for an empty text."""
     return lgb.Booster(model_str=text) if text else None
 
 
-def lambdarank_scores(booster: lgb.Booster | None, features: np.ndarray) -> np.ndarray:
-    """[p] scores of candidates with `features` [p, F]; zeros without a forest."""
+def lambdarank_scores(booster: lgb.Booster | None, features: FloatArray) -> FloatArray:
+    """[p] scores of candidates with `features` [p, F]; zeros without a booster."""
     if booster is None or not len(features):
         return np.zeros(len(features))
     return np.asarray(booster.predict(features, num_threads=1))

@@ -1,4 +1,4 @@
-"""The neural head's training: a softmax over each user's candidates, list by list (ListNet)."""
+"""Training of the networks: a softmax loss over each user's candidates, list by list (ListNet)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import softmax
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.artifact_io import finite
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.interactions import dense
@@ -21,46 +22,41 @@ from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankingDataset, blocks_of
 from tgn_assets.ml.schema import K
 
-USERS_PER_STEP = 256
 USERS_PER_PART = 64
-"""Users of a step whose lists are computed together: parts are dealt out to threads, which need not wait for each other
-after each operation, as those of torch do."""
-USERS_PER_BLOCK = 512
-WEIGHT_DECAY = 1e-3
-LAST_STEP = 1 / 3
-"""Share of the learning rate with which the newest weeks are learnt from at the end."""
-WARM_STEP = 2 / 3
-"""The same of the passes that go on from last week's weights."""
-WARM_PATIENCE = 2
-WARM_GAIN = 0.002
-"""Of validation NDCG, relative: a pass that goes on from last week's weights and gains less is no reason for more."""
+"""Users of a step whose lists are computed together. Parts are dealt out to threads, which do not wait for each other
+after each operation, as torch's own threads do."""
+USERS_SCORED_TOGETHER = 512
+"""Users whose candidates are scored by one thread at a time."""
 
 
 def fit_network(
     model: UserInteractionPredictor,
-    datasets: list[RankingDataset],
+    datasets: Sequence[RankingDataset],
     held_out: RankingDataset,
+    *,
     config: RankerConfig,
     k: int = K,
     warm: bool = False,
-    learnt: Callable[[int], None] = lambda _: None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch.
 
-    If `warm`, it goes on from the weights in `model`, which stay where no pass makes them better; the first row is
-    theirs, and has no loss. `learnt` is told after each step from how many lists; all of them are `lists_in(datasets)`.
+    If `warm`, training goes on from the weights in `model`, which stay unless an epoch makes them better; the first row
+    is theirs, and has no loss. `on_step` is called after each step with its number of lists; an epoch has
+    `num_lists(datasets)`.
     """
     best, epochs, patience, step, gain = -1.0, config.epochs, config.patience, 1.0, 0.0
     if warm:
-        best, epochs, patience, step = _ndcg(model, held_out, k), config.warm_epochs, WARM_PATIENCE, WARM_STEP
-        gain = WARM_GAIN
+        fit = config.fit
+        epochs, patience, step, gain = config.warm_epochs, fit.warm_patience, fit.warm_step, fit.warm_gain
+        best = _ndcg(model, held_out, k)
         yield {"epoch": "start", "loss": None, "validation_ndcg": best}
     else:
         model.normalise(torch.from_numpy(np.concatenate([dataset.candidates.features for dataset in datasets])))
-    optimizer = _optimizer(model, config.learning_rate * step)
+    optimizer = _optimizer(model, config, step)
     best_state, waited, enough = deepcopy(model.state_dict()), 0, best * (1 + gain)
     for epoch in range(epochs):
-        loss = _pass(model, datasets, optimizer, learnt)
+        loss = _fit_epoch(model, datasets, optimizer, config.fit.users_per_step, on_step)
         quality = _ndcg(model, held_out, k)
         yield {"epoch": epoch, "loss": loss, "validation_ndcg": quality}
         if quality > best:
@@ -74,39 +70,41 @@ def fit_network(
     model.load_state_dict(best_state)
 
 
-def lists_in(datasets: Sequence[RankingDataset]) -> int:
-    """Lists that one pass over `datasets` learns from."""
+def num_lists(datasets: Sequence[RankingDataset]) -> int:
+    """Lists that one epoch over `datasets` learns from."""
     return sum(int(dataset.has_positive.sum()) for dataset in datasets)
 
 
 def finetune_on_recent_weeks(
-    model: UserInteractionPredictor, datasets: list[RankingDataset], config: RankerConfig
+    model: UserInteractionPredictor, datasets: Sequence[RankingDataset], *, config: RankerConfig
 ) -> float:
-    """One careful pass over the newest weeks, the one that was held out among them; the mean loss."""
-    return _pass(model, datasets, _optimizer(model, config.learning_rate * LAST_STEP))
+    """One final epoch with small steps over the last of `datasets`, the one that was held out among them; its loss."""
+    newest = datasets[-config.fit.newest_weeks :]
+    optimizer = _optimizer(model, config, config.fit.final_step)
+    return _fit_epoch(model, newest, optimizer, config.fit.users_per_step)
 
 
 def network_scores(
-    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, rows: np.ndarray | None = None
-) -> np.ndarray:
-    """[p] score of every candidate pair of the frame, or of those of `rows` alone, and zero for the others."""
+    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, rows: IntArray | None = None
+) -> FloatArray:
+    """[p] score of every candidate pair, or of those of `rows` alone, and zero for the others."""
     model.eval()
     scores = np.zeros(len(dataset.label), np.float32)
 
     @torch.no_grad()
-    def of_block(block: np.ndarray) -> None:
+    def of_block(block: IntArray) -> None:
         users = model.get_temporal_embeddings(*(x[block].to(model.device) for x in (dataset.sequence, dataset.known)))
         pairs, place = dataset.pairs_of(block)
         scores[pairs] = _scores(model, dataset, users, pairs, place).cpu().numpy()
 
     rows = np.arange(len(dataset.num_relevant)) if rows is None else rows
     with workers() as pool:
-        list(pool.map(of_block, blocks_of(rows, USERS_PER_BLOCK)))
+        list(pool.map(of_block, blocks_of(rows, USERS_SCORED_TOGETHER)))
     return scores
 
 
-def hits_of(dataset: RankingDataset, scores: np.ndarray, k: int = K) -> np.ndarray:
-    """[n, k] bool: the user touched the event that `scores` [p] put at that rank."""
+def hits_of(dataset: RankingDataset, scores: FloatArray, k: int = K) -> BoolArray:
+    """[n, k] bool: the user interacted with the event that `scores` [p] put at that rank."""
     top = grouped_top_k(dataset.candidates.row, scores, dataset.candidates.event, len(dataset.num_relevant), k)
     return np.append(dataset.label, False)[top]
 
@@ -116,19 +114,22 @@ def _ndcg(model: UserInteractionPredictor, dataset: RankingDataset, k: int) -> f
     return float(ndcg_of(hits_of(dataset, scores, k), dataset.num_relevant).mean())
 
 
-def _optimizer(model: UserInteractionPredictor, learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+def _optimizer(model: UserInteractionPredictor, config: RankerConfig, step: float) -> torch.optim.Optimizer:
+    """AdamW with the share `step` of the learning rate."""
+    rate, weight_decay = config.learning_rate * step, config.fit.weight_decay
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
 
 
-def _pass(
+def _fit_epoch(
     model: UserInteractionPredictor,
     datasets: Sequence[RankingDataset],
     optimizer: torch.optim.Optimizer,
-    learnt: Callable[[int], None] = lambda _: None,
+    users_per_step: int,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> float:
-    """One pass over all users of all frames in random order; the mean loss."""
+    """One epoch over all users of all datasets in random order; the mean loss."""
     model.train()
-    steps = [(dataset, rows) for dataset in datasets for rows in _steps(dataset)]
+    steps = [(dataset, rows) for dataset in datasets for rows in _steps(dataset, users_per_step)]
     total = 0.0
     with workers() as pool:
         for at in torch.randperm(len(steps)).tolist():
@@ -136,32 +137,32 @@ def _pass(
             optimizer.zero_grad()
             total += _learn(model, dataset, rows, pool).item()
             optimizer.step()
-            learnt(len(rows))
+            on_step(len(rows))
     return finite(total / max(len(steps), 1), "trained_ranker")
 
 
-def _steps(dataset: RankingDataset) -> Iterator[np.ndarray]:
-    """The rows of each step: of so many users drawn, those whose lists have a gradient.
+def _steps(dataset: RankingDataset, users_per_step: int) -> Iterator[IntArray]:
+    """The rows of each step: of `users_per_step` users drawn, those with a positive candidate.
 
-    Steps filled up with such users alone would be fewer, each for more of them: tried, and no better.
+    Steps of `users_per_step` such users, of which there are fewer, were no better.
     """
-    for drawn in blocks_of(torch.randperm(len(dataset.num_relevant)).numpy(), USERS_PER_STEP):
+    for drawn in blocks_of(torch.randperm(len(dataset.num_relevant)).numpy(), users_per_step):
         if dataset.has_positive[drawn].any():
             yield drawn[dataset.has_positive[drawn]]
 
 
 def _learn(
-    model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray, pool: ThreadPoolExecutor
+    model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray, pool: ThreadPoolExecutor
 ) -> Tensor:
     """The mean loss of the lists of `rows`, whose gradient is left in the model.
 
-    All that is drawn is drawn for all rows at once, and what parts of them add is added in their order, so that the
-    gradient is the same bytes however many threads `pool` has.
+    Random numbers are drawn for all rows at once, and the gradients of parts of them are added in their order, so that
+    the gradient is the same bytes with any number of threads in `pool`.
     """
     users = model.get_temporal_embeddings(*(x[rows].to(model.device) for x in (dataset.sequence, dataset.known)))
     weights = list(model.parameters())
 
-    def of_part(part: np.ndarray) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def of_part(part: IntArray) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         own = users.detach()[part].requires_grad_()
         loss = _loss(model, dataset, rows[part], own) / len(rows)
         return loss.detach(), torch.autograd.grad(loss, [own, *weights], allow_unused=True)
@@ -171,28 +172,28 @@ def _learn(
     of_users, *of_weights = zip(*gradients, strict=True)
     users.backward(torch.cat(of_users))
     for weight, parts in zip(weights, of_weights, strict=True):
-        if parts[0] is not None:  # a weight that the lists are computed with, and not only their users
+        if parts[0] is not None:  # the weights of the users' embeddings alone have their gradient already
             weight.grad = torch.stack(parts).sum(0)
     return torch.stack(losses).sum()
 
 
-def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray, users: Tensor) -> Tensor:
-    """Sum of list-wise softmax losses (ListNet, top one): the touched candidates of each user of `rows`, who has some,
+def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray, users: Tensor) -> Tensor:
+    """Sum of list-wise softmax losses (ListNet, top one): the positive candidates of each user of `rows`, who has some,
     share a mass of one. `users` [n, dim] are their temporal embeddings."""
     pairs, place = dataset.pairs_of(rows)
     scores = _scores(model, dataset, users, pairs, place)
     group, label = (torch.as_tensor(x, device=scores.device) for x in (place, dataset.label[pairs].astype(np.float32)))
-    touched = scores.new_zeros(len(rows)).index_add_(0, group, label)
+    positives = scores.new_zeros(len(rows)).index_add_(0, group, label)
     log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
-    return -(label / touched[group] * log_probability).sum()
+    return -(label / positives[group] * log_probability).sum()
 
 
 def _scores(
     model: UserInteractionPredictor | Ensemble,
     dataset: RankingDataset,
     users: Tensor,
-    pairs: np.ndarray,
-    place: np.ndarray,
+    pairs: IntArray,
+    place: IntArray,
 ) -> Tensor:
     """[p] scores of the candidate `pairs` [p], each with the place [p] of its user among the embeddings `users`."""
     device = model.device

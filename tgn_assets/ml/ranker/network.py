@@ -1,14 +1,99 @@
 """The neural ranker: a Transformer over weekly embeddings, and a score of each (user, event) pair."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tgn_assets.ml.arrays import FloatArray, IntArray, NodePositions
+from tgn_assets.ml.candidates.retrieval import Candidates
+from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.data.interactions import dense
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.pair_dot import pair_dot
+from tgn_assets.ml.linalg.topk import grouped_top_k
+from tgn_assets.ml.schema import K
 
-ATTRIBUTE_LIMIT = 5.0
-"""Standard deviations that a side feature is cut off at: a flag that training never saw set would be a thousand."""
+Rescore = Callable[[Candidates, FloatArray], FloatArray]
+"""Turns the networks' scores [p] of candidates into the scores [p] that they are ranked by, such as `blend_scores`."""
+
+
+class TopK(NamedTuple):
+    """The best candidates of n users, and the scores of all p candidates."""
+
+    pairs: IntArray  # [n, k] positions among the candidates, best first; -1 where a user has fewer
+    score: FloatArray  # [p]
+
+
+class PairScorer(nn.Module):
+    """What scores (user, event) pairs by temporal embeddings and pair features: a network, or an ensemble of them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def predict_top_k(
+        self,
+        candidates: Candidates,
+        embeddings: NodeEmbeddings,
+        *,
+        event_order: IntArray,
+        k: int = K,
+        rescore: Rescore | None = None,
+    ) -> TopK:
+        """The `k` best `candidates` of each of their users: published lists are made by this.
+
+        `embeddings` are the temporal embeddings of all nodes as of the same week. `event_order` [E] breaks ties between
+        equal scores: the event with the smaller value comes first. Candidates are ranked by the score of `forward`, or
+        by what `rescore` makes of it.
+        """
+        events, place = dense(candidates.event)
+        vectors = (embeddings.users[torch.as_tensor(candidates.users)], embeddings.events[torch.as_tensor(events)])
+        scores = self(
+            *(x.to(self.device).float() for x in vectors),
+            *(torch.as_tensor(x, device=self.device) for x in (candidates.row, place, candidates.features)),
+        )
+        score = scores.cpu().numpy()
+        if rescore is not None:
+            score = rescore(candidates, score)
+        tie, users = event_order[candidates.event], len(candidates.users)
+        return TopK(grouped_top_k(candidates.row, score, tie, users, k), score)
+
+    def predict_top_k_for_user(
+        self,
+        user: int,
+        embeddings: NodeEmbeddings,
+        candidates: Candidates,
+        *,
+        event_order: IntArray,
+        k: int = K,
+        rescore: Rescore | None = None,
+    ) -> tuple[NodePositions, FloatArray]:
+        """(positions of the at most `k` best events of the user at position `user`, their scores), best first.
+
+        `predict_top_k` for one of the users of `candidates`; ValueError if `user` is not among them. Without
+        `rescore`, the list is what the network alone decides, which is the published one where a ranker has no
+        LambdaRank booster. With a booster, `rescore=partial(blend_scores, booster=..., k=..., config=...)` gives the
+        published list. Not part of this: where there are fewer than `k` candidates, popular events fill up a published
+        list; the fallback may publish a baseline's list instead; and a published score is a calibrated probability.
+        """
+        if user not in candidates.users:
+            raise ValueError(f"there are no candidates of user {user}")
+        own = candidates.row == int((candidates.users == user).argmax())
+        of_user = Candidates(
+            users=candidates.users[candidates.users == user],
+            row=candidates.row[own] * 0,
+            event=candidates.event[own],
+            features=candidates.features[own],
+            channels=candidates.channels[own],
+        )
+        top, score = self.predict_top_k(of_user, embeddings, event_order=event_order, k=k, rescore=rescore)
+        pairs = top[0][top[0] >= 0]
+        return NodePositions(of_user.event[pairs]), score[pairs]
 
 
 class PositionalEncoding(nn.Module):
@@ -30,37 +115,28 @@ class PositionalEncoding(nn.Module):
         return sequence + self.table[: sequence.shape[1]]
 
 
-class UserInteractionPredictor(nn.Module):
-    """Scores (user, event) pairs for the week after an origin.
+class UserInteractionPredictor(PairScorer):
+    """Scores (user, event) pairs for the week after a cut-off.
 
-    score = pair evidence + gate * temporal tower. The evidence is a small network over a pair's features; the tower is
-    the dot product of the Transformer's summary of the user's weekly embeddings and the event's projected embedding.
-    The gate starts almost shut: a tower that has learnt nothing cannot hurt. The last `attributes` of the features
-    come from
-    side tables: where one is NaN the network is told that it is unknown, and has its mean.
+    score = MLP of the pair features + gate * similarity, the scaled dot product of the Transformer's summary of the
+    user's weekly embeddings and the event's projected embedding. The gate starts almost shut: a tower that has learned
+    nothing cannot hurt. Weekly embeddings are `width` wide, pairs have `features` features. The last `attributes` of
+    these come from attributes: where one is NaN the network is told that it is unknown, and reads its mean.
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(
-        self,
-        embedding: int,
-        features: int,
-        dim: int,
-        heads: int,
-        layers: int,
-        length: int,
-        dropout: float,
-        attributes: int = 0,
-    ) -> None:
+    def __init__(self, config: RankerConfig, *, width: int, features: int, attributes: int = 0) -> None:
         super().__init__()
-        self.attributes = attributes
-        self.project_user = nn.Linear(embedding + 1, dim)
-        self.project_event = nn.Linear(embedding, dim)
-        self.position = PositionalEncoding(dim, length)
-        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout, batch_first=True, norm_first=True)
-        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.attributes, self.attribute_limit, dim = attributes, config.attribute_limit, config.dim
+        self.project_user = nn.Linear(width + 1, dim)
+        self.project_event = nn.Linear(width, dim)
+        self.position = PositionalEncoding(dim, config.sequence)
+        layer = nn.TransformerEncoderLayer(
+            dim, config.heads, 2 * dim, config.dropout, batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(dim)
         self.feature_mlp = nn.Sequential(
             nn.Linear(features + attributes, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
@@ -69,13 +145,8 @@ class UserInteractionPredictor(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.gate.device
-
     def normalise(self, features: Tensor) -> None:
-        """Takes mean and spread of the features from training pairs [p, F]: from closed weeks alone."""
+        """Takes mean and standard deviation of the features from training pairs [p, F]: from closed weeks alone."""
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp(min=1e-3))
         for at in range(features.shape[1] - self.attributes, features.shape[1]):
@@ -84,7 +155,7 @@ class UserInteractionPredictor(nn.Module):
             self.feature_scale[at] = known.std(correction=0).clamp(min=1e-3) if len(known) else 1.0
 
     def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
-        """[n, dim] summary of each user's weekly embeddings `sequence` [n, L, embedding], oldest first.
+        """[n, dim] summary of each user's weekly embeddings `sequence` [n, L, width], oldest first.
 
         `known` [n, L] bool says in which weeks the user existed; the other weeks are not attended to. The newest week
         always is, so that a row is never empty.
@@ -97,21 +168,27 @@ class UserInteractionPredictor(nn.Module):
         return self.norm(_newest(last, tokens, ~known))
 
     def event_embeddings(self, events: Tensor) -> Tensor:
-        """[m, dim] projection of event embeddings [m, embedding] into the space of the temporal ones."""
+        """[m, dim] projection of event embeddings [m, width] into the space of the temporal ones."""
         return self.project_event(events)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
         `users` [n, dim] and `events` [m, dim], and features [p, F]."""
-        tower = pair_dot(users, events, row, column) / math.sqrt(users.shape[-1])
+        similarity = self._compute_similarity_scores(users, events, row, column)
+        return self.feature_mlp(self._normalised(features))[:, 0] + self.gate * similarity
+
+    def _compute_similarity_scores(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """[p] dot products of the temporal embeddings of each pair, divided by the square root of their width."""
+        return pair_dot(users, events, row, column) / math.sqrt(users.shape[-1])
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        """[p, F + attributes] standardised features; those of attributes are clipped, NaN is zero and has a flag."""
         normalised = (features - self.feature_mean) / self.feature_scale
-        if self.attributes:
-            attributes = normalised[:, -self.attributes :]
-            bounded = attributes.nan_to_num(0.0).clamp(-ATTRIBUTE_LIMIT, ATTRIBUTE_LIMIT)
-            normalised = torch.cat(
-                [normalised[:, : -self.attributes], bounded, attributes.isnan().to(attributes.dtype)], dim=1
-            )
-        return self.feature_mlp(normalised)[:, 0] + self.gate * tower
+        if not self.attributes:
+            return normalised
+        attributes = normalised[:, -self.attributes :]
+        clipped = attributes.nan_to_num(0.0).clamp(-self.attribute_limit, self.attribute_limit)
+        return torch.cat([normalised[:, : -self.attributes], clipped, attributes.isnan().to(attributes.dtype)], dim=1)
 
 
 def _newest(layer: nn.TransformerEncoderLayer, tokens: Tensor, hidden: Tensor) -> Tensor:

@@ -1,13 +1,19 @@
-"""One origin as the ranker sees it: candidates with their evidence, weekly embeddings, and the week after as labels."""
+"""What the ranker learns from: closed weeks as they were known then, with the week after each as labels.
+
+A cut-off is the close of a week. What the ranker reads of it was known at that moment: the history, and the embeddings
+that the encoder of that week gave. What it learns to predict is the distinct events of each user in the week after.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
 from tgn_assets.ml.candidates.pair_features import PairFeatures
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
@@ -16,34 +22,46 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.weeks import week_key
+from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.weeks import week_key, week_number
+
+USERS_PER_THREAD = 256
+"""Users whose candidates one thread makes at a time."""
 
 EmbeddingHistory = Mapping[str, NodeEmbeddings]
 """Week key -> the embeddings as they were known at the close of that week."""
 
 
+class NextWeek(NamedTuple):
+    """What happened in the week after a cut-off, by positions in the history of the cut-off."""
+
+    user: IntArray  # [m] distinct (user, event) pairs whose user and event were known at the cut-off
+    event: IntArray  # [m]
+    num_relevant: IntArray  # [U] distinct events of each user, those that were not known yet included
+
+
 @dataclass(frozen=True)
 class RankingDataset:
-    """Users of one origin with their candidates, and what they did in the week after."""
+    """Users at one cut-off with their candidates, and what they did in the week after."""
 
     candidates: Candidates
     sequence: Tensor  # [n, L, d] weekly embeddings of each user, oldest first
     known: Tensor  # [n, L] bool: the user had one in that week
-    event_vectors: Tensor  # [E, d] embeddings of all event positions at the origin
-    label: np.ndarray  # [p] bool: the pair was touched in the week after
-    num_relevant: np.ndarray  # [n] distinct events of the user in the week after, unreachable ones included
+    event_vectors: Tensor  # [E, d] embeddings of all event positions at the cut-off
+    label: BoolArray  # [p] the user interacted with the event in the week after
+    num_relevant: IntArray  # [n] distinct events of the user in the week after, those that are no candidates included
 
     @cached_property
-    def has_positive(self) -> np.ndarray:
-        """[n] bool: the user touched a candidate. Of the others nothing can be learnt: no order of theirs is better."""
+    def has_positive(self) -> BoolArray:
+        """[n] bool: the user interacted with a candidate. Users without a positive candidate carry no loss."""
         return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
 
     @cached_property
-    def _start(self) -> np.ndarray:
+    def _start(self) -> IntArray:
         """[n + 1] position of each user's first candidate."""
         return np.searchsorted(self.candidates.row, np.arange(len(self.num_relevant) + 1))
 
-    def pairs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pairs_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
         size = np.diff(self._start)[rows]
         place = np.repeat(np.arange(len(rows)), size)
@@ -51,10 +69,23 @@ class RankingDataset:
         return self._start[rows][place] + offset, place
 
 
-class PointInTimeView:
-    """What the close of `past.week` knew, ready to be asked for any users: build it once, read it in blocks.
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one cut-off teaches.
 
-    Candidates are what `rules` allow for the week after. Of `attributes` the rows are read that counted then.
+    `dataset` holds users who were active in the week after; None if there were none with candidates. `user_features`
+    [n, F] are those of any users at the cut-off, and `active` [n] says whether they were active in the week after.
+    """
+
+    dataset: RankingDataset | None
+    user_features: FloatArray
+    active: BoolArray
+
+
+class PointInTimeView:
+    """What was known at the close of `past.week`, for any users: build it once, read it in blocks.
+
+    Candidates are what `rules` allow for the week after. Of `attributes` it reads the rows that were valid then.
     """
 
     def __init__(
@@ -62,6 +93,7 @@ class PointInTimeView:
         past: InteractionHistory,
         embedding_history: EmbeddingHistory,
         config: RankerConfig,
+        *,
         device: str = "cpu",
         rules: Rules = OPEN,
         attributes: AttributeTables = NO_ATTRIBUTES,
@@ -70,20 +102,25 @@ class PointInTimeView:
         self.week = week_key(past.week)
         weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
         self.weekly = [embedding_history.get(week) for week in weeks]
-        self.width = next((e.users.shape[1] for e in embedding_history.values()), 1)
+        self.width = embedding_width(embedding_history)
 
     @cached_property
     def candidate_generator(self) -> CandidateGenerator:
-        """Candidates and their features; who only asks for the weekly embeddings does not pay for them."""
-        pair_features, attributes = PairFeatures(self.past), AttributeFeatures(self.past, self.attributes)
-        return CandidateGenerator(pair_features, self.weekly[-1], self.device, self.rules, attributes)
+        """Candidates and their features, built when first asked for: the weekly embeddings alone cost little."""
+        return CandidateGenerator(
+            PairFeatures(self.past, self.config.features),
+            self.weekly[-1],
+            device=self.device,
+            rules=self.rules,
+            attributes=AttributeFeatures(self.past, self.attributes, self.config.features),
+        )
 
     def ready(self) -> "PointInTimeView":
         """Itself with `candidate_generator` built, by all threads there are, before blocks of users share it."""
         _ = self.candidate_generator
         return self
 
-    def sequence(self, users: np.ndarray) -> tuple[Tensor, Tensor]:
+    def sequence(self, users: IntArray) -> tuple[Tensor, Tensor]:
         """([n, L, d], [n, L] bool) weekly embeddings of user positions `users`, zero where a week has none."""
         parts = []
         for embeddings in self.weekly:
@@ -94,52 +131,127 @@ class PointInTimeView:
         return torch.stack([vectors for vectors, _ in parts], dim=1), torch.stack([known for _, known in parts], dim=1)
 
     def event_vectors(self) -> Tensor:
-        """[E, d] event embeddings at the origin, zero where the week has none."""
+        """[E, d] event embeddings at the cut-off, zero where the week has none."""
         newest = self.weekly[-1]
         if newest is None:
             return torch.zeros(self.past.num_events, self.width)
         return newest.events_at(self.past.event_idx)[0]
 
-    def candidates(self, users: np.ndarray) -> Candidates:
-        """What there is to rank for user positions `users`; each channel gives no less than a list holds."""
+    def candidates(self, users: IntArray) -> Candidates:
+        """The candidates of user positions `users`; each channel gives at least as many as a list holds."""
         return self.candidate_generator.candidates(users, self._limit)
 
-    def retrieve(self, users: np.ndarray) -> RetrievedPairs:
-        """The pairs of `candidates`, for who only counts them: without their features."""
+    def retrieve(self, users: IntArray) -> RetrievedPairs:
+        """The pairs of `candidates` without their features."""
         return self.candidate_generator.retrieve(users, self._limit)
 
     @property
     def _limit(self) -> int:
         return max(self.config.candidates, self.rules.k)
 
-    def dataset(self, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]) -> RankingDataset:
-        """The frame of user positions `users` with `truth` from `next_week`."""
+    def dataset(self, users: IntArray, truth: NextWeek) -> RankingDataset:
+        """User positions `users` with their candidates, labelled by `truth`."""
         candidates = self.candidates(users)
-        user, event, size = truth
-        touched = user * self.past.num_events + event
-        label = np.isin(users[candidates.row] * self.past.num_events + candidates.event, touched)
-        return RankingDataset(candidates, *self.sequence(users), self.event_vectors(), label, size[users])
+        positive = truth.user * self.past.num_events + truth.event
+        label = np.isin(users[candidates.row] * self.past.num_events + candidates.event, positive)
+        return RankingDataset(candidates, *self.sequence(users), self.event_vectors(), label, truth.num_relevant[users])
 
 
-def next_week(history: InteractionHistory, past: InteractionHistory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(user, event) positions in `past` of the pairs touched in the week after it, and [U] how many each user touched.
+@dataclass(frozen=True)
+class RankerInputs:
+    """What a ranker is trained from: views as of any cut-off up to the close of `history.week`."""
 
-    Pairs with a user or event that `past` does not know are left out; an unknown event still counts in the last array.
-    """
+    history: InteractionHistory
+    embedding_history: EmbeddingHistory
+    config: RankerConfig
+    device: str = "cpu"
+    rules: Rules = OPEN
+    attributes: AttributeTables = NO_ATTRIBUTES
+
+    def view(self, cutoff: int) -> PointInTimeView:
+        """What was known at the close of week number `cutoff`."""
+        return PointInTimeView(
+            self.history.as_of(cutoff),
+            self.embedding_history,
+            self.config,
+            device=self.device,
+            rules=self.rules,
+            attributes=self.attributes,
+        )
+
+    @property
+    def oldest_cutoff(self) -> int:
+        """The first week number that is learned from: `config.origins` weeks back, or where embeddings begin."""
+        now = self.history.week
+        return max(
+            min((week_number(key) for key in self.embedding_history), default=now), now - 1 - self.config.origins
+        )
+
+
+def embedding_width(embedding_history: EmbeddingHistory) -> int:
+    """Width of the user embeddings; 1 where there are none."""
+    return next((embeddings.users.shape[1] for embeddings in embedding_history.values()), 1)
+
+
+def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek:
+    """What happened in the week after `past`, according to `history`."""
     user, event = history.in_week(past.week + 1)
     user, user_known = _position(past.user_idx, history.user_idx[user])
     event, event_known = _position(past.event_idx, history.event_idx[event])
     size = np.bincount(user[user_known], minlength=past.num_users)
     both = user_known & event_known
-    return user[both], event[both], size
+    return NextWeek(user[both], event[both], size)
 
 
-def blocks_of(users: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def build_training_set(history: InteractionHistory, view: PointInTimeView) -> TrainingSet:
+    """The training set of the cut-off `view`, with the week after it as `history` has it."""
+    truth, config = next_week(history, view.past), view.config
+    users = np.flatnonzero(truth.num_relevant)
+    dataset = (
+        _dataset_in_blocks(view, sampled(users, config.users_per_cutoff, config.seed), truth) if len(users) else None
+    )
+    anyone = sampled(np.arange(view.past.num_users), config.users_per_cutoff, config.seed)
+    features = view.candidate_generator.pair_features.user_features[anyone]
+    return TrainingSet(
+        dataset if dataset is not None and len(dataset.label) else None, features, truth.num_relevant[anyone] > 0
+    )
+
+
+def sampled(users: IntArray, size: int, seed: int) -> IntArray:
+    """At most `size` of `users`, in order."""
+    if len(users) <= size:
+        return users
+    return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
+
+
+def blocks_of(users: IntArray, size: int) -> Iterator[IntArray]:
     """`users` in consecutive pieces of at most `size`."""
     for low in range(0, len(users), size):
         yield users[low : low + size]
 
 
-def _position(known: np.ndarray, idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _dataset_in_blocks(view: PointInTimeView, users: IntArray, truth: NextWeek) -> RankingDataset:
+    """`view.dataset` of `users`, made in blocks side by side."""
+    view.ready()
+    parts = list(map_threaded(lambda block: view.dataset(block, truth), blocks_of(users, USERS_PER_THREAD)))
+    return RankingDataset(
+        Candidates(
+            users,
+            np.concatenate([part.candidates.row + at * USERS_PER_THREAD for at, part in enumerate(parts)]),
+            *(
+                np.concatenate([getattr(part.candidates, name) for part in parts])
+                for name in ("event", "features", "channels")
+            ),
+        ),
+        torch.cat([part.sequence for part in parts]),
+        torch.cat([part.known for part in parts]),
+        parts[0].event_vectors,
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.num_relevant for part in parts]),
+    )
+
+
+def _position(known: IntArray, idx: IntArray) -> tuple[IntArray, BoolArray]:
+    """([n] positions in the ascending `known` of the indices `idx`, [n] whether each is there)."""
     at = np.searchsorted(known, idx).clip(max=max(len(known) - 1, 0))
     return at, known[at] == idx if len(known) else np.zeros(len(idx), bool)

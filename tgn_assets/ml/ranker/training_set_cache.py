@@ -1,20 +1,19 @@
-"""What a closed week taught the ranker, kept for the weeks that learn from it again.
+"""Training sets of past weeks on disk, for the weeks that learn from them again.
 
-The ranker of each week learns from the same past weeks as the one before it, but for the oldest and the newest. What
-they teach does not change with time, so it is made once. It is never looked up by week alone: the name says what it was
-made from, down to the code, and whatever is made otherwise is made anew.
+The ranker of each week learns from the same past weeks as the one before it, except for the oldest and the newest. A
+training set does not change with time, so it is made once. It is looked up by week and by a key: the hash of everything
+that it is made from, code included. A training set with another key is made again.
 """
 
 import hashlib
-import inspect
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from importlib import import_module
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,121 +21,87 @@ from torch import Tensor
 
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.candidates.retrieval import Candidates
-from tgn_assets.ml.config import RankerConfig
-from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import Rules
-from tgn_assets.ml.parallel import map_threaded
-from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, RankingDataset, blocks_of, next_week
-from tgn_assets.ml.weeks import week_key, week_number
+from tgn_assets.ml.import_closure import FOLDER, code_digest
+from tgn_assets.ml.ranker.training_set import RankerInputs, RankingDataset, TrainingSet
+from tgn_assets.ml.weeks import week_key
 
 logger = logging.getLogger(__name__)
 
-USERS_PER_ORIGIN = 4096
-"""Users learnt from per origin; a week with more of them is sampled, seeded, so that the cost of a week is bounded."""
-USERS_PER_BLOCK = 256
-"""Users of an origin whose candidates one thread makes at a time."""
-MADE_BY = """
-candidates.attribute_features candidates.pair_features candidates.retrieval data.attributes data.interactions
-data.policy encoder.embeddings evaluation.baselines linalg.pair_dot linalg.per_user linalg.sparse ranker.training_set
-"""
-CODE = [import_module(f"tgn_assets.ml.{name}") for name in MADE_BY.split()]
-"""The modules that a lesson is made by."""
+SOURCE = FOLDER
+"""The source of `ml`, whose modules that make training sets are part of the key."""
+LIBRARIES = ("numpy", "scipy", "torch")
+"""Libraries that compute training sets: their versions are part of the key."""
+NOT_IN_KEY = {
+    *("origins", "dim", "heads", "layers", "dropout", "attribute_limit", "networks", "epochs", "warm_epochs"),
+    *("patience", "learning_rate", "fit", "lambdarank", "blend", "calibration", "fallback"),
+}
+"""Fields of `RankerConfig` that no training set depends on; every other field is part of the key."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """One origin and the week after it. `dataset` holds the users who were then active, None if there were none to
-    learn
-    from; `user_features` [n, F] are those of users at the origin, active or not, and `active` [n] whether they were."""
-
-    dataset: RankingDataset | None
-    user_features: np.ndarray
-    active: np.ndarray
-
-
-def build_training_set(known: InteractionHistory, view: PointInTimeView, seed: int) -> TrainingSet:
-    """The lesson of `view`, with the week after it as `known` has it."""
-    truth = next_week(known, view.past)
-    users = np.flatnonzero(truth[2])
-    dataset = _dataset(view, sampled(users, seed), truth) if len(users) else None
-    anyone = sampled(np.arange(view.past.num_users), seed)
-    features = view.candidate_generator.pair_features.user_features[anyone]
-    return TrainingSet(dataset if dataset is not None and len(dataset.label) else None, features, truth[2][anyone] > 0)
-
-
-def sampled(users: np.ndarray, seed: int, size: int = USERS_PER_ORIGIN) -> np.ndarray:
-    """At most `size` of `users`, in order."""
-    if len(users) <= size:
-        return users
-    return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
-
-
 class TrainingSetCache:
-    """Lessons in `folder`, one directory a week; without a folder none is kept. It may be deleted at any time."""
+    """Training sets in `folder`, one directory a week; without a folder none is kept. It may be deleted at any time."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def get(self, week: str, name: str, make: Callable[[], TrainingSet]) -> TrainingSet:
-        """The lesson of the origin `week`, made and kept unless one of that `name` is there and can be read."""
+    def get(self, week: str, key: str, make: Callable[[], TrainingSet]) -> TrainingSet:
+        """The training set of the cut-off `week`, made and kept unless one with that `key` can be read."""
         if self.folder is None:
             return make()
         directory = self.folder / week
         try:
-            if load_meta(directory)["name"] == name:
+            if load_meta(directory)["key"] == key:
                 return _load(directory)
-        except ArtifactError as damaged:  # or not there: what can be made again is no reason to fail
-            logger.info("the lesson of %s is made: %s", week, damaged)
+        except ArtifactError as damaged:  # or missing; it can be made again
+            logger.info("the training set of %s is made: %s", week, damaged)
         training_set = make()
-        _save(directory, training_set, name)
+        _save(directory, training_set, key)
         return training_set
 
-    def holds(self, week: str, name: str) -> bool:
-        """Whether the lesson of the origin `week` is there under `name`, and `get` need not make it."""
+    def holds(self, week: str, key: str) -> bool:
+        """Whether there is a training set of the cut-off `week` with that `key`."""
         if self.folder is None:
             return False
         try:
-            return bool(load_meta(self.folder / week)["name"] == name)
+            return bool(load_meta(self.folder / week)["key"] == key)
         except ArtifactError:
             return False
 
     def forget_before(self, week: str) -> None:
-        """Removes what no later week learns from."""
+        """Removes the weeks that no later week learns from."""
         for directory in [] if self.folder is None or not self.folder.exists() else self.folder.iterdir():
             if directory.name < week and not directory.name.startswith("."):
                 shutil.rmtree(directory)
 
 
-def cache_keys(
-    known: InteractionHistory,
-    weeks: Iterable[int],
-    embedding_history: EmbeddingHistory,
-    config: RankerConfig,
-    device: str,
-    rules: Rules,
-    attributes: AttributeTables = NO_ATTRIBUTES,
-) -> dict[int, str]:
-    """What the lesson of each origin in `weeks` is made from, as a digest: the rows up to the week after it, the weekly
-    embeddings, rules and side tables as of its close, the settings that matter, and the code."""
-    made_by = [inspect.getsource(module) for module in CODE] + [np.__version__, torch.__version__, device]
-    made_by += [str(x) for x in (config.sequence, config.candidates, config.seed, USERS_PER_ORIGIN)]
-    made_by += [str(rules.k), str(rules.exclude_own)]
-    digests, found = _row_digests(known), dict[int, str]()
-    for week in weeks:
+def cache_keys(inputs: RankerInputs, cutoffs: Iterable[int]) -> dict[int, str]:
+    """The key of the training set of each week number in `cutoffs`.
+
+    It is a hash of the rows up to the week after the cut-off; of the weekly embeddings, rules and attributes as of its
+    close; of the configuration, but for `NOT_IN_KEY`, and the device; and of the code and the versions of `LIBRARIES`.
+    """
+    known, rules = inputs.history, inputs.rules
+    shared: list[Any] = [code_digest(__name__, SOURCE), *(version(name) for name in LIBRARIES), inputs.device]
+    shared += [inputs.config.model_dump(exclude=NOT_IN_KEY), rules.k, rules.exclude_own]
+    row_digests, keys = _row_digests(known), dict[int, str]()
+    for week in cutoffs:
         users, events = known.first_week_of_user <= week, known.first_week_of_event <= week
-        seen = [embedding_history.get(week_key(week - back)) for back in range(config.sequence)]
-        parts = [*made_by, digests.get(week + 1, ""), rules.allowed(known, week)[events].tobytes().hex()]
-        parts += ["-" if embeddings is None else embeddings.digest for embeddings in seen]
-        parts.append(attributes.digest(known.user_idx[users], known.event_idx[events], week))
-        found[week] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return found
+        seen = [inputs.embedding_history.get(week_key(week - back)) for back in range(inputs.config.sequence)]
+        parts = [
+            *shared,
+            row_digests.get(week + 1, ""),
+            rules.allowed(known, week)[events].tobytes().hex(),
+            ["-" if embeddings is None else embeddings.digest for embeddings in seen],
+            inputs.attributes.digest(known.user_idx[users], known.event_idx[events], week),
+        ]
+        keys[week] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return keys
 
 
 def _row_digests(known: InteractionHistory) -> dict[int, str]:
-    """By week number, the digest of all rows up to the week: taken week by week, so that it does not depend on how many
-    weeks follow."""
+    """By week number, the hash of all rows up to that week; later weeks do not change it."""
     rows, digests = hashlib.blake2b(), dict[int, str]()
     columns = (known.user_idx[known.user], known.event_idx[known.event], known.week_no, known.count, known.since)
     weeks = range(int(known.week_no.min(initial=known.week)), known.week + 1)
@@ -148,32 +113,7 @@ def _row_digests(known: InteractionHistory) -> dict[int, str]:
     return digests
 
 
-def oldest_cutoff(embedding_history: EmbeddingHistory, now: int, config: RankerConfig) -> int:
-    """The first week whose lesson the ranker of week number `now` learns."""
-    return max(min((week_number(key) for key in embedding_history), default=now), now - 1 - config.origins)
-
-
-def _dataset(
-    view: PointInTimeView, users: np.ndarray, truth: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> RankingDataset:
-    """`view.frame` of `users`, made in blocks side by side."""
-    view.ready()
-    parts = list(map_threaded(lambda block: view.dataset(block, truth), blocks_of(users, USERS_PER_BLOCK)))
-    return RankingDataset(
-        Candidates(
-            users,
-            np.concatenate([part.candidates.row + at * USERS_PER_BLOCK for at, part in enumerate(parts)]),
-            *(np.concatenate([getattr(part.candidates, name) for part in parts]) for name in CANDIDATES[2:]),
-        ),
-        torch.cat([part.sequence for part in parts]),
-        torch.cat([part.known for part in parts]),
-        parts[0].event_vectors,
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.num_relevant for part in parts]),
-    )
-
-
-def _save(directory: Path, training_set: TrainingSet, name: str) -> None:
+def _save(directory: Path, training_set: TrainingSet, key: str) -> None:
     tensors: dict[str, Tensor] = {
         "user_features": torch.from_numpy(training_set.user_features),
         "active": torch.from_numpy(training_set.active),
@@ -183,7 +123,7 @@ def _save(directory: Path, training_set: TrainingSet, name: str) -> None:
         tensors |= {column: torch.from_numpy(getattr(dataset.candidates, column)) for column in CANDIDATES}
         tensors |= {"sequence": dataset.sequence, "known": dataset.known, "event_vectors": dataset.event_vectors}
         tensors |= {"label": torch.from_numpy(dataset.label), "num_relevant": torch.from_numpy(dataset.num_relevant)}
-    save_artifact(directory, tensors, {"name": name})
+    save_artifact(directory, tensors, {"key": key})
 
 
 def _load(directory: Path) -> TrainingSet:

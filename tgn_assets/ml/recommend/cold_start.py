@@ -1,7 +1,7 @@
 """The list for users without a history: what is popular now, by the rule that served newcomers best lately.
 
-Newcomers of some logs follow the news of the last hours, those of others what newcomers have always begun with. Which
-it is, the newest closed weeks say: every rule is tried on each of them, with what was known before it.
+In some logs newcomers interact with what was popular in the last hours, in others with what newcomers have always begun
+with. The newest closed weeks decide: every rule is tested on each of them, with what was known before it.
 """
 
 from functools import partial
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import popular
@@ -23,7 +24,7 @@ REACH = 10
 TRIALS = 12
 """Closed weeks on which the rules are compared."""
 FILL = 1e-6
-"""Weight of a week-old interaction of anyone, where the rule itself has nothing to say."""
+"""Weight of a week-old interaction of anyone, for events to which the rule itself gives no score."""
 
 
 class Rule(NamedTuple):
@@ -37,18 +38,17 @@ RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in H
 
 
 class NewcomerList(NamedTuple):
-    """Event positions best first, -1 where the catalogue has no more [k]; whose list it is; and the share of lists
-    of that source whose event at each rank was touched by a newcomer, over the weeks it was tried on [k]."""
+    """The list for newcomers, and how often lists of its source were right in the weeks that they were tested on."""
 
-    events: np.ndarray
+    events: IntArray  # [k] event positions, best first; -1 where the catalogue has no more
     source: str
-    hit_rate: np.ndarray
+    hit_rate: FloatArray  # [k] share of such lists whose event at that rank the newcomer interacted with
 
 
 def newcomer_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> NewcomerList:
     """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
 
-    All of them, in all weeks, name only events that `rules` allow.
+    The lists of all rules, in all weeks, hold only events that `rules` allow.
     """
     weeks = range(history.week - TRIALS, history.week)
     tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
@@ -64,9 +64,9 @@ def newcomer_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) 
     return NewcomerList(events, "popular" if best == 0 else OURS, hit_rate)
 
 
-def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
+def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:
     """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n newcomers of the week after, and how
-    many events each of them touched [n]; None without newcomers or without a past."""
+    many events each of them interacted with [n]; None without newcomers or without a past."""
     user, event = history.in_week(week + 1)
     new = history.first_week_of_user[user] == week + 1
     _, row, size = np.unique(user[new], return_inverse=True, return_counts=True)
@@ -77,12 +77,12 @@ def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tupl
     baseline = popular(past, k, rules)
     lists = np.stack([np.where(baseline >= 0, of_past[baseline], -1), *_lists(history, week, k, rules)])
     width = history.num_events + 1
-    touched = row * width + event[new]
+    relevant = row * width + event[new]
     shown = np.arange(len(size))[:, None] * width + lists[:, None, :]
-    return np.isin(shown, touched) & (lists >= 0)[:, None, :], size
+    return np.isin(shown, relevant) & (lists >= 0)[:, None, :], size
 
 
-def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list[np.ndarray]:
+def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list[IntArray]:
     """The list [k] of each of `RULES` as of the close of `week`, from the interactions up to then alone."""
     reach = week - int(REACH * max(HALF_LIVES))
     low, high = np.searchsorted(history.week_no, [reach, week + 1])

@@ -1,6 +1,6 @@
 """A floor under the number of different events in a week's lists, at the least loss of score.
 
-The last places of lists change hands: an event that many lists hold makes way for one that none does.
+In the last places of lists, an event that many lists hold is replaced by one that no list holds.
 """
 
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tgn_assets.ml.arrays import FloatArray, IntArray
+
 
 @dataclass(frozen=True)
 class RunnerUps:
     """Pairs that came after a user's list: user row, event position and score, in no particular order."""
 
-    row: np.ndarray
-    event: np.ndarray
-    score: np.ndarray
+    row: IntArray
+    event: IntArray
+    score: FloatArray
 
 
 PER_EVENT = 8
 """Runners-up that are kept for each event: the ones that lose least."""
 
 
-def runner_ups(
-    row: np.ndarray, event: np.ndarray, score: np.ndarray, lists: np.ndarray, last_score: np.ndarray
-) -> RunnerUps:
+def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArray, last_score: FloatArray) -> RunnerUps:
     """Of scored pairs [p] that are in no list of theirs, those of each event that would cost their list the least.
 
     `lists` [n, k] are event positions, `last_score` [n] the score in a list's last place.
@@ -46,13 +46,13 @@ def joined(parts: Sequence[RunnerUps]) -> RunnerUps:
 
 
 def enforce_min_distinct(
-    lists: np.ndarray, scores: np.ndarray, floor: int, pairs: RunnerUps, others: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    lists: IntArray, scores: FloatArray, floor: int, pairs: RunnerUps, others: IntArray
+) -> tuple[IntArray, FloatArray]:
     """`lists` [n, k] and `scores` with at least `floor` different events, as far as they can hold them.
 
-    Greedily, the cheapest change first: the event in a list's last place, if another list holds it too, gives way to
-    one of `pairs` that no list holds yet. Then `others` follow, pairs [m, 2] of (row, event) without a score of their
-    own, in their order. No first place changes, and of each list the last place before the one above it.
+    Greedily, the cheapest change first: the event in a list's last place, if another list holds it too, is replaced by
+    one of `pairs` that no list holds yet. Then come `others`, pairs [m, 2] of (row, event) without a score of their
+    own, in their order. No first place changes, and each list's last place changes before the place above it.
     """
     lists, scores = lists.copy(), scores.copy()
     events = 1 + max(part.max(initial=0) for part in (lists, pairs.event, others[:, 1]))

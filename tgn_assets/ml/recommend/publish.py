@@ -1,103 +1,111 @@
-"""Recommendations as the rows that are published: ids as they came in, one row per rank."""
+"""A week's lists, from the trained model to the rows that the warehouse is given: made, named by ids and checked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import Policy, Rules
-from tgn_assets.ml.schema import EVENT, USER
-from tgn_assets.ml.weeks import shift
-
-if TYPE_CHECKING:
-    from tgn_assets.ml.recommend.top_k import Recommendations
-
-NODES_SQL = """
-    SELECT {kind}_idx AS idx, {kind}_id AS id, strftime(first_week, '%Y-%m-%d') AS first_week
-    FROM {kind}s WHERE first_week <= $week ORDER BY idx
-"""
-TRUTH_SQL = """
-    SELECT user_id, event_id, count(*) AS count FROM raw_interactions WHERE week = $week GROUP BY ALL ORDER BY ALL
-"""
-PUBLISHED_SQL = """
-    WITH published AS (FROM {table} WHERE week = $week), {codes}
-    SELECT {columns} FROM published {joins} ORDER BY ALL
-"""
-PUBLISHED_TABLES = ("weekly_top5_predictions", "new_user_top5_predictions")
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.progress import LogFn, no_log
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
+from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
+from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
+from tgn_assets.ml.recommend.top_k import Recommendations, recommend
+from tgn_assets.ml.weeks import shift, week_key
 
 
 @dataclass(frozen=True)
-class PublishedLists:
-    """The rows of one week's partition of `weekly_top5_predictions` and of `new_user_top5_predictions`."""
+class WeekPublication:
+    """The lists of a week and the outcome of their checks: `tables` are to replace the week's rows if all passed."""
 
-    predictions: pd.DataFrame
-    new_users: pd.DataFrame
+    lists: PublishedLists
+    checks: list[CheckResult]
+    record: pd.DataFrame  # the row of `published_weeks`
 
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Table -> the rows of the week."""
+        lists = zip(PUBLISHED_TABLES, (self.lists.predictions, self.lists.new_users), strict=True)
+        return {**dict(lists), "published_weeks": self.record}
 
-@dataclass(frozen=True)
-class PublicationRecord:
-    """What the lists of a week were published under: whose ranker made them, and what it might recommend."""
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, one text for each check that did not pass."""
+        return [f"{check.check}: {check.reason}" for check in self.checks if not check.passed]
 
-    model_week: str
-    policy: Policy
+    @property
+    def distinct_events(self) -> int:
+        """How many different events the users' lists hold together."""
+        return int(self.record.distinct_events.item())
 
-    def row(self, publication: PublishedLists, week: str) -> pd.DataFrame:
-        """The row of `published_weeks` for lists made at the close of `week`."""
-        lists = publication.predictions
-        row = {
-            "week": week,
-            "target_week": shift(week, 1),
-            "model_week": self.model_week,
-            "k": self.policy.k,
-            "users": lists.user_id.nunique(),
-            "distinct_events": lists.event_id.nunique(),
-            "policy": self.policy.as_of(week).to_json(),
-        }
-        return pd.DataFrame([row])
-
-
-def read_nodes(con: duckdb.DuckDBPyConnection, week: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The users and the events known at the close of `week`: columns idx, id, first_week, in ascending order of idx."""
-    users, events = (con.execute(NODES_SQL.format(kind=kind), {"week": week}).df() for kind in (USER, EVENT))
-    return users, events
+    @property
+    def lists_by_source(self) -> dict[str, int]:
+        """How many users' lists each source made."""
+        first = self.lists.predictions[self.lists.predictions["rank"] == 1]
+        return {str(source): int(lists) for source, lists in first.groupby("source").size().items()}
 
 
-def read_publication(con: duckdb.DuckDBPyConnection, week: str) -> PublishedLists:
-    """What was published at the close of `week`; two empty frames if nothing was. Text is categorical: there are
-    millions of rows, of far fewer users and events."""
-    predictions, new_users = (_read_table(con, table, week) for table in PUBLISHED_TABLES)
-    return PublishedLists(predictions, new_users)
+def publish_week(
+    week: str,
+    record: PublicationRecord,
+    *,
+    history: InteractionHistory,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
+    ranker: RankerCheckpoint,
+    embeddings: NodeEmbeddings,
+    embedding_history: EmbeddingHistory,
+    attributes: AttributeTables = NO_ATTRIBUTES,
+    device: str = "cpu",
+    progress: LogFn = no_log,
+) -> WeekPublication:
+    """The lists that are made at the close of `week` for the week after it, under `record`, and their checks.
+
+    `users` and `events` (`read_nodes`) name the nodes of `history`. `ranker` is that of `record.model_week`,
+    `embeddings` are what it made of the nodes of `week`, from `embedding_history`. Nothing is written: the caller
+    replaces the tables if no check failed. Raises what `recommend` raises.
+    """
+    rules = rules_of(record.policy, events)
+    recommendations = recommend(
+        history,
+        ranker,
+        embedding_history,
+        embeddings,
+        rules=rules,
+        device=device,
+        progress=progress,
+        attributes=attributes,
+    )
+    lists = named_lists(recommendations, week, history=history, users=users, events=events)
+    input_weeks = {
+        "trained_ranker": ranker.week,
+        "temporal_embeddings": embeddings.week,
+        "trained_gnn": max(embedding_history),
+        "interactions": week_key(int(history.week_no.max(initial=0))),
+    }
+    expectations = expectations_of(record.policy, rules, week, history=history, users=users, events=events)
+    checks = publish_checks(CheckInput(lists, users, events, week, input_weeks, rules.k, expectations))
+    return WeekPublication(lists, checks, record.row(lists, week))
 
 
-def read_terms(con: duckdb.DuckDBPyConnection, week: str) -> PublicationRecord:
-    """What the lists of `week` were published under; where nothing is recorded, its own model and no policy."""
-    query = "SELECT strftime(model_week, '%Y-%m-%d'), policy FROM published_weeks WHERE week = $week"
-    rows = con.execute(query, {"week": week}).fetchall()
-    return PublicationRecord(rows[0][0], Policy.from_json(rows[0][1])) if rows else PublicationRecord(week, Policy())
-
-
-def rules_of(policy: Policy, events: pd.DataFrame) -> Rules:
-    """`policy` for the `events` of `read_nodes`."""
-    return policy.rules(events.idx.to_numpy(), events.id)
-
-
-def read_truth(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
-    """The distinct pairs of `week` (user_id, event_id) and how often each happened (count)."""
-    return con.execute(TRUTH_SQL, {"week": week}).df()
-
-
-def publication(
-    recommendations: Recommendations, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame, week: str
+def named_lists(
+    recommendations: Recommendations,
+    week: str,
+    *,
+    history: InteractionHistory,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
 ) -> PublishedLists:
-    """Recommendations made at the close of `week` as rows for the week after it.
+    """Recommendations made at the close of `week` as rows for the week after it: ids as they came in, a row per rank.
 
-    `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds
-    no event, because the catalogue has too few, becomes no row.
+    `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds no event, because the
+    catalogue has too few, becomes no row.
     """
     user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
     lists, scores = np.asarray(recommendations.events), np.asarray(recommendations.scores)
@@ -132,24 +140,5 @@ def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFram
     return lists.sort_values(["lists", "event_id"], ascending=[False, True], ignore_index=True).head(events)
 
 
-def _read_table(con: duckdb.DuckDBPyConnection, table: str, week: str) -> pd.DataFrame:
-    """The rows of `week`, in order; a column of text is read as codes, and each of its values once."""
-    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {table}").fetchall()}
-    texts, given = [name for name, kind in types.items() if kind == "VARCHAR"], {"week": week}
-    codes = [
-        f"of_{name} AS (SELECT {name}, row_number() OVER (ORDER BY {name}) - 1 AS code"
-        f" FROM (SELECT DISTINCT {name} FROM published))"
-        for name in texts
-    ]
-    columns = [f"of_{name}.code AS {name}" if name in texts else name for name in types]
-    joins = [f"JOIN of_{name} USING ({name})" for name in texts]
-    query = PUBLISHED_SQL.format(table=table, codes=", ".join(codes), columns=", ".join(columns), joins=" ".join(joins))
-    frame = con.execute(query, given).df()
-    for name in texts:
-        values = con.execute(f"SELECT DISTINCT {name} FROM {table} WHERE week = $week ORDER BY 1", given).df()[name]
-        frame[name] = pd.Categorical.from_codes(frame[name], values)
-    return frame
-
-
-def _ids(known: pd.DataFrame, idx: np.ndarray) -> np.ndarray:
+def _ids(known: pd.DataFrame, idx: IntArray) -> np.ndarray:
     return known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)

@@ -1,25 +1,21 @@
-"""Whether a week's predictions may be published: every finding must pass before a row of the table is replaced."""
+"""Whether a week's predictions may be published: every check must pass before a row of the table is replaced.
 
-from collections.abc import Collection, Mapping
+To add a check, write a function with the decorator `publish_check`: its name is the check's name, its docstring the
+description that the UI shows. It is then run before every publication, by the weekly job too.
+"""
+
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Policy, Rules
-from tgn_assets.ml.recommend.publish import PublishedLists
+from tgn_assets.ml.recommend.published import PublishedLists
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift
-
-CHECKS = {
-    "ranks_are_1_to_5": "Every list has ranks 1, 2, ... without gap or repetition, and names no event twice.",
-    "events_known_before_target": "Every recommended event, and every user, had happened by the close of the week.",
-    "scores_are_finite": "No score is missing or infinite.",
-    "rows_are_plausible": "Every user with a history, and nobody else, has a list as long as may be.",
-    "lists_follow_policy": "No list names an event that the policy excludes: denied, expired, already had, ...",
-    "no_input_newer_than_week": "Nothing that the predictions were made from is newer than their week.",
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,13 @@ class Expectations:
 
 
 def expectations_of(
-    policy: Policy, rules: Rules, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame, week: str
+    policy: Policy,
+    rules: Rules,
+    week: str,
+    *,
+    history: InteractionHistory,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
 ) -> Expectations:
     """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
 
@@ -48,6 +50,34 @@ def expectations_of(
         had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
     lengths = pd.Series(rules.list_lengths(history), index=user_ids)
     return Expectations(lengths, rules.new_user_length(history), policy.excluded(names, week), had)
+
+
+@dataclass(frozen=True)
+class CheckInput:
+    """What the checks look at: lists made at the close of `week` for the `users` and from the `events` known then.
+
+    `users` and `events` have the columns id and first_week; `input_weeks` names each input of the lists with the newest
+    week that it holds. Without `expected`, anything may be recommended.
+    """
+
+    lists: PublishedLists
+    users: pd.DataFrame
+    events: pd.DataFrame
+    week: str
+    input_weeks: Mapping[str, str]
+    k: int = K
+    expected: Expectations | None = None
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The rows of all lists; the list for new users belongs to nobody, user_id None."""
+        return pd.concat([self.lists.predictions, self.lists.new_users.assign(user_id=None)], ignore_index=True)
+
+    @cached_property
+    def expectations(self) -> Expectations:
+        """Those given, or those of a policy that allows everything."""
+        full = min(self.k, len(self.events))
+        return self.expected or Expectations(pd.Series(full, index=self.users.id), full)
 
 
 @dataclass(frozen=True)
@@ -63,63 +93,64 @@ class CheckResult:
         return not self.reason
 
 
-def publish_checks(
-    publication: PublishedLists,
-    users: pd.DataFrame,
-    events: pd.DataFrame,
-    week: str,
-    input_weeks: Mapping[str, str],
-    k: int = K,
-    expectations: Expectations | None = None,
-) -> list[CheckResult]:
-    """One finding per entry of `CHECKS`, in that order, for the predictions made at the close of `week`.
+Judge = Callable[[CheckInput], tuple[str, Mapping[str, int]]]
+"""`CheckResult.reason` and `CheckResult.numbers` of some lists."""
 
-    `users` and `events` (columns id, first_week) are those known then; `input_weeks` names each input with the newest
-    week it holds. `expectations` None: anything may be recommended.
-    """
-    full = min(k, len(events))
-    expectations = expectations or Expectations(pd.Series(full, index=users.id), full)
-    lists = pd.concat([publication.predictions, publication.new_users.assign(user_id=None)], ignore_index=True)
-    return [
-        _ranks(lists, k),
-        _known(lists, users, events),
-        _finite(lists),
-        _plausible(publication, expectations),
-        _follows(lists, expectations),
-        _not_newer(lists, week, {**input_weeks, **_newest(users, "users"), **_newest(events, "events")}),
-    ]
+CHECKS: dict[str, Judge] = {}
+"""The registry of checks by name, in the order in which they are shown."""
 
 
-def _ranks(lists: pd.DataFrame, k: int) -> CheckResult:
+def publish_check(judge: Judge) -> Judge:
+    """Enters `judge` in `CHECKS`, under its name."""
+    CHECKS[judge.__name__] = judge
+    return judge
+
+
+def description_of(check: str) -> str:
+    """What the check of that name looks at, for the UI."""
+    return " ".join(str(CHECKS[check].__doc__).split())
+
+
+def publish_checks(given: CheckInput) -> list[CheckResult]:
+    """One result per entry of `CHECKS`, in that order."""
+    return [CheckResult(name, *judge(given)) for name, judge in CHECKS.items()]
+
+
+@publish_check
+def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """Every list has ranks 1, 2, ... without gap or repetition, and names no event twice."""
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
-    per_list = lists.groupby("user_id", dropna=False, sort=False)
-    place = per_list["rank"].rank(method="first")
-    wrong = lists[(lists["rank"] != place) | (lists["rank"] > k)]
-    twice = lists[lists.duplicated(["user_id", "event_id"])]
+    rows = given.rows
+    place = rows.groupby("user_id", dropna=False, sort=False)["rank"].rank(method="first")
+    wrong = rows[(rows["rank"] != place) | (rows["rank"] > given.k)]
+    twice = rows[rows.duplicated(["user_id", "event_id"])]
     reason = _reason(wrong, "has ranks other than 1, 2, ...") or _reason(twice, "names an event twice")
-    return CheckResult("ranks_are_1_to_5", reason, {"wrong_ranks": len(wrong), "repeated_events": len(twice)})
+    return reason, {"wrong_ranks": len(wrong), "repeated_events": len(twice)}
 
 
-def _known(lists: pd.DataFrame, users: pd.DataFrame, events: pd.DataFrame) -> CheckResult:
-    new_events = lists[~lists.event_id.isin(events.id)]
-    new_users = lists[~lists.user_id.isin(users.id) & lists.user_id.notna()]
+@publish_check
+def events_known_before_target(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """Every recommended event, and every user, had happened by the close of the week."""
+    rows = given.rows
+    new_events = rows[~rows.event_id.isin(given.events.id)]
+    new_users = rows[~rows.user_id.isin(given.users.id) & rows.user_id.notna()]
     reason = _reason(new_events, "names an event that had not happened") or _reason(new_users, "is of an unknown user")
-    return CheckResult(
-        "events_known_before_target", reason, {"unknown_events": len(new_events), "unknown_users": len(new_users)}
-    )
+    return reason, {"unknown_events": len(new_events), "unknown_users": len(new_users)}
 
 
-def _finite(lists: pd.DataFrame) -> CheckResult:
-    wrong = lists[~np.isfinite(lists.score.to_numpy(np.float64))]
-    return CheckResult(
-        "scores_are_finite", _reason(wrong, "has a score that is no finite number"), {"rows": len(wrong)}
-    )
+@publish_check
+def scores_are_finite(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """No score is missing or infinite."""
+    wrong = given.rows[~np.isfinite(given.rows.score.to_numpy(np.float64))]
+    return _reason(wrong, "has a score that is no finite number"), {"rows": len(wrong)}
 
 
-def _plausible(publication: PublishedLists, expectations: Expectations) -> CheckResult:
-    lengths = publication.predictions.groupby("user_id", sort=False).size()
-    expected = expectations.lengths[expectations.lengths > 0]
-    served, general = len(lengths), len(publication.new_users)
+@publish_check
+def rows_are_plausible(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """Every user with a history, and nobody else, has a list as long as may be."""
+    lengths = given.lists.predictions.groupby("user_id", sort=False).size()
+    expected = given.expectations.lengths[given.expectations.lengths > 0]
+    served, general = len(lengths), len(given.lists.new_users)
     due = expected.reindex(lengths.index)
     short = int((due.notna() & (lengths != due)).sum())
     numbers = {"users": len(expected), "users_served": served, "lists_of_wrong_length": short, "new_user_rows": general}
@@ -129,30 +160,34 @@ def _plausible(publication: PublishedLists, expectations: Expectations) -> Check
         reason = f"{served} users have a list, and {len(expected)} have a history"
     elif short:
         reason = f"{short} lists have not the length (at most {longest}) that catalogue and policy allow"
-    elif general != expectations.new_user_length:
-        reason = f"the list for new users has {general} events instead of {expectations.new_user_length}"
-    return CheckResult("rows_are_plausible", reason, numbers)
+    elif general != given.expectations.new_user_length:
+        reason = f"the list for new users has {general} events instead of {given.expectations.new_user_length}"
+    return reason, numbers
 
 
-def _follows(lists: pd.DataFrame, expectations: Expectations) -> CheckResult:
-    out = lists.event_id.isin(list(expectations.excluded))
-    again = pd.Series(False, index=lists.index)
-    if expectations.had is not None:
-        again = pd.Series(
-            pd.MultiIndex.from_frame(lists[["user_id", "event_id"]]).isin(expectations.had), index=lists.index
-        )
-    reason = _reason(lists[out], "names an event that is not allowed, denied or expired") or _reason(
-        lists[again], "names an event that the user has had"
+@publish_check
+def lists_follow_policy(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """No list names an event that the policy excludes: denied, expired, already had, ..."""
+    rows, had = given.rows, given.expectations.had
+    out = rows.event_id.isin(list(given.expectations.excluded))
+    again = pd.Series(False, index=rows.index)
+    if had is not None:
+        again = pd.Series(pd.MultiIndex.from_frame(rows[["user_id", "event_id"]]).isin(had), index=rows.index)
+    reason = _reason(rows[out], "names an event that is not allowed, denied or expired") or _reason(
+        rows[again], "names an event that the user has had"
     )
-    numbers = {"excluded_events": int(out.sum()), "events_had_before": int(again.sum())}
-    return CheckResult("lists_follow_policy", reason, numbers)
+    return reason, {"excluded_events": int(out.sum()), "events_had_before": int(again.sum())}
 
 
-def _not_newer(lists: pd.DataFrame, week: str, input_weeks: Mapping[str, str]) -> CheckResult:
-    newer = sorted(f"{name} ({newest})" for name, newest in input_weeks.items() if newest > week)
-    misdated = lists[(lists.week != week) | (lists.target_week != shift(week, 1))]
+@publish_check
+def no_input_newer_than_week(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+    """Nothing that the predictions were made from is newer than their week."""
+    rows, week = given.rows, given.week
+    inputs = {**given.input_weeks, **_newest(given.users, "users"), **_newest(given.events, "events")}
+    newer = sorted(f"{name} ({newest})" for name, newest in inputs.items() if newest > week)
+    misdated = rows[(rows.week != week) | (rows.target_week != shift(week, 1))]
     reason = f"newer than week {week}: {', '.join(newer)}" if newer else _reason(misdated, "is dated another week")
-    return CheckResult("no_input_newer_than_week", reason, {"inputs": len(input_weeks), "newer_inputs": len(newer)})
+    return reason, {"inputs": len(inputs), "newer_inputs": len(newer)}
 
 
 def _newest(nodes: pd.DataFrame, name: str) -> dict[str, str]:

@@ -1,26 +1,25 @@
-"""Next week's list for every user, and the one for users that nobody has met yet."""
+"""Next week's list for every user, and the one for users without a history."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
-import torch
 
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, RetrievedPairs
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
-from tgn_assets.ml.data.interactions import InteractionHistory, dense
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.evaluation import baselines
-from tgn_assets.ml.evaluation.baselines import filled
-from tgn_assets.ml.evaluation.evaluate import RankerDiagnostics
+from tgn_assets.ml.evaluation.baselines import BASELINES, filled
+from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.linalg.per_user import group_softmax
-from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
-from tgn_assets.ml.ranker.baseline_fallback import SEGMENTS, segment_of
+from tgn_assets.ml.ranker.baseline_fallback import ACTIVITY_SEGMENTS, segment_of
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
@@ -41,18 +40,18 @@ UNSCORED_TRIES = 4
 class Recommendations:
     """Lists for the week after `week`, best first; -1 (and a score of zero) where the catalogue is too small.
 
-    A score is the probability that the user touches the event in that week: of the ranker, its share of the user's
-    attention as calibrated on the newest closed week; of a baseline, how often its lists hit at that rank then. For new
+    A score is the probability that the user interacts with the event in that week: of the ranker, the pair's softmax
+    share as calibrated on the newest closed week; of a baseline, how often its lists hit at that rank then. For new
     users, who by then are there, it is how often such lists hit in the last weeks.
     """
 
     week: int
-    users: np.ndarray  # [n] user positions in the history
-    events: np.ndarray  # [n, k] event positions
-    scores: np.ndarray  # [n, k]
+    users: IntArray  # [n] user positions in the history
+    events: IntArray  # [n, k] event positions
+    scores: FloatArray  # [n, k]
     source: np.ndarray  # [n] whose list it is: `OURS` or a baseline's name
-    new_user_events: np.ndarray  # [k]
-    new_user_scores: np.ndarray  # [k]
+    new_user_events: IntArray  # [k]
+    new_user_scores: FloatArray  # [k]
     new_user_source: str
 
 
@@ -61,6 +60,7 @@ def recommend(
     ranker: RankerCheckpoint,
     embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
+    *,
     rules: Rules = OPEN,
     device: str = "cpu",
     progress: LogFn = no_log,
@@ -69,45 +69,41 @@ def recommend(
     """Ranks candidates for every user of `history`, block by block.
 
     `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
-    ranker's gate chose. Lists are as long as `rules` say, hold only what they allow, and together as many events as
-    they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
-    ArtifactError if `attributes` lacks a column that the ranker learnt from.
+    ranker's baseline fallback chose. Lists are as long as `rules` say, hold only what they allow, and together as many
+    events as they demand. Raises ValueError if history and embeddings are not of one week, or the ranker is newer;
+    ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
-    view, k = (
-        PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)),
-        rules.k,
+    view = PointInTimeView(
+        history,
+        embedding_history,
+        ranker.config,
+        device=device,
+        rules=rules,
+        attributes=attributes_of(ranker, attributes),
     )
     if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
-    users = np.arange(history.num_users)
-    segment = segment_of(history, users)
-    source = np.array([ranker.fallback.source[name] for name in SEGMENTS], dtype=object)[segment]
-    events, scores = np.full((len(users), k), -1), np.zeros((len(users), k))
-    model, trees, spare = load_model(ranker, device), load_booster(ranker.trees), list[RunnerUps]()
-    ours, view = users[source == OURS], view.ready()
-    pace = ProgressReporter(progress, "lists", len(ours), "user")
-
-    def ranked_block(block: np.ndarray) -> tuple[np.ndarray, _Ranked]:
-        return block, _ranked(model, trees, ranker, view, embeddings, block)
-
-    for block, ranked in map_threaded(ranked_block, blocks_of(ours, USERS_PER_BLOCK)):
+    users, k = np.arange(history.num_users), rules.k
+    segment = segment_of(history, users, active_weeks=ranker.config.fallback.active_weeks)
+    source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
+    events: IntArray = np.full((len(users), k), -1)
+    scores: FloatArray = np.zeros((len(users), k))
+    spare, lists = list[RunnerUps](), _Ranker(ranker, view, embeddings)
+    for block, ranked in lists.blocks(users[source == OURS], progress, "lists"):
         events[block], scores[block] = ranked.events, ranked.scores
         if rules.min_distinct:
-            row, event = ranked.candidates.row, ranked.candidates.event
-            chance = _probability(ranker, view, block[row], ranked.share)
-            spare.append(runner_ups(block[row], event, chance, events, scores[:, -1]))
-        pace.add(len(block))
+            row, event = block[ranked.candidates.row], ranked.candidates.event
+            spare.append(runner_ups(row, event, lists.probability(row, ranked.share), events, scores[:, -1]))
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
-        # A rule that leaves out a user's own events may have nothing else left for the user.
+        # A baseline that leaves out a user's own events may have nothing else left for the user.
         events[chosen] = filled(history, chosen, BASELINES[name](history, chosen, k, rules), rules)
         scores[chosen] = np.where(events[chosen] >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
-        events, scores = enforce_min_distinct(
-            events, scores, rules.min_distinct, joined(spare), _unscored(history, rules, scores)
-        )
+        unscored = _unscored(history, rules, scores)
+        events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
     newcomers = newcomer_list(history, k, rules)
     return Recommendations(
         week=history.week,
@@ -121,108 +117,112 @@ def recommend(
     )
 
 
-BASELINES: Mapping[str, Callable[[InteractionHistory, np.ndarray, int, Rules], np.ndarray]] = {
-    "popular": baselines.popular_lists,
-    "repeat": baselines.repeat,
-    "item_knn": baselines.item_knn,
-    "item_knn_new": baselines.item_knn_new,
-}
-
-
 def diagnose(
     history: InteractionHistory,
     ranker: RankerCheckpoint,
     embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
+    *,
     rules: Rules = OPEN,
     device: str = "cpu",
     attributes: AttributeTables = NO_ATTRIBUTES,
     progress: LogFn = no_log,
 ) -> RankerDiagnostics:
-    """For `evaluate_week`: what `recommend` had before the gate, asked for the users that were then active."""
+    """For `evaluate_week`: what `recommend` had before the baseline fallback, for the users who were then active."""
     view = PointInTimeView(
-        history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes)
+        history,
+        embedding_history,
+        ranker.config,
+        device=device,
+        rules=rules,
+        attributes=attributes_of(ranker, attributes),
     ).ready()
 
-    def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
-        order = np.argsort(row, kind="stable")
-        known = np.zeros((len(row), len(CHANNELS)), bool)
-        pace = ProgressReporter(progress, "candidates that active users had", len(users), "user")
+    def found(users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
+        return _retrieved_by(view, users, (row, event), progress)
 
-        def recalled(block: np.ndarray) -> tuple[np.ndarray, RetrievedPairs]:
-            return block, view.retrieve(users[block])
-
-        for block, had in map_threaded(recalled, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
-            asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
-            pace.add(len(block))
-            key = had.row * history.num_events + had.event  # ascending
-            wanted = (row[asked] - block[0]) * history.num_events + event[asked]
-            if not len(key):
-                continue
-            at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
-            known[asked] = had.channels[at] & (key[at] == wanted)[:, None]
-        return known
-
-    def lists(users: np.ndarray) -> np.ndarray:
-        model, trees = load_model(ranker, device), load_booster(ranker.trees)
-        made, pace = (
-            [np.zeros((0, rules.k), np.int64)],
-            ProgressReporter(progress, "lists before the gate", len(users), "user"),
-        )
-        for events in map_threaded(
-            lambda block: _ranked(model, trees, ranker, view, embeddings, block).events,
-            blocks_of(users, USERS_PER_BLOCK),
-        ):
-            made.append(events)
-            pace.add(len(events))
-        return np.concatenate(made)
+    def lists(users: IntArray) -> IntArray:
+        blocks = _Ranker(ranker, view, embeddings).blocks(users, progress, "lists before the fallback")
+        return np.concatenate([np.zeros((0, rules.k), np.int64), *(ranked.events for _, ranked in blocks)])
 
     return RankerDiagnostics(CHANNELS, found, lists)
 
 
+def _retrieved_by(
+    view: PointInTimeView, users: IntArray, pairs: tuple[IntArray, IntArray], progress: LogFn
+) -> BoolArray:
+    """[m, channels] bool: which channels retrieved the `pairs`, (row in `users` [m], event position [m])."""
+    (row, event), num_events = pairs, view.past.num_events
+    order = np.argsort(row, kind="stable")
+    known = np.zeros((len(row), len(CHANNELS)), bool)
+    pace = ProgressReporter(progress, "candidates that active users had", len(users), "user")
+
+    def retrieve(block: IntArray) -> tuple[IntArray, RetrievedPairs]:
+        return block, view.retrieve(users[block])
+
+    for block, retrieved in map_threaded(retrieve, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
+        asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
+        pace.add(len(block))
+        key = retrieved.row * num_events + retrieved.event  # ascending
+        wanted = (row[asked] - block[0]) * num_events + event[asked]
+        if not len(key):
+            continue
+        at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
+        known[asked] = retrieved.channels[at] & (key[at] == wanted)[:, None]
+    return known
+
+
 class _Ranked(NamedTuple):
-    """One block of n users: lists [n, k] with their scores, and the p candidates with their share of the attention."""
+    """A block of n users: lists [n, k] with their scores, and the p candidates with their softmax share [p]."""
 
     candidates: Candidates
-    events: np.ndarray
-    scores: np.ndarray
-    share: np.ndarray
+    events: IntArray
+    scores: FloatArray
+    share: FloatArray
 
 
-@torch.no_grad()
-def _ranked(
-    model: Ensemble,
-    trees: lgb.Booster | None,
-    ranker: RankerCheckpoint,
-    view: PointInTimeView,
-    embeddings: NodeEmbeddings,
-    users: np.ndarray,
-) -> _Ranked:
-    """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
-    candidates, k = view.candidates(users), view.rules.k
-    row, event = candidates.row, candidates.event
-    met, place = dense(event)
-    vectors = (embeddings.users[torch.as_tensor(users)], embeddings.events[torch.as_tensor(met)])
-    network = model(
-        *(x.to(model.device).float() for x in vectors),
-        *(torch.as_tensor(x, device=model.device) for x in (row, place, candidates.features)),
-    )
-    score = blend_scores(row, network.cpu().numpy(), trees, candidates.features, k)
-    top = grouped_top_k(row, score, view.past.event_order[event], len(users), k)
-    share = group_softmax(row, score)
-    chance = _probability(ranker, view, np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
-    events = filled(view.past, users, np.append(event, -1)[top], view.rules)
-    return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
+class _Ranker:
+    """A checkpoint's networks and booster, ready to rank users of `view`, who have the temporal `embeddings`."""
+
+    def __init__(self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings) -> None:
+        self.model: Ensemble = load_model(checkpoint, view.device)
+        self.booster: lgb.Booster | None = load_booster(checkpoint.booster)
+        self.calibration, self.view, self.embeddings = checkpoint.calibration, view.ready(), embeddings
+
+    def blocks(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _Ranked]]:
+        """The user positions `users` block by block, in order, each with its lists."""
+        pace = ProgressReporter(progress, what, len(users), "user")
+
+        def ranked(block: IntArray) -> tuple[IntArray, _Ranked]:
+            return block, self.rank(block)
+
+        for block, made in map_threaded(ranked, blocks_of(users, USERS_PER_BLOCK)):
+            yield block, made
+            pace.add(len(block))
+
+    def rank(self, users: IntArray) -> _Ranked:
+        """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
+        view, k = self.view, self.view.rules.k
+        candidates = view.candidates(users)
+        row, event = candidates.row, candidates.event
+        blend = partial(blend_scores, booster=self.booster, k=k, config=view.config.blend)
+        top, score = self.model.predict_top_k(
+            candidates, self.embeddings, event_order=view.past.event_order, k=k, rescore=blend
+        )
+        share = group_softmax(row, score)
+        chance = self.probability(np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
+        events = filled(view.past, users, np.append(event, -1)[top], view.rules)
+        return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
+
+    def probability(self, users: IntArray, share: FloatArray) -> FloatArray:
+        """[p] the probability that the ranker's `share` [p] stands for, of the user positions `users` [p]."""
+        if self.calibration is None:
+            return share
+        user_features = self.view.candidate_generator.pair_features.user_features
+        return self.calibration.probability(share, user_features[users])
 
 
-def _probability(ranker: RankerCheckpoint, view: PointInTimeView, users: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """[p] what the ranker's `share` [p] means for the user positions `users` [p]."""
-    if ranker.calibration is None:
-        return share
-    return ranker.calibration.probability(share, view.candidate_generator.pair_features.user_features[users])
-
-
-def _unscored(history: InteractionHistory, rules: Rules, scores: np.ndarray) -> np.ndarray:
+def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> IntArray:
     """[m, 2] pairs that widen the lists where no candidate can: popular events first, for the least certain lists."""
     order = filled(history, np.array([-1]), np.full((1, history.num_events), -1), replace(rules, exclude_own=False))[0]
     order = order[order >= 0]

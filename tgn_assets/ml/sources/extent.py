@@ -12,7 +12,6 @@ import duckdb
 
 from tgn_assets.ml.connectors.postgres import is_postgres
 from tgn_assets.ml.sources.postgres import counts_weeks, span
-from tgn_assets.ml.sources.postgres_time import EARLIEST, LATEST
 from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, Scan, generate, scan
 from tgn_assets.ml.sources.relations import open_parts
 from tgn_assets.ml.sources.spec import (
@@ -24,6 +23,7 @@ from tgn_assets.ml.sources.spec import (
     source_errors,
     source_signature,
 )
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_of
 
 __all__ = [

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import connected, quoted, relation
-from tgn_assets.ml.sources.postgres_time import EARLIEST, LATEST, TIMES, Clock, clocks, span_sql, weeks_condition
+from tgn_assets.ml.connectors.postgres import connected, relation
+from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.sources.postgres_time import TIMES, Clock, clocks, span_sql, weeks_condition
 from tgn_assets.ml.sources.relations import Column, Part, Table, parts_of
 from tgn_assets.ml.sources.spec import SourceSpec, source_errors
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection

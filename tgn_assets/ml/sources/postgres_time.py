@@ -12,15 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, MILLISECONDS_FROM
 from tgn_assets.ml.weeks import shift, week_key, week_number, week_of
-
-EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
-"""As in `ml.sources.timestamp_sql`."""
 
 TIMES = ("timestamp", "timestamptz", "date")
 INTEGERS = ("int2", "int4", "int8")
 NUMBERS = (*INTEGERS, "float4", "float8", "numeric")
-MILLISECONDS_FROM = 100_000_000_000
 DAY = 86_400
 
 

@@ -161,7 +161,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     return f"""
         SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
         FROM (SELECT *, {REASON_SQL} AS reason
-        FROM (SELECT *, CASE WHEN ts >= {EARLIEST} AND ts < {LATEST} THEN {week_sql("ts")} END AS week
+        FROM (SELECT *, CASE WHEN ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN {week_sql("ts")} END AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
         FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable,

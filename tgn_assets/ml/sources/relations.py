@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.csv_repair import count_lines, split_records
 from tgn_assets.ml.sources.row_filter import check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.sources.spec import (
@@ -173,7 +174,7 @@ def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str
     """None for a text file without a line."""
     if is_parquet(name, file):
         described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": _pattern(file)}).fetchall()
-        columns = {column: Column(_quoted(column), dtype) for column, dtype, *_ in described}
+        columns = {column: Column(quoted(column), dtype) for column, dtype, *_ in described}
         return Table(name, file, "read_parquet($files)", columns)
     if is_packed(name):
         file = _unpack(file, folder)
@@ -250,10 +251,6 @@ def _spelling(columns: Mapping[str, Column], wanted: str) -> str | None:
     if wanted in columns:
         return wanted
     return next((name for name in columns if name.lower() == wanted.lower()), None)
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def _pattern(file: str) -> str:

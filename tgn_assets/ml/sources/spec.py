@@ -14,7 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from tgn_assets.ml.connectors.object_store import StoredFile, StoreError, fetch, holds_password, is_url, stored_files
+from tgn_assets.ml.connectors.credentials import holds_password
+from tgn_assets.ml.connectors.object_store import StoredFile, StoreError, fetch, is_url, stored_files
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.weeks import shift, week_of
 

@@ -5,13 +5,14 @@ later week could move those of an earlier one.
 """
 
 import re
+from datetime import date
 
 from tgn_assets.ml.weeks import week_number
 
-EARLIEST, LATEST = "TIMESTAMP '1970-01-01'", "TIMESTAMP '2200-01-01'"
+EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
 """A time before the first or not before the second is out of range."""
 
-MILLISECONDS_FROM = "1e11"
+MILLISECONDS_FROM = 100_000_000_000
 """A larger number is unix milliseconds (from March 1973 on), another one unix seconds (up to the year 5138)."""
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week

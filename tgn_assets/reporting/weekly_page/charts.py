@@ -1,4 +1,4 @@
-"""The report's charts: Vega-Altair rendered to static SVG, whose colours are custom properties of the page's style."""
+"""The report's charts: Vega-Altair rendered to static SVG, with the colours of the page's style sheet."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ CONFIG = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart in two widths, and what it shows, for whoever cannot see it."""
+    """A chart in two widths, and a description for readers who cannot see it."""
 
     label: str
     wide: Markup
@@ -63,7 +63,7 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
     offset = {model: (at - (len(models) - 1) / 2) * 0.06 for at, model in enumerate(models)}
     frame = pd.DataFrame(
         {
-            # Beside each other, or the intervals of a week would hide one another.
+            # Shifted a little, or the intervals of a week would hide one another.
             "x": [week_number(week) - first + offset[model] for week, model in zip(weeks, scores.model, strict=True)],
             "value": scores.value.to_numpy(),
             "low": scores.ci_low.to_numpy(),
@@ -77,11 +77,11 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
         narrow = width == NARROW
         step = -(-(last - first + 1) // (4 if narrow else 8))
         ticks = list(range(last - first, -1, -step))
-        said = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
+        labels = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
         x = alt.X(
             "x:Q",
             scale=alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False),
-            axis=alt.Axis(values=ticks, labelExpr=f"{said!r}[datum.value]", grid=False, title="week (month-day)"),
+            axis=alt.Axis(values=ticks, labelExpr=f"{labels!r}[datum.value]", grid=False, title="week (month-day)"),
         )
         color = alt.Color(
             "model:N",
@@ -129,15 +129,15 @@ def loss_chart(steps: Sequence[Mapping[str, Any]], label: str, metric: str) -> P
 
 
 def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Picture:
-    """Observed frequency over mean score, beside the diagonal on which a score is a probability."""
+    """Observed frequency over mean score. On the dashed diagonal, scores are probabilities."""
     frame = pd.DataFrame(points, columns=["predicted", "observed"])
     top = max(frame.max().max() * 1.1, 0.01)
 
     def draw(width: int) -> alt.TopLevelMixin:
-        # Most scores are small: the root spreads them, and unlike a logarithm it has a zero.
+        # Most scores are small: the square root spreads them, and unlike the logarithm it has a zero.
         scale = alt.Scale(type="sqrt", domain=[0, top], nice=False)
         x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
-        y = alt.Y("observed:Q", title="share that was touched", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
+        y = alt.Y("observed:Q", title="share interacted with", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
         ends = pd.DataFrame({"predicted": [0, top], "observed": [0, top]})
         diagonal = alt.Chart(ends).mark_line(color="var(--muted)", strokeDash=[4, 4], strokeWidth=1)
         line = alt.Chart(frame).mark_line(color="var(--ours)")
@@ -151,7 +151,7 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
 
 
 def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) -> Picture:
-    """Each measure of `measures` over its weeks, in a panel of its own from zero; this week is the large point."""
+    """Each measure of `measures` by week, in a panel of its own; this week is the large point."""
     tidy = measures.reset_index().melt("week", var_name="measure", value_name="value").dropna()
     weeks = sorted(measures.index)
     tidy["x"] = [weeks.index(week) - len(weeks) + 1 for week in tidy.week]
@@ -189,6 +189,6 @@ def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) ->
 
 
 def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:
-    # Names in all charts of a page are one name space.
+    # The ids of all charts on a page share one name space.
     drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg(chart, CONFIG))
     return Markup(drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))  # from our own numbers

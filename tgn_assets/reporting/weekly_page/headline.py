@@ -1,4 +1,4 @@
-"""The headline: what the numbers of a week mean, in plain words."""
+"""The headline of the weekly report: what the numbers of a week mean, in plain words."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -11,7 +11,7 @@ from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.weekly_page.queries import Facts
 
 NDCG = "NDCG@5"
-"""As it is called where lists have the usual length."""
+"""Its name where lists have the default length."""
 
 NAMES = {
     OURS: "ours",
@@ -20,14 +20,14 @@ NAMES = {
     "item_knn": "item-kNN",
     "item_knn_new": "item-kNN, new events only",
 }
-"""What the models of `eval_metrics` and the sources of lists are called on the page."""
+"""The names on the page of the models of `eval_metrics` and of the sources of lists."""
 
-SEGMENTS = {
+SEGMENT_NAMES = {
     "all": "all active users",
-    "seen": "with a history",
-    "repeat": "came back to an event of their own",
-    "explore": "met an event that was new to them",
-    "new": "without a history",
+    "seen": "with earlier interactions",
+    "repeat": "repeated an event",
+    "explore": "interacted with an event that was new to them",
+    "new": "without earlier interactions",
 }
 
 
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def word(self) -> str:
-        """better, worse, or same where the interval holds zero; unknown without an interval."""
+        """better, worse, or same if the interval contains zero; unknown without an interval."""
         if not (isfinite(self.low) and isfinite(self.high)):
             return "unknown"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "same"
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Headline:
-    """`tone` is better, worse, same or unknown, against the best simple rule."""
+    """`tone` compares with the best baseline: better, worse, same or unknown."""
 
     title: str
     tone: str = "unknown"
@@ -60,7 +60,7 @@ class Headline:
 
 
 def headline(facts: Facts, metric: str = NDCG) -> Headline:
-    """Better or worse than last week and than the best simple rule by the `metric`, and whose lists are out."""
+    """Compares the week with the one before and with the best baseline, and says whose lists were published."""
     lists = lists_sentence(facts)
     if facts.metrics.empty:
         why = (
@@ -79,16 +79,20 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
         + f" over the {users:,} users who were active in it."
     ]
     lift, change = lift_over_best(facts.metrics), change_since(facts)
-    against_rule = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
-    if lift and against_rule:
-        sentences.append(f"Against the best simple rule, {NAMES.get(lift.baseline, lift.baseline)}: {against_rule}.")
+    against_baseline = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
+    if lift and against_baseline:
+        sentences.append(
+            f"Compared with the best baseline, {NAMES.get(lift.baseline, lift.baseline)}: {against_baseline}."
+        )
     if change:
         sentences.append(
-            f"Against the week before: {change}; other users were active then, so this compares weeks, not only lists."
+            f"Compared with the week before: {change}; other users were active then, so this compares weeks as well as "
+            "lists."
         )
     else:
-        sentences.append("The week before has no score, so there is nothing to hold this one against.")
-    return Headline(_title(against_rule, change), against_rule.word if against_rule else "unknown", [*sentences, lists])
+        sentences.append("The week before has no score to compare with.")
+    tone = against_baseline.word if against_baseline else "unknown"
+    return Headline(_title(against_baseline, change), tone, [*sentences, lists])
 
 
 def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tuple[float, float, int] | None:
@@ -101,7 +105,7 @@ def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tupl
 
 
 def change_since(facts: Facts) -> Difference | None:
-    """NDCG of this week minus that of the week before, whose users are taken as other ones."""
+    """NDCG of this week minus that of the week before, taken as independent."""
     now, before = ndcg(facts.metrics), ndcg(facts.metrics_before)
     if now is None or before is None:
         return None
@@ -111,42 +115,42 @@ def change_since(facts: Facts) -> Difference | None:
 
 
 def lists_sentence(facts: Facts) -> str:
-    """Who made the lists that were published when the week closed."""
+    """Who made the lists that were published at the close of the week."""
     users, target = sum(facts.lists.values()), shift(facts.week, 1)
     if not users:
         again = f"run `tgn refresh --week {facts.week}` if there should be some"
         return f"No user has a list for the week of {target}: {again}."
     out = f"{users:,} {'user has' if users == 1 else 'users have'} a list for the week of {target}"
-    rules = {source: lists for source, lists in facts.lists.items() if source != OURS}
-    if not rules:
+    baselines = {source: lists for source, lists in facts.lists.items() if source != OURS}
+    if not baselines:
         return f"{out}, each made by the ranker."
-    named = ", ".join(f"{NAMES.get(source, source)} {lists / users:.0%}" for source, lists in rules.items())
+    named = ", ".join(f"{NAMES.get(source, source)} {lists / users:.0%}" for source, lists in baselines.items())
     if OURS in facts.lists:
         share = facts.lists[OURS] / users
-        return f"{out}: the ranker made {share:.0%} of them, simple rules the others ({named})."
+        return f"{out}: the ranker made {share:.0%} of them, baselines the others ({named})."
     return (
-        f"{out}, all from simple rules ({named}): the ranker did not beat them on the newest closed week, or the log "
+        f"{out}, all from baselines ({named}): the ranker did not beat them on the newest closed week, or the log "
         "is too young to learn from (it takes three weeks)."
     )
 
 
 def signed(value: float) -> str:
-    """`value` with its sign, and a real minus; what rounds to nothing has none."""
-    said = f"{value:+.4f}"
-    return said[1:] if float(said) == 0 else said.replace("-", "\N{MINUS SIGN}")
+    """`value` with its sign, and a typographic minus; a value that rounds to zero has no sign."""
+    text = f"{value:+.4f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _title(rule: Difference | None, change: Difference | None) -> str:
-    against_rule = {
-        "better": "Better than the best simple rule",
-        "worse": "Worse than the best simple rule",
-        "same": "No clear difference from the best simple rule",
-        "unknown": "Too few users to compare with the simple rules",
-    }[rule.word if rule else "unknown"]
+def _title(baseline: Difference | None, change: Difference | None) -> str:
+    against_baseline = {
+        "better": "Better than the best baseline",
+        "worse": "Worse than the best baseline",
+        "same": "No clear difference from the best baseline",
+        "unknown": "Too few users to compare with the baselines",
+    }[baseline.word if baseline else "unknown"]
     since = {
         "better": "better than last week",
         "worse": "worse than last week",
         "same": "no clear change since last week",
-        "unknown": "nothing to say about last week",
+        "unknown": "no score of last week",
     }[change.word if change else "unknown"]
-    return f"{against_rule}; {since}"
+    return f"{against_baseline}; {since}"

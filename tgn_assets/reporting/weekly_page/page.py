@@ -1,4 +1,4 @@
-"""Facts, words and charts put together into one HTML page that needs nothing but itself."""
+"""Renders the weekly report: one HTML page that loads nothing else."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -10,29 +10,29 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
+from tgn_assets.ml.progress import duration
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import at_length, printable
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
-from tgn_assets.reporting.weekly_page.headline import NAMES, NDCG, SEGMENTS, Difference, headline, ndcg, signed
+from tgn_assets.reporting.weekly_page.headline import NAMES, NDCG, SEGMENT_NAMES, Difference, headline, ndcg, signed
 from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
-from tgn_assets.reporting.weekly_page.run_times import duration
 from tgn_assets.state.warehouse import Warehouse
 
 LOSSES = {
     "unknown_events": ("events that nobody knew before the week", "unknown events"),
     "recall": ("known, but not among the candidates", "not found"),
     "ranking": ("among the candidates, but ranked too low", "ranked too low"),
-    "gate": ("the gate published a simple rule's list", "gate"),
+    "fallback": ("a baseline's list was published instead", "fallback"),
 }
 """What the steps of `points_lost` are called: in full, and in the chart."""
 MEASURES = {
     "volume": "interactions",
     "new_user_share": "share of new users",
-    "event_turnover": "share of events not met the week before",
+    "event_turnover": "share of events new since the week before",
     "popularity_shift": "shift of popularity",
 }
-"""What the measures of `ml.monitoring.drift` are called on the page."""
+"""The names on the page of the measures of `ml.monitoring.drift`."""
 
 
 def report_page(
@@ -44,7 +44,7 @@ def report_page(
 ) -> str:
     """The HTML of the report of `week`. The same warehouse and times give the same bytes.
 
-    `times` and `times_before` are seconds by step, of the week and of the one before; `anchor` the number and the
+    `times` and `times_before` are seconds by step, of the week and of the one before. `anchor` is the number and the
     Monday of a week, for a source that numbers its weeks. WarehouseError if the week was never ingested.
     """
     facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
@@ -80,7 +80,7 @@ def report_page(
         risen=facts.moves[facts.moves.change > 0].head(MOVES).to_dict("records"),
         fallen=facts.moves[facts.moves.change < 0].iloc[::-1].head(MOVES).to_dict("records"),
         lists=facts.lists,
-        stories=facts.stories,
+        examples=facts.examples,
         shown=EVENTS_SHOWN,
         times=times,
         times_before=times_before,
@@ -88,7 +88,7 @@ def report_page(
 
 
 def write_page(page: str, path: Path) -> None:
-    """All of `page`, or the file as it was."""
+    """Replaces the file `path` with `page`, as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(page, encoding="utf-8")
@@ -100,13 +100,13 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     if scores.empty:
         return None
     scores = scores.assign(week=pd.to_datetime(scores.week).dt.strftime("%Y-%m-%d"))
-    weeks, models = sorted(scores.week.unique()), [m for m in NAMES if m in set(scores.model)]
+    weeks, models = sorted(scores.week.unique()), [model for model in NAMES if model in set(scores.model)]
     value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
-    said = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
+    summary = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
     rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]
     return {
         "metric": metric,
-        "chart": quality_chart(scores, f"{said}. The numbers are in the table below.", metric),
+        "chart": quality_chart(scores, f"{summary}. The numbers are in the table below.", metric),
         "models": models,
         "rows": rows,
     }
@@ -114,20 +114,20 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
 
 def _segments(facts: Facts) -> list[dict[str, Any]]:
     found = []
-    for segment, who in SEGMENTS.items():
+    for segment, who in SEGMENT_NAMES.items():
         ours = ndcg(facts.metrics, segment)
         lift = lift_over_best(facts.metrics[facts.metrics.segment == segment].assign(segment="all"))
         if ours and lift:
             difference = Difference(lift.value, lift.ci_low, lift.ci_high)
-            rule = ndcg(facts.metrics, segment, lift.baseline)
+            baseline = ndcg(facts.metrics, segment, lift.baseline)
             found.append(
                 {
                     "who": who,
                     "ours": ours[0],
                     "margin": ours[1] if isfinite(ours[1]) else None,
                     "users": ours[2],
-                    "rule": lift.baseline,
-                    "rule_value": rule[0] if rule else None,
+                    "baseline": lift.baseline,
+                    "baseline_value": baseline[0] if baseline else None,
                     "difference": difference,
                 }
             )
@@ -154,10 +154,10 @@ def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
         left -= points
         rows.append((name, -points, left))
     steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
-    said = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
+    summary = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
     worst = max(lost, key=lambda key: lost[key])
     return {
-        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {said}.", metric),
+        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {summary}.", metric),
         "rows": rows,
         "worst": LOSSES[worst][0],
     }
@@ -170,9 +170,9 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
         return None
     ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
     brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
-    said = "; ".join(f"{predicted:.1%} said, {observed:.1%} happened" for predicted, observed in points)
+    summary = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
     return {
-        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {said}."),
+        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {summary}."),
         "points": points,
         "brier": brier,
         "constant": constant,
@@ -194,8 +194,8 @@ def _drift(facts: Facts) -> dict[str, Any]:
         }
         for measure in facts.drift
     ]
-    said = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
+    summary = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
     chart = drift_chart(
-        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {said}."
+        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {summary}."
     )
     return {"rows": rows, "limit": LIMIT, "chart": chart, "any": any(row["drifted"] for row in rows)}

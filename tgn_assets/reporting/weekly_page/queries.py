@@ -1,4 +1,4 @@
-"""What a report says of its week, read from the warehouse in one go; nothing newer than the week is read."""
+"""Everything that a report says about its week, read from the warehouse; nothing newer than the week is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 USERS, MOVES, EVENTS_SHOWN = 6, 8, 8
-"""Users in the sample, events that rose and that fell, and events of a user that are named."""
+"""How many users, events with the largest rise and fall, and events of a user the page shows."""
 
 NEWEST_SQL = "SELECT strftime(max(week), '%Y-%m-%d') FROM new_user_top5_predictions"
 KNOWN_SQL = "SELECT count(*) FROM ingested_weeks WHERE week = $week::DATE"
@@ -41,7 +41,7 @@ MOVES_SQL = """
     SELECT event_id, before, now, now - before AS change FROM shares
     WHERE isfinite(before) AND isfinite(now) AND before <> now ORDER BY change DESC, event_id
 """
-"""Of each event: the share of the lists that hold it, those of the week before and those of this week."""
+"""By event: its share of the lists of the week before, and of this week's."""
 SAMPLE_SQL = """
     SELECT user_id FROM weekly_top5_predictions
     WHERE week = $week::DATE - 7
@@ -64,9 +64,12 @@ THEN_SQL = """
 
 
 @dataclass(frozen=True)
-class Story:
-    """A user who was active in the week: (event, times) of the past, newest first; the list made for the week, as
-    (event, score); whose list it was; (event, times) of the week, most often first."""
+class UserExample:
+    """A user who was active in the week.
+
+    `past` and `then` are (event, times) before the week, newest first, and in it, most often first. `listed` is the
+    list made for the week, as (event, score), and `source` whose list it was.
+    """
 
     user: str
     past_weeks: int
@@ -76,21 +79,23 @@ class Story:
     then: list[tuple[str, int]]
 
     @property
-    def touched(self) -> set[str]:
+    def interacted(self) -> set[str]:
+        """The events of the week."""
         return {event for event, _ in self.then}
 
     @property
     def hits(self) -> int:
-        return sum(event in self.touched for event, _ in self.listed)
+        """How many of the week's events were on the list."""
+        return sum(event in self.interacted for event, _ in self.listed)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a report says about `week`, but for its run times.
+    """Everything that a report says about `week`, except run times.
 
-    `metrics` and `metrics_before` are the rows of `eval_metrics` of the week and of the one before, `quality` and
-    `measures` reach further back. `lists` counts users by the source of the list that was made for them when the week
-    closed. `moves` has event_id, before, now, change: shares of lists, the most risen first.
+    `metrics` and `metrics_before` are the rows of `eval_metrics` of the week and of the one before; `quality` and
+    `measures` reach further back. `lists` counts users by the source of the list made for them at the close of the
+    week. `moves` has event_id, before, now, change: shares of lists, the largest rise first.
     """
 
     week: str
@@ -100,22 +105,22 @@ class Facts:
     quality: pd.DataFrame
     lists: dict[str, int]
     moves: pd.DataFrame
-    stories: list[Story]
+    examples: list[UserExample]
     measures: pd.DataFrame
     drift: list[Drift]
 
 
 def newest_week(warehouse: Warehouse) -> str:
-    """The newest week at whose close lists were published; WarehouseError if there is none."""
+    """The newest week with published lists; WarehouseError if there is none."""
     with warehouse.reader() as con:
         newest = con.execute(NEWEST_SQL).fetchall()[0][0]
     if newest is None:
-        raise WarehouseError("there is nothing to report yet: no lists were published; run `tgn refresh`")
+        raise WarehouseError("no lists were published yet, so there is nothing to report; run `tgn refresh`")
     return newest
 
 
 def read_facts(warehouse: Warehouse, week: str) -> Facts:
-    """WarehouseError if `week` was never ingested."""
+    """The facts about `week`; WarehouseError if it was never ingested."""
     asked = {"week": week}
     with warehouse.reader() as con:
         if not con.execute(KNOWN_SQL, asked).fetchall()[0][0]:
@@ -132,21 +137,21 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
             quality=quality(con, week),
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
             moves=con.execute(MOVES_SQL, asked).df(),
-            stories=_stories(con, week),
+            examples=_examples(con, week),
             measures=measures,
             drift=drift(measures),
         )
 
 
-def _stories(con: duckdb.DuckDBPyConnection, week: str) -> list[Story]:
+def _examples(con: duckdb.DuckDBPyConnection, week: str) -> list[UserExample]:
     users = [user for (user,) in con.execute(SAMPLE_SQL, {"week": week, "users": USERS}).fetchall()]
-    return [_story(con, week, user) for user in users]
+    return [_example(con, week, user) for user in users]
 
 
-def _story(con: duckdb.DuckDBPyConnection, week: str, user: str) -> Story:
+def _example(con: duckdb.DuckDBPyConnection, week: str, user: str) -> UserExample:
     asked = {"week": week, "user": user}
     listed = con.execute(LIST_SQL, asked).fetchall()
-    return Story(
+    return UserExample(
         user=user,
         past_weeks=con.execute(PAST_WEEKS_SQL, asked).fetchall()[0][0],
         past=con.execute(PAST_SQL, asked).fetchall(),

@@ -1,4 +1,4 @@
-"""How long the steps of a week took, from Dagster's history."""
+"""How long the steps of a week took, from Dagster's event log."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,14 @@ if TYPE_CHECKING:
 
 PARTITION, REPORT = "dagster/partition", "weekly_report"
 RUNS = 10
-"""Runs of a week that are looked through."""
+"""The newest runs of a week that are searched."""
 
 
 def run_times(instance: "DagsterInstance", week: str) -> dict[str, float]:
-    """Seconds that each step of `week` took when it last succeeded, the longest first; the report itself is left out,
-    which is not done while it is written."""
+    """Seconds that each step of `week` took in its last success, the longest first.
+
+    The step that writes the report is left out: it is not finished then.
+    """
     from dagster import RunsFilter
 
     seconds: dict[str, float] = {}
@@ -23,11 +25,3 @@ def run_times(instance: "DagsterInstance", week: str) -> dict[str, float]:
             if step.start_time and step.end_time:
                 seconds.setdefault(step.step_key, step.end_time - step.start_time)
     return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
-
-
-def duration(seconds: float) -> str:
-    """`seconds` as a person says it: 0.4 s, 12 s, 2 min 5 s."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,13 +1,14 @@
-"""Pair features of side tables, worked out by hand, and what they must not know."""
+"""Attribute features worked out by hand, and what they must not know."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.candidates.attribute_features import POPULARITY_HALF_LIFE, PRIOR, AttributeFeatures, feature_names
-from tgn_assets.ml.candidates.pair_features import PROFILE_HALF_LIFE
-from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
-from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.candidates.attribute_features import AttributeFeatures, feature_names
+from tgn_assets.ml.candidates.retrieval import candidate_feature_names
+from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.ranker.training_set import PointInTimeView, next_week
@@ -19,10 +20,17 @@ EVENTS = "event_id,shelf,price,made\ntea,drinks,2,2024-01-01\njam,food,4,2024-01
 USERS = "user_id,town,age,joined\nann,Rome,30,2024-01-01\nbob,Bonn,,2024-01-15\n"
 ANN, BOB = 0, 1
 TEA, JAM, PIE = 0, 1, 2
-OLD, NEW = 0.5 ** (3 / PROFILE_HALF_LIFE), 0.5 ** (1 / PROFILE_HALF_LIFE)  # of weeks 0 and 2, at the close of week 2
+USUAL = CandidateConfig()
+PRIOR = USUAL.category_prior
+OLD, NEW = (
+    0.5 ** (3 / USUAL.profile_half_life),
+    0.5 ** (1 / USUAL.profile_half_life),
+)  # of weeks 0 and 2, at the close of week 2
 
 
-def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USERS) -> AttributeTables:
+def tables(
+    folder: Path, week: int, rows: list[Row] = ROWS, events: str = EVENTS, users: str = USERS
+) -> AttributeTables:
     """The tables as of the close of `week`, of the nodes in `rows` up to it."""
     (folder / "events.csv").write_text(events)
     (folder / "users.csv").write_text(users)
@@ -31,14 +39,21 @@ def tables(folder, week: int, rows=ROWS, events: str = EVENTS, users: str = USER
     for user, event, at, _ in rows:
         for kind, name in (("user", user), ("event", event)):
             first[kind][name] = min(at, first[kind].get(name, at))
-    nodes = []
-    for kind, size in (("user", known.num_users), ("event", known.num_events)):
+
+    def nodes(kind: str, size: int) -> pd.DataFrame:
         ids = sorted(first[kind], key=lambda name: (first[kind][name], name))[:size]
-        nodes.append(pd.DataFrame({"idx": np.arange(size), "id": ids}))
-    return read_attribute_tables(str(folder / "events.csv"), str(folder / "users.csv"), *nodes, shift(START, week))
+        return pd.DataFrame({"idx": np.arange(size), "id": ids})
+
+    return read_attribute_tables(
+        str(folder / "events.csv"),
+        str(folder / "users.csv"),
+        nodes("user", known.num_users),
+        nodes("event", known.num_events),
+        shift(START, week),
+    )
 
 
-def value(folder, name: str, user: int, event: int) -> float:
+def value(folder: Path, name: str, user: int, event: int) -> float:
     attributes = tables(folder, 2)
     found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([user]), np.array([event]))
     assert found.shape == (1, len(feature_names(attributes.columns))) and found.dtype == np.float32
@@ -59,23 +74,23 @@ PRICE_SPREAD = (6.5 - 3) / 1.349  # quartiles of 2, 4, 9
             ANN,
             TEA,
             np.log(
-                (0.5 ** (3 / POPULARITY_HALF_LIFE) + 1)
-                / (0.5 ** (3 / POPULARITY_HALF_LIFE) + 3 * 0.5 ** (1 / POPULARITY_HALF_LIFE) + 2)
+                (0.5 ** (3 / USUAL.category_half_life) + 1)
+                / (0.5 ** (3 / USUAL.category_half_life) + 3 * 0.5 ** (1 / USUAL.category_half_life) + 2)
             ),
         ),
         ("event.price:value", ANN, JAM, 0.0),
         ("event.price:value", ANN, PIE, np.arcsinh(5 / PRICE_SPREAD)),
         (
-            "event.price:off_taste",
+            "event.price:affinity",
             ANN,
             PIE,
             np.arcsinh(5 / PRICE_SPREAD) - OLD * np.arcsinh(-2 / PRICE_SPREAD) / (OLD + NEW),
         ),
         ("event.made:age", BOB, TEA, np.arcsinh(3)),
         ("event.made:age", BOB, PIE, np.nan),
-        # ann took to tea on the day it was made, to jam when that was a week old.
+        # ann had tea on the day it was made, and jam when that was a week old.
         (
-            "event.made:age_off_taste",
+            "event.made:age_affinity",
             ANN,
             TEA,
             np.arcsinh(3) - (OLD * np.arcsinh(0) + NEW * np.arcsinh(1)) / (OLD + NEW),
@@ -86,7 +101,7 @@ PRICE_SPREAD = (6.5 - 3) / 1.349  # quartiles of 2, 4, 9
         ("user.town:lift", ANN, PIE, np.log(PRIOR / (NEW + PRIOR))),
     ],
 )
-def test_features_by_hand(name, user, event, expected, tmp_path):
+def test_attribute_features_by_hand(name: str, user: int, event: int, expected: float, tmp_path: Path) -> None:
     assert value(tmp_path, name, user, event) == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
 
 
@@ -100,46 +115,46 @@ pie,food,9,2024-01-02
 LATER = "tea,jars,3,2024-01-22\njam,cellar,cheap,2024-01-22\naaa,cellar,1,2024-01-01\n"
 
 
-def frame_bytes(folder, week: int, rows: list[Row], events: str) -> bytes:
-    """Of the origin at the close of week 2, as the training of `week` sees it, and the digest that it is kept under."""
+def dataset_bytes(folder: Path, week: int, rows: list[Row], events: str) -> bytes:
+    """The dataset of the cut-off at the close of week 2, as the training of `week` sees it, and its cache digest."""
     known = history([row for row in rows if row[2] <= week], week)
     attributes = tables(folder, week, rows, events)
-    origin = PointInTimeView(known.as_of(week_number(START) + 2), {}, CONFIG, attributes=attributes)
-    frame = origin.dataset(np.arange(2), next_week(known, origin.past))
-    assert frame.candidates.features.shape[1] > len(PAIR_FEATURES)
-    digest = attributes.digest(origin.past.user_idx, origin.past.event_idx, origin.past.week)
-    return frame.candidates.features.tobytes() + digest.encode()
+    view = PointInTimeView(known.as_of(week_number(START) + 2), {}, CONFIG, attributes=attributes)
+    dataset = view.dataset(np.arange(2), next_week(known, view.past))
+    assert dataset.candidates.features.shape[1] > len(candidate_feature_names(USUAL))
+    digest = attributes.digest(view.past.user_idx, view.past.event_idx, view.past.week)
+    return dataset.candidates.features.tobytes() + digest.encode()
 
 
 CONFIG = RankerConfig(candidates=5)
 
 
 @pytest.mark.parametrize("later", ["", LATER, LATER.replace("jars", "attic").replace(",3,", ",7,")])
-def test_rows_that_count_later_leave_no_trace(later, tmp_path):
-    past = frame_bytes(tmp_path, 2, ROWS, TIMED)
-    assert frame_bytes(tmp_path, 2, [*ROWS, *FUTURE], TIMED + later) == past
+def test_later_attribute_rows_leave_no_trace(later: str, tmp_path: Path) -> None:
+    past = dataset_bytes(tmp_path, 2, ROWS, TIMED)
+    assert dataset_bytes(tmp_path, 2, [*ROWS, *FUTURE], TIMED + later) == past
     # What counted in time does leave one: jam stood among the jars a microsecond before the close.
-    assert frame_bytes(tmp_path, 2, ROWS, TIMED.replace("jars", "food")) != past
+    assert dataset_bytes(tmp_path, 2, ROWS, TIMED.replace("jars", "food")) != past
 
 
-def test_nodes_that_the_log_meets_later_leave_no_trace_even_in_a_timeless_table(tmp_path):
-    past = frame_bytes(tmp_path, 2, ROWS, EVENTS)
+def test_later_nodes_leave_no_trace_in_a_timeless_table(tmp_path: Path) -> None:
+    past = dataset_bytes(tmp_path, 2, ROWS, EVENTS)
     for more in ("aaa,drinks,1000,2024-01-01\n", "aaa,cellar,dear,soon\n"):
-        assert frame_bytes(tmp_path, 2, [*ROWS, *FUTURE], EVENTS + more) == past
+        assert dataset_bytes(tmp_path, 2, [*ROWS, *FUTURE], EVENTS + more) == past
 
 
 @pytest.mark.parametrize("later", [LATER.replace("cheap", "8"), LATER.replace("cheap", "900").replace("jars", "attic")])
-def test_a_later_training_sees_the_origin_as_it_was(later, tmp_path):
+def test_later_training_sees_the_same_point_in_time(later: str, tmp_path: Path) -> None:
     events = TIMED + later
-    assert frame_bytes(tmp_path, 4, [*ROWS, *FUTURE], events) == frame_bytes(tmp_path, 2, ROWS, TIMED)
+    assert dataset_bytes(tmp_path, 4, [*ROWS, *FUTURE], events) == dataset_bytes(tmp_path, 2, ROWS, TIMED)
 
 
-def test_without_tables_a_frame_holds_todays_features(tmp_path):
-    origin = PointInTimeView(history(ROWS, 2), {}, CONFIG)
-    assert origin.candidates(np.arange(2)).features.shape[1] == len(PAIR_FEATURES)
+def test_without_tables_there_are_no_attribute_features() -> None:
+    view = PointInTimeView(history(ROWS, 2), {}, CONFIG)
+    assert view.candidates(np.arange(2)).features.shape[1] == len(candidate_feature_names(USUAL))
 
 
-def test_nothing_is_known_of_nodes_without_a_row_nor_in_an_empty_history(tmp_path):
+def test_attribute_features_of_unknown_nodes_are_nan(tmp_path: Path) -> None:
     attributes = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
     found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([ANN, BOB]), np.array([JAM, TEA]))
     np.testing.assert_array_equal(np.isnan(found), [[True, True, False], [False, False, True]])

@@ -16,7 +16,8 @@ import pytest
 from fsspec.registry import _registry
 from s3fs import S3FileSystem
 
-from tgn_assets.ml.connectors.object_store import StoreError, fetch, holds_password, put, stored_files
+from tgn_assets.ml.connectors.credentials import holds_password
+from tgn_assets.ml.connectors.object_store import StoreError, fetch, put, stored_files
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
 from tgn_assets.ml.sources.spec import SUFFIXES
 from tgn_assets_tests.support.histories import (
@@ -91,9 +92,7 @@ def test_a_file_and_a_glob_in_s3_stand_for_what_they_name(s3: S3FileSystem, patt
     assert describe_source(SourceSpec(f"s3://{BUCKET}/glob/{pattern}")) == EXTENT
 
 
-def test_a_signature_moves_when_an_object_is_written_or_joins_and_reads_none(
-    s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signature_changes_with_objects_without_reading_them(s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.pipe(f"{BUCKET}/watched/a.csv", (HEADER + ROWS).encode())
     spec = SourceSpec(f"s3://{BUCKET}/watched")
 
@@ -127,7 +126,7 @@ def test_what_is_not_there_is_an_error_that_names_the_setting(s3: S3FileSystem, 
             use(SourceSpec(url))
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(SourceError, match=r"pip install -c constraints.txt -e '\.\[s3\]'"):
@@ -163,7 +162,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, holds: bool) 
         assert "ret" not in str(raised.value)
 
 
-def test_a_web_server_is_read_with_every_bad_line_counted_and_asked_when_a_file_changed(tmp_path: Path) -> None:
+def test_web_source_counts_bad_lines_and_asks_for_changes(tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     csv(tmp_path, HEADER + ROWS + "u,e\nu,e,1,2\n")
     server = serve(tmp_path, Quiet)
@@ -176,7 +175,7 @@ def test_a_web_server_is_read_with_every_bad_line_counted_and_asked_when_a_file_
     server.shutdown()
 
 
-def test_a_web_server_that_tells_no_dates_may_have_changed_every_hour(tmp_path: Path) -> None:
+def test_web_server_without_dates_changes_signature_hourly(tmp_path: Path) -> None:
     csv(tmp_path)
     server = serve(tmp_path, Undated)
     spec, now = SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"), datetime(2024, 1, 1, 12)
@@ -191,9 +190,7 @@ def test_any_store_that_fsspec_knows_is_read_and_written(memory: fsspec.Abstract
     assert describe_source(SourceSpec(f"file://{tmp_path}/*.csv")) == EXTENT
 
 
-def test_an_object_that_shrank_since_it_was_listed_is_not_taken_for_the_whole(
-    memory: fsspec.AbstractFileSystem, tmp_path: Path
-) -> None:
+def test_object_that_shrank_after_listing_is_refused(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     memory.pipe("/store/log.csv", (HEADER + ROWS).encode())
     listed = stored_files("memory://store", SUFFIXES)
     memory.pipe("/store/log.csv", HEADER.encode())

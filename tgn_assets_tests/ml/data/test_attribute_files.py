@@ -73,7 +73,7 @@ def test_of_each_id_the_newest_row_before_the_close_counts(tmp_path: Path) -> No
     assert table.covered(IDX) == 2 / 3
 
 
-def test_unknown_ids_are_ignored_and_a_table_without_known_ones_says_so(tmp_path: Path) -> None:
+def test_unknown_ids_are_ignored_with_a_note_if_none_is_known(tmp_path: Path) -> None:
     tables = read(tmp_path, "event_id,price\nTEA,1\n")
     assert tables.columns == () and tables.event.covered(IDX) == 0
     assert "has no row for any event known at the close of 2024-01-15" in tables.notes[0]
@@ -107,12 +107,12 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
         ("event_id," + ",".join(f"c{at}" for at in range(MAX_COLUMNS + 1)) + "\n", "has 17 feature columns"),
     ],
 )
-def test_a_table_that_cannot_be_used_names_its_setting_and_the_remedy(text: str, says: str, tmp_path: Path) -> None:
+def test_unusable_attribute_file_names_setting_and_remedy(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(AttributeTableError, match=f"TGN_EVENT_FEATURES=.*{says}"):
         read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_and_a_type_that_is_no_feature_are_named(tmp_path: Path) -> None:
+def test_missing_file_and_unusable_type_are_named(tmp_path: Path) -> None:
     with pytest.raises(AttributeTableError, match=r"TGN_USER_FEATURES=nowhere.csv is no file; .*user_id"):
         read_attribute_tables(None, "nowhere.csv", KNOWN, KNOWN, WEEK)
     file = str(tmp_path / "users.parquet")

@@ -63,17 +63,15 @@ def test_rejected_rows_of_other_weeks_wait_for_their_week(tmp_path: Path, con: d
     assert [week for week, *_ in rows(con, "rejected_interactions")] == [date(2024, 1, 1)]
 
 
-def test_rows_before_the_start_and_after_the_end_are_only_counted(
-    tmp_path: Path, con: duckdb.DuckDBPyConnection
-) -> None:
+def test_rows_outside_start_and_end_week_are_only_counted(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
     days = ["1970-01-01", "2024-01-07", "2024-01-08", "2024-01-14", "2024-01-15", "2199-12-31"]
     spec = csv(tmp_path, HEADER + "".join(f"u,e,{day}\n" for day in days))
-    report = load_weeks(con, spec, ["2024-01-08"], "2024-01-08", "2024-01-08")
+    report = load_weeks(con, spec, ["2024-01-08"], start_week="2024-01-08", end_week="2024-01-08")
     assert (report.rows, report.before_start, report.after_end) == ({"2024-01-08": 2}, 2, 2)
     assert len(rows(con, "raw_interactions")) == 2
 
 
-def test_indices_follow_first_week_then_id_whether_weeks_are_loaded_at_once_or_one_by_one(tmp_path: Path) -> None:
+def test_indices_follow_first_week_then_id_in_any_load_order(tmp_path: Path) -> None:
     days = [("b", "é", 1), ("a", "z", 1), ("c", "B", 0), ("Z", "a", 2), ("b", "a", 0), ("10", "a", 2), ("9", "a", 2)]
     spec = csv(tmp_path, HEADER + "".join(f"{user},{event},{WEEKS[week]}\n" for user, event, week in days))
     with warehouse() as at_once, warehouse() as one_by_one:
@@ -115,7 +113,9 @@ def test_an_empty_text_and_a_nan_are_missing_in_parquet(tmp_path: Path, con: duc
     values = "('', 1e0, 2e9), ('u', 'nan'::DOUBLE, 2e9), ('u', 1, 'nan'::DOUBLE), (NULL, 1, 2e9)"
     report = load(con, parquet(tmp_path, f"SELECT * FROM (VALUES {values}) AS t(ip_address, event_id, timestamp)"))
     assert report.rejected == {"missing_time": 1}
-    assert load_weeks(con, SourceSpec(str(tmp_path / "log.parquet")), ["2033-05-16"], START, None).rejected == {
+    assert load_weeks(
+        con, SourceSpec(str(tmp_path / "log.parquet")), ["2033-05-16"], start_week=START, end_week=None
+    ).rejected == {
         "missing_user": 2,
         "missing_event": 1,
         "missing_time": 1,
@@ -154,14 +154,12 @@ def test_a_failure_half_way_changes_nothing(tmp_path: Path, con: duckdb.DuckDBPy
 
 
 @pytest.mark.parametrize("week", ["2024-01-02", "2023-12-25", "2024-01-15"])
-def test_a_week_that_is_none_or_outside_of_the_partitions_is_refused(
-    tmp_path: Path, con: duckdb.DuckDBPyConnection, week: str
-) -> None:
+def test_week_outside_partitions_is_refused(tmp_path: Path, con: duckdb.DuckDBPyConnection, week: str) -> None:
     with pytest.raises(ValueError, match=week):
-        load_weeks(con, csv(tmp_path), [week], START, "2024-01-08")
+        load_weeks(con, csv(tmp_path), [week], start_week=START, end_week="2024-01-08")
 
 
-def test_weeks_of_the_synthetic_source_are_made_as_they_are_asked_for(con: duckdb.DuckDBPyConnection) -> None:
+def test_synthetic_weeks_are_generated_on_demand(con: duckdb.DuckDBPyConnection) -> None:
     spec = SourceSpec("synthetic")
     report = load(con, spec, WEEKS[1:] * 2)
     assert report.digests == source_digests(spec, WEEKS[1:] * 2) == source_digests(spec, WEEKS[1:])
@@ -176,5 +174,5 @@ def test_while_the_source_is_read_it_says_so(
 ) -> None:
     monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.001)
     said: list[str] = []
-    load_weeks(con, csv(tmp_path), WEEKS, START, None, said.append)
+    load_weeks(con, csv(tmp_path), WEEKS, start_week=START, end_week=None, progress=said.append)
     assert said and all(line.startswith("reading the source: ") for line in said)

@@ -13,7 +13,7 @@ PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture],
 
 @PROPERTY
 @given(st.lists(st.sets(st.sampled_from(range(3))), max_size=3), st.permutations([[0], [1, 2], [2, 1, 0]]))
-def test_loading_any_weeks_in_any_order_and_number_ends_in_the_same_tables(
+def test_any_order_of_loads_ends_in_the_same_tables(
     tmp_path: Path, extra: list[set[int]], order: list[list[int]]
 ) -> None:
     days = ["2024-01-01", "2024-01-07", "2024-01-08", "2024-01-21", "2023-12-31", "2024-01-22"]
@@ -40,9 +40,7 @@ Change = tuple[list[tuple[int, int, int]], list[int]]
         max_size=5,
     )
 )
-def test_a_given_index_never_changes_and_the_first_week_is_true_however_the_source_changes(
-    tmp_path: Path, changes: list[Change]
-) -> None:
+def test_indices_never_change_and_first_weeks_stay_true(tmp_path: Path, changes: list[Change]) -> None:
     with warehouse() as con:
         given_before: dict[tuple[str, str], int] = {}
         for log, weeks in changes:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import week_key, week_number
 
 FIRST = week_number("2024-01-01")
@@ -27,11 +27,10 @@ ROWS: list[Row] = [
 
 
 def history(rows: Sequence[Row], week: int, order: Sequence[str] | None = None) -> InteractionHistory:
-    """What a warehouse of `rows` says at the close of `week`; indices go by first week and id, or else by `order`."""
+    """The history of a warehouse of `rows` at the close of `week`; indices go by first week and id, or by `order`."""
     log = pd.DataFrame(list(rows), columns=["user_id", "event_id", "number"])
     with duckdb.connect() as con:
-        for name in ("raw_interactions", "users", "events"):
-            con.execute(f"CREATE TABLE {name} ({TABLES[name]})")
+        create_tables(con)
         dated = log.assign(week=[week_key(FIRST + number) for number in log.number])
         con.register("log", dated.assign(ts=dated.week).drop(columns="number"))
         con.execute("INSERT INTO raw_interactions BY NAME FROM log")
@@ -67,19 +66,19 @@ def test_interactions_are_counted_by_user_event_and_week() -> None:
     assert (known.week, known.num_users, known.num_events) == (FIRST + 2, 3, 3)
 
 
-def test_only_what_happened_by_then_is_known() -> None:
+def test_history_ends_at_its_week() -> None:
     known = history(ROWS, 1)
     assert table(known) == [(0, 0, 1, 2.0), (0, 1, 0, 1.0), (1, 0, 0, 1.0)]
     assert (known.user_idx.tolist(), known.event_idx.tolist()) == ([0, 1], [0, 1])
 
 
-def test_events_are_ordered_by_their_text_among_those_known() -> None:
+def test_event_order_is_text_order_among_known_events() -> None:
     assert history(ROWS, 1).event_order.tolist() == [0, 1]  # jam, tea
     assert history(ROWS, 2).event_order.tolist() == [1, 2, 0]  # jam, tea, ale
 
 
-def test_an_id_whose_index_came_late_takes_its_place_without_a_gap() -> None:
-    late = ["zoe", "zen", "ann", "bob", "cat", "jam", "tea", "ale"]  # zoe and zen were met before anyone else
+def test_positions_are_dense_whatever_the_indices() -> None:
+    late = ["zoe", "zen", "ann", "bob", "cat", "jam", "tea", "ale"]  # zoe and zen have the first indices
     rows = [*ROWS, ("zoe", "zen", 2)]
     before, after = history(rows, 1, late), history(rows, 2, late)
     assert (before.user_idx.tolist(), before.event_idx.tolist()) == ([1, 2], [1, 2])
@@ -87,29 +86,34 @@ def test_an_id_whose_index_came_late_takes_its_place_without_a_gap() -> None:
     assert after.user_idx.tolist() == [0, 1, 2, 3]
 
 
-def test_weeks_of_a_first_meeting() -> None:
+def test_first_week_of_users_and_events() -> None:
     known = history(ROWS, 2)
     assert (known.first_week_of_user - FIRST).tolist() == [0, 0, 2]
     assert (known.first_week_of_event - FIRST).tolist() == [0, 0, 2]
 
 
-def test_the_pairs_of_a_week() -> None:
+def test_in_week_gives_the_pairs_of_a_week() -> None:
     known = history(ROWS, 2)
     assert [part.tolist() for part in known.in_week(FIRST)] == [[0, 1], [1, 0]]
     assert [part.tolist() for part in known.in_week(FIRST + 7)] == [[], []]
 
 
-def test_before_the_first_row_nothing_is_known() -> None:
+def test_history_before_the_first_row_is_empty() -> None:
     for empty in (history(ROWS, -1), history(ROWS, 2).as_of(FIRST - 1)):
         assert (empty.week, empty.num_users, empty.num_events, table(empty)) == (FIRST - 1, 0, 0, [])
         assert empty.first_week_of_user.tolist() == empty.as_of(FIRST - 2).count.tolist() == []
 
 
-def test_what_follows_from_the_week_before_is_made_once_and_never_for_another_week() -> None:
+def test_derived_is_computed_once_per_week() -> None:
     known, made = history(ROWS, 2), list[int]()
     for week in (2, 1, 0, 1, 2):
-        there = known.as_of(FIRST + week)
-        assert there.derived("week", lambda there=there: made.append(there.week) or there.week) == FIRST + week
+        past = known.as_of(FIRST + week)
+
+        def make(past: InteractionHistory = past) -> int:
+            made.append(past.week)
+            return past.week
+
+        assert past.derived("week", make) == FIRST + week
     assert made == [FIRST + 2, FIRST + 1, FIRST]
     assert same(known.as_of(FIRST + 1), history(ROWS, 1))
 
@@ -120,7 +124,7 @@ def test_rows_newer_than_the_week_are_refused() -> None:
         InteractionHistory.from_frame(newer, week_key(FIRST))
 
 
-def test_the_order_of_the_rows_handed_over_does_not_matter() -> None:
+def test_from_frame_ignores_the_order_of_rows() -> None:
     columns = {"user_idx": [5, 9, 5], "event_idx": [1, 1, 4], "event_order": [7, 7, 3], "week_no": [2, 1, 1]}
     rows = pd.DataFrame({**columns, "count": [1, 2, 3]})
     assert same(
@@ -134,7 +138,7 @@ names = st.sampled_from(["ann", "bob", "cat", "dan"]), st.sampled_from(["ale", "
 
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.tuples(*names, st.integers(0, 3)), min_size=1, max_size=10), st.integers(-1, 3), st.booleans())
-def test_until_a_week_is_what_the_warehouse_says_at_its_close(rows: list[Row], week: int, late: bool) -> None:
+def test_as_of_equals_the_warehouse_at_the_close(rows: list[Row], week: int, late: bool) -> None:
     order = ["dan", "cat", "bob", "ann", "zen", "tea", "jam", "ale"] if late else None
     assert same(history(rows, 3, order).as_of(FIRST + week), history(rows, week, order))
 

@@ -1,26 +1,31 @@
-"""What a policy means for the nodes of a small history, and that every maker of lists keeps to it."""
+"""What a policy means for the nodes of a small history, and that the ranker and every baseline respect it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.data.policy import OPEN, Policy, own_pairs
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.policy import OPEN, Policy, Rules, own_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
-from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.cold_start import newcomer_list
 from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets_tests.support.worlds import START, habits, history, snapshots, warehouse
+from tgn_assets_tests.support.worlds import START, Row, habits, history, snapshots, warehouse
 
-ROWS = [("ann", "tea", 0, 1), ("ann", "rye", 1, 1), ("bob", "jam", 1, 1)]
+ROWS: list[Row] = [("ann", "tea", 0, 1), ("ann", "rye", 1, 1), ("bob", "jam", 1, 1)]
 NAMES = ["tea", "jam", "rye"]
 TARGET = datetime(2024, 1, 15, tzinfo=UTC)
 """When the week after the first two starts."""
@@ -46,7 +51,7 @@ POLICIES = {
 }
 
 
-def rules(policy: Policy, known=None):
+def rules(policy: Policy, known: InteractionHistory | None = None) -> Rules:
     known = history(ROWS, 1) if known is None else known
     return policy.rules(known.event_idx, NAMES)
 
@@ -62,12 +67,12 @@ def rules(policy: Policy, known=None):
         (Policy(expires={"tea": TARGET + timedelta(seconds=1)}), [True, True, True]),
     ],
 )
-def test_an_event_may_be_recommended_if_it_is_allowed_not_denied_and_not_expired(policy, allowed):
+def test_allowed_denied_and_expired_events(policy: Policy, allowed: list[bool]) -> None:
     assert rules(policy).allowed(history(ROWS, 1)).tolist() == allowed
     assert policy.excluded(NAMES, shift(START, 1)) == {name for name, ok in zip(NAMES, allowed, strict=True) if not ok}
 
 
-def test_an_event_that_expires_within_a_week_is_gone_for_the_week_after():
+def test_event_is_gone_the_week_after_it_expires() -> None:
     late = rules(Policy(expires={"tea": TARGET + timedelta(days=3)}))
     assert [late.allowed(history(ROWS, 2), week)[0] for week in (history(ROWS, 1).week, history(ROWS, 2).week)] == [
         True,
@@ -75,7 +80,7 @@ def test_an_event_that_expires_within_a_week_is_gone_for_the_week_after():
     ]
 
 
-def test_nobody_is_shown_an_own_event_again_and_lists_are_as_long_as_the_rest_permits():
+def test_excluded_repeats_shorten_lists() -> None:
     known = history(ROWS, 1)
     strict = rules(Policy(k=2, repeats="exclude"))
     pairs = [(user, event) for user in (0, 1) for event in range(3)]
@@ -86,7 +91,7 @@ def test_nobody_is_shown_an_own_event_again_and_lists_are_as_long_as_the_rest_pe
     assert strict.new_user_length(known) == 2
 
 
-def test_a_policy_survives_its_text_and_what_expires_later_is_not_in_it():
+def test_policy_json_round_trip_and_as_of() -> None:
     policy = Policy(7, "exclude", frozenset("ab"), frozenset("c"), {"x": TARGET, "y": TARGET + timedelta(1)}, 9)
     assert Policy.from_json(policy.to_json()) == policy
     assert policy.as_of(shift(START, 1)).expires == {"x": TARGET}
@@ -94,31 +99,34 @@ def test_a_policy_survives_its_text_and_what_expires_later_is_not_in_it():
 
 
 @pytest.fixture(scope="module")
-def past():
+def past() -> InteractionHistory:
     return history(WORLD, WEEKS - 1)
 
 
 @pytest.fixture(scope="module")
-def embedding_history():
+def embedding_history() -> EmbeddingHistory:
     return train_gnn(snapshots(WORLD, range(WEEKS)), LAST, GNN).embeddings
 
 
 @pytest.fixture(scope="module")
-def names(past):
+def names(past: InteractionHistory) -> list[str]:
     rows = warehouse(WORLD).execute("SELECT event_idx, event_id FROM events").fetchall()
     return [dict(rows)[idx] for idx in past.event_idx.tolist()]
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, past, embedding_history, names):
+def test_ranker_and_baselines_respect_the_policy(
+    policy: Policy, past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str]
+) -> None:
     given = policy.rules(past.event_idx, names)
     everyone = np.arange(past.num_users)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     assert ranker.k == policy.k and all(len(rates) == policy.k for rates in ranker.fallback.hit_rate.values())
     embeddings = temporal_embeddings(ranker, past, embedding_history)
-    made = recommend(past, ranker, embedding_history, embeddings, given)
+    made = recommend(past, ranker, embedding_history, embeddings, rules=given)
     lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
-    lists["ungated"] = diagnose(past, ranker, embedding_history, embeddings, given).lists(everyone)
+    diagnostics = diagnose(past, ranker, embedding_history, embeddings, rules=given)
+    lists["without_fallback"] = diagnostics.lists(everyone)
     had, free = set(own_pairs(past).tolist()), given.allowed(past)
     for name, of_all in lists.items():
         assert of_all.shape == (past.num_users, policy.k), name
@@ -137,24 +145,34 @@ def test_every_maker_of_lists_keeps_to_the_policy_and_fills_its_lists(policy, pa
         assert free[general[general >= 0]].all()
 
 
-def test_when_an_event_will_expire_changes_nothing_before_it_has(past, embedding_history, names, tmp_path):
+def test_future_expiry_changes_nothing(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str], tmp_path: Path
+) -> None:
     later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
     given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
     for folder, known in (("with", given), ("without", OPEN)):
-        ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=known)
+        ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=known)
         ranker.save(tmp_path / folder)
-        made = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), known)
+        made = recommend(
+            past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), rules=known
+        )
         np.save(tmp_path / folder / "lists.npy", made.events)
     for name in ("meta.json", "tensors.safetensors", "lists.npy"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
 
 
-def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone(past, embedding_history, names):
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
+def test_min_distinct_events_keeps_first_places(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str]
+) -> None:
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=Policy(k=2).rules(past.event_idx, names))
     embeddings = temporal_embeddings(ranker, past, embedding_history)
     usual, wide = (
         recommend(
-            past, ranker, embedding_history, embeddings, Policy(k=2, min_distinct_events=m).rules(past.event_idx, names)
+            past,
+            ranker,
+            embedding_history,
+            embeddings,
+            rules=Policy(k=2, min_distinct_events=m).rules(past.event_idx, names),
         )
         for m in (0, 16)
     )
@@ -163,20 +181,22 @@ def test_a_floor_brings_more_events_into_the_lists_and_leaves_first_places_alone
     assert (np.diff(wide.scores) <= 0).all()
 
 
-def test_lists_longer_than_the_gate_was_tried_with_keep_its_last_rate():
+def test_fallback_hit_rates_extend_to_longer_lists() -> None:
     gate = BaselineFallback(dict.fromkeys(("active", "lapsed"), OURS), {"active": [0.5, 0.2], "lapsed": [0.1, 0.0]})
     assert gate.rates(4).tolist() == [[0.5, 0.2, 0.2, 0.2], [0.1, 0.0, 0.0, 0.0]]
     assert gate.rates(1).tolist() == [[0.5], [0.1]]
 
 
-def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_too():
+def test_ceiling_and_baselines_respect_the_policy() -> None:
     known, week = history(ROWS, 1), shift(START, 2)
     truth = pd.DataFrame({"user_id": ["ann", "ann", "bob"], "event_id": ["tea", "jam", "tea"]})
     lists = pd.DataFrame({"user_id": ["ann", "bob"], "rank": 1, "event_id": ["jam", "rye"]})
 
-    def scores(policy):
-        ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
-        frame = evaluate_week(week, lists, ["tea"], truth, known, *ids, rules=rules(policy, known))
+    ids = {"user_ids": np.array(["ann", "bob"], object), "event_ids": np.array(NAMES, object)}
+    given: dict[str, Any] = {"new_user_list": ["tea"], "history": known, **ids}
+
+    def scores(policy: Policy) -> dict[str, float]:
+        frame = evaluate_week(week, lists, truth, **given, rules=rules(policy, known))
         of_all = frame[(frame.metric == "recall") & (frame.segment == "all")]
         return dict(zip(of_all.model, of_all.value, strict=True))
 
@@ -186,16 +206,17 @@ def test_what_the_policy_forbids_is_out_of_reach_for_the_ceiling_and_baselines_t
     assert strict[CEILING] == pytest.approx((0.5 + 1) / 2)
     assert strict[OURS] == free[OURS] == pytest.approx(0.25)
     assert strict["repeat"] == strict["popular"]
-    ids = (np.array(["ann", "bob"], object), np.array(NAMES, object))
     with pytest.raises(ValueError, match="ranks from 1 to 1"):
-        evaluate_week(week, lists.assign(rank=2), [], truth, known, *ids, rules=rules(Policy(k=1), known))
+        evaluate_week(week, lists.assign(rank=2), truth, **given, rules=rules(Policy(k=1), known))
 
 
-def test_a_gated_segment_gets_full_lists_from_a_rule_that_leaves_out_own_events(past, embedding_history, names):
+def test_fallback_lists_are_full_without_own_events(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, names: list[str]
+) -> None:
     given = Policy(k=12).rules(past.event_idx, names)
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, rules=given)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=given)
     gated = replace(
         ranker, fallback=replace(ranker.fallback, source=dict.fromkeys(ranker.fallback.source, "item_knn_new"))
     )
-    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history), given)
+    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history), rules=given)
     assert set(lists.source) == {"item_knn_new"} and (lists.events >= 0).all()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -9,9 +10,15 @@ import pytest
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import PolicyError, read_expiry, read_ids, read_policy
 
+UNSET = dict.fromkeys(("allow_events", "deny_events", "event_expiry"))
+
+
+def read(**settings: Any) -> Policy:
+    return read_policy(**{"k": 5, "repeats": "learned", "min_distinct_events": 0, **UNSET, **settings})
+
 
 def test_without_any_setting_everything_may_be_recommended() -> None:
-    assert read_policy(5, "learned", None, None, None, 0) == Policy()
+    assert read() == Policy()
 
 
 def test_ids_are_listed_in_place_or_in_a_file(tmp_path: Path) -> None:
@@ -26,7 +33,7 @@ def test_ids_are_listed_in_place_or_in_a_file(tmp_path: Path) -> None:
 )
 def test_a_list_that_cannot_be_used_names_its_setting(value: str, says: str) -> None:
     with pytest.raises(PolicyError, match=f"TGN_ALLOW_EVENTS={value} {says}"):
-        read_policy(5, "learned", value, None, None, 0)
+        read(allow_events=value)
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.policy import OPEN
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, item_knn, item_knn_new, popular, repeat
 from tgn_assets.ml.linalg import sparse
@@ -15,7 +16,11 @@ WEEK = "2024-03-04"
 EVENTS = "abcdefgh"
 
 
-def history_of(rows: list[tuple[int, str, int, int]], week: str = WEEK) -> InteractionHistory:
+Row = tuple[int, str, int, int]
+"""user, event, age in weeks, count"""
+
+
+def history_of(rows: list[Row], week: str = WEEK) -> InteractionHistory:
     """From (user, event, age in weeks, count); an event's index is reversed text order, so the two are not mistaken."""
     frame = pd.DataFrame(rows, columns=["user_idx", "event", "age", "count"])
     order = frame.event.map(EVENTS.index).astype(int)
@@ -39,47 +44,46 @@ def names(history: InteractionHistory, lists: np.ndarray) -> list[str]:
     return ["".join(alphabet[row]) for row in np.atleast_2d(lists)]
 
 
-def test_popular_is_last_weeks_count_and_ties_follow_text_order() -> None:
+def test_popular_is_decayed_count_with_ties_in_text_order() -> None:
     history = history_of([(0, "d", 0, 2), (0, "c", 0, 2), (1, "e", 0, 3), (1, "a", 1, 9), (2, "b", 2, 9)])
     # a: 9 * 0.5 ** (1 / 0.3) = 0.89 and b: 0.09, both behind a single interaction of last week.
     assert names(history, popular(history)) == ["ecdab"]
     assert names(history, popular(history, 2)) == ["ec"]
 
 
-def test_repeat_orders_own_events_by_decayed_count_and_fills_with_popular() -> None:
+def test_repeat_is_decayed_count_filled_with_popular() -> None:
     history = history_of([(0, "a", 8, 3), (0, "b", 0, 1), (1, "c", 0, 5), (1, "d", 0, 4), (1, "b", 16, 1)])
     # User 0: a 3 / 2 before b 1. User 1: c 5, d 4, b 1 / 4. Popular: c, d, b, a.
     assert names(history, repeat(history, np.array([0, 1, -1]))) == ["abcd.", "cdba.", "cdba."]
 
 
-def test_repeat_gives_a_tie_to_the_more_popular_event_and_then_to_the_first_in_text_order() -> None:
+def test_repeat_ties_go_by_popularity_then_text_order() -> None:
     history = history_of([(0, "c", 0, 1), (0, "b", 0, 1), (0, "a", 0, 1), (1, "c", 0, 1)])
     assert names(history, repeat(history, np.array([0]), 3)) == ["cab"]
 
 
-def test_lists_follow_the_order_in_which_users_are_asked_for() -> None:
+def test_lists_follow_the_order_of_the_users() -> None:
     history = history_of([(0, "a", 0, 1), (1, "b", 0, 1), (2, "c", 0, 1)])
     for name, lists in all_baselines(history, np.array([2, -1, 0, 2])).items():
         each = all_baselines(history, np.arange(3))[name]
         np.testing.assert_array_equal(lists, [each[2], popular(history), each[0], each[2]])
 
 
-def test_item_knn_weighs_neighbours_by_shrunk_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "SHRINKAGE", 1.0)
+def test_item_knn_weights_are_shrunk_cosines() -> None:
     count = round(np.e**3 - 1)
     history = history_of([(0, "a", 0, count), (1, "a", 0, 1), (1, "b", 0, 1), (2, "a", 8, 1), (2, "c", 8, 1)])
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
     weight = np.log1p(history.count) * baselines._decay(history, 8)
-    item_similarity = sparse.item_similarity(baselines._user_events(history, weight))
+    item_similarity = sparse.item_similarity(baselines._user_events(history, weight), shrinkage=1.0)
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(item_similarity.toarray(), expected)
     assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
     assert names(history, item_knn_new(history, np.array([0]), 3)) == ["bc."]
 
 
-def test_item_knn_finds_the_community_that_popularity_does_not() -> None:
+def test_item_knn_finds_the_users_community() -> None:
     rows = [(user, event, 0, 1) for user in range(4) for event in ("abc" if user < 2 else "def")]
     rows += [(9, "h", 0, 50), (5, "a", 0, 1), (6, "e", 0, 1)]
     history = history_of(rows)
@@ -89,13 +93,22 @@ def test_item_knn_finds_the_community_that_popularity_does_not() -> None:
     assert names(history, item_knn_new(history, asked, 4)) == ["bche", "dfha"]
 
 
-def test_item_knn_new_never_lists_an_own_event_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_item_knn_new_never_lists_an_own_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "KNN_EVENTS_PER_USER", 2)
     history = history_of([(0, event, 0, 1) for event in "abcdefg"] + [(1, "h", 5, 1), (1, "a", 5, 1)])
     assert names(history, item_knn_new(history, np.array([0]))) == ["h...."]
 
 
-def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_baseline_of_the_registry_is_made() -> None:
+    history = history_of([(0, "a", 0, 1), (0, "b", 3, 2), (1, "c", 0, 1), (1, "a", 1, 1)])
+    users = np.array([0, -1, 1])
+    lists = all_baselines(history, users, 3)
+    assert list(lists) == list(BASELINES)
+    for name, baseline in BASELINES.items():
+        np.testing.assert_array_equal(baseline(history, users, 3, OPEN), lists[name])
+
+
+def test_block_size_does_not_change_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     rows = [(int(u), EVENTS[e], int(a), 1) for u, e, a in zip(*rng.integers(0, (30, 8, 6), (150, 3)).T, strict=True)]
     once = pd.DataFrame(rows).drop_duplicates([0, 1, 2]).to_records(index=False).tolist()
@@ -107,15 +120,15 @@ def test_blocks_and_neighbour_limits_do_not_change_what_is_computed(monkeypatch:
         np.testing.assert_array_equal(lists, whole[name])
 
 
-def test_only_the_heaviest_entries_of_a_row_are_kept_and_the_first_of_equal_ones() -> None:
+def test_top_n_per_row_keeps_first_of_ties() -> None:
     dense = np.array([[1.0, 3, 3, 3, 2], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
     kept = sparse.top_n_per_row(scipy.sparse.csr_array(dense), 2).toarray()
     assert kept.tolist() == [[0, 3, 3, 0, 0], [0, 5, 0, 0, 0], [0, 0, 0, 0, 0], [4, 4, 0, 0, 0]]
 
 
-def test_entries_are_put_in_order_and_none_is_lost() -> None:
+def test_ordered_sorts_columns_and_loses_none() -> None:
     rng = np.random.default_rng(0)
-    left, right = (scipy.sparse.random_array((30, 30), density=0.2, rng=rng, format="csr") for _ in range(2))
+    left, right = (scipy.sparse.csr_array(rng.random((30, 30)) * (rng.random((30, 30)) < 0.2)) for _ in range(2))
     product = left @ right
     assert not product.has_sorted_indices
     ordered = sparse.ordered(product)
@@ -123,7 +136,7 @@ def test_entries_are_put_in_order_and_none_is_lost() -> None:
     assert (ordered.toarray() == product.toarray()).all()
 
 
-def test_no_history_at_all_gives_empty_lists() -> None:
+def test_empty_history_gives_empty_lists() -> None:
     history = history_of([])
     for lists in all_baselines(history, np.array([-1, -1])).values():
         assert lists.tolist() == [[-1] * 5] * 2
@@ -139,7 +152,7 @@ rows_of_a_log = st.lists(
 
 @given(rows_of_a_log, st.integers(1, 5))
 @settings(max_examples=25, deadline=None)
-def test_lists_are_full_and_distinct_and_their_empty_places_come_last(rows: list, k: int) -> None:
+def test_lists_are_full_and_distinct(rows: list[Row], k: int) -> None:
     history = history_of(rows)
     users = np.arange(-1, history.num_users)
     for name, lists in all_baselines(history, users, k).items():
@@ -154,7 +167,7 @@ def test_lists_are_full_and_distinct_and_their_empty_places_come_last(rows: list
 
 @given(rows_of_a_log, rows_of_a_log)
 @settings(max_examples=15, deadline=None)
-def test_what_happens_after_the_origin_changes_no_list_of_that_origin(past: list, future: list) -> None:
+def test_baselines_do_not_depend_on_the_future(past: list[Row], future: list[Row]) -> None:
     origin = shift(WEEK, -31)
     past = [(user, event, age + 31, count) for user, event, age, count in past]
     known, everything = history_of(past, origin), history_of(past + future)
@@ -164,7 +177,7 @@ def test_what_happens_after_the_origin_changes_no_list_of_that_origin(past: list
         np.testing.assert_array_equal(lists, all_baselines(known, users)[name])
 
 
-def test_a_row_planted_in_the_future_would_change_the_lists_if_it_were_seen() -> None:
+def test_planted_future_row_would_change_lists() -> None:
     past, planted = [(0, "a", 2, 1), (0, "b", 1, 1)], [(0, "h", 0, 99)]
     known, leaked = history_of(past, shift(WEEK, -1)), history_of(past + planted)
     for name in BASELINES:

@@ -3,22 +3,24 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.evaluation.evaluate import CEILING, COLUMNS, SEGMENTS, evaluate_week
+from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.evaluation.metrics import METRICS
+from tgn_assets.ml.evaluation.scored_week import EVALUATION_SEGMENTS
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.tea_log import DISCOUNT, KNOWN, MODELS, WEEK, evaluate, happened, past, published, value
 
 
-def test_every_model_has_every_metric_in_every_segment_once() -> None:
+def test_every_model_segment_metric_is_there_once() -> None:
     frame = evaluate()
     assert list(frame.columns) == COLUMNS
     assert set(frame.week) == {WEEK}
     assert not frame.duplicated(["model", "segment", "metric"]).any()
-    grid = {(model, segment, metric) for model in MODELS for segment in SEGMENTS for metric in METRICS}
+    grid = {(model, segment, metric) for model in MODELS for segment in EVALUATION_SEGMENTS for metric in METRICS}
     assert grid <= set(frame[["model", "segment", "metric"]].itertuples(index=False, name=None))
 
 
-def test_published_lists_and_the_new_user_list_are_scored_as_worked_out_by_hand() -> None:
+def test_published_lists_score_as_by_hand() -> None:
     frame = evaluate()
     # ann: tea of (tea, oil) first. bob: tea, the only one, second. dan is new: rye, of rye and an unknown event.
     ideal = DISCOUNT[:2].sum()
@@ -31,20 +33,20 @@ def test_published_lists_and_the_new_user_list_are_scored_as_worked_out_by_hand(
     assert value(frame, OURS, "recall", "new") == pytest.approx(1 / 2)
 
 
-def test_segments_follow_what_the_active_users_did() -> None:
-    users = {segment: value(evaluate(), OURS, "ndcg", segment, "users") for segment in SEGMENTS}
+def test_segments_follow_what_active_users_did() -> None:
+    users = {segment: value(evaluate(), OURS, "ndcg", segment, "users") for segment in EVALUATION_SEGMENTS}
     # ann repeats tea and explores oil, bob repeats, dan explores as every new user does.
     assert users == {"all": 3, "seen": 2, "repeat": 2, "explore": 2, "new": 1}
 
 
-def test_a_new_user_or_event_is_never_taken_for_a_pair_of_the_past() -> None:
+def test_new_users_and_events_are_no_past_pairs() -> None:
     # User by user, event by event: ann's fifth event of four would be bob's first, tea; dan's, before ann, ann's tea.
     frame = evaluate(truth={"ann": "new", "bob": "new", "dan": "new"})
     assert value(frame, OURS, "ndcg", "repeat", "users") == 0
     assert value(frame, OURS, "ndcg", "explore", "users") == 3
 
 
-def test_baselines_are_scored_from_the_same_history() -> None:
+def test_baselines_score_as_by_hand() -> None:
     frame = evaluate()
     # Popular: rye, tea, oil, jam. ann has tea and oil in places 2 and 3, bob tea in 2, dan rye in 1.
     ideal = DISCOUNT[:2].sum()
@@ -55,7 +57,7 @@ def test_baselines_are_scored_from_the_same_history() -> None:
     assert value(frame, "repeat", "ndcg") == pytest.approx(repeat, abs=1e-6)
 
 
-def test_the_ceiling_knows_the_truth_but_no_event_of_the_week_itself() -> None:
+def test_ceiling_knows_no_event_of_the_week_itself() -> None:
     frame = evaluate()
     assert value(frame, CEILING, "ndcg", "seen") == 1
     assert value(frame, CEILING, "ndcg", "new") == pytest.approx(1 / DISCOUNT[:2].sum(), abs=1e-6)
@@ -63,16 +65,17 @@ def test_the_ceiling_knows_the_truth_but_no_event_of_the_week_itself() -> None:
     assert (scores.loc[[CEILING]].to_numpy() >= scores.to_numpy()).all()
 
 
-def test_lists_that_are_perfect_reach_the_ceiling() -> None:
+def test_perfect_lists_reach_the_ceiling() -> None:
     frame = evaluate({"ann": "oil tea", "bob": "tea", "dan": "rye"})
     for metric in METRICS:
         assert value(frame, OURS, metric) == value(frame, CEILING, metric)
 
 
-def test_scores_are_held_against_what_all_users_did_active_or_not() -> None:
+def test_brier_and_calibration_bins_by_hand() -> None:
     lists = published({"ann": "tea", "bob": "tea rye", "zoe": "tea"})
     lists["score"] = [0.9, 0.3, 0.15, 0.3]
-    frame = evaluate_week(WEEK, lists, ["tea"], happened({"ann": "tea", "bob": "rye"}), *past(KNOWN))
+    truth = happened({"ann": "tea", "bob": "rye"})
+    frame = evaluate_week(WEEK, lists, truth, new_user_list=["tea"], **past(KNOWN))
     squares = [0.1**2, 0.3**2, 0.85**2, 0.3**2]
     assert value(frame, OURS, "brier") == pytest.approx(sum(squares) / 4)
     assert value(frame, OURS, "brier_constant") == pytest.approx(1 / 4)
@@ -82,7 +85,7 @@ def test_scores_are_held_against_what_all_users_did_active_or_not() -> None:
     assert value(frame, OURS, "observed:0.4-1") == 1
 
 
-def test_shares_say_who_was_served_and_from_which_source() -> None:
+def test_served_coverage_and_shares_of_sources() -> None:
     frame = evaluate()
     assert value(frame, OURS, "served") == pytest.approx(2 / 3)
     assert value(frame, OURS, "served", "seen") == 1
@@ -93,7 +96,7 @@ def test_shares_say_who_was_served_and_from_which_source() -> None:
     assert value(frame, "popular", "coverage") == 1
 
 
-def test_a_lift_is_the_mean_of_the_differences_with_its_paired_interval() -> None:
+def test_lift_is_a_mean_difference_with_interval() -> None:
     frame = evaluate()
     for baseline in BASELINES:
         lift = value(frame, baseline, "ndcg_lift")
@@ -105,13 +108,15 @@ def test_a_lift_is_the_mean_of_the_differences_with_its_paired_interval() -> Non
         assert 0 <= value(frame, baseline, "ndcg_lift_p") <= 1
 
 
-def test_the_same_seed_gives_the_same_table_and_another_seed_other_intervals() -> None:
+def test_seed_decides_the_intervals_only() -> None:
     rng = np.random.default_rng(0)
     users = [f"user {number}" for number in range(60)]
     known = past([(user, "abcdefgh"[event], 1, 1) for user in users for event in rng.choice(8, 3, replace=False)])
     lists = published({user: " ".join(rng.permutation([*"abcdefgh"])[:5]) for user in users})
     truth = happened({user: " ".join(rng.choice([*"abcdefgh"], 2, replace=False)) for user in users})
-    first, again, other = (evaluate_week(WEEK, lists, [], truth, *known, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (
+        evaluate_week(WEEK, lists, truth, new_user_list=[], **known, seed=seed) for seed in (3, 3, 4)
+    )
     pd.testing.assert_frame_equal(first, again)
     changed = other.compare(first)
     assert {"ci_low", "ci_high"} <= set(changed.columns.get_level_values(0)) <= {"ci_low", "ci_high", "value"}

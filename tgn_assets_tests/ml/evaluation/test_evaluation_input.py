@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.evaluation.evaluate import CEILING, evaluate_week
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.tea_log import (
@@ -10,6 +11,7 @@ from tgn_assets_tests.support.tea_log import (
     KNOWN,
     PUBLISHED,
     WEEK,
+    Past,
     evaluate,
     happened,
     past,
@@ -18,68 +20,71 @@ from tgn_assets_tests.support.tea_log import (
 )
 
 
-def test_predictions_may_lack_their_source() -> None:
-    frame = evaluate_week(WEEK, published(PUBLISHED).drop(columns="source"), ["tea"], happened(HAPPENED), *past(KNOWN))
+def test_predictions_may_lack_source() -> None:
+    lists = published(PUBLISHED).drop(columns="source")
+    frame = evaluate_week(WEEK, lists, happened(HAPPENED), new_user_list=["tea"], **past(KNOWN))
     assert not frame.metric.str.startswith("share_of_source").any()
 
 
-def test_ids_that_are_read_as_codes_are_scored_alike() -> None:
+def test_categorical_ids_score_alike() -> None:
     lists = published({**PUBLISHED, "zoe": "tea oil"}).assign(score=0.2)
     coded = lists.astype({"user_id": "category", "event_id": "category", "source": "category"})
     as_text, as_codes = (
-        evaluate_week(WEEK, frame, ["tea", "rye"], happened(HAPPENED), *past(KNOWN)) for frame in (lists, coded)
+        evaluate_week(WEEK, frame, happened(HAPPENED), new_user_list=["tea", "rye"], **past(KNOWN))
+        for frame in (lists, coded)
     )
     pd.testing.assert_frame_equal(as_codes, as_text)
 
 
-def test_the_order_of_rows_and_repeated_interactions_change_nothing() -> None:
+def test_row_order_and_repeated_rows_change_nothing() -> None:
     predictions, truth = published(PUBLISHED), happened(HAPPENED)
     shuffled = evaluate_week(
         WEEK,
         predictions.sample(frac=1, random_state=1),
-        ["tea", "rye"],
         pd.concat([truth, truth]).sample(frac=1, random_state=2),
-        *past(KNOWN),
+        new_user_list=["tea", "rye"],
+        **past(KNOWN),
     )
     pd.testing.assert_frame_equal(shuffled, evaluate())
 
 
-def test_a_week_without_active_users_has_counts_of_zero_and_no_values() -> None:
+def test_no_active_users_gives_no_values() -> None:
     frame = evaluate(truth={})
     assert (frame.users == 0).all()
     assert frame[["value", "ci_low", "ci_high"]].isna().all(axis=None)
     assert set(evaluate().metric) == set(frame.metric)
 
 
-def test_the_first_week_of_all_is_scored_without_a_history() -> None:
-    no_log = past([])
-    frame = evaluate_week(WEEK, published({}), [], happened({"ann": "tea"}), *no_log)
+def test_first_week_is_scored_without_history() -> None:
+    frame = evaluate_week(WEEK, published({}), happened({"ann": "tea"}), new_user_list=[], **past([]))
     assert value(frame, OURS, "ndcg") == 0
     assert value(frame, CEILING, "ndcg", "new") == 0
     assert np.isnan(value(frame, OURS, "coverage"))
 
 
-def test_an_id_may_hold_quotes_unicode_and_sql() -> None:
+def test_ids_may_hold_quotes_unicode_and_sql() -> None:
     odd = '\'; DROP TABLE "events" -- é \U0001f375'
     known = past([(odd, odd, 1, 1)])
     predictions = pd.DataFrame({"user_id": [odd], "rank": [1], "event_id": [odd]})
-    frame = evaluate_week(WEEK, predictions, [odd], pd.DataFrame({"user_id": [odd], "event_id": [odd]}), *known)
+    truth = pd.DataFrame({"user_id": [odd], "event_id": [odd]})
+    frame = evaluate_week(WEEK, predictions, truth, new_user_list=[odd], **known)
     assert value(frame, OURS, "ndcg") == value(frame, "repeat", "ndcg") == 1
 
 
-def test_a_prediction_that_left_the_history_since_it_was_published_is_a_miss_and_not_an_error() -> None:
+def test_event_gone_from_history_is_a_miss() -> None:
     frame = evaluate({"ann": "gone tea"}, {"ann": "tea"})
     assert value(frame, OURS, "mrr") == 0.5
     assert value(frame, OURS, "coverage") == 1 / 4
 
 
-def test_a_history_that_is_not_the_week_before_is_refused() -> None:
+def test_history_of_another_week_is_refused() -> None:
     for week in (shift(WEEK, 1), shift(WEEK, -1)):
         with pytest.raises(ValueError, match=f"week {week} is scored with the history up to {shift(week, -1)}"):
-            evaluate_week(week, published(PUBLISHED), [], happened(HAPPENED), *past(KNOWN))
-    history, users, events = past(KNOWN)
+            evaluate_week(week, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **past(KNOWN))
+    known = past(KNOWN)
+    known["user_ids"] = known["user_ids"][1:]
     with pytest.raises(ValueError, match="one for one"):
-        evaluate_week(WEEK, published(PUBLISHED), [], happened(HAPPENED), history, users[1:], events)
+        evaluate_week(WEEK, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **known)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +96,20 @@ def test_a_history_that_is_not_the_week_before_is_refused() -> None:
         (3, "tea", "twice"),
     ],
 )
-def test_predictions_with_bad_ranks_or_repeated_events_are_refused(rank: int, event: str, message: str) -> None:
+def test_bad_ranks_or_repeated_events_are_refused(rank: int, event: str, message: str) -> None:
     more = pd.DataFrame({"user_id": ["ann"], "rank": [rank], "event_id": [event], "source": ["model"]})
     with pytest.raises(ValueError, match=message):
-        evaluate_week(WEEK, pd.concat([published(PUBLISHED), more]), [], happened(HAPPENED), *past(KNOWN))
+        evaluate_week(
+            WEEK, pd.concat([published(PUBLISHED), more]), happened(HAPPENED), new_user_list=[], **past(KNOWN)
+        )
 
 
-def test_an_interaction_of_the_target_week_cannot_reach_the_baselines() -> None:
-    history, users, events = past([*KNOWN, ("ann", "oil", 0, 99)], shift(WEEK, 1))
-    cut = history.as_of(week_number(WEEK) - 1)
-    assert (cut.num_users, cut.num_events) == (len(users), len(events))
-    frame = evaluate_week(WEEK, published(PUBLISHED), ["tea", "rye"], happened(HAPPENED), cut, users, events)
-    pd.testing.assert_frame_equal(frame, evaluate())
+def test_target_week_cannot_reach_the_baselines() -> None:
+    leaking = past([*KNOWN, ("ann", "oil", 0, 99)], shift(WEEK, 1))
+    cut = leaking["history"].as_of(week_number(WEEK) - 1)
+    assert (cut.num_users, cut.num_events) == (len(leaking["user_ids"]), len(leaking["event_ids"]))
+    lists, truth, new_user_list = published(PUBLISHED), happened(HAPPENED), ["tea", "rye"]
+    known: Past = {**leaking, "history": cut}
+    pd.testing.assert_frame_equal(evaluate_week(WEEK, lists, truth, new_user_list=new_user_list, **known), evaluate())
     with pytest.raises(ValueError, match="history up to"):
-        evaluate_week(WEEK, published(PUBLISHED), [], happened(HAPPENED), history, users, events)
+        evaluate_week(WEEK, lists, truth, new_user_list=new_user_list, **leaking)

@@ -1,12 +1,31 @@
+import doctest
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_geometric.metrics import LinkPredCoverage, LinkPredMetricCollection
+from torch_geometric.metrics import (
+    LinkPredCoverage,
+    LinkPredHitRatio,
+    LinkPredMAP,
+    LinkPredMetricCollection,
+    LinkPredMRR,
+    LinkPredNDCG,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
+from torch_geometric.metrics.link_pred import LinkPredMetricData
 
 from tgn_assets.ml.evaluation import metrics
-from tgn_assets.ml.evaluation.metrics import METRICS, coverage, mean_interval, paired_bootstrap, per_user, perfect_lists
+from tgn_assets.ml.evaluation.metrics import (
+    METRICS,
+    catalogue_coverage,
+    mean_interval,
+    paired_bootstrap,
+    per_user,
+    perfect_lists,
+)
 
 EVENTS = 9
 DISCOUNT = 1 / np.log2(np.arange(2, 7))
@@ -43,7 +62,7 @@ def rankings(draw: st.DrawFn) -> tuple[np.ndarray, list[set[int]]]:
     return np.array([row[:k] for row in lists]), truth
 
 
-def test_a_list_with_hits_in_second_and_fourth_place_scores_what_is_worked_out_by_hand() -> None:
+def test_per_user_metrics_by_hand() -> None:
     values = per_user(np.array([[7, 3, 8, 1, 5]]), *pairs([{1, 3, 4}])).iloc[0]
     assert values["precision"] == pytest.approx(2 / 5)
     assert values["recall"] == pytest.approx(2 / 3, abs=1e-6)
@@ -53,7 +72,7 @@ def test_a_list_with_hits_in_second_and_fourth_place_scores_what_is_worked_out_b
     assert values["mrr"] == 0.5
 
 
-def test_precision_is_divided_by_k_and_the_ideal_by_what_can_be_listed() -> None:
+def test_precision_and_ideal_of_short_and_long_truth() -> None:
     short, crowded = per_user(np.array([[2, -1, -1, -1, -1], [0, 1, 2, 3, 4]]), *pairs([{2}, set(range(9))])).to_numpy()
     assert dict(zip(METRICS, short, strict=True)) == pytest.approx(
         {"precision": 0.2, "recall": 1, "ndcg": 1, "map": 1, "hit_rate": 1, "mrr": 1}
@@ -63,24 +82,24 @@ def test_precision_is_divided_by_k_and_the_ideal_by_what_can_be_listed() -> None
     )
 
 
-def test_an_empty_place_is_not_taken_for_the_last_event_of_the_user_before() -> None:
+def test_empty_place_matches_no_event() -> None:
     values = per_user(np.array([[0, 1], [-1, -1]]), *pairs([{8}, {0}]))
     assert (values == 0).all(axis=None)
 
 
-def test_a_user_without_truth_has_no_value_and_does_not_lower_a_mean() -> None:
+def test_user_without_truth_has_no_value() -> None:
     values = per_user(np.array([[0], [1]]), *pairs([{0}, set()]))
     assert values.loc[1].isna().all()
     assert values.ndcg.mean() == 1
 
 
-def test_no_users_give_an_empty_table_with_the_metrics_as_columns() -> None:
+def test_no_users_give_an_empty_frame() -> None:
     values = per_user(np.empty((0, 5), np.int64), *pairs([]))
     assert list(values.columns) == list(METRICS)
     assert values.empty
 
 
-def test_an_event_twice_in_a_list_or_in_the_truth_is_refused() -> None:
+def test_repeated_event_is_refused() -> None:
     with pytest.raises(ValueError, match="list holds an event twice"):
         per_user(np.array([[3, 1, 3]]), *pairs([{1}]))
     with pytest.raises(ValueError, match="truth twice"):
@@ -89,7 +108,7 @@ def test_an_event_twice_in_a_list_or_in_the_truth_is_refused() -> None:
 
 @given(rankings())
 @settings(max_examples=40, deadline=None)
-def test_values_are_those_of_the_definitions_and_between_zero_and_one(
+def test_per_user_metrics_follow_their_definitions(
     ranking: tuple[np.ndarray, list[set[int]]],
 ) -> None:
     lists, truth = ranking
@@ -102,17 +121,25 @@ def test_values_are_those_of_the_definitions_and_between_zero_and_one(
 
 @given(rankings())
 @settings(max_examples=15, deadline=None)
-def test_means_agree_with_the_aggregates_of_torch_geometric(ranking: tuple[np.ndarray, list[set[int]]]) -> None:
+def test_means_agree_with_torch_geometric(ranking: tuple[np.ndarray, list[set[int]]]) -> None:
     lists, truth = ranking
     values = per_user(lists, *pairs(truth))
-    aggregates = LinkPredMetricCollection({name: metric(lists.shape[1]) for name, metric in METRICS.items()})
+    of_pyg = {
+        "precision": LinkPredPrecision,
+        "recall": LinkPredRecall,
+        "ndcg": LinkPredNDCG,
+        "map": LinkPredMAP,
+        "hit_rate": LinkPredHitRatio,
+        "mrr": LinkPredMRR,
+    }
+    aggregates = LinkPredMetricCollection({name: metric(lists.shape[1]) for name, metric in of_pyg.items()})
     aggregates.update(torch.from_numpy(np.where(lists < 0, EVENTS, lists)), torch.from_numpy(np.stack(pairs(truth))))
     assert values.mean().to_dict() == pytest.approx({k: float(v) for k, v in aggregates.compute().items()}, abs=2e-6)
 
 
 @given(rankings(), st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
-def test_the_order_of_the_users_does_not_change_anybodys_value(
+def test_user_order_does_not_change_values(
     ranking: tuple[np.ndarray, list[set[int]]], random: np.random.Generator
 ) -> None:
     lists, truth = ranking
@@ -124,33 +151,46 @@ def test_the_order_of_the_users_does_not_change_anybodys_value(
 
 @given(rankings(), st.integers(0, EVENTS))
 @settings(max_examples=25, deadline=None)
-def test_no_list_of_known_events_beats_the_perfect_one(ranking: tuple[np.ndarray, list[set[int]]], known: int) -> None:
+def test_no_list_beats_the_perfect_one(ranking: tuple[np.ndarray, list[set[int]]], known: int) -> None:
     lists, truth = ranking
     user, event = pairs(truth)
-    perfect = perfect_lists(user, event, event < known, len(truth), lists.shape[1])
+    perfect = perfect_lists(user, event, event < known, rows=len(truth), k=lists.shape[1])
     assert perfect.max() < known
     assert (per_user(perfect, user, event) >= per_user(np.where(lists < known, lists, -1), user, event)).all(axis=None)
     if known == EVENTS:
         assert (per_user(perfect, user, event)[["ndcg", "map", "mrr", "hit_rate"]] == 1).all(axis=None)
 
 
-def test_a_perfect_list_holds_only_reachable_events_and_the_unreachable_still_count() -> None:
+def test_perfect_lists_hold_reachable_events_only() -> None:
     user, event = pairs([{1, 7}, {8}])
-    perfect = perfect_lists(user, event, event < 5, 2, 3)
+    perfect = perfect_lists(user, event, event < 5, rows=2, k=3)
     assert perfect.tolist() == [[1, -1, -1], [-1, -1, -1]]
     assert per_user(perfect, user, event).ndcg.tolist() == pytest.approx([1 / (1 + DISCOUNT[1]), 0], abs=1e-6)
 
 
-def test_coverage_counts_distinct_known_events_as_torch_geometric_does() -> None:
+def test_catalogue_coverage_as_in_torch_geometric() -> None:
     lists = np.array([[0, 3, 2], [3, 1, 0]])
     reference = LinkPredCoverage(3, num_dst_nodes=8)
     reference.update(torch.from_numpy(lists), torch.empty(2, 0, dtype=torch.long))
-    assert coverage(lists, 8) == float(reference.compute()) == 0.5
-    assert coverage(np.array([[0, 9, -1]]), 8) == 1 / 8
-    assert np.isnan(coverage(lists, 0))
+    assert catalogue_coverage(lists, 8) == float(reference.compute()) == 0.5
+    assert catalogue_coverage(np.array([[0, 9, -1]]), 8) == 1 / 8
+    assert np.isnan(catalogue_coverage(lists, 0))
 
 
-def test_an_interval_is_the_same_for_the_same_seed_and_holds_the_mean() -> None:
+def test_the_examples_in_docstrings_hold() -> None:
+    failed, attempted = doctest.testmod(metrics)
+    assert not failed and attempted >= 5
+
+
+def test_metric_added_to_the_registry_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_place(data: LinkPredMetricData, k: int) -> torch.Tensor:
+        return data.pred_rel_mat[:, 0]
+
+    monkeypatch.setattr(metrics, "METRICS", {**METRICS, "first_place": first_place})
+    assert per_user(np.array([[7, 3], [3, 7]]), *pairs([{3}, {3}])).first_place.tolist() == [0, 1]
+
+
+def test_interval_is_seeded_and_holds_the_mean() -> None:
     values = np.random.default_rng(1).random((200, 3))
     low, high = mean_interval(values, seed=5)
     np.testing.assert_array_equal((low, high), mean_interval(values, seed=5))
@@ -159,7 +199,7 @@ def test_an_interval_is_the_same_for_the_same_seed_and_holds_the_mean() -> None:
     assert (low != mean_interval(values, seed=6)[0]).all()
 
 
-def test_drawing_in_small_portions_and_the_normal_interval_agree_with_the_bootstrap(
+def test_normal_interval_agrees_with_bootstrap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = np.random.default_rng(2).random((800, 2))
@@ -176,7 +216,7 @@ def test_drawing_in_small_portions_and_the_normal_interval_agree_with_the_bootst
     assert (normal.ci_low, normal.ci_high) == pytest.approx((resampled.ci_low, resampled.ci_high), abs=4e-3)
 
 
-def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+def test_interval_has_its_nominal_coverage() -> None:
     samples = np.random.default_rng(4).binomial(1, 0.3, (120, 300)).astype(float)
     low, high = mean_interval(samples, resamples=400)  # 300 samples of 120 users
     assert 0.90 <= ((low <= 0.3) & (high >= 0.3)).mean() <= 0.98
@@ -192,7 +232,7 @@ def test_fewer_than_two_users_give_no_interval() -> None:
     assert np.isnan(comparison.relative)
 
 
-def test_a_paired_comparison_gives_difference_effect_size_and_doubt() -> None:
+def test_paired_bootstrap_by_hand() -> None:
     theirs = np.random.default_rng(7).random(300)
     better = paired_bootstrap(theirs + 0.01, theirs)
     assert better.difference == pytest.approx(0.01)
@@ -203,7 +243,7 @@ def test_a_paired_comparison_gives_difference_effect_size_and_doubt() -> None:
     assert (same.difference, same.ci_low, same.ci_high, same.p) == (0, 0, 0, 1)
 
 
-def test_pairing_sees_a_small_gain_that_separate_intervals_do_not() -> None:
+def test_pairing_detects_a_small_gain() -> None:
     rng = np.random.default_rng(8)
     theirs = rng.random(400)
     ours = theirs + rng.normal(0.01, 0.02, 400)
@@ -212,7 +252,7 @@ def test_pairing_sees_a_small_gain_that_separate_intervals_do_not() -> None:
     assert paired_bootstrap(ours, theirs).ci_low > 0
 
 
-def test_noise_alone_is_no_clear_gain() -> None:
+def test_noise_is_no_clear_gain() -> None:
     rng = np.random.default_rng(9)
     comparison = paired_bootstrap(rng.random(400), rng.random(400))
     assert comparison.ci_low < 0 < comparison.ci_high

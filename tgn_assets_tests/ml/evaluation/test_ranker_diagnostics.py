@@ -1,10 +1,21 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tgn_assets.ml.data.policy import OPEN
-from tgn_assets.ml.evaluation.evaluate import CANDIDATES, UNGATED, RankerDiagnostics, evaluate_week
+from tgn_assets.ml.arrays import BoolArray, IntArray
+from tgn_assets.ml.candidates.retrieval import CHANNELS
+from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.metric_names import (
+    CANDIDATES,
+    FORMER_METRICS,
+    WITHOUT_FALLBACK,
+    with_former_names,
+    without_former_names,
+)
+from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.tea_log import (
     DISCOUNT,
@@ -19,43 +30,81 @@ from tgn_assets_tests.support.tea_log import (
 )
 
 
-def tea_in_second_place(users: np.ndarray) -> np.ndarray:
+def tea_in_second_place(users: IntArray) -> IntArray:
     lists = np.full((len(users), 5), -1)
     lists[:, 1] = 0
     return lists
 
 
-def test_a_look_inside_the_ranker_tells_recall_from_ranking_by_hand() -> None:
-    def found(users: np.ndarray, row: np.ndarray, event: np.ndarray) -> np.ndarray:
-        # ann (0) touched tea (0) and oil, bob (1) tea; only tea was among the candidates, by the second channel.
+def test_candidates_and_without_fallback_by_hand() -> None:
+    def found(users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
+        # ann (0) had tea (0) and oil, bob (1) tea; only tea was among the candidates, by the second channel.
         assert users.tolist() == [0, 1] and sorted(row.tolist()) == [0, 0, 1]
         return np.stack([np.zeros(3, bool), event == 0], axis=1)
 
-    diagnostics = RankerDiagnostics(("own", "popular"), found, tea_in_second_place)
+    diagnostics = RankerDiagnostics(("repeat", "popular"), found, tea_in_second_place)
 
-    known, users, events = past(KNOWN)
-    assert events[0] == "tea" and list(users[:2]) == ["ann", "bob"]
-    lists = published(PUBLISHED)
-    frame = evaluate_week(WEEK, lists, ["tea", "rye"], happened(HAPPENED), known, users, events, diagnostics)
+    known = past(KNOWN)
+    assert known["event_ids"][0] == "tea" and list(known["user_ids"][:2]) == ["ann", "bob"]
+    frame = evaluate_week(
+        WEEK,
+        published(PUBLISHED),
+        happened(HAPPENED),
+        new_user_list=["tea", "rye"],
+        **known,
+        diagnostics=diagnostics,
+    )
     ideal = DISCOUNT[:2].sum()
     assert value(frame, CANDIDATES, "ndcg", "seen") == pytest.approx((1 / ideal + 1) / 2, abs=1e-6)
-    assert value(frame, UNGATED, "ndcg", "seen") == pytest.approx((DISCOUNT[1] / ideal + DISCOUNT[1]) / 2, abs=1e-6)
+    assert value(frame, WITHOUT_FALLBACK, "ndcg", "seen") == pytest.approx(
+        (DISCOUNT[1] / ideal + DISCOUNT[1]) / 2, abs=1e-6
+    )
     assert value(frame, CANDIDATES, "candidate_recall", "seen") == pytest.approx((1 / 2 + 1) / 2)
-    assert value(frame, CANDIDATES, "candidate_recall:own", "seen") == 0
+    assert value(frame, CANDIDATES, "candidate_recall:repeat", "seen") == 0
     # dan, who is new, had the list for new users: rye, of rye and an unknown event.
     assert value(frame, CANDIDATES, "ndcg", "new") == pytest.approx(1 / ideal, abs=1e-6)
-    assert value(frame, UNGATED, "ndcg", "new") == value(frame, OURS, "ndcg", "new")
+    assert value(frame, WITHOUT_FALLBACK, "ndcg", "new") == value(frame, OURS, "ndcg", "new")
 
 
 @pytest.mark.parametrize(("rules", "asked", "anns_tea"), [(OPEN, [1], 0), (replace(OPEN, min_distinct=4), [0, 1], 1)])
-def test_the_ranker_makes_only_the_lists_anew_that_were_not_published_as_it_made_them(rules, asked, anns_tea) -> None:
-    def lists(users: np.ndarray) -> np.ndarray:
+def test_only_unpublished_own_lists_are_made_again(rules: Rules, asked: list[int], anns_tea: int) -> None:
+    def lists(users: IntArray) -> IntArray:
         assert users.tolist() == asked
         return tea_in_second_place(users)
 
-    diagnostics = RankerDiagnostics(("own",), lambda users, row, event: np.zeros((len(row), 1), bool), lists)
+    diagnostics = RankerDiagnostics(("repeat",), lambda users, row, event: np.zeros((len(row), 1), bool), lists)
     # ann's list, with tea first, was the ranker's; bob's was that of `repeat`.
     made = published(PUBLISHED).replace({"source": {"model": OURS}})
-    frame = evaluate_week(WEEK, made, ["tea"], happened(HAPPENED), *past(KNOWN), diagnostics, rules=rules)
+    given = {"new_user_list": ["tea"], "diagnostics": diagnostics, "rules": rules}
+    frame = evaluate_week(WEEK, made, happened(HAPPENED), **past(KNOWN), **given)  # type: ignore[arg-type]
     expected = (DISCOUNT[anns_tea] / DISCOUNT[:2].sum() + DISCOUNT[1]) / 2
-    assert value(frame, UNGATED, "ndcg", "seen") == pytest.approx(expected, abs=1e-6)
+    assert value(frame, WITHOUT_FALLBACK, "ndcg", "seen") == pytest.approx(expected, abs=1e-6)
+
+
+def test_renamed_rows_are_there_under_both_names() -> None:
+    columns = ["model", "segment", "metric", "value"]
+    rows = [
+        ("tgn_assets", "all", "ndcg", 0.4),
+        ("without_fallback", "all", "ndcg", 0.3),
+        ("candidates", "seen", "candidate_recall:repeat", 0.2),
+        ("candidates", "seen", "candidate_recall:popular", 0.1),
+    ]
+    today = pd.DataFrame(rows, columns=columns)
+    both = with_former_names(today)
+    assert both.to_numpy().tolist() == [
+        ["tgn_assets", "all", "ndcg", 0.4],
+        ["ungated", "all", "ndcg", 0.3],
+        ["candidates", "seen", "candidate_recall:own", 0.2],
+        ["candidates", "seen", "candidate_recall:popular", 0.1],
+        ["without_fallback", "all", "ndcg", 0.3],
+        ["candidates", "seen", "candidate_recall:repeat", 0.2],
+    ]
+    pd.testing.assert_frame_equal(
+        without_former_names(both).sort_values(columns, ignore_index=True),
+        today.sort_values(columns, ignore_index=True),
+    )
+    assert not both.duplicated(["model", "segment", "metric"]).any()
+
+
+def test_every_channel_has_a_new_name_for_its_former_one() -> None:
+    assert {f"candidate_recall:{channel}" for channel in CHANNELS} >= set(FORMER_METRICS)

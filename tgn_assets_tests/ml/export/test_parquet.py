@@ -14,7 +14,7 @@ def filled(tmp_path: Path) -> Warehouse:
     return warehouse(tmp_path)
 
 
-def test_every_row_of_every_week_is_found_by_a_reader_of_hive_partitions(filled: Warehouse, tmp_path: Path) -> None:
+def test_hive_partition_reader_finds_every_row(filled: Warehouse, tmp_path: Path) -> None:
     folder = str(tmp_path / "it's out")
     with filled.reader() as con:
         assert exportable_weeks(con) == WEEKS[1:]
@@ -28,9 +28,7 @@ def test_every_row_of_every_week_is_found_by_a_reader_of_hive_partitions(filled:
             assert rows[table] == len(stored) > 0
 
 
-def test_exporting_a_week_again_gives_the_same_bytes_and_replaces_what_changed(
-    filled: Warehouse, tmp_path: Path
-) -> None:
+def test_exporting_again_gives_same_bytes_or_replaces_changes(filled: Warehouse, tmp_path: Path) -> None:
     week, file = WEEKS[-1], tmp_path / "out" / "eval_metrics" / f"week={WEEKS[-1]}" / FILE
     with filled.reader() as con:
         export_week(con, str(tmp_path / "out"), week)
@@ -40,11 +38,11 @@ def test_exporting_a_week_again_gives_the_same_bytes_and_replaces_what_changed(
     filled.replace_week("eval_metrics", week, metrics(week, 0.1, 0.2))
     with filled.reader() as con:
         export_week(con, str(tmp_path / "out"), week)
-    value = duckdb.sql(f"SELECT value FROM '{file}' WHERE model = 'tgn_assets'").fetchall()
+    value = duckdb.execute(f"SELECT value FROM '{file}' WHERE model = 'tgn_assets'").fetchall()
     assert (value, [path.name for path in file.parent.iterdir()]) == ([(0.1,)], [FILE])
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(filled: Warehouse, tmp_path: Path) -> None:
+def test_unwritable_folder_names_a_remedy(filled: Warehouse, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where the folder should be")
     with (
         filled.reader() as con,
@@ -71,7 +69,7 @@ def test_an_export_that_breaks_off_leaves_the_old_file(
     assert file.read_bytes() == before
 
 
-def test_an_object_store_gets_the_same_bytes_and_each_object_is_replaced(filled: Warehouse, tmp_path: Path) -> None:
+def test_object_store_export_replaces_each_object(filled: Warehouse, tmp_path: Path) -> None:
     week = WEEKS[-1]
     here = tmp_path / "eval_metrics" / f"week={week}" / FILE
     with bucket() as s3:

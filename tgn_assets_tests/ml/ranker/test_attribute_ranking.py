@@ -1,19 +1,23 @@
-"""A world in which only a side table tells who takes to a new event."""
+"""A world in which only an attribute tells who interacts with a new event."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.artifact_io import ArtifactError
-from tgn_assets.ml.candidates.retrieval import PAIR_FEATURES
-from tgn_assets.ml.config import RankerConfig
+from tgn_assets.ml.candidates.retrieval import candidate_feature_names
+from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attributes import ALWAYS, NO_ATTRIBUTES, AttributeColumn, AttributeTable, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.weeks import shift
@@ -26,8 +30,8 @@ GENRE = AttributeColumn("event", "genre", "category")
 
 
 def premieres() -> list[Row]:
-    """Each week twelve new events, three of each genre, are met by a scout of any taste; a week later they are touched
-    by who likes their genre, and never again."""
+    """Each week twelve new events, three of each genre, are found by a scout of any taste; a week later those who like
+    their genre interact with them, and then nobody does."""
     rows: list[Row] = []
     for week in range(WEEKS):
         rng = np.random.default_rng(week)
@@ -41,12 +45,12 @@ def premieres() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def past():
+def past() -> InteractionHistory:
     return history(premieres(), WEEKS - 2)
 
 
 @pytest.fixture(scope="module")
-def embedding_history():
+def embedding_history() -> EmbeddingHistory:
     """Weeks without a graph: the pair evidence stands alone."""
     no_idx, no_vectors = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
     weeks = [shift(START, week) for week in range(WEEKS - 1)]
@@ -54,102 +58,128 @@ def embedding_history():
 
 
 @pytest.fixture(scope="module")
-def genres(past):
+def genres(past: InteractionHistory) -> AttributeTables:
     names = sorted({event for _, event, _, _ in premieres()})  # the order in which they came
     genre = np.array([int(name[3:]) % GENRES for name in names], float)[: past.num_events, None]
     return AttributeTables(event=AttributeTable((GENRE,), past.event_idx, np.full(past.num_events, ALWAYS), genre))
 
 
 @pytest.fixture(scope="module")
-def ranker(past, embedding_history, genres):
-    return train_ranker(past, embedding_history, LAST, CONFIG, attributes=genres)
+def ranker(past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables) -> RankerCheckpoint:
+    return train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=genres)
 
 
 def lists_of(
-    past, embedding_history, ranker: RankerCheckpoint, attributes: AttributeTables, users: np.ndarray
-) -> np.ndarray:
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    ranker: RankerCheckpoint,
+    attributes: AttributeTables,
+    users: IntArray,
+) -> IntArray:
     return diagnose(
         past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), attributes=attributes
     ).lists(users)
 
 
-def ndcg(past, embedding_history, ranker: RankerCheckpoint, attributes: AttributeTables) -> float:
+def ndcg(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, attributes: AttributeTables
+) -> float:
     """On the week after."""
     truth = history(premieres(), WEEKS - 1)
     user, event = truth.in_week(truth.week)
     fan = (user < past.num_users) & (event < past.num_events)  # positions of what is new come last
     fans, row = np.unique(user[fan], return_inverse=True)
-    touched = set(zip(row.tolist(), event[fan].tolist(), strict=True))
+    positive = set(zip(row.tolist(), event[fan].tolist(), strict=True))
     lists = lists_of(past, embedding_history, ranker, attributes, fans).tolist()
-    hits = np.array([[(at, event) in touched for event in events] for at, events in enumerate(lists)])
+    hits = np.array([[(at, event) in positive for event in events] for at, events in enumerate(lists)])
     return float(ndcg_of(hits, np.bincount(row)).mean())
 
 
-@pytest.mark.parametrize("part", ["network", "trees"])
-def test_with_the_table_the_ranker_finds_whom_a_new_event_is_for(part, past, embedding_history, genres, ranker):
+@pytest.mark.parametrize("part", ["network", "lambdarank"])
+def test_attributes_tell_whom_a_new_event_is_for(
+    part: str,
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    genres: AttributeTables,
+    ranker: RankerCheckpoint,
+) -> None:
     def alone(whole: RankerCheckpoint) -> RankerCheckpoint:
         if part == "network":
-            return replace(whole, trees="")
+            return replace(whole, booster="")
         silent = {
             name: torch.zeros_like(whole.state[name]) for name in ("members.0.gate", "members.0.feature_mlp.4.weight")
         }
         return replace(whole, state=whole.state | silent)
 
-    without = train_ranker(past, embedding_history, LAST, CONFIG)
+    without = train_ranker(past, embedding_history, LAST, config=CONFIG)
     assert ndcg(past, embedding_history, alone(without), NO_ATTRIBUTES) < 0.4  # among twelve, by chance
     assert ndcg(past, embedding_history, alone(ranker), genres) > 0.8  # the three of the genre first
 
 
-def test_a_checkpoint_names_its_columns_and_survives_its_file(past, embedding_history, genres, ranker, tmp_path):
+def test_a_checkpoint_names_its_columns_and_survives_its_file(
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    genres: AttributeTables,
+    ranker: RankerCheckpoint,
+    tmp_path: Path,
+) -> None:
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
     assert loaded.attributes == (GENRE,)
     users = np.arange(past.num_users)
-    np.testing.assert_array_equal(*(lists_of(past, embedding_history, one, genres, users) for one in (loaded, ranker)))
-    train_ranker(past, embedding_history, LAST, CONFIG, attributes=genres).save(tmp_path / "again")
+    before, after = (lists_of(past, embedding_history, one, genres, users) for one in (ranker, loaded))
+    np.testing.assert_array_equal(before, after)
+    train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=genres).save(tmp_path / "again")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / LAST / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_column_that_came_later_is_left_to_later_rankers_and_one_that_is_gone_is_named(
-    past, embedding_history, genres, ranker
-):
+def test_a_later_column_is_ignored_and_a_missing_one_is_named(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables, ranker: RankerCheckpoint
+) -> None:
     users, rows = np.arange(past.num_users), genres.event
     price = AttributeColumn("event", "price", "number")
     wider = replace(rows, columns=(price, GENRE), values=np.column_stack([np.arange(len(rows.idx)), rows.values]))
-    np.testing.assert_array_equal(
-        *(
-            lists_of(past, embedding_history, ranker, attributes, users)
-            for attributes in (genres, AttributeTables(event=wider))
-        )
+    before, after = (
+        lists_of(past, embedding_history, ranker, attributes, users)
+        for attributes in (genres, AttributeTables(event=wider))
     )
+    np.testing.assert_array_equal(before, after)
     with pytest.raises(ArtifactError, match=r"genre of TGN_EVENT_FEATURES, a category.*tgn models unpin"):
         lists_of(past, embedding_history, ranker, AttributeTables(event=wider.only([price])), users)
 
 
-def test_lessons_that_were_kept_are_made_anew_when_the_table_says_something_else(
-    past, embedding_history, genres, ranker, tmp_path
-):
-    store, other = TrainingSetCache(tmp_path), replace(genres.event, values=genres.event.values[::-1])
-    train_ranker(past, embedding_history, LAST, CONFIG, store=store, attributes=AttributeTables(event=other))
+def test_cached_training_sets_are_made_again_for_other_attributes(
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    genres: AttributeTables,
+    ranker: RankerCheckpoint,
+    tmp_path: Path,
+) -> None:
+    cache, other = TrainingSetCache(tmp_path), replace(genres.event, values=genres.event.values[::-1])
+    train_ranker(past, embedding_history, LAST, config=CONFIG, cache=cache, attributes=AttributeTables(event=other))
     for _ in range(2):
-        again = train_ranker(past, embedding_history, LAST, CONFIG, store=store, attributes=genres)
-        assert again.trees == ranker.trees
+        again = train_ranker(past, embedding_history, LAST, config=CONFIG, cache=cache, attributes=genres)
+        assert again.booster == ranker.booster
         assert all(torch.equal(weights, ranker.state[name]) for name, weights in again.state.items())
 
 
-def test_a_ranker_without_a_table_is_what_it_was(past, embedding_history, tmp_path):
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG)
-    assert "side" not in ranker.meta()
-    assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(PAIR_FEATURES)
+def test_without_attributes_there_are_the_pair_features_alone(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, tmp_path: Path
+) -> None:
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG)
+    assert ranker.meta()["attributes"] == () and ranker.features == candidate_feature_names(CandidateConfig())
+    assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(ranker.features)
 
 
-def test_what_is_not_known_and_what_training_never_saw_leaves_scores_finite(past, embedding_history, genres):
+def test_unknown_and_extreme_attributes_leave_scores_finite(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables
+) -> None:
     unknown = replace(genres.event, values=np.full_like(genres.event.values, np.nan))
-    ranker = train_ranker(past, embedding_history, LAST, CONFIG, attributes=AttributeTables(event=unknown))
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=AttributeTables(event=unknown))
     assert all(torch.isfinite(weights).all() for weights in ranker.state.values())
     model = load_model(ranker)
-    pair = torch.zeros(3, len(PAIR_FEATURES) + 2)
+    pair = torch.zeros(3, len(candidate_feature_names(CandidateConfig())) + 2)
     pair[:, -1] = torch.tensor([float("nan"), 1e6, 2e6])
     with torch.no_grad():
         each = torch.arange(3)

@@ -1,17 +1,14 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
-from tgn_assets.ml.artifact_io import save_artifact
-from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.config import FitConfig, GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker import listwise
-from tgn_assets.ml.ranker import train as ranker_module
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots
 
@@ -23,18 +20,24 @@ KNOWN = history(ROWS, WEEKS - 1)
 
 
 @pytest.fixture(scope="module")
-def embedding_history():
+def embedding_history() -> EmbeddingHistory:
     return train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN).embeddings
 
 
-def trained(embedding_history, at: int, earlier: RankerCheckpoint | None = None) -> RankerCheckpoint:
+def trained(
+    embedding_history: EmbeddingHistory,
+    at: int,
+    earlier: RankerCheckpoint | None = None,
+    pairs_per_epoch: int = 400_000,
+) -> RankerCheckpoint:
     week = shift(START, at)
     seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= week}
-    return train_ranker(KNOWN.as_of(week_number(week)), seen, week, CONFIG, earlier=earlier)
+    config = CONFIG.model_copy(update={"fit": FitConfig(pairs_per_epoch=pairs_per_epoch)})
+    return train_ranker(KNOWN.as_of(week_number(week)), seen, week, config=config, earlier=earlier)
 
 
 @pytest.fixture(scope="module")
-def three(embedding_history):
+def three(embedding_history: EmbeddingHistory) -> RankerCheckpoint:
     return trained(embedding_history, WEEKS - 2)
 
 
@@ -43,13 +46,13 @@ def networks(ranker: RankerCheckpoint) -> int:
 
 
 @torch.no_grad()
-def test_a_committee_scores_as_its_members_do_on_average():
+def test_an_ensemble_scores_as_the_mean_of_its_members() -> None:
     torch.manual_seed(0)
-    members = [UserInteractionPredictor(6, 3, 8, 2, 1, 4, 0.0).eval() for _ in range(3)]
-    sequence, known, events, features = torch.rand(5, 4, 6), torch.ones(5, 4, dtype=torch.bool), *torch.rand(2, 5, 6)
+    members = [UserInteractionPredictor(CONFIG, width=6, features=3).eval() for _ in range(3)]
+    sequence, known, events, features = torch.rand(5, 2, 6), torch.ones(5, 2, dtype=torch.bool), *torch.rand(2, 5, 6)
     features = features[:, :3]
 
-    def scores(model):
+    def scores(model: UserInteractionPredictor | Ensemble) -> torch.Tensor:
         return model(
             model.get_temporal_embeddings(sequence, known),
             model.event_embeddings(events),
@@ -60,27 +63,29 @@ def test_a_committee_scores_as_its_members_do_on_average():
     torch.testing.assert_close(scores(Ensemble(members)), torch.stack([scores(m) for m in members]).mean(0))
 
 
-def test_where_pairs_are_few_there_are_several_networks_that_differ(three):
+def test_with_few_pairs_there_are_several_networks_that_differ(three: RankerCheckpoint) -> None:
     model = load_model(three)
     assert len(model.members) == 3
     assert {row["network"] for row in three.curve} == {1, 2, 3}
-    first, second, _ = (member.feature_mlp[0].weight for member in model.members)
+    first, second = (three.state[f"members.{number}.feature_mlp.0.weight"] for number in range(2))
     assert not torch.equal(first, second)
 
 
-def test_where_pairs_are_many_there_is_one_network(embedding_history, monkeypatch):
-    monkeypatch.setattr(ranker_module, "PAIRS_PER_PASS", 10)
-    assert networks(trained(embedding_history, WEEKS - 2)) == 1
+def test_with_many_pairs_there_is_one_network(embedding_history: EmbeddingHistory) -> None:
+    assert networks(trained(embedding_history, WEEKS - 2, pairs_per_epoch=10)) == 1
 
 
-def test_where_pairs_have_become_many_a_warm_start_goes_on_with_fewer_networks(embedding_history, three, monkeypatch):
+def test_with_many_pairs_a_warm_start_drops_networks(
+    embedding_history: EmbeddingHistory, three: RankerCheckpoint
+) -> None:
     assert networks(trained(embedding_history, WEEKS - 1, three)) == 3
-    monkeypatch.setattr(ranker_module, "PAIRS_PER_PASS", 10)
-    after = trained(embedding_history, WEEKS - 1, three)
+    after = trained(embedding_history, WEEKS - 1, three, pairs_per_epoch=10)
     assert after.warm_from == three.week and networks(after) == 1
 
 
-def test_the_ranker_is_the_same_bytes_however_many_threads_there_are(embedding_history, three, monkeypatch):
+def test_the_number_of_threads_does_not_change_a_byte(
+    embedding_history: EmbeddingHistory, three: RankerCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(listwise, "USERS_PER_PART", 5)  # as if there were more users: a step has several parts
     threads, rankers = torch.get_num_threads(), []
     try:
@@ -90,23 +95,15 @@ def test_the_ranker_is_the_same_bytes_however_many_threads_there_are(embedding_h
     finally:
         torch.set_num_threads(threads)
     one, several = rankers
-    assert one.trees == several.trees and one.fallback == several.fallback and one.curve == several.curve
+    assert one.booster == several.booster and one.fallback == several.fallback and one.curve == several.curve
     assert one.calibration == several.calibration
     assert all(torch.equal(value, several.state[name]) for name, value in one.state.items())
 
 
-def test_embeddings_of_all_networks_stand_side_by_side(embedding_history, three):
+def test_embeddings_of_all_networks_are_concatenated(
+    embedding_history: EmbeddingHistory, three: RankerCheckpoint
+) -> None:
     past = KNOWN.as_of(week_number(three.week))
     seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= three.week}
     embeddings = temporal_embeddings(three, past, seen)
     assert embeddings.users.shape[1] == embeddings.events.shape[1] == 3 * CONFIG.dim
-
-
-def test_a_checkpoint_of_before_there_were_several_networks_can_be_read(three, tmp_path):
-    one = {name.removeprefix("members.0."): value for name, value in three.state.items() if "members.0." in name}
-    save_artifact(tmp_path / "old", one, replace(three, state=one).meta())
-    old = RankerCheckpoint.load(tmp_path / "old")
-    assert networks(old) == 1
-    assert torch.equal(
-        load_model(old).members[0].feature_mlp[0].weight, load_model(three).members[0].feature_mlp[0].weight
-    )

@@ -1,56 +1,70 @@
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from tgn_assets.ml.candidates.retrieval import Candidates
+from tgn_assets.ml.config import LambdaRankConfig
 from tgn_assets.ml.ranker import lambdarank
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, lambdarank_scores, load_booster
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
+CONFIG = LambdaRankConfig()
 
-def dataset(users: int, seed: int = 0, touched: bool = True) -> RankingDataset:
-    """Each user has 12 candidates with three features; the touched one has the largest first feature."""
+
+def dataset(users: int, seed: int = 0, positive: bool = True) -> RankingDataset:
+    """Each user has 12 candidates with three features; the positive one has the largest first feature."""
     rng = np.random.default_rng(seed)
     row, event = np.repeat(np.arange(users), 12), np.tile(np.arange(12), users)
     features = rng.random((users * 12, 3)).astype(np.float32)
     best = features[:, 0].reshape(users, 12).argmax(1)
-    label = (event == best[row]) & touched
+    label = (event == best[row]) & positive
     candidates = Candidates(np.arange(users), row, event, features, np.ones((len(row), 1), bool))
     none = torch.zeros(users, 1, 1)
     return RankingDataset(candidates, none, none[..., 0].bool(), torch.zeros(12, 1), label, np.ones(users, int))
 
 
-def share_found(trees: str, of: RankingDataset) -> float:
-    scores = lambdarank_scores(load_booster(trees), of.candidates.features).reshape(-1, 12)
+def fitted(*datasets: RankingDataset, threads: int = 1, config: LambdaRankConfig = CONFIG) -> str:
+    return fit_lambdarank(datasets, threads, config=config, seed=0)
+
+
+def share_found(booster: str, of: RankingDataset) -> float:
+    scores = lambdarank_scores(load_booster(booster), of.candidates.features).reshape(-1, 12)
     return float((scores.argmax(1) == of.label.reshape(-1, 12).argmax(1)).mean())
 
 
-def test_trees_learn_what_makes_a_candidate_touched() -> None:
-    trees = fit_lambdarank([dataset(200), dataset(200, seed=1)], seed=0)
-    assert share_found(trees, dataset(200, seed=2)) > 0.8
+def test_boosting_learns_what_makes_a_candidate_positive() -> None:
+    assert share_found(fitted(dataset(200), dataset(200, seed=1)), dataset(200, seed=2)) > 0.8
 
 
-def test_the_same_weeks_and_seed_give_the_same_texts() -> None:
-    assert fit_lambdarank([dataset(100)], seed=0) == fit_lambdarank([dataset(100)], seed=0)
+def test_the_same_weeks_and_seed_give_the_same_text() -> None:
+    assert fitted(dataset(100)) == fitted(dataset(100))
 
 
-def test_beyond_the_limit_only_untouched_candidates_are_left_out(monkeypatch) -> None:
-    monkeypatch.setattr(lambdarank, "MAX_PAIRS", 1_500)
-    drawn = []
-    lightgbm_dataset = lambdarank.lgb.Dataset
-    monkeypatch.setattr(
-        lambdarank.lgb,
-        "Dataset",
-        lambda x, y, group: drawn.append((y.sum(), len(y), group.sum())) or lightgbm_dataset(x, y, group=group),
-    )
-    assert share_found(fit_lambdarank([dataset(300)], seed=0), dataset(100, seed=2)) > 0.7
-    [(touched, pairs, grouped)] = drawn
-    assert touched == 300 and pairs == grouped < 2_000
+def test_the_config_reaches_lightgbm() -> None:
+    text = fitted(dataset(100), config=LambdaRankConfig(rounds=3, num_leaves=4))
+    assert text.count("\nTree=") == 3 and "[num_leaves: 4]" in text
 
 
-def test_where_nobody_touched_a_candidate_there_is_nothing_to_learn() -> None:
-    assert fit_lambdarank([dataset(50, touched=False)], seed=0) == fit_lambdarank([], seed=0) == ""
+def test_beyond_max_pairs_only_negatives_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, lightgbm_dataset = list[tuple[int, int, int]](), lambdarank.lgb.Dataset
+
+    def recorded(features: Any, label: Any, group: Any) -> Any:
+        drawn.append((label.sum(), len(label), group.sum()))
+        return lightgbm_dataset(features, label, group=group)
+
+    monkeypatch.setattr(lambdarank.lgb, "Dataset", recorded)
+    booster = fitted(dataset(300), config=LambdaRankConfig(max_pairs=1_500))
+    assert share_found(booster, dataset(100, seed=2)) > 0.7
+    [(positives, pairs, grouped)] = drawn
+    assert positives == 300 and pairs == grouped < 2_000
+
+
+def test_without_a_positive_candidate_there_is_no_booster() -> None:
+    assert fitted(dataset(50, positive=False)) == fitted() == ""
     assert lambdarank_scores(load_booster(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    assert len({fit_lambdarank([dataset(300), dataset(300, seed=1)], 0, threads) for threads in (1, 2, 3)}) == 1
+    assert len({fitted(dataset(300), dataset(300, seed=1), threads=threads) for threads in (1, 2, 3)}) == 1

@@ -1,16 +1,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.ranker import listwise
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.listwise import (
-    WARM_PATIENCE,
     _learn,
     _steps,
     finetune_on_recent_weeks,
@@ -21,10 +22,16 @@ from tgn_assets.ml.ranker.listwise import (
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
+CONFIG = RankerConfig(dim=8, heads=2, sequence=3, dropout=0.0)
+
+
+def network(**changes: Any) -> UserInteractionPredictor:
+    return UserInteractionPredictor(CONFIG.model_copy(update=changes), width=6, features=3)
+
 
 @pytest.fixture
-def dataset():
-    """Four users, each with candidates 0, 1 and 2, who touched 0, 1, 2 and nothing."""
+def dataset() -> RankingDataset:
+    """Four users, each with candidates 0, 1 and 2, who interacted with 0, 1, 2 and nothing."""
     row, event = np.repeat(np.arange(4), 3), np.tile([0, 1, 2], 4)
     features = np.random.default_rng(0).random((12, 3), dtype=np.float32)
     candidates = Candidates(np.arange(4), row, event, features, np.ones((12, 4), bool))
@@ -34,73 +41,82 @@ def dataset():
     )
 
 
-def learnt(model: UserInteractionPredictor, dataset: RankingDataset, rows: np.ndarray) -> torch.Tensor:
+def gradients_of(model: UserInteractionPredictor) -> dict[str, torch.Tensor]:
+    found = {name: weight.grad for name, weight in model.named_parameters()}
+    return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
+
+
+def learn(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray) -> torch.Tensor:
     """The loss of the rows, whose gradient is in the model then."""
     with ThreadPoolExecutor(2) as pool:
         return _learn(model, dataset, rows, pool)
 
 
-def test_a_pass_learns_from_each_user_but_those_who_touched_none_of_their_candidates(dataset):
-    assert sorted(np.concatenate(list(_steps(dataset)))) == [0, 1, 2]
+def test_users_without_a_positive_candidate_carry_no_loss(dataset: RankingDataset) -> None:
+    assert sorted(np.concatenate(list(_steps(dataset, 256)))) == [0, 1, 2]
     dataset.candidates.features[9:] = np.nan  # the fourth user's, which would spoil all weights
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    model = network()
     before = {name: value.clone() for name, value in model.named_parameters()}
-    finetune_on_recent_weeks(model, [dataset], RankerConfig())
+    finetune_on_recent_weeks(model, [dataset], config=CONFIG)
     after = dict(model.named_parameters())
     assert all(value.isfinite().all() for value in after.values())
     assert not torch.equal(after["feature_mlp.0.weight"], before["feature_mlp.0.weight"])
 
 
-def test_weeks_in_which_nobody_touched_a_candidate_teach_nothing(dataset):
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+def test_weeks_without_a_positive_candidate_change_nothing(dataset: RankingDataset) -> None:
+    model = network()
+    no_hits = replace(dataset, label=np.zeros(12, bool))
     before = {name: value.clone() for name, value in model.named_parameters()}
-    assert finetune_on_recent_weeks(model, [replace(dataset, label=np.zeros(12, bool))], RankerConfig()) == 0
+    assert finetune_on_recent_weeks(model, [no_hits], config=CONFIG) == 0
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
-def test_the_loss_is_that_of_lists_in_which_touched_candidates_share_a_mass_of_one(dataset):
+def test_positive_candidates_share_a_mass_of_one_in_the_loss(dataset: RankingDataset) -> None:
     torch.manual_seed(0)
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    model = network()
     two = replace(dataset, label=np.array([1, 0, 0, 0, 1, 1] + 6 * [0], bool))
     scores = torch.from_numpy(network_scores(model, two)).view(4, 3).log_softmax(1)
-    torch.testing.assert_close(learnt(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
+    torch.testing.assert_close(learn(model, two, np.arange(2)), -(scores[0, 0] + scores[1, 1:].mean()) / 2)
 
 
-def test_the_gradient_of_a_step_is_that_of_its_loss_in_whatever_parts_it_is_computed(dataset, monkeypatch):
+def test_the_gradient_does_not_depend_on_the_parts_of_a_step(
+    dataset: RankingDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    model, rows = UserInteractionPredictor(6, 3, 8, 2, 2, 3, 0.0), np.array([2, 0, 1])
+    model, rows = network(layers=2), np.array([2, 0, 1])
     users = model.get_temporal_embeddings(dataset.sequence[rows], dataset.known[rows])
     (listwise._loss(model, dataset, rows, users) / 3).backward()
-    expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    expected = gradients_of(model)
+    assert len(expected) == len(list(model.parameters()))
     for size in (1, 2, 3):
         monkeypatch.setattr(listwise, "USERS_PER_PART", size)
         model.zero_grad()
-        learnt(model, dataset, rows)
-        for name, weight in model.named_parameters():
-            torch.testing.assert_close(weight.grad, expected[name], msg=f"{name} in parts of {size}")
+        learn(model, dataset, rows)
+        for name, gradient in gradients_of(model).items():
+            torch.testing.assert_close(gradient, expected[name], msg=f"{name} in parts of {size}")
 
 
-def test_the_scores_of_some_users_are_those_among_all(dataset):
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+def test_the_scores_of_some_users_are_those_among_all(dataset: RankingDataset) -> None:
+    model = network()
     some, everyone = network_scores(model, dataset, np.array([1, 3])), network_scores(model, dataset)
     of_them = np.isin(dataset.candidates.row, [1, 3])
     np.testing.assert_allclose(some, np.where(of_them, everyone, 0), rtol=1e-6)
 
 
-def test_the_loss_is_computed_where_the_model_is(dataset):
+def test_the_loss_is_computed_where_the_model_is(dataset: RankingDataset) -> None:
     # The meta device computes shapes alone and, like a GPU, refuses to mix its tensors with those of the CPU.
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.1).to("meta")
-    learnt(model, dataset, np.arange(3))
+    model = network(dropout=0.1).to("meta")
+    learn(model, dataset, np.arange(3))
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
-def test_hits_follow_the_scores(dataset):
+def test_hits_follow_the_scores(dataset: RankingDataset) -> None:
     hits = hits_of(dataset, np.tile([3.0, 2.0, 1.0], 4))
     assert hits[:, :3].tolist() == [[True, False, False], [False, True, False], [False, False, True], [False] * 3]
     assert not hits[:, 3:].any()
 
 
-def test_gradients_are_the_same_bytes_each_time():
+def test_gradients_are_the_same_bytes_each_time() -> None:
     # Large enough for several threads to share the work.
     rows, each, width = 256, 200, 64
     row, event = np.repeat(np.arange(rows), each), np.tile(np.arange(each), rows)
@@ -110,51 +126,53 @@ def test_gradients_are_the_same_bytes_each_time():
     torch.manual_seed(0)
     sequence, known = torch.rand(rows, 2, 8), torch.ones(rows, 2, dtype=torch.bool)
     dataset = RankingDataset(candidates, sequence, known, torch.rand(each, 8), label, np.ones(rows, int))
-    model = UserInteractionPredictor(8, 3, width, 4, 1, 2, 0.0)
+    config = CONFIG.model_copy(update={"dim": width, "heads": 4, "sequence": 2})
+    model = UserInteractionPredictor(config, width=8, features=3)
 
     def gradients() -> list[torch.Tensor]:
         model.zero_grad()
-        learnt(model, dataset, np.arange(rows))
-        return [p.grad.clone() for p in model.parameters()]
+        learn(model, dataset, np.arange(rows))
+        return list(gradients_of(model).values())
 
     first = gradients()
     assert all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, gradients(), strict=True))
 
 
-def test_a_warm_start_keeps_the_weights_that_no_pass_makes_better(dataset):
+def test_a_warm_start_keeps_weights_that_no_epoch_makes_better(dataset: RankingDataset) -> None:
     torch.manual_seed(0)
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+    model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     quality = float(ndcg_of(hits_of(dataset, network_scores(model, dataset)), dataset.num_relevant).mean())
-    idle = RankerConfig(learning_rate=1e-30)  # no list changes: a pass is never better, only ever as good
-    start, *passes = fit_network(model, [dataset], dataset, idle, warm=True)
+    idle = CONFIG.model_copy(update={"learning_rate": 1e-30})  # no list changes: an epoch is never better
+    start, *epochs = fit_network(model, [dataset], dataset, config=idle, warm=True)
     assert start == {"epoch": "start", "loss": None, "validation_ndcg": quality}
-    assert [row["epoch"] for row in passes] == list(range(WARM_PATIENCE))
+    assert [row["epoch"] for row in epochs] == list(range(CONFIG.fit.warm_patience))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_passes_that_gain_little_end_a_warm_start_and_the_best_of_them_is_kept(dataset, monkeypatch):
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+def test_epochs_that_gain_little_end_a_warm_start(dataset: RankingDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
     qualities = iter([0.5, 0.5009, 0.5008, 0.9])
     monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
-    states = []
-    for _ in fit_network(model, [dataset], dataset, RankerConfig(), warm=True):
+    states = list[dict[str, torch.Tensor]]()
+    for _ in fit_network(model, [dataset], dataset, config=CONFIG, warm=True):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
-    assert len(states) == 3  # as it was, and two passes
+    assert len(states) == 3  # as it was, and two epochs
     assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
 
 
-def test_gains_that_are_small_but_add_up_go_on(dataset, monkeypatch):
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
+def test_small_gains_that_add_up_go_on(dataset: RankingDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
     qualities = iter([0.5, 0.5009, 0.5018, 0.5017, 0.5016, 0.9])
     monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
-    assert len(list(fit_network(model, [dataset], dataset, RankerConfig(), warm=True))) == 5
+    assert len(list(fit_network(model, [dataset], dataset, config=CONFIG, warm=True))) == 5
 
 
-def test_a_warm_start_takes_the_weights_of_its_best_pass(dataset):
+def test_a_warm_start_takes_the_weights_of_its_best_epoch(dataset: RankingDataset) -> None:
     torch.manual_seed(0)
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 3, 0.0)
-    rows = list(fit_network(model, [dataset], dataset, RankerConfig(learning_rate=0.05, warm_epochs=30), warm=True))
+    model = network()
+    config = CONFIG.model_copy(update={"learning_rate": 0.05, "warm_epochs": 30})
+    rows = list(fit_network(model, [dataset], dataset, config=config, warm=True))
     best = max(row["validation_ndcg"] for row in rows)
     assert best > rows[0]["validation_ndcg"]
     assert float(ndcg_of(hits_of(dataset, network_scores(model, dataset)), dataset.num_relevant).mean()) == best

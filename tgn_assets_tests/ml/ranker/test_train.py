@@ -1,21 +1,24 @@
-import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.candidates.pair_features import PairFeatures
 from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator
-from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.config import BlendConfig, GNNConfig, RankerConfig
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranker.network import PositionalEncoding, UserInteractionPredictor
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.recommend.top_k import diagnose, recommend
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, RankerInputs
+from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots
@@ -27,34 +30,34 @@ GNN = GNNConfig(dim=8, window=4, replay=6, epochs=2, warm_epochs=1, batching="fu
 
 
 @pytest.fixture(scope="module")
-def past():
+def past() -> InteractionHistory:
     return history(habits(weeks=WEEKS), WEEKS - 1)
 
 
 @pytest.fixture(scope="module")
-def embedding_history():
+def embedding_history() -> EmbeddingHistory:
     return train_gnn(snapshots(habits(weeks=WEEKS), range(WEEKS)), LAST, GNN).embeddings
 
 
 @pytest.fixture(scope="module")
-def ranker(past, embedding_history):
-    return train_ranker(past, embedding_history, LAST, CONFIG)
+def ranker(past: InteractionHistory, embedding_history: EmbeddingHistory) -> RankerCheckpoint:
+    return train_ranker(past, embedding_history, LAST, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
-def lists(past, embedding_history, ranker):
+def lists(past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint) -> Recommendations:
     return recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
 
 
-def test_the_ranker_learns_and_records_its_validation(ranker):
+def test_the_ranker_learns_and_records_its_validation(ranker: RankerCheckpoint) -> None:
     assert ranker.trained
     assert ranker.curve[-1]["loss"] < ranker.curve[0]["loss"]
-    assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular"}
+    assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular", "ndcg_lambdarank"}
 
 
-def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(past, embedding_history):
+def test_progress_counts_lists_learned_from(past: InteractionHistory, embedding_history: EmbeddingHistory) -> None:
     said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
-    checkpoint = train_ranker(past, embedding_history, LAST, eager, progress=said.append)
+    checkpoint = train_ranker(past, embedding_history, LAST, config=eager, progress=said.append)
     told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
     done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
     assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
@@ -63,9 +66,12 @@ def test_it_says_how_many_lists_it_learnt_from_and_how_many_are_left_at_most(pas
     assert all(lists <= total <= each * CONFIG.epochs * CONFIG.networks for lists, total in done)
 
 
-def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(
-    past, embedding_history, ranker, monkeypatch
-):
+def test_progress_counts_users_embedded_and_ranked(
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    ranker: RankerCheckpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.0)
     said = list[str]()
     embeddings = temporal_embeddings(ranker, past, embedding_history, progress=said.append)
@@ -74,50 +80,62 @@ def test_embeddings_lists_and_what_is_scored_say_of_how_many_users_they_are(
     diagnostics.lists(np.arange(3))
     diagnostics.found(np.arange(3), np.arange(3), np.arange(3))
     told = {line.split(":")[0]: line for line in said}
-    assert set(told) == {"embeddings", "lists", "lists before the gate", "candidates that active users had"}
+    assert set(told) == {"embeddings", "lists", "lists before the fallback", "candidates that active users had"}
     assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
 
 
-def test_gate_and_calibration_are_set_by_what_has_not_learnt_from_the_newest_week(past, embedding_history):
+def test_fallback_and_calibration_are_set_before_the_newest_week(
+    past: InteractionHistory, embedding_history: EmbeddingHistory
+) -> None:
     eve = shift(LAST, -1)
     seen = {week: embeddings for week, embeddings in embedding_history.items() if week <= eve}
-    before = train_ranker(past.as_of(past.week - 1), seen, eve, CONFIG)
+    before = train_ranker(past.as_of(past.week - 1), seen, eve, config=CONFIG)
     rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
-    learnt, stood_still = (train_ranker(past, embedding_history, LAST, config, earlier=before) for config in rates)
-    assert (learnt.calibration, learnt.fallback) == (stood_still.calibration, stood_still.fallback)
-    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learnt.state.items())
+    learned, stood_still = (
+        train_ranker(past, embedding_history, LAST, config=config, earlier=before) for config in rates
+    )
+    assert (learned.calibration, learned.fallback) == (stood_still.calibration, stood_still.fallback)
+    assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learned.state.items())
 
 
-def test_every_user_gets_five_distinct_events_in_order_of_their_score(past, lists):
+def test_every_user_gets_five_distinct_events_by_score(past: InteractionHistory, lists: Recommendations) -> None:
     assert lists.users.tolist() == list(range(past.num_users))
     assert (lists.events >= 0).all()
     assert all(len(set(row)) == 5 for row in lists.events.tolist())
     assert (np.diff(lists.scores) <= 0).all() and ((lists.scores >= 0) & (lists.scores <= 1)).all()
 
 
-def test_the_lists_beat_popularity_on_the_week_after(past, lists):
+def test_the_lists_beat_popularity_on_the_week_after(past: InteractionHistory, lists: Recommendations) -> None:
     truth = history(habits(weeks=WEEKS + 1), WEEKS)
     user, event = truth.in_week(truth.week)
-    touched = set(zip(user.tolist(), event.tolist(), strict=True))
+    positive = set(zip(user.tolist(), event.tolist(), strict=True))
     sizes = np.bincount(user, minlength=past.num_users)
     assert (sizes > 0).all()
 
-    def quality(events: np.ndarray) -> float:
-        hits = np.array([[(u, e) in touched for e in row] for u, row in enumerate(events.tolist())])
+    def quality(events: IntArray) -> float:
+        hits = np.array([[(u, e) in positive for e in row] for u, row in enumerate(events.tolist())])
         return float(ndcg_of(hits, sizes).mean())
 
     popular = np.tile(baselines.popular(past), (past.num_users, 1))
     assert quality(lists.events) > 1.5 * quality(popular)
 
 
-def test_same_seed_gives_the_same_bytes(past, embedding_history, ranker, tmp_path):
+def test_same_seed_gives_the_same_bytes(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, tmp_path: Path
+) -> None:
     ranker.save(tmp_path / "one")
-    train_ranker(past, embedding_history, LAST, CONFIG).save(tmp_path / "two")
+    train_ranker(past, embedding_history, LAST, config=CONFIG).save(tmp_path / "two")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_checkpoint_survives_its_file(past, embedding_history, ranker, lists, tmp_path):
+def test_a_checkpoint_survives_its_file(
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    ranker: RankerCheckpoint,
+    lists: Recommendations,
+    tmp_path: Path,
+) -> None:
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
     again = recommend(past, loaded, embedding_history, temporal_embeddings(loaded, past, embedding_history))
@@ -125,31 +143,43 @@ def test_a_checkpoint_survives_its_file(past, embedding_history, ranker, lists, 
     np.testing.assert_array_equal(again.scores, lists.scores)
 
 
-def test_blocks_of_users_do_not_change_a_list(past, embedding_history, ranker, lists, monkeypatch):
-    for module in ("recommend.top_k", "ranker.train"):
-        monkeypatch.setattr(f"tgn_assets.ml.{module}.USERS_PER_BLOCK", 7)
+def test_blocks_of_users_do_not_change_a_list(
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    ranker: RankerCheckpoint,
+    lists: Recommendations,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tgn_assets.ml.recommend.top_k.USERS_PER_BLOCK", 7)
+    monkeypatch.setattr("tgn_assets.ml.ranker.train.USERS_EMBEDDED_TOGETHER", 7)
     again = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
     np.testing.assert_array_equal(again.events, lists.events)
 
 
-def test_a_gated_segment_gets_the_baselines_list_and_says_so(past, embedding_history, ranker):
+def test_a_segment_that_falls_back_gets_the_baselines_list(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+) -> None:
     fallback = type(ranker.fallback)({"active": "repeat", "lapsed": OURS}, ranker.fallback.hit_rate)
-    gated = replace(ranker, fallback=fallback)
-    lists = recommend(past, gated, embedding_history, temporal_embeddings(gated, past, embedding_history))
+    with_fallback = replace(ranker, fallback=fallback)
+    lists = recommend(
+        past, with_fallback, embedding_history, temporal_embeddings(with_fallback, past, embedding_history)
+    )
     assert set(lists.source) == {"repeat"}
     np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
 
 
-def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_channels_had_a_pair(
-    past, embedding_history, ranker
-):
-    gates = [dict.fromkeys(ranker.fallback.source, name) for name in ("repeat", OURS)]
-    gated, open_ = (replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in gates)
+def test_diagnostics_show_lists_before_the_fallback_and_channels(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+) -> None:
+    sources = [dict.fromkeys(ranker.fallback.source, name) for name in ("repeat", OURS)]
+    with_fallback, without_fallback = (
+        replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in sources
+    )
     embeddings = temporal_embeddings(ranker, past, embedding_history)
-    own = recommend(past, open_, embedding_history, embeddings).events
+    own = recommend(past, without_fallback, embedding_history, embeddings).events
     row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
     event = np.append(own.ravel()[::-1], past.num_events - 1)
-    diagnostics = diagnose(past, gated, embedding_history, embeddings)
+    diagnostics = diagnose(past, with_fallback, embedding_history, embeddings)
     np.testing.assert_array_equal(diagnostics.lists(np.arange(past.num_users)), own)
     candidates = CandidateGenerator(PairFeatures(past), embedding_history[LAST]).candidates(
         np.arange(past.num_users), CONFIG.candidates
@@ -161,61 +191,50 @@ def test_a_look_inside_the_ranker_shows_the_lists_before_the_gate_and_which_chan
 
 
 @pytest.mark.parametrize("weeks", [1, 2])
-def test_a_log_too_young_to_learn_from_is_served_by_a_baseline(weeks):
+def test_a_log_too_short_to_learn_from_is_served_by_a_baseline(weeks: int) -> None:
     young, key = history(habits(weeks=weeks), weeks - 1), shift(START, weeks - 1)
     embedding_history = train_gnn(snapshots(habits(weeks=weeks), range(weeks)), key, GNN).embeddings
-    ranker = train_ranker(young, embedding_history, key, CONFIG)
+    ranker = train_ranker(young, embedding_history, key, config=CONFIG)
     lists = recommend(young, ranker, embedding_history, temporal_embeddings(ranker, young, embedding_history))
     assert not ranker.trained and OURS not in lists.source
     assert (lists.events >= 0).all() and len(lists.users) == young.num_users
 
 
-def test_a_catalogue_of_three_gives_lists_of_three():
+def test_a_catalogue_of_three_gives_lists_of_three() -> None:
     rows = [(f"u{user}", f"e{(user + week) % 3}", week, 1) for user in range(9) for week in range(6)]
     small, key = history(rows, 5), shift(START, 5)
     embedding_history = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
-    ranker = train_ranker(small, embedding_history, key, CONFIG)
+    ranker = train_ranker(small, embedding_history, key, config=CONFIG)
     lists = recommend(small, ranker, embedding_history, temporal_embeddings(ranker, small, embedding_history))
     assert (lists.events[:, 3:] == -1).all()
     assert all(sorted(row) == [0, 1, 2] for row in lists.events[:, :3].tolist())
 
 
-def test_no_history_at_all_gives_no_lists():
+def test_no_history_at_all_gives_no_lists() -> None:
     no_log = history([], 0)
-    ranker = train_ranker(no_log, {}, START, CONFIG)
+    ranker = train_ranker(no_log, {}, START, config=CONFIG)
     lists = recommend(no_log, ranker, {}, temporal_embeddings(ranker, no_log, {}))
     assert len(lists.users) == 0 and (lists.new_user_events == -1).all()
 
 
-def test_data_of_another_week_is_refused(past, embedding_history):
+def test_data_of_another_week_is_refused(past: InteractionHistory, embedding_history: EmbeddingHistory) -> None:
     with pytest.raises(ValueError, match="data of another week"):
-        train_ranker(past, embedding_history, shift(LAST, -1), CONFIG)
+        train_ranker(past, embedding_history, shift(LAST, -1), config=CONFIG)
 
 
-def test_weeks_before_a_user_existed_do_not_change_its_temporal_embedding():
-    torch.manual_seed(0)
-    model = UserInteractionPredictor(6, 3, 8, 2, 1, 4, 0.0).eval()
-    known = torch.tensor([[False, False, True, True]])
-    one, two = torch.randn(2, 1, 4, 6)
-    two[:, 2:] = one[:, 2:]
-    torch.testing.assert_close(model.get_temporal_embeddings(one, known), model.get_temporal_embeddings(two, known))
-    assert not torch.allclose(
-        model.get_temporal_embeddings(one, known), model.get_temporal_embeddings(one.flip(1), known)
-    )
+def test_the_tuned_numbers_are_kept_with_the_checkpoint(ranker: RankerCheckpoint, tmp_path: Path) -> None:
+    tuned = replace(ranker, config=CONFIG.model_copy(update={"blend": BlendConfig(tree_weight=0.7)}))
+    tuned.save(tmp_path / LAST)
+    assert RankerCheckpoint.load(tmp_path / LAST).config.blend.tree_weight == 0.7
+    assert tuned.meta()["config"]["lambdarank"]["rounds"] == 100
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_temporal_embedding_is_the_newest_of_what_the_whole_transformer_gives(layers):
-    torch.manual_seed(0)
-    model = UserInteractionPredictor(6, 3, 8, 2, layers, 4, 0.1).eval()
-    sequence, known = torch.randn(5, 4, 6), torch.rand(5, 4) < 0.5
-    known[:, -1] = True
-    tokens = model.position(model.project_user(torch.cat([sequence, known[..., None].float()], dim=-1)))
-    whole = model.transformer(tokens, src_key_padding_mask=~known)
-    torch.testing.assert_close(model.get_temporal_embeddings(sequence, known), model.norm(whole[:, -1]))
-
-
-def test_positions_are_told_apart_by_sinusoids():
-    encoded = PositionalEncoding(4, 3)(torch.zeros(1, 3, 4))[0]
-    torch.testing.assert_close(encoded[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    torch.testing.assert_close(encoded[2, :2], torch.tensor([math.sin(2), math.cos(2)]))
+def test_a_checkpoint_with_other_pair_features_is_refused(
+    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+) -> None:
+    renamed = replace(ranker, features=("another", *ranker.features[1:]))
+    with pytest.raises(ArtifactError, match=f"the ranker of {LAST} .* other pair features"):
+        temporal_embeddings(renamed, past, embedding_history)
+    week, later = shift(LAST, 1), history(habits(weeks=WEEKS + 1), WEEKS)
+    inputs = RankerInputs(later, {**embedding_history, week: embedding_history[LAST]}, CONFIG)
+    assert can_warm_start_from(ranker, inputs) and not can_warm_start_from(renamed, inputs)

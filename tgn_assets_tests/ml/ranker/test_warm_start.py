@@ -1,13 +1,17 @@
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
@@ -17,35 +21,36 @@ WEEKS, WARM_WEEKS = 16, 5
 CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=12, candidates=8)
 GNN = GNNConfig(dim=8, window=4, replay=12, epochs=2, warm_epochs=1, batching="full")
 ROWS = habits(users=60, weeks=WEEKS)
+Train = Callable[..., RankerCheckpoint]
 
 
 @pytest.fixture(scope="module")
-def known():
+def known() -> InteractionHistory:
     return history(ROWS, WEEKS - 1)
 
 
 @pytest.fixture(scope="module")
-def embedding_history():
+def embedding_history() -> EmbeddingHistory:
     return train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN).embeddings
 
 
 @pytest.fixture(scope="module")
-def train(known, embedding_history):
+def train(known: InteractionHistory, embedding_history: EmbeddingHistory) -> Train:
     def trained(
         at: int,
         earlier: RankerCheckpoint | None = None,
         config: RankerConfig = CONFIG,
-        embedding_history=embedding_history,
-    ):
+        embedding_history: EmbeddingHistory = embedding_history,
+    ) -> RankerCheckpoint:
         week = shift(START, at)
         seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= week}
-        return train_ranker(known.as_of(week_number(week)), seen, week, config, earlier=earlier)
+        return train_ranker(known.as_of(week_number(week)), seen, week, config=config, earlier=earlier)
 
     return trained
 
 
 @pytest.fixture(scope="module")
-def chain(train):
+def chain(train: Train) -> list[RankerCheckpoint]:
     """Rankers of consecutive weeks, the first one from a cold start; the week after the last is the log's last."""
     rankers = [train(WEEKS - 2 - WARM_WEEKS)]
     for at in range(WEEKS - 1 - WARM_WEEKS, WEEKS - 1):
@@ -53,13 +58,15 @@ def chain(train):
     return rankers
 
 
-def lists_of(ranker: RankerCheckpoint, known, embedding_history) -> Recommendations:
+def lists_of(
+    ranker: RankerCheckpoint, known: InteractionHistory, embedding_history: EmbeddingHistory
+) -> Recommendations:
     past = known.as_of(week_number(ranker.week))
     seen = {key: embeddings for key, embeddings in embedding_history.items() if key <= ranker.week}
     return recommend(past, ranker, seen, temporal_embeddings(ranker, past, seen))
 
 
-def quality(lists: Recommendations, known) -> float:
+def quality(lists: Recommendations, known: InteractionHistory) -> float:
     """NDCG@5 in the week after, over the users who were active in it."""
     user, event = known.in_week(lists.week + 1)
     size = np.bincount(user, minlength=known.num_users)
@@ -68,15 +75,21 @@ def quality(lists: Recommendations, known) -> float:
     return float(ndcg_of(hits, size[active]).mean())
 
 
-def test_a_ranker_is_tried_on_the_newest_week_before_the_next_one_learns_from_it(chain, known, embedding_history):
+def test_validation_is_of_the_ranker_before_the_newest_week(
+    chain: list[RankerCheckpoint], known: InteractionHistory, embedding_history: EmbeddingHistory
+) -> None:
     before, after = chain[-2:]
-    ungated = replace(before, fallback=replace(before.fallback, source=dict.fromkeys(before.fallback.source, OURS)))
+    without_fallback = replace(
+        before, fallback=replace(before.fallback, source=dict.fromkeys(before.fallback.source, OURS))
+    )
     assert after.validation[f"ndcg_{OURS}"] == pytest.approx(
-        quality(lists_of(ungated, known, embedding_history), known)
+        quality(lists_of(without_fallback, known, embedding_history), known)
     )
 
 
-def test_warm_starts_rank_as_well_as_a_cold_one(chain, train, known, embedding_history):
+def test_warm_starts_rank_as_well_as_a_cold_one(
+    chain: list[RankerCheckpoint], train: Train, known: InteractionHistory, embedding_history: EmbeddingHistory
+) -> None:
     warm, cold = chain[-1], train(WEEKS - 2)
     assert warm.warm_from == chain[-2].week and cold.warm_from is None
     assert len(warm.curve) < len(cold.curve)
@@ -85,35 +98,39 @@ def test_warm_starts_rank_as_well_as_a_cold_one(chain, train, known, embedding_h
     )
 
 
-def test_a_warm_start_learns_the_newest_week(chain, train):
+def test_a_warm_start_learns_the_newest_week(chain: list[RankerCheckpoint], train: Train) -> None:
     before, after = chain[-2:]
     assert any((after.state[name] != value).any() for name, value in before.state.items())
-    assert after.trees != before.trees and after.calibration != before.calibration
+    assert after.booster != before.booster and after.calibration != before.calibration
 
 
-def test_a_ranker_of_the_same_week_or_a_later_one_is_refused(chain, train):
+def test_a_warm_start_from_the_same_week_is_refused(chain: list[RankerCheckpoint], train: Train) -> None:
     with pytest.raises(ValueError, match="data of another week"):
         train(WEEKS - 2, chain[-1])
 
 
-def test_a_ranker_of_another_shape_is_no_start(chain, train):
+def test_a_ranker_of_another_shape_is_no_warm_start(chain: list[RankerCheckpoint], train: Train) -> None:
     assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"dim": 8, "epochs": 1})).warm_from is None
 
 
-def test_after_an_encoder_that_started_afresh_the_ranker_does_too(chain, train, embedding_history):
+def test_a_cold_encoder_makes_the_ranker_cold_too(
+    chain: list[RankerCheckpoint], train: Train, embedding_history: EmbeddingHistory
+) -> None:
     other = train_gnn(snapshots(ROWS, range(WEEKS)), shift(START, WEEKS - 1), GNN.model_copy(update={"seed": 1}))
     assert set(other.embeddings) == set(embedding_history)
     assert train(WEEKS - 2, chain[-2], CONFIG.model_copy(update={"epochs": 1}), other.embeddings).warm_from is None
 
 
-def test_a_week_in_which_nobody_was_active_leaves_the_ranker_as_it_was(chain, known, embedding_history):
+def test_a_week_without_active_users_leaves_the_ranker_as_it_was(
+    chain: list[RankerCheckpoint], known: InteractionHistory, embedding_history: EmbeddingHistory
+) -> None:
     last = chain[-1]
     quiet = history([row for row in ROWS if row[2] < WEEKS - 1], WEEKS - 1)
     week = shift(START, WEEKS - 1)
-    after = train_ranker(quiet, embedding_history, week, CONFIG, earlier=last)
+    after = train_ranker(quiet, embedding_history, week, config=CONFIG, earlier=last)
     assert after.week == week and after.warm_from == last.week and after.trained
-    assert (after.trees, after.fallback, after.calibration, after.curve) == (
-        last.trees,
+    assert (after.booster, after.fallback, after.calibration, after.curve) == (
+        last.booster,
         last.fallback,
         last.calibration,
         [],
@@ -121,7 +138,7 @@ def test_a_week_in_which_nobody_was_active_leaves_the_ranker_as_it_was(chain, kn
     assert all((after.state[name] == value).all() for name, value in last.state.items())
 
 
-def test_where_a_warm_start_came_from_survives_the_file(chain, tmp_path):
+def test_the_origin_of_a_warm_start_survives_the_file(chain: list[RankerCheckpoint], tmp_path: Path) -> None:
     chain[-1].save(tmp_path / "kept")
     loaded = RankerCheckpoint.load(tmp_path / "kept")
     assert (loaded.warm_from, loaded.embeddings) == (chain[-2].week, chain[-1].embeddings)

@@ -16,7 +16,7 @@ def starters(weeks: int) -> list[Row]:
 
 
 def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
-    first = {}
+    first: dict[str, int] = {}
     for _, event, at, _ in rows:
         if at <= week:
             first[event] = min(first.get(event, at), at)
@@ -24,7 +24,7 @@ def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
     return [known[position] for position in positions]
 
 
-def test_newcomers_get_what_newcomers_begin_with_where_that_serves_them_better() -> None:
+def test_newcomers_rule_wins_where_it_did_better() -> None:
     rows = starters(8)
     found = newcomer_list(history(rows, 7))
     assert sorted(names(rows, found.events, 7)) == [f"start{event}" for event in range(5)]
@@ -32,7 +32,7 @@ def test_newcomers_get_what_newcomers_begin_with_where_that_serves_them_better()
     assert (found.hit_rate > 0.8).all() and (np.diff(found.hit_rate) <= 0).all()
 
 
-def test_popularity_serves_where_no_rule_did_better_and_where_there_is_no_past_to_tell() -> None:
+def test_popular_wins_ties_and_without_history() -> None:
     rows = [(f"u{week}", "tea", week, 1) for week in range(6)]
     found = newcomer_list(history(rows, 5))
     assert found.source == "popular"
@@ -40,7 +40,7 @@ def test_popularity_serves_where_no_rule_did_better_and_where_there_is_no_past_t
     assert newcomer_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
 
 
-def test_the_choice_of_a_week_knows_nothing_of_later_ones() -> None:
+def test_newcomer_list_does_not_depend_on_the_future() -> None:
     later = [(f"late{user}", "hype", 8, 50) for user in range(30)]
     before = newcomer_list(history(starters(8), 7))
     whole = history([*starters(8), *later], 8)

@@ -16,7 +16,7 @@ def pairs(*given: tuple[int, int, float]) -> RunnerUps:
     return RunnerUps(np.array(row), np.array(event), np.array(score))
 
 
-def test_the_cheapest_change_is_made_and_no_more_than_are_needed() -> None:
+def test_min_distinct_makes_the_cheapest_change() -> None:
     # Event 3 costs .4 - .2 in the first list and .3 - .2 in the second.
     lists, scores = enforce_min_distinct(LISTS, SCORES, 4, pairs((0, 3, 0.2), (1, 3, 0.2), (2, 4, 0.1)), NONE)
     assert lists.tolist() == [[0, 1], [0, 3], [2, 1]]
@@ -24,20 +24,20 @@ def test_the_cheapest_change_is_made_and_no_more_than_are_needed() -> None:
     assert LISTS[1, 1] == 1, "the lists that were given stay as they are"
 
 
-def test_an_event_that_no_other_list_holds_does_not_give_way() -> None:
+def test_only_event_of_its_kind_is_kept() -> None:
     lists, _ = enforce_min_distinct(
         np.array([[0, 1], [0, 2]]), np.full((2, 2), 0.5), 9, pairs((0, 3, 0.4), (1, 4, 0.4)), NONE
     )
     assert lists.tolist() == [[0, 1], [0, 2]]
 
 
-def test_events_without_a_score_come_last_with_a_score_of_nothing() -> None:
+def test_unscored_events_come_last_with_score_zero() -> None:
     lists, scores = enforce_min_distinct(LISTS, SCORES, 5, pairs((1, 3, 0.2)), np.array([[1, 4], [0, 4]]))
     assert lists.tolist() == [[0, 4], [0, 3], [2, 1]]
     assert scores[0].tolist() == [0.9, 0.0]
 
 
-def test_of_each_event_the_runners_up_that_cost_least_are_kept() -> None:
+def test_cheapest_runner_ups_per_event_are_kept() -> None:
     row, event, score = np.array([0, 1, 2, 0]), np.array([3, 3, 3, 1]), np.array([0.1, 0.1, 0.45, 0.4])
     found = runner_ups(row, event, score, LISTS, SCORES[:, -1])
     assert list(zip(found.row.tolist(), found.event.tolist(), strict=True)) == [(2, 3), (1, 3), (0, 3)]
@@ -46,7 +46,7 @@ def test_of_each_event_the_runners_up_that_cost_least_are_kept() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 12), st.integers(0, 1000))
-def test_lists_stay_lists(users: int, k: int, floor: int, seed: int) -> None:
+def test_min_distinct_keeps_lists_valid(users: int, k: int, floor: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     lists = np.stack([rng.permutation(8)[:k] for _ in range(users)])
     scores = -np.sort(-rng.random((users, k)))

@@ -1,12 +1,12 @@
-from types import SimpleNamespace
-
 import duckdb
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.recommend.publish import most_recommended, publication, read_publication
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.recommend.publish import most_recommended, named_lists
+from tgn_assets.ml.recommend.published import read_published_lists
+from tgn_assets.ml.recommend.top_k import Recommendations
+from tgn_assets.ml.schema import create_tables
 
 WEEK = "2024-01-01"
 
@@ -20,21 +20,21 @@ def nodes(idx: list[int], ids: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"idx": idx, "id": ids, "first_week": WEEK})
 
 
-def test_positions_become_ids_as_they_came_in_and_an_empty_place_becomes_no_row() -> None:
+def test_positions_become_ids_and_empty_places_no_rows() -> None:
     # Warehouse indices have gaps: user 1 and event 4 have no row any more.
     known = history([(0, 3), (2, 5)])
-    recommendations = SimpleNamespace(
+    recommendations = Recommendations(
+        week=2817,
         users=np.array([0, 1]),
         events=np.array([[1, 0, -1], [0, -1, -1]]),
         scores=np.array([[0.5, 0.25, 0.0], [0.75, 0.0, 0.0]]),
-        source=np.array(["tgn_assets", "repeat"]),
+        source=np.array(["tgn_assets", "repeat"], object),
         new_user_events=np.array([0, 1, -1]),
         new_user_scores=np.array([0.2, 0.1, 0.0]),
         new_user_source="popular",
     )
-    made = publication(
-        recommendations, known, nodes([0, 1, 2], ["ann", "gone", "'; DROP"]), nodes([3, 4, 5], ["tea", "x", "Ω"]), WEEK
-    )
+    users, events = nodes([0, 1, 2], ["ann", "gone", "'; DROP"]), nodes([3, 4, 5], ["tea", "x", "Ω"])
+    made = named_lists(recommendations, WEEK, history=known, users=users, events=events)
     assert made.predictions.to_numpy().tolist() == [
         [WEEK, "2024-01-08", "ann", 1, "Ω", 0.5, "tgn_assets"],
         [WEEK, "2024-01-08", "ann", 2, "tea", 0.25, "tgn_assets"],
@@ -46,7 +46,7 @@ def test_positions_become_ids_as_they_came_in_and_an_empty_place_becomes_no_row(
     ]
 
 
-def test_what_was_published_is_read_in_order_each_text_once() -> None:
+def test_published_lists_are_read_in_order() -> None:
     rows = [
         (user, rank, event)
         for user, events in (("zoe", "oil tea"), ("'; DROP", "tea"), ("Ω", "jam oil"))
@@ -57,12 +57,11 @@ def test_what_was_published_is_read_in_order_each_text_once() -> None:
     )
     columns = ["user_id", "rank", "event_id", "source"]
     with duckdb.connect() as con:
-        for table in ("weekly_top5_predictions", "new_user_top5_predictions"):
-            con.execute(f"CREATE TABLE {table} ({TABLES[table]})")
+        create_tables(con)
         for frame in (made, made.assign(week="2024-01-15")):
             con.register("rows", frame)
             con.execute("INSERT INTO weekly_top5_predictions BY NAME FROM rows")
-        read = read_publication(con, WEEK)
+        read = read_published_lists(con, WEEK)
     assert read.new_users.empty
     pd.testing.assert_frame_equal(
         read.predictions[columns].astype({"rank": int}).astype(object),
@@ -71,8 +70,9 @@ def test_what_was_published_is_read_in_order_each_text_once() -> None:
     assert list(read.predictions.event_id.cat.categories) == ["jam", "oil", "tea"]
 
 
-def test_without_any_history_nothing_is_published() -> None:
-    nobody = SimpleNamespace(
+def test_empty_history_publishes_nothing() -> None:
+    nobody = Recommendations(
+        week=2817,
         users=np.zeros(0, int),
         events=np.full((0, 5), -1),
         scores=np.zeros((0, 5)),
@@ -81,12 +81,12 @@ def test_without_any_history_nothing_is_published() -> None:
         new_user_scores=np.zeros(5),
         new_user_source="popular",
     )
-    made = publication(nobody, history([]), nodes([], []), nodes([], []), WEEK)
+    made = named_lists(nobody, WEEK, history=history([]), users=nodes([], []), events=nodes([], []))
     assert made.predictions.empty and made.new_users.empty
     assert list(made.predictions.columns) == ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]
 
 
-def test_the_events_on_the_most_lists_come_first_and_ties_are_in_order_of_their_ids() -> None:
+def test_most_recommended_ties_go_by_id() -> None:
     lists = pd.DataFrame({"user_id": list("aabbcc"), "event_id": ["x", "y", "x", "z", "x", "y"]})
     assert most_recommended(lists, 2).to_numpy().tolist() == [["x", 3], ["y", 2]]
     assert most_recommended(lists.assign(event_id=list("bacbca"))).event_id.tolist() == ["a", "b", "c"]

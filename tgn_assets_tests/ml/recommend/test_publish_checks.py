@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend.publish import PublishedLists
-from tgn_assets.ml.recommend.publish_checks import CHECKS, publish_checks
+from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckInput, description_of, publish_checks
+from tgn_assets.ml.recommend.published import PublishedLists
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
 USERS = pd.DataFrame({"idx": [0, 1], "id": ["ann", "bob"], "first_week": [WEEK, "2023-12-25"]})
@@ -20,9 +20,9 @@ def good() -> PublishedLists:
     )
 
 
-def failing(publication: PublishedLists, inputs: dict[str, str] | None = None) -> dict[str, str]:
+def failing(lists: PublishedLists, inputs: dict[str, str] | None = None) -> dict[str, str]:
     """Reasons by check, of the checks that fail."""
-    results = publish_checks(publication, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK})
+    results = publish_checks(CheckInput(lists, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK}))
     assert [result.check for result in results] == list(CHECKS)
     return {result.check: result.reason for result in results if not result.passed}
 
@@ -31,20 +31,21 @@ def test_complete_lists_pass_every_check() -> None:
     assert failing(good()) == {}
 
 
-def test_a_shorter_list_passes_where_the_catalogue_is_shorter() -> None:
+def test_short_catalogue_passes() -> None:
     made = good()
     few = PublishedLists(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
-    assert all(result.passed for result in publish_checks(few, USERS, EVENTS[:3], WEEK, {}))
+    assert all(result.passed for result in publish_checks(CheckInput(few, USERS, EVENTS[:3], WEEK, {})))
 
 
-def test_no_user_and_no_event_is_plausible_before_anything_happened() -> None:
+def test_empty_history_passes() -> None:
     made = good()
-    assert all(
-        result.passed
-        for result in publish_checks(
-            PublishedLists(made.predictions[:0], made.new_users[:0]), USERS[:0], EVENTS[:0], WEEK, {}
-        )
-    )
+    none = PublishedLists(made.predictions[:0], made.new_users[:0])
+    assert all(result.passed for result in publish_checks(CheckInput(none, USERS[:0], EVENTS[:0], WEEK, {})))
+
+
+def test_every_check_is_described() -> None:
+    for name in CHECKS:
+        assert len(description_of(name)) > 20 and description_of(name).endswith("."), name
 
 
 def rank_twice(made: PublishedLists) -> None:
@@ -95,21 +96,19 @@ def another_target_week(made: PublishedLists) -> None:
         (another_target_week, "no_input_newer_than_week", "the list of user 'ann' is dated another week"),
     ],
 )
-def test_each_damage_is_found_by_its_check_alone(
-    damage: Callable[[PublishedLists], None], check: str, reason: str
-) -> None:
+def test_each_damage_fails_its_check_alone(damage: Callable[[PublishedLists], None], check: str, reason: str) -> None:
     made = good()
     damage(made)
     assert failing(made) == {check: reason}
 
 
-def test_a_user_without_a_list_is_missed() -> None:
+def test_missing_list_fails() -> None:
     made = good()
     without_bob = PublishedLists(made.predictions[made.predictions.user_id == "ann"], made.new_users)
     assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 have a history"}
 
 
-def test_a_list_cut_short_is_missed() -> None:
+def test_short_list_fails() -> None:
     made = good()
     short = PublishedLists(made.predictions[:-1], made.new_users)
     assert failing(short) == {
@@ -117,7 +116,7 @@ def test_a_list_cut_short_is_missed() -> None:
     }
 
 
-def test_an_unknown_user_is_found() -> None:
+def test_unknown_user_fails() -> None:
     made = good()
     made.predictions.loc[made.predictions.user_id == "bob", "user_id"] = "eve"
     assert failing(made) == {
@@ -126,7 +125,7 @@ def test_an_unknown_user_is_found() -> None:
 
 
 @pytest.mark.parametrize("newer", ["trained_gnn", "interactions"])
-def test_an_input_from_the_target_week_is_a_leak(newer: str) -> None:
+def test_input_from_the_target_week_fails(newer: str) -> None:
     assert failing(good(), {"trained_ranker": WEEK, newer: NEXT}) == {
         "no_input_newer_than_week": f"newer than week {WEEK}: {newer} ({NEXT})"
     }

@@ -3,6 +3,7 @@ from collections import Counter
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ def split(tmp_path: Path, text: str) -> tuple[str, list[str]]:
     return copy.read_bytes().decode(), bad
 
 
-def test_lines_are_counted_whatever_ends_them_and_empty_ones_are_not(tmp_path: Path, monkeypatch) -> None:
+def test_lines_count_with_any_line_end_and_empty_ones_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "log.csv"
     for chunk in (1, 2, 3, 1 << 24):
         monkeypatch.setattr(csv_repair, "CHUNK", chunk)
@@ -36,7 +37,7 @@ def test_a_stray_quote_spoils_its_own_line_only(tmp_path: Path) -> None:
     assert (good, bad) == ("a,b,c\n4,5,6\n10,11,12", ['1,"2,3', '7,"8,9'])
 
 
-def test_quoted_values_keep_their_line_ends_and_records_end_alike(tmp_path: Path) -> None:
+def test_quoted_values_keep_line_ends(tmp_path: Path) -> None:
     good, bad = split(tmp_path, 'a,b,c\r\n"1\r\n1","2""",3\r\n4,5,6\n7,8,9\r')
     assert (good, bad) == ('a,b,c\n\n"1\r\n1","2""",3\n4,5,6\n7,8,9\n', [])
 

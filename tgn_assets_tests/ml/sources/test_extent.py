@@ -25,9 +25,7 @@ def test_first_and_newest_week_and_newest_row_are_found(tmp_path: Path) -> None:
     ("newest", "closed"),
     [("2024-01-06", None), ("2024-01-07", "2024-01-01"), ("2024-01-08", "2024-01-01"), ("2024-02-14", "2024-02-05")],
 )
-def test_a_week_is_closed_once_its_sunday_has_rows_or_a_later_row_follows(
-    tmp_path: Path, newest: str, closed: str | None
-) -> None:
+def test_week_closes_with_rows_on_its_sunday_or_later(tmp_path: Path, newest: str, closed: str | None) -> None:
     assert describe_source(csv(tmp_path, f"{HEADER}u,e,2024-01-02\nu,e,{newest}\n")).newest_closed == closed
 
 
@@ -52,7 +50,7 @@ def test_a_file_of_only_bad_rows_is_an_error_that_says_why(tmp_path: Path) -> No
         describe_source(csv(tmp_path, HEADER + "u,e,soon\n,e,2024-01-01\nu,e,later\n"))
 
 
-def test_digests_know_nothing_of_order_format_or_line_ends_but_of_number(tmp_path: Path) -> None:
+def test_digest_ignores_order_format_and_line_ends(tmp_path: Path) -> None:
     digests = source_digests(csv(tmp_path), [*WEEKS, "2024-01-22"])
     assert len(set(digests.values())) == 4
     assert digests["2024-01-22"] == "0-0"
@@ -91,7 +89,7 @@ def test_digests_are_the_same_in_another_process(tmp_path: Path) -> None:
         "u\ré,'e',15.02.2024\n",
     ],
 )
-def test_however_later_rows_are_written_the_weeks_before_stay_as_they_are(tmp_path: Path, later: str) -> None:
+def test_later_rows_leave_earlier_weeks_unchanged(tmp_path: Path, later: str) -> None:
     rows = "\n1,007,1704100000\nu1,'e;1',2024-01-09\nu2,e|1\t,2024-01-21 10:00:00\n"
     before = source_digests(csv(tmp_path, HEADER + rows), WEEKS)
     assert source_digests(csv(tmp_path, HEADER + rows + later), WEEKS) == before
@@ -129,7 +127,7 @@ def test_week_numbers_count_from_the_anchor(tmp_path: Path) -> None:
         describe_source(spec)
 
 
-def test_week_numbers_may_be_named_as_the_timestamp_and_lie_in_parquet(tmp_path: Path) -> None:
+def test_week_number_column_may_be_the_timestamp_column(tmp_path: Path) -> None:
     spec = parquet(
         tmp_path, "SELECT 1 AS ip_address, 2 AS event_id, w AS week_number FROM range(202401, 202404) AS t(w)"
     )
@@ -161,7 +159,7 @@ def test_a_synthetic_source_has_come_to_the_last_ended_week() -> None:
     assert describe_source(SourceSpec("synthetic", start_week="2024-02-12"), now).newest_closed is None
 
 
-def test_a_synthetic_source_has_the_same_digests_whenever_it_is_asked() -> None:
+def test_synthetic_source_digests_are_stable() -> None:
     spec = SourceSpec("synthetic")
     digests = source_digests(spec, WEEKS)
     assert source_digests(spec, WEEKS[1:]) == {week: digests[week] for week in WEEKS[1:]}

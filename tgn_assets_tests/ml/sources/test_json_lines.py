@@ -42,7 +42,7 @@ def test_a_folder_of_json_lines_and_csv_is_one_log(tmp_path: Path) -> None:
     assert describe_source(SourceSpec(str(tmp_path))) == EXTENT
 
 
-def test_numbers_other_keys_their_order_and_unicode_do_not_matter(tmp_path: Path) -> None:
+def test_key_order_other_keys_and_unicode_do_not_matter(tmp_path: Path) -> None:
     odd = {"timestamp": 1704067200, "nested": {"a": [1, "\n"]}, "event_id": 7, "ip_address": 'ü"\\n,'}
     con = warehouse()
     load(con, lines(tmp_path, of(odd)), WEEKS[:1])

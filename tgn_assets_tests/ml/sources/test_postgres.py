@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def reads(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in TYPES if dtype != "numeric"])
-def test_each_type_of_time_gives_the_same_weeks_read_one_by_one_or_at_once(postgres: Postgres, dtype: str) -> None:
+def test_every_time_type_gives_same_weeks_singly_or_at_once(postgres: Postgres, dtype: str) -> None:
     spec = table(postgres, dtype)
     extent = describe_source(spec)
     assert extent.first_week == EXTENT.first_week and extent.newest_closed == EXTENT.newest_closed
@@ -74,7 +75,7 @@ BIG = """SELECT 'u' || g % 7 AS ip_address, 'e' || g % 5 AS event_id,
 
 
 @pytest.mark.parametrize("dtype", ["timestamp", "timestamptz", "date", "bigint", "numeric"])
-def test_a_week_costs_the_server_its_own_rows_which_an_index_finds(postgres: Postgres, dtype: str) -> None:
+def test_loading_a_week_uses_the_index_and_reads_only_its_rows(postgres: Postgres, dtype: str) -> None:
     postgres.run(
         "DROP TABLE IF EXISTS log",
         f"CREATE TABLE log AS SELECT ip_address, event_id, ({TYPES[dtype]})::{dtype} AS timestamp "
@@ -112,7 +113,7 @@ HARD = """
 
 
 @pytest.mark.parametrize("dtype", ["timestamp", "timestamptz"])
-def test_every_load_records_the_rows_without_a_week_and_no_time_is_mistaken(postgres: Postgres, dtype: str) -> None:
+def test_every_load_records_rows_without_a_week(postgres: Postgres, dtype: str) -> None:
     spec = table(postgres, dtype, "," + HARD)
     con = warehouse()
     for week in ("2024-01-01", "2024-01-08", "2024-01-01"):
@@ -168,7 +169,7 @@ def test_week_numbers_are_asked_for_by_number(postgres: Postgres) -> None:
     assert (extent.first_week, extent.newest_closed) == (WEEKS[0], "2024-02-19")
 
 
-def test_a_select_is_a_source_too_and_ids_of_any_type_come_as_postgresql_writes_them(postgres: Postgres) -> None:
+def test_select_source_writes_ids_as_postgresql_does(postgres: Postgres) -> None:
     postgres.run(
         "CREATE SCHEMA shop",
         'CREATE TABLE shop."Clicks" ("User" uuid, item numeric(20,0), kind char(4), ts timestamptz)',
@@ -195,7 +196,7 @@ def test_the_ends_are_those_of_rows_that_count(postgres: Postgres) -> None:
     )
 
 
-def test_a_source_without_a_row_that_counts_is_an_error_and_changes_nothing(postgres: Postgres) -> None:
+def test_source_without_valid_rows_changes_nothing(postgres: Postgres) -> None:
     con, spec = warehouse(), table(postgres)
     load(con, spec)
     before = [rows(con, name) for name in INGESTED]
@@ -226,9 +227,7 @@ def test_the_source_cannot_be_written_to(postgres: Postgres) -> None:
         ({"location": "postgresql://postgres@127.0.0.1:1/postgres"}, "Connection refused.*check that the server is up"),
     ],
 )
-def test_what_the_server_refuses_is_said_in_its_words_with_what_to_do(
-    postgres: Postgres, change: dict[str, str], message: str
-) -> None:
+def test_server_error_is_quoted_with_a_remedy(postgres: Postgres, change: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message) as raised:
         load(warehouse(), replace(table(postgres), **change))
     assert len(str(raised.value).splitlines()) == 1
@@ -254,7 +253,7 @@ def test_without_the_driver_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
         describe_source(SourceSpec("postgresql:///shop", query="log"))
 
 
-def test_the_signature_moves_by_the_hour_without_asking_the_server() -> None:
+def test_signature_changes_hourly_without_a_connection() -> None:
     spec = SourceSpec("postgresql://nobody@127.0.0.1:1/nowhere", query="log")
     now = datetime(2024, 1, 1, 10, 59, tzinfo=UTC)
     assert source_signature(spec, now) == source_signature(spec, now.replace(minute=0))

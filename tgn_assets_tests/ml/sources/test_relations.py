@@ -41,7 +41,7 @@ def test_compressed_and_oddly_named_files_are_read(tmp_path: Path) -> None:
     assert describe_source(SourceSpec(str(without_suffix))) == EXTENT
 
 
-def test_a_folder_and_a_glob_stand_for_all_their_files_of_either_kind(tmp_path: Path) -> None:
+def test_folder_and_glob_read_all_files_of_every_format(tmp_path: Path) -> None:
     first, *others = ROWS.splitlines(keepends=True)
     log = tmp_path / "log"
     csv(log, HEADER + first, "2024/a.CSV")
@@ -57,7 +57,7 @@ def test_a_folder_and_a_glob_stand_for_all_their_files_of_either_kind(tmp_path: 
     assert source_digests(SourceSpec(str(log)), WEEKS)["2024-01-15"].startswith("2-")
 
 
-def test_unreadable_lines_of_files_of_different_shape_are_all_counted(tmp_path: Path) -> None:
+def test_unreadable_lines_are_counted_across_file_shapes(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS + "u,e\n")
     csv(tmp_path, "event_id\ttimestamp\tip_address\ne\n", "log.tsv")
     csv(tmp_path, HEADER + "u,e\n", "more.csv")
@@ -73,7 +73,7 @@ def test_unreadable_lines_of_files_of_different_shape_are_all_counted(tmp_path: 
         ("", "TGN_SOURCE=.* is a folder without .csv"),
     ],
 )
-def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path, name: str, message: str) -> None:
+def test_missing_source_names_the_setting(tmp_path: Path, name: str, message: str) -> None:
     for use in (describe_source, smallest_week_number, source_signature, lambda spec: source_digests(spec, WEEKS)):
         with pytest.raises(SourceError, match=message):
             use(SourceSpec(str(tmp_path / name)))
@@ -87,9 +87,7 @@ def test_a_source_that_is_not_there_is_an_error_that_names_the_setting(tmp_path:
         ("timestamp_column", "TGN_TIMESTAMP_COLUMN"),
     ],
 )
-def test_a_missing_column_is_an_error_that_names_the_setting_and_lists_the_columns(
-    tmp_path: Path, column: str, setting: str
-) -> None:
+def test_missing_column_names_setting_and_lists_columns(tmp_path: Path, column: str, setting: str) -> None:
     wrong: dict[str, Any] = {column: "nope"}
     with pytest.raises(
         SourceError, match=rf"log.csv has no column 'nope'.*{setting}.*'ip_address', 'event_id', 'times"
@@ -140,9 +138,7 @@ def test_sql_in_a_column_or_file_name_is_a_name(tmp_path: Path) -> None:
     assert describe_source(spec).first_week == "2024-01-15"
 
 
-def test_no_row_is_lost_or_repeated_where_duckdb_reads_a_dirty_file_by_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks = relations.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
     monkeypatch.setattr(relations, "CSV_SQL", small_chunks)
     luck = random.Random(0)

@@ -25,7 +25,7 @@ def read(spec: SourceSpec) -> list[tuple[str, str]]:
         return [(user, event) for user, event, *_ in rows(con, "raw_interactions")]
 
 
-def test_rows_that_do_not_meet_the_filter_are_counted_and_are_no_rejections(tmp_path: Path) -> None:
+def test_filtered_rows_are_counted_and_not_rejected(tmp_path: Path) -> None:
     with warehouse() as con:
         report = load(con, filtered(csv(tmp_path, LOG), CLICKS))
         assert rows(con, "rejected_interactions") == []
@@ -34,7 +34,7 @@ def test_rows_that_do_not_meet_the_filter_are_counted_and_are_no_rejections(tmp_
     assert (report.filtered, report.rejected) == (2, {})
 
 
-def test_the_filter_is_the_same_for_every_format_and_changes_the_digests(tmp_path: Path) -> None:
+def test_row_filter_works_for_every_format(tmp_path: Path) -> None:
     spec = csv(tmp_path, LOG)
     table = f"FROM read_csv('{spec.location}', all_varchar = true)"
     records = duckdb.execute(table).df().replace({float("nan"): None}).to_dict("records")
@@ -44,15 +44,15 @@ def test_the_filter_is_the_same_for_every_format_and_changes_the_digests(tmp_pat
     assert digests[0] == digests[1] == digests[2] != source_digests(spec, WEEKS)
 
 
-def test_a_column_is_the_sources_own_even_under_a_name_that_is_used_within(tmp_path: Path) -> None:
+def test_filter_sees_source_columns_with_internal_names(tmp_path: Path) -> None:
     assert read(filtered(csv(tmp_path, LOG), "TRY_CAST(c0 AS INT) > 5")) == [("u2", "e1")]
 
 
-def test_a_condition_that_is_neither_true_nor_false_leaves_the_row_out(tmp_path: Path) -> None:
+def test_null_filter_condition_leaves_the_row_out(tmp_path: Path) -> None:
     assert read(filtered(csv(tmp_path, LOG), "c0 <> '5'")) == [("u2", "e1")]
 
 
-def test_a_line_that_is_no_record_is_rejected_whatever_the_filter(tmp_path: Path) -> None:
+def test_malformed_line_is_rejected_whatever_the_filter(tmp_path: Path) -> None:
     with warehouse() as con:
         assert load(con, filtered(csv(tmp_path, LOG + "u,e\n"), CLICKS)).rejected == {"unreadable_line": 1}
 
@@ -78,7 +78,7 @@ def test_an_unknown_column_is_an_error_that_lists_the_columns(tmp_path: Path) ->
         describe_source(filtered(csv(tmp_path, LOG), "kind = 'x'"))
 
 
-def test_a_value_that_cannot_be_compared_is_an_error_that_says_how(tmp_path: Path) -> None:
+def test_filter_type_error_suggests_try_cast(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"TGN_ROW_FILTER=event_id > 5 .*TRY_CAST"):
         describe_source(filtered(csv(tmp_path, HEADER + "u,e,2024-01-03\n"), "event_id > 5"))
 

@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.synthetic_oracle import ceiling, oracle_lists, touch_probabilities
+from benchmarks.quality.synthetic_oracle import ceiling, interaction_chances, oracle_lists
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.metrics import per_user
@@ -42,7 +43,7 @@ def pairs(week: str, world: World) -> set[tuple[str, str]]:
 
 
 def chances(week: str, world: World, users: list[str]) -> pd.DataFrame:
-    events, chance = touch_probabilities(week, users, world)
+    events, chance = interaction_chances(week, users, world)
     return pd.DataFrame(chance, users, events)
 
 
@@ -52,7 +53,7 @@ def lasting_users(keys: Iterable[str], world: World) -> list[str]:
 
 @settings(max_examples=25, deadline=None)
 @given(week=mondays, world=worlds)
-def test_any_week_of_any_world_is_sorted_and_lies_inside_the_week(week, world):
+def test_generated_week_is_sorted_and_inside_its_week(week: str, world: World) -> None:
     frame = generate_week(week, world)
     assert list(frame.columns) == ["user_id", "event_id", "ts"]
     assert frame.ts.dtype == "datetime64[us]"
@@ -64,41 +65,41 @@ def test_any_week_of_any_world_is_sorted_and_lies_inside_the_week(week, world):
     pd.testing.assert_frame_equal(generate_week(week, world), frame)
 
 
-def test_a_week_is_the_same_whatever_was_generated_before_it():
+def test_a_week_is_the_same_whatever_was_generated_before_it() -> None:
     forwards = {week: generate_week(week, SMALL) for week in weeks(4)}
     for week in reversed(weeks(4)):
         pd.testing.assert_frame_equal(generate_week(week, SMALL), forwards[week])
 
 
-def test_another_seed_is_another_world():
+def test_another_seed_is_another_world() -> None:
     one, other = generate_week(WEEK, SMALL), generate_week(WEEK, replace(SMALL, seed=1))
     assert len(set(one.user_id) & set(other.user_id)) < 5
     assert len(set(one.event_id) & set(other.event_id)) < 5
 
 
-def test_a_week_is_named_by_its_monday():
+def test_a_week_is_named_by_its_monday() -> None:
     with pytest.raises(ValueError, match="2026-01-06 is a Tuesday"):
         generate_week("2026-01-06")
 
 
 @pytest.mark.parametrize("start", ["1970-01-05", "2000-01-03", "2026-01-05", "2190-01-04"])
-def test_the_default_world_has_the_same_volume_in_every_age(start):
+def test_the_default_world_has_the_same_volume_in_every_age(start: str) -> None:
     sizes = [len(generate_week(week)) for week in weeks(4, start)]
     assert all(3600 < size < 4500 for size in sizes)
     assert abs(np.mean(sizes) - 4050) < 250
 
 
-def test_volume_grows_with_the_number_of_users():
+def test_volume_grows_with_the_number_of_users() -> None:
     few, many = (generate_week(WEEK, World(users=users, events=1000, communities=40)) for users in (500, 5000))
     assert len(many) == pytest.approx(10 * len(few), rel=0.1)
 
 
-def test_every_day_of_a_week_has_rows():
+def test_every_day_of_a_week_has_rows() -> None:
     days = generate_week(WEEK).ts.dt.date.unique()
     assert sorted(days) == [date.fromisoformat(WEEK) + timedelta(days=day) for day in range(7)]
 
 
-def test_events_fall_into_as_many_communities_as_the_world_has():
+def test_events_fall_into_as_many_communities_as_the_world_has() -> None:
     world = World(users=400, events=240, communities=8, habits=0, focus=1, background=0)
     frame = pd.concat(generate_week(week, world) for week in weeks(3))
     touched = pd.crosstab(frame.user_id, frame.event_id).clip(upper=1).to_numpy(float)
@@ -108,7 +109,7 @@ def test_events_fall_into_as_many_communities_as_the_world_has():
     assert np.diff(spectrum)[:40].argmin() == world.communities - 1
 
 
-def test_habits_make_users_return_to_their_own_events_for_months():
+def test_habits_make_users_return_to_their_own_events_for_months() -> None:
     def returning(world: World) -> float:
         before = set().union(*(pairs(shift(WEEK, -lag), world) for lag in range(10, 14)))
         users = {user for user, _ in before}
@@ -118,7 +119,7 @@ def test_habits_make_users_return_to_their_own_events_for_months():
     assert returning(World()) > 0.1 > 2 * returning(World(habits=0))
 
 
-def test_some_habits_come_every_second_or_fourth_week():
+def test_some_habits_come_every_second_or_fourth_week() -> None:
     keys = weeks(9)
     users = lasting_users([keys[0], keys[-1]], World())
     chance = [chances(week, World(), users) for week in keys]
@@ -129,7 +130,7 @@ def test_some_habits_come_every_second_or_fourth_week():
         assert ((series[due] >= 0.9).all(0) & (series[~due] < 0.3).all(0)).sum() > 5
 
 
-def test_interests_drift_slowly_and_far():
+def test_interests_drift_slowly_and_far() -> None:
     world = World(users=100, habits=0, event_life=(9000, 9000), user_life=(9000, 9000))
     users = lasting_users([WEEK, shift(WEEK, 40)], world)
 
@@ -143,11 +144,11 @@ def test_interests_drift_slowly_and_far():
     assert likeness(40, replace(world, drift=9000)) > 0.95
 
 
-def test_an_event_rises_fades_and_ends():
+def test_an_event_rises_fades_and_ends() -> None:
     world = replace(SMALL, habits=0, event_life=(16, 20))
     interest = {}
     for week in weeks(40):
-        events, chance = touch_probabilities(week, generate_week(week, world).user_id.unique().tolist(), world)
+        events, chance = interaction_chances(week, generate_week(week, world).user_id.unique().tolist(), world)
         interest[week] = pd.Series(chance.sum(0), events)
     table = pd.DataFrame(interest).fillna(0)  # [events, weeks] expected users
     whole = table[(table.iloc[:, 0] == 0) & (table.iloc[:, -1] == 0)].to_numpy()
@@ -162,7 +163,7 @@ def test_an_event_rises_fades_and_ends():
     assert course[15] < 0.15 * course[peak]
 
 
-def test_every_week_some_users_are_new_and_in_the_end_all_have_left():
+def test_users_join_every_week_and_leave_in_the_end() -> None:
     seen = set().union(*(generate_week(week).user_id for week in weeks(8)))
     for week in weeks(4, shift(WEEK, 8)):
         users = set(generate_week(week).user_id)
@@ -171,12 +172,12 @@ def test_every_week_some_users_are_new_and_in_the_end_all_have_left():
     assert not seen & set(generate_week(shift(WEEK, 200)).user_id)
 
 
-def test_ids_are_unique_among_all_who_are_there():
-    events, _ = touch_probabilities(WEEK, [], World(users=1, events=100_000, communities=1000, event_life=(1, 300)))
+def test_ids_are_unique_among_all_who_are_there() -> None:
+    events, _ = interaction_chances(WEEK, [], World(users=1, events=100_000, communities=1000, event_life=(1, 300)))
     assert len(set(events)) == 100_000
 
 
-def test_true_probabilities_are_what_happens():
+def test_true_probabilities_are_what_happens() -> None:
     hits, chance = [], []
     for week in weeks(4):
         touched = generate_week(week, SMALL).drop_duplicates(["user_id", "event_id"])
@@ -193,14 +194,14 @@ def test_true_probabilities_are_what_happens():
     assert hit[p == 0].sum() == 0
 
 
-def test_a_user_who_is_not_there_touches_nothing():
-    events, chance = touch_probabilities(WEEK, ["nobody", generate_week(WEEK, SMALL).user_id[0]], SMALL)
+def test_a_user_who_is_not_there_touches_nothing() -> None:
+    events, chance = interaction_chances(WEEK, ["nobody", generate_week(WEEK, SMALL).user_id[0]], SMALL)
     assert chance.shape == (2, len(events)) == (2, SMALL.events)
     assert chance[0].sum() == 0
     assert chance[1].sum() > 0
 
 
-def test_oracle_lists_hold_the_likeliest_known_events_best_first():
+def test_oracle_lists_hold_the_likeliest_known_events_best_first() -> None:
     user = generate_week(WEEK, SMALL).user_id[0]
     likeliest = chances(WEEK, SMALL, [user]).iloc[0].sort_values(ascending=False).index.tolist()
     assert oracle_lists(WEEK, [user], world=SMALL, k=3).tolist() == [likeliest[:3]]
@@ -208,7 +209,7 @@ def test_oracle_lists_hold_the_likeliest_known_events_best_first():
     assert oracle_lists(WEEK, [user], known, SMALL, k=3).tolist() == [[likeliest[1], likeliest[4], ""]]
 
 
-def test_the_ceiling_lies_far_above_every_baseline_and_repeats_above_popularity():
+def test_oracle_beats_baselines_and_repeat_beats_popular() -> None:
     past = pd.concat([generate_week(week).assign(week=week) for week in weeks(20, shift(WEEK, -20))])
     history, users, events = known_history(past, shift(WEEK, -1))
     truth = generate_week(WEEK)[["user_id", "event_id"]].drop_duplicates()
@@ -224,7 +225,7 @@ def test_the_ceiling_lies_far_above_every_baseline_and_repeats_above_popularity(
     assert best["known"]["ndcg"] > 1.5 * max(ndcg.values())
 
 
-def test_a_ceiling_without_known_events_is_zero_and_that_of_no_users_nan():
+def test_oracle_is_zero_without_known_events_nan_without_users() -> None:
     assert ceiling(WEEK, [], SMALL)["known"]["ndcg"] == 0
     assert np.isnan(ceiling(WEEK, [], SMALL, users=["nobody"])["all"]["ndcg"])
 
@@ -246,7 +247,7 @@ def test_a_ceiling_without_known_events_is_zero_and_that_of_no_users_nan():
         ("background", -0.1),
     ],
 )
-def test_a_knob_that_makes_no_world_is_named(knob, value):
+def test_a_knob_that_makes_no_world_is_named(knob: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"World\.{knob} is .*; it must be"):
         World(**{knob: value})
 

@@ -1,0 +1,1 @@
+"""Where a refresh spends its time and memory."""

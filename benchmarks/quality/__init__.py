@@ -1,0 +1,1 @@
+"""How good the lists are, beside peers and with parts left out."""

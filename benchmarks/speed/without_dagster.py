@@ -1,0 +1,136 @@
+"""Refreshes one week without Dagster: the functions that the assets call, in the same order, in one process.
+
+    python -m benchmarks.speed.without_dagster WEEK
+
+Reads the settings that `tgn` reads, and writes to TGN_HOME what a run writes, except for Dagster's event log and the
+plots and previews in it.
+"""
+
+import sys
+from pathlib import Path
+
+from tgn_assets.assets.recommendations import diagnostics_of
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES
+from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.encoder.train import train_gnn
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.graph.snapshots import read_snapshot
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+from tgn_assets.ml.recommend.publish import publish_week
+from tgn_assets.ml.recommend.published import (
+    PublicationRecord,
+    read_nodes,
+    read_publication_record,
+    read_published_lists,
+    read_truth,
+    rules_of,
+)
+from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.weekly_page.page import report_page, write_page
+from tgn_assets.settings import read_settings
+from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
+from tgn_assets.state.home import Home
+from tgn_assets.state.resources import POLICY_SETTINGS
+from tgn_assets.state.warehouse import Warehouse
+
+
+def main() -> None:
+    """Refreshes the week named on the command line, on the CPU."""
+    home, week = Home(read_settings()), sys.argv[1]
+    warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
+    policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
+    ingest(home, warehouse, artifacts, week)
+    train(warehouse, artifacts, policy, week)
+    publish(warehouse, artifacts, policy, week)
+    evaluate(warehouse, artifacts, week)
+    page = report_page(warehouse, week, {}, {}, home.source_spec().week_number_anchor)
+    write_page(page, Path(home.reports) / f"{week}.html")
+
+
+def ingest(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+    """`raw_interactions` and `weekly_snapshots`."""
+    with warehouse.writer() as con:
+        load_weeks(con, home.source_spec(), [week], start_week=home.start_week(), end_week=home.settings.end_week)
+    with warehouse.reader() as con:
+        snapshot = read_snapshot(con, week)
+    artifacts.save("weekly_snapshots", week, snapshot)
+
+
+def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
+    """`trained_gnn`, `trained_ranker` and `temporal_embeddings`."""
+    gnn, config = GNNConfig(), RankerConfig()
+    read = [shift(week, -back) for back in reversed(range(gnn.window + gnn.replay))]
+    warm = artifacts.load("trained_gnn", shift(week, -1))
+    history = warehouse.history(week)
+    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
+    artifacts.save("trained_gnn", week, encoder)
+    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+    with warehouse.reader() as con:
+        rules = rules_of(policy, read_nodes(con, week)[1])
+    training_sets = TrainingSetCache(artifacts.training_sets)
+    earlier = artifacts.load("trained_ranker", shift(week, -1))
+    ranker = train_ranker(
+        history, embedding_history, week, config=config, rules=rules, cache=training_sets, earlier=earlier
+    )
+    artifacts.save("trained_ranker", week, ranker)
+    embedding_history = load_embedding_history(artifacts, week, config.sequence)
+    embeddings = temporal_embeddings(ranker, history, embedding_history)
+    artifacts.save("temporal_embeddings", week, embeddings)
+
+
+def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: str) -> None:
+    """`weekly_top5_predictions`, with the checks before."""
+    ranker, embeddings = artifacts.load("trained_ranker", week), artifacts.load("temporal_embeddings", week)
+    with warehouse.reader() as con:
+        users, events = read_nodes(con, week)
+    made = publish_week(
+        week,
+        PublicationRecord(week, policy),
+        history=warehouse.history(week),
+        users=users,
+        events=events,
+        ranker=ranker,
+        embeddings=embeddings,
+        embedding_history=load_embedding_history(artifacts, week, ranker.config.sequence),
+    )
+    if made.failures:
+        raise RuntimeError("; ".join(made.failures))
+    warehouse.replace_week_tables(week, made.tables)
+
+
+def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
+    """`eval_metrics`, of the lists of the week before."""
+    origin = shift(week, -1)
+    with warehouse.reader() as con:
+        published, truth = read_published_lists(con, origin), read_truth(con, week)
+        (users, events), record = read_nodes(con, origin), read_publication_record(con, origin)
+    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    diagnostics = diagnostics_of(
+        artifacts,
+        history,
+        origin,
+        model_week=record.model_week,
+        rules=rules,
+        attributes=NO_ATTRIBUTES,
+        device="cpu",
+    )
+    metrics = evaluate_week(
+        week,
+        published.predictions,
+        truth,
+        new_user_list=list(published.new_users.event_id),
+        history=history,
+        user_ids=users.id.to_numpy(),
+        event_ids=events.id.to_numpy(),
+        diagnostics=diagnostics,
+        rules=rules,
+    )
+    warehouse.replace_week("eval_metrics", week, metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Judge a ranker on the newest closed week, which it has not learned from: baseline fallback and calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+
+from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines
+from tgn_assets.ml.linalg.per_user import group_softmax
+from tgn_assets.ml.linalg.topk import grouped_top_k
+from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.ranker.baseline_fallback import (
+    ACTIVITY_SEGMENTS,
+    BaselineFallback,
+    choose_per_segment,
+    ndcg_of,
+    segment_of,
+)
+from tgn_assets.ml.ranker.blend import blend_scores
+from tgn_assets.ml.ranker.calibration import Calibration, calibrate, fit_activity
+from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
+from tgn_assets.ml.ranker.listwise import hits_of, network_scores
+from tgn_assets.ml.ranker.training_set import (
+    PointInTimeView,
+    RankingDataset,
+    TrainingSet,
+    blocks_of,
+    next_week,
+    sampled,
+)
+from tgn_assets.ml.schema import OURS
+
+USERS_CALIBRATED_TOGETHER = 512
+"""Users whose lists one thread makes at a time."""
+
+
+@dataclass(frozen=True)
+class BlendedRanker:
+    """The networks and the booster that are judged."""
+
+    model: Ensemble
+    booster: lgb.Booster | None
+
+    def blend(self, network: FloatArray, dataset: RankingDataset, view: PointInTimeView) -> FloatArray:
+        """[p] blended scores of the candidates of `dataset`, whose networks' scores are `network` [p]."""
+        k, config = view.rules.k, view.config.blend
+        return blend_scores(dataset.candidates, network, booster=self.booster, k=k, config=config)
+
+
+def choose_fallback(
+    ranker: BlendedRanker | None, *, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset
+) -> tuple[BaselineFallback, dict[str, float]]:
+    """(who serves which segment of users, each source's NDCG@k) on the week after the cut-off `view`.
+
+    `held_out` are the users who were active in it; without a `ranker` a baseline serves.
+    """
+    hits, past = _hits(ranker, history, view, held_out), view.past
+    ndcg = {name: ndcg_of(hit, held_out.num_relevant) for name, hit in hits.items()}
+    published = {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)}
+    config = view.config.fallback
+    everyone = segment_of(past, np.arange(past.num_users), active_weeks=config.active_weeks)
+    size = np.bincount(everyone, minlength=len(ACTIVITY_SEGMENTS))
+    active = np.flatnonzero(next_week(history, past).num_relevant)
+    fallback = choose_per_segment(
+        everyone[held_out.candidates.users],
+        published,
+        hits,
+        return_rate=np.bincount(everyone[active], minlength=len(ACTIVITY_SEGMENTS)) / np.maximum(size, 1),
+        config=config,
+        seed=view.config.seed,
+    )
+    return fallback, {f"ndcg_{name}": float(values.mean()) for name, values in ndcg.items()}
+
+
+def calibrate_on_newest_week(
+    ranker: BlendedRanker, past: Sequence[TrainingSet], *, history: InteractionHistory, view: PointInTimeView
+) -> Calibration:
+    """Who is active is learned from the `past` training sets, how far scores can be trusted from the week after `view`.
+
+    The lists are those of a sample of all users, active or not.
+    """
+    config, truth = view.config.calibration, next_week(history, view.past)
+    features = np.concatenate([training_set.user_features for training_set in past])
+    activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)
+
+    def listed(users: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Softmax share, user features and label of the pairs in the lists of `users`."""
+        dataset = view.dataset(users, truth)
+        row, score = dataset.candidates.row, ranker.blend(network_scores(ranker.model, dataset), dataset, view)
+        top = grouped_top_k(row, score, dataset.candidates.event, len(users), view.rules.k)
+        top = top[top >= 0]
+        user_features = view.candidate_generator.pair_features.user_features[users[row[top]]]
+        return group_softmax(row, score)[top], user_features, dataset.label[top]
+
+    users = sampled(np.arange(view.past.num_users), config.users, view.config.seed)
+    parts = zip(*map_threaded(listed, blocks_of(users, USERS_CALIBRATED_TOGETHER)), strict=True)
+    share, user_features, label = (np.concatenate(part) for part in parts)
+    return calibrate(activity, share, user_features, label, config=config)
+
+
+def _hits(
+    ranker: BlendedRanker | None, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset
+) -> dict[str, BoolArray]:
+    """[n, k] bool per source: the users of `held_out` interacted with the event at that rank of its list."""
+    users, past, rules = held_out.candidates.users, view.past, view.rules
+    truth = next_week(history, past)
+    positive = truth.user * past.num_events + truth.event
+    hits = {
+        name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
+        for name, lists in all_baselines(past, users, rules.k, rules).items()
+    }
+    if ranker is not None:
+        network, features = network_scores(ranker.model, held_out), held_out.candidates.features
+        hits["network"] = hits_of(held_out, network, rules.k)
+        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
+        hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, view), rules.k)
+    return hits

@@ -1,0 +1,30 @@
+"""What a process of our own sets before it works: `tgn`, and what Dagster starts for our code location.
+
+A program that only imports tgn_assets keeps its environment and its warning filters as they are.
+"""
+
+import os
+import warnings
+
+ENVIRONMENT = {
+    # OpenMP's threads sleep while they wait; to spin would take the core from the Dagster daemon or another run.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Large tensors are allocated in huge pages: the vectors of a million nodes are hundreds of megabytes.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""Defaults; what the user has set stays."""
+
+EXPECTED_WARNINGS = [
+    r".* is currently in (beta|preview), and may have breaking changes",  # of Dagster 1.13: checks per week, ...
+    "Asset job weekly_refresh materializes assets with varying BackfillPolicies",  # the strictest: one week per run
+    "Sparse CSR tensor support is in beta state",  # of torch
+]
+"""Patterns of messages that every command would print and that nobody can act on."""
+
+
+def prepare_process() -> None:
+    """Sets `ENVIRONMENT` and ignores `EXPECTED_WARNINGS`. Both libraries read the environment when torch is loaded."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
