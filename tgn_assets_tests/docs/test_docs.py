@@ -17,7 +17,8 @@ from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *(ROOT / "docs" / "decisions").glob("*.md")]
+TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = [ROOT / "tgn_assets", ROOT / "tgn_assets_tests", ROOT / "benchmarks"]
 WITH_SERVERS = {"sources.md", "destinations.md"}
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -77,20 +78,23 @@ def run(page: Path, tmp_path: Path, environment: Mapping[str, str] = MappingProx
     return done.stdout + done.stderr
 
 
-def test_every_picture_and_page_that_is_linked_is_there() -> None:
-    for page in [ROOT / "README.md", *PAGES]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_every_module_that_a_page_names_is_there(page: Path) -> None:
-    bases = [ROOT, ROOT / "tgn_assets", ROOT / "tgn_assets_tests"]
-    for name in re.findall(r"`([\w/]+\.py)`", page.read_text()):
-        found = any((base / name).exists() for base in bases) or (
-            "/" not in name and any(ROOT.glob(f"tgn_*/**/{name}"))
-        )
-        assert found, f"{page.name} names {name}"
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_pages_name_exist(page: Path) -> None:
+    names, missing = {file.name for folder in CODE for file in folder.rglob("*.py")}, []
+    for name in re.findall(r"`([\w./]+\.py)`", page.read_text()):
+        if name not in names and not any((folder / name).exists() for folder in (ROOT, *CODE)):
+            missing.append(name)
+    for module in re.findall(r"\b(?:benchmarks|tgn_assets)(?:\.\w+)+", page.read_text()):
+        path = ROOT.joinpath(*module.split("."))
+        if not (path.is_dir() or path.with_suffix(".py").exists()):
+            missing.append(module)
+    assert missing == []
 
 
 def test_a_block_is_left_out_only_with_a_reason() -> None:
