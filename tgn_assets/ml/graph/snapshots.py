@@ -1,4 +1,4 @@
-"""A week as a graph: who touched what in it, and what was known of each node when it closed."""
+"""A week as a graph: who interacted with what in it, and what was known of each node when it closed."""
 
 from __future__ import annotations
 
