@@ -22,14 +22,14 @@ from torch import Tensor
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.import_closure import FOLDER, code_digest
+from tgn_assets.ml.import_closure import ROOT, code_digest
 from tgn_assets.ml.ranker.training_set import RankerInputs, RankingDataset, TrainingSet
 from tgn_assets.ml.weeks import week_key
 
 logger = logging.getLogger(__name__)
 
-SOURCE = FOLDER
-"""The source of `ml`, whose modules that make training sets are part of the key."""
+SOURCE = ROOT
+"""The source of `tgn_assets`, whose modules that make training sets are part of the key."""
 LIBRARIES = ("numpy", "scipy", "torch")
 """Libraries that compute training sets: their versions are part of the key."""
 NOT_IN_KEY = {
@@ -83,7 +83,7 @@ def cache_keys(inputs: RankerInputs, cutoffs: Iterable[int]) -> dict[int, str]:
     close; of the configuration, but for `NOT_IN_KEY`, and the device; and of the code and the versions of `LIBRARIES`.
     """
     known, rules = inputs.history, inputs.rules
-    shared: list[Any] = [code_digest(__name__, SOURCE), *(version(name) for name in LIBRARIES), inputs.device]
+    shared: list[Any] = [code_digest([__name__], folder=SOURCE), *(version(name) for name in LIBRARIES), inputs.device]
     shared += [inputs.config.model_dump(exclude=NOT_IN_KEY), rules.k, rules.exclude_own]
     row_digests, keys = _row_digests(known), dict[int, str]()
     for week in cutoffs:

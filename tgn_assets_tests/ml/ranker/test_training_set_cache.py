@@ -13,7 +13,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
-from tgn_assets.ml.import_closure import FOLDER, import_closure
+from tgn_assets.ml.import_closure import ROOT, import_closure
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.ranker import training_set, training_set_cache
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
@@ -168,7 +168,7 @@ def test_a_key_does_not_change_with_what_only_training_reads(
     assert set(RankerConfig.model_fields) >= NOT_IN_KEY
 
 
-@pytest.mark.parametrize("module", sorted(import_closure(training_set_cache.__name__)))
+@pytest.mark.parametrize("module", sorted(import_closure([training_set_cache.__name__])))
 def test_a_key_changes_with_the_source_of_each_module_of_the_closure(
     module: str, past: InteractionHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_key_changes_with_the_source_of_each_module_of_the_closure(
 def test_a_key_does_not_change_with_other_modules(
     module: str, past: InteractionHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert module not in import_closure(training_set_cache.__name__)
+    assert module not in import_closure([training_set_cache.__name__])
     assert key_with_changed_source(module, past, tmp_path, monkeypatch) == cache_keys(inputs_of(past), [NOW - 2])
 
 
@@ -199,12 +199,12 @@ def inputs_of(past: InteractionHistory) -> RankerInputs:
 def key_with_changed_source(
     module: str, past: InteractionHistory, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[int, str]:
-    """The key where the source of `ml` is a copy with a line more in `module`."""
+    """The key where the source is a copy with a line more in `module`."""
     before = cache_keys(inputs_of(past), [NOW - 2])
-    copy = shutil.copytree(FOLDER, folder / "ml", ignore=shutil.ignore_patterns("__pycache__"))
+    copy = shutil.copytree(ROOT, folder / "tgn_assets", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(training_set_cache, "SOURCE", copy)
     assert cache_keys(inputs_of(past), [NOW - 2]) == before
-    path = copy.joinpath(*module.split(".")[2:])
+    path = copy.joinpath(*module.split(".")[1:])
     with (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).open("a") as file:
         file.write("CHANGED = True\n")
     key = cache_keys(inputs_of(past), [NOW - 2])
