@@ -2,6 +2,8 @@
 
 import inspect
 import shutil
+import tokenize
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -67,5 +69,15 @@ def f():
     return g("""x""")  # kept
 '''
     kept = without_prose(code)
-    assert "SELECT 1" in kept and "g('x')" in kept
+    assert "SELECT 1" in kept and 'g("""x""")' in kept
     assert not [prose for prose in ("Module", "asks", "Doc", "# remark") if prose in kept]
+
+
+def test_no_code_of_ml_is_taken_for_prose() -> None:
+    def code(text: str) -> list[str]:
+        layout = (tokenize.STRING, tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        return [token.string for token in tokenize.generate_tokens(StringIO(text).readline) if token.type not in layout]
+
+    for path in (ROOT / "ml").rglob("*.py"):
+        text = path.read_text()
+        assert code(without_prose(text)) == code(text), path
