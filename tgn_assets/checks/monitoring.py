@@ -1,9 +1,9 @@
 """Checks that warn and never stop a run: the log drifted, most lists are a baseline's, a baseline did better."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import duckdb
 
 from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
@@ -11,7 +11,10 @@ from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
-WARNINGS: dict[Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome], str] = {
+if TYPE_CHECKING:
+    import duckdb
+
+WARNINGS: "dict[Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome], str]" = {
     input_like_before: "raw_interactions",
     lists_are_ours: PREDICTIONS,
     not_below_baseline: "eval_metrics",
@@ -27,7 +30,7 @@ def monitoring_checks(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetChec
 
 
 def _check(
-    judge: Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome], asset: str, weeks: dg.WeeklyPartitionsDefinition
+    judge: "Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome]", asset: str, weeks: dg.WeeklyPartitionsDefinition
 ) -> dg.AssetChecksDefinition:
     description = " ".join(str(judge.__doc__).split())
 

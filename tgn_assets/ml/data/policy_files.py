@@ -1,5 +1,7 @@
 """A policy from settings: lists of event ids, given in place or as a file, and a table of expiry dates."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 from pathlib import Path
 

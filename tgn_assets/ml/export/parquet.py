@@ -1,5 +1,7 @@
 """Weeks of the warehouse's tables as Parquet files in hive partitions, in a folder or an object store."""
 
+from __future__ import annotations
+
 import os
 from datetime import date
 from pathlib import Path
