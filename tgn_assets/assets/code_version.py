@@ -39,7 +39,8 @@ def _helpers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _imported(function: Callable[..., Any]) -> Iterator[str]:
-    """The modules that `function` imports, or that its module imports names from that it uses."""
+    """The modules that `function` imports, or that made what it uses of its module or of a function around it."""
     yield from imports(inspect.getsource(function))
-    for name in function.__code__.co_names:
-        yield getattr(function.__globals__.get(name), "__module__", None) or ""
+    used = [function.__globals__.get(name) for name in function.__code__.co_names]
+    for value in (*used, *inspect.getclosurevars(function).nonlocals.values()):
+        yield getattr(value, "__module__", None) or ""

@@ -10,6 +10,8 @@ import pytest
 
 from tgn_assets.assets import ingest, recommendations, training, weekly_report
 from tgn_assets.assets.code_version import code_version
+from tgn_assets.assets.exports import export_asset
+from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.ml.import_closure import ROOT, without_prose
 
 FUNCTIONS = {
@@ -24,6 +26,8 @@ FUNCTIONS = {
         weekly_report.weekly_report,
     )
 } | {"weekly_top5_predictions": recommendations.weekly_top5_predictions}
+for destination in DESTINATIONS:
+    FUNCTIONS[f"{destination}_export"] = inspect.unwrap(export_asset(destination, "there").op.compute_fn.decorated_fn)  # type: ignore[union-attr]
 
 CHANGED = {
     "ml.sources.reader": {"raw_interactions"},
@@ -32,6 +36,7 @@ CHANGED = {
     "ml.ranker.listwise": {"trained_ranker", "temporal_embeddings"},
     "ml.recommend.publish_checks": {"weekly_top5_predictions"},
     "ml.recommend.top_k": {"weekly_top5_predictions", "eval_metrics"},
+    "ml.export.parquet": {"parquet_export", "postgres_export"},
     "ml.evaluation.scored_week": {"weekly_top5_predictions", "eval_metrics"},
     "reporting.weekly_page.charts": {"weekly_report"},
 }

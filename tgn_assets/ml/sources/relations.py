@@ -171,9 +171,10 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[s
 
 def _open(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> Table | None:
     """None for a text file without a line."""
-    if is_compressed(name):
+    kind = format_of(name, file)
+    if kind != "parquet" and is_compressed(name):
         file = _unpack(file, folder)
-    return OPENERS[format_of(name, file)](con, spec, name, file)
+    return OPENERS[kind](con, spec, name, file)
 
 
 def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table:
