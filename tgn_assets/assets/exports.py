@@ -27,7 +27,9 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     )
     @explained()
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        rows = destination.write(warehouse.reader, place, context.partition_key)
+        week = context.partition_key
+        rows = destination.write(warehouse.reader, place, week)
+        warehouse.record_made(f"{name}_export", {week: f"{sum(rows.values())} rows"})
         return dg.MaterializeResult(metadata={"place": dg.MetadataValue.path(place), **numbers(rows, "rows/")})
 
     return export

@@ -12,6 +12,7 @@ from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, tab
 from tgn_assets.reporting.asset_plots import activity_plot
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset
+from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -80,10 +81,12 @@ def weekly_snapshots(
 
     # One at a time to disk: the graphs of a backfill of many years would not fit in memory together.
     pace = ProgressReporter(context.log.info, "snapshots", len(context.partition_keys), "week")
+    digests = {}
     for week in context.partition_keys:
         with warehouse.reader() as con:
             snapshot = read_snapshot(con, week)
         artifacts.save("weekly_snapshots", week, snapshot)
+        digests[week] = digest_of_files(artifacts.directory("weekly_snapshots", week))
         edges = snapshot.data[INTERACTS]
         size = {
             "users": snapshot.data[USER].num_nodes,
@@ -93,4 +96,5 @@ def weekly_snapshots(
         }
         context.add_asset_metadata(numbers(size), partition_key=week)
         pace.add(1)
+    warehouse.record_made("weekly_snapshots", digests)
     return dg.MaterializeResult()

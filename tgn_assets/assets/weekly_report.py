@@ -1,5 +1,6 @@
 """The week as a page for people: the last thing that a run makes."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import dagster as dg
@@ -36,6 +37,7 @@ def weekly_report(
     page = report_page(warehouse, week, now, before, source.week_number_anchor)
     path = Path(reports.root) / f"{week}.html"
     write_page(page, path)
+    warehouse.record_made("weekly_report", {week: sha256(page.encode()).hexdigest()[:16]})
     return dg.MaterializeResult(
         metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
     )

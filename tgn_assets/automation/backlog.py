@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from tgn_assets.automation.work_items import INGEST, WorkItem, plan_work
+from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.sources.extent import source_digests, source_signature
 from tgn_assets.ml.weeks import week_key, week_number, week_of
+from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM
 
-INGEST_ASSETS = [dg.AssetKey("raw_interactions"), dg.AssetKey("weekly_snapshots")]
-SNAPSHOTS, PREDICTIONS = INGEST_ASSETS[1], dg.AssetKey("weekly_top5_predictions")
+INGEST_ASSETS = [dg.AssetKey(RAW), dg.AssetKey(SNAPSHOTS)]
 
+JOB = "weekly_refresh"
 REQUEST_TAG, REASON_TAG = "tgn/request", "tgn/reason"
 PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -58,12 +60,12 @@ class SourceView:
 
 
 class Backlog:
-    """The state of `home` and of its Dagster `instance`; reads the source only if it changed since `last`."""
+    """What `home` has made and what it should have; reads the source only if it changed since `last`."""
 
-    def __init__(self, home: Home, instance: dg.DagsterInstance, last: SourceView | None = None) -> None:
-        self.home, self.instance = home, instance
-        self.published = set(instance.get_materialized_partitions(PREDICTIONS))
-        self.ingested = ingested_weeks(home, instance, READER_PATIENCE)
+    def __init__(self, home: Home, last: SourceView | None = None) -> None:
+        self.home = home
+        self.lineage = home.warehouse(READER_PATIENCE).lineage()
+        self.assets = OF_A_WEEK | {f"{name}_export" for name in home.settings.export_places()}
         self.view = self._read_source(last)
 
     def weeks(self) -> list[str]:
@@ -73,8 +75,14 @@ class Backlog:
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
         """What has to be done for the closed weeks up to `last_week`, in this order."""
-        weeks = [week for week in self.weeks() if last_week is None or week <= last_week]
-        return plan_work(weeks, self.published, self.ingested, self.view.changes)
+        return plan_work(
+            self.weeks(),
+            self.lineage,
+            self.view.changes,
+            assets=self.assets,
+            trained=set(ArtifactStore(self.home.artifacts).weeks("trained_ranker")),
+            last_week=last_week,
+        )
 
     def _read_source(self, last: SourceView | None) -> SourceView:
         spec, now = self.home.source_spec(), time.time()
@@ -89,7 +97,7 @@ class Backlog:
         newest = self.home.newest_closed_week()
         weeks = weeks_between(self.home.start_week(), newest) if newest else []
         digests = source_digests(spec, weeks) if weeks else {}
-        changes = {week: digest for week, digest in digests.items() if self.ingested.get(week) != digest}
+        changes = {week: digest for week, digest in digests.items() if self.lineage.ingested.get(week) != digest}
         return SourceView(signature, newest, changes, now, time.time() - now)
 
     def _covers(self, view: SourceView) -> bool:
@@ -97,17 +105,7 @@ class Backlog:
         if view.newest_closed is None:
             return True
         closed = weeks_between(self.home.start_week(), view.newest_closed)
-        return all(week in self.ingested or week in view.changes for week in closed)
-
-
-def ingested_weeks(home: Home, instance: dg.DagsterInstance, lock_timeout: float = 600) -> dict[str, str]:
-    """The digest of the rows of each week that is in the warehouse and has a snapshot."""
-    if not home.warehouse_path.exists():
-        return {}
-    snapshots = set(instance.get_materialized_partitions(SNAPSHOTS))
-    with home.warehouse(lock_timeout).reader() as con:
-        rows = con.execute("SELECT strftime(week, '%Y-%m-%d'), digest FROM ingested_weeks").fetchall()
-    return {week: digest for week, digest in rows if week in snapshots}
+        return all(week in self.lineage.ingested or week in view.changes for week in closed)
 
 
 def weeks_between(first: str, last: str) -> list[str]:
@@ -120,16 +118,35 @@ def attempts(instance: dg.DagsterInstance, item: WorkItem) -> list[dg.DagsterRun
     return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: item.key})))
 
 
-def should_not_retry(runs: Sequence[dg.DagsterRun]) -> bool:
-    """Whether another attempt would only repeat `runs`: one failed, or two succeeded and changed nothing."""
-    return any(run.status in FAILED for run in runs) or len(runs) >= 2
+def should_not_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
+    """Whether another attempt would only repeat `runs`: one failed, or two crashed or changed nothing.
+
+    A run whose process was killed is tried once more.
+    """
+    return len(runs) >= 2 or any(run.status in FAILED and not has_crashed(instance, run) for run in runs)
+
+
+def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether `run` failed without any error of its own: its process was killed, or the machine went down."""
+    if run.status != dg.DagsterRunStatus.FAILURE:
+        return False
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    failures = [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds)]
+    return not any(event and (event.is_step_failure or event_error(event)) for event in failures)
 
 
 def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None = None) -> dg.DagsterRun | None:
-    """A run that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
+    """A run of our assets that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
     tags = {} if item is None else {REQUEST_TAG: item.key} if item.action == INGEST else {PARTITION: item.first}
-    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED), limit=1)
-    return runs[0] if runs else None
+    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED))
+    return next((run for run in runs if is_ours(run)), None)
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Whether `run` is of this project's assets: an instance may be shared with others."""
+    return run.job_name == JOB or any(
+        key.path[-1] in UPSTREAM or key.path[-1] == RAW for key in run.asset_selection or ()
+    )
 
 
 def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
@@ -139,4 +156,5 @@ def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
     if item.action == INGEST:
         weeks = {RANGE_START: item.first, RANGE_END: item.last}
         return dg.RunRequest(run_key=run_key, tags=tags | weeks, asset_selection=INGEST_ASSETS)
-    return dg.RunRequest(run_key=run_key, tags=tags, partition_key=item.first)
+    selection = [dg.AssetKey(asset) for asset in item.assets] or None
+    return dg.RunRequest(run_key=run_key, tags=tags, partition_key=item.first, asset_selection=selection)

@@ -37,7 +37,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
         with ExitStack() as stack:
             instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
             try:
-                backlog = Backlog(home, instance)
+                backlog = Backlog(home)
             except (SourceError, WarehouseError) as error:
                 return dg.SkipReason(
                     f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"

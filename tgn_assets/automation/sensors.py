@@ -47,7 +47,7 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
         if backfill := unfinished_backfill(context.instance):
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
         try:
-            backlog = Backlog(home, context.instance, SourceView.from_json(context.cursor))
+            backlog = Backlog(home, SourceView.from_json(context.cursor))
         except (SourceError, WarehouseError) as error:
             return dg.SkipReason(str(error))
         cursor = backlog.view.to_json()
@@ -55,7 +55,7 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
             runs = attempts(context.instance, item)
-            if not should_not_retry(runs):
+            if not should_not_retry(context.instance, runs):
                 return dg.SensorResult(run_requests=[run_request(item, len(runs))], cursor=cursor)
             failed.append((item, runs[0]))
             if item.action == INGEST:

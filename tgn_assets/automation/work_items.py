@@ -1,27 +1,33 @@
-"""Plans what has to be done for the closed weeks, for the schedule, the sensor and `tgn status`."""
+"""Plans what has to be done for the closed weeks, for the schedule, the sensor, `tgn status` and `tgn refresh`."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
 
+from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage
+
 INGEST, REFRESH = "ingest", "refresh"
-MISSING, CHANGED = "missing", "changed"
+MISSING, CHANGED, STALE = "missing", "changed", "stale"
+OF_A_WEEK = frozenset(UPSTREAM)
+"""The assets of a week, without the exports of a deployment."""
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Refresh one week, or ingest the weeks from `first` to `last` in one run."""
+    """Refresh one week or some assets of it, or ingest the weeks from `first` to `last` in one run."""
 
     action: str
     first: str
     last: str
     reason: str
     digest: str
-    """Of the weeks' rows in the source. After a failure, the item is requested again only when they have changed."""
+    """Of what it would be made from. After a failure, the item is requested again only when that has changed."""
+    assets: tuple[str, ...] = ()
+    """The assets that are stale; empty: all of the week."""
 
     @property
     def key(self) -> str:
-        """Names the item, and changes with the rows."""
+        """Names the item, and changes with what it would be made from."""
         return f"{self.action} {self.weeks} {sha256(self.digest.encode()).hexdigest()[:12]}"
 
     @property
@@ -31,35 +37,55 @@ class WorkItem:
 
 
 def plan_work(
-    weeks: Sequence[str], published: Set[str], ingested: Mapping[str, str], source: Mapping[str, str]
+    weeks: Sequence[str],
+    lineage: Lineage,
+    source: Mapping[str, str],
+    *,
+    assets: Set[str] = OF_A_WEEK,
+    trained: Set[str] = frozenset(),
+    last_week: str | None = None,
 ) -> list[WorkItem]:
-    """What is missing or changed among the closed `weeks` (ascending), in the order in which it must be done.
+    """What does not match what it should be made from, in the closed `weeks` (ascending) up to `last_week`.
 
-    `published` are the weeks that have predictions. `ingested` maps a week to the digest of its rows in the warehouse,
-    `source` to the digest of its rows in the source, where that has changed.
+    Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source,
+    where that is another one than `lineage` has ingested. `assets` are those that a refreshed week has. `trained` are
+    the weeks that have a model: they had lists, even if the warehouse is gone.
 
     Weeks before the first published one are there to learn from: they are ingested in one run, and get no
     predictions. If nothing was published yet, the newest closed week is the first. Every week from there on is
     refreshed, one by one, as each starts from the model of the week before.
     """
-    if not weeks:
+    asked = [week for week in weeks if last_week is None or week <= last_week]
+    if not asked:
         return []
-    first = min(published & set(weeks), default=weeks[-1])
-    changed = {week for week in weeks if week not in ingested or source.get(week, ingested[week]) != ingested[week]}
-    return [
-        *_ingest([week for week in weeks if week < first and week in changed], ingested, source),
-        *(
-            WorkItem(
-                REFRESH, week, week, CHANGED if week in published else MISSING, source.get(week, ingested.get(week, ""))
-            )
-            for week in weeks
-            if week >= first and (week not in published or week in changed)
-        ),
+    first = min((lineage.published | trained) & set(weeks), default=weeks[-1])
+    there = lineage.ingested
+    changed = {week for week in asked if week not in there or source.get(week, there[week]) != there[week]}
+    past = [
+        week for week in asked if week < first and (week in changed or lineage.stale(week, {SNAPSHOTS}, newest=False))
     ]
+    refreshes = (
+        _refresh(week, lineage, source, assets, newest=week == weeks[-1], changed=week in changed)
+        for week in asked
+        if week >= first
+    )
+    return [*_ingest(past, lineage, source), *(item for item in refreshes if item)]
 
 
-def _ingest(weeks: list[str], ingested: Mapping[str, str], source: Mapping[str, str]) -> Iterator[WorkItem]:
+def _ingest(weeks: list[str], lineage: Lineage, source: Mapping[str, str]) -> Iterator[WorkItem]:
     """At most one range that covers `weeks`: the source is read once, however many weeks are ingested."""
     if weeks:
-        reason = CHANGED if any(week in ingested for week in weeks) else MISSING
+        reason = CHANGED if any(week in lineage.ingested for week in weeks) else MISSING
         yield WorkItem(INGEST, weeks[0], weeks[-1], reason, " ".join(source.get(week, "") for week in weeks))
+
+
+def _refresh(
+    week: str, lineage: Lineage, source: Mapping[str, str], assets: Set[str], *, newest: bool, changed: bool
+) -> WorkItem | None:
+    rows = source.get(week) or lineage.ingested.get(week, "")
+    if changed or week not in lineage.published:
+        return WorkItem(REFRESH, week, week, CHANGED if week in lineage.published else MISSING, rows)
+    if stale := lineage.stale(week, assets, newest=newest):
+        now = {asset: lineage.upstream(asset, week) for asset in stale}
+        return WorkItem(REFRESH, week, week, STALE, f"{rows} {now}", tuple(stale))
+    return None

@@ -51,27 +51,37 @@ def generate(weeks: int, start_week: str | None, seed: int) -> None:
     write_csv(sys.stdout, start_week or shift(_this_week(), -weeks), weeks, seed)
 
 
-@cli.command(short_help="Run one week.")
-@click.option("--week", type=Week(), help="The week to run.  [default: the newest closed one]")
+@cli.command(short_help="Run what is pending, or one week.")
+@click.option("--week", type=Week(), help="Run this week alone.  [default: all that is pending]")
+@click.option("--if-needed", is_flag=True, help="Do nothing if every closed week is complete: for cron.")
 @verbose_option
-def refresh(week: str | None) -> None:
-    """Run one week: ingest, score last week's lists, train, publish lists for the week after.
+def refresh(week: str | None, if_needed: bool) -> None:
+    """Run what `tgn status` lists as to do, oldest week first: ingest, score last week's lists, train, publish lists.
 
-    Earlier weeks that were never ingested are ingested first. The run waits while another one is in progress. A week
-    that fails or is interrupted stays as it was; run it again to repair it.
+    If nothing is pending, the newest closed week is run again. Earlier weeks that were never ingested are ingested
+    first. A run waits while another one is in progress. A week that fails or is interrupted keeps its published lists;
+    run it again to repair it.
     """
+    from tgn_assets.automation.backlog import Backlog
     from tgn_assets.cli.console import Progress, stdout
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.terminal import week_summary
 
+    if week and if_needed:
+        raise click.UsageError("--week runs a week whether it is needed or not; leave out one of both options")
     home = open_home()
     with Progress() as progress:
         progress.begin("reading the source")
-        week = _closed_week(home, week)
+        chosen = _closed_week(home, week)
         with open_runner(home, progress, is_verbose()) as runner:
-            runner.ingest_before(week)
-            runner.refresh([week])
-    stdout().print(week_summary(home.warehouse(), week))
+            if week is None and (runner.catch_up(Backlog(home)) or if_needed):
+                pass
+            else:
+                if week is None:
+                    progress.say(f"every closed week is complete; running {chosen} again (--if-needed would not)")
+                runner.ingest_before(chosen)
+                runner.refresh([chosen])
+    stdout().print(week_summary(home.warehouse(), chosen))
 
 
 @cli.command(short_help="Run the last weeks again, and score them beside the baselines.")

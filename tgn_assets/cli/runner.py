@@ -10,12 +10,12 @@ import dagster as dg
 
 from tgn_assets.automation.backlog import (
     INGEST_ASSETS,
-    PREDICTIONS,
     RANGE_END,
     RANGE_START,
-    ingested_weeks,
+    Backlog,
     weeks_between,
 )
+from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
@@ -24,6 +24,7 @@ from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -60,15 +61,52 @@ class Runner:
 
     def ingest_before(self, week: str) -> None:
         """Ingest, in one run, the earlier weeks that never were, or whose snapshots are outdated."""
-        ingested, artifacts = ingested_weeks(self._home, self._instance), ArtifactStore(self._home.artifacts)
+        lineage, artifacts = self._home.warehouse().lineage(), ArtifactStore(self._home.artifacts)
         earlier = weeks_between(self._home.start_week(), shift(week, -1))
-        missing = [week for week in earlier if week not in ingested or artifacts.is_outdated("weekly_snapshots", week)]
+        missing = [
+            week
+            for week in earlier
+            if lineage.stale(week, {SNAPSHOTS}, newest=False) or artifacts.is_outdated(SNAPSHOTS, week)
+        ]
         if missing:
-            self._run(
-                f"ingest {missing[0]}" + (f" to {missing[-1]}" if missing[1:] else ""),
-                tags={RANGE_START: missing[0], RANGE_END: missing[-1]},
-                asset_selection=INGEST_ASSETS,
-            )
+            self._ingest(missing[0], missing[-1])
+
+    def catch_up(self, backlog: Backlog) -> bool:
+        """Do what is pending, oldest first, as the sensor does; returns whether there was anything.
+
+        A week that fails does not hold up later ones; RunFailed at the end names the first that did.
+        """
+        done, failures = set[str](), list[RunFailed]()
+        while items := [item for item in backlog.work_items() if item.key not in done]:
+            item = items[0]
+            done.add(item.key)
+            try:
+                self._do(item)
+            except RunFailed as failure:
+                if failure.interrupted or item.action == INGEST:
+                    raise
+                self._progress.say(str(failure))
+                failures.append(failure)
+            backlog = Backlog(self._home, backlog.view)
+        if failures:
+            raise failures[0]
+        return bool(done)
+
+    def _do(self, item: WorkItem) -> None:
+        if item.action == INGEST:
+            self._ingest(item.first, item.last)
+        elif item.assets:
+            selection = [dg.AssetKey(asset) for asset in item.assets]
+            self._run(f"{', '.join(item.assets)} of {item.first}", partition_key=item.first, asset_selection=selection)
+        else:
+            self.refresh([item.first])
+
+    def _ingest(self, first: str, last: str) -> None:
+        self._run(
+            f"ingest {first}" + (f" to {last}" if last != first else ""),
+            tags={RANGE_START: first, RANGE_END: last},
+            asset_selection=INGEST_ASSETS,
+        )
 
     def refresh(self, weeks: Sequence[str]) -> None:
         """Refresh `weeks`, oldest first, each from the model of the one before."""
@@ -83,7 +121,7 @@ class Runner:
 
     def publish(self, week: str) -> None:
         """Make the lists of `week` again, from the models that exist."""
-        self._run(f"lists of {week}", partition_key=week, asset_selection=[PREDICTIONS])
+        self._run(f"lists of {week}", partition_key=week, asset_selection=[dg.AssetKey(PREDICTIONS)])
 
     def _run(self, task: str, **how: Any) -> None:
         run_id = str(uuid4())

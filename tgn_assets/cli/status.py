@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
-from tgn_assets.automation.work_items import CHANGED, INGEST, WorkItem
+from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import PUBLISHED_SQL, score_line
@@ -24,7 +24,7 @@ def status_lines(home: Home) -> Iterator[str]:
     with home.instance() as instance:
         fail_killed_runs(instance)
         yield from _published(home)
-        backlog = Backlog(home, instance)
+        backlog = Backlog(home)
         yield from _source(backlog)
         yield from _runs(instance)
         items = backlog.work_items()
@@ -59,7 +59,7 @@ def _source(backlog: Backlog) -> Iterator[str]:
     if not weeks:
         yield "weeks      none has closed in the source yet"
         return
-    ingested = sum(week in backlog.ingested for week in weeks)
+    ingested = sum(week in backlog.lineage.ingested for week in weeks)
     yield f"weeks      {weeks[0]} to {weeks[-1]} are closed; {ingested:,} of {len(weeks):,} are ingested"
 
 
@@ -82,8 +82,9 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _remedy(item: WorkItem) -> str:
-    if item.action == INGEST:
-        what = "have changed in the source" if item.reason == CHANGED else "are not ingested"
-        return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
-    what = "has changed in the source since it was ingested" if item.reason == CHANGED else "has no predictions"
-    return f"{item.weeks} {what}: the sensor does it, or `tgn refresh --week {item.first}`"
+    what = {
+        MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
+        CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
+        STALE: f"{', '.join(item.assets)} {'was' if len(item.assets) == 1 else 'were'} made from something older",
+    }[item.reason]
+    return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"

@@ -118,6 +118,15 @@ TABLES: dict[str, Table] = {
             Column("digest", "VARCHAR", "Digest of these rows: another one means that the source has changed since."),
         ),
     ),
+    "made_weeks": Table(
+        "What each asset of each week holds, and what it was made from: what no longer matches is made again.",
+        (
+            _week("Monday of the week."),
+            Column("asset", "VARCHAR", "Name of the asset."),
+            Column("digest", "VARCHAR", "Digest of what it holds."),
+            Column("made_from", "VARCHAR", "As JSON, the digest of each thing upstream when it was made."),
+        ),
+    ),
     "users": Table("Every user that was ever loaded.", (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
     "events": Table(
         "Every event that was ever loaded.", (_EVENT_ID, Column("event_idx", "BIGINT", _INDEX), _FIRST_WEEK)

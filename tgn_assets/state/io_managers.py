@@ -5,8 +5,10 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.state.artifact_store import ArtifactStore, Window
+from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import explained
+from tgn_assets.state.warehouse import Warehouse
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
@@ -20,12 +22,15 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     artifacts: dg.ResourceDependency[ArtifactStore]
     lock: dg.ResourceDependency[RunLock]
+    warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Saves the artifact `obj` of the run's week."""
+        """Saves the artifact `obj` of the run's week, and records what it was made from."""
         from tgn_assets.ml.parallel import trim_malloc
 
-        self.artifacts.save(_name(context), context.asset_partition_key, obj)
+        asset, week = _name(context), context.asset_partition_key
+        self.artifacts.save(asset, week, obj)
+        self.warehouse.record_made(asset, {week: digest_of_files(self.artifacts.directory(asset, week))})
         trim_malloc()  # or the next asset in this process would need its memory on top of this one's
 
     def load_input(self, context: dg.InputContext) -> Any:

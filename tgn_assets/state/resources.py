@@ -110,10 +110,12 @@ class AttributeFiles(dg.ConfigurableResource):
 def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
     """The resources of all assets and checks, by key, for the state under `home`."""
     artifacts = ArtifactsResource(root=str(home.artifacts))
+    warehouse = WarehouseResource(path=str(home.warehouse_path))
+    lock = RunLock(path=str(home.run_lock))
     return {
-        "warehouse": WarehouseResource(path=str(home.warehouse_path)),
+        "warehouse": warehouse,
         "artifacts": artifacts,
-        "io_manager": ArtifactIOManager(artifacts=artifacts, lock=RunLock(path=str(home.run_lock))),
+        "io_manager": ArtifactIOManager(artifacts=artifacts, lock=lock, warehouse=warehouse),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
         "attribute_files": AttributeFiles(

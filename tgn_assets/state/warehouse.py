@@ -19,6 +19,7 @@ from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import week_number
+from tgn_assets.state.lineage import UPSTREAM, Lineage, digest_of_rows, read_lineage, record_made
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,10 @@ class Warehouse:
         return self.replace_week_tables(week, {table: frame})[table]
 
     def replace_week_tables(self, week: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-        """`replace_week` of several tables at once: all of them are replaced, or none is."""
+        """`replace_week` of several tables at once: all of them are replaced, or none is.
+
+        With the rows of an asset, what they were made from is recorded.
+        """
         monday = date.fromisoformat(week)
         for table, frame in frames.items():
             if table not in TABLES or "week" not in TABLES[table].names:
@@ -107,7 +111,21 @@ class Warehouse:
                     con.register("new_rows", frame)
                     con.execute(f"INSERT INTO {table} BY NAME FROM new_rows")
                     con.unregister("new_rows")
+            for asset in UPSTREAM.keys() & frames.keys():
+                record_made(con, asset, {week: digest_of_rows(con, frames, week)})
         return {table: len(frame) for table, frame in frames.items()}
+
+    def lineage(self) -> Lineage:
+        """What was ingested and made; nothing if there is no warehouse yet."""
+        if not self.path.exists():
+            return Lineage()
+        with self.reader() as con:
+            return read_lineage(con)
+
+    def record_made(self, asset: str, digests: Mapping[str, str]) -> None:
+        """Records what `asset` holds for each week, and what that was made from."""
+        with self.writer() as con, transaction(con):
+            record_made(con, asset, digests)
 
     def history(self, week: str) -> InteractionHistory:
         """Everything known at the close of `week`.

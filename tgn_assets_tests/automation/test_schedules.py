@@ -48,13 +48,13 @@ def test_it_ticks_on_monday_mornings_and_is_on_from_the_start(tmp_path: Path) ->
 
 def test_the_monday_tick_asks_for_the_week_that_has_just_closed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     assert _weeks(_tick(home)) == [WEEKS[3]]
 
 
 def test_weeks_that_were_missed_go_before_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
-    publish(home, instance, WEEKS[0])
+    publish(home, WEEKS[0])
     assert _weeks(_tick(home)) == WEEKS[1:]
 
 
@@ -67,7 +67,7 @@ def test_on_a_new_home_the_past_is_ingested_before_it(tmp_path: Path, instance: 
 
 def test_it_does_not_ask_twice(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     answer = _tick(home)
     assert isinstance(answer, list)
     asked(instance, answer[0], dg.DagsterRunStatus.STARTED)
@@ -76,13 +76,13 @@ def test_it_does_not_ask_twice(tmp_path: Path, instance: dg.DagsterInstance) -> 
 
 def test_a_week_that_is_complete_is_not_run_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
-    publish(home, instance, *WEEKS)
+    publish(home, *WEEKS)
     assert "already complete" in _reason(_tick(home))
 
 
 def test_a_week_whose_data_is_late_is_left_to_the_sensor(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path, ROWS[:-4])
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     reason = _reason(_tick(home))
     assert f"week {WEEKS[3]} is not complete in the source, which ends with {WEEKS[2]}" in reason
     assert "missing_or_changed_weeks" in reason
@@ -90,12 +90,12 @@ def test_a_week_whose_data_is_late_is_left_to_the_sensor(tmp_path: Path, instanc
 
 def test_after_the_last_week_there_is_nothing_to_ask_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path, end_week=WEEKS[2])
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     assert "not complete" in _reason(_tick(home))
 
 
 def test_a_source_that_is_gone_is_said_in_the_tick(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     (tmp_path / "log.csv").unlink()
     assert "TGN_SOURCE" in _reason(_tick(home))

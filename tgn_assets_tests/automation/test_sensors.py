@@ -59,7 +59,7 @@ def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:
     """A home of which the sensor has seen that every week is published."""
     home = home_on_log(folder)
     tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS)
+    publish(home, *WEEKS)
     assert "complete" in tick.reason()
     return home, tick
 
@@ -70,20 +70,20 @@ def test_a_new_home_requests_the_past_then_the_newest_week(tmp_path: Path, insta
     past = tick.request()
     assert (past.partition_key, past.tags[RANGE_START], past.tags[RANGE_END]) == (None, WEEKS[0], WEEKS[2])
     assert past.asset_selection == [dg.AssetKey("raw_interactions"), dg.AssetKey("weekly_snapshots")]
-    ingest(home, instance, *WEEKS[:3])
+    ingest(home, *WEEKS[:3])
     newest = tick.request()
     assert (newest.partition_key, newest.tags[REASON_TAG]) == (WEEKS[3], "missing")
-    publish(home, instance, WEEKS[3])
+    publish(home, WEEKS[3])
     assert tick.reason() == f"all weeks up to {WEEKS[3]} are complete"
 
 
 def test_missing_weeks_are_requested_one_by_one_oldest_first(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
-    publish(home, instance, WEEKS[0])
+    publish(home, WEEKS[0])
     for week in WEEKS[1:]:
         assert tick.request().partition_key == week
-        publish(home, instance, week)
+        publish(home, week)
     assert "complete" in tick.reason()
 
 
@@ -105,7 +105,14 @@ def test_a_week_whose_rows_changed_is_requested_again(tmp_path: Path, instance: 
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     request = tick.request()
     assert (request.partition_key, request.tags[REASON_TAG]) == (WEEKS[1], "changed")
-    publish(home, instance, WEEKS[1])
+    publish(home, WEEKS[1])
+    scores = tick.request()
+    assert (scores.partition_key, scores.tags[REASON_TAG]) == (WEEKS[2], "stale")
+    assert scores.asset_selection == [dg.AssetKey("eval_metrics"), dg.AssetKey("weekly_report")]
+    publish(home, WEEKS[2])
+    newest = tick.request()
+    assert (newest.partition_key, newest.tags[REASON_TAG]) == (WEEKS[3], "stale")
+    publish(home, WEEKS[3])
     assert "complete" in tick.reason()
 
 
@@ -138,7 +145,7 @@ def test_a_source_that_always_changes_is_read_after_a_cooldown(
 def test_a_failed_week_is_not_retried_until_its_rows_change(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path)
     tick = Ticks(home, instance)
-    publish(home, instance, *WEEKS[:2])
+    publish(home, *WEEKS[:2])
     first = tick.request()
     run = asked(instance, first, FAILURE)
     second = tick.request()
@@ -175,7 +182,7 @@ def test_a_week_just_closed_is_left_to_the_schedule(
 ) -> None:
     monkeypatch.setattr(sensors, "now", lambda: datetime.fromisoformat(hour).replace(tzinfo=UTC))
     home = home_on_log(tmp_path)
-    publish(home, instance, *WEEKS[:3])
+    publish(home, *WEEKS[:3])
     answer = Ticks(home, instance)()
     assert isinstance(answer, dg.SensorResult)
     assert [request.partition_key for request in answer.run_requests or []] == ([WEEKS[3]] if asks else [])
@@ -183,7 +190,7 @@ def test_a_week_just_closed_is_left_to_the_schedule(
 
 def test_a_week_is_not_requested_before_the_source_closed_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path, [*ROWS, "user 1,event 1,2024-02-03 12:00:00"])  # a Saturday
-    publish(home, instance, *WEEKS)
+    publish(home, *WEEKS)
     assert "complete" in Ticks(home, instance).reason()
 
 
@@ -194,8 +201,38 @@ def test_a_source_without_a_closed_week_is_no_error(tmp_path: Path, instance: dg
 
 def test_weeks_of_a_deleted_warehouse_are_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home, tick = complete(tmp_path, instance)
+    for week in WEEKS[1:]:
+        (home.artifacts / "trained_ranker" / week).mkdir(parents=True)
     home.warehouse_path.unlink()
-    assert tick.request().partition_key == WEEKS[0]
+    assert tick.request().tags[RANGE_END] == WEEKS[0]
+    ingest(home, WEEKS[0])
+    assert tick.request().partition_key == WEEKS[1]
+
+
+def test_a_killed_run_is_tried_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    tick = Ticks(home_on_log(tmp_path), instance)
+    for _ in range(2):
+        run = asked(instance, tick.request(), dg.DagsterRunStatus.STARTED)
+        instance.report_run_failed(run)
+    assert f"run {run.run_id[:8]} could not ingest" in tick.reason()
+
+
+def test_a_week_without_scores_and_report_is_requested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home, tick = complete(tmp_path, instance)
+    home_on_log(tmp_path, [*ROWS, "user 9,event 1,2024-02-04 12:00:00"])
+    publish(home, "2024-01-29", but=("eval_metrics", "weekly_report"))
+    request = tick.request()
+    assert request.partition_key == "2024-01-29"
+    assert request.asset_selection == [dg.AssetKey("eval_metrics"), dg.AssetKey("weekly_report")]
+
+
+def test_runs_of_other_projects_are_not_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    @dg.job
+    def of_others() -> None:
+        pass
+
+    instance.create_run_for_job(of_others, status=dg.DagsterRunStatus.STARTED)
+    assert Ticks(home_on_log(tmp_path), instance).request()
 
 
 def test_a_missing_source_is_the_reason_of_a_skip(tmp_path: Path, instance: dg.DagsterInstance) -> None:

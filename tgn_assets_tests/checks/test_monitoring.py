@@ -93,8 +93,7 @@ def test_warns_of_drift_with_remedy(tmp_path: Path) -> None:
     crowd = [f"user {i},event 0,{WEEK} 12:00:00" for i in range(99)]
     home = home_on_log(tmp_path, [*past, *ROWS, *crowd], start_week="2023-12-04")
     weeks = ["2023-12-04", "2023-12-11", "2023-12-18", *WEEKS]
-    with dg.DagsterInstance.ephemeral() as instance:
-        ingest(home, instance, *weeks)
+    ingest(home, *weeks)
     found = evaluate("input_like_before", home.warehouse())
     assert not found.passed
     assert "volume 103, usually 4 (robust z +" in str(found.description)

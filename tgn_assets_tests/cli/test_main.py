@@ -43,8 +43,7 @@ def _command(home: Home, *arguments: str) -> subprocess.Popen[str]:
 
 def _published(home: Home) -> Home:
     """All of `WEEKS` published, the last one with lists."""
-    with home.instance() as instance:
-        publish(home, instance, *WEEKS)
+    publish(home, *WEEKS)
     rows = [
         (WEEKS[3], "2024-01-29", "user 1", i + 1, event, 1 / (i + 1), "tgn_assets") for i, event in enumerate(LISTS)
     ]

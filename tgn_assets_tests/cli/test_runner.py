@@ -37,7 +37,7 @@ def test_weeks_with_an_outdated_snapshot_are_ingested_again(tmp_path: Path, monk
     outdated.mkdir(parents=True)
     (outdated / "meta.json").write_text('{"week": "2024-01-08"}')
     monkeypatch.setattr(Runner, "_run", lambda _, task, **how: tasks.append(task))
+    ingest(home, *WEEKS)
     with dg.DagsterInstance.ephemeral() as instance:
-        ingest(home, instance, *WEEKS)
         Runner(home, instance, Progress()).ingest_before(WEEKS[3])
     assert tasks == [f"ingest {WEEKS[1]}"]

@@ -1,0 +1,149 @@
+"""What each asset of each week was made from, kept in the warehouse: the one truth about which work is pending.
+
+It does not matter which Dagster instance ran a week, or whether its history is still there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import date
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgn_assets.ml.weeks import shift
+
+if TYPE_CHECKING:
+    import duckdb
+
+RAW, SNAPSHOTS, PREDICTIONS, METRICS = (
+    "raw_interactions",
+    "weekly_snapshots",
+    "weekly_top5_predictions",
+    "eval_metrics",
+)
+HISTORY = "history"
+"""All rows up to a week. Rows that arrive late make the newest lists stale, and not those of every week in between."""
+
+UPSTREAM: Mapping[str, Mapping[str, int]] = {
+    SNAPSHOTS: {RAW: 0},
+    "trained_gnn": {SNAPSHOTS: 0, HISTORY: 0},
+    "trained_ranker": {"trained_gnn": 0},
+    "temporal_embeddings": {"trained_ranker": 0},
+    PREDICTIONS: {"temporal_embeddings": 0},
+    METRICS: {RAW: 0, PREDICTIONS: -1},
+    "weekly_report": {PREDICTIONS: 0, METRICS: 0},
+}
+"""asset -> what it is made from -> the week of that, from its own; in the order in which a week makes them.
+
+The models of earlier weeks are not among it: a week that is run again changes the lists of that week only.
+"""
+OF_LISTS = UPSTREAM["weekly_report"]
+"""What an asset is made from that shows or exports the lists and scores of a week."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an asset of a week holds, and what was upstream of it when it was made: digests."""
+
+    digest: str
+    made_from: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a home has ingested and made."""
+
+    ingested: Mapping[str, str] = field(default_factory=dict)
+    """week -> digest of its rows."""
+    made: Mapping[tuple[str, str], Made] = field(default_factory=dict)
+    """(asset, week) -> what it holds."""
+
+    @property
+    def published(self) -> Set[str]:
+        """The weeks that have lists."""
+        return {week for asset, week in self.made if asset == PREDICTIONS}
+
+    def digest(self, asset: str, week: str) -> str | None:
+        """Of what `asset` holds for `week`; None if nothing."""
+        if asset == RAW:
+            return self.ingested.get(week)
+        if asset == HISTORY:
+            return _digest(json.dumps(sorted(item for item in self.ingested.items() if item[0] <= week)).encode())
+        made = self.made.get((asset, week))
+        return made.digest if made else None
+
+    def upstream(self, asset: str, week: str) -> dict[str, str | None]:
+        """What `asset` of `week` would be made from now."""
+        return {name: self.digest(name, shift(week, offset)) for name, offset in upstream_of(asset).items()}
+
+    def stale(self, week: str, assets: Set[str], *, newest: bool) -> list[str]:
+        """Those of `assets` that were not made for `week`, or from something else than there is now, in order.
+
+        `newest` says whether it is the newest closed week, whose lists are to know every row.
+        """
+        stale: list[str] = []
+        for asset in (*UPSTREAM, *sorted(assets - UPSTREAM.keys())):
+            made = self.made.get((asset, week))
+            now = self.upstream(asset, week)
+            matches = made is not None and all(
+                made.made_from.get(name) == digest for name, digest in now.items() if newest or name != HISTORY
+            )
+            # What is made in the same run is newer than what was there.
+            again = any(name in stale for name, offset in upstream_of(asset).items() if offset == 0)
+            if asset in assets and (again or not matches):
+                stale.append(asset)
+        return stale
+
+
+def upstream_of(asset: str) -> Mapping[str, int]:
+    """What `asset` is made from -> the week of that, from its own."""
+    return UPSTREAM.get(asset, OF_LISTS)
+
+
+def read_lineage(con: duckdb.DuckDBPyConnection) -> Lineage:
+    """What the warehouse `con` records."""
+    ingested = con.execute("SELECT strftime(week, '%Y-%m-%d'), digest FROM ingested_weeks").fetchall()
+    made = con.execute("SELECT asset, strftime(week, '%Y-%m-%d'), digest, made_from FROM made_weeks").fetchall()
+    return Lineage(
+        dict(ingested), {(asset, week): Made(digest, json.loads(origin)) for asset, week, digest, origin in made}
+    )
+
+
+def record_made(con: duckdb.DuckDBPyConnection, asset: str, digests: Mapping[str, str]) -> None:
+    """Records that `asset` holds, for each week, the digest in `digests`, made from what is upstream now."""
+    lineage = read_lineage(con)
+    for week, digest in digests.items():
+        key = [date.fromisoformat(week), asset]
+        con.execute("DELETE FROM made_weeks WHERE week = ? AND asset = ?", key)
+        con.execute(
+            "INSERT INTO made_weeks VALUES (?, ?, ?, ?)", [*key, digest, json.dumps(lineage.upstream(asset, week))]
+        )
+
+
+def digest_of_rows(con: duckdb.DuckDBPyConnection, tables: Iterable[str], week: str) -> str:
+    """The digest of the rows of `week` in `tables`, in whatever order."""
+    found = [
+        con.execute(
+            f"SELECT count(*), sum(hash(t)::HUGEINT) FROM {table} AS t WHERE week = ?", [date.fromisoformat(week)]
+        ).fetchall()
+        for table in tables
+    ]
+    return _digest(str(found).encode())
+
+
+def digest_of_files(directory: Path) -> str:
+    """The digest of the names and bytes of the files of `directory`."""
+    digest = sha256()
+    for path in sorted(directory.iterdir()):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
