@@ -11,6 +11,7 @@ import dagster as dg
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.sources.extent import source_digests, source_signature
 from tgn_assets.ml.weeks import week_key, week_number, week_of
+from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM
