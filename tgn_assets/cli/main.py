@@ -53,14 +53,14 @@ def generate(weeks: int, start_week: str | None, seed: int) -> None:
 
 @cli.command(short_help="Run what is pending, or one week.")
 @click.option("--week", type=Week(), help="Run this week alone.  [default: all that is pending]")
-@click.option("--if-needed", is_flag=True, help="Do nothing if every closed week is complete: for cron.")
+@click.option("--if-needed", is_flag=True, help="Leave a complete week alone: for cron.")
 @verbose_option
 def refresh(week: str | None, if_needed: bool) -> None:
     """Run what `tgn status` lists as to do, oldest week first: ingest, score last week's lists, train, publish lists.
 
-    If nothing is pending, the newest closed week is run again. Earlier weeks that were never ingested are ingested
-    first. A run waits while another one is in progress. A week that fails or is interrupted keeps its published lists;
-    run it again to repair it.
+    The newest closed week is run even if it is complete. Earlier weeks that were never ingested are ingested first. A
+    run waits while another one is in progress. A week that fails or is interrupted keeps its published lists; run it
+    again to repair it.
     """
     from tgn_assets.automation.backlog import Backlog
     from tgn_assets.cli.console import Progress, stdout
@@ -74,11 +74,10 @@ def refresh(week: str | None, if_needed: bool) -> None:
         progress.begin("reading the source")
         chosen = _closed_week(home, week)
         with open_runner(home, progress, is_verbose()) as runner:
-            if week is None and (runner.catch_up(Backlog(home)) or if_needed):
-                pass
-            else:
-                if week is None:
-                    progress.say(f"every closed week is complete; running {chosen} again (--if-needed would not)")
+            if week is None and chosen not in runner.do_pending(Backlog(home)) and not if_needed:
+                progress.say(f"week {chosen} was complete and is run again; --if-needed would leave it")
+                week = chosen
+            if week:
                 runner.ingest_before(chosen)
                 runner.refresh([chosen])
     stdout().print(week_summary(home.warehouse(), chosen))

@@ -71,17 +71,18 @@ class Runner:
         if missing:
             self._ingest(missing[0], missing[-1])
 
-    def catch_up(self, backlog: Backlog) -> bool:
-        """Do what is pending, oldest first, as the sensor does; returns whether there was anything.
+    def do_pending(self, backlog: Backlog) -> set[str]:
+        """Do what is pending, oldest first, as the sensor does; returns the weeks that were run as a whole.
 
         A week that fails does not hold up later ones; RunFailed at the end names the first that did.
         """
-        done, failures = set[str](), list[RunFailed]()
+        done, whole, failures = set[str](), set[str](), list[RunFailed]()
         while items := [item for item in backlog.work_items() if item.key not in done]:
             item = items[0]
             done.add(item.key)
             try:
                 self._do(item)
+                whole |= {item.first} if not item.assets else set()
             except RunFailed as failure:
                 if failure.interrupted or item.action == INGEST:
                     raise
@@ -90,7 +91,7 @@ class Runner:
             backlog = Backlog(self._home, backlog.view)
         if failures:
             raise failures[0]
-        return bool(done)
+        return whole
 
     def _do(self, item: WorkItem) -> None:
         if item.action == INGEST:

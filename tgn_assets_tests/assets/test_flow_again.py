@@ -9,12 +9,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from tgn_assets.automation.backlog import Backlog
 from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.ranker.checkpoint import load_model
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import Warehouse
-from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment
+from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, home_at
 
 
 def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
@@ -114,6 +115,42 @@ def test_incompatible_ranker_is_replaced_by_a_cold_start(copy: Deployment) -> No
     assert store.load("trained_ranker", WEEKS[3]).warm_from is None
     of_models = copy.table("eval_metrics", WEEKS[3]).model
     assert "tgn_assets" in set(of_models) and "candidates" not in set(of_models)  # the old ranker cannot be asked
+
+
+def with_rows(copy: Deployment, folder: Path, *rows: str) -> Deployment:
+    """`copy` with `rows` appended to its log."""
+    log = folder / "log.csv"
+    log.write_text(Path(copy.home.settings.source).read_text() + "".join(f"{row}\n" for row in rows))
+    return Deployment(home_at(copy.home.root, log), copy.instance)
+
+
+def test_erased_users_and_events_leave_later_weeks_runnable(copy: Deployment, tmp_path: Path) -> None:
+    grown = with_rows(copy, tmp_path, f"gone,gone event,{WEEKS[1]} 08:00:00", f"gone,event 1,{WEEKS[1]} 09:00:00")
+    for week in WEEKS[1:]:
+        grown.run(week)
+    erased = with_rows(copy, tmp_path)
+    erased.run(WEEKS[1])
+    erased.run(WEEKS[3])  # the snapshot of the week between still has both
+    lists = erased.table(PREDICTIONS, WEEKS[3])
+    assert "gone" not in set(lists.user_id) and "gone event" not in set(lists.event_id)
+    assert erased.table("eval_metrics", WEEKS[3]).value.notna().any()
+
+
+def test_late_rows_leave_work_until_all_lists_follow(copy: Deployment, tmp_path: Path) -> None:
+    def pending() -> list[tuple[str, tuple[str, ...]]]:
+        return [(item.first, item.assets) for item in Backlog(late.home).work_items()]
+
+    late = with_rows(copy, tmp_path)
+    assert pending() == []
+    late = with_rows(copy, tmp_path, f"late user,event 1,{WEEKS[2]} 08:00:00")
+    assert pending() == [(WEEKS[2], ())]
+    late.run(WEEKS[2], "raw_interactions", "weekly_snapshots", "trained_gnn")  # and killed then
+    follows = ("temporal_embeddings", PREDICTIONS, "eval_metrics", "weekly_report", "parquet_export")
+    assert pending()[0] == (WEEKS[2], ("trained_ranker", *follows))
+    late.run(WEEKS[2])
+    assert [week for week, _ in pending()] == [WEEKS[3]]
+    late.run(WEEKS[3])
+    assert pending() == []
 
 
 def test_missing_artifact_is_named_with_remedy(copy: Deployment) -> None:

@@ -52,6 +52,7 @@ def _published(home: Home) -> Home:
     home.warehouse().replace_week_tables(
         WEEKS[3], {"weekly_top5_predictions": lists, "new_user_top5_predictions": new_users}
     )
+    home.warehouse().record_made("weekly_report", {WEEKS[3]: "a page"})
     return home
 
 
@@ -213,13 +214,16 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert fresh.exit_code == 0
     assert "published  nothing yet" in fresh.stdout
     assert "2024-01-01..2024-01-15 are not ingested" in fresh.stdout
-    assert "`tgn refresh --week 2024-01-22`" in fresh.stdout
+    assert "2024-01-22 has no predictions: the sensor does it, or `tgn refresh`" in fresh.stdout
     done = _tgn("status", home=_published(home)).stdout
     assert "2024-01-01 to 2024-01-22 are closed; 4 of 4 are ingested" in done
     assert "the newest at the close of 2024-01-22 for the week of 2024-01-29" in done
     assert "nothing: every closed week is complete" in done
+    home.warehouse().record_made("trained_ranker", {WEEKS[3]: "another"})
+    stale = _tgn("status", home=home).stdout
+    assert f"{WEEKS[3]} temporal_embeddings, weekly_top5_predictions, weekly_report were made from something" in stale
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
-    assert "2024-01-08 has changed in the source since it was ingested" in _tgn("status", home=home).stdout
+    assert "2024-01-08 has changed in the source since ingested" in _tgn("status", home=home).stdout
 
 
 # the whole

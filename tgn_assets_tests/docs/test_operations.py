@@ -47,7 +47,7 @@ def said(outputs: tuple[Path, list[tuple[str, str]]], verb: str) -> list[str]:
 def test_status_says_at_each_step_what_the_page_says(outputs: tuple[Path, list[tuple[str, str]]]) -> None:
     monday, late, failed, pinned, renamed = said(outputs, "tgn status")
     assert "nothing: every closed week is complete" in monday
-    assert "2024-01-15 has changed in the source since it was ingested" in " ".join(late.split())
+    assert "2024-01-15 has changed in the source since ingested" in " ".join(late.split())
     assert "recalled.txt is no file" in failed
     assert "pinned     lists come from the model of 2024-01-15" in pinned
     assert "are ingested" in renamed

@@ -54,7 +54,10 @@ class View:
 
 
 class WindowGraph:
-    """Snapshots of consecutive weeks joined in the node positions of the newest one."""
+    """Snapshots of consecutive weeks joined in the node positions of the newest one.
+
+    Nodes that only an earlier snapshot knows were erased from the log since it was made; they are left out.
+    """
 
     def __init__(
         self, snapshots: Mapping[str, Snapshot], half_life: float, features: NodeFeatureConfig = DEFAULT_FEATURES
@@ -63,10 +66,7 @@ class WindowGraph:
         self.snapshots = {week_number(week): snapshot for week, snapshot in sorted(snapshots.items())}
         newest = self.snapshots[max(self.snapshots)]
         self.node_idx: dict[str, Tensor] = {kind: newest.data[kind].node_idx for kind in (USER, EVENT)}
-        parts = [
-            (self._positions(snapshot), snapshot.data[INTERACTS].edge_count, week)
-            for week, snapshot in self.snapshots.items()
-        ]
+        parts = [(*self._links(snapshot), week) for week, snapshot in self.snapshots.items()]
         self.edge_index = torch.cat([index for index, _, _ in parts], dim=1)
         self.edge_count = torch.cat([count for _, count, _ in parts])
         self.edge_week = torch.cat([torch.full_like(count, week, dtype=torch.int64) for _, count, week in parts])
@@ -97,23 +97,22 @@ class WindowGraph:
         """Those of the weeks `first` to `last`: edges are in the order of their weeks."""
         return slice(*torch.searchsorted(self.edge_week, torch.tensor([first, last + 1])).tolist())
 
-    def _positions(self, snapshot: Snapshot) -> Tensor:
-        return torch.stack(
-            [
-                self._position(snapshot, kind)[index]
-                for kind, index in zip((USER, EVENT), snapshot.data[INTERACTS].edge_index, strict=True)
-            ]
+    def _links(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """([2, L] positions of user and event, [L] counts) of the week's edges between nodes that are still there."""
+        edges = snapshot.data[INTERACTS]
+        users, events = (
+            self._position(snapshot, kind)[index] for kind, index in zip((USER, EVENT), edges.edge_index, strict=True)
         )
+        there = (users >= 0) & (events >= 0)
+        return torch.stack([users[there], events[there]]), edges.edge_count[there]
 
     def _position(self, snapshot: Snapshot, kind: str) -> Tensor:
-        node_idx = snapshot.data[kind].node_idx
-        position = torch.searchsorted(self.node_idx[kind], node_idx)
-        if not torch.equal(self.node_idx[kind][position.clamp(max=len(self.node_idx[kind]) - 1)], node_idx):
-            raise ValueError(
-                f"the snapshot of week {snapshot.week} knows {kind}s that a later one lacks, "
-                f"so it is older than its source's last change; materialize weekly_snapshots of {snapshot.week} again"
-            )
-        return position
+        """[n] position of each node of `snapshot`; -1 where the newest snapshot does not have it."""
+        node_idx, newest = snapshot.data[kind].node_idx, self.node_idx[kind]
+        if not len(newest):
+            return torch.full_like(node_idx, -1)
+        position = torch.searchsorted(newest, node_idx).clamp(max=len(newest) - 1)
+        return torch.where(newest[position] == node_idx, position, -1)
 
     def _features(self, kind: str, week: int, node: Tensor, count: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         size = len(self.node_idx[kind])
@@ -122,8 +121,9 @@ class WindowGraph:
             return features, known
         stored = self.snapshots[week].data[kind]
         position = self._position(self.snapshots[week], kind)
-        known[position] = True
-        features[position, : len(NODE_FEATURES)] = stored.x
+        there = position >= 0
+        known[position[there]] = True
+        features[position[there], : len(NODE_FEATURES)] = stored.x[there]
         for column, half_life in enumerate(self.features.recent_half_lives, start=len(NODE_FEATURES)):
             recent = torch.zeros(size).index_add_(0, node, count * 0.5 ** (age / half_life))
             features[:, column] = torch.log1p(recent)

@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from tgn_assets.ml.config import NodeFeatureConfig
@@ -64,11 +63,17 @@ def test_links_are_of_known_nodes_and_weigh_one_per_user() -> None:
     assert weight.tolist() == [1.0]
 
 
-def test_stale_snapshot_with_removed_nodes_is_refused() -> None:
+def test_erased_nodes_are_left_out_of_earlier_weeks() -> None:
     weeks = snapshots(ROWS, range(4))
-    weeks[shift(START, 3)] = snapshots(ROWS[1:2], range(3, 4))[shift(START, 3)]
-    with pytest.raises(ValueError, match=r"snapshot of week 2024-01-08 .* materialize weekly_snapshots"):
-        WindowGraph(weeks, 1.0)
+    newest = weeks[shift(START, 3)].data
+    newest[USER].node_idx, newest[USER].x = newest[USER].node_idx[1:], newest[USER].x[1:]  # ann is gone
+    newest[INTERACTS].edge_index = newest[INTERACTS].edge_index - torch.tensor([[1], [0]])
+    window = WindowGraph(weeks, 1.0)
+    view = window.view(W + 2, window=3)
+    assert window.edge_week.tolist() == [W + 1, W + 3]  # bob's tea and cat's pie
+    assert view.edge_index.tolist() == [[0], [0]]
+    assert view.known[USER].tolist() == [True, False]
+    assert view.features[USER].shape == (2, 7) and view.features[USER][0].any()
 
 
 def test_view_does_not_depend_on_later_weeks() -> None:
