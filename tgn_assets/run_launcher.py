@@ -4,10 +4,15 @@ Without it such a run stays "started" for ever and, with one run at a time, no l
 `dagster.yaml` of every home names this module.
 """
 
+from pathlib import Path
+
 import psutil  # type: ignore[import-untyped]
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, RunsFilter
 
+from tgn_assets.settings import get_settings
 from tgn_assets.state.dagster_compat import CheckRunHealthResult, WorkerStatus
+from tgn_assets.state.home import RUN_LOCK
+from tgn_assets.state.run_lock import held_by
 
 CLOCK_SLACK = 5.0
 """Seconds by which a process may seem to have started after the event that it wrote."""
@@ -23,9 +28,14 @@ class WatchfulRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the process of `run` is alive."""
-        if has_live_process(self._instance, run.run_id):
+        if is_alive(self._instance, run.run_id, get_settings().home / RUN_LOCK):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "the process of this run is gone")
+
+
+def is_alive(instance: DagsterInstance, run_id: str, lock: Path) -> bool:
+    """Whether the run is at work: it holds the file `lock`, from wherever, or waits for it on this machine."""
+    return run_id in held_by(lock) or has_live_process(instance, run_id)
 
 
 def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
@@ -43,10 +53,10 @@ def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
     return True
 
 
-def fail_killed_runs(instance: DagsterInstance) -> list[str]:
-    """Mark started runs whose process is gone as failed; returns their ids."""
+def fail_killed_runs(instance: DagsterInstance, lock: Path) -> list[str]:
+    """Mark started runs whose process is gone as failed, unless they hold the file `lock`; returns their ids."""
     started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
-    killed = [run for run in started if not has_live_process(instance, run.run_id)]
+    killed = [run for run in started if not is_alive(instance, run.run_id, lock)]
     for run in killed:
         instance.report_run_failed(run, "The process of this run is gone; run the week again.")
     return [run.run_id for run in killed]

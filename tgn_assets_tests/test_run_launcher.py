@@ -7,9 +7,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 
 from tgn_assets.run_launcher import WatchfulRunLauncher, fail_killed_runs
+from tgn_assets.state.run_lock import held_by, hold
 
+LOCK = Path("no-such-home/run.lock")
 SLEEPER = """
 import sys, time
 import dagster as dg
@@ -43,11 +46,27 @@ def test_run_of_killed_process_is_marked_failed(instance: dg.DagsterInstance) ->
         [run] = instance.get_runs()
         launcher = WatchfulRunLauncher()
         launcher.register_instance(instance)
-        assert fail_killed_runs(instance) == []
+        assert fail_killed_runs(instance, LOCK) == []
         assert launcher.check_run_worker_health(run).status.value == "RUNNING"
         sleeper.kill()
     assert launcher.check_run_worker_health(run).status.value == "FAILED"
-    assert fail_killed_runs(instance) == [run.run_id]
+    assert fail_killed_runs(instance, LOCK) == [run.run_id]
     [run] = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.FAILURE
-    assert fail_killed_runs(instance) == []
+    assert fail_killed_runs(instance, LOCK) == []
+
+
+def test_a_run_that_holds_the_lock_is_alive_wherever_it_runs(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = instance.create_run_for_job(nowhere, status=dg.DagsterRunStatus.STARTED)
+    instance.report_engine_event("started", run, EngineEventData({"pid": 2**22 + 1}))
+    lock = tmp_path / "run.lock"
+    with hold(lock, f"run {run.run_id} of process 7", print):
+        assert held_by(lock) == f"run {run.run_id} of process 7"
+        assert fail_killed_runs(instance, lock) == []
+    assert held_by(lock) == ""
+    assert fail_killed_runs(instance, lock) == [run.run_id]
+
+
+@dg.job
+def nowhere() -> None:
+    """A job whose process is on another machine."""

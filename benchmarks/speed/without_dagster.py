@@ -53,8 +53,9 @@ def main() -> None:
 
 def ingest(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
     """`raw_interactions` and `weekly_snapshots`."""
+    source, first = home.source_spec(), home.start_week()
     with warehouse.writer() as con:
-        load_weeks(con, home.source_spec(), [week], start_week=home.start_week(), end_week=home.settings.end_week)
+        load_weeks(con, source, [week], start_week=first, end_week=home.settings.end_week)
     with warehouse.reader() as con:
         snapshot = read_snapshot(con, week)
     artifacts.save("weekly_snapshots", week, snapshot)

@@ -85,6 +85,18 @@ class Backlog:
             last_week=last_week,
         )
 
+    def unknown_to(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
+        """What was made by runs of which `instance` has no history: by `tgn`, or under another DAGSTER_HOME."""
+        made = {(RAW, week) for week in self.lineage.ingested} | set(self.lineage.made)
+        unknown = []
+        for asset in sorted({asset for asset, _ in made} & (self.assets | {RAW})):
+            known = instance.get_materialized_partitions(dg.AssetKey(asset))
+            unknown += [(week, asset) for name, week in made if name == asset and week not in known]
+        return [
+            dg.AssetMaterialization(asset, partition=week, description="Made by a run that this instance did not see.")
+            for week, asset in sorted(unknown)
+        ]
+
     def _read_source(self, last: SourceView | None) -> SourceView:
         spec, now = self.home.source_spec(), time.time()
         # A new calendar week may close a week even in a source that did not change.

@@ -1,6 +1,7 @@
 """The sensor: requests what the schedule missed, weeks without predictions and weeks whose source has changed."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -22,6 +23,9 @@ from tgn_assets.state.warehouse import WarehouseError
 
 SCHEDULE_FIRST = timedelta(hours=HOUR + 1)
 """How long after its close a week is left to the schedule."""
+
+EVENTS_PER_TICK = 500
+"""Recording one takes milliseconds, and a tick must end within a minute."""
 
 
 def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -50,17 +54,20 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             backlog = Backlog(home, SourceView.from_json(context.cursor))
         except (SourceError, WarehouseError) as error:
             return dg.SkipReason(str(error))
-        cursor = backlog.view.to_json()
+        seen: dict[str, Any] = {
+            "cursor": backlog.view.to_json(),
+            "asset_events": backlog.unknown_to(context.instance)[:EVENTS_PER_TICK],
+        }
         last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
             runs = attempts(context.instance, item)
             if not should_not_retry(context.instance, runs):
-                return dg.SensorResult(run_requests=[run_request(item, len(runs))], cursor=cursor)
+                return dg.SensorResult(run_requests=[run_request(item, len(runs))], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same
-        return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), cursor=cursor)
+        return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), **seen)
 
     return missing_or_changed_weeks
 

@@ -43,7 +43,7 @@ class RunFailed(Exception):
 def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
     """A runner on the instance of `home`; marks runs whose process was killed as failed."""
     with home.instance() as instance:
-        fail_killed_runs(instance)
+        fail_killed_runs(instance, home.run_lock)
         yield Runner(home, instance, progress, verbose)
 
 

@@ -22,7 +22,7 @@ def status_lines(home: Home) -> Iterator[str]:
     yield f"home       {home.root}"
     yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
     with home.instance() as instance:
-        fail_killed_runs(instance)
+        fail_killed_runs(instance, home.run_lock)
         yield from _published(home)
         backlog = Backlog(home)
         yield from _source(backlog)

@@ -1,25 +1,28 @@
-"""`TGN_HOME`, the folder of all state, with Dagster's configuration and the first week of each source.
+"""`TGN_HOME`, the folder of all state of one log, with Dagster's configuration and the first week of the log.
 
     warehouse.duckdb     the tables
     artifacts/           snapshots, checkpoints, embeddings, by asset and week
     reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
-    first_week.json      the first week of each source, which never changes
+    log.json             the log of this home and its first week, which never change
     run.lock             held by the process whose run is in progress
-    home.lock            held for a moment by a process that writes dagster.yaml or first_week.json
+    home.lock            held for a moment by a process that writes dagster.yaml or log.json
 
 `python -m tgn_assets.state.home` creates the folder and prints the path of its `dagster/`.
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from tgn_assets.ml.sources.extent import SourceSpec, describe_source, smallest_week_number
+from tgn_assets.ml.connectors.object_store import is_url
+from tgn_assets.ml.sources.extent import SourceSpec, describe_source, digest, smallest_week_number, source_digests
 from tgn_assets.ml.sources.spec import SYNTHETIC, last_ended_week
 from tgn_assets.ml.weeks import shift
 from tgn_assets.settings import Settings, SettingsError
@@ -32,6 +35,9 @@ T = TypeVar("T")
 
 SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
+
+RUN_LOCK = "run.lock"
+NO_ROWS = digest(0, None)
 
 FIRST_NUMBERED_WEEK = "2024-01-01"
 """The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
@@ -72,7 +78,7 @@ class Home:
         self.artifacts = self.root / "artifacts"
         self.reports = self.root / "reports"
         self.dagster_home = self.root / "dagster"
-        self.run_lock = self.root / "run.lock"
+        self.run_lock = self.root / RUN_LOCK
 
     def ensure(self) -> "Home":
         """Create what is missing, and change nothing that exists; any number of processes may do so at once.
@@ -104,15 +110,22 @@ class Home:
         return Warehouse(self.warehouse_path, lock_timeout)
 
     def source_spec(self) -> SourceSpec:
-        """The source, for `ml`. SourceError if it cannot be read when it is used for the first time."""
+        """The source, for `ml`.
+
+        SourceError if it cannot be read when it is used for the first time, SettingsError if this home has another log.
+        """
+        spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
+        return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
+
+    def _spec(self, week_number: int | None) -> SourceSpec:
         s = self.settings
-        columns = s.user_column, s.event_column, s.timestamp_column
-        spec = SourceSpec(s.source, *columns, row_filter=s.row_filter, query=s.source_query)
-        if s.source == SYNTHETIC:
-            return replace(spec, start_week=self.start_week())
-        number = self._pinned("week_number", lambda: smallest_week_number(spec))
-        anchor = None if number is None else (number, s.start_week or FIRST_NUMBERED_WEEK)
-        return replace(spec, week_number_anchor=anchor)
+        return SourceSpec(
+            s.source,
+            *(s.user_column, s.event_column, s.timestamp_column),
+            week_number_anchor=None if week_number is None else (week_number, s.start_week or FIRST_NUMBERED_WEEK),
+            row_filter=s.row_filter,
+            query=s.source_query,
+        )
 
     def start_week(self) -> str:
         """TGN_START_WEEK, or the first week that the source had when this home first read it.
@@ -140,26 +153,57 @@ class Home:
         return describe_source(self.source_spec()).first_week
 
     def _pinned(self, name: str, find: Callable[[], T]) -> T:
-        """The value `name` of this source: what `find` returned the first time, stored for ever."""
-        s, file = self.settings, self.root / "first_week.json"
-        log = f"{s.source} {s.source_query}" if s.source_query else s.source
-        source = f"{log} ({s.user_column}, {s.event_column}, {s.timestamp_column})"
-        if name in (known := _read(file).get(source, {})):
+        """The value `name` of the log of this home: what `find` returned the first time, stored for ever.
+
+        SettingsError if the home holds the rows of another log.
+        """
+        file = self.root / "log.json"
+        known = self._of_this_log(_read(file))
+        if name in known:
             return known[name]
         found = find()
         self.ensure()
         with self._lock():
-            pinned = _read(file)
-            value = pinned.setdefault(source, {}).setdefault(name, found)
+            pinned = self._of_this_log(_read(file))
+            value = pinned.setdefault(name, found)
             _write(file, json.dumps(pinned, indent=2) + "\n")
         return value
+
+    def _of_this_log(self, known: dict[str, Any]) -> dict[str, Any]:
+        """`known`, as of the log that the settings name; nothing is known of another one if there are no rows yet."""
+        s = self.settings
+        columns = [s.user_column, s.event_column, s.timestamp_column]
+        this = {"source": _one_spelling(s.source), "query": s.source_query, "columns": columns}
+        if {name: known.get(name) for name in this} == this:
+            return known
+        rows = {week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != NO_ROWS}
+        if not rows:
+            return this
+        stays = (known.get("source"), known.get("query")) == (this["source"], this["query"])
+        if not stays and not self._has_any(rows, known.get("week_number")):
+            raise SettingsError(
+                f"TGN_HOME={self.root} holds the log {known.get('source', 'of an unknown source')}, and "
+                f"TGN_SOURCE={s.source} has none of its {len(rows)} weeks with rows: set TGN_HOME to a folder of its "
+                "own for this log, or TGN_SOURCE to the former one"
+            )
+        return known | this
+
+    def _has_any(self, rows: Mapping[str, str], week_number: int | None) -> bool:
+        """Whether the source has one of these weeks, by the digest of its rows: then the log has only moved."""
+        now = source_digests(self._spec(week_number), sorted(rows))
+        return any(now[week] == digest for week, digest in rows.items())
 
     def _lock(self) -> FileLock:
         """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
         return FileLock(self.root / "home.lock")
 
 
-def _read(file: Path) -> dict[str, dict[str, Any]]:
+def _one_spelling(source: str) -> str:
+    """`source`, as an absolute path if it is one: `log.csv` and `./log.csv` are one log."""
+    return source if source == SYNTHETIC or is_url(source) else os.path.abspath(Path(source).expanduser())
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:

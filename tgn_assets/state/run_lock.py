@@ -26,6 +26,19 @@ class RunLock(dg.ConfigurableResource):
             yield self
 
 
+def held_by(path: Path) -> str:
+    """Who holds the lock file `path`, as `hold` was told; empty if nobody does."""
+    if not path.exists():
+        return ""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return path.read_text() or "another run"
+    lock.release()
+    return ""
+
+
 @contextmanager
 def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock file `path`, which names the `holder`; waits as long as it takes, and logs for whom.

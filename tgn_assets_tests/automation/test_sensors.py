@@ -11,6 +11,7 @@ from tgn_assets.automation.backlog import RANGE_END, RANGE_START, REASON_TAG
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import UPSTREAM
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -224,6 +225,21 @@ def test_a_week_without_scores_and_report_is_requested(tmp_path: Path, instance:
     request = tick.request()
     assert request.partition_key == "2024-01-29"
     assert request.asset_selection == [dg.AssetKey("eval_metrics"), dg.AssetKey("weekly_report")]
+
+
+def test_weeks_made_elsewhere_are_shown_in_this_instance(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home = home_on_log(tmp_path)
+    publish(home, *WEEKS)
+    answer = Ticks(home, instance)()
+    assert isinstance(answer, dg.SensorResult)
+    assert {(event.asset_key.path[-1], event.partition) for event in answer.asset_events} == {
+        (asset, week) for asset in ("raw_interactions", *UPSTREAM) for week in WEEKS
+    }
+    for event in answer.asset_events:
+        assert isinstance(event, dg.AssetMaterialization)
+        instance.report_runless_asset_event(event)
+    again = Ticks(home, instance)()
+    assert isinstance(again, dg.SensorResult) and again.asset_events == []
 
 
 def test_runs_of_other_projects_are_not_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -1,4 +1,3 @@
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from tgn_assets.run_launcher import WatchfulRunLauncher
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import home as home_module
 from tgn_assets.state.home import DAGSTER_YAML, Home
+from tgn_assets_tests.support.event_logs import ingest
 
 HEADER = "ip_address,event_id,timestamp\n"
 
 
-def _home(tmp_path: Path, rows: str = "u,e,2024-01-10 12:00:00\n", **settings: str) -> Home:
+def _home(tmp_path: Path, rows: str = "u,e,2024-01-10 12:00:00\n", **settings: Any) -> Home:
     """A home on a log of `rows`."""
     log = tmp_path / "log.csv"
     log.write_text(HEADER + rows)
@@ -66,11 +66,50 @@ def test_the_first_week_stays_when_earlier_rows_arrive(tmp_path: Path) -> None:
     assert _home(tmp_path, "u,e,2023-12-01 12:00:00\nu,e,2024-01-10 12:00:00\n").start_week() == "2024-01-08"
 
 
-def test_every_source_has_its_own_first_week(tmp_path: Path) -> None:
+def test_a_home_without_rows_may_turn_to_another_log(tmp_path: Path) -> None:
     assert _home(tmp_path).start_week() == "2024-01-08"
     (tmp_path / "other.csv").write_text(HEADER + "u,e,2023-12-06 12:00:00\n")
     assert _home(tmp_path, source=str(tmp_path / "other.csv")).start_week() == "2023-12-04"
-    assert len(json.loads((tmp_path / "home" / "first_week.json").read_text())) == 2
+
+
+def _ingested(tmp_path: Path) -> Home:
+    home = _home(tmp_path)
+    ingest(home, home.start_week())
+    return home
+
+
+@pytest.mark.parametrize("source", ["other.csv", "synthetic"])
+def test_a_home_with_rows_refuses_another_log(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _ingested(tmp_path)
+    Path("other.csv").write_text(HEADER + "someone,else,2024-01-10 12:00:00\n")
+    for start in (None, "2024-01-08"):
+        other = _home(tmp_path, source=source, start_week=start)
+        with pytest.raises(SettingsError, match=r"holds the log .*log.csv, .* set TGN_HOME to a folder of its own"):
+            other.source_spec()
+
+
+def test_a_home_whose_log_is_not_known_compares_the_rows(tmp_path: Path) -> None:
+    home = _ingested(tmp_path)
+    (home.root / "log.json").unlink()
+    assert home.source_spec().location == str(tmp_path / "log.csv")
+    (home.root / "log.json").unlink()
+    with pytest.raises(SettingsError, match="of an unknown source"):
+        _home(tmp_path, "someone,else,2024-01-10 12:00:00\n").source_spec()
+
+
+def test_the_same_log_elsewhere_keeps_its_first_week(tmp_path: Path) -> None:
+    _ingested(tmp_path)
+    (tmp_path / "moved.csv").write_text(HEADER + "u,e,2023-12-06 12:00:00\nu,e,2024-01-10 12:00:00\n")
+    assert _home(tmp_path, source=str(tmp_path / "moved.csv")).start_week() == "2024-01-08"
+
+
+def test_spellings_of_a_path_are_one_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _ingested(tmp_path)
+    (tmp_path / "log.csv").write_text(HEADER + "all,new,2023-12-06 12:00:00\n")
+    for source in ("log.csv", "./log.csv"):
+        assert Home(Settings(home=tmp_path / "home", source=source)).start_week() == "2024-01-08"
 
 
 def test_the_setting_goes_before_the_first_week_of_the_source(tmp_path: Path) -> None:

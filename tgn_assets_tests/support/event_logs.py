@@ -29,8 +29,9 @@ def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: Any) -> Ho
 
 def ingest(home: Home, *weeks: str) -> None:
     """Leaves what a run of raw_interactions and weekly_snapshots leaves."""
+    source, first = home.source_spec(), home.start_week()
     with home.warehouse().writer() as con:
-        load_weeks(con, home.source_spec(), weeks, start_week=home.start_week(), end_week=home.settings.end_week)
+        load_weeks(con, source, weeks, start_week=first, end_week=home.settings.end_week)
     rows = home.warehouse().lineage().ingested
     home.warehouse().record_made(SNAPSHOTS, {week: f"snapshot of {rows[week]}" for week in weeks})
 
