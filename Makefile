@@ -9,8 +9,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+DEMO := .tgn/demo
+
 demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lists and metrics beside the baselines
-	TGN_SOURCE=synthetic $(BIN)/tgn backtest --weeks 2 --show-lists
+	TGN_SOURCE=synthetic TGN_HOME=$${TGN_HOME:-$(DEMO)} $(BIN)/tgn backtest --weeks 2 --show-lists
 
 test: $(READY) doctest  ## every test except those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
@@ -26,8 +28,8 @@ test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more)
 	FORCE_ONLY_CPU=1 .samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
 	.samplers/bin/python -m pytest -p no:cacheprovider -o addopts= -o filterwarnings= tgn_assets_tests/samplers
 
-dev: $(READY)  ## the Dagster UI, with the history of `make demo` and `tgn` in it
-	$(BIN)/tgn dev
+dev: $(READY)  ## the Dagster UI on the log that TGN_SOURCE or .env names, or else on that of `make demo`
+	if [ -z "$$TGN_HOME$$TGN_SOURCE" ] && [ ! -e .env ]; then export TGN_HOME=$(DEMO); fi; $(BIN)/tgn dev
 
 lint: $(READY)
 	$(BIN)/ruff check .

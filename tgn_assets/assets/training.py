@@ -8,7 +8,7 @@ from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.reporting.asset_plots import curve_plot
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
@@ -52,6 +52,7 @@ def trained_gnn(
     from tgn_assets.ml.encoder.train import train_gnn
 
     week = context.partition_key
+    require_earlier_weeks(warehouse, first_week(context), week)
     read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
@@ -77,6 +78,18 @@ def trained_gnn(
             **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "epoch"),
         },
     )
+
+
+def require_earlier_weeks(warehouse: Warehouse, first: str, week: str) -> None:
+    """Failure, with what to do, if a week from `first` to `week` was never ingested: the model would lack its rows."""
+    ingested = warehouse.lineage().ingested
+    if missing := [key for key in weeks_between(first, week) if key not in ingested]:
+        raise dg.Failure(
+            f"{len(missing)} of the weeks {first} to {week} were never ingested, the oldest of them {missing[0]}: run "
+            f"`tgn refresh`, or materialize raw_interactions and weekly_snapshots of {missing[0]} to {missing[-1]} "
+            "first (one run for all of them)",
+            allow_retries=False,
+        )
 
 
 @dg.asset(

@@ -10,7 +10,7 @@ import dagster as dg
 
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.sources.extent import source_digests, source_signature
-from tgn_assets.ml.weeks import week_key, week_number, week_of
+from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
@@ -119,11 +119,6 @@ class Backlog:
             return True
         closed = weeks_between(self.home.start_week(), view.newest_closed)
         return all(week in self.lineage.ingested or week in view.changes for week in closed)
-
-
-def weeks_between(first: str, last: str) -> list[str]:
-    """Week keys from `first` to `last`, both included."""
-    return [week_key(number) for number in range(week_number(first), week_number(last) + 1)]
 
 
 def attempts(instance: dg.DagsterInstance, item: WorkItem) -> list[dg.DagsterRun]:

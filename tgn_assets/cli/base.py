@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tgn_assets.state.home import Home
 
 INTERRUPTED = 130
+WHAT_IS_LEFT = "`tgn status` says what is published and what is left to do"
 
 
 class Commands(click.Group):
@@ -34,7 +35,7 @@ class Commands(click.Group):
 
                 traceback.print_exc()
             if getattr(error, "interrupted", False):
-                click.echo("interrupted; the week is as it was", err=True)
+                click.echo(f"interrupted; {WHAT_IS_LEFT}", err=True)
                 ctx.exit(INTERRUPTED)
             raise click.ClickException(explain(error)) from error
 
@@ -44,7 +45,7 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     run = getattr(error, "run_id", None)
     if run:
-        return f"{text}\nThe UI (dagster dev) shows it as run {run}; the week is as it was, and can be run again."
+        return f"{text}\nThe UI (dagster dev) shows it as run {run}; {WHAT_IS_LEFT}."
     if type(error).__module__.startswith("tgn_assets"):
         return text
     return f"{type(error).__name__}: {text}\nThe option --verbose shows where."

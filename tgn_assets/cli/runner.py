@@ -13,13 +13,12 @@ from tgn_assets.automation.backlog import (
     RANGE_END,
     RANGE_START,
     Backlog,
-    weeks_between,
 )
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import error_chain, event_error

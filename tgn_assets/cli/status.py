@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog
+from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.weeks import shift
@@ -69,6 +69,8 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
     for record in instance.get_run_records(limit=RECENT):
         run = record.dagster_run
         week = run.tags.get(PARTITION)
+        if not is_ours(run) or not (week or RANGE_START in run.tags):
+            continue
         weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
         if run.status in UNFINISHED:
             yield f"run        {weeks} is {run.status.value.lower()} (run {run.run_id[:8]})"

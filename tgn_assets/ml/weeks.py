@@ -36,6 +36,15 @@ def shift(key: str, weeks: int) -> str:
     return week_key(week_number(key) + weeks)
 
 
+def weeks_between(first: str, last: str) -> list[str]:
+    """The keys from `first` to `last`, both included; none if `last` is earlier.
+
+    >>> weeks_between("2024-01-01", "2024-01-08")
+    ['2024-01-01', '2024-01-08']
+    """
+    return [week_key(number) for number in range(week_number(first), week_number(last) + 1)]
+
+
 def week_of(moment: date | datetime) -> str:
     """The key of the week that `moment` (UTC) falls into.
 

@@ -136,6 +136,16 @@ def test_erased_users_and_events_leave_later_weeks_runnable(copy: Deployment, tm
     assert erased.table("eval_metrics", WEEKS[3]).value.notna().any()
 
 
+def test_a_week_whose_past_was_never_ingested_is_refused(copy: Deployment, tmp_path: Path) -> None:
+    fresh = Deployment(home_at(tmp_path / "fresh", Path(copy.home.settings.source)), copy.instance)
+    failed = fresh.run(WEEKS[3], raise_on_error=False)
+    description = failure_of(failed, "trained_gnn")
+    assert (
+        f"3 of the weeks {WEEKS[0]} to {WEEKS[3]} were never ingested" in description
+    assert "`tgn refresh`" in description
+    )
+
+
 def test_late_rows_leave_work_until_all_lists_follow(copy: Deployment, tmp_path: Path) -> None:
     def pending() -> list[tuple[str, tuple[str, ...]]]:
         return [(item.first, item.assets) for item in Backlog(late.home).work_items()]

@@ -173,7 +173,10 @@ def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:
         waiting.send_signal(signal.SIGINT)
         _, errors = waiting.communicate(timeout=60)
     assert "waiting for run abc of process 1, which holds" in said
-    assert (waiting.returncode, errors.splitlines()[-1]) == (130, "interrupted; the week is as it was")
+    assert (waiting.returncode, errors.splitlines()[-1]) == (
+        130,
+        "interrupted; `tgn status` says what is published and what is left to do",
+    )
     with home.instance() as instance:
         assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
 
