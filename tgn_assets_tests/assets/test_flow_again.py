@@ -140,10 +140,8 @@ def test_a_week_whose_past_was_never_ingested_is_refused(copy: Deployment, tmp_p
     fresh = Deployment(home_at(tmp_path / "fresh", Path(copy.home.settings.source)), copy.instance)
     failed = fresh.run(WEEKS[3], raise_on_error=False)
     description = failure_of(failed, "trained_gnn")
-    assert (
-        f"3 of the weeks {WEEKS[0]} to {WEEKS[3]} were never ingested" in description
+    assert f"3 of the weeks {WEEKS[0]} to {WEEKS[3]} were never ingested" in description
     assert "`tgn refresh`" in description
-    )
 
 
 def test_late_rows_leave_work_until_all_lists_follow(copy: Deployment, tmp_path: Path) -> None:
