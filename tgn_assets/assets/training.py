@@ -144,11 +144,7 @@ def trained_ranker(
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"pytorch"},
-    deps=[trained_gnn, "raw_interactions"],
-)
+@dg.asset(group_name=GROUP, kinds={"pytorch"}, deps=[trained_gnn, "raw_interactions"])
 @explained()
 def temporal_embeddings(
     context: dg.AssetExecutionContext,

@@ -126,10 +126,7 @@ def _item_knn(history: InteractionHistory, users: IntArray, k: int, rules: Rules
         left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
     order = _by_popularity(history, rules)
     new = _positions(history, _fill(left_out, order, taken))
-    return {
-        "item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)),
-        "item_knn_new": new,
-    }
+    return {"item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)), "item_knn_new": new}
 
 
 def _columns(history: InteractionHistory, rules: Rules) -> BoolArray:

@@ -143,14 +143,7 @@ def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
     for key, points in lost.items():
         name, short = LOSSES[key]
         kind = "gained" if points < 0 else "lost"
-        steps.append(
-            {
-                "name": short,
-                "low": min(left, left - points),
-                "high": max(left, left - points),
-                "kind": kind,
-            }
-        )
+        steps.append({"name": short, "low": min(left, left - points), "high": max(left, left - points), "kind": kind})
         left -= points
         rows.append((name, -points, left))
     steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
