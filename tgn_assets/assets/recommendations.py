@@ -130,6 +130,7 @@ def eval_metrics(
     The lists were made when the week before closed. If none were made, there is nothing to score and no row.
     """
     from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+    from tgn_assets.ml.evaluation.scored_week import score_week
 
     week, origin = context.partition_key, shift(context.partition_key, -1)
     with warehouse.reader() as con:
@@ -150,7 +151,7 @@ def eval_metrics(
         device=device.name(),
         progress=context.log.info,
     )
-    metrics = evaluate_week(
+    scored = score_week(
         week,
         published.predictions,
         truth,
@@ -161,6 +162,7 @@ def eval_metrics(
         diagnostics=diagnostics,
         rules=rules,
     )
+    metrics = evaluate_week(scored)
     warehouse.replace_week("eval_metrics", week, metrics)
     with warehouse.reader() as con:
         trend = quality(con, week)

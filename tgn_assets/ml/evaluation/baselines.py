@@ -35,7 +35,6 @@ REPEAT_HALF_LIFE = 8.0
 TIE_HALF_LIFE = 1.0
 KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
-
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
