@@ -25,7 +25,6 @@ from tgn_assets.ml.recommend.published import (
 )
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
-from tgn_assets.reporting.asset_plots import catalogue_plot, quality_plot, reliability_plot
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
@@ -222,6 +221,7 @@ def stop_if_any_failed(failures: list[str], week: str) -> None:
 def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataFrame) -> dict[str, Any]:
     """What the UI shows of the lists: sizes, share of the `events` known, sources, the most recommended events."""
     from tgn_assets.ml.recommend.publish import most_recommended
+    from tgn_assets.reporting.asset_plots import catalogue_plot
 
     predictions = made.lists.predictions
     share = made.distinct_events / max(events, 1)
@@ -239,6 +239,8 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
 
 def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame) -> dict[str, Any]:
     """What the UI shows of a week's rows of `eval_metrics`; `trend` is `quality` up to that week."""
+    from tgn_assets.reporting.asset_plots import quality_plot, reliability_plot
+
     return {
         **row_count(len(metrics)),
         **column_lineage("eval_metrics"),

@@ -10,7 +10,6 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
-from tgn_assets.reporting.asset_plots import curve_plot
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles
@@ -50,6 +49,7 @@ def trained_gnn(
     on some weeks of the past, so that the ranker has embeddings as they would have been known then.
     """
     from tgn_assets.ml.encoder.train import train_gnn
+    from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
@@ -106,6 +106,7 @@ def trained_ranker(
     from tgn_assets.ml.artifact_io import load_meta
     from tgn_assets.ml.ranker.train import train_ranker
     from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+    from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     with warehouse.reader() as con:
