@@ -77,13 +77,15 @@ def weekly_top5_predictions(
             progress=context.log.info,
         )
     for check in made.checks:
-        yield dg.AssetCheckResult(
-            check_name=check.check,
-            passed=check.passed,
-            description=check.reason or None,
-            metadata=numbers(check.numbers),
+        metadata, reason = numbers(check.numbers), check.reason or None
+        yield dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
+    if made.failures:
+        raise dg.Failure(
+            f"The predictions of week {week} were not published, the table keeps what it had. "
+            f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at the models "
+            "of that week.",
+            allow_retries=False,
         )
-    stop_if_any_failed(made.failures, week)
     with explained():
         warehouse.replace_week_tables(week, made.tables)
         with warehouse.reader() as con:
@@ -206,16 +208,6 @@ def diagnostics_of(
         attributes=attributes,
         progress=progress,
     )
-
-
-def stop_if_any_failed(failures: list[str], week: str) -> None:
-    """Failure, with what is wrong and what to do, if there are `failures` of checks."""
-    if failures:
-        raise dg.Failure(
-            f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(failures)}. "
-            f"Run weekly_refresh for {week} again; if it fails again, look at the models of that week.",
-            allow_retries=False,
-        )
 
 
 def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataFrame) -> dict[str, Any]:

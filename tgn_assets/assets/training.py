@@ -74,7 +74,7 @@ def trained_gnn(
             "batching_of_inference": checkpoint.batching.inference,
             "sampler": checkpoint.batching.sampler or "none: the whole graph at once",
             **numbers({"epochs": len(epochs), **last_values(epochs, "loss", "validation_loss")}),
-            **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "epoch"),
+            **curve_plot(checkpoint.curve, ["loss", "validation_loss"]),
         },
     )
 
@@ -140,7 +140,7 @@ def trained_ranker(
             **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
             **numbers(checkpoint.validation, "validation/"),
             **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
-            **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "epoch"),
+            **curve_plot(checkpoint.curve, ["loss"], ["validation_ndcg"]),
         },
     )
 
@@ -163,11 +163,5 @@ def temporal_embeddings(
     embeddings = train.temporal_embeddings(
         trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
     )
-    return dg.MaterializeResult(
-        value=embeddings,
-        metadata={
-            "users": len(embeddings.user_idx),
-            "events": len(embeddings.event_idx),
-            "dimension": embeddings.users.shape[1],
-        },
-    )
+    sizes = {"users": len(embeddings.user_idx), "events": len(embeddings.event_idx)}
+    return dg.MaterializeResult(value=embeddings, metadata={**sizes, "dimension": embeddings.users.shape[1]})

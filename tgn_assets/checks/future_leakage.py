@@ -58,9 +58,10 @@ def future_blind_check(
                 instance=dg.DagsterInstance.ephemeral(),
             )
             differing = [
-                *differing_artifacts(made, past, week),
-                *differing_tables(Warehouse(home.warehouse_path), Warehouse(blind.warehouse_path), week),
+                name for name in ARTIFACTS if not _same_files(*(at.directory(name, week) for at in (made, past)))
             ]
+            tables = [_published(Warehouse(at.warehouse_path), week) for at in (home, blind)]
+            differing += [table for table in PUBLISHED_TABLES if tables[0][table] != tables[1][table]]
         return dg.AssetCheckResult(
             passed=not differing,
             description=(
@@ -100,22 +101,14 @@ def link_past(source: ArtifactStore, target: ArtifactStore, week: str) -> None:
                 link.symlink_to(source.directory(asset, earlier))
 
 
-def differing_artifacts(one: ArtifactStore, other: ArtifactStore, week: str) -> list[str]:
-    """The assets whose files for `week` are not the same bytes in both stores."""
-    return [asset for asset in ARTIFACTS if not _same_files(one.directory(asset, week), other.directory(asset, week))]
-
-
-def differing_tables(one: Warehouse, other: Warehouse, week: str) -> list[str]:
-    """The published tables whose rows of `week` differ between both warehouses."""
-    return [table for table in PUBLISHED_TABLES if _rows(one, table, week) != _rows(other, table, week)]
-
-
 def _same_files(one: Path, other: Path) -> bool:
     names = sorted(path.name for path in one.iterdir())
     same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
     return sorted(path.name for path in other.iterdir()) == names == sorted(same)
 
 
-def _rows(warehouse: Warehouse, table: str, week: str) -> list[tuple]:
+def _published(warehouse: Warehouse, week: str) -> dict[str, list[tuple]]:
+    """The rows of `week` by table."""
+    query = "SELECT * FROM {} WHERE week = ? ORDER BY ALL"
     with warehouse.reader() as con:
-        return con.execute(f"SELECT * FROM {table} WHERE week = ? ORDER BY ALL", [week]).fetchall()
+        return {table: con.execute(query.format(table), [week]).fetchall() for table in PUBLISHED_TABLES}

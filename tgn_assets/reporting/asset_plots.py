@@ -32,13 +32,8 @@ CONFIG = {
 }
 
 
-def curve_plot(
-    curve: Sequence[Mapping[str, Any]], panels: Sequence[Sequence[str]], steps: str
-) -> dict[str, dg.MetadataValue]:
-    """A panel for each item of `panels`, with these values over the entries of `curve`; nothing for a single entry.
-
-    `steps` names the entries, such as "epoch".
-    """
+def curve_plot(curve: Sequence[Mapping[str, Any]], *panels: Sequence[str]) -> dict[str, dg.MetadataValue]:
+    """A panel for each of `panels`, with these values over the epochs of `curve`; nothing for a single epoch."""
     if len(curve) < 2:
         return {}
     drawn = []
@@ -49,7 +44,7 @@ def curve_plot(
             for step, entry in enumerate(curve, 1)
             if entry.get(line) is not None
         ]
-        x = alt.X("step:Q", title=steps, scale=alt.Scale(domain=[1, len(curve)]), axis=alt.Axis(tickMinStep=1))
+        x = alt.X("step:Q", title="epoch", scale=alt.Scale(domain=[1, len(curve)]), axis=alt.Axis(tickMinStep=1))
         y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
         color = alt.Color("line:N", sort=None, legend=alt.Legend(orient="top"))
         drawn.append(_panel(pd.DataFrame(values, columns=["step", "line", "value"])).encode(x=x, y=y, color=color))

@@ -73,8 +73,8 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
 def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
     """`text` with the length of the lists for the target `weeks` in place of the 5 of `@5`."""
     with warehouse.reader() as con:
-        lengths = [str(row[0]) for row in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()] or [str(K)]
-    return text.replace("@5", f"@{'/'.join(lengths)}")
+        lengths = [str(k) for (k,) in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()]
+    return text.replace("@5", f"@{'/'.join(lengths) or K}")
 
 
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Table]:

@@ -115,10 +115,7 @@ class InteractionHistory:
         return self._truncate(self.week - 1)
 
     def derived(self, name: str, make: Callable[[], Derived]) -> Derived:
-        """Returns `make()`, computed once per `name` and kept as long as the history.
-
-        `make` must depend on nothing but the history and what `name` says.
-        """
+        """`make()`, computed once and kept with the history; it may depend only on that and on what `name` says."""
         if name not in self._derived:
             self._derived[name] = make()
         return self._derived[name]

@@ -32,10 +32,7 @@ class Rules:
     last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
 
     def allowed(self, history: InteractionHistory, week: int | None = None) -> BoolArray:
-        """[E] whether each event may be recommended for the week after `week`, to users who never interacted with it.
-
-        `week` is a week number; None is the week of `history`.
-        """
+        """[E] the event may be listed for the week after week number `week` (None: the history's), to a new user."""
         week = history.week if week is None else week
         free = np.ones(history.num_events, bool)
         if len(self.restricted) and history.num_events:
@@ -107,10 +104,7 @@ class Policy:
         return {name for name in event_ids if name in expired or self._bars(name)}
 
     def as_of(self, week: str) -> "Policy":
-        """The policy as it counts for the lists made at the close of `week`.
-
-        An event that has not expired when the target week starts is like any other: its expiry is dropped.
-        """
+        """The policy for lists made at the close of `week`: an expiry after their target week starts is dropped."""
         start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)
         return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
 

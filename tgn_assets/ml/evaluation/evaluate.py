@@ -1,8 +1,7 @@
 """What a closed week says about the lists published for it: one table, ours beside the baselines and the ceiling.
 
-To add a number: if it is a value per user's list, write a function of `metrics.METRICS`; every model then gets its
-mean in every segment. If it is anything else about the week, write a function that yields rows and enter it in
-`MEASURES`.
+To add a value per user's list, write a function of `metrics.METRICS`: every model gets its mean in every segment. To
+add any other number about the week, write a function that yields rows and enter it in `MEASURES`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -64,9 +63,8 @@ def calibration(week: ScoredWeek) -> Iterator[Row]:
 
 
 def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
-    """`candidate_recall`: share of the events a user interacted with that were among the user's candidates, mean over
-    the users seen before; `candidate_recall:<channel>`: the share that one channel retrieved. None without
-    diagnostics."""
+    """`candidate_recall`: share of a user's events that were among the user's candidates, mean over the users seen
+    before; `candidate_recall:<channel>`: the share that one channel retrieved. None without diagnostics."""
     if week.retrieved is None:
         return
     names, row, channels = week.retrieved
@@ -90,9 +88,8 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
 
 
 def lifts(week: ScoredWeek) -> Iterator[Row]:
-    """In the rows of a baseline, by segment. `ndcg_lift`: our NDCG minus the baseline's, with a paired interval over
-    users; `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a
-    gain."""
+    """In the rows of a baseline, by segment. `ndcg_lift`: our NDCG minus the baseline's, with its paired interval;
+    `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a gain."""
     for segment, members in week.segments.items():
         ours = week.metrics[OURS][members].ndcg.to_numpy()
         for baseline in BASELINES:

@@ -130,9 +130,7 @@ class PairedComparison(NamedTuple):
     p: float  # share of resamples in which ours is not better: one-sided
 
 
-def paired_bootstrap(
-    ours: FloatArray, theirs: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> PairedComparison:
+def paired_bootstrap(ours: FloatArray, theirs: FloatArray) -> PairedComparison:
     """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one.
 
     >>> gain = paired_bootstrap(np.array([0.75, 0.5]), np.array([0.5, 0.25]))
@@ -148,7 +146,7 @@ def paired_bootstrap(
         low, high = difference + error * NORMAL_LIMITS
         p = NormalDist().cdf(-difference / error) if error else float(difference <= 0)
     elif len(gain) > 1:
-        gains = _resampled_means(gain, resamples, seed)
+        gains = _resampled_means(gain, RESAMPLES, seed=0)
         low, high = np.quantile(gains, TAILS)
         p = float((gains <= ROUNDING).mean())
     return PairedComparison(difference, difference / base if base else float("nan"), float(low), float(high), p)

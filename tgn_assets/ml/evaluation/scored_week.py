@@ -142,7 +142,9 @@ def score_week(
     if diagnostics is not None:
         # What the ranker made is there, unless other events were brought into its lists afterwards.
         as_made = made_by(OURS, of_active, ids) & (rules.min_distinct == 0)
-        lists[WITHOUT_FALLBACK] = _own_lists(diagnostics, lists[OURS], position, as_made)
+        own, others = lists[OURS].copy(), (position >= 0) & ~as_made
+        own[others] = diagnostics.lists(position[others])
+        lists[WITHOUT_FALLBACK] = own
         retrieved, found = _retrieved(diagnostics, active, look_up(codes, new_user_list))
         lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(ids), k=rules.k)
     return ScoredWeek(week, history, predictions, truth, active, lists, retrieved)
@@ -179,13 +181,6 @@ def published_lists(
     lists[:, : len(new_user_list)] = look_up(events, new_user_list)
     lists[active.isin(predictions.user_id)] = -1
     lists[look_up(active, predictions.user_id), rank.astype(int) - 1] = look_up(events, predictions.event_id)
-    return lists
-
-
-def _own_lists(diagnostics: RankerDiagnostics, published: IntArray, position: IntArray, as_made: BoolArray) -> IntArray:
-    """The ranker's lists [n, k] for everybody; those that were published `as_made` [n] are not made again."""
-    lists, unknown = published.copy(), (position >= 0) & ~as_made
-    lists[unknown] = diagnostics.lists(position[unknown])
     return lists
 
 

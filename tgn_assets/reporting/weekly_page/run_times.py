@@ -8,10 +8,7 @@ RUNS = 10
 
 
 def run_times(instance: DagsterInstance, week: str) -> dict[str, float]:
-    """Seconds that each step of `week` took in its last success, the longest first.
-
-    The step that writes the report is left out: it is not finished then.
-    """
+    """Seconds of each step of `week` in its last success, the longest first; without that which writes the report."""
     seconds: dict[str, float] = {}
     for record in instance.get_run_records(filters=RunsFilter(tags={PARTITION: week}), limit=RUNS):
         for step in instance.get_run_step_stats(record.dagster_run.run_id):
