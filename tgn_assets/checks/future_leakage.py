@@ -57,11 +57,10 @@ def future_blind_check(
                 run_config={"ops": {name: {"config": config} for name, config in training.items()}},
                 instance=dg.DagsterInstance.ephemeral(),
             )
-            differing = [
-                name for name in ARTIFACTS if not _same_files(*(at.directory(name, week) for at in (made, past)))
-            ]
-            tables = [_published(Warehouse(at.warehouse_path), week) for at in (home, blind)]
-            differing += [table for table in PUBLISHED_TABLES if tables[0][table] != tables[1][table]]
+            folders = {name: (made.directory(name, week), past.directory(name, week)) for name in ARTIFACTS}
+            rows, blind_rows = (_published(Warehouse(at.warehouse_path), week) for at in (home, blind))
+            differing = [name for name, both in folders.items() if not _same_files(*both)]
+            differing += [table for table in PUBLISHED_TABLES if rows[table] != blind_rows[table]]
         return dg.AssetCheckResult(
             passed=not differing,
             description=(
