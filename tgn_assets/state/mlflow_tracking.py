@@ -57,16 +57,13 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
 
 
 def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -> str:
-    """Adds the score of the lists of `week` to its MLflow run; "no run" if there is none."""
-    found: list[str] = []
+    """Adds the score of the lists of `week` to its MLflow run, if there is one; returns what `log_model` returns."""
 
     def log(client: "MlflowClient", experiment: str) -> None:
-        found.extend(_runs(client, experiment, home, week))
-        for run in found:
+        for run in _runs(client, experiment, home, week):
             _log_metrics(client, run, [(f"next_week.{name.replace('/', '.')}", v, 0) for name, v in scores.items()])
 
-    outcome = _logged(log, warn)
-    return "no run" if outcome == "logged" and not found else outcome
+    return _logged(log, warn)
 
 
 @contextmanager

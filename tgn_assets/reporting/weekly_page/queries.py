@@ -119,10 +119,9 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
                 f"there is nothing to report: week {week} is not ingested; run `tgn refresh --week {week}`"
             )
         measures = read_measures(con, week)
-        interactions, users, events = con.execute(SIZE_SQL, asked).fetchall()[0]
         return Facts(
             week=week,
-            size={"interactions": interactions, "users": users, "events": events},
+            size=dict(con.execute(SIZE_SQL, asked).df().iloc[0]),
             metrics=con.execute(METRICS_SQL, asked).df(),
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
             quality=quality(con, week),
