@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import duckdb
 
 from tgn_assets.ml.export import parquet
 
-if TYPE_CHECKING:
-    import duckdb
-
-Reader = Callable[[], "AbstractContextManager[duckdb.DuckDBPyConnection]"]
+Reader = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 """Opens the warehouse for reading."""
 
 

@@ -26,7 +26,7 @@ LOSSES = {
     "fallback": ("a baseline's list was published instead", "fallback"),
 }
 """What the steps of `points_lost` are called: in full, and in the chart."""
-MEASURES = {
+DRIFT_LABELS = {
     "volume": "interactions",
     "new_user_share": "share of new users",
     "event_turnover": "share of events new since the week before",
@@ -152,8 +152,9 @@ def _drift(facts: Facts) -> dict[str, Any]:
         form = ",.0f" if found.measure == "volume" else ".1%"
         value, usual = f"{found.value:{form}}", f"{found.usual:{form}}"
         z = f"{found.z:+.1f}".replace("-", "\N{MINUS SIGN}")
-        rows.append({"name": MEASURES[found.measure], "value": value, "usual": usual, "z": z, "drifted": found.drifted})
+        row = {"name": DRIFT_LABELS[found.measure], "value": value, "usual": usual, "z": z}
+        rows.append(row | {"drifted": found.drifted})
     summary = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
     shown = facts.measures[[found.measure for found in facts.drift]]
-    chart = drift_chart(shown, MEASURES, f"This week and the weeks before. {summary}.")
+    chart = drift_chart(shown, DRIFT_LABELS, f"This week and the weeks before. {summary}.")
     return {"rows": rows, "limit": LIMIT, "chart": chart, "any": any(row["drifted"] for row in rows)}
