@@ -1,9 +1,9 @@
 """Checks that warn and never stop a run: the log drifted, most lists are a baseline's, a baseline did better."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import duckdb
 
 from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
@@ -11,9 +11,10 @@ from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
-Judge = Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome]
+if TYPE_CHECKING:
+    import duckdb
 
-WARNINGS: dict[Judge, str] = {
+WARNINGS: "dict[Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome], str]" = {
     input_like_before: "raw_interactions",
     lists_are_ours: PREDICTIONS,
     not_below_baseline: "eval_metrics",
@@ -28,7 +29,9 @@ def monitoring_checks(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetChec
     return [_check(judge, asset, weeks) for judge, asset in WARNINGS.items()]
 
 
-def _check(judge: Judge, asset: str, weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetChecksDefinition:
+def _check(
+    judge: "Callable[[duckdb.DuckDBPyConnection, str], CheckOutcome]", asset: str, weeks: dg.WeeklyPartitionsDefinition
+) -> dg.AssetChecksDefinition:
     description = " ".join(str(judge.__doc__).split())
 
     @dg.asset_check(asset=asset, name=judge.__name__, partitions_def=weeks, description=description)

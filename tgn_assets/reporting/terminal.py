@@ -1,5 +1,7 @@
 """Tables and lines for the terminal, read from the warehouse."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

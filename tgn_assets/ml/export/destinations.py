@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from tgn_assets.ml.export import parquet
 
-Reader = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
+if TYPE_CHECKING:
+    import duckdb
+
+Reader = Callable[[], "AbstractContextManager[duckdb.DuckDBPyConnection]"]
 """Opens the warehouse for reading."""
 
 
