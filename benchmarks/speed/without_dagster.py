@@ -17,6 +17,7 @@ from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
@@ -119,7 +120,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
         attributes=NO_ATTRIBUTES,
         device="cpu",
     )
-    metrics = evaluate_week(
+    scored = score_week(
         week,
         published.predictions,
         truth,
@@ -130,6 +131,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
         diagnostics=diagnostics,
         rules=rules,
     )
+    metrics = evaluate_week(scored)
     warehouse.replace_week("eval_metrics", week, metrics)
 
 

@@ -22,7 +22,7 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
         name=f"{name}_export",
         description=destination.description,
         group_name="recommendations",
-        kinds={destination.kind},
+        kinds={name},
         deps=["weekly_top5_predictions", "eval_metrics"],
     )
     @explained()

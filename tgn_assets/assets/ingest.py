@@ -9,7 +9,6 @@ from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
-from tgn_assets.reporting.asset_plots import activity_plot
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset
 from tgn_assets.state.lineage import digest_of_files
@@ -33,6 +32,8 @@ def raw_interactions(
     A row that cannot be used goes to `rejected_interactions` with the reason. Loading a week again, or many weeks at
     once, always gives the same table.
     """
+    from tgn_assets.reporting.asset_plots import activity_plot
+
     with warehouse.writer() as con:
         ingested = load_weeks(
             con,

@@ -25,7 +25,6 @@ from tgn_assets.ml.recommend.published import (
 )
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
-from tgn_assets.reporting.asset_plots import catalogue_plot, quality_plot, reliability_plot
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
@@ -78,13 +77,15 @@ def weekly_top5_predictions(
             progress=context.log.info,
         )
     for check in made.checks:
-        yield dg.AssetCheckResult(
-            check_name=check.check,
-            passed=check.passed,
-            description=check.reason or None,
-            metadata=numbers(check.numbers),
+        metadata, reason = numbers(check.numbers), check.reason or None
+        yield dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
+    if made.failures:
+        raise dg.Failure(
+            f"The predictions of week {week} were not published, the table keeps what it had. "
+            f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at the models "
+            "of that week.",
+            allow_retries=False,
         )
-    stop_if_any_failed(made.failures, week)
     with explained():
         warehouse.replace_week_tables(week, made.tables)
         with warehouse.reader() as con:
@@ -130,6 +131,7 @@ def eval_metrics(
     The lists were made when the week before closed. If none were made, there is nothing to score and no row.
     """
     from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+    from tgn_assets.ml.evaluation.scored_week import score_week
 
     week, origin = context.partition_key, shift(context.partition_key, -1)
     with warehouse.reader() as con:
@@ -150,7 +152,7 @@ def eval_metrics(
         device=device.name(),
         progress=context.log.info,
     )
-    metrics = evaluate_week(
+    scored = score_week(
         week,
         published.predictions,
         truth,
@@ -161,6 +163,7 @@ def eval_metrics(
         diagnostics=diagnostics,
         rules=rules,
     )
+    metrics = evaluate_week(scored)
     warehouse.replace_week("eval_metrics", week, metrics)
     with warehouse.reader() as con:
         trend = quality(con, week)
@@ -207,19 +210,10 @@ def diagnostics_of(
     )
 
 
-def stop_if_any_failed(failures: list[str], week: str) -> None:
-    """Failure, with what is wrong and what to do, if there are `failures` of checks."""
-    if failures:
-        raise dg.Failure(
-            f"The predictions of week {week} were not published, the table keeps what it had. {'; '.join(failures)}. "
-            f"Run weekly_refresh for {week} again; if it fails again, look at the models of that week.",
-            allow_retries=False,
-        )
-
-
 def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataFrame) -> dict[str, Any]:
     """What the UI shows of the lists: sizes, share of the `events` known, sources, the most recommended events."""
     from tgn_assets.ml.recommend.publish import most_recommended
+    from tgn_assets.reporting.asset_plots import catalogue_plot
 
     predictions = made.lists.predictions
     share = made.distinct_events / max(events, 1)
@@ -237,6 +231,8 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
 
 def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame) -> dict[str, Any]:
     """What the UI shows of a week's rows of `eval_metrics`; `trend` is `quality` up to that week."""
+    from tgn_assets.reporting.asset_plots import quality_plot, reliability_plot
+
     return {
         **row_count(len(metrics)),
         **column_lineage("eval_metrics"),

@@ -10,7 +10,6 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
-from tgn_assets.reporting.asset_plots import curve_plot
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles
@@ -50,6 +49,7 @@ def trained_gnn(
     on some weeks of the past, so that the ranker has embeddings as they would have been known then.
     """
     from tgn_assets.ml.encoder.train import train_gnn
+    from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
@@ -75,7 +75,7 @@ def trained_gnn(
             "batching_of_inference": checkpoint.batching.inference,
             "sampler": checkpoint.batching.sampler or "none: the whole graph at once",
             **numbers({"epochs": len(epochs), **last_values(epochs, "loss", "validation_loss")}),
-            **curve_plot(checkpoint.curve, [["loss", "validation_loss"]], "epoch"),
+            **curve_plot(checkpoint.curve, ["loss", "validation_loss"]),
         },
     )
 
@@ -119,6 +119,7 @@ def trained_ranker(
     from tgn_assets.ml.artifact_io import load_meta
     from tgn_assets.ml.ranker.train import train_ranker
     from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+    from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     with warehouse.reader() as con:
@@ -152,16 +153,12 @@ def trained_ranker(
             **numbers(last_values(checkpoint.curve, "loss", "validation_ndcg")),
             **numbers(checkpoint.validation, "validation/"),
             **attribute_columns(attributes, users.idx.to_numpy(), events.idx.to_numpy(), week),
-            **curve_plot(checkpoint.curve, [["loss"], ["validation_ndcg"]], "epoch"),
+            **curve_plot(checkpoint.curve, ["loss"], ["validation_ndcg"]),
         },
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"pytorch"},
-    deps=[trained_gnn, "raw_interactions"],
-)
+@dg.asset(group_name=GROUP, kinds={"pytorch"}, deps=[trained_gnn, "raw_interactions"])
 @explained()
 def temporal_embeddings(
     context: dg.AssetExecutionContext,
@@ -179,11 +176,5 @@ def temporal_embeddings(
     embeddings = train.temporal_embeddings(
         trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
     )
-    return dg.MaterializeResult(
-        value=embeddings,
-        metadata={
-            "users": len(embeddings.user_idx),
-            "events": len(embeddings.event_idx),
-            "dimension": embeddings.users.shape[1],
-        },
-    )
+    sizes = {"users": len(embeddings.user_idx), "events": len(embeddings.event_idx)}
+    return dg.MaterializeResult(value=embeddings, metadata={**sizes, "dimension": embeddings.users.shape[1]})

@@ -14,9 +14,7 @@ from tgn_assets.state.warehouse import Warehouse
 
 
 @dg.asset(
-    group_name="recommendations",
-    kinds={"html"},
-    deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"],
+    group_name="recommendations", kinds={"html"}, deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"]
 )
 @explained()
 def weekly_report(

@@ -57,10 +57,10 @@ def future_blind_check(
                 run_config={"ops": {name: {"config": config} for name, config in training.items()}},
                 instance=dg.DagsterInstance.ephemeral(),
             )
-            differing = [
-                *differing_artifacts(made, past, week),
-                *differing_tables(Warehouse(home.warehouse_path), Warehouse(blind.warehouse_path), week),
-            ]
+            folders = {name: (made.directory(name, week), past.directory(name, week)) for name in ARTIFACTS}
+            rows, blind_rows = (_published(Warehouse(at.warehouse_path), week) for at in (home, blind))
+            differing = [name for name, both in folders.items() if not _same_files(*both)]
+            differing += [table for table in PUBLISHED_TABLES if rows[table] != blind_rows[table]]
         return dg.AssetCheckResult(
             passed=not differing,
             description=(
@@ -100,22 +100,14 @@ def link_past(source: ArtifactStore, target: ArtifactStore, week: str) -> None:
                 link.symlink_to(source.directory(asset, earlier))
 
 
-def differing_artifacts(one: ArtifactStore, other: ArtifactStore, week: str) -> list[str]:
-    """The assets whose files for `week` are not the same bytes in both stores."""
-    return [asset for asset in ARTIFACTS if not _same_files(one.directory(asset, week), other.directory(asset, week))]
-
-
-def differing_tables(one: Warehouse, other: Warehouse, week: str) -> list[str]:
-    """The published tables whose rows of `week` differ between both warehouses."""
-    return [table for table in PUBLISHED_TABLES if _rows(one, table, week) != _rows(other, table, week)]
-
-
 def _same_files(one: Path, other: Path) -> bool:
     names = sorted(path.name for path in one.iterdir())
     same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
     return sorted(path.name for path in other.iterdir()) == names == sorted(same)
 
 
-def _rows(warehouse: Warehouse, table: str, week: str) -> list[tuple]:
+def _published(warehouse: Warehouse, week: str) -> dict[str, list[tuple]]:
+    """The rows of `week` by table."""
+    query = "SELECT * FROM {} WHERE week = ? ORDER BY ALL"
     with warehouse.reader() as con:
-        return con.execute(f"SELECT * FROM {table} WHERE week = ? ORDER BY ALL", [week]).fetchall()
+        return {table: con.execute(query.format(table), [week]).fetchall() for table in PUBLISHED_TABLES}

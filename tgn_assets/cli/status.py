@@ -8,7 +8,7 @@ from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNF
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import PUBLISHED_SQL, score_line
+from tgn_assets.reporting.terminal import score_line, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -39,7 +39,7 @@ def _published(home: Home) -> Iterator[str]:
     weeks, rejected = [], 0
     if home.warehouse_path.exists():
         with home.warehouse().reader() as con:
-            weeks = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+            weeks = weeks_with_lists(con)
             rejected = con.execute("SELECT count(*) FROM rejected_interactions").fetchall()[0][0]
     if not weeks:
         yield "published  nothing yet"

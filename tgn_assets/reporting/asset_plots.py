@@ -1,21 +1,19 @@
 """The plots that a materialization shows in the UI: small SVG pictures in its metadata.
 
-Altair is imported where it is used: the definitions must load without it.
+Import it where it is used: the definitions must load without Altair.
 """
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import altair as alt
 import dagster as dg
 import pandas as pd
 
 from tgn_assets.ml.schema import OURS
 from tgn_assets.reporting.svg import svg
-
-if TYPE_CHECKING:
-    import altair as alt
 
 WIDTH, HEIGHT = 250, 130
 """Of a panel, in pixels."""
@@ -34,15 +32,8 @@ CONFIG = {
 }
 
 
-def curve_plot(
-    curve: Sequence[Mapping[str, Any]], panels: Sequence[Sequence[str]], steps: str
-) -> dict[str, dg.MetadataValue]:
-    """A panel for each item of `panels`, with these values over the entries of `curve`; nothing for a single entry.
-
-    `steps` names the entries, such as "epoch".
-    """
-    import altair as alt
-
+def curve_plot(curve: Sequence[Mapping[str, Any]], *panels: Sequence[str]) -> dict[str, dg.MetadataValue]:
+    """A panel for each of `panels`, with these values over the epochs of `curve`; nothing for a single epoch."""
     if len(curve) < 2:
         return {}
     drawn = []
@@ -53,7 +44,7 @@ def curve_plot(
             for step, entry in enumerate(curve, 1)
             if entry.get(line) is not None
         ]
-        x = alt.X("step:Q", title=steps, scale=alt.Scale(domain=[1, len(curve)]), axis=alt.Axis(tickMinStep=1))
+        x = alt.X("step:Q", title="epoch", scale=alt.Scale(domain=[1, len(curve)]), axis=alt.Axis(tickMinStep=1))
         y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
         color = alt.Color("line:N", sort=None, legend=alt.Legend(orient="top"))
         drawn.append(_panel(pd.DataFrame(values, columns=["step", "line", "value"])).encode(x=x, y=y, color=color))
@@ -62,8 +53,6 @@ def curve_plot(
 
 def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """Interactions, users and events (columns) by week, each in a panel."""
-    import altair as alt
-
     if weeks.empty:
         return {}
     panels = [
@@ -75,8 +64,6 @@ def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
 
 def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """NDCG@5 by week, a line for each model with its 95% intervals; ours is the thick one."""
-    import altair as alt
-
     if scores.empty:
         return {}
     color = alt.Color("model:N", legend=alt.Legend(symbolType="stroke"))
@@ -90,8 +77,6 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
 
 def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
-    import altair as alt
-
     if most_recommended.empty:
         return {}
     names = json.dumps([_short(event) for event in most_recommended["event_id"]])
@@ -106,8 +91,6 @@ def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[
 
 def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
     """Observed frequency over mean score, both logarithmic. On the diagonal, scores are probabilities."""
-    import altair as alt
-
     shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]
     if not shown:
         return {}
@@ -121,9 +104,7 @@ def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.Meta
     return {"reliability": _picture(drawn.properties(width=WIDTH, height=HEIGHT), "reliability of the scores")}
 
 
-def _panel(frame: pd.DataFrame, title: str = "") -> "alt.Chart":
-    import altair as alt
-
+def _panel(frame: pd.DataFrame, title: str = "") -> alt.Chart:
     return _sized(alt.Chart(frame).mark_line(point=_point(frame), strokeWidth=1.5), title)
 
 
@@ -131,13 +112,11 @@ def _point(frame: pd.DataFrame) -> Any:
     return {"size": 12} if len(frame) <= POINTS else False
 
 
-def _sized(chart: "alt.Chart", title: str) -> "alt.Chart":
+def _sized(chart: alt.Chart, title: str) -> alt.Chart:
     return chart.properties(width=WIDTH, height=HEIGHT, title=title)
 
 
-def _dates() -> "alt.X":
-    import altair as alt
-
+def _dates() -> alt.X:
     return alt.X("week:T", title=None, axis=alt.Axis(tickCount=5, format="%b %d", labelOverlap=True, grid=False))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,7 +11,7 @@ from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import PUBLISHED_SQL, pooled_scores, results_table
+from tgn_assets.reporting.terminal import Scores, pooled_scores, results_table, weeks_with_lists
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import Warehouse
 
@@ -28,23 +27,15 @@ class ModelCard:
     """The encoder and the ranker trained at the close of `week`."""
 
     week: str
-    warm_from: str | None
-    """The week whose encoder this one was warm-started from; None: a cold start."""
+    warm_from: str | None  # the week whose encoder this one was warm-started from; None: a cold start
     encoder_epochs: int
-    ranker_epochs: int
-    """Of all networks of the ranker together."""
-    parameters: int
-    """Values in the tensors of encoder and ranker; LightGBM's trees do not count."""
-    size: int
-    """Bytes on disk."""
-    sources: Mapping[str, str]
-    """segment of users -> `tgn_assets`, or the baseline whose list they get."""
-    validation: Mapping[str, float]
-    """`ndcg_<model>` on the newest closed week, which training held out."""
-    config: Mapping[str, Any]
-    """`<asset>.<field>` of the configurations, and the columns of attribute tables."""
-    score: float | None
-    """NDCG of the lists published in that week, once their target week has closed."""
+    ranker_epochs: int  # of all networks of the ranker together
+    parameters: int  # values in the tensors of encoder and ranker; LightGBM's trees do not count
+    size: int  # bytes on disk
+    sources: Mapping[str, str]  # segment of users -> `tgn_assets`, or the baseline whose list they get
+    validation: Mapping[str, float]  # `ndcg_<model>` on the newest closed week, which training held out
+    config: Mapping[str, Any]  # `<asset>.<field>` of the configurations, and the columns of attribute tables
+    score: float | None  # NDCG of the lists published in that week, once their target week has closed
 
     @property
     def best_baseline(self) -> tuple[str, float] | None:
@@ -59,17 +50,17 @@ def model_cards(store: ArtifactStore, warehouse: Warehouse, weeks: Sequence[str]
 
     ModelError for a week without a model, ArtifactError for a damaged one.
     """
-    there = trained_weeks(store)
-    if missing := sorted(set(weeks or ()) - set(there)):
-        raise _missing(missing[0], there)
-    chosen = sorted(set(weeks)) if weeks else there
-    return [_card(store, week, _score(warehouse, week)) for week in chosen]
+    for week in sorted(weeks or ()):
+        check_pin(store, week)
+    chosen = sorted(set(weeks)) if weeks else trained_weeks(store)
+    return [_card(store, week, pooled_scores(warehouse, [shift(week, 1)])) for week in chosen]
 
 
 def check_pin(store: ArtifactStore, week: str) -> None:
     """ModelError unless there is a trained model of `week` to publish from."""
     if week not in (there := trained_weeks(store)):
-        raise _missing(week, there)
+        have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
+        raise ModelError(f"there is no trained model of week {week}; {have}")
 
 
 def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, str]:
@@ -78,16 +69,13 @@ def rollback_target(store: ArtifactStore, warehouse: Warehouse) -> tuple[str, st
     ModelError if nothing was published, or from the oldest model there is.
     """
     with warehouse.reader() as con:
-        published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
-        if not published:
+        if not (published := weeks_with_lists(con)):
             raise ModelError("nothing was published yet, so there is nothing to roll back; run `tgn refresh`")
-        model_week = read_publication_record(con, published[-1]).model_week
-    earlier = [week for week in trained_weeks(store) if week < model_week]
-    if not earlier:
-        raise ModelError(
-            f"the lists of {published[-1]} come from the model of {model_week}, and there is none before it"
-        )
-    return published[-1], earlier[-1]
+        newest = published[-1]
+        model_week = read_publication_record(con, newest).model_week
+    if not (earlier := [week for week in trained_weeks(store) if week < model_week]):
+        raise ModelError(f"the lists of {newest} come from the model of {model_week}, and there is none before it")
+    return newest, earlier[-1]
 
 
 def trained_weeks(store: ArtifactStore) -> list[str]:
@@ -145,39 +133,26 @@ def _shown(value: Any) -> str:
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _card(store: ArtifactStore, week: str, score: float | None) -> ModelCard:
+def _card(store: ArtifactStore, week: str, scores: Scores) -> ModelCard:
     from tgn_assets.ml.artifact_io import count_numbers, load_meta
 
     gnn, ranker = (store.directory(asset, week) for asset in (GNN, RANKER))
     of_gnn, of_ranker = load_meta(gnn), load_meta(ranker)
+    ours = scores.get((OURS, "all", "ndcg"))
+    config = {
+        f"{asset}.{name}": value
+        for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
+        for name, value in flatten(meta["config"]).items()
+    }
     return ModelCard(
         week=week,
         warm_from=of_gnn["warm_from"],
         encoder_epochs=sum(entry["cutoff"] == week for entry in of_gnn["curve"]),
         ranker_epochs=len(of_ranker["curve"]),
         parameters=count_numbers(gnn, "state.") + count_numbers(ranker),
-        size=_size(gnn) + _size(ranker),
+        size=sum(path.stat().st_size for folder in (gnn, ranker) for path in folder.iterdir()),
         sources=of_ranker["fallback"]["source"],
         validation=of_ranker["validation"],
-        config={
-            f"{asset}.{name}": value
-            for asset, meta in ((GNN, of_gnn), (RANKER, of_ranker))
-            for name, value in flatten(meta["config"]).items()
-        }
-        | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker["attributes"]},
-        score=score,
+        config=config | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker["attributes"]},
+        score=ours.value if ours else None,
     )
-
-
-def _missing(week: str, there: Sequence[str]) -> ModelError:
-    have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
-    return ModelError(f"there is no trained model of week {week}; {have}")
-
-
-def _score(warehouse: Warehouse, week: str) -> float | None:
-    score = pooled_scores(warehouse, [shift(week, 1)]).get((OURS, "all", "ndcg"))
-    return None if score is None else score.value
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.iterdir())

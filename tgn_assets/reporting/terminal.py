@@ -1,9 +1,12 @@
 """Tables and lines for the terminal, read from the warehouse."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import duckdb
 from rich.box import SIMPLE
 from rich.console import JustifyMethod
 from rich.table import Table
@@ -16,14 +19,10 @@ from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 BOUNDS = ("candidates", "ceiling")
 """Models of `eval_metrics` that know the truth: upper bounds, which no ranker reaches."""
-METRICS = {
-    "ndcg": "NDCG@5",
-    "precision": "Precision@5",
-    "recall": "Recall@5",
-    "map": "MAP@5",
-    "hit_rate": "HitRate@5",
-    "mrr": "MRR",
-}
+NDCG = "NDCG@5"
+"""Its name where lists have the default length."""
+LABELS = {"ndcg": NDCG, "precision": "Precision@5", "recall": "Recall@5", "map": "MAP@5"}
+LABELS |= {"hit_rate": "HitRate@5", "mrr": "MRR"}
 LENGTHS_SQL = """
     SELECT DISTINCT k FROM published_weeks WHERE list_contains($weeks, strftime(target_week, '%Y-%m-%d')) ORDER BY k
 """
@@ -37,6 +36,15 @@ POOLED_SQL = """
     GROUP BY ALL
 """
 """The mean over the active users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
+SOURCES_SQL = """
+    SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source)
+    FROM weekly_top5_predictions WHERE week = ?
+"""
+SAMPLE_SQL = """
+    SELECT user_id, list(event_id ORDER BY rank), any_value(source)
+    FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT 8
+"""
+SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
 
 
 class Score(NamedTuple):
@@ -67,27 +75,25 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
 def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
     """`text` with the length of the lists for the target `weeks` in place of the 5 of `@5`."""
     with warehouse.reader() as con:
-        lengths = [str(row[0]) for row in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()] or [str(K)]
-    return text.replace("@5", f"@{'/'.join(lengths)}")
+        lengths = [str(k) for (k,) in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()]
+    return text.replace("@5", f"@{'/'.join(lengths) or K}")
 
 
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Table]:
     """For each segment, our metrics over the target `weeks` beside the baselines'; then NDCG@5 week by week."""
     scores = pooled_scores(warehouse, weeks)
-    names = [at_length(name, warehouse, weeks) for name in METRICS.values()]
+    names = [at_length(name, warehouse, weeks) for name in LABELS.values()]
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
     for segment, who in SEGMENT_TITLES.items():
-        users = max(
-            (score.users for (_, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")), default=0
-        )
+        users = max((score.users for key, score in scores.items() if key[1:] == (segment, "ndcg")), default=0)
         table = results_table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", names)
         for model in _models(scores, segment):
-            ndcg, *others = (scores[model, segment, metric] for metric in METRICS)
+            ndcg, *others = (scores[model, segment, metric] for metric in LABELS)
             cells = [str(ndcg), *(f"{score.value:.4f}" for score in others)]
             table.add_row(Text(model), *cells, style="bold" if model == OURS else None)
         yield table
     models = _models(scores, "all")
-    title = at_length("NDCG@5 by target week, all active users", warehouse, weeks)
+    title = at_length(f"{NDCG} by target week, all active users", warehouse, weeks)
     table = results_table(title, "week", ["users", *models])
     for week in weeks:
         of_week = pooled_scores(warehouse, [week])
@@ -117,14 +123,9 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
 def week_summary(warehouse: Warehouse, week: str) -> str:
     """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
     with warehouse.reader() as con:
-        users, sources = con.execute(
-            "SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source) "
-            "FROM weekly_top5_predictions WHERE week = ?",
-            [week],
-        ).fetchall()[0]
-    lines = [f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"]
-    lines.append(score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet")
-    return "\n".join(lines)
+        users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
+    score = score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
+    return f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})\n{score}"
 
 
 def score_line(warehouse: Warehouse, week: str) -> str | None:
@@ -134,7 +135,7 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
         return None
     best = next((model for model in _models(scores, "all") if model not in (OURS, WITHOUT_FALLBACK, *BOUNDS)), None)
     beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
-    ndcg = at_length("NDCG@5", warehouse, [week])
+    ndcg = at_length(NDCG, warehouse, [week])
     return f"the lists for the week of {week} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
 
 
@@ -144,53 +145,42 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
     WarehouseError if nothing was published for that week.
     """
     with warehouse.reader() as con:
-        published = [row[0] for row in con.execute(PUBLISHED_SQL).fetchall()]
+        published = weeks_with_lists(con)
         if not published or (week and week not in published):
             there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"
-            raise WarehouseError(
-                f"no lists were published for week {week}: {there}; run `tgn refresh`" if week else there
-            )
-        week = week or published[-1]
-        columns = "rank, event_id, score, source"
-        rows = con.execute(
-            f"SELECT {columns} FROM weekly_top5_predictions WHERE week = ? AND user_id = ? ORDER BY rank", [week, user]
-        ).fetchall()
-        note = None
-        if not rows:
-            note = (
-                f"{printable(user)} has no interaction up to the close of week {week}: this is the list for new users"
-            )
-            rows = con.execute(
-                f"SELECT {columns} FROM new_user_top5_predictions WHERE week = ? ORDER BY rank", [week]
-            ).fetchall()
-    who = "new users" if note else printable(user)
+            asked = f"no lists were published for week {week}: {there}; run `tgn refresh`"
+            raise WarehouseError(asked if week else there)
+        week, who, note = week or published[-1], printable(user), None
+        query = "SELECT rank, event_id, score, source FROM {} ORDER BY rank"
+        of_user = query.format("weekly_top5_predictions WHERE week = ? AND user_id = ?")
+        if not (rows := con.execute(of_user, [week, user]).fetchall()):
+            note = f"{who} has no interaction up to the close of week {week}: this is the list for new users"
+            who = "new users"
+            rows = con.execute(query.format("new_user_top5_predictions WHERE week = ?"), [week]).fetchall()
     table = results_table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"], "left")
     for rank, event, score, source in rows:
         table.add_row(str(rank), Text(printable(event)), f"{score:.4f}", Text(source))
     return table, note
 
 
-def sample_table(warehouse: Warehouse, week: str, users: int = 8) -> Table:
+def sample_table(warehouse: Warehouse, week: str) -> Table:
     """The lists of a fixed sample of users, made at the close of `week`."""
-    query = """
-        SELECT user_id, list(event_id ORDER BY rank), any_value(source)
-        FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT ?
-    """
     with warehouse.reader() as con:
-        rows = con.execute(query, [week, users]).fetchall()
+        rows = con.execute(SAMPLE_SQL, [week]).fetchall()
         length = con.execute("SELECT k FROM published_weeks WHERE week = ?", [week]).fetchone()
     longest = length[0] if length else K
-    ranks = [str(rank) for rank in range(1, longest + 1)]
-    table = results_table(f"some lists for the week of {shift(week, 1)}", "user", [*ranks, "source"], "left")
+    columns = [*map(str, range(1, longest + 1)), "source"]
+    table = results_table(f"some lists for the week of {shift(week, 1)}", "user", columns, "left")
     for user, events, source in rows:
         cells = [printable(event) for event in events] + [""] * (longest - len(events))
         table.add_row(*(Text(cell) for cell in (printable(user), *cells, source)))
     return table
 
 
-SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
-PUBLISHED_SQL = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
-"""Weeks with lists: every one of them has the list for new users."""
+def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The weeks at whose close lists were published, oldest first: every one of them has the list for new users."""
+    query = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
+    return [week for (week,) in con.execute(query).fetchall()]
 
 
 def printable(text: str) -> str:

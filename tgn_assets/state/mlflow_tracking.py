@@ -23,7 +23,6 @@ BATCH = 500
 """Metrics in a request; a server takes a thousand."""
 
 Warn = Callable[[str], None]
-Curve = list[dict[str, Any]]
 
 
 def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str, Any], warn: Warn) -> str:
@@ -42,11 +41,14 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
             for name, value in flatten(meta["config"]).items():
                 client.log_param(run, f"{asset}.{name}", value)
         epochs = [entry for entry in gnn["curve"] if entry["cutoff"] == week]
-        curves = {
-            "trained_gnn": _steps(epochs, "loss", "validation_loss"),
-            "trained_ranker": _steps(ranker["curve"], "loss", "validation_ndcg"),
-        }
-        values = [(f"{asset}.{name}", value, step) for asset, curve in curves.items() for name, value, step in curve]
+        curves = {"trained_gnn": (epochs, "validation_loss"), "trained_ranker": (ranker["curve"], "validation_ndcg")}
+        values = [
+            (f"{asset}.{name}", entry[name], step)
+            for asset, (curve, validation) in curves.items()
+            for name in ("loss", validation)
+            for step, entry in enumerate(curve)
+            if entry.get(name) is not None
+        ]
         values += [(f"validation.{name}", value, 0) for name, value in ranker["validation"].items()]
         _log_metrics(client, run, values)
         client.set_terminated(run)
@@ -55,16 +57,13 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
 
 
 def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -> str:
-    """Adds the score of the lists of `week` to its MLflow run; "no run" if there is none."""
-    found: list[str] = []
+    """Adds the score of the lists of `week` to its MLflow run, if there is one; returns what `log_model` returns."""
 
     def log(client: "MlflowClient", experiment: str) -> None:
-        found.extend(_runs(client, experiment, home, week))
-        for run in found:
+        for run in _runs(client, experiment, home, week):
             _log_metrics(client, run, [(f"next_week.{name.replace('/', '.')}", v, 0) for name, v in scores.items()])
 
-    outcome = _logged(log, warn)
-    return "no run" if outcome == "logged" and not found else outcome
+    return _logged(log, warn)
 
 
 @contextmanager
@@ -106,12 +105,6 @@ def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
 def _runs(client: "MlflowClient", experiment: str, home: Path, week: str) -> list[str]:
     query = f"tags.`{WEEK}` = '{week}' and tags.`{HOME}` = '{home}'"
     return [run.info.run_id for run in client.search_runs([experiment], query)]
-
-
-def _steps(curve: Curve, *names: str) -> list[tuple[str, float, int]]:
-    return [
-        (name, entry[name], step) for name in names for step, entry in enumerate(curve) if entry.get(name) is not None
-    ]
 
 
 def _log_metrics(client: "MlflowClient", run: str, values: list[tuple[str, float, int]]) -> None:

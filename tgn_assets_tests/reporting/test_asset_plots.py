@@ -17,9 +17,9 @@ def drawn(picture: dg.MetadataValue) -> str:
 
 def test_a_training_curve_may_have_gaps() -> None:
     curve = [{"loss": 3.0 - step / 100, "validation_loss": None if step % 10 == 9 else 3.0} for step in range(200)]
-    (picture,) = curve_plot(curve, [["loss", "validation_loss"]], "epoch").values()
+    (picture,) = curve_plot(curve, ["loss", "validation_loss"]).values()
     assert ">validation loss<" in drawn(picture) and ">epoch<" in drawn(picture)
-    assert curve_plot([], [["loss"]], "epoch") == {}
+    assert curve_plot([], ["loss"]) == {}
 
 
 def test_plots_by_week_are_small_and_need_a_week() -> None:

@@ -1,6 +1,6 @@
 """A log that fits a page, what was published for the week after it, what happened then, and how that is scored."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.metric_names import CEILING
+from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
 
@@ -26,7 +27,7 @@ DISCOUNT = 1 / np.log2(np.arange(2, 7))
 
 
 class Past(TypedDict):
-    """Arguments of `evaluate_week`."""
+    """Arguments of `score_week`."""
 
     history: InteractionHistory
     user_ids: np.ndarray
@@ -72,9 +73,13 @@ HAPPENED = {"ann": "tea oil", "bob": "tea", "dan": "rye new"}
 MODELS = (OURS, *BASELINES, CEILING)
 
 
-def evaluate(lists: dict[str, str] = PUBLISHED, truth: dict[str, str] = HAPPENED, seed: int = 0) -> pd.DataFrame:
-    new_user_list = ["tea", "rye"]
-    return evaluate_week(WEEK, published(lists), happened(truth), new_user_list=new_user_list, **past(KNOWN), seed=seed)
+def metrics_of(*args: Any, **kwargs: Any) -> pd.DataFrame:
+    """Rows of `eval_metrics` from the arguments of `score_week`."""
+    return evaluate_week(score_week(*args, **kwargs))
+
+
+def evaluate(lists: dict[str, str] = PUBLISHED, truth: dict[str, str] = HAPPENED) -> pd.DataFrame:
+    return metrics_of(WEEK, published(lists), happened(truth), new_user_list=["tea", "rye"], **past(KNOWN))
 
 
 def value(frame: pd.DataFrame, model: str, metric: str, segment: str = "all", column: str = "value") -> float:

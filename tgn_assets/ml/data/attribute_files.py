@@ -50,18 +50,16 @@ def read_attribute_tables(
     """The tables in these CSV or Parquet files as of the close of `week`, when the log knew `users` and `events`
     (columns idx, id); AttributeTableError if one of them cannot be used."""
     notes: list[str] = []
-    given: list[tuple[Node, str | None, pd.DataFrame]] = [("event", event_features, events)]
-    given += [("user", user_features, users)]
-    event, user = (_read(node, file, known, week, notes) if file else AttributeTable() for node, file, known in given)
+    event = _read("event", event_features, events, week, notes) if event_features else AttributeTable()
+    user = _read("user", user_features, users, week, notes) if user_features else AttributeTable()
     return AttributeTables(event, user, tuple(notes))
 
 
 def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list[str]) -> AttributeTable:
     where, path = f"{SETTINGS[node]}={location}", Path(location).expanduser()
     if not path.is_file():
-        raise AttributeTableError(
-            f"{where} is no file; name a CSV or Parquet file with {node}_id and a column per feature"
-        )
+        remedy = f"name a CSV or Parquet file with {node}_id and a column per feature"
+        raise AttributeTableError(f"{where} is no file; {remedy}")
     try:
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
@@ -98,8 +96,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
 
 
 def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
-    """The feature columns among `types`; AttributeTableError if there are none, too many, or one that cannot be
-    used."""
+    """The feature columns among `types`; AttributeTableError if there are none, too many, or one of a wrong type."""
     if f"{node}_id" not in types:
         raise AttributeTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
     features = [name for name in types if name not in (f"{node}_id", "valid_from")]
@@ -119,15 +116,14 @@ def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
 
 def _check_rows(con: duckdb.DuckDBPyConnection, where: str, node: Node, timed: bool) -> None:
     """AttributeTableError if a row is ambiguous, or says no time although the table has times."""
-    key = f"{node}_id, {SINCE}" if timed else f"{node}_id"
+    key, same, remedy = f"{node}_id", "", "keep one, or say in a column valid_from when each counts"
     if timed:
+        key, same, remedy = f"{key}, {SINCE}", " with the same valid_from", "give them different times"
         (missing,) = con.execute(f"SELECT min({node}_id) FROM side WHERE valid_from IS NULL").fetchall()
         if missing[0] is not None:
             raise AttributeTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
     query = f"SELECT {node}_id FROM side WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
     if twice := con.execute(f"{query} ORDER BY {key} LIMIT 1").fetchall():
-        remedy = "give them different times" if timed else "keep one, or say in a column valid_from when each counts"
-        same = " with the same valid_from" if timed else ""
         raise AttributeTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")
 
 
@@ -171,6 +167,4 @@ def _as_floats(column: pd.Series, kind: Kind) -> np.ndarray:
         codes, _ = pd.factorize(column.replace("", None))
         return np.where(codes >= 0, codes, np.nan)
     values = column.to_numpy(np.float64, na_value=np.nan)
-    if kind == "time":
-        return (values - MONDAY) / (7 * DAY)
-    return np.where(np.isfinite(values), values, np.nan)
+    return (values - MONDAY) / (7 * DAY) if kind == "time" else np.where(np.isfinite(values), values, np.nan)

@@ -99,10 +99,8 @@ class AttributeTables:
         return made_of.hexdigest()
 
     def coverage(self, users: IntArray, events: IntArray, week: str) -> pd.DataFrame:
-        """Columns table, column, taken_as, known: of each attribute, the share of `users` or `events` with a value.
-
-        Values are those at the close of `week`; `users` and `events` are warehouse indices.
-        """
+        """table, column, taken_as, known: of each attribute, the share of `users` or `events` (warehouse indices) that
+        have a value at the close of `week`."""
         rows = []
         for table, idx in ((self.event, events), (self.user, users)):
             known = ~np.isnan(table.at(idx, week_number(week)))

@@ -91,12 +91,17 @@ class InteractionHistory:
     @cached_property
     def first_week_of_user(self) -> IntArray:
         """[U] number of the week of each user's first interaction."""
-        return _first_week(self.user, self.week_no, self.num_users)
+        return self._first_week(self.user, self.num_users)
 
     @cached_property
     def first_week_of_event(self) -> IntArray:
         """[E] number of the week of each event's first interaction."""
-        return _first_week(self.event, self.week_no, self.num_events)
+        return self._first_week(self.event, self.num_events)
+
+    def _first_week(self, node: IntArray, size: int) -> IntArray:
+        first = np.empty(size, np.int64)
+        first[node[::-1]] = self.week_no[::-1]  # rows are sorted by week: the oldest one is written last
+        return first
 
     def as_of(self, week: int) -> "InteractionHistory":
         """The history as known at the close of week number `week`, with positions of its own; itself if not later."""
@@ -110,10 +115,7 @@ class InteractionHistory:
         return self._truncate(self.week - 1)
 
     def derived(self, name: str, make: Callable[[], Derived]) -> Derived:
-        """Returns `make()`, computed once per `name` and kept as long as the history.
-
-        `make` must depend on nothing but the history and what `name` says.
-        """
+        """`make()`, computed once and kept with the history; it may depend only on that and on what `name` says."""
         if name not in self._derived:
             self._derived[name] = make()
         return self._derived[name]
@@ -158,10 +160,3 @@ def dense(index: IntArray) -> tuple[IntArray, IntArray]:
     there = np.zeros(int(index.max(initial=-1)) + 1, bool)
     there[index] = True
     return np.flatnonzero(there), (np.cumsum(there) - 1)[index]
-
-
-def _first_week(node: IntArray, week_no: IntArray, size: int) -> IntArray:
-    """[size] the oldest week number of each node."""
-    first = np.empty(size, np.int64)
-    first[node[::-1]] = week_no[::-1]  # rows are sorted by week: the oldest one is written last
-    return first

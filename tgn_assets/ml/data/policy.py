@@ -26,18 +26,13 @@ class Rules:
     """A policy for node indices. An event in `restricted` may be recommended up to its `last_week`."""
 
     k: int = K
-    exclude_own: bool = False
-    """Whether lists leave out the events that the user has interacted with."""
-    min_distinct: int = 0
-    """Distinct events that the lists of a week hold together, if so many are allowed."""
+    exclude_own: bool = False  # whether lists leave out the events that the user has interacted with
+    min_distinct: int = 0  # distinct events that the lists of a week hold together, if so many are allowed
     restricted: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
     last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
 
     def allowed(self, history: InteractionHistory, week: int | None = None) -> BoolArray:
-        """[E] whether each event may be recommended for the week after `week`, to users who never interacted with it.
-
-        `week` is a week number; None is the week of `history`.
-        """
+        """[E] the event may be listed for the week after week number `week` (None: the history's), to a new user."""
         week = history.week if week is None else week
         free = np.ones(history.num_events, bool)
         if len(self.restricted) and history.num_events:
@@ -83,71 +78,45 @@ class Policy:
     k: int = K
     repeats: Repeats = "learned"
     """`learned`: the ranker decides whether to repeat a user's own events; `exclude`: lists leave them out."""
-    allow: frozenset[str] | None = None
-    """The only events that may be recommended; None: all."""
+    allow: frozenset[str] | None = None  # the only events that may be recommended; None: all
     deny: frozenset[str] = frozenset()
-    expires: Mapping[str, datetime] = field(default_factory=dict)
-    """The time (UTC) from which an event is no longer recommended."""
-    min_distinct_events: int = 0
-    """Distinct events that the lists of a week hold together, if so many are allowed."""
+    expires: Mapping[str, datetime] = field(default_factory=dict)  # (UTC) from when on an event is not recommended
+    min_distinct_events: int = 0  # as `Rules.min_distinct`
 
     def rules(self, event_idx: IntArray, event_ids: Iterable[str]) -> Rules:
         """The policy for the events with the warehouse indices `event_idx` and, in that order, the ids `event_ids`."""
-        last = {}
+        last = []
         for idx, name in zip(event_idx.tolist(), event_ids, strict=True):
-            if name in self.deny or (self.allow is not None and name not in self.allow):
-                last[idx] = NEVER
+            if self._bars(name):
+                last.append((idx, NEVER))
             elif name in self.expires:
-                last[idx] = _last_week(self.expires[name])
-        restricted = sorted(last)
-        return Rules(
-            self.k,
-            self.repeats == "exclude",
-            self.min_distinct_events,
-            np.array(restricted, np.int64),
-            np.array([last[idx] for idx in restricted], np.int64),
-        )
+                # The last week that begins before the event expires.
+                last.append((idx, week_number(week_of(self.expires[name] - timedelta(microseconds=1)))))
+        restricted, last_week = np.array(sorted(last), np.int64).reshape(-1, 2).T
+        return Rules(self.k, self.repeats == "exclude", self.min_distinct_events, restricted, last_week)
+
+    def _bars(self, name: str) -> bool:
+        return name in self.deny or (self.allow is not None and name not in self.allow)
 
     def excluded(self, event_ids: Iterable[str], week: str) -> set[str]:
         """Those of `event_ids` that may not be in the lists made at the close of `week`."""
-        gone = self.deny | set(self.as_of(week).expires)
-        return {name for name in event_ids if name in gone or (self.allow is not None and name not in self.allow)}
+        expired = self.as_of(week).expires
+        return {name for name in event_ids if name in expired or self._bars(name)}
 
     def as_of(self, week: str) -> "Policy":
-        """The policy as it counts for the lists made at the close of `week`.
-
-        An event that has not expired when the target week starts is like any other: its expiry is dropped.
-        """
+        """The policy for lists made at the close of `week`: an expiry after their target week starts is dropped."""
         start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)
         return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
 
     def to_json(self) -> str:
         """JSON text; equal policies give the same text."""
-        return json.dumps(
-            {
-                "k": self.k,
-                "repeats": self.repeats,
-                "allow": None if self.allow is None else sorted(self.allow),
-                "deny": sorted(self.deny),
-                "expires": {name: when.isoformat() for name, when in sorted(self.expires.items())},
-                "min_distinct_events": self.min_distinct_events,
-            }
-        )
+        stored = vars(self) | {"expires": {name: when.isoformat() for name, when in sorted(self.expires.items())}}
+        return json.dumps(stored, default=sorted)  # a set as a sorted list
 
     @classmethod
     def from_json(cls, text: str) -> "Policy":
         """Reads what `to_json` wrote."""
         stored: dict[str, Any] = json.loads(text)
-        return cls(
-            k=stored["k"],
-            repeats=stored["repeats"],
-            allow=None if stored["allow"] is None else frozenset(stored["allow"]),
-            deny=frozenset(stored["deny"]),
-            expires={name: datetime.fromisoformat(when) for name, when in stored["expires"].items()},
-            min_distinct_events=stored["min_distinct_events"],
-        )
-
-
-def _last_week(expires: datetime) -> int:
-    """The number of the last week that begins before `expires`."""
-    return week_number(week_of(expires - timedelta(microseconds=1)))
+        allow = None if stored["allow"] is None else frozenset(stored["allow"])
+        expires = {name: datetime.fromisoformat(when) for name, when in stored["expires"].items()}
+        return cls(**stored | {"allow": allow, "deny": frozenset(stored["deny"]), "expires": expires})

@@ -35,7 +35,6 @@ REPEAT_HALF_LIFE = 8.0
 TIE_HALF_LIFE = 1.0
 KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
-
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 
@@ -126,10 +125,7 @@ def _item_knn(history: InteractionHistory, users: IntArray, k: int, rules: Rules
         left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), k)
     order = _by_popularity(history, rules)
     new = _positions(history, _fill(left_out, order, taken))
-    return {
-        "item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)),
-        "item_knn_new": new,
-    }
+    return {"item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)), "item_knn_new": new}
 
 
 def _columns(history: InteractionHistory, rules: Rules) -> BoolArray:

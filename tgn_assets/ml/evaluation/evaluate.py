@@ -1,8 +1,7 @@
 """What a closed week says about the lists published for it: one table, ours beside the baselines and the ceiling.
 
-To add a number: if it is a value per user's list, write a function of `metrics.METRICS`; every model then gets its
-mean in every segment. If it is anything else about the week, write a function that yields rows and enter it in
-`MEASURES`.
+To add a value per user's list, write a function of `metrics.METRICS`: every model gets its mean in every segment. To
+add any other number about the week, write a function that yields rows and enter it in `MEASURES`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +10,11 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.arrays import BoolArray
-from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, with_former_names
 from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage, mean_interval, paired_bootstrap
-from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics, ScoredWeek, look_up, score_week
+from tgn_assets.ml.evaluation.scored_week import ScoredWeek, look_up, made_by
 from tgn_assets.ml.schema import OURS, TABLES
-from tgn_assets.ml.weeks import shift, week_key, week_number
 
 COLUMNS = TABLES["eval_metrics"].names
 NAN = float("nan")
@@ -29,52 +25,15 @@ BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Edges of the bins of published scores in which predicted and observed frequency are compared."""
 
 
-def evaluate_week(
-    week: str,
-    predictions: pd.DataFrame,
-    truth: pd.DataFrame,
-    *,
-    new_user_list: list[str],
-    history: InteractionHistory,
-    user_ids: np.ndarray,
-    event_ids: np.ndarray,
-    diagnostics: RankerDiagnostics | None = None,
-    rules: Rules = OPEN,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Scores the lists published for `week` on what its users did, in rows of the table `eval_metrics`.
+def evaluate_week(week: ScoredWeek) -> pd.DataFrame:
+    """The rows of all `MEASURES`, as the table `eval_metrics` holds them.
 
-    `predictions` (user_id, rank from 1, event_id, and optionally source and score) and `new_user_list` are what was
-    published a week before; an active user without predictions is scored on the list for new users. `truth` (user_id,
-    event_id) are the interactions of `week`. `history` is what was known before it, `user_ids` and `event_ids` the text
-    ids of its positions: the baselines and the ceiling see nothing else. `rules` are those that the lists were
-    published under, and hold for all of them. With `diagnostics`, what the ranker of the week before had, there are two
-    more models, `candidates` and `without_fallback` (`metric_names`). So a point lost lies between ceiling and
-    candidates (recall), candidates and without_fallback (ranking), or without_fallback and ours (the fallback).
-
-    The rows are those of all `MEASURES`. `users` counts the active users of the segment. Where there are none, values
-    are NaN (NULL in the warehouse); so are the intervals of a single user. Raises ValueError if `history` is not that
-    of the week before, or does not fit its ids, or if the predictions hold a rank or an event twice or a rank outside 1
-    to k.
+    With the diagnostics of the ranker there are two more models, `candidates` and `without_fallback` (`metric_names`):
+    a point lost lies between ceiling and candidates (recall), candidates and without_fallback (ranking), or
+    without_fallback and ours (the fallback). `users` counts the active users of the segment. Where there are none,
+    values are NaN (NULL in the warehouse); so are the intervals of a single user.
     """
-    if history.week != week_number(week) - 1:
-        raise ValueError(
-            f"week {week} is scored with the history up to {shift(week, -1)}, not {week_key(history.week)}"
-        )
-    if (len(user_ids), len(event_ids)) != (history.num_users, history.num_events):
-        raise ValueError("user_ids and event_ids must name the positions of the history, one for one")
-    scored = score_week(
-        predictions,
-        truth,
-        new_user_list=new_user_list,
-        history=history,
-        user_ids=user_ids,
-        event_ids=event_ids,
-        diagnostics=diagnostics,
-        rules=rules,
-        seed=seed,
-    )
-    rows = [(week, *row) for measure in MEASURES for row in measure(scored)]
+    rows = [(week.week, *row) for measure in MEASURES for row in measure(week)]
     return with_former_names(pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -104,9 +63,8 @@ def calibration(week: ScoredWeek) -> Iterator[Row]:
 
 
 def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
-    """`candidate_recall`: share of the events a user interacted with that were among the user's candidates, mean over
-    the users seen before; `candidate_recall:<channel>`: the share that one channel retrieved. None without
-    diagnostics."""
+    """`candidate_recall`: share of a user's events that were among the user's candidates, mean over the users seen
+    before; `candidate_recall:<channel>`: the share that one channel retrieved. None without diagnostics."""
     if week.retrieved is None:
         return
     names, row, channels = week.retrieved
@@ -123,20 +81,19 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
     for segment, members in week.segments.items():
         values = np.hstack([of_model[members].to_numpy() for of_model in week.metrics.values()])
         mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
-        low, high = mean_interval(values, seed=week.seed)
+        low, high = mean_interval(values)
         names = [(model, segment, metric) for model in week.metrics for metric in METRICS]
         for name, m, a, b in zip(names, mean, low, high, strict=True):
             yield (*name, float(m), float(a), float(b), len(values))
 
 
 def lifts(week: ScoredWeek) -> Iterator[Row]:
-    """In the rows of a baseline, by segment. `ndcg_lift`: our NDCG minus the baseline's, with a paired interval over
-    users; `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a
-    gain."""
+    """In the rows of a baseline, by segment. `ndcg_lift`: our NDCG minus the baseline's, with its paired interval;
+    `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a gain."""
     for segment, members in week.segments.items():
         ours = week.metrics[OURS][members].ndcg.to_numpy()
         for baseline in BASELINES:
-            lift = paired_bootstrap(ours, week.metrics[baseline][members].ndcg.to_numpy(), seed=week.seed)
+            lift = paired_bootstrap(ours, week.metrics[baseline][members].ndcg.to_numpy())
             yield (baseline, segment, "ndcg_lift", lift.difference, lift.ci_low, lift.ci_high, len(ours))
             yield _number(baseline, segment, "ndcg_lift_relative", lift.relative, len(ours))
             yield _number(baseline, segment, "ndcg_lift_p", lift.p, len(ours))
@@ -158,22 +115,22 @@ def coverage(week: ScoredWeek) -> Iterator[Row]:
 def shares_of_sources(week: ScoredWeek) -> Iterator[Row]:
     """`share_of_source:<name>`: share of the active users whose list came from that source."""
     for source in sorted(week.predictions.source.unique()) if "source" in week.predictions else []:
-        yield _number(OURS, "all", f"share_of_source:{source}", _mean(week.made_by(source)), len(week.active))
+        yield _number(
+            OURS,
+            "all",
+            f"share_of_source:{source}",
+            _mean(made_by(source, week.predictions, week.active.ids)),
+            len(week.active),
+        )
 
 
-MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...] = (
-    calibration,
-    candidate_recall,
-    list_metrics,
-    lifts,
-    served,
-    coverage,
-    shares_of_sources,
-)
+MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...]
+MEASURES = (calibration, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources)
 """What is measured of a week."""
 
 
 def _number(model: str, segment: str, metric: str, value: float, users: int) -> Row:
+    """A row without an interval."""
     return model, segment, metric, value, NAN, NAN, users
 
 

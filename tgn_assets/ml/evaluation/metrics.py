@@ -6,21 +6,13 @@ intervals and paired comparisons need every user, hence the metrics' per-example
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch_geometric.metrics import (
-    LinkPredHitRatio,
-    LinkPredMAP,
-    LinkPredMetric,
-    LinkPredMRR,
-    LinkPredNDCG,
-    LinkPredPrecision,
-    LinkPredRecall,
-)
+from torch_geometric import metrics as pyg
 from torch_geometric.metrics.link_pred import LinkPredMetricData
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
@@ -29,30 +21,28 @@ Metric = Callable[[LinkPredMetricData, int], torch.Tensor]
 """(lists and truth of n users, k) -> [n] a value per user; `data.pred_rel_mat` [n, k] is 1 where a list has a hit."""
 
 
-def _link_pred(metric: type[LinkPredMetric]) -> Metric:
+def _link_pred(metric: type[pyg.LinkPredMetric]) -> Metric:
     """The value per user of one of PyG's metrics."""
     return lambda data, k: metric(k)._compute(data)
 
 
 METRICS: Mapping[str, Metric] = {
-    "precision": _link_pred(LinkPredPrecision),
-    "recall": _link_pred(LinkPredRecall),
-    "ndcg": _link_pred(LinkPredNDCG),
-    "map": _link_pred(LinkPredMAP),
-    "hit_rate": _link_pred(LinkPredHitRatio),
-    "mrr": _link_pred(LinkPredMRR),
+    "precision": _link_pred(pyg.LinkPredPrecision),
+    "recall": _link_pred(pyg.LinkPredRecall),
+    "ndcg": _link_pred(pyg.LinkPredNDCG),
+    "map": _link_pred(pyg.LinkPredMAP),
+    "hit_rate": _link_pred(pyg.LinkPredHitRatio),
+    "mrr": _link_pred(pyg.LinkPredMRR),
 }
 """The registry of ranking metrics: every model of `eval_metrics` gets each of them in each segment."""
 
-RESAMPLES = 1000
+RESAMPLES = 1_000
 TAILS = np.array([0.025, 0.975])
 NORMAL_LIMITS = np.array([NormalDist().inv_cdf(tail) for tail in TAILS])
 ROUNDING = 1e-9
 """A mean gain no larger than this is none: the sum of exactly balanced gains and losses need not be exactly zero."""
-
 RESAMPLED_USERS = 5_000
 """With more users an interval is the normal one, which the mean of so many bounded values no longer departs from."""
-
 DRAWS = 500_000
 """Users drawn at a time while resampling: bounds the memory."""
 
@@ -130,8 +120,7 @@ def mean_interval(values: FloatArray, *, resamples: int = RESAMPLES, seed: int =
     return low, high
 
 
-@dataclass(frozen=True)
-class PairedComparison:
+class PairedComparison(NamedTuple):
     """How two rankers differ on the same users; `ci_low`, `ci_high` and `p` are NaN for fewer than two users."""
 
     difference: float  # mean of ours minus theirs
@@ -141,9 +130,7 @@ class PairedComparison:
     p: float  # share of resamples in which ours is not better: one-sided
 
 
-def paired_bootstrap(
-    ours: FloatArray, theirs: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> PairedComparison:
+def paired_bootstrap(ours: FloatArray, theirs: FloatArray) -> PairedComparison:
     """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one.
 
     >>> gain = paired_bootstrap(np.array([0.75, 0.5]), np.array([0.5, 0.25]))
@@ -159,7 +146,7 @@ def paired_bootstrap(
         low, high = difference + error * NORMAL_LIMITS
         p = NormalDist().cdf(-difference / error) if error else float(difference <= 0)
     elif len(gain) > 1:
-        gains = _resampled_means(gain, resamples, seed)
+        gains = _resampled_means(gain, RESAMPLES, seed=0)
         low, high = np.quantile(gains, TAILS)
         p = float((gains <= ROUNDING).mean())
     return PairedComparison(difference, difference / base if base else float("nan"), float(low), float(high), p)

@@ -15,9 +15,7 @@ from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK
 from tgn_assets.ml.evaluation.metrics import per_user, perfect_lists
 from tgn_assets.ml.schema import OURS
-
-EVALUATION_SEGMENTS = ("all", "seen", "repeat", "explore", "new")
-"""Active users by what they did: see `ScoredWeek.segments`."""
+from tgn_assets.ml.weeks import shift, week_key, week_number
 
 
 class RankerDiagnostics(NamedTuple):
@@ -55,15 +53,15 @@ class RetrievedTruth(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredWeek:
-    """What every measure of a week reads. `predictions` are all published rows, of active users and of others."""
+    """What every measure of `week` reads. `predictions` are all published rows, of active users and of others."""
 
+    week: str
     history: InteractionHistory
     predictions: pd.DataFrame
     truth: pd.DataFrame  # distinct (user_id, event_id)
     active: ActiveUsers
     lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty place
     retrieved: RetrievedTruth | None
-    seed: int
 
     @cached_property
     def metrics(self) -> dict[str, pd.DataFrame]:
@@ -77,7 +75,7 @@ class ScoredWeek:
 
     @cached_property
     def segments(self) -> dict[str, BoolArray]:
-        """Which active users [n] are in each of `EVALUATION_SEGMENTS`: `all`; `seen` with a history; `repeat` with an
+        """Which active users [n] are in each segment: `all`; `seen` with a history; `repeat` with an
         event of their own past, `explore` with one that is not (a user may be in both); `new` without a history."""
         active, history = self.active, self.history
         seen = active.position >= 0
@@ -96,12 +94,9 @@ class ScoredWeek:
             "new": ~seen,
         }
 
-    def made_by(self, source: str) -> BoolArray:
-        """[n] the active user's list came from `source`; nobody's did where the predictions do not say."""
-        return _made_by(source, self.predictions, self.active.ids)
-
 
 def score_week(
+    week: str,
     predictions: pd.DataFrame,
     truth: pd.DataFrame,
     *,
@@ -111,9 +106,24 @@ def score_week(
     event_ids: np.ndarray,
     diagnostics: RankerDiagnostics | None = None,
     rules: Rules = OPEN,
-    seed: int = 0,
 ) -> ScoredWeek:
-    """The arguments of `evaluate_week` in numbers, with the lists of every model."""
+    """The lists published for `week`, and those of every other model, beside what the week's users did.
+
+    `predictions` (user_id, rank from 1, event_id, and optionally source and score) and `new_user_list` are what was
+    published a week before; an active user without predictions is scored on the list for new users. `truth` (user_id,
+    event_id) are the interactions of `week`. `history` is what was known before it, `user_ids` and `event_ids` the text
+    ids of its positions: the baselines and the ceiling see nothing else. `rules` are those that the lists were
+    published under, and hold for all models. `diagnostics` are what the ranker of the week before had.
+
+    Raises ValueError if `history` is not that of the week before, or does not fit its ids, or if the predictions hold a
+    rank or an event twice or a rank outside 1 to k.
+    """
+    if history.week != week_number(week) - 1:
+        raise ValueError(
+            f"week {week} is scored with the history up to {shift(week, -1)}, not {week_key(history.week)}"
+        )
+    if (len(user_ids), len(event_ids)) != (history.num_users, history.num_events):
+        raise ValueError("user_ids and event_ids must name the positions of the history, one for one")
     truth = truth[["user_id", "event_id"]].drop_duplicates()
     ids = pd.Index(np.unique(truth.user_id.to_numpy(object)), dtype=object)
     of_active = predictions[predictions.user_id.isin(ids)]
@@ -131,11 +141,13 @@ def score_week(
     retrieved = None
     if diagnostics is not None:
         # What the ranker made is there, unless other events were brought into its lists afterwards.
-        as_made = _made_by(OURS, of_active, ids) & (rules.min_distinct == 0)
-        lists[WITHOUT_FALLBACK] = _own_lists(diagnostics, lists[OURS], position, as_made)
+        as_made = made_by(OURS, of_active, ids) & (rules.min_distinct == 0)
+        own, others = lists[OURS].copy(), (position >= 0) & ~as_made
+        own[others] = diagnostics.lists(position[others])
+        lists[WITHOUT_FALLBACK] = own
         retrieved, found = _retrieved(diagnostics, active, look_up(codes, new_user_list))
         lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(ids), k=rules.k)
-    return ScoredWeek(history, predictions, truth, active, lists, retrieved, seed)
+    return ScoredWeek(week, history, predictions, truth, active, lists, retrieved)
 
 
 def event_codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
@@ -172,13 +184,6 @@ def published_lists(
     return lists
 
 
-def _own_lists(diagnostics: RankerDiagnostics, published: IntArray, position: IntArray, as_made: BoolArray) -> IntArray:
-    """The ranker's lists [n, k] for everybody; those that were published `as_made` [n] are not made again."""
-    lists, unknown = published.copy(), (position >= 0) & ~as_made
-    lists[unknown] = diagnostics.lists(position[unknown])
-    return lists
-
-
 def _retrieved(
     diagnostics: RankerDiagnostics, active: ActiveUsers, cold_start: IntArray
 ) -> tuple[RetrievedTruth, BoolArray]:
@@ -193,7 +198,8 @@ def _retrieved(
     return RetrievedTruth(diagnostics.channels, row, channels), found
 
 
-def _made_by(source: str, predictions: pd.DataFrame, active: pd.Index) -> BoolArray:
+def made_by(source: str, predictions: pd.DataFrame, active: pd.Index) -> BoolArray:
+    """[n] the list of each of the `active` users came from `source`; nobody's where the predictions do not say."""
     if "source" not in predictions:
         return np.zeros(len(active), bool)
     return active.isin(predictions.user_id[predictions.source == source])

@@ -65,12 +65,12 @@ class Lift(NamedTuple):
     users: int
 
 
-def lift_over_best(metrics: pd.DataFrame) -> Lift | None:
-    """Our lift over the baseline with the best NDCG@5 of all active users; None if there was nothing to compare."""
-    everyone = metrics[metrics.segment == "all"].set_index("model")
-    lifts = everyone[everyone.metric == "ndcg_lift"].dropna(subset=["value"])
+def lift_over_best(metrics: pd.DataFrame, segment: str = "all") -> Lift | None:
+    """Our lift over the baseline with the best NDCG@5 in `segment`; None if there was nothing to compare."""
+    rows = metrics[metrics.segment == segment].set_index("model")
+    lifts = rows[rows.metric == "ndcg_lift"].dropna(subset=["value"])
     if lifts.empty:
         return None
-    best = str(everyone[everyone.metric == "ndcg"].value.reindex(lifts.index).idxmax())
+    best = str(rows[rows.metric == "ndcg"].value.reindex(lifts.index).idxmax())
     value, low, high, users = lifts.loc[[best], ["value", "ci_low", "ci_high", "users"]].to_numpy(float)[0]
     return Lift(best, value, low, high, int(users))

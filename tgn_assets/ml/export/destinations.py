@@ -25,12 +25,8 @@ Reader = Callable[[], "AbstractContextManager[duckdb.DuckDBPyConnection]"]
 class Destination:
     """One kind of place; a deployment names its own in the setting `TGN_EXPORT_<NAME>`."""
 
-    kind: str
-    """What the UI calls its technology."""
-    description: str
-    """Of the asset, for the UI."""
-    table_place: str
-    """How `tgn export` prints a table at a place."""
+    description: str  # of the asset, for the UI
+    table_place: str  # how `tgn export` prints a table at a place
     write: Callable[[Reader, str, str], Mapping[str, int]]
     """(warehouse, place, week) -> rows by table. Replaces what the place has of the week; ExportError if it cannot."""
 
@@ -58,7 +54,6 @@ def _to_postgres(reader: Reader, place: str, week: str) -> Mapping[str, int]:
 
 DESTINATIONS: Mapping[str, Destination] = {
     "parquet": Destination(
-        kind="parquet",
         description="Write the week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.\n\n"
         "It is a step of its own: if nothing can be written there, the lists are published all the same, and this step "
         "alone can be run again. `tgn export` does the same for all weeks.",
@@ -66,7 +61,6 @@ DESTINATIONS: Mapping[str, Destination] = {
         write=_to_parquet,
     ),
     "postgres": Destination(
-        kind="postgres",
         description="Replace the week's lists and metrics in tables of PostgreSQL, in one transaction.\n\n"
         "It is a step of its own: if the server is down, the lists are published all the same, and this step alone can "
         "be run again. `tgn export` does the same for all weeks.",

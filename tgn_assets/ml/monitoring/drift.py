@@ -93,10 +93,7 @@ def measures(sizes: pd.DataFrame, counts: pd.DataFrame, week: str) -> pd.DataFra
 
 
 def drift(measures: pd.DataFrame) -> list[Drift]:
-    """The last row of `measures` compared with the rows before it.
-
-    Without a value, or with fewer than `MIN_WEEKS` to compare it to, a measure is left out.
-    """
+    """The last row of `measures` beside the rows before it: each measure that has a value in it and in `MIN_WEEKS`."""
     found = []
     for name, floor in FLOORS.items():
         values = measures[name].dropna()

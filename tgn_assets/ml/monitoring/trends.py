@@ -12,29 +12,21 @@ WEEKS = 26
 
 ACTIVITY_SQL = """
     SELECT week, count(*) AS interactions, count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events
-    FROM raw_interactions
-    WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
-    GROUP BY week ORDER BY week
+    FROM raw_interactions WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks GROUP BY week ORDER BY week
 """
 QUALITY_SQL = """
-    SELECT week, model, value, ci_low, ci_high
-    FROM eval_metrics
+    SELECT week, model, value, ci_low, ci_high FROM eval_metrics
     WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
-      AND metric = 'ndcg' AND segment = 'all' AND isfinite(value)
-      AND NOT list_contains($unpublished, model)
+      AND metric = 'ndcg' AND segment = 'all' AND isfinite(value) AND NOT list_contains($unpublished, model)
     ORDER BY model, week
 """
 """Published lists and baselines only: the other models know the truth or were not published."""
-
 CATALOGUE_SQL = """
     WITH lists AS (
-        SELECT week, count(DISTINCT event_id) AS recommended
-        FROM weekly_top5_predictions
-        WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks
-        GROUP BY week
+        SELECT week, count(DISTINCT event_id) AS recommended FROM weekly_top5_predictions
+        WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks GROUP BY week
     )
-    SELECT week, recommended, (SELECT count(*) FROM events WHERE first_week <= week) AS known
-    FROM lists ORDER BY week
+    SELECT week, recommended, (SELECT count(*) FROM events WHERE first_week <= week) AS known FROM lists ORDER BY week
 """
 
 

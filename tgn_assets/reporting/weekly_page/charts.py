@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -45,8 +44,7 @@ CONFIG = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A chart in two widths, and a description for readers who cannot see it."""
 
     label: str
@@ -72,22 +70,18 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
         }
     )
     names = [NAMES.get(model, model) for model in models]
+    labels = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
 
     def draw(width: int) -> alt.TopLevelMixin:
         narrow = width == NARROW
-        step = -(-(last - first + 1) // (4 if narrow else 8))
+        step = -(-len(labels) // (4 if narrow else 8))
         ticks = list(range(last - first, -1, -step))
-        labels = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
-        x = alt.X(
-            "x:Q",
-            scale=alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False),
-            axis=alt.Axis(values=ticks, labelExpr=f"{labels!r}[datum.value]", grid=False, title="week (month-day)"),
-        )
-        color = alt.Color(
-            "model:N",
-            scale=alt.Scale(domain=names, range=SERIES[: len(names)]),
-            legend=alt.Legend(orient="bottom", title=None, columns=1 if narrow else len(names)),
-        )
+        axis = alt.Axis(values=ticks, labelExpr=f"{labels!r}[datum.value]", grid=False, title="week (month-day)")
+        domain = alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False)
+        x = alt.X("x:Q", scale=domain, axis=axis)
+        colors = alt.Scale(domain=names, range=SERIES[: len(names)])
+        legend = alt.Legend(orient="bottom", title=None, columns=1 if narrow else len(names))
+        color = alt.Color("model:N", scale=colors, legend=legend)
         dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=DASHES[: len(names)]))
         base = alt.Chart(frame).encode(x=x, color=color)
         intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=metric), y2="high:Q")
@@ -98,32 +92,20 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
     return _picture(draw, label, "quality")
 
 
-def loss_chart(steps: Sequence[Mapping[str, Any]], label: str, metric: str) -> Picture:
+def loss_chart(steps: Sequence[tuple[str, float, float, str]], label: str, metric: str) -> Picture:
     """A waterfall from a perfect list to ours. `steps`: name, low, high, kind (left, lost or gained), oldest first."""
-    frame = pd.DataFrame(list(steps))
+    frame = pd.DataFrame(steps, columns=["name", "low", "high", "kind"])
     kinds = {"left": "var(--ours)", "lost": "var(--bad)", "gained": "var(--good)"}
     present = [kind for kind in kinds if kind in set(frame.kind)]
 
     def draw(width: int) -> alt.TopLevelMixin:
-        short = width == NARROW
-        axis = alt.Axis(
-            title=None, labelLimit=260, minExtent=80 if short else 160, labelColor="var(--ink)", ticks=False
-        )
-        return (
-            alt.Chart(frame)
-            .mark_bar(height=18)
-            .encode(
-                y=alt.Y("name:N", sort=None, axis=axis),
-                x=alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1])),
-                x2="high:Q",
-                color=alt.Color(
-                    "kind:N",
-                    scale=alt.Scale(domain=present, range=[kinds[kind] for kind in present]),
-                    legend=alt.Legend(orient="bottom", title=None),
-                ),
-            )
-            .properties(width=width - (90 if short else 200), height=30 * len(frame))
-        )
+        extent, margin = (80, 90) if width == NARROW else (160, 200)
+        axis = alt.Axis(title=None, labelLimit=260, minExtent=extent, labelColor="var(--ink)", ticks=False)
+        y, x = alt.Y("name:N", sort=None, axis=axis), alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1]))
+        colors = alt.Scale(domain=present, range=[kinds[kind] for kind in present])
+        color = alt.Color("kind:N", scale=colors, legend=alt.Legend(orient="bottom", title=None))
+        bars = alt.Chart(frame).mark_bar(height=18).encode(y=y, x=x, x2="high:Q", color=color)
+        return bars.properties(width=width - margin, height=30 * len(frame))
 
     return _picture(draw, label, "loss")
 
@@ -135,17 +117,15 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
 
     def draw(width: int) -> alt.TopLevelMixin:
         # Most scores are small: the square root spreads them, and unlike the logarithm it has a zero.
-        scale = alt.Scale(type="sqrt", domain=[0, top], nice=False)
-        x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
-        y = alt.Y("observed:Q", title="share interacted with", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
+        scale, axis = alt.Scale(type="sqrt", domain=[0, top], nice=False), alt.Axis(format="~p", tickCount=5)
+        x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=axis)
+        y = alt.Y("observed:Q", title="share interacted with", scale=scale, axis=axis)
         ends = pd.DataFrame({"predicted": [0, top], "observed": [0, top]})
         diagonal = alt.Chart(ends).mark_line(color="var(--muted)", strokeDash=[4, 4], strokeWidth=1)
         line = alt.Chart(frame).mark_line(color="var(--ours)")
         dots = alt.Chart(frame).mark_point(filled=True, opacity=1, size=60, color="var(--ours)")
-        side = min(width, 340)
-        return alt.layer(*(layer.encode(x=x, y=y) for layer in (diagonal, line, dots))).properties(
-            width=side, height=side - 60
-        )
+        side, layers = min(width, 340), [layer.encode(x=x, y=y) for layer in (diagonal, line, dots)]
+        return alt.layer(*layers).properties(width=side, height=side - 60)
 
     return _picture(draw, label, "reliability")
 
@@ -160,26 +140,18 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
     def draw(width: int) -> alt.TopLevelMixin:
         def panel(name: str) -> alt.LayerChart:
             side = width if width == NARROW else width // 2 - 50
-            axis = alt.Axis(format="d", grid=False, tickMinStep=1, title="weeks before this one")
-            base = alt.Chart(tidy[tidy.measure == name]).encode(
-                x=alt.X("x:Q", axis=axis, scale=alt.Scale(domain=[1 - len(weeks), 0.3], nice=False)),
-                y=alt.Y(
-                    "value:Q",
-                    title=None,
-                    scale=alt.Scale(zero=True),
-                    axis=alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%"),
-                ),
-            )
-            line = base.mark_line(color="var(--ours)")
-            now = base.transform_filter("datum.x == 0").mark_point(
-                filled=True, opacity=1, size=80, color="var(--second)"
-            )
+            ages = alt.Axis(format="d", grid=False, tickMinStep=1, title="weeks before this one")
+            x = alt.X("x:Q", axis=ages, scale=alt.Scale(domain=[1 - len(weeks), 0.3], nice=False))
+            values = alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%")
+            y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=values)
+            base = alt.Chart(tidy[tidy.measure == name]).encode(x=x, y=y)
+            line, this_week = base.mark_line(color="var(--ours)"), base.transform_filter("datum.x == 0")
+            now = this_week.mark_point(filled=True, opacity=1, size=80, color="var(--second)")
             title = alt.TitleParams(name, color="var(--ink)", fontSize=13, anchor="start", fontWeight="normal")
             return (line + now).properties(width=side, height=100, title=title)
 
-        return alt.concat(
-            *(panel(name) for name in names.values() if name in set(tidy.measure)), columns=1 if width == NARROW else 2
-        )
+        panels = [panel(name) for name in names.values() if name in set(tidy.measure)]
+        return alt.concat(*panels, columns=1 if width == NARROW else 2)
 
     return _picture(draw, label, "drift")
 

@@ -1,17 +1,15 @@
 """The headline of the weekly report: what the numbers of a week mean, in plain words."""
 
-from dataclasses import dataclass, field
 from math import isfinite
+from typing import NamedTuple
 
 import pandas as pd
 
 from tgn_assets.ml.evaluation.summary import lift_over_best
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.terminal import NDCG
 from tgn_assets.reporting.weekly_page.queries import Facts
-
-NDCG = "NDCG@5"
-"""Its name where lists have the default length."""
 
 NAMES = {
     OURS: "ours",
@@ -30,9 +28,22 @@ SEGMENT_NAMES = {
     "new": "without earlier interactions",
 }
 
+AGAINST_BASELINE = {
+    "better": "Better than the best baseline",
+    "worse": "Worse than the best baseline",
+    "same": "No clear difference from the best baseline",
+    "unknown": "Too few users to compare with the baselines",
+}
+SINCE_LAST_WEEK = {
+    "better": "better than last week",
+    "worse": "worse than last week",
+    "same": "no clear change since last week",
+    "unknown": "no score of last week",
+}
+"""What a title says, by `Difference.word`."""
 
-@dataclass(frozen=True)
-class Difference:
+
+class Difference(NamedTuple):
     """A difference and its 95% interval."""
 
     value: float
@@ -50,49 +61,41 @@ class Difference:
         return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
 
 
-@dataclass(frozen=True)
-class Headline:
+class Headline(NamedTuple):
     """`tone` compares with the best baseline: better, worse, same or unknown."""
 
     title: str
-    tone: str = "unknown"
-    sentences: list[str] = field(default_factory=list)
+    tone: str
+    sentences: list[str]
 
 
 def headline(facts: Facts, metric: str = NDCG) -> Headline:
     """Compares the week with the one before and with the best baseline, and says whose lists were published."""
     lists = lists_sentence(facts)
-    if facts.metrics.empty:
-        why = (
-            f"No lists were published for the week of {facts.week}, so there is nothing to score: the first score "
-            "comes one week after the first lists."
-        )
-        return Headline("This week has no score", sentences=[why, lists])
-    ours = ndcg(facts.metrics)
-    if ours is None:
-        nobody = f"Nobody was active in the week of {facts.week}, so the lists made for it have no score."
-        return Headline("This week has no score", sentences=[nobody, lists])
+    if (ours := ndcg(facts.metrics)) is None:
+        why = f"Nobody was active in the week of {facts.week}, so the lists made for it have no score."
+        if facts.metrics.empty:
+            why = (
+                f"No lists were published for the week of {facts.week}, so there is nothing to score: the first score "
+                "comes one week after the first lists."
+            )
+        return Headline("This week has no score", "unknown", [why, lists])
     value, margin, users = ours
-    sentences = [
-        f"The lists for the week of {facts.week} scored {metric} {value:.4f}"
-        + (f" [{value - margin:.4f}, {value + margin:.4f}]" if isfinite(margin) else "")
-        + f" over the {users:,} users who were active in it."
-    ]
+    interval = f" [{value - margin:.4f}, {value + margin:.4f}]" if isfinite(margin) else ""
+    scored = f"The lists for the week of {facts.week} scored {metric} {value:.4f}{interval}"
+    sentences = [f"{scored} over the {users:,} users who were active in it."]
     lift, change = lift_over_best(facts.metrics), change_since(facts)
-    against_baseline = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
-    if lift and against_baseline:
-        sentences.append(
-            f"Compared with the best baseline, {NAMES.get(lift.baseline, lift.baseline)}: {against_baseline}."
-        )
-    if change:
-        sentences.append(
-            f"Compared with the week before: {change}; other users were active then, so this compares weeks as well as "
-            "lists."
-        )
-    else:
-        sentences.append("The week before has no score to compare with.")
-    tone = against_baseline.word if against_baseline else "unknown"
-    return Headline(_title(against_baseline, change), tone, [*sentences, lists])
+    difference = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
+    if lift:
+        sentences.append(f"Compared with the best baseline, {NAMES.get(lift.baseline, lift.baseline)}: {difference}.")
+    sentences.append(
+        f"Compared with the week before: {change}; other users were active then, so this compares weeks as well as "
+        "lists."
+        if change
+        else "The week before has no score to compare with."
+    )
+    tone, since = (compared.word if compared else "unknown" for compared in (difference, change))
+    return Headline(f"{AGAINST_BASELINE[tone]}; {SINCE_LAST_WEEK[since]}", tone, [*sentences, lists])
 
 
 def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tuple[float, float, int] | None:
@@ -109,8 +112,7 @@ def change_since(facts: Facts) -> Difference | None:
     now, before = ndcg(facts.metrics), ndcg(facts.metrics_before)
     if now is None or before is None:
         return None
-    margin = (now[1] ** 2 + before[1] ** 2) ** 0.5
-    value = now[0] - before[0]
+    value, margin = now[0] - before[0], (now[1] ** 2 + before[1] ** 2) ** 0.5
     return Difference(value, value - margin, value + margin)
 
 
@@ -138,19 +140,3 @@ def signed(value: float) -> str:
     """`value` with its sign, and a typographic minus; a value that rounds to zero has no sign."""
     text = f"{value:+.4f}"
     return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
-
-
-def _title(baseline: Difference | None, change: Difference | None) -> str:
-    against_baseline = {
-        "better": "Better than the best baseline",
-        "worse": "Worse than the best baseline",
-        "same": "No clear difference from the best baseline",
-        "unknown": "Too few users to compare with the baselines",
-    }[baseline.word if baseline else "unknown"]
-    since = {
-        "better": "better than last week",
-        "worse": "worse than last week",
-        "same": "no clear change since last week",
-        "unknown": "no score of last week",
-    }[change.word if change else "unknown"]
-    return f"{against_baseline}; {since}"

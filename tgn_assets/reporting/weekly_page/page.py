@@ -13,9 +13,9 @@ from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import at_length, printable
+from tgn_assets.reporting.terminal import NDCG, at_length, printable
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
-from tgn_assets.reporting.weekly_page.headline import NAMES, NDCG, SEGMENT_NAMES, Difference, headline, ndcg, signed
+from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, Difference, headline, ndcg, signed
 from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
 from tgn_assets.state.warehouse import Warehouse
 
@@ -26,7 +26,7 @@ LOSSES = {
     "fallback": ("a baseline's list was published instead", "fallback"),
 }
 """What the steps of `points_lost` are called: in full, and in the chart."""
-MEASURES = {
+DRIFT_LABELS = {
     "volume": "interactions",
     "new_user_share": "share of new users",
     "event_turnover": "share of events new since the week before",
@@ -49,12 +49,9 @@ def report_page(
     """
     facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
     weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
+    loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "safe_text": printable,
@@ -67,9 +64,8 @@ def report_page(
     return environment.get_template("page.html").render(
         week=week,
         target=shift(week, 1),
-        before=shift(week, -1),
         anchor=anchor,
-        size=facts.size,
+        facts=facts,
         metric=metric,
         headline=headline(facts, metric),
         quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
@@ -79,8 +75,6 @@ def report_page(
         drift=_drift(facts),
         risen=facts.moves[facts.moves.change > 0].head(MOVES).to_dict("records"),
         fallen=facts.moves[facts.moves.change < 0].iloc[::-1].head(MOVES).to_dict("records"),
-        lists=facts.lists,
-        examples=facts.examples,
         shown=EVENTS_SHOWN,
         times=times,
         times_before=times_before,
@@ -104,98 +98,63 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
     summary = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
     rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]
-    return {
-        "metric": metric,
-        "chart": quality_chart(scores, f"{summary}. The numbers are in the table below.", metric),
-        "models": models,
-        "rows": rows,
-    }
+    chart = quality_chart(scores, f"{summary}. The numbers are in the table below.", metric)
+    return {"metric": metric, "chart": chart, "models": models, "rows": rows}
 
 
 def _segments(facts: Facts) -> list[dict[str, Any]]:
     found = []
     for segment, who in SEGMENT_NAMES.items():
-        ours = ndcg(facts.metrics, segment)
-        lift = lift_over_best(facts.metrics[facts.metrics.segment == segment].assign(segment="all"))
+        ours, lift = ndcg(facts.metrics, segment), lift_over_best(facts.metrics, segment)
         if ours and lift:
-            difference = Difference(lift.value, lift.ci_low, lift.ci_high)
+            row = {"who": who, "ours": ours[0], "margin": ours[1] if isfinite(ours[1]) else None, "users": ours[2]}
             baseline = ndcg(facts.metrics, segment, lift.baseline)
-            found.append(
-                {
-                    "who": who,
-                    "ours": ours[0],
-                    "margin": ours[1] if isfinite(ours[1]) else None,
-                    "users": ours[2],
-                    "baseline": lift.baseline,
-                    "baseline_value": baseline[0] if baseline else None,
-                    "difference": difference,
-                }
-            )
+            row |= {"baseline": lift.baseline, "baseline_value": baseline[0] if baseline else None}
+            found.append(row | {"difference": Difference(lift.value, lift.ci_low, lift.ci_high)})
     return found
 
 
 def _loss(facts: Facts, metric: str) -> dict[str, Any] | None:
-    lost = points_lost(facts.metrics) if len(facts.metrics) else {}
+    lost = points_lost(facts.metrics)
     if not lost or not all(isfinite(points) for points in lost.values()):
         return None
-    left, steps = 1.0, [{"name": "a perfect list", "low": 0.0, "high": 1.0, "kind": "left"}]
-    rows = []
+    left, rows, steps = 1.0, [], [("a perfect list", 0.0, 1.0, "left")]
     for key, points in lost.items():
         name, short = LOSSES[key]
-        kind = "gained" if points < 0 else "lost"
-        steps.append(
-            {
-                "name": short,
-                "low": min(left, left - points),
-                "high": max(left, left - points),
-                "kind": kind,
-            }
-        )
+        low, high = sorted((left, left - points))
+        steps.append((short, low, high, "gained" if points < 0 else "lost"))
         left -= points
         rows.append((name, -points, left))
-    steps.append({"name": "our lists", "low": 0.0, "high": left, "kind": "left"})
+    steps.append(("our lists", 0.0, left, "left"))
     summary = "; ".join(f"{name}: {signed(points)}" for name, points, _ in rows)
-    worst = max(lost, key=lambda key: lost[key])
-    return {
-        "chart": loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {summary}.", metric),
-        "rows": rows,
-        "worst": LOSSES[worst][0],
-    }
+    chart = loss_chart(steps, f"From a perfect list, 1, to ours, {left:.4f}. {summary}.", metric)
+    return {"chart": chart, "rows": rows, "worst": LOSSES[max(lost, key=lambda key: lost[key])][0]}
 
 
 def _calibration(facts: Facts) -> dict[str, Any] | None:
     metrics = facts.metrics
-    points = reliability(metrics) if len(metrics) else []
-    if not points:
+    if not (points := reliability(metrics)):
         return None
     ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
     brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
     summary = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
-    return {
-        "chart": reliability_chart(points, f"Reliability of the scores, by bin: {summary}."),
-        "points": points,
-        "brier": brier,
-        "constant": constant,
-        "skill": 1 - brier / constant if constant else None,
-        "pairs": int(ours.users["brier"]),
-    }
+    chart = reliability_chart(points, f"Reliability of the scores, by bin: {summary}.")
+    skill = 1 - brier / constant if constant else None
+    found = {"brier": brier, "constant": constant, "skill": skill, "pairs": int(ours.users["brier"])}
+    return {"chart": chart, "points": points, **found}
 
 
 def _drift(facts: Facts) -> dict[str, Any]:
     if not facts.drift:
         return {"rows": [], "weeks": MIN_WEEKS}
-    rows = [
-        {
-            "name": MEASURES[measure.measure],
-            "value": f"{measure.value:,.0f}" if measure.measure == "volume" else f"{measure.value:.1%}",
-            "usual": f"{measure.usual:,.0f}" if measure.measure == "volume" else f"{measure.usual:.1%}",
-            "z": f"{measure.z:+.1f}".replace("-", "\N{MINUS SIGN}"),
-            "drifted": measure.drifted,
-        }
-        for measure in facts.drift
-    ]
+    rows = []
+    for found in facts.drift:
+        form = ",.0f" if found.measure == "volume" else ".1%"
+        value, usual = f"{found.value:{form}}", f"{found.usual:{form}}"
+        z = f"{found.z:+.1f}".replace("-", "\N{MINUS SIGN}")
+        row = {"name": DRIFT_LABELS[found.measure], "value": value, "usual": usual, "z": z}
+        rows.append(row | {"drifted": found.drifted})
     summary = "; ".join(f"{row['name']}: {row['value']}, usually {row['usual']}" for row in rows)
-    chart = drift_chart(
-        facts.measures[[m.measure for m in facts.drift]], MEASURES, f"This week and the weeks before. {summary}."
-    )
+    shown = facts.measures[[found.measure for found in facts.drift]]
+    chart = drift_chart(shown, DRIFT_LABELS, f"This week and the weeks before. {summary}.")
     return {"rows": rows, "limit": LIMIT, "chart": chart, "any": any(row["drifted"] for row in rows)}

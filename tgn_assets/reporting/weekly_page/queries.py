@@ -10,12 +10,12 @@ import pandas as pd
 from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.terminal import weeks_with_lists
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 USERS, MOVES, EVENTS_SHOWN = 6, 8, 8
 """How many users, events with the largest rise and fall, and events of a user the page shows."""
 
-NEWEST_SQL = "SELECT strftime(max(week), '%Y-%m-%d') FROM new_user_top5_predictions"
 KNOWN_SQL = "SELECT count(*) FROM ingested_weeks WHERE week = $week::DATE"
 SIZE_SQL = """
     SELECT count(*) AS interactions, count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events
@@ -42,11 +42,11 @@ MOVES_SQL = """
     WHERE isfinite(before) AND isfinite(now) AND before <> now ORDER BY change DESC, event_id
 """
 """By event: its share of the lists of the week before, and of this week's."""
-SAMPLE_SQL = """
+SAMPLE_SQL = f"""
     SELECT user_id FROM weekly_top5_predictions
     WHERE week = $week::DATE - 7
       AND user_id IN (SELECT user_id FROM raw_interactions WHERE week = $week::DATE)
-    GROUP BY user_id ORDER BY md5(user_id), user_id LIMIT $users
+    GROUP BY user_id ORDER BY md5(user_id), user_id LIMIT {USERS}
 """
 PAST_SQL = """
     SELECT event_id, count(*) AS times FROM raw_interactions WHERE user_id = $user AND week < $week::DATE
@@ -65,18 +65,14 @@ THEN_SQL = """
 
 @dataclass(frozen=True)
 class UserExample:
-    """A user who was active in the week.
-
-    `past` and `then` are (event, times) before the week, newest first, and in it, most often first. `listed` is the
-    list made for the week, as (event, score), and `source` whose list it was.
-    """
+    """A user who was active in the week."""
 
     user: str
     past_weeks: int
-    past: list[tuple[str, int]]
-    listed: list[tuple[str, float]]
-    source: str
-    then: list[tuple[str, int]]
+    past: list[tuple[str, int]]  # (event, times) before the week, newest first
+    listed: list[tuple[str, float]]  # the list made for the week: (event, score)
+    source: str  # whose list it was
+    then: list[tuple[str, int]]  # (event, times) in the week, most often first
 
     @property
     def interacted(self) -> set[str]:
@@ -91,20 +87,15 @@ class UserExample:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a report says about `week`, except run times.
-
-    `metrics` and `metrics_before` are the rows of `eval_metrics` of the week and of the one before; `quality` and
-    `measures` reach further back. `lists` counts users by the source of the list made for them at the close of the
-    week. `moves` has event_id, before, now, change: shares of lists, the largest rise first.
-    """
+    """Everything that a report says about `week`, except run times. `quality` and `measures` reach further back."""
 
     week: str
     size: dict[str, int]
-    metrics: pd.DataFrame
-    metrics_before: pd.DataFrame
+    metrics: pd.DataFrame  # the week's rows of `eval_metrics`
+    metrics_before: pd.DataFrame  # those of the week before
     quality: pd.DataFrame
-    lists: dict[str, int]
-    moves: pd.DataFrame
+    lists: dict[str, int]  # users by the source of the list made for them at the close of the week
+    moves: pd.DataFrame  # event_id, before, now, change: shares of lists, the largest rise first
     examples: list[UserExample]
     measures: pd.DataFrame
     drift: list[Drift]
@@ -113,10 +104,10 @@ class Facts:
 def newest_week(warehouse: Warehouse) -> str:
     """The newest week with published lists; WarehouseError if there is none."""
     with warehouse.reader() as con:
-        newest = con.execute(NEWEST_SQL).fetchall()[0][0]
-    if newest is None:
+        weeks = weeks_with_lists(con)
+    if not weeks:
         raise WarehouseError("no lists were published yet, so there is nothing to report; run `tgn refresh`")
-    return newest
+    return weeks[-1]
 
 
 def read_facts(warehouse: Warehouse, week: str) -> Facts:
@@ -128,24 +119,18 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
                 f"there is nothing to report: week {week} is not ingested; run `tgn refresh --week {week}`"
             )
         measures = read_measures(con, week)
-        interactions, users, events = con.execute(SIZE_SQL, asked).fetchall()[0]
         return Facts(
             week=week,
-            size={"interactions": interactions, "users": users, "events": events},
+            size=dict(con.execute(SIZE_SQL, asked).df().iloc[0]),
             metrics=con.execute(METRICS_SQL, asked).df(),
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
             quality=quality(con, week),
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
             moves=con.execute(MOVES_SQL, asked).df(),
-            examples=_examples(con, week),
+            examples=[_example(con, week, user) for (user,) in con.execute(SAMPLE_SQL, asked).fetchall()],
             measures=measures,
             drift=drift(measures),
         )
-
-
-def _examples(con: duckdb.DuckDBPyConnection, week: str) -> list[UserExample]:
-    users = [user for (user,) in con.execute(SAMPLE_SQL, {"week": week, "users": USERS}).fetchall()]
-    return [_example(con, week, user) for user in users]
 
 
 def _example(con: duckdb.DuckDBPyConnection, week: str, user: str) -> UserExample:

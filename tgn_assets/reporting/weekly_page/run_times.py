@@ -1,22 +1,14 @@
 """How long the steps of a week took, from Dagster's event log."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
+from dagster import DagsterInstance, RunsFilter
 
 PARTITION, REPORT = "dagster/partition", "weekly_report"
 RUNS = 10
 """The newest runs of a week that are searched."""
 
 
-def run_times(instance: "DagsterInstance", week: str) -> dict[str, float]:
-    """Seconds that each step of `week` took in its last success, the longest first.
-
-    The step that writes the report is left out: it is not finished then.
-    """
-    from dagster import RunsFilter
-
+def run_times(instance: DagsterInstance, week: str) -> dict[str, float]:
+    """Seconds of each step of `week` in its last success, the longest first; without that which writes the report."""
     seconds: dict[str, float] = {}
     for record in instance.get_run_records(filters=RunsFilter(tags={PARTITION: week}), limit=RUNS):
         for step in instance.get_run_step_stats(record.dagster_run.run_id):

@@ -14,7 +14,6 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Policy, Rules, own_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
-from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
@@ -23,6 +22,7 @@ from tgn_assets.ml.recommend.cold_start import cold_start_list
 from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
+from tgn_assets_tests.support.tea_log import metrics_of
 from tgn_assets_tests.support.worlds import START, Row, habits, history, snapshots, warehouse
 
 ROWS: list[Row] = [("ann", "tea", 0, 1), ("ann", "rye", 1, 1), ("bob", "jam", 1, 1)]
@@ -196,7 +196,7 @@ def test_ceiling_and_baselines_respect_the_policy() -> None:
     given: dict[str, Any] = {"new_user_list": ["tea"], "history": known, **ids}
 
     def scores(policy: Policy) -> dict[str, float]:
-        frame = evaluate_week(week, lists, truth, **given, rules=rules(policy, known))
+        frame = metrics_of(week, lists, truth, **given, rules=rules(policy, known))
         of_all = frame[(frame.metric == "recall") & (frame.segment == "all")]
         return dict(zip(of_all.model, of_all.value, strict=True))
 
@@ -207,7 +207,7 @@ def test_ceiling_and_baselines_respect_the_policy() -> None:
     assert strict[OURS] == free[OURS] == pytest.approx(0.25)
     assert strict["repeat"] == strict["popular"]
     with pytest.raises(ValueError, match="ranks from 1 to 1"):
-        evaluate_week(week, lists.assign(rank=2), truth, **given, rules=rules(Policy(k=1), known))
+        metrics_of(week, lists.assign(rank=2), truth, **given, rules=rules(Policy(k=1), known))
 
 
 def test_fallback_lists_are_full_without_own_events(

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
@@ -14,6 +13,7 @@ from tgn_assets_tests.support.tea_log import (
     Past,
     evaluate,
     happened,
+    metrics_of,
     past,
     published,
     value,
@@ -22,7 +22,7 @@ from tgn_assets_tests.support.tea_log import (
 
 def test_predictions_may_lack_source() -> None:
     lists = published(PUBLISHED).drop(columns="source")
-    frame = evaluate_week(WEEK, lists, happened(HAPPENED), new_user_list=["tea"], **past(KNOWN))
+    frame = metrics_of(WEEK, lists, happened(HAPPENED), new_user_list=["tea"], **past(KNOWN))
     assert not frame.metric.str.startswith("share_of_source").any()
 
 
@@ -30,7 +30,7 @@ def test_categorical_ids_score_alike() -> None:
     lists = published({**PUBLISHED, "zoe": "tea oil"}).assign(score=0.2)
     coded = lists.astype({"user_id": "category", "event_id": "category", "source": "category"})
     as_text, as_codes = (
-        evaluate_week(WEEK, frame, happened(HAPPENED), new_user_list=["tea", "rye"], **past(KNOWN))
+        metrics_of(WEEK, frame, happened(HAPPENED), new_user_list=["tea", "rye"], **past(KNOWN))
         for frame in (lists, coded)
     )
     pd.testing.assert_frame_equal(as_codes, as_text)
@@ -38,7 +38,7 @@ def test_categorical_ids_score_alike() -> None:
 
 def test_row_order_and_repeated_rows_change_nothing() -> None:
     predictions, truth = published(PUBLISHED), happened(HAPPENED)
-    shuffled = evaluate_week(
+    shuffled = metrics_of(
         WEEK,
         predictions.sample(frac=1, random_state=1),
         pd.concat([truth, truth]).sample(frac=1, random_state=2),
@@ -56,7 +56,7 @@ def test_no_active_users_gives_no_values() -> None:
 
 
 def test_first_week_is_scored_without_history() -> None:
-    frame = evaluate_week(WEEK, published({}), happened({"ann": "tea"}), new_user_list=[], **past([]))
+    frame = metrics_of(WEEK, published({}), happened({"ann": "tea"}), new_user_list=[], **past([]))
     assert value(frame, OURS, "ndcg") == 0
     assert value(frame, CEILING, "ndcg", "new") == 0
     assert np.isnan(value(frame, OURS, "coverage"))
@@ -67,7 +67,7 @@ def test_ids_may_hold_quotes_unicode_and_sql() -> None:
     known = past([(odd, odd, 1, 1)])
     predictions = pd.DataFrame({"user_id": [odd], "rank": [1], "event_id": [odd]})
     truth = pd.DataFrame({"user_id": [odd], "event_id": [odd]})
-    frame = evaluate_week(WEEK, predictions, truth, new_user_list=[odd], **known)
+    frame = metrics_of(WEEK, predictions, truth, new_user_list=[odd], **known)
     assert value(frame, OURS, "ndcg") == value(frame, "repeat", "ndcg") == 1
 
 
@@ -80,11 +80,11 @@ def test_event_gone_from_history_is_a_miss() -> None:
 def test_history_of_another_week_is_refused() -> None:
     for week in (shift(WEEK, 1), shift(WEEK, -1)):
         with pytest.raises(ValueError, match=f"week {week} is scored with the history up to {shift(week, -1)}"):
-            evaluate_week(week, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **past(KNOWN))
+            metrics_of(week, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **past(KNOWN))
     known = past(KNOWN)
     known["user_ids"] = known["user_ids"][1:]
     with pytest.raises(ValueError, match="one for one"):
-        evaluate_week(WEEK, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **known)
+        metrics_of(WEEK, published(PUBLISHED), happened(HAPPENED), new_user_list=[], **known)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,7 @@ def test_history_of_another_week_is_refused() -> None:
 def test_bad_ranks_or_repeated_events_are_refused(rank: int, event: str, message: str) -> None:
     more = pd.DataFrame({"user_id": ["ann"], "rank": [rank], "event_id": [event], "source": ["model"]})
     with pytest.raises(ValueError, match=message):
-        evaluate_week(
-            WEEK, pd.concat([published(PUBLISHED), more]), happened(HAPPENED), new_user_list=[], **past(KNOWN)
-        )
+        metrics_of(WEEK, pd.concat([published(PUBLISHED), more]), happened(HAPPENED), new_user_list=[], **past(KNOWN))
 
 
 def test_target_week_cannot_reach_the_baselines() -> None:
@@ -110,6 +108,6 @@ def test_target_week_cannot_reach_the_baselines() -> None:
     assert (cut.num_users, cut.num_events) == (len(leaking["user_ids"]), len(leaking["event_ids"]))
     lists, truth, new_user_list = published(PUBLISHED), happened(HAPPENED), ["tea", "rye"]
     known: Past = {**leaking, "history": cut}
-    pd.testing.assert_frame_equal(evaluate_week(WEEK, lists, truth, new_user_list=new_user_list, **known), evaluate())
+    pd.testing.assert_frame_equal(metrics_of(WEEK, lists, truth, new_user_list=new_user_list, **known), evaluate())
     with pytest.raises(ValueError, match="history up to"):
-        evaluate_week(WEEK, lists, truth, new_user_list=new_user_list, **leaking)
+        metrics_of(WEEK, lists, truth, new_user_list=new_user_list, **leaking)

@@ -7,7 +7,6 @@ import pytest
 from tgn_assets.ml.arrays import BoolArray, IntArray
 from tgn_assets.ml.candidates.retrieval import CHANNELS
 from tgn_assets.ml.data.policy import OPEN, Rules
-from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.metric_names import (
     CANDIDATES,
     FORMER_METRICS,
@@ -24,6 +23,7 @@ from tgn_assets_tests.support.tea_log import (
     PUBLISHED,
     WEEK,
     happened,
+    metrics_of,
     past,
     published,
     value,
@@ -46,7 +46,7 @@ def test_candidates_and_without_fallback_by_hand() -> None:
 
     known = past(KNOWN)
     assert known["event_ids"][0] == "tea" and list(known["user_ids"][:2]) == ["ann", "bob"]
-    frame = evaluate_week(
+    frame = metrics_of(
         WEEK,
         published(PUBLISHED),
         happened(HAPPENED),
@@ -76,7 +76,7 @@ def test_only_unpublished_own_lists_are_made_again(rules: Rules, asked: list[int
     # ann's list, with tea first, was the ranker's; bob's was that of `repeat`.
     made = published(PUBLISHED).replace({"source": {"model": OURS}})
     given = {"new_user_list": ["tea"], "diagnostics": diagnostics, "rules": rules}
-    frame = evaluate_week(WEEK, made, happened(HAPPENED), **past(KNOWN), **given)  # type: ignore[arg-type]
+    frame = metrics_of(WEEK, made, happened(HAPPENED), **past(KNOWN), **given)
     expected = (DISCOUNT[anns_tea] / DISCOUNT[:2].sum() + DISCOUNT[1]) / 2
     assert value(frame, WITHOUT_FALLBACK, "ndcg", "seen") == pytest.approx(expected, abs=1e-6)
 
