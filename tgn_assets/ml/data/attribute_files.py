@@ -25,7 +25,7 @@ from tgn_assets.ml.data.attributes import (
     close_of,
 )
 from tgn_assets.ml.schema import quoted
-from tgn_assets.ml.sources.spec import format_of
+from tgn_assets.ml.sources.formats import format_of
 from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
@@ -63,7 +63,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
     try:
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
-            typed = format_of(str(path), str(path)) == "parquet"
+            typed = not format_of(str(path), str(path)).is_text
             file = "'" + str(path).replace("'", "''") + "'"
             read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")

@@ -11,10 +11,9 @@ from datetime import date
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import is_postgres
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
-from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, nothing_there, scan
+from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
 from tgn_assets.ml.weeks import week_number
 
@@ -124,8 +123,9 @@ def load_weeks(
         with log_query_progress(con, progress, "reading the source"):
             unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
         counts = con.execute(COUNT_SQL).fetchall()
-        if not counts and not unreadable and nothing_there(spec):
-            raise empty_source(spec)
+        with source_errors(spec):
+            if not counts and not unreadable and kind_of(spec).is_empty():
+                raise empty_source(spec)
         loaded = {
             week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
         }
@@ -140,7 +140,7 @@ def load_weeks(
             rejected[reason] += rows
             rejected_in_week[week] += rows
     valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
-    all_read = not is_postgres(spec.location)
+    all_read = kind_of(spec).reads_all
     report = IngestReport(
         rows={week: rows for week, (rows, _) in loaded.items()},
         digests={week: text for week, (_, text) in loaded.items()},

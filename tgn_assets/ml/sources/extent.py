@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import is_postgres
-from tgn_assets.ml.sources.postgres import counts_weeks, span
-from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, Scan, generate, scan
-from tgn_assets.ml.sources.relations import open_parts
-from tgn_assets.ml.sources.spec import (
-    SYNTHETIC,
-    SourceError,
-    SourceSpec,
-    empty_source,
-    last_ended_week,
-    source_errors,
-    source_signature,
-)
+from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, Scan, kind_of, scan, source_errors
+from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_of
 
-__all__ = [
-    "SourceError",
-    "SourceExtent",
-    "SourceSpec",
-    "describe_source",
-    "smallest_week_number",
-    "source_digests",
-    "source_signature",
-]
-
-SYNTHETIC_WEEKS = 26
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
 
 
-@dataclass(frozen=True)
-class SourceExtent:
-    """What the valid rows of a source span."""
-
-    first_week: str
-    newest_closed: str | None
-    """The newest week whose Sunday has rows or that is followed by a later row; None if there is none yet."""
-    newest_row: datetime
-    """UTC."""
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
+def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
+    """A text that moves when the source may have changed; no row is read. SourceError if there is no file."""
+    with source_errors(spec):
+        state = kind_of(spec).state(now or datetime.now(UTC))
+    return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
 
 
 def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
@@ -59,9 +30,9 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
-    if spec.location == SYNTHETIC:
-        return _describe_synthetic(spec, now)
-    if is_postgres(spec.location) and (extent := _sought(spec)):
+    with source_errors(spec):
+        extent = kind_of(spec).extent(now) or _sought(spec)
+    if extent:
         return extent
     found = _summary(spec)
     filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
@@ -96,10 +67,8 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     To be pinned with its Monday as `SourceSpec.week_number_anchor`: a smaller one that arrives later must not move the
     weeks. SourceError as in `describe_source`.
     """
-    if spec.location == SYNTHETIC:
-        return None
-    with duckdb.connect() as con:
-        if not _counts_weeks(con, spec):
+    with duckdb.connect() as con, source_errors(spec):
+        if not kind_of(spec).numbers_weeks(con):
             return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
         found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
@@ -107,13 +76,6 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     if not numbers:
         raise _no_valid_row(spec, found.rejected_by_reason())
     return int(min(numbers))
-
-
-def _counts_weeks(con: duckdb.DuckDBPyConnection, spec: SourceSpec) -> bool:
-    if is_postgres(spec.location):
-        return counts_weeks(spec)
-    with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
-        return any(part.numbers_weeks for part in open_parts(con, spec, Path(folder)))
 
 
 def digest(rows: int, total: int | None) -> str:
@@ -153,7 +115,8 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
     Whether the rows with these times count, only reading their weeks tells: from both ends towards the middle until
     there is one that does, twice as many weeks each time.
     """
-    if not (whole := span(spec)):
+    kind = kind_of(spec)
+    if not (whole := kind.span(EARLIEST, LATEST)):
         return None
     ends: list[datetime] = []
     for backwards in (False, True):
@@ -164,21 +127,8 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
             if counted := [last if backwards else first for _, reason, first, last in found.rows if reason is None]:
                 ends.append(counted[0])
                 break
-            rest = (
-                (EARLIEST, date.fromisoformat(start))
-                if backwards
-                else (date.fromisoformat(shift(start, weeks)), LATEST)
-            )
-            if not (further := span(spec, *rest)):
+            edge = date.fromisoformat(start if backwards else shift(start, weeks))
+            if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, LATEST)))):
                 return None
             at, weeks = further, 2 * weeks
-    first, newest = ends
-    return _extent(first, newest, found)
-
-
-def _describe_synthetic(spec: SourceSpec, now: datetime | None) -> SourceExtent:
-    closed = last_ended_week(now)
-    first = spec.start_week or shift(closed, 1 - SYNTHETIC_WEEKS)
-    if closed < first:
-        return SourceExtent(first, None, datetime.combine(date.fromisoformat(first), time(), UTC))
-    return SourceExtent(first, closed, generate(spec, [closed]).ts.max().to_pydatetime().replace(tzinfo=UTC))
+    return _extent(ends[0], ends[1], found)

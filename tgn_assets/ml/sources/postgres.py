@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,8 @@ import duckdb
 from tgn_assets.ml.connectors.postgres import connected, relation
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.postgres_time import TIMES, Clock, clocks, span_sql, weeks_condition
-from tgn_assets.ml.sources.relations import Column, Part, Table, parts_of
-from tgn_assets.ml.sources.spec import SourceSpec, source_errors
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST
+from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, Table, parts_of
+from tgn_assets.ml.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -39,43 +38,40 @@ AS_THEY_ARE = {
 BOUNDED = """CASE WHEN {0} < '0001-01-01' THEN '0001-01-01' WHEN {0} > '9999-12-31' THEN '9999-12-31' ELSE {0} END"""
 
 
-@contextmanager
-def open_rows(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str] | None) -> Iterator[Part]:
-    """The rows of `weeks` and those without a week, if the time's type tells on the server; else, and for None, all.
+class PostgresSource(SourceKind):
+    """A table or SELECT of PostgreSQL."""
 
-    They can be read once. SourceError names a missing column.
-    """
-    with _opened(spec) as query, query.connection.cursor() as cursor:
-        cursor.execute(query.select(weeks))
-        con.register(ROWS, cursor.fetch_record_batch())
-        try:
-            yield replace(query.part, files=())
-        finally:
-            con.unregister(ROWS)
+    remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
 
+    @contextmanager
+    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> Iterator[list[Part]]:
+        """The rows of `weeks` and those without a week, if the time's type tells on the server; else, and for None,
+        all. They can be read once.
+        """
+        with _opened(self.spec) as query, query.connection.cursor() as cursor:
+            cursor.execute(query.select(weeks))
+            con.register(ROWS, cursor.fetch_record_batch())
+            try:
+                yield [query.part]
+            finally:
+                con.unregister(ROWS)
 
-def span(spec: SourceSpec, first: date = EARLIEST, end: date = LATEST) -> tuple[str, str] | None:
-    """The weeks of the smallest and the largest time from `first` until before `end`; None if there is none,
-    or if only reading them tells: of text.
+    def span(self, first: date, end: date) -> tuple[str, str] | None:
+        """What the server says; None for times that are text."""
+        with _opened(self.spec) as query:
+            found = [query.span(way, first, end) for way in query.ways]
+            weeks = [way.week(value) for way, pair in zip(query.ways, found, strict=True) for value in pair if pair[0]]
+        return (min(weeks), max(weeks)) if weeks else None
 
-    Nothing is said of the rows that these times belong to.
-    """
-    with source_errors(spec), _opened(spec) as query:
-        found = [query.span(way, first, end) for way in query.ways]
-        weeks = [way.week(value) for way, pair in zip(query.ways, found, strict=True) for value in pair if pair[0]]
-    return (min(weeks), max(weeks)) if weeks else None
+    def numbers_weeks(self, _con: duckdb.DuckDBPyConnection) -> bool:
+        """No row is read for it."""
+        with _opened(self.spec) as query:
+            return query.part.numbers_weeks
 
-
-def counts_weeks(spec: SourceSpec) -> bool:
-    """Whether the source has no time, but the number of a week."""
-    with source_errors(spec), _opened(spec) as query:
-        return query.part.numbers_weeks
-
-
-def is_empty(spec: SourceSpec) -> bool:
-    """Whether the table or SELECT has no row."""
-    with source_errors(spec), _opened(spec) as query:
-        return not query.fetch(f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
+    def is_empty(self) -> bool:
+        """Whether the table or SELECT has no row, of any week."""
+        with _opened(self.spec) as query:
+            return not query.fetch(f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def _opened(spec: SourceSpec) -> Iterator[_Query]:
         kinds = {field.name: _kind(field.metadata or {}) for field in schema}
         types = {name: dtype for name, (dtype, _) in kinds.items()}
         columns = {name: _received(name, *kind) for name, kind in kinds.items()}
-        (part,) = parts_of(spec, [Table(f"TGN_SOURCE_QUERY={spec.query}", "", ROWS, columns)])
+        (part,) = parts_of(spec, [Table(f"TGN_SOURCE_QUERY={spec.query}", "", columns, Relation(ROWS))])
         used = {part.user.sql, part.event.sql, part.time.sql, *part.filtered}
         time = next(name for name, column in columns.items() if column == part.time)
         ways = clocks(types[time], spec.week_number_anchor, part.numbers_weeks)

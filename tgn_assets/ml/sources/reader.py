@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
-import pandas as pd
 
-from tgn_assets.ml.connectors.postgres import is_postgres
-from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, shown
-from tgn_assets.ml.sources.postgres import is_empty, open_rows
-from tgn_assets.ml.sources.relations import Column, Part, expected_rows, open_parts, row_filter, well_formed
-from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, source_errors
-from tgn_assets.ml.sources.timestamp_sql import (
-    EARLIEST,
-    LATEST,
-    is_number,
-    is_time,
-    number_sql,
-    timestamp_sql,
-    week_sql,
-    week_start_sql,
-)
+from tgn_assets.ml.connectors.object_store import StoreError
+from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
+from tgn_assets.ml.sources.csv_repair import shown
+from tgn_assets.ml.sources.files import FileSource
+from tgn_assets.ml.sources.formats import expected_rows, well_formed
+from tgn_assets.ml.sources.postgres import PostgresSource
+from tgn_assets.ml.sources.relations import Column, Part, SourceKind
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec
+from tgn_assets.ml.sources.synthetic import SyntheticSource
+from tgn_assets.ml.sources.timestamp_sql import is_number, is_time, number_sql, timestamp_sql, week_sql, week_start_sql
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +35,12 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep T
     WHEN value IS NULL THEN 'missing_time' WHEN ts IS NULL THEN 'unreadable_time'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
 
-SYNTHETIC_PART = Part(
-    "synthetic_rows", (), Column("user_id", "VARCHAR"), Column("event_id", "VARCHAR"), Column("ts", "TIMESTAMP")
-)
 
-
-SYNTHETIC_COLUMNS = {column.sql: column for column in (SYNTHETIC_PART.user, SYNTHETIC_PART.event, SYNTHETIC_PART.time)}
+def kind_of(spec: SourceSpec) -> SourceKind:
+    """The source at `spec`, as one of its kind: here every kind has its entry."""
+    if spec.location == SYNTHETIC:
+        return SyntheticSource(spec)
+    return PostgresSource(spec) if is_postgres(spec.location) else FileSource(spec)
 
 
 @dataclass(frozen=True)
@@ -74,65 +71,56 @@ def scan(
     week, reason (NULL: the row is valid), text (the time of a row that is not) and number (see `week_number`).
 
     The first column of the query's result must add up to the number of rows that it was given: this is how rows that
-    DuckDB loses are noticed, and the query run again over a safer reading. Of a synthetic source there are `weeks`
-    only; of PostgreSQL these, the rows without a week, and others only where the server cannot tell them apart. Not
-    within a transaction. SourceError if the source cannot be read.
+    DuckDB loses are noticed, and the query run again over a safer reading. `SourceKind.open` says which rows there are
+    beside those of `weeks`. Not within a transaction. SourceError if the source cannot be read.
     """
     con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
-    if spec.location == SYNTHETIC:
-        con.register("synthetic_rows", generate(spec, weeks or ()))
-        try:
-            with source_errors(spec):
-                keep, filtered = row_filter(spec.row_filter, spec.location, SYNTHETIC_COLUMNS)
-                return _run(con, spec, [replace(SYNTHETIC_PART, keep=keep, filtered=filtered)], query, parameters)
-        finally:
-            con.unregister("synthetic_rows")
-    if is_postgres(spec.location):
-        with source_errors(spec), open_rows(con, spec, weeks) as part:
-            return _run(con, spec, [part], query, parameters)
-    with source_errors(spec), TemporaryDirectory(prefix="tgn-source-") as folder:
-        parts = open_parts(con, spec, Path(folder))
+    with source_errors(spec), kind_of(spec).open(con, weeks) as parts:
         expected = expected_rows(con, parts)
         try:
-            found = _run(con, spec, parts, query, parameters)
+            found = _run(con, spec, parts, query, parameters or {})
             if expected is None or sum(row[0] for row in found.rows) + len(found.unreadable) == expected:
                 return found
         except duckdb.InvalidInputException:  # the state machine of its CSV reader gives up at mixed line ends
             if expected is None:
                 raise
         logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.location)
-        safe, bad = well_formed(parts, Path(folder))
-        found = _run(con, spec, safe, query, parameters)
+        with TemporaryDirectory(prefix="tgn-source-") as folder:
+            safe, bad = well_formed(parts, Path(folder))
+            found = _run(con, spec, safe, query, parameters or {})
         return Scan(found.rows, bad + found.unreadable)
 
 
-def nothing_there(spec: SourceSpec) -> bool:
-    """Whether a source of which a scan found no row has none at all."""
-    return is_empty(spec) if is_postgres(spec.location) else spec.location != SYNTHETIC
-
-
-def generate(spec: SourceSpec, weeks: Sequence[str]) -> pd.DataFrame:
-    """The rows of `weeks` of the synthetic source: user_id, event_id, ts."""
-    from tgn_assets.ml.sources.synthetic import World, generate_week
-
-    frames = [generate_week(week, World(seed=spec.seed)) for week in weeks]
-    no_log = pd.DataFrame({"user_id": "", "event_id": "", "ts": pd.Series(dtype="datetime64[us]")})
-    return pd.concat(frames, ignore_index=True) if frames else no_log
+@contextmanager
+def source_errors(spec: SourceSpec) -> Iterator[None]:
+    """Turns what DuckDB or the file system say of a source that cannot be read into a SourceError."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except StoreError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
+    except PostgresError as error:
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
+    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        reason = answer(error)
+        if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
+            raise SourceError(
+                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
+                "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
+            ) from error
+        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {kind_of(spec).remedy}") from error
 
 
 def _run(
-    con: duckdb.DuckDBPyConnection,
-    spec: SourceSpec,
-    parts: Sequence[Part],
-    query: str,
-    parameters: Mapping[str, Any] | None,
+    con: duckdb.DuckDBPyConnection, spec: SourceSpec, parts: Sequence[Part], query: str, parameters: Mapping[str, Any]
 ) -> Scan:
     con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts))
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
-    rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **(parameters or {})}).fetchall()
+    rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
     unreadable: list[str] = []
-    if any(part.csv or part.lines for part in parts):
+    if any(part.relation.header_lines is not None for part in parts):
         # A line has an entry for each of its errors.
         rejects = con.execute("SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors")
         unreadable = [shown(text) for *_, text in rejects.fetchall()]
@@ -143,30 +131,28 @@ def _run(
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     """SELECT of the rows of `part`; its files are the parameter $files`number`."""
     time = _present(part.time)
-    read = part.read.replace("$files", f"$files{number}")
-    if part.numbers_weeks and spec.week_number_anchor is None:
-        raise SourceError(
-            f"TGN_SOURCE={spec.location} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
-        )
-    ts = (
-        week_start_sql("number", spec.week_number_anchor)
-        if part.numbers_weeks and spec.week_number_anchor
-        else timestamp_sql("value", "number", time.dtype)
-    )
+    read = part.relation.sql.replace("$files", f"$files{number}")
+    ts = timestamp_sql("value", "number", time.dtype)
+    if part.numbers_weeks:
+        if spec.week_number_anchor is None:
+            raise SourceError(
+                f"TGN_SOURCE={spec.location} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
+            )
+        ts = week_start_sql("number", spec.week_number_anchor)
     user = _id_sql(part.user)
-    if part.lines:
-        user = f"CASE WHEN readable THEN {user} ELSE left(line, {LINE_SHOWN}) END"
+    if text := part.relation.unreadable_text:
+        user = f"CASE WHEN readable THEN {user} ELSE {text} END"
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
         SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
         FROM (SELECT *, {REASON_SQL} AS reason
-        FROM (SELECT *, CASE WHEN ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN {week_sql("ts")} END AS week
+        FROM (SELECT *, {week_sql("ts")} AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
         FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable,
                      {part.keep} AS keep
-        FROM (SELECT *{filtered} FROM (SELECT *, {part.readable} AS readable FROM {read})))))))
+        FROM (SELECT *{filtered} FROM (SELECT *, {part.relation.readable} AS readable FROM {read})))))))
     """
 
 

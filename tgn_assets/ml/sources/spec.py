@@ -1,33 +1,15 @@
-"""What a source is, and the files that it is made of."""
+"""What a source is, what it spans, and the error that says why it cannot be used."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from glob import glob
-from pathlib import Path
 
-import duckdb
-
-from tgn_assets.ml.connectors.credentials import holds_password
-from tgn_assets.ml.connectors.object_store import StoredFile, StoreError, fetch, is_url, stored_files
-from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
-FORMATS = {
-    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
-    "json": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
-    "parquet": (".parquet", ".pq"),
-}
-"""File formats of a source with their suffixes; `relations.OPENERS` opens them."""
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 class SourceError(ValueError):
@@ -56,86 +38,17 @@ class SourceSpec:
     """Of PostgreSQL: a table or a SELECT."""
 
 
-def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
-    """Moves when the source may have changed: no file is opened, only names, sizes and times of change are looked at.
+@dataclass(frozen=True)
+class SourceExtent:
+    """What the valid rows of a source span."""
 
-    Of what lies behind a URL, the store is asked; PostgreSQL, and a web server that does not tell when a file was
-    written, have a new signature every hour. A synthetic source has one every week, as it grows by one. SourceError if
-    there is no file.
-    """
-    now = now or datetime.now(UTC)
-    if spec.location == SYNTHETIC:
-        state: object = week_of(now)
-    elif is_postgres(spec.location):
-        state = f"{now:%Y-%m-%d %H}"
-    elif is_url(spec.location):
-        with source_errors(spec):
-            objects = _find_objects(spec.location)
-        state = objects, None if all(file.state for file in objects) else f"{now:%Y-%m-%d %H}"
-    else:
-        with source_errors(spec):
-            stats = {file: Path(file).stat() for file in find_files(spec.location)}
-        state = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
-    return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
-
-
-def local_files(location: str, folder: Path) -> list[tuple[str, str]]:
-    """The data files at `location`, sorted: the name of each and where it is on this machine.
-
-    What lies behind a URL is copied into `folder`. SourceError if there are none.
-    """
-    if not is_url(location):
-        return [(file, file) for file in find_files(location)]
-    objects = _find_objects(location)
-    return [(file.url, str(copy)) for file, copy in zip(objects, fetch(objects, folder), strict=True)]
-
-
-def find_files(location: str) -> list[str]:
-    """The data files at a path of this machine, sorted. SourceError if there are none."""
-    path = Path(location).expanduser()
-    if path.is_dir():
-        inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-        found = [str(file) for file in inside if file.name.lower().endswith(SUFFIXES)]
-        lack = f"is a folder without {', '.join(SUFFIXES)} files"
-    elif path.exists():
-        return [str(path)]
-    else:
-        found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
-        lack = f"does not exist, seen from {Path.cwd()}"
-    if not found:
-        raise _no_files(location, lack)
-    return sorted(found)
-
-
-def _find_objects(location: str) -> list[StoredFile]:
-    if holds_password(location):
-        raise SourceError("TGN_SOURCE holds a password; take it out: credentials are read from the environment alone")
-    if not (found := stored_files(location, SUFFIXES)):
-        raise _no_files(location, f"has no {', '.join(SUFFIXES)} files")
-    return found
-
-
-def _no_files(location: str, lack: str) -> SourceError:
-    return SourceError(
-        f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
-    )
-
-
-def format_of(name: str, file: str) -> str:
-    """The format of the file `name`, by its suffix, or else by how its copy `file` on this machine begins.
-
-    OSError if `file` must be opened and cannot be.
-    """
-    for kind, suffixes in FORMATS.items():
-        if _name(name).endswith(suffixes):
-            return kind
-    with open(file, "rb") as opened:
-        return "parquet" if opened.read(4) == b"PAR1" else "csv"
-
-
-def is_compressed(name: str) -> bool:
-    """Whether the file must be unpacked, by its name."""
-    return _name(name).endswith(".gz")
+    first_week: str
+    newest_closed: str | None
+    """The newest week whose Sunday has rows or that is followed by a later row; None if there is none yet."""
+    newest_row: datetime
+    """UTC."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
 
 
 def last_ended_week(now: datetime | None = None) -> str:
@@ -146,36 +59,3 @@ def last_ended_week(now: datetime | None = None) -> str:
 def empty_source(spec: SourceSpec) -> SourceError:
     """The error for a source without rows."""
     return SourceError(f"TGN_SOURCE={spec.location} has no rows; check that the export that writes it has run")
-
-
-@contextmanager
-def source_errors(spec: SourceSpec) -> Iterator[None]:
-    """Turns what DuckDB or the file system say of a source that cannot be read into a SourceError."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise
-    except StoreError as error:
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
-    except PostgresError as error:
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
-    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason = answer(error) if is_postgres(spec.location) else str(error).splitlines()[0]
-        if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
-            raise SourceError(
-                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
-                "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
-            ) from error
-        remedy = "check that it is whole, CSV or JSON lines in UTF-8, or Parquet, and that you may read it"
-        if is_postgres(spec.location):
-            remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {remedy}") from error
-
-
-def _name(file: str) -> str:
-    name = file.lower()
-    return name.split("?")[0] if name.startswith(("http://", "https://")) else name
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)

@@ -13,14 +13,22 @@ in lives of a fixed length and a random phase, so who is there is arithmetic on 
 like is a hash of (seed, property, tenant). So a week costs the same whichever it is, and expects the same volume.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 from zlib import crc32
 
+import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.weeks import FIRST_MONDAY, week_number
+from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, row_filter
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
+from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
 APPEAL = 30.0
 """How many times more appealing an event can be than another of its community and age."""
@@ -97,6 +105,46 @@ class World:
 
 
 DEFAULT = World()
+WEEKS = 26
+"""How many weeks before the current one the source begins, unless its start is given."""
+ROWS = "synthetic_rows"
+COLUMNS = Column("user_id", "VARCHAR"), Column("event_id", "VARCHAR"), Column("ts", "TIMESTAMP")
+
+
+class SyntheticSource(SourceKind):
+    """The default world, which grows by a week every week."""
+
+    reads_all = True
+
+    def state(self, now: datetime) -> object:
+        """The week."""
+        return week_of(now)
+
+    @contextmanager
+    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> Iterator[list[Part]]:
+        """The rows of `weeks` alone: of all weeks there is no end."""
+        keep = row_filter(self.spec.row_filter, SYNTHETIC, {column.sql: column for column in COLUMNS})
+        con.register(ROWS, self._rows(weeks or ()))
+        try:
+            yield [Part(Relation(ROWS), (), *COLUMNS, False, *keep)]
+        finally:
+            con.unregister(ROWS)
+
+    def extent(self, now: datetime | None) -> SourceExtent:
+        """To the last week that is over at `now`."""
+        closed = last_ended_week(now)
+        first = self.spec.start_week or shift(closed, 1 - WEEKS)
+        newest = self._rows([closed]).ts.max().to_pydatetime() if closed >= first else datetime.fromisoformat(first)
+        return SourceExtent(first, closed if closed >= first else None, newest.replace(tzinfo=UTC))
+
+    def is_empty(self) -> bool:
+        """Never."""
+        return False
+
+    def _rows(self, weeks: Sequence[str]) -> pd.DataFrame:
+        no_rows = pd.DataFrame({"user_id": "", "event_id": "", "ts": pd.Series(dtype="datetime64[us]")})
+        frames = [generate_week(week, World(seed=self.spec.seed)) for week in weeks]
+        return pd.concat(frames or [no_rows], ignore_index=True)
 
 
 def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
@@ -112,24 +160,16 @@ def generate_week(week: str, world: World = DEFAULT) -> pd.DataFrame:
     interests = Interests(*(part[curious] for part in state.interests))
     community = _draw_community(interests, world, rng.random(len(curious)), rng.random(len(curious)))
     user = np.concatenate([np.repeat(habitual, times), curious])
-    event = np.concatenate(
-        [
-            np.repeat(state.habit_event[habitual, habit], times),
-            state.catalogue.draw(community, rng.random(len(curious))),
-        ]
-    )
+    drawn = state.catalogue.draw(community, rng.random(len(curious)))
+    event = np.concatenate([np.repeat(state.habit_event[habitual, habit], times), drawn])
     weekday = rng.choice(7, len(user), p=WEEKDAYS)
     hour = 12 * (rng.random(len(user)) + rng.random(len(user)))  # in [0, 24), most often around midday
     microsecond = (weekday * 24 + hour) * 3_600_000_000
     monday = np.datetime64(FIRST_MONDAY, "us") + np.timedelta64(7 * state.number, "D")
     order = np.argsort(microsecond, kind="stable")
-    return pd.DataFrame(
-        {
-            "user_id": state.user_ids()[user[order]],
-            "event_id": state.event_ids()[event[order]],
-            "ts": monday + microsecond[order].astype("timedelta64[us]"),
-        }
-    )
+    users, events = state.user_ids()[user[order]], state.event_ids()[event[order]]
+    ts = monday + microsecond[order].astype("timedelta64[us]")
+    return pd.DataFrame({"user_id": users, "event_id": events, "ts": ts})
 
 
 class Interests(NamedTuple):

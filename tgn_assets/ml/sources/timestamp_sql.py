@@ -51,9 +51,9 @@ def week_start_sql(number: str, anchor: tuple[int, str]) -> str:
 
 
 def week_sql(timestamp: str) -> str:
-    """DATE: the Monday of the week that `timestamp` falls into."""
-    day = f"CAST({timestamp} AS DATE)"
-    return f"({day} - (isodow({day}) - 1)::INTEGER)"
+    """DATE: the Monday of the week that `timestamp` falls into; NULL if it is out of range."""
+    day, valid = f"CAST({timestamp} AS DATE)", f"{timestamp} >= DATE '{EARLIEST}' AND {timestamp} < DATE '{LATEST}'"
+    return f"CASE WHEN {valid} THEN ({day} - (isodow({day}) - 1)::INTEGER) END"
 
 
 def is_number(dtype: str) -> bool:

@@ -19,7 +19,7 @@ from s3fs import S3FileSystem
 from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import StoreError, fetch, put, stored_files
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
-from tgn_assets.ml.sources.spec import SUFFIXES
+from tgn_assets.ml.sources.formats import SUFFIXES
 from tgn_assets_tests.support.histories import (
     BAD,
     EXTENT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tgn_assets.ml.sources import relations
+from tgn_assets.ml.sources import formats
 from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
@@ -140,8 +140,8 @@ def test_sql_in_a_column_or_file_name_is_a_name(tmp_path: Path) -> None:
 
 
 def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_chunks = relations.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
-    monkeypatch.setattr(relations, "CSV_SQL", small_chunks)
+    small_chunks = formats.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
+    monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
     luck = random.Random(0)
     kinds = ["u,e,2024-01-0{}\n"] * 20 + [
         "u,e\n",
