@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -53,7 +54,16 @@ class Settings(BaseSettings):
     event_column: str = Field(default="event_id", description="Column of the source that names the event.")
     timestamp_column: str = Field(
         default="timestamp",
-        description="Column with the time: ISO text, a timestamp type, or unix seconds or milliseconds.",
+        description="Column with the time: ISO text, a timestamp type, a unix time (seconds to nanoseconds), or a day "
+        "such as 20240131.",
+    )
+    timestamp_format: str | None = Field(
+        default=None,
+        description="How times are written, as strptime has it, if they are none of these: `%d.%m.%Y %H:%M`.",
+    )
+    time_zone: str | None = Field(
+        default=None,
+        description="IANA name of the zone of times without an offset, such as `Europe/Berlin`; default: UTC.",
     )
     row_filter: str | None = Field(
         default=None,
@@ -189,6 +199,14 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
         return week_key(week_number(week))
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str | None) -> str | None:
+        try:
+            return zone and str(ZoneInfo(zone))
+        except (ValueError, ZoneInfoNotFoundError):
+            raise ValueError(f"{zone!r} is no IANA time zone; write one such as Europe/Berlin") from None
 
     @field_validator("owner")
     @classmethod

@@ -22,9 +22,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
-from tgn_assets.ml.sources.extent import SourceSpec, describe_source, digest, smallest_week_number, source_digests
+from tgn_assets.ml.sources.extent import (
+    SourceSpec,
+    describe_source,
+    digest,
+    first_week_of,
+    smallest_week_number,
+    source_digests,
+)
 from tgn_assets.ml.sources.spec import SYNTHETIC, last_ended_week
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.sources.timestamp_sql import TimeStyle
+from tgn_assets.ml.weeks import shift, week_of
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state.warehouse import Warehouse
 
@@ -125,6 +133,7 @@ class Home:
             week_number_anchor=None if week_number is None else (week_number, s.start_week or FIRST_NUMBERED_WEEK),
             row_filter=s.row_filter,
             query=s.source_query,
+            time_style=TimeStyle(s.timestamp_format, s.time_zone),
         )
 
     def start_week(self) -> str:
@@ -138,19 +147,19 @@ class Home:
     def newest_closed_week(self) -> str | None:
         """The newest week that is over, by the calendar and in the source, from the first to the last week.
 
-        In the source a week is over when there is a row on its Sunday or later. None if there is no such week. Scans
-        the source; SourceError if it cannot be read.
+        In the source a week is over when there is a row on its Sunday or later. The last week of the settings, and one
+        that is known by its number alone, are over as soon as they have rows. None if there is no such week. Scans the
+        source; SourceError if it cannot be read.
         """
-        closed = describe_source(self.source_spec()).newest_closed
-        if closed is None:
-            return None
-        newest = min(week for week in (closed, last_ended_week(), self.settings.end_week) if week)
-        return newest if newest >= self.start_week() else None
+        extent, end = describe_source(self.source_spec()), self.settings.end_week
+        closed = end if end and week_of(extent.newest_row) >= end else extent.newest_closed
+        newest = min(week for week in (closed, last_ended_week(), end) if week) if closed else None
+        return newest if newest and newest >= self.start_week() else None
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
             return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
-        return describe_source(self.source_spec()).first_week
+        return first_week_of(self.source_spec())
 
     def _pinned(self, name: str, find: Callable[[], T]) -> T:
         """The value `name` of the log of this home: what `find` returned the first time, stored for ever.

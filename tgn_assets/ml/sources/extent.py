@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import duckdb
 
-from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, Scan, kind_of, scan, source_errors
-from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST
-from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_of
+from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, UNREADABLE_TIME, Scan, kind_of, scan, source_errors
+from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source, horizon
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST
+from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
+
+LONG_GAP = 5 * 52
+"""Weeks without a row, after which what lies before them is hardly the same log."""
 
 
 def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
@@ -42,8 +46,9 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
             f"none of the {filtered} rows of TGN_SOURCE={spec.location} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
         )
     if not spans:
-        raise _no_valid_row(spec, found.rejected_by_reason())
-    return _extent(*spans[0], found)
+        raise _no_valid_row(spec, found)
+    with duckdb.connect() as con, source_errors(spec):
+        return _extent(*spans[0], found, numbers_weeks=kind_of(spec).numbers_weeks(con))
 
 
 def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
@@ -74,7 +79,7 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
         found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
     numbers = [number for _, reason, number in found.rows if reason in (None, OUT_OF_RANGE)]
     if not numbers:
-        raise _no_valid_row(spec, found.rejected_by_reason())
+        raise _no_valid_row(spec, found)
     return int(min(numbers))
 
 
@@ -83,15 +88,51 @@ def digest(rows: int, total: int | None) -> str:
     return f"{rows}-{total or 0:x}"
 
 
-def _no_valid_row(spec: SourceSpec, rejected: Mapping[str, int]) -> SourceError:
-    """The error for a source of which only `rejected` rows, or none at all, could be read."""
+def first_week_of(spec: SourceSpec) -> str:
+    """The first week with rows. SourceError if years without any follow it: then one row's clock may have been wrong.
+
+    SourceError as in `describe_source`, too.
+    """
+    first = describe_source(spec).first_week
+    # Of a source that can be asked for its span, reading the weeks up to the gap is enough.
+    with source_errors(spec):
+        after = kind_of(spec).span(date.fromisoformat(shift(first, 1)), horizon().date())
+    if after:
+        starts = [first, after[0]]
+    else:
+        query = "SELECT count(*), week::VARCHAR, bool_or(reason IS NULL) FROM {rows} GROUP BY week"
+        with duckdb.connect() as con:
+            starts = sorted(week for _, week, valid in scan(con, spec, query).rows if valid)
+    for before, then in pairwise(starts):
+        if week_number(then) - week_number(before) >= LONG_GAP:
+            raise SourceError(
+                f"the first rows of TGN_SOURCE={spec.location} are of week {first}, and after {before} there are none "
+                f"until {then}: set TGN_START_WEEK={then} to begin there, or TGN_START_WEEK={first} if these times are "
+                "right"
+            )
+    return first
+
+
+def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
+    """The error for a source of which only rejected rows, or none at all, could be read."""
+    rejected = found.rejected_by_reason()
     if not rejected:
         return empty_source(spec)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
+    remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
+    if UNREADABLE_TIME in rejected or OUT_OF_RANGE in rejected:
+        sample = _sample_time(spec)
+        remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
     return SourceError(
-        f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.location} can be used ({reasons}); check "
-        "TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
+        f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.location} can be used ({reasons}); {remedy}"
     )
+
+
+def _sample_time(spec: SourceSpec) -> str:
+    """One of the times that cannot be read, shortened."""
+    query = f"SELECT count(*), min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')) FROM {{rows}}"
+    with duckdb.connect() as con:
+        return str(scan(con, spec, query).rows[0][1])[:40]
 
 
 def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
@@ -101,11 +142,15 @@ def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
         return scan(con, spec, query, weeks=weeks)
 
 
-def _extent(first: datetime, newest: datetime, found: Scan) -> SourceExtent:
+def _extent(first: datetime, newest: datetime, found: Scan, *, numbers_weeks: bool) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
-    closed = newest_week if newest.weekday() == 6 else shift(newest_week, -1)
+    closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
     return SourceExtent(
-        first_week, closed if closed >= first_week else None, newest.replace(tzinfo=UTC), found.rejected_by_reason()
+        first_week,
+        closed if closed >= first_week else None,
+        newest.replace(tzinfo=UTC),
+        numbers_weeks,
+        found.rejected_by_reason(),
     )
 
 
@@ -115,8 +160,8 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
     Whether the rows with these times count, only reading their weeks tells: from both ends towards the middle until
     there is one that does, twice as many weeks each time.
     """
-    kind = kind_of(spec)
-    if not (whole := kind.span(EARLIEST, LATEST)):
+    kind, end = kind_of(spec), horizon().date() + timedelta(days=1)
+    if not (whole := kind.span(EARLIEST, end)):
         return None
     ends: list[datetime] = []
     for backwards in (False, True):
@@ -128,7 +173,8 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
                 ends.append(counted[0])
                 break
             edge = date.fromisoformat(start if backwards else shift(start, weeks))
-            if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, LATEST)))):
+            if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, end)))):
                 return None
             at, weeks = further, 2 * weeks
-    return _extent(ends[0], ends[1], found)
+    with duckdb.connect() as con:
+        return _extent(ends[0], ends[1], found, numbers_weeks=kind.numbers_weeks(con))

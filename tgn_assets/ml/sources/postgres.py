@@ -14,7 +14,7 @@ from tgn_assets.ml.connectors.postgres import connected, relation
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.postgres_time import TIMES, Clock, clocks, span_sql, weeks_condition
 from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, Table, parts_of
-from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec, horizon
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -90,7 +90,8 @@ class _Query:
         sql = f"SELECT {columns} FROM {self.source}"
         if weeks is None or not self.ways:
             return sql
-        return f"{sql} WHERE {weeks_condition(quoted(self.time), self.types[self.time], self.ways, weeks)}"
+        where = weeks_condition(quoted(self.time), self.types[self.time], self.ways, weeks, horizon().date())
+        return f"{sql} WHERE {where}"
 
     def span(self, way: Clock, first: date, end: date) -> tuple[Any, Any]:
         sql = span_sql(quoted(self.time), self.types[self.time], way, first, end)
@@ -114,7 +115,7 @@ def _opened(spec: SourceSpec) -> Iterator[_Query]:
         (part,) = parts_of(spec, [Table(f"TGN_SOURCE_QUERY={spec.query}", "", columns, Relation(ROWS))])
         used = {part.user.sql, part.event.sql, part.time.sql, *part.filtered}
         time = next(name for name, column in columns.items() if column == part.time)
-        ways = clocks(types[time], spec.week_number_anchor, part.numbers_weeks)
+        ways = clocks(types[time], spec.week_number_anchor, spec.time_style, numbers_weeks=part.numbers_weeks)
         names = [name for name, column in columns.items() if column.sql in used]
         yield _Query(connection, source, part, names, types, time, ways)
 

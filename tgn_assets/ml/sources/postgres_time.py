@@ -12,7 +12,17 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, MILLISECONDS_FROM
+from tgn_assets.ml.sources.timestamp_sql import (
+    DAY_KEYS,
+    EARLIEST,
+    LATEST,
+    MICROSECONDS_FROM,
+    MILLISECONDS_FROM,
+    MINUTE_KEYS,
+    NANOSECONDS_FROM,
+    SECONDS_FROM,
+    TimeStyle,
+)
 from tgn_assets.ml.weeks import shift, week_key, week_number, week_of
 
 TIMES = ("timestamp", "timestamptz", "date")
@@ -41,29 +51,30 @@ class Clock:
         return f"{column} >= {self.since(first)} AND {column} < {self.at(end)}"
 
 
-def clocks(dtype: str, anchor: tuple[int, str] | None, numbers_weeks: bool) -> list[Clock]:
+def clocks(dtype: str, anchor: tuple[int, str] | None, style: TimeStyle, *, numbers_weeks: bool) -> list[Clock]:
     """How a column of PostgreSQL's type `dtype` may count time, smaller values first; none if only reading it tells.
 
-    A number is seconds or milliseconds, each row by itself, or that of a week, which `anchor` ties to a Monday.
+    A number is a unix time of some unit or a day written as digits, each row by itself, or that of a week, which
+    `anchor` ties to a Monday. Of times that need a `style` to be read, only reading tells.
     """
     if numbers_weeks:
         return [_week_numbers(*anchor)] if anchor and dtype in NUMBERS else []
-    if dtype in TIMES:
+    if dtype == "timestamptz" or (dtype in TIMES and not style.zone):
         return [Clock(lambda day: f"'{day}'", week_of)]
-    if dtype not in NUMBERS:
+    if dtype not in NUMBERS or style.format or style.zone:
         return []
     rounds = dtype not in INTEGERS
-    return [
-        Clock(_seconds, lambda value: _week_of_seconds(float(value)), rounds),
-        Clock(_milliseconds, lambda value: _week_of_seconds(float(value) / 1000), rounds),
-    ]
+    units = ((1, SECONDS_FROM), (10**3, MILLISECONDS_FROM), (10**6, MICROSECONDS_FROM), (10**9, NANOSECONDS_FROM))
+    return [Clock(_day_key, _week_of_key), *(_unix(*unit, rounds) for unit in units)]
 
 
-def weeks_condition(column: str, dtype: str, ways: Sequence[Clock], weeks: Sequence[str]) -> str:
-    """SQL: the rows of `weeks`, and those that belong to none: without a time, or with one that is out of range."""
+def weeks_condition(column: str, dtype: str, ways: Sequence[Clock], weeks: Sequence[str], end: date = LATEST) -> str:
+    """SQL: the rows of `weeks`, and those that belong to none: without a time, out of range, or not before `end`."""
     asked = [way.range(column, first, end) for first, end in _spans(weeks) for way in ways]
-    bounds = [(way.at(EARLIEST), way.since(LATEST)) for way in ways]
+    bounds = [(way.at(EARLIEST), way.since(end)) for way in ways]
     gaps = [f"{column} >= {high} AND {column} <= {low}" for (_, high), (low, _) in pairwise(bounds)]
+    if len(ways) > 1:
+        gaps.append(f"{column} BETWEEN {MINUTE_KEYS[0]} AND {MINUTE_KEYS[1]}")
     nowhere = [f"{column} IS NULL", f"{column} < {bounds[0][0]}", *gaps, f"{column} >= {bounds[-1][1]}"]
     if len(ways) == 1 and dtype in NUMBERS and dtype not in INTEGERS:
         nowhere.append(f"{column} <> floor({column})")  # no number of a week
@@ -94,13 +105,20 @@ def _spans(weeks: Sequence[str]) -> Iterator[tuple[date, date]]:
             first = None
 
 
-def _seconds(day: date) -> int:
-    return (day - EARLIEST).days * DAY
+def _unix(per_second: int, least: int, rounds: bool) -> Clock:
+    return Clock(
+        lambda day: max((day - EARLIEST).days * DAY * per_second, least),
+        lambda value: week_of(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(value) / per_second)),
+        rounds,
+    )
 
 
-def _milliseconds(day: date) -> int:
-    return max(_seconds(day) * 1000, MILLISECONDS_FROM)
+def _day_key(day: date) -> int:
+    return min(max(int(f"{day:%Y%m%d}"), DAY_KEYS[0]), DAY_KEYS[1] + 1)
 
 
-def _week_of_seconds(seconds: float) -> str:
-    return week_of(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds))
+def _week_of_key(value: float) -> str:
+    try:
+        return week_of(datetime.strptime(str(int(value)), "%Y%m%d"))
+    except ValueError:  # no day of the calendar: read by itself, and rejected
+        return week_of(EARLIEST)

@@ -21,19 +21,32 @@ from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
 from tgn_assets.ml.sources.relations import Column, Part, SourceKind
-from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
-from tgn_assets.ml.sources.timestamp_sql import is_number, is_time, number_sql, timestamp_sql, week_sql, week_start_sql
+from tgn_assets.ml.sources.timestamp_sql import (
+    EARLIEST,
+    LATEST,
+    is_number,
+    is_time,
+    number_sql,
+    timestamp_sql,
+    week_sql,
+    week_start_sql,
+)
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE_LINE, OUT_OF_RANGE = "unreadable_line", "time_out_of_range"
+UNREADABLE_LINE, OUT_OF_RANGE, IN_FUTURE = "unreadable_line", "time_out_of_range", "time_in_future"
+UNREADABLE_TIME = "unreadable_time"
 FILTERED = "filtered"
 """The reason of a row that could be used, but does not meet the row filter: it is no rejection."""
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
     WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
-    WHEN value IS NULL THEN 'missing_time' WHEN ts IS NULL THEN 'unreadable_time'
+    WHEN value IS NULL OR ts = TIMESTAMP '1970-01-01' THEN 'missing_time'
+    WHEN ts IS NULL THEN '{UNREADABLE_TIME}'
+    WHEN week IS NULL AND ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN '{IN_FUTURE}'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
+"""A time of exactly 0 stands for none: systems that have no time write it so."""
 
 
 def kind_of(spec: SourceSpec) -> SourceKind:
@@ -132,7 +145,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     """SELECT of the rows of `part`; its files are the parameter $files`number`."""
     time = _present(part.time)
     read = part.relation.sql.replace("$files", f"$files{number}")
-    ts = timestamp_sql("value", "number", time.dtype)
+    ts = timestamp_sql("value", "number", time.dtype, spec.time_style)
     if part.numbers_weeks:
         if spec.week_number_anchor is None:
             raise SourceError(
@@ -147,7 +160,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     return f"""
         SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
         FROM (SELECT *, {REASON_SQL} AS reason
-        FROM (SELECT *, {week_sql("ts")} AS week
+        FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
         FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable,

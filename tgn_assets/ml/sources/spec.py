@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
 from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
+
+
+CLOCK_SKEW = timedelta(days=1)
+"""By how much the clock that wrote a row may be ahead of ours."""
 
 
 class SourceError(ValueError):
@@ -36,6 +41,8 @@ class SourceSpec:
     """An SQL condition on the columns of the source: other rows are as if they were not there."""
     query: str | None = None
     """Of PostgreSQL: a table or a SELECT."""
+    time_style: TimeStyle = PLAIN
+    """How times are written that do not tell by themselves."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,15 @@ class SourceExtent:
     """The newest week whose Sunday has rows or that is followed by a later row; None if there is none yet."""
     newest_row: datetime
     """UTC."""
+    numbers_weeks: bool = False
+    """Whether rows have the number of a week and no time: only the calendar tells when such a week is over."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
+
+
+def horizon() -> datetime:
+    """The time (UTC) from which on a row lies in the future: it is rejected, and closes no week."""
+    return datetime.now(UTC).replace(tzinfo=None) + CLOCK_SKEW
 
 
 def last_ended_week(now: datetime | None = None) -> str:

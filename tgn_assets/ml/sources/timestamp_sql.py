@@ -5,15 +5,22 @@ later week could move those of an earlier one.
 """
 
 import re
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 
 from tgn_assets.ml.weeks import week_number
 
 EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
 """A time before the first or not before the second is out of range."""
 
-MILLISECONDS_FROM = 100_000_000_000
-"""A larger number is unix milliseconds (from March 1973 on), another one unix seconds (up to the year 5138)."""
+MILLISECONDS_FROM, MICROSECONDS_FROM, NANOSECONDS_FROM = 10**11, 10**14, 10**17
+"""A number from there on is unix milliseconds, microseconds, nanoseconds; each of them from March 1973 on."""
+SECONDS_FROM = 10**8
+"""A number from there on is unix seconds, from March 1973 on."""
+DAY_KEYS = (1970_01_01, 2199_12_31)
+"""A whole number within is a day written as digits, such as 20240101: as unix seconds it would be of August 1970."""
+MINUTE_KEYS = (1970_01_01_00_00, 2199_12_31_23_59)
+"""A number within may be a minute written as digits, or milliseconds of 1976: it is not read without a format."""
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week
 _JUST_OUTSIDE = ("-1e6", "7258118400e6")  # what lies further off is clamped to these, so that no cast overflows
@@ -27,17 +34,38 @@ def number_sql(value: str, dtype: str) -> str:
     return f"CASE WHEN substring({value}, 5, 1) NOT IN ('-', '/') THEN TRY_CAST({value} AS DOUBLE) END"
 
 
-def timestamp_sql(value: str, number: str, dtype: str) -> str:
-    """TIMESTAMP: when `value` was, NULL if it cannot be read; `number` is a column that holds its `number_sql`.
+@dataclass(frozen=True)
+class TimeStyle:
+    """How a source writes its times, as far as they do not tell by themselves."""
 
-    The session's time zone must be UTC, which a text without an offset is in.
+    format: str | None = None
+    """Of text and of numbers, as strptime has it; None: ISO 8601, a unix time, or a day written as digits."""
+    zone: str | None = None
+    """IANA name of the zone of times without an offset; None: UTC."""
+
+
+PLAIN = TimeStyle()
+
+
+def timestamp_sql(value: str, number: str, dtype: str, style: TimeStyle = PLAIN) -> str:
+    """TIMESTAMP: when `value` was, in UTC, NULL if it cannot be read; `number` is a column that holds its `number_sql`.
+
+    The session's time zone must be UTC.
     """
+    if "TIME ZONE" in dtype or "TZ" in dtype:
+        return _utc_sql(f"CAST({value} AS TIMESTAMPTZ)")
+    if is_time(dtype):
+        return _in_zone(f"TRY_CAST({value} AS TIMESTAMP)", style)
+    if style.format is not None:
+        read = f"try_strptime(trim(CAST({value} AS VARCHAR)), {literal(style.format)})"
+        return _utc_sql(read) if re.search("%[zZ]", style.format) else _in_zone(read, style)
+    unix = _unix_sql(number, style)
     if dtype != "VARCHAR":
-        if "TIME ZONE" in dtype or "TZ" in dtype:
-            return f"make_timestamp(epoch_us(CAST({value} AS TIMESTAMPTZ)))"
-        return _unix_sql(number) if is_number(dtype) else f"TRY_CAST({value} AS TIMESTAMP)"
-    iso = f"COALESCE({_iso_sql(value)}, {_iso_sql(f'trim({value})')})"
-    return f"CASE WHEN {number} IS NULL THEN {iso} ELSE {_unix_sql(number)} END"
+        return unix if is_number(dtype) else f"TRY_CAST({value} AS TIMESTAMP)"
+    # `10:00:00 +0200` and `10:00:00,123`, which DuckDB does not read, as it does.
+    tidy = f"regexp_replace(regexp_replace(trim({value}), '([0-9]),([0-9])', '\\1.\\2'), ' +([+-][0-9:]+)$', '\\1')"
+    iso = ", ".join(_iso_sql(text, style) for text in (value, f"trim({value})", tidy))
+    return f"CASE WHEN {number} IS NULL THEN COALESCE({iso}) ELSE {unix} END"
 
 
 def week_start_sql(number: str, anchor: tuple[int, str]) -> str:
@@ -50,9 +78,10 @@ def week_start_sql(number: str, anchor: tuple[int, str]) -> str:
     return f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN {_clamped(microseconds)} END"
 
 
-def week_sql(timestamp: str) -> str:
-    """DATE: the Monday of the week that `timestamp` falls into; NULL if it is out of range."""
-    day, valid = f"CAST({timestamp} AS DATE)", f"{timestamp} >= DATE '{EARLIEST}' AND {timestamp} < DATE '{LATEST}'"
+def week_sql(timestamp: str, end: date | datetime = LATEST) -> str:
+    """DATE: the Monday of the week that `timestamp` falls into; NULL before `EARLIEST` and from `end` on."""
+    day = f"CAST({timestamp} AS DATE)"
+    valid = f"{timestamp} >= DATE '{EARLIEST}' AND {timestamp} < TIMESTAMP '{end:%Y-%m-%d %H:%M:%S}'"
     return f"CASE WHEN {valid} THEN ({day} - (isodow({day}) - 1)::INTEGER) END"
 
 
@@ -66,9 +95,32 @@ def is_time(dtype: str) -> bool:
     return dtype.startswith("TIMESTAMP") or dtype == "DATE"
 
 
-def _unix_sql(number: str) -> str:
-    scale = f"CASE WHEN abs({number}) > {MILLISECONDS_FROM} THEN 1e3 ELSE 1e6 END"
-    return f"CASE WHEN isfinite({number}) THEN {_clamped(f'{number} * {scale}')} END"
+def literal(text: str) -> str:
+    """`text` as an SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _unix_sql(number: str, style: TimeStyle) -> str:
+    size = f"abs({number})"
+    scale = (
+        f"CASE WHEN {size} >= {NANOSECONDS_FROM} THEN 1e-3 WHEN {size} >= {MICROSECONDS_FROM} THEN 1 "
+        f"WHEN {size} > {MILLISECONDS_FROM} THEN 1e3 ELSE 1e6 END"
+    )
+    key = f"try_strptime(CAST(CAST({number} AS BIGINT) AS VARCHAR), '%Y%m%d')"
+    return f"""CASE WHEN NOT isfinite({number}) THEN NULL
+        WHEN {number} BETWEEN {DAY_KEYS[0]} AND {DAY_KEYS[1]} AND {number} = floor({number}) THEN {_in_zone(key, style)}
+        WHEN {number} > 0 AND {number} < {SECONDS_FROM} THEN NULL
+        WHEN {number} BETWEEN {MINUTE_KEYS[0]} AND {MINUTE_KEYS[1]} THEN NULL
+        ELSE {_clamped(f"{number} * {scale}")} END"""
+
+
+def _utc_sql(moment: str) -> str:
+    return f"make_timestamp(epoch_us({moment}))"
+
+
+def _in_zone(local: str, style: TimeStyle) -> str:
+    """The TIMESTAMP `local` as a moment; of two that a clock shows twice, the earlier one."""
+    return _utc_sql(f"timezone({literal(style.zone)}, {local})") if style.zone else local
 
 
 def _clamped(microseconds: str) -> str:
@@ -76,13 +128,17 @@ def _clamped(microseconds: str) -> str:
     return f"make_timestamp(round(greatest({low}, least({high}, {microseconds})))::BIGINT)"
 
 
-def _iso_sql(text: str) -> str:
+def _iso_sql(text: str, style: TimeStyle) -> str:
     # A cast to TIMESTAMP ignores an offset, one to TIMESTAMPTZ costs three times as much: only the shapes that have no
     # room for an offset take the short way (a date, a time to the second with a T or a blank before it, a Z after it).
-    shapes = " OR ".join(
-        f"{text} LIKE '{shape}'" for shape in ("____-__-_____:__:__", "____-__-_____:__:__Z", "____-__-__")
-    )
+    bare = " OR ".join(f"{text} LIKE '{shape}'" for shape in ("____-__-_____:__:__", "____-__-__"))
+    zoned = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    local = _in_zone(f"TRY_CAST({text} AS TIMESTAMP)", style)
+    other = _utc_sql(zoned)
+    if style.zone:  # text without an offset, which the cast would take for UTC
+        offset = f"regexp_matches({text}, ':[0-9.]+ *([+-][0-9:]+|[A-Za-z][A-Za-z_/]*)$')"
+        other = f"CASE WHEN {offset} THEN {other} ELSE {local} END"
     return (
-        f"CASE WHEN {shapes} THEN TRY_CAST({text} AS TIMESTAMP) "
-        f"ELSE make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))) END"
+        f"CASE WHEN {bare} THEN {local} WHEN {text} LIKE '____-__-_____:__:__Z' THEN TRY_CAST({text} AS TIMESTAMP) "
+        f"ELSE {other} END"
     )
