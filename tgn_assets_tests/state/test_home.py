@@ -166,3 +166,16 @@ def test_closed_weeks_lie_between_the_first_and_the_last(tmp_path: Path) -> None
 def test_missing_source_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="TGN_SOURCE"):
         _home(tmp_path, source=str(tmp_path / "missing.csv")).start_week()
+
+
+def test_the_last_week_of_the_settings_closes_with_the_calendar(tmp_path: Path) -> None:
+    rows = "u,e,2024-01-10 12:00:00\nu,e,2024-01-17 12:00:00\n"
+    assert _home(tmp_path, rows).newest_closed_week() == "2024-01-08"
+    assert _home(tmp_path, rows, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
+    assert _home(tmp_path, rows, end_week="2024-01-22").newest_closed_week() == "2024-01-08"
+
+
+def test_numbered_weeks_close_with_the_calendar(tmp_path: Path) -> None:
+    log = tmp_path / "weeks.csv"
+    log.write_text("ip_address,event_id,week_number\nu,e,7\nu,e,9\n")
+    assert _home(tmp_path, source=str(log)).newest_closed_week() == "2024-01-15"

@@ -79,7 +79,7 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
         found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
     numbers = [number for _, reason, number in found.rows if reason in (None, OUT_OF_RANGE)]
     if not numbers:
-        raise _no_valid_row(spec, found)
+        raise _no_valid_row(anywhere, found)
     return int(min(numbers))
 
 

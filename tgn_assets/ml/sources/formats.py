@@ -98,7 +98,7 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[s
 
 
 def format_of(name: str, file: str) -> FileFormat:
-    """The format of the file `name`, by its suffix, or else by how its copy `file` begins; OSError if that fails."""
+    """The format of a file, by its `name`, or else by how its copy `file` begins; OSError if that cannot be opened."""
     if found := [known for known in FORMATS if _plain(name).endswith(known.all_suffixes)]:
         return found[0]
     with open(file, "rb") as opened:

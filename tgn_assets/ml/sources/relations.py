@@ -1,6 +1,6 @@
 """What a source looks like to the reader: relations of DuckDB, grouped by shape.
 
-A new kind of source is a `SourceKind` in `reader.KINDS`, a new format of files a `FileFormat` in `formats.FORMATS`.
+A new kind of source is a `SourceKind` in `reader.kind_of`, a new format of files a `FileFormat` in `formats.FORMATS`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_rejected_rows_of_other_weeks_wait_for_their_week(tmp_path: Path, con: d
 
 
 def test_rows_outside_start_and_end_week_are_only_counted(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
-    days = ["1970-01-01", "2024-01-07", "2024-01-08", "2024-01-14", "2024-01-15", "2199-12-31"]
+    days = ["1970-01-02", "2024-01-07", "2024-01-08", "2024-01-14", "2024-01-15", "2025-12-31"]
     spec = csv(tmp_path, HEADER + "".join(f"u,e,{day}\n" for day in days))
     report = load_weeks(con, spec, ["2024-01-08"], start_week="2024-01-08", end_week="2024-01-08")
     assert (report.rows, report.before_start, report.after_end) == ({"2024-01-08": 2}, 2, 2)
@@ -110,11 +110,11 @@ def test_ids_of_other_types_are_written_as_duckdb_writes_them(tmp_path: Path, co
 
 
 def test_an_empty_text_and_a_nan_are_missing_in_parquet(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
-    values = "('', 1e0, 2e9), ('u', 'nan'::DOUBLE, 2e9), ('u', 1, 'nan'::DOUBLE), (NULL, 1, 2e9)"
+    values = "('', 1e0, 1.72e9), ('u', 'nan'::DOUBLE, 1.72e9), ('u', 1, 'nan'::DOUBLE), (NULL, 1, 1.72e9)"
     report = load(con, parquet(tmp_path, f"SELECT * FROM (VALUES {values}) AS t(ip_address, event_id, timestamp)"))
     assert report.rejected == {"missing_time": 1}
     assert load_weeks(
-        con, SourceSpec(str(tmp_path / "log.parquet")), ["2033-05-16"], start_week=START, end_week=None
+        con, SourceSpec(str(tmp_path / "log.parquet")), ["2024-07-01"], start_week=START, end_week=None
     ).rejected == {
         "missing_user": 2,
         "missing_event": 1,

@@ -1,7 +1,8 @@
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
     describe_source,
+    first_week_of,
     smallest_week_number,
     source_digests,
     source_signature,
 )
+from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
 
@@ -73,7 +76,8 @@ def test_digests_differ_when_rows_have_exchanged_a_value(tmp_path: Path) -> None
 
 def test_digests_are_the_same_in_another_process(tmp_path: Path) -> None:
     spec = csv(tmp_path)
-    code = f"from tgn_assets.ml.sources.extent import *; from tgn_assets.ml.sources.spec import *; print(source_digests({spec!r}, {WEEKS!r}))"
+    names = "from tgn_assets.ml.sources.extent import *; from tgn_assets.ml.sources.spec import *"
+    code = f"{names}; print(source_digests({spec!r}, {WEEKS!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert other.stdout.strip() == str(source_digests(spec, WEEKS))
 
@@ -121,7 +125,7 @@ def test_week_numbers_count_from_the_anchor(tmp_path: Path) -> None:
     anchored = SourceSpec(spec.location, week_number_anchor=(7, "2024-01-01"))
     extent = describe_source(anchored)
     assert (extent.first_week, extent.newest_row) == ("2024-01-01", datetime(2024, 1, 15, tzinfo=UTC))
-    assert extent.newest_closed == "2024-01-08"
+    assert extent.newest_closed == "2024-01-15"  # rows of a numbered week have no Sunday: the calendar closes it
     assert extent.rejected == {"missing_user": 1, "missing_time": 1, "unreadable_time": 2}
     with pytest.raises(SourceError, match="TGN_START_WEEK"):
         describe_source(spec)
@@ -133,7 +137,7 @@ def test_week_number_column_may_be_the_timestamp_column(tmp_path: Path) -> None:
     )
     assert smallest_week_number(spec) == 202401
     named = SourceSpec(spec.location, timestamp_column="week_number", week_number_anchor=(202401, "2024-01-01"))
-    assert describe_source(named).newest_closed == "2024-01-08"
+    assert describe_source(named).newest_closed == "2024-01-15"
 
 
 def test_timestamps_go_before_week_numbers(tmp_path: Path) -> None:
@@ -165,3 +169,35 @@ def test_synthetic_source_digests_are_stable() -> None:
     assert source_digests(spec, WEEKS[1:]) == {week: digests[week] for week in WEEKS[1:]}
     assert source_digests(SourceSpec("synthetic", seed=1), WEEKS[:1]) != {WEEKS[0]: digests[WEEKS[0]]}
     assert source_digests(spec, []) == {}
+
+
+def test_a_row_of_the_future_is_rejected_and_closes_no_week(tmp_path: Path) -> None:
+    tomorrow, later = (f"{datetime.now(UTC) + timedelta(hours=hours):%Y-%m-%d %H:%M:%S}" for hours in (23, 25))
+    extent = describe_source(csv(tmp_path, f"{HEADER}u,e,2024-01-03\nu,e,{tomorrow}\nu,e,{later}\nu,e,2038-01-19\n"))
+    assert f"{extent.newest_row:%Y-%m-%d %H:%M:%S}" == tomorrow
+    assert extent.rejected == {"time_in_future": 2}
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "1970-01-01", "1970-01-01T00:00:00Z"])
+def test_a_time_of_zero_is_a_missing_one(tmp_path: Path, zero: str) -> None:
+    extent = describe_source(csv(tmp_path, f"{HEADER}u,e,{zero}\nu,e,2024-01-03\n"))
+    assert (extent.first_week, extent.rejected) == ("2024-01-01", {"missing_time": 1})
+
+
+def test_a_first_row_years_before_the_rest_is_asked_about(tmp_path: Path) -> None:
+    spec = csv(tmp_path, f"{HEADER}u,e,1980-01-06\nu,e,1980-01-20\nu,e,2024-01-03\nu,e,2024-01-10\n")
+    with pytest.raises(SourceError, match=r"1979-12-31, .* TGN_START_WEEK=2024-01-01 .* or TGN_START_WEEK=1979-12-31"):
+        first_week_of(spec)
+    assert first_week_of(csv(tmp_path, f"{HEADER}u,e,2020-01-06\nu,e,2024-01-03\n")) == "2020-01-06"
+
+
+@pytest.mark.parametrize("time", ["31.12.2023 18:00", "12/31/2023 6:00 PM", "31 Dec 2023", "202312311800"])
+def test_times_of_no_known_kind_are_shown_with_the_setting(tmp_path: Path, time: str) -> None:
+    with pytest.raises(SourceError, match=rf"unreadable_time 1.*'{time}'; set TGN_TIMESTAMP_FORMAT"):
+        describe_source(csv(tmp_path, f"{HEADER}u,e,{time}\n"))
+
+
+def test_a_format_and_a_zone_say_how_times_are_written(tmp_path: Path) -> None:
+    log = csv(tmp_path, f"{HEADER}u,e,01.01.2024 00:30\n")
+    style = TimeStyle("%d.%m.%Y %H:%M", "Europe/Berlin")
+    assert describe_source(replace(log, time_style=style)).newest_row == datetime(2023, 12, 31, 23, 30, tzinfo=UTC)

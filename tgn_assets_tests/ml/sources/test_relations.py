@@ -15,6 +15,7 @@ from tgn_assets.ml.sources.extent import (
     source_digests,
     source_signature,
 )
+from tgn_assets.ml.sources.relations import Column, Relation, Table
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
 
@@ -56,6 +57,24 @@ def test_folder_and_glob_read_all_files_of_every_format(tmp_path: Path) -> None:
     csv(log, HEADER + "".join(others), "2024/b.csv")
     assert describe_source(SourceSpec(str(log / "2024" / "?.[Cc]*"))) == EXTENT
     assert source_digests(SourceSpec(str(log)), WEEKS)["2024-01-15"].startswith("2-")
+
+
+def test_an_entry_alone_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks between columns, no header: found by name, unpacked, its lines counted and rejected as those of CSV."""
+    names = {"ip_address": "u", "event_id": "e", "timestamp": "t"}
+    sql = f"""read_csv($files, auto_detect = false, header = false, delim = ' ', store_rejects = true,
+                       columns = {dict.fromkeys(names.values(), "VARCHAR")})"""
+    columns = {name: Column(short, "VARCHAR") for name, short in names.items()}
+    blanks = formats.FileFormat((".log",), lambda _, __, name, file: Table(name, file, columns, Relation(sql, 0)))
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, blanks))
+    file = tmp_path / "web.log.gz"
+    file.write_bytes(gzip.compress(b"u1 e1 2024-01-14T23:59:59\nu1 e1\nu2 e1 2024-01-21T10:00:00\n"))
+    extent = describe_source(SourceSpec(str(file)))
+    assert (extent.first_week, extent.newest_closed, extent.rejected) == (
+        "2024-01-08",
+        "2024-01-15",
+        {"unreadable_line": 1},
+    )
 
 
 def test_unreadable_lines_are_counted_across_file_shapes(tmp_path: Path) -> None:

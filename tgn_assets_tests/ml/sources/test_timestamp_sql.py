@@ -3,17 +3,17 @@ from datetime import datetime
 import duckdb
 import pytest
 
-from tgn_assets.ml.sources.timestamp_sql import number_sql, timestamp_sql, week_sql, week_start_sql
+from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle, number_sql, timestamp_sql, week_sql, week_start_sql
 
 NOON = datetime(2024, 1, 1, 12)
 
 
-def read(value: str, dtype: str = "VARCHAR") -> datetime | None:
+def read(value: str, dtype: str = "VARCHAR", style: TimeStyle = PLAIN) -> datetime | None:
     """What `value` (SQL) is read as."""
     with duckdb.connect() as con:
         con.execute("SET TimeZone = 'UTC'")
         query = f"SELECT value, {number_sql('value', dtype)} AS number FROM (SELECT CAST({value} AS {dtype}) AS value)"
-        return con.execute(f"SELECT {timestamp_sql('value', 'number', dtype)} FROM ({query})").fetchall()[0][0]
+        return con.execute(f"SELECT {timestamp_sql('value', 'number', dtype, style)} FROM ({query})").fetchall()[0][0]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,12 @@ def read(value: str, dtype: str = "VARCHAR") -> datetime | None:
         "1704110400.0",
         "1.7041104e9",
         "1704110400000",
+        "1704110400000000",
+        "1704110400000000000",
+        "2024-01-01 14:00:00 +0200",
+        "2024-01-01 14:00:00 +02:00",
+        "2024-01-01 12:00:00,000",
+        "2024-01-01T14:00:00,000+02:00",
     ],
 )
 def test_text_of_any_usual_kind_is_read_as_the_moment_it_names(text: str) -> None:
@@ -62,6 +68,8 @@ def test_a_date_is_its_first_moment() -> None:
         ("1704110400", "INTEGER"),
         ("1704110400", "UBIGINT"),
         ("1704110400000", "BIGINT"),
+        ("1704110400000000", "BIGINT"),
+        ("1704110400000000000", "BIGINT"),
         ("1704110400", "DOUBLE"),
         ("1704110400000", "DOUBLE"),
         ("1704110400.000", "DECIMAL(18,3)"),
@@ -100,6 +108,56 @@ def test_a_time_from_2200_on_stays_after_however_far_off(value: str) -> None:
 def test_seconds_or_milliseconds_is_decided_per_row() -> None:
     assert read("1e11 + 1", "DOUBLE") == datetime(1973, 3, 3, 9, 46, 40, 1000)
     assert read("1704110400", "DOUBLE") == read("1704110400e3", "DOUBLE")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [("'20240229'", "VARCHAR"), ("20240229", "INTEGER"), ("20240229", "DOUBLE")]
+)
+def test_eight_digits_are_a_day(value: str, dtype: str) -> None:
+    assert read(value, dtype) == datetime(2024, 2, 29)
+    assert read(value, dtype, TimeStyle(zone="Europe/Berlin")) == datetime(2024, 2, 28, 23)
+
+
+@pytest.mark.parametrize("digits", ["20240230", "20241301", "99999999", "202401", "2024", "202401011200"])
+def test_digits_that_may_be_a_date_are_no_unix_time(digits: str) -> None:
+    assert read(digits, "BIGINT") is read(f"'{digits}'") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ("'2024-01-01 13:00:00'", "VARCHAR"),
+        ("'2024-01-01T13:00'", "VARCHAR"),
+        ("'2024-01-01 13:00:00.000'", "VARCHAR"),
+        ("'2024-01-01 13:00:00'", "TIMESTAMP"),
+        ("'2024-01-01 12:00:00Z'", "VARCHAR"),
+        ("'2024-01-01 12:00:00.0Z'", "VARCHAR"),
+        ("'2024-01-01 14:00:00+02'", "VARCHAR"),
+        ("'2024-01-01 04:00:00 America/Los_Angeles'", "VARCHAR"),
+        ("'2024-01-01 12:00:00+00'", "TIMESTAMP WITH TIME ZONE"),
+        ("1704110400", "BIGINT"),
+    ],
+)
+def test_a_zone_is_that_of_times_without_an_offset(value: str, dtype: str) -> None:
+    assert read(value, dtype, TimeStyle(zone="Europe/Berlin")) == NOON
+
+
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [
+        ("01.01.2024 12:00", "%d.%m.%Y %H:%M"),
+        ("1/1/2024 12:00:00 PM", "%-m/%-d/%Y %I:%M:%S %p"),
+        (" Jan 1, 2024 12:00", "%b %-d, %Y %H:%M"),
+        ("202401011200", "%Y%m%d%H%M"),
+        ("01.01.2024 14:00 +0200", "%d.%m.%Y %H:%M %z"),
+        ("it's 2024-01-01 12", "it's %Y-%m-%d %H"),
+    ],
+)
+def test_a_format_reads_what_it_describes_and_nothing_else(text: str, format: str) -> None:
+    style = TimeStyle(format)
+    assert read("'" + text.replace("'", "''") + "'", style=style) == NOON
+    assert read("'2024-01-01 12:00:00'", style=style) is None
+    assert read("'2024-01-01 12:00:00'", "TIMESTAMP", style) == NOON
 
 
 @pytest.mark.parametrize(
