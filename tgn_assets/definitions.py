@@ -9,9 +9,11 @@ from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import export_assets
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.assets.recommendations import predictions_asset
+from tgn_assets.automation.alerts import failed_runs_sensor, overdue_lists_sensor
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.checks.freshness import published_in_time_check
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.settings import Settings, get_settings
@@ -36,15 +38,22 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         weeks,
         owner=settings.owner,
-        open_ended=settings.end_week is None,
     )
-    proofs = [future_blind_check(assets, weeks, home, source)] if settings.future_blind else []
+    checks = monitoring_checks(weeks)
+    sensors = [missing_or_changed_weeks_sensor(home, weekly_refresh)]
+    if settings.future_blind:
+        checks.append(future_blind_check(assets, weeks, home, source))
+    if settings.end_week is None:
+        checks.append(published_in_time_check(home))
+        sensors.append(overdue_lists_sensor(home))
+    if settings.alert_url:
+        sensors.append(failed_runs_sensor(home))
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*monitoring_checks(weeks), *proofs],
+        asset_checks=checks,
         jobs=[weekly_refresh],
         schedules=[weekly_refresh_schedule(home, weekly_refresh)],
-        sensors=[missing_or_changed_weeks_sensor(home, weekly_refresh)],
+        sensors=sensors,
         resources=build_resources(home, source),
         executor=dg.in_process_executor,  # one process per run: each further one would import torch again
     )

@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         description="`postgresql://user@host:port/database?schema=name`, to whose tables every week's lists and "
         "metrics are also written.",
     )
+    alert_url: str | None = Field(
+        default=None,
+        description='URL of a webhook that gets `{"text": ...}` by POST when a run fails, the source cannot be read '
+        "twice in a row, or the newest week has no lists by Monday 12:00 UTC. A daemon must run.",
+    )
     future_blind: bool = Field(
         default=False,
         description="Adds the check future_blind. When weekly_top5_predictions of a past week is materialized from its "
@@ -199,6 +204,13 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
         return week_key(week_number(week))
+
+    @field_validator("alert_url")
+    @classmethod
+    def _a_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.lower().startswith(("http://", "https://")):
+            raise ValueError("it is no http or https URL")
+        return url
 
     @field_validator("time_zone")
     @classmethod

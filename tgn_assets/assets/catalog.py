@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -33,12 +32,6 @@ LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
 }
 """table -> column -> asset -> the columns it is made from."""
 
-DUE = dg.FreshnessPolicy.cron(deadline_cron="0 12 * * 1", lower_bound_delta=timedelta(hours=12), timezone="UTC")
-"""By Monday noon, the lists must have been made since the week closed, at midnight.
-
-Dagster looks at the newest materialization, of whatever week.
-"""
-
 
 def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
     """For a materialization of the asset `table`: the columns upstream that each of its columns is made from."""
@@ -50,27 +43,20 @@ def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
 
 
 def for_deployment(
-    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, *, owner: str, open_ended: bool
+    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, *, owner: str
 ) -> list[dg.AssetsDefinition]:
-    """`assets` partitioned by `weeks`, with their owner, their code version and a link to their code.
-
-    The predictions are due every Monday if the log is `open_ended`.
-    """
-    return [_entry(asset, weeks, owner=owner, open_ended=open_ended) for asset in assets]
+    """`assets` partitioned by `weeks`, with their owner, their code version and a link to their code."""
+    return [_entry(asset, weeks, owner=owner) for asset in assets]
 
 
-def _entry(
-    asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition, *, owner: str, open_ended: bool
-) -> dg.AssetsDefinition:
+def _entry(asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition, *, owner: str) -> dg.AssetsDefinition:
     function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
-    due = DUE if open_ended and asset.key == dg.AssetKey(PREDICTIONS) else None
     return asset.map_asset_specs(
         lambda spec: spec.replace_attributes(
             partitions_def=weeks,
             owners=[owner],
             code_version=code_version(function),
             metadata={**spec.metadata, "dagster/code_references": _code_reference(function)},
-            freshness_policy=due,
         )
     )
 

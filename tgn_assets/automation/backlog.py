@@ -103,7 +103,7 @@ class Backlog:
         signature = f"{source_signature(spec)} {week_of(datetime.fromtimestamp(now, UTC))}"
         if (
             last
-            and (last.signature == signature or now < last.read_at + RESCAN_COOLDOWN * last.seconds)
+            and (last.signature == signature or 0 <= now - last.read_at < RESCAN_COOLDOWN * last.seconds)
             and self._covers(last)
         ):
             return last

@@ -1,10 +1,14 @@
 """The sensor: requests what the schedule missed, weeks without predictions and weeks whose source has changed."""
 
+import json
+import time
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
+from tgn_assets.automation.alerts import Alerts
 from tgn_assets.automation.backlog import (
     Backlog,
     SourceView,
@@ -15,7 +19,8 @@ from tgn_assets.automation.backlog import (
 )
 from tgn_assets.automation.schedules import HOUR
 from tgn_assets.automation.work_items import INGEST, WorkItem
-from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.ml.sources.extent import source_signature
+from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition, unfinished_backfill
 from tgn_assets.state.home import Home
@@ -23,6 +28,9 @@ from tgn_assets.state.warehouse import WarehouseError
 
 SCHEDULE_FIRST = timedelta(hours=HOUR + 1)
 """How long after its close a week is left to the schedule."""
+
+INTERVAL = 30
+"""Seconds from tick to tick."""
 
 EVENTS_PER_TICK = 500
 """Recording one takes milliseconds, and a tick must end within a minute."""
@@ -34,7 +42,7 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
     @dg.sensor(
         name="missing_or_changed_weeks",
         job=job,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Requests, oldest first and one at a time, each closed week that has no predictions or whose source "
@@ -50,10 +58,9 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")
         if backfill := unfinished_backfill(context.instance):
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
-        try:
-            backlog = Backlog(home, SourceView.from_json(context.cursor))
-        except (SourceError, WarehouseError) as error:
-            return dg.SkipReason(str(error))
+        backlog = _read(home, context.cursor)
+        if not isinstance(backlog, Backlog):
+            return backlog
         seen: dict[str, Any] = {
             "cursor": backlog.view.to_json(),
             "asset_events": backlog.unknown_to(context.instance)[:EVENTS_PER_TICK],
@@ -70,6 +77,70 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
         return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), **seen)
 
     return missing_or_changed_weeks
+
+
+def _read(home: Home, cursor: str | None) -> Backlog | dg.SensorResult | dg.SkipReason:
+    """What is pending, or why the tick is skipped; SourceError if the source could not be read before, either."""
+    trouble = Trouble.from_json(cursor)
+    if trouble and not trouble.is_due(home):
+        raise SourceError(f"{trouble.message} (it is read again less and less often, or once its files change)")
+    try:
+        backlog = Backlog(home, trouble.view if trouble else SourceView.from_json(cursor))
+    except WarehouseError as error:
+        return dg.SkipReason(str(error))
+    except SourceError as error:
+        if trouble is None:  # it may be back in a moment
+            found = Trouble(str(error), time.time(), _signature(home), cursor)
+            return dg.SensorResult(skip_reason=str(error), cursor=found.to_json())
+        Alerts(home).tell("source", str(error))
+        raise
+    Alerts(home).settle("source")
+    return backlog
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the source could not be read. It is the sensor's cursor until the source can be read again.
+
+    The tick that finds it is skipped, later ones fail. A failed tick keeps its cursor, so the time since the first one
+    decides when to read again: after 30 s, 1, 2, 4, ... minutes, every 32 minutes, or as soon as the files change.
+    """
+
+    message: str
+    since: float
+    """Unix seconds."""
+    signature: str
+    cursor: str | None
+    """The cursor before."""
+
+    @property
+    def view(self) -> SourceView | None:
+        """What the last reading found."""
+        return SourceView.from_json(self.cursor)
+
+    def is_due(self, home: Home) -> bool:
+        """Whether to read the source again."""
+        looks = int((time.time() - self.since) / INTERVAL)
+        return looks & (looks - 1) == 0 or looks % 64 == 0 or _signature(home) != self.signature
+
+    def to_json(self) -> str:
+        """The cursor's text."""
+        return json.dumps({"trouble": asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "Trouble | None":
+        """None if the cursor is another one."""
+        try:
+            return cls(**json.loads(text or "{}")["trouble"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def _signature(home: Home) -> str:
+    try:
+        return source_signature(home.source_spec())
+    except SourceError as error:
+        return str(error)
 
 
 def now() -> datetime:

@@ -65,9 +65,6 @@ run_launcher:
   module: tgn_assets.run_launcher
   class: WatchfulRunLauncher
   config: {}
-# weekly_top5_predictions turns overdue if no lists were made by Monday noon (UTC).
-freshness:
-  enabled: true
 run_monitoring:
   enabled: true
   poll_interval_seconds: 15

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.freshness import CronFreshnessPolicy
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from pydantic import BaseModel, ValidationError
 
@@ -110,7 +109,7 @@ def test_assets_know_the_first_and_last_week(defs: dg.Definitions) -> None:
 
     for end_week in ("2024-03-25", None):
         weeks = weekly_partitions("2024-01-01", end_week)
-        dg.materialize(for_deployment([asked], weeks, owner="team:test", open_ended=False), partition_key="2024-01-08")
+        dg.materialize(for_deployment([asked], weeks, owner="team:test"), partition_key="2024-01-08")
     assert found == [("2024-01-01", "2024-03-25"), ("2024-01-01", None)]
 
 
@@ -129,16 +128,6 @@ def test_every_asset_has_owner_and_code_reference(defs: dg.Definitions) -> None:
         assert lines[0].startswith(("@dg.asset", "@single_run_asset", "def "))
         defined = next(line.split("def ")[1] for line in lines if "def " in line)
         assert defined.startswith(f"{name}(")
-
-
-def test_freshness_policy_is_on_open_ended_predictions_only(defs: dg.Definitions, tmp_path: Path) -> None:
-    on_going = build_definitions(Settings(_env_file=None, home=tmp_path, start_week="2024-01-01"))
-    due = {name: spec.freshness_policy for name, spec in specs(on_going).items() if spec.freshness_policy}
-    assert set(due) == {"weekly_top5_predictions"}
-    policy = due["weekly_top5_predictions"]
-    assert isinstance(policy, CronFreshnessPolicy)
-    assert (policy.deadline_cron, policy.timezone) == ("0 12 * * 1", "UTC")
-    assert {spec.freshness_policy for spec in specs(defs).values()} == {None}
 
 
 @pytest.mark.parametrize("table", LINEAGE)

@@ -17,7 +17,7 @@ from tgn_assets_tests.support.weekly_reports import warehouse
 def test_object_store_secret_is_never_shown(tmp_path: Path) -> None:
     weeks, week = weekly_partitions(WEEKS[0]), WEEKS[-1]
     export = export_asset("parquet", f"s3://{BUCKET}/out")
-    assets = for_deployment([raw_interactions, export], weeks, owner="team:test", open_ended=False)
+    assets = for_deployment([raw_interactions, export], weeks, owner="team:test")
     resources = {"warehouse": warehouse(tmp_path), "source": SourceSpec(f"s3://{BUCKET}/log.csv")}
     with bucket() as s3:
         s3.pipe(f"{BUCKET}/log.csv", "\n".join(["ip_address,event_id,timestamp", *ROWS, "a,b"]).encode())

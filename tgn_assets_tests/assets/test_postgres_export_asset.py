@@ -29,7 +29,7 @@ DOWN = "postgresql://postgres@127.0.0.1:1/shop"
 
 
 def weekly(asset: dg.AssetsDefinition, start_week: str) -> dg.AssetsDefinition:
-    (partitioned,) = for_deployment([asset], weekly_partitions(start_week), owner="team:test", open_ended=True)
+    (partitioned,) = for_deployment([asset], weekly_partitions(start_week), owner="team:test")
     return partitioned
 
 

@@ -10,6 +10,7 @@ from tgn_assets.automation import backlog, sensors
 from tgn_assets.automation.backlog import RANGE_END, RANGE_START, REASON_TAG
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import UPSTREAM
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
@@ -251,12 +252,34 @@ def test_runs_of_other_projects_are_not_waited_for(tmp_path: Path, instance: dg.
     assert Ticks(home_on_log(tmp_path), instance).request()
 
 
-def test_a_missing_source_is_the_reason_of_a_skip(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_source_that_stays_unreadable_fails_the_tick(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
+    tick, clock = Ticks(home, instance), [1e9]
+    monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
     assert tick.request()
     (tmp_path / "log.csv").unlink()
-    assert "TGN_SOURCE" in tick.reason()
+    assert "TGN_SOURCE" in tick.reason()  # it may be back in a moment
+    reads = []
+    for _ in range(20):
+        clock[0] += sensors.INTERVAL
+        with pytest.raises(SourceError, match="TGN_SOURCE") as failed:
+            tick()
+        reads.append("less and less often" not in str(failed.value))
+    assert [number + 1 for number, read in enumerate(reads) if read] == [1, 2, 4, 8, 16]
+    home_on_log(tmp_path)  # and as soon as it is back
+    assert tick.request()
+
+
+def test_a_clock_that_was_ahead_does_not_blind_the_sensor(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tick = complete(tmp_path, instance)
+    monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
+    monkeypatch.setattr(backlog.time, "time", lambda: 0.0)
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
+    assert tick.request().partition_key == WEEKS[1]
 
 
 def _must_not_be_called(*_: object, **__: object) -> None:

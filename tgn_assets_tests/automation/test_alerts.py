@@ -1,0 +1,140 @@
+"""Alerts, told to a real HTTP server on this machine."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import dagster as dg
+import pytest
+
+from tgn_assets.automation import alerts
+from tgn_assets.automation.alerts import Alerts, failed_runs_sensor, overdue_lists_sensor
+from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
+from tgn_assets.ml.sources.spec import SourceError
+from tgn_assets.state.home import Home
+from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish
+
+MONDAY = datetime(2024, 1, 29, tzinfo=UTC)
+"""When the last of `WEEKS` closes."""
+
+
+class Receiver(HTTPServer):
+    """Keeps the texts that are posted to it, unless it is told to `fail`."""
+
+    texts: list[str]
+    fail = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook?token=secret"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, Receiver)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not server.fail:
+            server.texts.append(json.loads(body)["text"])
+        self.send_response(500 if server.fail else 204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(("127.0.0.1", 0), Handler) as server:
+        server.texts = []
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def home(tmp_path: Path, receiver: Receiver) -> Home:
+    return home_on_log(tmp_path, alert_url=receiver.url)
+
+
+def test_each_state_of_a_matter_is_told_once(home: Home, receiver: Receiver) -> None:
+    for text in ("broken", "broken", "otherwise broken"):
+        Alerts(home).tell("source", text)
+    Alerts(home).settle("source")
+    Alerts(home).tell("source", "broken")
+    assert receiver.texts == [f"tgn_assets, {home.root}: {text}" for text in ("broken", "otherwise broken", "broken")]
+
+
+def test_an_alert_that_was_not_taken_is_told_again(
+    home: Home, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.fail = True
+    Alerts(home).tell("source", "broken")
+    assert "did not take an alert" in caplog.text and "secret" not in caplog.text
+    receiver.fail = False
+    Alerts(home).tell("source", "broken")
+    assert len(receiver.texts) == 1
+
+
+def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> None:
+    @dg.op
+    def trained_ranker() -> None:
+        raise dg.Failure("the loss is NaN")
+
+    @dg.job(name=weekly_refresh.name)
+    def failing() -> None:
+        trained_ranker()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = failing.execute_in_process(
+            instance=instance, raise_on_error=False, tags={"dagster/partition": WEEKS[3]}
+        )
+        context = dg.build_run_status_sensor_context(
+            "failed_runs", result.get_run_failure_event(), instance, result.dagster_run
+        ).for_run_failure()
+        failed_runs_sensor(home)(context)
+    [text] = receiver.texts
+    assert f"run {result.run_id[:8]} of {WEEKS[3]} failed: the loss is NaN" in text
+
+
+def test_a_source_that_cannot_be_read_twice_in_a_row_is_told(home: Home, receiver: Receiver, tmp_path: Path) -> None:
+    sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
+    home.start_week()
+    (tmp_path / "log.csv").unlink()
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = sensor(dg.build_sensor_context(instance))
+        assert isinstance(first, dg.SensorResult) and receiver.texts == []
+        with pytest.raises(SourceError):
+            sensor(dg.build_sensor_context(instance, cursor=first.cursor))
+    assert len(receiver.texts) == 1 and "log.csv" in receiver.texts[0]
+
+
+def test_lists_that_are_missing_on_monday_noon_are_told_once(
+    home: Home, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tick(hours: int) -> tuple[bool, str] | None:
+        monkeypatch.setattr(alerts, "now", lambda: MONDAY + timedelta(hours=hours))
+        answer = overdue_lists_sensor(home)(dg.build_sensor_context(cursor=cursor[0]))
+        if isinstance(answer, dg.SkipReason):
+            return None
+        assert isinstance(answer, dg.SensorResult)
+        cursor[0] = answer.cursor
+        [event] = answer.asset_events
+        assert isinstance(event, dg.AssetCheckEvaluation) and event.description
+        return event.passed, event.description
+
+    cursor: list[str | None] = [None]
+    publish(home, *WEEKS[:3])
+    assert tick(11) == (True, f"Week {WEEKS[2]} has its lists.")
+    assert tick(11) is None
+    overdue = tick(12)
+    assert overdue and not overdue[0] and f"Week {WEEKS[3]} has no lists" in overdue[1]
+    publish(home, WEEKS[1])  # an older week that is run again does not count
+    assert tick(13) is None
+    assert len(receiver.texts) == 1
+    publish(home, WEEKS[3])
+    assert tick(14) == (True, f"Week {WEEKS[3]} has its lists.")
