@@ -144,7 +144,7 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
 
     WarehouseError if nothing was published for that week.
     """
-    with warehouse.reader() as con:
+    with warehouse.reader() if week else warehouse.newest_lists() as con:
         published = weeks_with_lists(con)
         if not published or (week and week not in published):
             there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"

@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,8 @@ from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import week_number
-from tgn_assets.state.lineage import UPSTREAM, Lineage, digest_of_rows, read_lineage, record_made
+from tgn_assets.state import published_copy
+from tgn_assets.state.lineage import PREDICTIONS, UPSTREAM, Lineage, digest_of_rows, read_lineage, record_made
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Warehouse:
                     con.unregister("new_rows")
             for asset in UPSTREAM.keys() & frames.keys():
                 record_made(con, asset, {week: digest_of_rows(con, frames, week)})
+        self._write_copy(frames)
         return {table: len(frame) for table, frame in frames.items()}
 
     def lineage(self) -> Lineage:
@@ -126,6 +128,28 @@ class Warehouse:
         """Records what `asset` holds for each week, and what that was made from."""
         with self.writer() as con, transaction(con):
             record_made(con, asset, digests)
+        self._write_copy([asset])
+
+    @contextmanager
+    def newest_lists(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection to the copy of what is published: it neither waits for a run nor makes one wait.
+
+        `reader` if there is no copy yet.
+        """
+        copy = self.path.with_name(published_copy.NAME)
+        if not copy.exists():
+            with self.reader() as con:
+                yield con
+            return
+        with duckdb.connect(copy, read_only=True) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            yield con
+
+    def _write_copy(self, made: Iterable[str]) -> None:
+        """Writes the copy for readers if lists are among what was `made`, or the last asset of a week."""
+        if not {PREDICTIONS, "weekly_report"}.isdisjoint(made):
+            with self.writer() as con:
+                published_copy.write_copy(con, self.path.parent)
 
     def history(self, week: str) -> InteractionHistory:
         """Everything known at the close of `week`.

@@ -261,3 +261,25 @@ def test_history_is_read_again_only_if_rows_changed(warehouse: Warehouse) -> Non
     with warehouse.writer() as con:  # a week that has no rows any more
         con.execute(f"DELETE FROM raw_interactions WHERE week = '{NEXT}'")
     assert len(warehouse.history(NEXT).count) == 1
+
+
+def test_readers_of_the_copy_neither_wait_nor_make_wait(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path / "it's a home" / "warehouse.duckdb", lock_timeout=0)
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    copy = tmp_path / "it's a home" / "current.duckdb"
+    query = "SELECT user_id FROM current_top5"
+    with duckdb.connect(copy, read_only=True) as notebook:
+        warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("b", week=NEXT))
+        assert notebook.execute(query).fetchall() == [("a",)]
+    with warehouse.writer(), warehouse.newest_lists() as con:
+        assert con.execute(query).fetchall() == [("b",)]
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["current.duckdb", "warehouse.duckdb"]
+
+
+def test_the_copy_is_written_when_a_week_is_finished(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    (tmp_path / "current.duckdb").unlink()
+    warehouse.record_made("weekly_report", {WEEK: "a page"})
+    with warehouse.newest_lists() as con:
+        assert con.execute("SELECT count(*) FROM current_top5").fetchall() == [(1,)]

@@ -1,0 +1,41 @@
+"""`current.duckdb`, a copy of what is published, for readers: who holds the warehouse open keeps the next run waiting.
+
+It is a new file each time, under the same name. Who has the old one open goes on reading that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgn_assets.ml.schema import VIEWS
+from tgn_assets.state.lineage import METRICS, PREDICTIONS
+
+if TYPE_CHECKING:
+    import duckdb
+
+NAME = "current.duckdb"
+WHOLE = ("published_weeks", METRICS)
+NEWEST = (PREDICTIONS, "new_user_top5_predictions")
+"""Tables of which only the newest week is copied: all of them would be copied every week anew."""
+
+
+def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Replaces the copy in `folder` by what the warehouse `con` holds now."""
+    fresh = folder / f"{NAME}.new"
+    fresh.unlink(missing_ok=True)
+    (main,) = con.execute("SELECT current_database()").fetchall()[0]
+    con.execute(f"ATTACH '{str(fresh).replace(chr(39), chr(39) * 2)}' AS published")
+    try:
+        for table in WHOLE:
+            con.execute(f"CREATE TABLE published.{table} AS FROM {table}")
+        for table in NEWEST:
+            newest = f"(SELECT max(week) FROM {PREDICTIONS})"
+            con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {newest}")
+        con.execute("USE published")
+        for name, view in VIEWS.items():
+            con.execute(f"CREATE VIEW {name} AS {view.query}")
+    finally:
+        con.execute(f'USE "{main}"')
+        con.execute("DETACH published")
+    fresh.replace(folder / NAME)
