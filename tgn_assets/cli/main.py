@@ -194,6 +194,23 @@ def export(week: str | None) -> None:
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=place, table=table)}")
 
 
+@cli.command(short_help="Print what was understood of the source.")
+@verbose_option
+def check() -> None:
+    """Print what was understood of the source, before anything is trained on it, and change nothing.
+
+    Rows, users, events, times, weeks; rows that cannot be used, by reason, with an example each; ids that look odd.
+    """
+    from tgn_assets.cli.check import check_lines
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    home, console = Home(read_settings()), stdout()
+    for line in check_lines(home.unpinned_source_spec(), home.settings.end_week):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
 @verbose_option
 def status() -> None:

@@ -82,7 +82,7 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ArtifactError if they are missing, damaged or of another format version.
     """
     meta = load_meta(directory)
-    with _readable(directory):
+    with damage_named(directory):
         return load_file(directory / TENSORS), meta
 
 
@@ -92,10 +92,10 @@ def load_meta(directory: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"there is no {directory.parent.name} of week {directory.name} at {directory}; materialize it first"
         )
-    with _readable(directory):
+    with damage_named(directory):
         meta = json.loads((directory / META).read_text())
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise OutdatedArtifactError(_outdated(directory, meta))
+        if meta.get("format_version") != FORMAT_VERSION:
+            raise OutdatedArtifactError(_outdated(directory, meta))
     return meta
 
 
@@ -112,7 +112,7 @@ def is_outdated(directory: Path) -> bool:
 
 def count_numbers(directory: Path, prefix: str = "") -> int:
     """The number of values in those tensors of `directory` whose name begins with `prefix`; reads shapes only."""
-    with _readable(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
+    with damage_named(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
         names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
 
@@ -126,8 +126,14 @@ def _outdated(directory: Path, meta: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _readable(directory: Path) -> Iterator[None]:
+def damage_named(directory: Path) -> Iterator[None]:
+    """Turns what goes wrong while the artifact in `directory` is read into an ArtifactError with its name."""
     try:
         yield
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{directory} is damaged ({error}); materialize that week again") from error
+    except ArtifactError:
+        raise
+    except PermissionError as error:
+        raise ArtifactError(f"{directory} cannot be read: permission denied for {error.filename}") from error
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"{directory} is damaged ({reason}); materialize that week again") from error

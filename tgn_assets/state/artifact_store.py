@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,7 +53,20 @@ class ArtifactStore:
 
     def load(self, asset: str, week: str) -> Any:
         """The artifact of `asset` for `week`; ArtifactError if it is missing, damaged or outdated."""
-        return pkgutil.resolve_name(TYPES[asset]).load(self.directory(asset, week))
+        from tgn_assets.ml.artifact_io import damage_named
+
+        directory = self.directory(asset, week)
+        with damage_named(directory):
+            return pkgutil.resolve_name(TYPES[asset]).load(directory)
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half done, and puts back what it had moved away. Hold the run lock."""
+        for left in self.root.glob("*/.*"):
+            week = left.name.split(".")[1]
+            if left.name.endswith(".old") and _is_week(week) and not self.directory(left.parent.name, week).exists():
+                left.rename(self.directory(left.parent.name, week))
+            elif _is_week(week):
+                shutil.rmtree(left, ignore_errors=True)
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""
@@ -62,10 +76,14 @@ class ArtifactStore:
 
     def pinned(self) -> str | None:
         """The week whose ranker is pinned, if one is."""
+        from tgn_assets.ml.artifact_io import ArtifactError
+
         try:
             return json.loads((self.root / PIN).read_text())["week"]
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{self.root / PIN} is damaged; run `tgn models pin` or `tgn models unpin`") from error
 
     def pin(self, week: str | None) -> None:
         """From now on, publish the lists of `week` and later weeks from the ranker of `week`; None: from their own."""

@@ -122,6 +122,10 @@ class Home:
         spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
         return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
 
+    def unpinned_source_spec(self) -> SourceSpec:
+        """The source as if this home had never read it; nothing is stored. SourceError as of `source_spec`."""
+        return self._spec(smallest_week_number(self._spec(None)))
+
     def _spec(self, week_number: int | None) -> SourceSpec:
         s = self.settings
         return SourceSpec(
@@ -214,6 +218,10 @@ def _read(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text())
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise SettingsError(
+            f"{file} is damaged; remove it: the first week of the log is found anew, or set TGN_START_WEEK to it"
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,6 +24,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     lock: dg.ResourceDependency[RunLock]
     warehouse: dg.ResourceDependency[Warehouse]
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 (Dagster's signature)
+        """Mends what a killed run left; `lock` is held by now."""
+        self.artifacts.sweep()
+
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Saves the artifact `obj` of the run's week, and records what it was made from."""
         from tgn_assets.ml.parallel import trim_malloc

@@ -177,7 +177,10 @@ class Warehouse:
                 holder = _holder(error)
                 if holder is None:
                     reason = str(error).splitlines()[0]
-                    raise WarehouseError(f"{self.path} cannot be opened: {reason}") from error
+                    raise WarehouseError(
+                        f"{self.path} cannot be opened: {reason}. If it is damaged, put a backup in its place, or move "
+                        "it away: `tgn refresh` then makes the weeks again whose models are kept"
+                    ) from error
                 now = time.monotonic()
                 if now - start > self.lock_timeout:
                     raise WarehouseError(

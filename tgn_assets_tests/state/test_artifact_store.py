@@ -4,7 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
+from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore, load_embedding_history
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
@@ -76,3 +78,35 @@ def test_the_embedding_history_is_limited_to_the_newest_weeks() -> None:
 
 def test_the_embedding_history_of_a_week_has_no_later_one() -> None:
     assert max(load_embedding_history(Checkpoints(), WEEKS[2], 10)) == WEEKS[2]
+
+
+def test_what_a_kill_left_is_put_back_or_removed(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    folder = store.root / "weekly_snapshots"
+    for name in ("2024-01-01", ".2024-01-01.abc", ".2024-01-01.abc.old", ".2024-01-08.abc.old", ".2024-01-15.abc"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "meta.json").write_text(name)
+    store.sweep()
+    assert {path.name: (path / "meta.json").read_text() for path in folder.iterdir()} == {
+        "2024-01-01": "2024-01-01",
+        "2024-01-08": ".2024-01-08.abc.old",
+    }
+
+
+@pytest.mark.parametrize("meta", ["", "[]", "{", '{"format_version": 1}'])
+def test_damage_is_named_with_the_folder(tmp_path: Path, meta: str) -> None:
+    store = ArtifactStore(tmp_path)
+    folder = store.directory("weekly_snapshots", "2024-01-01")
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(meta)
+    save_file({}, folder / "tensors.safetensors")
+    with pytest.raises(ArtifactError, match=rf"{folder} is damaged"):
+        store.load("weekly_snapshots", "2024-01-01")
+
+
+def test_a_damaged_pin_names_its_file(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    store.root.mkdir(parents=True, exist_ok=True)
+    (store.root / "pinned.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="pinned.json is damaged"):
+        store.pinned()
