@@ -108,5 +108,5 @@ def test_a_damaged_pin_names_its_file(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     store.root.mkdir(parents=True, exist_ok=True)
     (store.root / "pinned.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="pinned.json is damaged"):
+    with pytest.raises(ArtifactError, match=r"pinned\.json is damaged"):
         store.pinned()

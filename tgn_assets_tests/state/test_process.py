@@ -57,7 +57,7 @@ def test_definitions_are_built_and_resolved_without_a_warning(tmp_path: Path) ->
 
 
 def test_prepare_process_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, unset = ENVIRONMENT
+    mine, unset, *_ = ENVIRONMENT
     monkeypatch.setenv(mine, "mine")
     monkeypatch.setenv(unset, "so that monkeypatch restores it")
     del os.environ[unset]
