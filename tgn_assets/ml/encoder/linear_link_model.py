@@ -93,7 +93,7 @@ class _PastByUser:
 
 def _popular_events(history: InteractionHistory, config: LinearLinkConfig) -> IntArray:
     """Positions, ascending, of the `max_events` most popular events."""
-    weight = 0.5 ** ((history.week - history.week_no) / config.popularity_half_life)
+    weight = 0.5 ** ((history.week - history.week_no) / config.event_choice_half_life)
     popularity = np.bincount(history.event, weight, history.num_events)
     return np.sort(np.lexsort((history.event_order, -popularity))[: config.max_events])
 
