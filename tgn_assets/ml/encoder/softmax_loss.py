@@ -1,8 +1,12 @@
 """The encoder's loss: each user's links of a week against the softmax over all events known before it.
 
-A week of m active users and n events has m * n logits. They are computed a block of users at a time, together with
-their gradient, so that memory does not grow with them. Where they are too many to compute at all, users are drawn, and
-each block's denominators are estimated from its own links and some drawn events.
+Which events a link is compared with, its negatives, depends on the size of the week and on `batching`:
+
+- the whole graph, up to `max_logits` logits (active users x known events): all known events; nothing is drawn. A block
+  of users is computed at a time, together with its gradient, so that memory does not grow with the logits;
+- the whole graph, more logits: up to `drawn_users` users are drawn, and each block of `users_per_draw` is compared
+  with its own links and `drawn_events` other events, drawn uniformly, whose logits are corrected for the share drawn;
+- sampled batches: one known event is drawn uniformly for each link, and all links of the batch share these negatives.
 """
 
 from typing import Any, NamedTuple

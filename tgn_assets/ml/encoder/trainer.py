@@ -24,8 +24,8 @@ from tgn_assets.ml.weeks import week_key
 class EncoderTrainer:
     """Fits `encoder` to the weeks of `graph` in the window that ends with the week number `cutoff`.
 
-    The links of each week t are predicted from the view of the weeks before t. `batching` says whether from whole
-    graphs or in sampled batches. `reporter` counts the links learned from.
+    It predicts the links of each week from the view of the weeks before it: from whole graphs or in sampled batches, as
+    `batching` says. `reporter` counts the links learned from.
     """
 
     def __init__(
@@ -65,10 +65,8 @@ class EncoderTrainer:
             yield {"epoch": epoch, "loss": loss, "validation_loss": validation}
             if validation < best:
                 best, best_state, waited = validation, deepcopy(self.encoder.state_dict()), 0
-            else:
-                waited += 1
-                if waited >= self.config.patience:
-                    break
+            elif (waited := waited + 1) >= self.config.patience:
+                break
         self.encoder.load_state_dict(best_state)
         # The newest week was held out to decide when to stop; that being decided, it is learned from like the others.
         yield {"epoch": "final", "loss": self._train_epoch([*past, newest]), "validation_loss": None}
@@ -77,10 +75,9 @@ class EncoderTrainer:
         """The embeddings at the close of the cut-off, of the nodes known by then."""
         view = self.view.to(self.device) if self.batching.inference == "full" else self.view
         vectors = self.encoder.inference(view, batching=self.batching.inference, sampler=self.config.sampler)
-        kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
-        users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
-        index = {kind: self.graph.node_idx[kind][kept[kind]] for kind in (USER, EVENT)}
-        return NodeEmbeddings(week_key(self.cutoff), index[USER], users, index[EVENT], events)
+        known = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
+        users, events = ((self.graph.node_idx[kind][at], vectors[kind].cpu()[at]) for kind, at in known.items())
+        return NodeEmbeddings(week_key(self.cutoff), *users, *events)
 
     def _train_epoch(self, weeks: list[int]) -> float:
         """The mean loss of one epoch over `weeks`, in random order."""
@@ -139,11 +136,11 @@ class EncoderTrainer:
         loader = link_loader(
             view.data,
             self.links[week][0].cpu(),
+            may_be_negative=view.known[EVENT],
+            shuffle=self.encoder.training,
             fan_out=self.config.fan_out,
             batch_size=self.config.batch_size,
-            negative_weight=view.known[EVENT].float(),
             sampler=self.config.sampler,
-            shuffle=self.encoder.training,
             seed=self.config.seed,
         )
         if self.encoder.training:
