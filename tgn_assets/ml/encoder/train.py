@@ -58,7 +58,7 @@ def train_gnn(
         for number, cutoff in enumerate(cutoffs, 1):
             key, of_all = week_key(cutoff.week), f" ({number} of {len(cutoffs)})" if len(cutoffs) > 1 else ""
             reporter.what = f"encoder, week {key}{of_all}"
-            trainer = EncoderTrainer(encoder, graph, cutoff.week, config, device=device, reporter=reporter)
+            trainer = EncoderTrainer(encoder, graph, cutoff.week, config, reporter=reporter)
             small = len(trainer.view.edge_week) < EDGES_FOR_ALL_THREADS
             fit_linear = partial(_link_vectors, None if history is None else history.as_of(cutoff.week), config)
             with run_alongside(fit_linear, side_by_side=small) as linear:

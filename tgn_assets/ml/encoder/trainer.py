@@ -13,7 +13,7 @@ from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import plan_batching
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.gnn import GNNEncoder
-from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, planned_loss, sampled_softmax_loss
+from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.graph.temporal_graph import UserRows, WindowGraph, user_rows
 from tgn_assets.ml.progress import ProgressReporter
@@ -29,17 +29,10 @@ class EncoderTrainer:
     """
 
     def __init__(
-        self,
-        encoder: GNNEncoder,
-        graph: WindowGraph,
-        cutoff: int,
-        config: GNNConfig,
-        *,
-        device: str,
-        reporter: ProgressReporter,
+        self, encoder: GNNEncoder, graph: WindowGraph, cutoff: int, config: GNNConfig, *, reporter: ProgressReporter
     ) -> None:
-        self.encoder, self.graph, self.cutoff, self.config, self.device = encoder, graph, cutoff, config, device
-        self.reporter = reporter
+        self.encoder, self.graph, self.cutoff, self.config, self.reporter = encoder, graph, cutoff, config, reporter
+        self.device = device = encoder.popularity.weight.device
         parameters, rate = encoder.parameters(), config.learning_rate
         self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay, fused=True)
         # The oldest week has no graph before it, and a week whose links are all new to the graph has none to learn.
@@ -106,7 +99,7 @@ class EncoderTrainer:
         if self.batching.training == "full":
             rows, plan = self._plan(week)
             vectors = self.encoder.full_pass(view, id_dropout, rows)
-            yield planned_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
+            yield softmax_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
             return
         _, weight = self.links[week]
         for drawn in self._loader(week):

@@ -51,16 +51,15 @@ class NativeNeighborSampler(BaseSampler):
     def sample_from_edges(
         self, index: EdgeSamplerInput, neg_sampling: NegativeSampling | None = None
     ) -> HeteroSamplerOutput:
-        """The neighbourhoods of both ends of links and of their negatives: targets whose `dst_weight` is not zero."""
+        """The neighbourhoods of both ends of links and of their negatives: targets whose `dst_weight` is not 0."""
         source, _, target = index.input_type
         if neg_sampling is None:
             out, numbers = self._sample([(source, index.row), (target, index.col)])
             out.metadata = (index.input_id, torch.stack(numbers), index.label, None)
             return out
-        amount = int(neg_sampling.amount)
-        other = draw_allowed(neg_sampling.dst_weight, len(index.row) * amount, self.generator)
-        out, (src, pos, neg) = self._sample([(source, index.row), (target, index.col), (target, other)])
-        out.metadata = (index.input_id, src, pos, neg.view(len(index.row), amount).squeeze(-1), None)
+        other = draw_allowed(neg_sampling.dst_weight, len(index.row), self.generator)
+        out, numbers = self._sample([(source, index.row), (target, index.col), (target, other)])
+        out.metadata = (index.input_id, *numbers, None)
         return out
 
     def _sample(self, seeds: list[tuple[str, Tensor]]) -> tuple[HeteroSamplerOutput, list[Tensor]]:
