@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader
 
-from tgn_assets.ml.config import SamplerName
+from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.loaders import layer_loaders, link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets_tests.support.graphs import Sage, random_graph
@@ -29,10 +29,11 @@ def graph() -> HeteroData:
     return random_graph(users=200, events=100, edges=3000)
 
 
-def batches(graph: HeteroData, sampler: SamplerName, fan_out: list[int], **options: Any) -> LinkLoader:
+def batches(graph: HeteroData, sampler: SamplerName, fan_out: list[int], seed: int = 0, **options: Any) -> LinkLoader:
     """The first 600 edges as links, 50 a batch."""
     links = graph[INTERACTS].edge_index[:, :600]
-    return link_loader(graph, links, fan_out=fan_out, batch_size=50, sampler=sampler, **options)
+    config = GNNConfig(fan_out=fan_out, batch_size=50, sampler=sampler, seed=seed)
+    return link_loader(graph, links, config, **options)
 
 
 def contents(batch: HeteroData) -> dict[object, list[int]]:

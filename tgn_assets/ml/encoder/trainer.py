@@ -126,16 +126,8 @@ class EncoderTrainer:
         if self.encoder.training and week in self.loaders:
             return self.loaders[week]
         view = self.views[week].to("cpu")  # where neighbours are drawn, whatever the device
-        loader = link_loader(
-            view.data,
-            self.links[week][0].cpu(),
-            may_be_negative=view.known[EVENT],
-            shuffle=self.encoder.training,
-            fan_out=self.config.fan_out,
-            batch_size=self.config.batch_size,
-            sampler=self.config.sampler,
-            seed=self.config.seed,
-        )
-        if self.encoder.training:
+        links, training = self.links[week][0].cpu(), self.encoder.training
+        loader = link_loader(view.data, links, self.config, may_be_negative=view.known[EVENT], shuffle=training)
+        if training:
             self.loaders[week] = loader
         return loader

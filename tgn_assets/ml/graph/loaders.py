@@ -17,7 +17,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader, NodeLoader
 from torch_geometric.sampler import BaseSampler, NegativeSampling, NeighborSampler
 
-from tgn_assets.ml.config import SamplerName
+from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.neighbor_sampler import NativeNeighborSampler
 from tgn_assets.ml.linalg.sparse import blocks
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
@@ -32,15 +32,7 @@ class SamplerNotInstalled(ImportError):
 
 
 def link_loader(
-    graph: HeteroData,
-    links: Tensor,
-    *,
-    fan_out: Sequence[int],
-    batch_size: int,
-    may_be_negative: Tensor | None = None,
-    sampler: SamplerName = "auto",
-    shuffle: bool = False,
-    seed: int = 0,
+    graph: HeteroData, links: Tensor, config: GNNConfig, *, may_be_negative: Tensor | None = None, shuffle: bool = False
 ) -> LinkLoader:
     """Batches of `links` [2, L] (user and event positions) with the neighbourhoods of their ends.
 
@@ -49,20 +41,20 @@ def link_loader(
     drawn uniformly among those where `may_be_negative` [E] is True; positions are then in `batch[USER].src_index`,
     `batch[EVENT].dst_pos_index` and `batch[EVENT].dst_neg_index`, [B] each.
 
-    `seed` fixes the order and all that the native sampler draws; the compiled ones draw from torch's global generator.
-    Iterate one loader again for the next epoch's draws. SamplerNotInstalled if `sampler` is not there.
+    `config.seed` fixes the order and all that the native sampler draws; the compiled ones draw from torch's global
+    generator. Iterate one loader again for the next epoch's draws. SamplerNotInstalled if the sampler is not there.
     """
     weight = None if may_be_negative is None else may_be_negative.float()
     options: dict[str, Any] = {
         "edge_label_index": (INTERACTS, links),
         "neg_sampling": None if weight is None else NegativeSampling("triplet", amount=1, dst_weight=weight),
-        "batch_size": batch_size,
+        "batch_size": config.batch_size,
         "shuffle": shuffle,
-        "generator": torch.Generator().manual_seed(seed),
+        "generator": torch.Generator().manual_seed(config.seed),
     }
-    chosen = _sampler(graph, fan_out, sampler, seed)
+    chosen = _sampler(graph, config.fan_out, config.sampler, config.seed)
     if isinstance(chosen, NeighborSampler):
-        return LinkNeighborLoader(graph, list(fan_out), neighbor_sampler=chosen, **options)
+        return LinkNeighborLoader(graph, config.fan_out, neighbor_sampler=chosen, **options)
     return LinkLoader(graph, chosen, **options)
 
 

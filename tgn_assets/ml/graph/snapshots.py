@@ -42,11 +42,8 @@ class Snapshot:
 
     def save(self, directory: Path) -> None:
         """Writes the snapshot to `directory`, replacing what is there; reverse edges follow from the forward ones."""
-        tensors: dict[str, Tensor] = {}
-        for kind in (USER, EVENT):
-            tensors |= {f"{kind}.node_idx": self.data[kind].node_idx, f"{kind}.x": self.data[kind].x}
-        edges = self.data[INTERACTS]
-        tensors |= {name: edges[name] for name in ("edge_index", "edge_count", "edge_time")}
+        tensors = {f"{kind}.{name}": self.data[kind][name] for kind in (USER, EVENT) for name in ("node_idx", "x")}
+        tensors |= {name: self.data[INTERACTS][name] for name in ("edge_index", "edge_count", "edge_time")}
         save_artifact(directory, tensors, {"week": self.week})
 
     @classmethod
