@@ -3,11 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.artifact_io import load_artifact, save_artifact
 from tgn_assets.ml.encoder.linear_link_model import LinkVectors
 
 TENSORS = ("user_idx", "users", "event_idx", "events", "link_users", "link_events")
@@ -73,6 +75,16 @@ class NodeEmbeddings:
         if digest is not None:
             made.__dict__["digest"] = digest
         return made
+
+    def save(self, directory: Path) -> None:
+        """Writes them to `directory`, replacing what is there; the artifact store calls it."""
+        save_artifact(directory, self.to_tensors(), {"week": self.week})
+
+    @classmethod
+    def load(cls, directory: Path) -> "NodeEmbeddings":
+        """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
+        tensors, meta = load_artifact(directory)
+        return cls.from_tensors(meta["week"], tensors)
 
 
 def _rows(known: Tensor, vectors: Tensor, wanted: IntArray) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,10 @@ class GNNEncoder(nn.Module):
 
     def _layer_by_layer(self, view: View, sampler: SamplerName) -> dict[str, Tensor]:
         device, loaders = self.popularity.weight.device, layer_loaders(view.data, sampler=sampler)
-        vectors = {kind: self._inputs(kind, features) for kind, features in view.features.items()}
+        vectors = {}
+        for kind, x in view.features.items():
+            batches = torch.arange(len(x)).split(NODES_PER_BATCH)
+            vectors[kind] = torch.cat([self.embed(kind, at.to(device), x[at].to(device)).cpu() for at in batches])
         shares = {kind: weight.softmax(0).tolist() for kind, weight in self.layer_weight.items()}
         result = {kind: nn.functional.pad(x * shares[kind][0], (0, 1), value=1.0) for kind, x in vectors.items()}
         for number, layer in enumerate(self.convs, start=1):
@@ -123,13 +126,6 @@ class GNNEncoder(nn.Module):
                 result[kind][:, :-1].add_(x, alpha=shares[kind][number])
         result[EVENT][:, -1:] = self.popularity(view.features[EVENT].to(device)).cpu()
         return result
-
-    def _inputs(self, kind: str, features: Tensor) -> Tensor:
-        """`embed` of all nodes of type `kind`, a batch of them at a time, on the host."""
-        device, inputs = self.popularity.weight.device, torch.empty(len(features), self.ids[kind].shape[1])
-        for at in torch.arange(len(features)).split(NODES_PER_BATCH):
-            inputs[at] = self.embed(kind, at.to(device), features[at].to(device)).cpu()
-        return inputs
 
 
 class WeightedMeanSAGEConv(SAGEConv):

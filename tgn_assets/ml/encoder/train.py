@@ -45,7 +45,11 @@ def train_gnn(
     cut-offs, one after the other. With `history`, which ends with `week`, the embeddings of each cut-off include the
     link vectors of `linear_link_model` at that week's close. ValueError if the weeks do not fit.
     """
-    now = _check_weeks(snapshots, week, history)
+    now = week_number(week)
+    if week not in snapshots or max(snapshots) > week:
+        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
+    if history is not None and history.week != now:
+        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
     if warm is not None and not can_warm_start_from(warm.config, config):
         warm = None
     graph = WindowGraph(snapshots, config.half_life, config.features)
@@ -67,16 +71,9 @@ def train_gnn(
             links = linear.result()
             embeddings[key] = known if links is None else known.with_links(links)
             reporter.left(sum(later.links for later in cutoffs[number:]))
-    return GNNCheckpoint(
-        week=week,
-        config=config,
-        batching=trainer.batching,
-        warm_from=warm.week if warm else None,
-        state={name: value.cpu() for name, value in encoder.state_dict().items()},
-        node_idx=graph.node_idx,
-        curve=curve,
-        embeddings=embeddings,
-    )
+    state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+    warm_from = warm.week if warm else None
+    return GNNCheckpoint(week, config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings)
 
 
 def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
@@ -101,16 +98,6 @@ def _cutoffs(graph: WindowGraph, now: int, config: GNNConfig, warm: bool) -> lis
         earlier = sum(links for at, links in size.items() if week - config.window < at < week)
         cutoffs.append(_Cutoff(week, epochs, (epochs + 1) * earlier + size[week]))
     return cutoffs
-
-
-def _check_weeks(snapshots: Mapping[str, Snapshot], week: str, history: InteractionHistory | None) -> int:
-    """The number of `week`; ValueError unless it is the newest of `snapshots` and the last of `history`."""
-    if week not in snapshots or max(snapshots) > week:
-        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
-    now = week_number(week)
-    if history is not None and history.week != now:
-        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
-    return now
 
 
 def _logged(rows: Iterator[dict[str, Any]], reporter: ProgressReporter) -> Iterator[dict[str, Any]]:

@@ -53,13 +53,12 @@ class NativeNeighborSampler(BaseSampler):
     ) -> HeteroSamplerOutput:
         """The neighbourhoods of both ends of links and of their negatives: targets whose `dst_weight` is not 0."""
         source, _, target = index.input_type
-        if neg_sampling is None:
-            out, numbers = self._sample([(source, index.row), (target, index.col)])
-            out.metadata = (index.input_id, torch.stack(numbers), index.label, None)
-            return out
-        other = draw_allowed(neg_sampling.dst_weight, len(index.row), self.generator)
-        out, numbers = self._sample([(source, index.row), (target, index.col), (target, other)])
-        out.metadata = (index.input_id, *numbers, None)
+        seeds = [(source, index.row), (target, index.col)]
+        if neg_sampling is not None:
+            seeds.append((target, draw_allowed(neg_sampling.dst_weight, len(index.row), self.generator)))
+        out, numbers = self._sample(seeds)
+        ends = (torch.stack(numbers), index.label) if neg_sampling is None else numbers
+        out.metadata = (index.input_id, *ends, None)
         return out
 
     def _sample(self, seeds: list[tuple[str, Tensor]]) -> tuple[HeteroSamplerOutput, list[Tensor]]:

@@ -223,7 +223,10 @@ def test_a_key_knows_nothing_of_later_weeks(past: InteractionHistory, embedding_
     assert keys == cache_keys(RankerInputs(other, later, CONFIG, rules=ban), weeks)
 
 
-def test_equal_embeddings_have_the_same_digest_and_others_do_not(embedding_history: EmbeddingHistory) -> None:
+def test_embeddings_have_the_same_digest_from_memory_and_from_disk(
+    embedding_history: EmbeddingHistory, tmp_path: Path
+) -> None:
     newest = embedding_history[LAST]
-    assert NodeEmbeddings.from_tensors(LAST, newest.to_tensors()).digest == newest.digest
+    newest.save(tmp_path / LAST)
+    assert NodeEmbeddings.load(tmp_path / LAST).digest == newest.digest
     assert replace(newest, events=newest.events * 2).digest != newest.digest
