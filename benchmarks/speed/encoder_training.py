@@ -20,7 +20,7 @@ from benchmarks.common import run_peer
 from benchmarks.logs.cases import Case, retail
 from benchmarks.table import Row, show
 from tgn_assets.ml.config import GNNConfig
-from tgn_assets.ml.encoder.softmax_loss import softmax_loss
+from tgn_assets.ml.encoder.softmax_loss import plan_links, softmax_loss
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import View, WindowGraph
@@ -95,8 +95,8 @@ def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
 def _tempered_loss(users: Tensor, events: Tensor, graph: WindowGraph, view: View) -> float:
     """The loss of the newest week's links at the best temperature."""
     links, weight = graph.links(view.week + 1, view)
-    known = view.known[EVENT]
-    return min(float(softmax_loss(users * scale, events, known, links, weight)) for scale in TEMPERATURES)
+    plan = plan_links(view.known[EVENT], links, weight)
+    return min(float(softmax_loss(users * scale, events, plan)) for scale in TEMPERATURES)
 
 
 def main() -> None:

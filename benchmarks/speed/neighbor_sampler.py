@@ -17,6 +17,7 @@ from benchmarks.common import run_peer
 from benchmarks.logs.generated import zipf
 from benchmarks.table import Row, show
 from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
@@ -50,7 +51,8 @@ def _ours(edges: IntArray, links: IntArray) -> tuple[float, int]:
     graph, edge_index = HeteroData(), torch.from_numpy(edges)
     graph[USER].num_nodes, graph[EVENT].num_nodes = USERS, EVENTS
     graph[INTERACTS].edge_index, graph[REV_INTERACTS].edge_index = edge_index, edge_index.flip(0)
-    iterator = iter(link_loader(graph, torch.from_numpy(links), fan_out=[15, 10], batch_size=SIZE, sampler="native"))
+    config = GNNConfig(fan_out=[15, 10], batch_size=SIZE, sampler="native")
+    iterator = iter(link_loader(graph, torch.from_numpy(links), config))
     for _ in range(WARM_UP):
         next(iterator)
     start = time.perf_counter()

@@ -5,7 +5,6 @@
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -67,11 +66,11 @@ def replace_directory(fresh: Path, directory: Path) -> None:
         fresh.rename(directory)
         return
     retired = fresh.with_name(fresh.name + ".old")
-    os.rename(directory, retired)
+    directory.rename(retired)
     try:
-        os.rename(fresh, directory)
+        fresh.rename(directory)
     except OSError:
-        os.rename(retired, directory)
+        retired.rename(directory)
         raise
     shutil.rmtree(retired)
 
@@ -89,9 +88,8 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_meta(directory: Path) -> dict[str, Any]:
     """The meta of `directory` without its tensors; ArtifactError as of `load_artifact`."""
     if not (directory / META).exists():
-        raise ArtifactError(
-            f"there is no {directory.parent.name} of week {directory.name} at {directory}; materialize it first"
-        )
+        asset, week = directory.parent.name, directory.name
+        raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
     with damage_named(directory):
         meta = json.loads((directory / META).read_text())
         if meta.get("format_version") != FORMAT_VERSION:
@@ -103,10 +101,8 @@ def is_outdated(directory: Path) -> bool:
     """Whether `directory` has an artifact in a format other than `FORMAT_VERSION`."""
     try:
         load_meta(directory)
-    except OutdatedArtifactError:
-        return True
-    except ArtifactError:
-        return False
+    except ArtifactError as error:
+        return isinstance(error, OutdatedArtifactError)
     return False
 
 

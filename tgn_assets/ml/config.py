@@ -1,269 +1,187 @@
 """What a user may turn when training: the launchpad shows these fields with their descriptions."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 Batching = Literal["auto", "full", "sampled"]
+Default = TypeVar("Default")
 SamplerName = Literal["auto", "native", "torch-sparse", "pyg-lib"]
+
+
+def option(default: Default, description: str, **bounds: Any) -> Default:
+    """A field of a config; `bounds` are pydantic's `ge`, `gt`, `le` and `lt`."""
+    return Field(default, description=description, **bounds)
 
 
 class NodeFeatureConfig(BaseModel, frozen=True):
     """The node features that the encoder reads beside its learnt ids."""
 
-    recent_half_lives: list[float] = Field(
-        default=[0.3, 1.0, 4.0],
-        description="Half-lives, in weeks, of the decayed interaction counts that are part of a node's features.",
-    )
-    scale: float = Field(
-        default=0.1, gt=0, description="Factor that brings the ln(1 + n) features to the size of a fresh id embedding."
-    )
+    recent_half_lives: list[float] = option([0.3, 1.0, 4.0], "Half-lives of a node's interaction counts, in weeks.")
+    scale: float = option(0.1, "Factor that brings the ln(1 + n) features to the size of a fresh id embedding.", gt=0)
 
 
 class SoftmaxLossConfig(BaseModel, frozen=True):
     """The encoder's loss: exact up to a number of logits a week, beyond it an estimate from drawn users and events."""
 
-    max_logits: int = Field(
-        default=2**25, ge=1, description="Logits (users x events) of a week up to which it is exact."
-    )
-    drawn_users: int = Field(default=2**15, ge=1, description="Beyond that: users drawn in each epoch of a week.")
-    drawn_events: int = Field(default=2**11, ge=1, description="Beyond that: events drawn for each block of users.")
-    users_per_draw: int = Field(default=2**9, ge=1, description="Beyond that: users of a block, who share draws.")
+    max_logits: int = option(2**25, "Logits (users x events) of a week up to which it is exact.", ge=1)
+    drawn_users: int = option(2**15, "Beyond that: users drawn in each epoch of a week.", ge=1)
+    drawn_events: int = option(2**11, "Beyond that: events drawn for each block of users.", ge=1)
+    users_per_draw: int = option(2**9, "Beyond that: users of a block, who share draws.", ge=1)
 
 
 class LinearLinkConfig(BaseModel, frozen=True):
     """The linear link model: two ridge regressions between events, in closed form."""
 
-    rank: int = Field(default=64, ge=1, le=1024, description="Width of the link vectors of each regression.")
-    next_week_ridge: float = Field(default=60.0, gt=0, description="L2 penalty of the regression on the week after.")
-    co_occurrence_ridge: float = Field(default=30.0, gt=0, description="L2 penalty of the co-occurrence one.")
-    half_life: float = Field(
-        default=8.0, gt=0, description="Weeks after which an edge's weight in the next-week regression has halved."
-    )
-    max_events: int = Field(
-        default=2048, ge=1, description="Events with link vectors, the most popular ones; costs grow with the cube."
-    )
-    popularity_half_life: float = Field(
-        default=4.0, gt=0, description="Weeks after which an interaction counts half when those events are chosen."
-    )
-    max_rows: int = Field(default=50_000, ge=1, description="Most rows (a user in a week) that are fitted to.")
-    max_rows_per_week: int = Field(default=4096, ge=1, description="Most of them from one week.")
-    max_weeks: int = Field(default=104, ge=1, description="Newest weeks that the next-week regression is fitted to.")
-    max_neighbours: int = Field(default=200, ge=1, description="Heaviest edges of a user that are kept.")
+    rank: int = option(64, "Width of the link vectors of each regression.", ge=1, le=1024)
+    next_week_ridge: float = option(60.0, "L2 penalty of the regression on the week after.", gt=0)
+    co_occurrence_ridge: float = option(30.0, "L2 penalty of the co-occurrence one.", gt=0)
+    half_life: float = option(8.0, "Weeks after which an edge's weight in the next-week regression has halved.", gt=0)
+    max_events: int = option(2048, "Events with link vectors, the most popular ones; costs grow with the cube.", ge=1)
+    event_choice_half_life: float = option(4.0, "Weeks after which an interaction counts half in choosing these.", gt=0)
+    max_rows: int = option(50_000, "Most rows (a user in a week) that are fitted to.", ge=1)
+    max_rows_per_week: int = option(4096, "Most of them from one week.", ge=1)
+    max_weeks: int = option(104, "Newest weeks that the next-week regression is fitted to.", ge=1)
+    max_neighbours: int = option(200, "Heaviest edges of a user that are kept.", ge=1)
 
 
 class GNNConfig(BaseModel, frozen=True):
     """The heterogeneous GraphSAGE encoder, and the linear link model beside it."""
 
-    window: int = Field(default=8, ge=1, le=104, description="Weeks in the training window: message graph and links.")
-    replay: int = Field(
-        default=12,
-        ge=1,
-        le=104,
-        description="Past weeks that a cold start walks through, one after the other, as if it had run then.",
-    )
-    dim: int = Field(default=64, ge=4, le=1024, description="Width of an embedding.")
-    layers: int = Field(default=2, ge=1, le=4, description="SAGEConv layers: how many hops a node sees.")
-    epochs: int = Field(default=20, ge=1, le=500, description="Most epochs over the window on a cold start.")
-    warm_epochs: int = Field(default=2, ge=1, le=500, description="Most epochs when last week's model is at hand.")
-    patience: int = Field(default=3, ge=1, description="Stop after this many epochs without a better validation loss.")
-    learning_rate: float = Field(default=0.01, gt=0, description="Adam's step size.")
-    weight_decay: float = Field(default=1e-5, ge=0, description="Adam's L2 penalty.")
-    id_dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of nodes whose id is hidden in each epoch.")
-    event_id_std: float = Field(
-        default=0.25, gt=0, description="Standard deviation of a new event's id embedding; a new user's is zero."
-    )
-    half_life: float = Field(
-        default=4.0, gt=0, description="Weeks after which an edge's weight in the message graph has halved."
-    )
-    batching: Batching = Field(
-        default="auto",
-        description="`full`: the whole graph at once; `sampled`: batches of sampled neighbourhoods, and layer by layer "
+    window: int = option(8, "Weeks in the training window: message graph and links.", ge=1, le=104)
+    replay: int = option(12, "Past weeks that a cold start trains at, one after the other.", ge=1, le=104)
+    dim: int = option(64, "Width of an embedding.", ge=4, le=1024)
+    layers: int = option(2, "SAGEConv layers: how many hops a node sees.", ge=1, le=4)
+    epochs: int = option(20, "Most epochs over the window on a cold start.", ge=1, le=500)
+    warm_epochs: int = option(2, "Most epochs when last week's model is at hand.", ge=1, le=500)
+    patience: int = option(3, "Stop after this many epochs without a better validation loss.", ge=1)
+    learning_rate: float = option(0.01, "Adam's step size.", gt=0)
+    weight_decay: float = option(1e-5, "Adam's L2 penalty.", ge=0)
+    id_dropout: float = option(0.2, "Share of nodes whose id is hidden in each epoch.", ge=0, lt=1)
+    event_id_std: float = option(0.25, "Standard deviation of a new event's id embedding; a new user's is zero.", gt=0)
+    half_life: float = option(4.0, "Weeks after which an edge's weight in the message graph has halved.", gt=0)
+    batching: Batching = option(
+        "auto",
+        "`full`: the whole graph at once; `sampled`: batches of sampled neighbourhoods, and layer by layer "
         "for the embeddings; `auto`: what TGN_BATCHING says, or else what fits the memory.",
     )
-    sampler: SamplerName = Field(
-        default="auto",
-        description="What draws the neighbours of sampled batches: `native`, `torch-sparse` or `pyg-lib`; `auto`: what "
+    sampler: SamplerName = option(
+        "auto",
+        "What draws the neighbours of sampled batches: `native`, `torch-sparse` or `pyg-lib`; `auto`: what "
         "TGN_SAMPLER says, or else a compiled one where one is installed.",
     )
-    batch_size: int = Field(default=1024, ge=1, description="Links in a sampled batch.")
-    fan_out: list[int] = Field(default=[15, 10], description="Neighbours drawn per node and hop of a sampled batch.")
-    seed: int = Field(default=0, ge=0, description="Same seed and same data give the same bytes.")
-    features: NodeFeatureConfig = Field(default=NodeFeatureConfig(), description="Node features.")
-    loss: SoftmaxLossConfig = Field(default=SoftmaxLossConfig(), description="The softmax loss over all events.")
-    linear: LinearLinkConfig = Field(default=LinearLinkConfig(), description="The linear link model.")
+    batch_size: int = option(1024, "Links in a sampled batch.", ge=1)
+    fan_out: list[int] = option([15, 10], "Neighbours drawn per node and hop of a sampled batch.")
+    seed: int = option(0, "Same seed and same data give the same bytes.", ge=0)
+    features: NodeFeatureConfig = option(NodeFeatureConfig(), "Node features.")
+    loss: SoftmaxLossConfig = option(SoftmaxLossConfig(), "The softmax loss over all events.")
+    linear: LinearLinkConfig = option(LinearLinkConfig(), "The linear link model.")
 
 
 class CandidateConfig(BaseModel, frozen=True):
     """What candidates and their features are computed with; half-lives are in weeks."""
 
-    repeat_half_lives: list[float] = Field(
-        default=[1.0, 4.0, 16.0, 64.0],
-        description="Half-lives of a user's interactions with the event: one feature each.",
+    repeat_half_lives: list[float] = option(
+        [1.0, 4.0, 16.0, 64.0], "Half-lives of a user's interactions: one feature each."
     )
-    repeat_share_half_life: float = Field(
-        default=16.0, gt=0, description="Half-life in the event's share of a user's interactions."
+    repeat_share_half_life: float = option(16.0, "Half-life in the event's share of a user's interactions.", gt=0)
+    repeat_rate_prior: float = option(5.0, "Weeks of average behaviour added to a repeat rate.", gt=0)
+    popularity_half_lives: list[float] = option(
+        [0.07, 0.15, 0.3, 1.0, 4.0, 16.0], "Half-lives of popularity: a feature each."
     )
-    repeat_rate_prior: float = Field(
-        default=5.0, gt=0, description="Weeks of average behaviour added to the repeat rate of a user or an event."
+    trend_half_lives: list[list[float]] = option(
+        [[0.15, 1.0], [0.3, 4.0]], "Short and long half-lives to compare: one feature each."
     )
-    popularity_half_lives: list[float] = Field(
-        default=[0.07, 0.15, 0.3, 1.0, 4.0, 16.0],
-        description="Half-lives of an event's popularity: one feature each.",
-    )
-    trend_half_lives: list[list[float]] = Field(
-        default=[[0.15, 1.0], [0.3, 4.0]],
-        description="Short and long half-lives whose popularities are compared: one feature each.",
-    )
-    popular_half_life: float = Field(
-        default=0.3, gt=0, description="Half-life of the popularity that the channel of popular events ranks by."
-    )
-    steady_half_life: float = Field(
-        default=4.0, gt=0, description="The same for the steadily popular events, of which the channel takes half."
-    )
-    affinity_half_life: float = Field(
-        default=16.0, gt=0, description="Half-life of the popularity that a user's usual events are compared by."
-    )
-    profile_half_life: float = Field(
-        default=8.0, gt=0, description="Half-life of a user's interactions in the user's profile."
-    )
-    recent_half_life: float = Field(default=1.0, gt=0, description="The same in the profile of recent interests.")
-    events_per_user: int = Field(
-        default=200, ge=1, description="Heaviest events of a profile: co-occurrence costs their square."
-    )
-    neighbours: int = Field(default=100, ge=1, description="Most similar events kept of each event.")
-    shrinkage: float = Field(
-        default=10.0, ge=0, description="Added to the cosine's denominator: rare events are less similar."
-    )
-    category_half_life: float = Field(
-        default=1.0, gt=0, description="Half-life of the popularity of an event's category."
-    )
-    category_prior: float = Field(
-        default=2.0, gt=0, description="Interactions of average behaviour added to a category's share."
-    )
+    popular_half_life: float = option(0.3, "Half-life of popularity in the channel of popular events.", gt=0)
+    steady_half_life: float = option(4.0, "The same for the steadily popular half of its events.", gt=0)
+    affinity_half_life: float = option(16.0, "Half-life of the popularity that a user's habits are compared by.", gt=0)
+    profile_half_life: float = option(8.0, "Half-life of a user's interactions in the user's profile.", gt=0)
+    recent_half_life: float = option(1.0, "The same in the profile of recent interests.", gt=0)
+    events_per_user: int = option(200, "Heaviest events of a profile: co-occurrence costs their square.", ge=1)
+    neighbours: int = option(100, "Most similar events kept of each event.", ge=1)
+    shrinkage: float = option(10.0, "Added to the cosine's denominator: rare events are less similar.", ge=0)
+    category_half_life: float = option(1.0, "Half-life of the popularity of an event's category.", gt=0)
+    category_prior: float = option(2.0, "Interactions of average behaviour added to a category's share.", gt=0)
 
 
 class FitConfig(BaseModel, frozen=True):
     """How the ranker's networks are fitted, cold and warm."""
 
-    pairs_per_epoch: int = Field(
-        default=400_000,
-        ge=1,
-        description="Candidate pairs of an epoch, of all networks together, that set the number of networks.",
-    )
-    users_per_step: int = Field(default=256, ge=1, description="Users whose lists make one step of the optimizer.")
-    weight_decay: float = Field(default=1e-3, ge=0, description="AdamW's weight decay.")
-    warm_step: float = Field(
-        default=2 / 3, gt=0, description="Share of the learning rate in the epochs of a warm start."
-    )
-    warm_patience: int = Field(
-        default=2, ge=1, description="Stop a warm start after this many epochs that gain too little."
-    )
-    warm_gain: float = Field(
-        default=0.002,
-        ge=0,
-        description="Relative gain of validation NDCG below which an epoch of a warm start does not count.",
-    )
-    newest_weeks: int = Field(
-        default=3, ge=1, description="Newest weeks that the final epoch learns from, the held-out one among them."
-    )
-    final_step: float = Field(default=1 / 3, gt=0, description="Share of the learning rate in that final epoch.")
+    pairs_per_epoch: int = option(400_000, "Pairs in an epoch of all networks; sets their number.", ge=1)
+    users_per_step: int = option(256, "Users whose lists make one step of the optimizer.", ge=1)
+    weight_decay: float = option(1e-3, "AdamW's weight decay.", ge=0)
+    warm_step: float = option(2 / 3, "Share of the learning rate in the epochs of a warm start.", gt=0)
+    warm_patience: int = option(2, "Stop a warm start after this many epochs that gain too little.", ge=1)
+    warm_gain: float = option(0.002, "Least relative gain of validation NDCG that counts there.", ge=0)
+    newest_weeks: int = option(3, "Newest weeks that the final epoch learns from, the held-out one among them.", ge=1)
+    final_step: float = option(1 / 3, "Share of the learning rate in that final epoch.", gt=0)
 
 
 class LambdaRankConfig(BaseModel, frozen=True):
     """LightGBM's LambdaRank; all but `rounds` and `max_pairs` are parameters of LightGBM under its own names."""
 
-    rounds: int = Field(default=100, ge=1, description="Boosting rounds: one tree each.")
-    max_pairs: int = Field(
-        default=100_000, ge=1, description="Candidate pairs learned from; of more, negative ones are left out, seeded."
-    )
-    learning_rate: float = Field(default=0.1, gt=0, description="Shrinkage of each tree.")
-    num_leaves: int = Field(default=15, ge=2, description="Leaves of a tree, at most.")
-    max_bin: int = Field(default=63, ge=2, description="Bins of a feature's histogram.")
-    bin_construct_sample_cnt: int = Field(default=50_000, ge=1, description="Pairs that the bins are chosen from.")
-    min_data_in_leaf: int = Field(default=50, ge=0, description="Pairs in a leaf, at least.")
-    lambdarank_truncation_level: int = Field(default=10, ge=1, description="Ranks whose order is learned.")
-    feature_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of the features drawn for each tree.")
-    bagging_fraction: float = Field(default=0.8, gt=0, le=1, description="Share of the pairs drawn for each tree.")
-    bagging_freq: int = Field(default=1, ge=0, description="Rounds after which the pairs are drawn again.")
+    rounds: int = option(100, "Boosting rounds: one tree each.", ge=1)
+    max_pairs: int = option(100_000, "Candidate pairs learned from; of more, negative ones are left out, seeded.", ge=1)
+    learning_rate: float = option(0.1, "Shrinkage of each tree.", gt=0)
+    num_leaves: int = option(15, "Leaves of a tree, at most.", ge=2)
+    max_bin: int = option(63, "Bins of a feature's histogram.", ge=2)
+    bin_construct_sample_cnt: int = option(50_000, "Pairs that the bins are chosen from.", ge=1)
+    min_data_in_leaf: int = option(50, "Pairs in a leaf, at least.", ge=0)
+    lambdarank_truncation_level: int = option(10, "Ranks whose order is learned.", ge=1)
+    feature_fraction: float = option(0.5, "Share of the features drawn for each tree.", gt=0, le=1)
+    bagging_fraction: float = option(0.8, "Share of the pairs drawn for each tree.", gt=0, le=1)
+    bagging_freq: int = option(1, "Rounds after which the pairs are drawn again.", ge=0)
 
 
 class BlendConfig(BaseModel, frozen=True):
     """How the networks' and LambdaRank's scores are blended."""
 
-    tree_weight: float = Field(
-        default=0.4, ge=0, description="Weight of the LambdaRank score; the standardised score of the networks has one."
-    )
-    contenders: int = Field(
-        default=30, ge=1, description="Candidates of a user that LambdaRank scores: those that the networks rank first."
-    )
+    tree_weight: float = option(0.4, "Weight of LambdaRank's score; that of the networks has one.", ge=0)
+    contenders: int = option(30, "First candidates of the networks, which LambdaRank scores.", ge=1)
 
 
 class CalibrationConfig(BaseModel, frozen=True):
     """How scores become probabilities."""
 
-    users: int = Field(default=2048, ge=1, description="Users of the newest closed week whose lists are calibrated on.")
-    min_slope: float = Field(
-        default=0.05, gt=0, description="Least weight of a score: a better rank never gets a lower probability."
-    )
-    ridge: float = Field(default=1.0, gt=0, description="Ridge penalty of the logistic regressions.")
+    users: int = option(2048, "Users of the newest closed week whose lists are calibrated on.", ge=1)
+    min_slope: float = option(0.05, "Least weight of a score: a better rank never gets a lower probability.", gt=0)
+    ridge: float = option(1.0, "Ridge penalty of the logistic regressions.", gt=0)
 
 
 class FallbackConfig(BaseModel, frozen=True):
     """When a baseline's lists replace the ranker's for a segment of users."""
 
-    active_weeks: int = Field(default=4, ge=1, description="Newest weeks; who interacted in one of them is active.")
-    confidence: float = Field(
-        default=0.9, gt=0, le=1, description="Share of bootstrap resamples in which a baseline must beat the ranker."
-    )
-    min_users: int = Field(default=20, ge=1, description="Users of a segment below which the ranker always serves it.")
-    resamples: int = Field(default=1000, ge=1, description="Bootstrap resamples of the segment's users.")
+    active_weeks: int = option(4, "Newest weeks; who interacted in one of them is active.", ge=1)
+    confidence: float = option(0.9, "Share of bootstrap resamples that a baseline must win.", gt=0, le=1)
+    min_users: int = option(20, "Users of a segment below which the ranker always serves it.", ge=1)
+    resamples: int = option(1000, "Bootstrap resamples of the segment's users.", ge=1)
 
 
 class RankerConfig(BaseModel, frozen=True):
     """The ranker: a temporal Transformer and a scoring head, blended with LambdaRank."""
 
-    origins: int = Field(
-        default=8, ge=1, le=104, description="Past weeks from whose close the ranker learns to rank the week after."
-    )
-    users_per_cutoff: int = Field(
-        default=4096, ge=1, description="Users that a past week is learned from; of more, a seeded sample."
-    )
-    sequence: int = Field(default=8, ge=1, le=104, description="Weekly embeddings the Transformer looks back on.")
-    dim: int = Field(default=64, ge=4, le=1024, description="Width of the Transformer and of its temporal embeddings.")
-    heads: int = Field(default=4, ge=1, description="Attention heads; they divide the width.")
-    layers: int = Field(default=1, ge=1, le=8, description="Transformer layers.")
-    dropout: float = Field(
-        default=0.2, ge=0, lt=1, description="Share of the Transformer's activations dropped while training."
-    )
-    attribute_limit: float = Field(
-        default=5.0, gt=0, description="Standard deviations at which the networks clip a feature made from attributes."
-    )
-    networks: int = Field(
-        default=4,
-        ge=1,
-        le=16,
-        description="At most this many networks, averaged; fewer where the past weeks have many pairs.",
-    )
-    epochs: int = Field(
-        default=30, ge=1, le=500, description="At most this many epochs over the past weeks on a cold start."
-    )
-    warm_epochs: int = Field(
-        default=10, ge=1, le=500, description="At most this many when last week's ranker is at hand."
-    )
-    patience: int = Field(default=4, ge=1, description="Stop after this many epochs without a better validation NDCG.")
-    learning_rate: float = Field(default=0.003, gt=0, description="Adam's step size.")
-    candidates: int = Field(
-        default=60, ge=5, le=1000, description="Events that each recall channel hands to the ranking."
-    )
-    seed: int = Field(default=0, ge=0, description="Same seed and same data give the same bytes.")
-    features: CandidateConfig = Field(default=CandidateConfig(), description="Candidates and their features.")
-    fit: FitConfig = Field(default=FitConfig(), description="How the networks are fitted.")
-    lambdarank: LambdaRankConfig = Field(default=LambdaRankConfig(), description="LightGBM's LambdaRank.")
-    blend: BlendConfig = Field(default=BlendConfig(), description="How the two scores are blended.")
-    calibration: CalibrationConfig = Field(default=CalibrationConfig(), description="How scores become probabilities.")
-    fallback: FallbackConfig = Field(default=FallbackConfig(), description="When a baseline replaces the ranker.")
+    origins: int = option(8, "Past weeks from whose close the ranker learns to rank the week after.", ge=1, le=104)
+    users_per_cutoff: int = option(4096, "Users that a past week is learned from; of more, a seeded sample.", ge=1)
+    sequence: int = option(8, "Weekly embeddings the Transformer looks back on.", ge=1, le=104)
+    dim: int = option(64, "Width of the Transformer and of its temporal embeddings.", ge=4, le=1024)
+    heads: int = option(4, "Attention heads; they divide the width.", ge=1)
+    layers: int = option(1, "Transformer layers.", ge=1, le=8)
+    dropout: float = option(0.2, "Share of the Transformer's activations dropped while training.", ge=0, lt=1)
+    attribute_limit: float = option(5.0, "Standard deviations at which attribute features are clipped.", gt=0)
+    networks: int = option(4, "Most networks averaged; fewer where weeks have many pairs.", ge=1, le=16)
+    epochs: int = option(30, "At most this many epochs over the past weeks on a cold start.", ge=1, le=500)
+    warm_epochs: int = option(10, "At most this many when last week's ranker is at hand.", ge=1, le=500)
+    patience: int = option(4, "Stop after this many epochs without a better validation NDCG.", ge=1)
+    learning_rate: float = option(0.003, "Adam's step size.", gt=0)
+    candidates: int = option(60, "Events that each recall channel hands to the ranking.", ge=5, le=1000)
+    seed: int = option(0, "Same seed and same data give the same bytes.", ge=0)
+    features: CandidateConfig = option(CandidateConfig(), "Candidates and their features.")
+    fit: FitConfig = option(FitConfig(), "How the networks are fitted.")
+    lambdarank: LambdaRankConfig = option(LambdaRankConfig(), "LightGBM's LambdaRank.")
+    blend: BlendConfig = option(BlendConfig(), "How the two scores are blended.")
+    calibration: CalibrationConfig = option(CalibrationConfig(), "How scores become probabilities.")
+    fallback: FallbackConfig = option(FallbackConfig(), "When a baseline replaces the ranker.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,14 +31,8 @@ def names(module: str, source: Path) -> set[str]:
 
 
 def test_a_closure_follows_all_imports_without_importing(source: Path) -> None:
-    assert names("ranker.cache", source) == {
-        "ml",
-        "ml.linalg",
-        "ml.linalg.topk",
-        "ml.ranker",
-        "ml.ranker.cache",
-        "ml.weeks",
-    }
+    expected = "ml ml.linalg ml.linalg.topk ml.ranker ml.ranker.cache ml.weeks"
+    assert names("ranker.cache", source) == set(expected.split())
 
 
 def test_relative_imports_and_circles_are_followed(source: Path) -> None:

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader
 from torch_geometric.nn import HeteroConv, SAGEConv
 
+from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
@@ -57,8 +58,9 @@ class Sage(nn.Module):
 
 def loader(graph: HeteroData, links: list[tuple[int, int]] | Tensor, **options: Any) -> LinkLoader:
     """A native loader of all hops in full and eight links a batch, unless `options` say otherwise."""
-    defaults: dict[str, Any] = {"fan_out": [-1, -1], "batch_size": 8, "sampler": "native"}
-    return link_loader(graph, links if isinstance(links, Tensor) else torch.tensor(links).t(), **(defaults | options))
+    given = {name: options.pop(name) for name in ("may_be_negative", "shuffle") if name in options}
+    config = GNNConfig(**({"fan_out": [-1, -1], "batch_size": 8, "sampler": "native"} | options))
+    return link_loader(graph, links if isinstance(links, Tensor) else torch.tensor(links).t(), config, **given)
 
 
 def assert_same(a: HeteroData, b: HeteroData) -> None:

@@ -23,7 +23,7 @@ ResolvedBatching = Literal["full", "sampled"]
 
 @dataclass(frozen=True)
 class BatchingPlan:
-    """How the encoder goes through its graphs: what a checkpoint and the run's metadata say of it."""
+    """How the encoder computes its graphs, as a checkpoint and the run's metadata tell."""
 
     training: ResolvedBatching
     inference: ResolvedBatching
@@ -44,19 +44,10 @@ def plan_batching(config: GNNConfig, *, training: list[View], inference: View) -
     return BatchingPlan(train, infer, sampler if "sampled" in (train, infer) else None)
 
 
-def memory_estimate(*, nodes: int, edges: int, dim: int, vectors: int) -> int:
-    """Bytes for `nodes` with `vectors` float32 vectors of width `dim` each, and for graphs of `edges` edges in all.
-
-    >>> memory_estimate(nodes=10, edges=5, dim=8, vectors=12)
-    3940
-    """
-    return 4 * dim * vectors * nodes + EDGE_BYTES * edges
-
-
 def _path(config: GNNConfig, views: list[View], vectors: int) -> ResolvedBatching:
+    """`full` if the `vectors` of each node, float32 numbers, and the edges of all views fit the budget."""
     if config.batching != "auto":
         return config.batching
     nodes = max(sum(len(known) for known in view.known.values()) for view in views)
     edges = sum(2 * len(view.edge_week) for view in views)
-    needed = memory_estimate(nodes=nodes, edges=edges, dim=config.dim, vectors=vectors)
-    return "full" if needed <= MEMORY_BUDGET else "sampled"
+    return "full" if 4 * config.dim * vectors * nodes + EDGE_BYTES * edges <= MEMORY_BUDGET else "sampled"

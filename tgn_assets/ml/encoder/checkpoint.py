@@ -37,14 +37,9 @@ class GNNCheckpoint:
         tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
         for week, embeddings in self.embeddings.items():
             tensors |= embeddings.to_tensors(f"embeddings.{week}.")
-        meta = {
-            "week": self.week,
-            "config": self.config.model_dump(),
-            "batching": asdict(self.batching),
-            "warm_from": self.warm_from,
-            "embeddings": {week: self.embeddings[week].digest for week in sorted(self.embeddings)},
-            "curve": self.curve,
-        }
+        meta: dict[str, Any] = {"week": self.week, "warm_from": self.warm_from, "curve": self.curve}
+        meta |= {"config": self.config.model_dump(), "batching": asdict(self.batching)}
+        meta["embeddings"] = {week: self.embeddings[week].digest for week in sorted(self.embeddings)}
         save_artifact(directory, tensors, meta)
 
     @classmethod
@@ -55,16 +50,10 @@ class GNNCheckpoint:
         def named(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
-        return cls(
-            week=meta["week"],
-            config=GNNConfig(**meta["config"]),
-            batching=BatchingPlan(**meta["batching"]),
-            warm_from=meta["warm_from"],
-            state=named("state."),
-            node_idx=named("node_idx."),
-            curve=meta["curve"],
-            embeddings={
-                week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
-                for week, digest in meta["embeddings"].items()
-            },
-        )
+        embeddings = {
+            week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
+            for week, digest in meta["embeddings"].items()
+        }
+        config, batching = GNNConfig(**meta["config"]), BatchingPlan(**meta["batching"])
+        state, node_idx, warm_from = named("state."), named("node_idx."), meta["warm_from"]
+        return cls(meta["week"], config, batching, warm_from, state, node_idx, meta["curve"], embeddings)

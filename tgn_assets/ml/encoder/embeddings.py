@@ -52,12 +52,11 @@ class NodeEmbeddings:
         return _rows(self.event_idx, self.events, event_idx)
 
     def links_at(self, user_idx: IntArray, event_idx: IntArray) -> tuple[Tensor, Tensor]:
-        """([n, r], [m, r]) float32 link vectors of users and events: zero for an unknown node, and all zero where there
-        are no link vectors."""
+        """([n, r], [m, r]) float32 link vectors of users and events: zero for unknown nodes, or if there are none."""
         if self.link_users is None or self.link_events is None:
             return torch.zeros(len(user_idx), 2), torch.zeros(len(event_idx), 2)
-        users, _ = _rows(self.user_idx, self.link_users, user_idx)
-        return users, _rows(self.event_idx, self.link_events, event_idx)[0]
+        ends = (self.user_idx, self.link_users, user_idx), (self.event_idx, self.link_events, event_idx)
+        return _rows(*ends[0])[0], _rows(*ends[1])[0]
 
     def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
         """The same with the vectors of `links`, whose history ends with the same week: zero for nodes it lacks."""
@@ -78,7 +77,7 @@ class NodeEmbeddings:
         return made
 
     def save(self, directory: Path) -> None:
-        """Writes them to `directory`, replacing what is there."""
+        """Writes them to `directory`, replacing what is there; the artifact store calls it."""
         save_artifact(directory, self.to_tensors(), {"week": self.week})
 
     @classmethod

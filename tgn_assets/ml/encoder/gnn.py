@@ -33,18 +33,14 @@ class GNNEncoder(nn.Module):
         super().__init__()
         dim, layers = config.dim, config.layers
         # Users start without an id of their own: they are what they interacted with, until training finds more to say.
-        self.ids = nn.ParameterDict(
-            {
-                USER: nn.Parameter(torch.zeros(num_nodes[USER], dim)),
-                EVENT: nn.Parameter(torch.randn(num_nodes[EVENT], dim) * config.event_id_std),
-            }
-        )
+        events = torch.randn(num_nodes[EVENT], dim) * config.event_id_std
+        self.ids = nn.ParameterDict({USER: torch.zeros(num_nodes[USER], dim), EVENT: events})
         self.features = nn.ModuleDict({kind: nn.Linear(num_features, dim) for kind in num_nodes})
         self.convs = nn.ModuleList(
             HeteroConv({edge_type: WeightedMeanSAGEConv(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
             for _ in range(layers)
         )
-        self.layer_weight = nn.ParameterDict({kind: nn.Parameter(torch.zeros(layers + 1)) for kind in num_nodes})
+        self.layer_weight = nn.ParameterDict({kind: torch.zeros(layers + 1) for kind in num_nodes})
         self.popularity = nn.Linear(num_features, 1)
 
     def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Tensor:
@@ -67,7 +63,7 @@ class GNNEncoder(nn.Module):
         is left out for the others. The dot product of a user's and an event's vector is the logit of their link; the
         last column of an event's vector is its popularity, computed from `event_features` [n, F], and a user's is one.
         """
-        outputs, last = [x_dict], self.convs[-1]
+        outputs = [x_dict]
         for conv in self.convs[:-1]:
             outputs.append(conv(outputs[-1], adjacency))
         sources = outputs[-1]
@@ -76,16 +72,13 @@ class GNNEncoder(nn.Module):
             adjacency = {**adjacency, REV_INTERACTS: rows.matrices}
         targets = outputs[-1]
         ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
-        outputs.append(last(ends, adjacency))
+        outputs.append(self.convs[-1](ends, adjacency))
         mixed = {
             kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
             for kind, weight in self.layer_weight.items()
         }
-        popularity = self.popularity(event_features)
-        return {
-            USER: torch.cat([mixed[USER], torch.ones_like(mixed[USER][:, :1])], dim=1),
-            EVENT: torch.cat([mixed[EVENT], popularity], dim=1),
-        }
+        column = {USER: torch.ones_like(mixed[USER][:, :1]), EVENT: self.popularity(event_features)}
+        return {kind: torch.cat([x, column[kind]], dim=1) for kind, x in mixed.items()}
 
     def full_pass(self, view: View, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
@@ -104,21 +97,21 @@ class GNNEncoder(nn.Module):
     ) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, each layer computed once for all nodes.
 
-        `full` computes the whole graph at once. `sampled` goes through it in batches of nodes, each with all of its
-        neighbours (`graph.loaders.layer_loaders`): nothing is approximated, and both agree but for the order in which
-        floating-point numbers are added up, to about 1e-6 of a vector's size. However many layers there are, it holds
-        the vectors before and after one of them and the result, on the host, and one batch on the encoder's device.
+        `full` computes the whole graph at once. `sampled` computes batches of nodes, each with all of its neighbours
+        (`graph.loaders.layer_loaders`): both agree to about 1e-6 of a vector's size. It holds one batch on the
+        encoder's device and, on the host, the result and the vectors before and after one layer.
         """
         self.eval()
         return self.full_pass(view) if batching == "full" else self._layer_by_layer(view.to("cpu"), sampler)
 
     def _layer_by_layer(self, view: View, sampler: SamplerName) -> dict[str, Tensor]:
         device, loaders = self.popularity.weight.device, layer_loaders(view.data, sampler=sampler)
-        vectors = {kind: self._inputs(kind, features) for kind, features in view.features.items()}
+        vectors = {}
+        for kind, x in view.features.items():
+            batches = torch.arange(len(x)).split(NODES_PER_BATCH)
+            vectors[kind] = torch.cat([self.embed(kind, at.to(device), x[at].to(device)).cpu() for at in batches])
         shares = {kind: weight.softmax(0).tolist() for kind, weight in self.layer_weight.items()}
-        result = {kind: torch.ones(len(x), x.shape[1] + 1) for kind, x in vectors.items()}
-        for kind, x in vectors.items():
-            torch.mul(x, shares[kind][0], out=result[kind][:, :-1])
+        result = {kind: nn.functional.pad(x * shares[kind][0], (0, 1), value=1.0) for kind, x in vectors.items()}
         for number, layer in enumerate(self.convs, start=1):
             convs: Any = layer.convs
             before, vectors = vectors, {kind: torch.empty_like(x) for kind, x in vectors.items()}
@@ -133,13 +126,6 @@ class GNNEncoder(nn.Module):
                 result[kind][:, :-1].add_(x, alpha=shares[kind][number])
         result[EVENT][:, -1:] = self.popularity(view.features[EVENT].to(device)).cpu()
         return result
-
-    def _inputs(self, kind: str, features: Tensor) -> Tensor:
-        """`embed` of all nodes of type `kind`, a batch of them at a time, on the host."""
-        device, inputs = self.popularity.weight.device, torch.empty(len(features), self.ids[kind].shape[1])
-        for at in torch.arange(len(features)).split(NODES_PER_BATCH):
-            inputs[at] = self.embed(kind, at.to(device), features[at].to(device)).cpu()
-        return inputs
 
 
 class WeightedMeanSAGEConv(SAGEConv):

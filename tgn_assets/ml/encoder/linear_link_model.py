@@ -46,8 +46,7 @@ class LinkVectors:
 def link_vectors(history: InteractionHistory, config: LinearLinkConfig = DEFAULTS, *, seed: int = 0) -> LinkVectors:
     """The link vectors at the close of `history`, fitted to its weeks, each explained by the weeks before it."""
     past, kept = _PastByUser(history, config), _popular_events(history, config)
-    everyone = np.arange(history.num_users)
-    now = np.full(len(everyone), history.week)
+    everyone, now = np.arange(history.num_users), np.full(history.num_users, history.week)
     users, events = [], []
     for half_life, weights in ((config.half_life, _next_week_weights), (np.inf, _co_occurrence_weights)):
         inputs, outputs = _low_rank(weights(past, kept, seed), config.rank, seed)
@@ -93,7 +92,7 @@ class _PastByUser:
 
 def _popular_events(history: InteractionHistory, config: LinearLinkConfig) -> IntArray:
     """Positions, ascending, of the `max_events` most popular events."""
-    weight = 0.5 ** ((history.week - history.week_no) / config.popularity_half_life)
+    weight = 0.5 ** ((history.week - history.week_no) / config.event_choice_half_life)
     popularity = np.bincount(history.event, weight, history.num_events)
     return np.sort(np.lexsort((history.event_order, -popularity))[: config.max_events])
 
@@ -107,8 +106,8 @@ def _next_week_weights(past: _PastByUser, kept: IntArray, seed: int) -> Tensor:
     after = past.interactions(user, week + 1)[:, kept]
     # What everybody did that week says nothing about one user: the mean of its week is subtracted from each row.
     weeks, place = np.unique(week, return_inverse=True)
-    one = np.ones(len(place), np.float32)
-    of_week = sparse.csr_array((one, (place, np.arange(len(place)))), (len(weeks), len(place)))
+    entries = np.ones(len(place), np.float32), (place, np.arange(len(place)))
+    of_week = sparse.csr_array(entries, (len(weeks), len(place)))
     usual = (of_week @ after).toarray() / np.bincount(place)[:, None]
     beyond = torch.from_numpy((before.T @ after).toarray())
     beyond -= torch.from_numpy((of_week @ before).toarray()).T @ torch.from_numpy(usual.astype(np.float32))
@@ -136,7 +135,7 @@ def _ridge_factor(rows: sparse.csr_array, ridge: float) -> Tensor:
 def _low_rank(weights: Tensor, rank: int, seed: int) -> tuple[NDArray[np.float32], Tensor]:
     """[n, rank] twice, whose products are nearest to `weights` [n, n]: the events' input and output vectors."""
     size = len(weights)
-    inputs, outputs = torch.zeros(size, rank), torch.zeros(size, rank)
+    inputs, outputs = torch.zeros(2, size, rank)
     rank = min(rank, size)
     if not size:
         return inputs.numpy(), outputs
@@ -148,9 +147,8 @@ def _low_rank(weights: Tensor, rank: int, seed: int) -> tuple[NDArray[np.float32
         basis = torch.linalg.qr(weights.T @ basis).Q
         basis = torch.linalg.qr(weights @ basis).Q
     left, scale, right = torch.linalg.svd(basis.T @ weights, full_matrices=False)
-    left, right = basis @ left, right.T
     share = scale[:rank].sqrt()
-    inputs[:, :rank], outputs[:, :rank] = left[:, :rank] * share, right[:, :rank] * share
+    inputs[:, :rank], outputs[:, :rank] = (basis @ left)[:, :rank] * share, right.T[:, :rank] * share
     return inputs.numpy(), outputs
 
 

@@ -1,8 +1,12 @@
 """The encoder's loss: each user's links of a week against the softmax over all events known before it.
 
-A week of m active users and n events has m * n logits. They are computed a block of users at a time, together with
-their gradient, so that memory does not grow with them. Where they are too many to compute at all, users are drawn, and
-each block's denominators are estimated from its own links and some drawn events.
+Which events a link is compared with, its negatives, depends on the size of the week and on `batching`:
+
+- the whole graph, up to `max_logits` logits (active users x known events): all known events; nothing is drawn. A block
+  of users is computed at a time, together with its gradient, so that memory does not grow with the logits;
+- the whole graph, more logits: up to `drawn_users` users are drawn, and each block of `users_per_draw` is compared
+  with its own links and `drawn_events` other events, drawn uniformly, whose logits are corrected for the share drawn;
+- sampled batches: one known event is drawn uniformly for each link, and all links of the batch share these negatives.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +35,7 @@ def drawn_users(
 
 
 class LinkPlan(NamedTuple):
-    """Links in the order in which `planned_loss` computes them."""
+    """Links in the order in which `softmax_loss` computes them."""
 
     events: Tensor  # [n] positions of the known ones
     blocks: list[tuple[Any, ...]]  # of users, as `_BlockwiseSoftmax` takes them
@@ -39,43 +43,36 @@ class LinkPlan(NamedTuple):
     sampled: bool  # whether events were drawn for the blocks
 
 
-def softmax_loss(
-    users: Tensor, events: Tensor, known: Tensor, links: Tensor, weight: Tensor, *, config: SoftmaxLossConfig = DEFAULTS
-) -> Tensor:
-    """Mean over users of the cross-entropy between their links, equally shared, and the softmax over known events.
+def softmax_loss(users: Tensor, events: Tensor, plan: LinkPlan) -> Tensor:
+    """Mean over users of the cross-entropy between their links, as weighted, and the softmax over known events.
 
-    `users` [U, d], `events` [E, d], `known` [E] bool, `links` [2, L], `weight` [L] adding up to one per user. With more
-    than `config.max_logits` logits it is an estimate that draws events from torch's generator.
+    `users` [U, d] and `events` [E, d] are vectors. Where `plan` is `sampled` the loss is an estimate.
     """
-    return planned_loss(users, events, plan_links(known, links, weight, config))
-
-
-def planned_loss(users: Tensor, events: Tensor, plan: LinkPlan) -> Tensor:
-    """`softmax_loss` of the links that `plan` was made of."""
     return _BlockwiseSoftmax.apply(users, events.index_select(0, plan.events), plan.blocks) / plan.users
 
 
 def plan_links(known: Tensor, links: Tensor, weight: Tensor, config: SoftmaxLossConfig = DEFAULTS) -> LinkPlan:
-    """The part of `softmax_loss` that does not depend on the vectors: it serves every epoch unless it is `sampled`."""
+    """The part of `softmax_loss` that does not depend on the vectors: it serves every epoch unless it is `sampled`.
+
+    `known` [E] bool, `links` [2, L] of known events, `weight` [L] adding up to one per user. With more than
+    `config.max_logits` logits events are drawn from torch's generator.
+    """
     order = links[0].argsort(stable=True)
     links, weight = links[:, order], weight[order]
     active, size = links[0].unique_consecutive(return_counts=True)
     choice = known.nonzero().view(-1)
     sampled = len(active) * len(choice) > config.max_logits
     per_block = max(1, config.users_per_draw if sampled else BLOCK_LOGITS // max(len(choice), 1))
-    first = size.cumsum(0) - size
-    position = torch.full((len(known),), -1, device=known.device).index_copy_(
-        0, choice, torch.arange(len(choice), device=known.device)
-    )
+    position = (known.cumsum(0) - 1)[links[1]]  # among the known events
+    counts = [int(part.sum()) for part in size.split(per_block)]
+    parts = active.split(per_block), size.split(per_block), position.split(counts), weight.split(counts)
     blocks = []
-    for block in torch.arange(len(active), device=active.device).split(per_block):
-        link = _ranges(first[block], size[block])
-        row = torch.arange(len(block), device=block.device).repeat_interleave(size[block])
-        column, among, correction = position[links[1, link]], None, None
+    for users, links_each, column, share in zip(*parts, strict=True):
+        row, among, correction = torch.arange(len(users), device=users.device).repeat_interleave(links_each), None, None
         if sampled:
             among, correction = _drawn_events(len(choice), column, config.drawn_events)
             column = torch.searchsorted(among, column)
-        blocks.append((active[block], among, correction, row, column, weight[link]))
+        blocks.append((users, among, correction, row, column, share))
     return LinkPlan(choice, blocks, len(active), sampled)
 
 
@@ -102,12 +99,6 @@ def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, 
     among = torch.cat([targets.unique(), drawn]).sort().values
     stands_for = torch.tensor(len(rest) / max(len(drawn), 1), device=targets.device).log()
     return among, torch.where(other[among], stands_for, 0.0)
-
-
-def _ranges(first: Tensor, size: Tensor) -> Tensor:
-    """first[0], first[0] + 1, ... (size[0] of them), first[1], ..."""
-    shift = first - (size.cumsum(0) - size)
-    return torch.arange(int(size.sum()), device=first.device) + shift.repeat_interleave(size)
 
 
 class _BlockwiseSoftmax(torch.autograd.Function):

@@ -1,7 +1,6 @@
-"""Trains the encoder by link prediction, one week after the other.
+"""Trains the encoder to predict the links of each week from the graph of the weeks before it.
 
-For each week t of the training window the links of t are predicted from the graph of the weeks before t alone: no
-supervised link, and nothing as new as it, is in its own message graph.
+So the graph that predicts a link holds neither that link nor any edge as new as it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
@@ -26,8 +24,8 @@ from tgn_assets.ml.schema import INTERACTS
 from tgn_assets.ml.weeks import week_key, week_number
 
 EDGES_FOR_ALL_THREADS = 200_000
-"""Edges of the last weeks from which on the encoder has all threads to itself: with fewer, it gains little from a
-second one, and the linear link model is fitted beside it."""
+"""With as many edges in the window the encoder trains with all threads, and the linear link model is fitted afterwards.
+With fewer it gains little from a second thread, and both run side by side."""
 
 
 def train_gnn(
@@ -40,15 +38,18 @@ def train_gnn(
     device: str = "cpu",
     log: LogFn = no_log,
 ) -> GNNCheckpoint:
-    """Trains the encoder as of the close of `week`, from `snapshots` of weeks up to it.
+    """Trains the encoder at the close of `week` on `snapshots`, of which that of `week` must be the newest.
 
-    With `warm`, last week's checkpoint, it is trained at one cut-off, `week`, from last week's weights. Without it (or
-    where `can_warm_start_from` says no) the last `config.replay` weeks are cut-offs one after the other, as if each had
-    been run then. With `history` the embeddings of each cut-off come with the link vectors of `linear_link_model` as of
-    that week's close. ValueError for a snapshot newer than `week`, for a missing snapshot of `week` itself and for a
-    `history` of another week.
+    With `warm`, last week's checkpoint, training continues from its weights and has one cut-off, `week`. Without it, or
+    if `can_warm_start_from` is False, training starts from scratch and visits the last `config.replay` weeks as
+    cut-offs, one after the other. With `history`, which ends with `week`, the embeddings of each cut-off include the
+    link vectors of `linear_link_model` at that week's close. ValueError if the weeks do not fit.
     """
-    now = _check_weeks(snapshots, week, history)
+    now = week_number(week)
+    if week not in snapshots or max(snapshots) > week:
+        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
+    if history is not None and history.week != now:
+        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
     if warm is not None and not can_warm_start_from(warm.config, config):
         warm = None
     graph = WindowGraph(snapshots, config.half_life, config.features)
@@ -61,7 +62,7 @@ def train_gnn(
         for number, cutoff in enumerate(cutoffs, 1):
             key, of_all = week_key(cutoff.week), f" ({number} of {len(cutoffs)})" if len(cutoffs) > 1 else ""
             reporter.what = f"encoder, week {key}{of_all}"
-            trainer = EncoderTrainer(encoder, graph, cutoff.week, config, device=device, reporter=reporter)
+            trainer = EncoderTrainer(encoder, graph, cutoff.week, config, reporter=reporter)
             small = len(trainer.view.edge_week) < EDGES_FOR_ALL_THREADS
             fit_linear = partial(_link_vectors, None if history is None else history.as_of(cutoff.week), config)
             with run_alongside(fit_linear, side_by_side=small) as linear:
@@ -70,25 +71,18 @@ def train_gnn(
             links = linear.result()
             embeddings[key] = known if links is None else known.with_links(links)
             reporter.left(sum(later.links for later in cutoffs[number:]))
-    return GNNCheckpoint(
-        week=week,
-        config=config,
-        batching=trainer.batching,
-        warm_from=warm.week if warm else None,
-        state={name: value.cpu() for name, value in encoder.state_dict().items()},
-        node_idx=graph.node_idx,
-        curve=curve,
-        embeddings=embeddings,
-    )
+    state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+    warm_from = warm.week if warm else None
+    return GNNCheckpoint(week, config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings)
 
 
 def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
-    """Whether an encoder trained with `earlier` has the shape, and reads the features, that `config` asks for."""
+    """Whether an encoder trained with `earlier` has the shape and the features of `config`."""
     return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
 
 
 class _Cutoff(NamedTuple):
-    """A week at whose close the encoder is trained, for `epochs` at most, and so on at most `links` links."""
+    """A week at whose close the encoder trains: at most `epochs` epochs, and so at most `links` links."""
 
     week: int
     epochs: int
@@ -97,32 +91,20 @@ class _Cutoff(NamedTuple):
 
 def _cutoffs(graph: WindowGraph, now: int, config: GNNConfig, warm: bool) -> list[_Cutoff]:
     weeks = [now] if warm else [t for t in sorted(graph.snapshots) if t > now - config.replay]
-    epochs = [config.warm_epochs if warm or week != weeks[0] else config.epochs for week in weeks]
-    return [_Cutoff(*of, _most_links(graph, *of, config.window)) for of in zip(weeks, epochs, strict=True)]
-
-
-def _most_links(graph: WindowGraph, cutoff: int, epochs: int, window: int) -> int:
-    weeks = sorted(week for week in graph.snapshots if cutoff - window < week <= cutoff)
-    links = [graph.snapshots[week].data[INTERACTS].edge_index.shape[1] for week in weeks]
-    return epochs * sum(links[:-1]) + sum(links)
-
-
-def _check_weeks(snapshots: Mapping[str, Snapshot], week: str, history: InteractionHistory | None) -> int:
-    """The number of `week`; ValueError unless it is the newest of `snapshots` and the last of `history`."""
-    if week not in snapshots or max(snapshots) > week:
-        raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
-    now = week_number(week)
-    if history is not None and history.week != now:
-        raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
-    return now
+    size = {week: snapshot.data[INTERACTS].num_edges for week, snapshot in graph.snapshots.items()}
+    cutoffs = []
+    for week in weeks:
+        epochs = config.warm_epochs if warm or week != weeks[0] else config.epochs
+        earlier = sum(links for at, links in size.items() if week - config.window < at < week)
+        cutoffs.append(_Cutoff(week, epochs, (epochs + 1) * earlier + size[week]))
+    return cutoffs
 
 
 def _logged(rows: Iterator[dict[str, Any]], reporter: ProgressReporter) -> Iterator[dict[str, Any]]:
-    """The rows of a curve, each logged when its epoch is done."""
+    """Yields the `rows` of a curve, and logs each of them."""
     for row in rows:
-        validation = row["validation_loss"]
-        held_out = f", validation {validation:.4f}" if validation is not None else ""
-        reporter.tell(f"epoch {row['epoch']}, loss {row['loss']:.4f}{held_out}")
+        validation = "" if row["validation_loss"] is None else f", validation {row['validation_loss']:.4f}"
+        reporter.tell(f"epoch {row['epoch']}, loss {row['loss']:.4f}{validation}")
         yield row
 
 
@@ -131,21 +113,14 @@ def _link_vectors(past: InteractionHistory | None, config: GNNConfig, _: int) ->
 
 
 def _initial_encoder(graph: WindowGraph, config: GNNConfig, warm: GNNCheckpoint | None) -> GNNEncoder:
-    """A fresh encoder for the nodes of `graph`, or with the weights of `warm`, whose nodes keep their id's vector."""
-    sizes = {kind: len(index) for kind, index in graph.node_idx.items()}
-    encoder = GNNEncoder(sizes, graph.num_features, config)
+    """An encoder for the nodes of `graph` with the weights of `warm`, if given; a new node has a fresh id."""
+    encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, graph.num_features, config)
     if warm is not None:
-        encoder.load_state_dict(_grown(encoder.state_dict(), graph.node_idx, warm))
+        fresh, state = encoder.state_dict(), dict(warm.state)
+        for kind, index in graph.node_idx.items():
+            name, old = f"ids.{kind}", warm.node_idx[kind]
+            kept = torch.isin(index, old)
+            state[name] = fresh[name].clone()
+            state[name][kept] = warm.state[name][torch.searchsorted(old, index[kept])]
+        encoder.load_state_dict(state)
     return encoder
-
-
-def _grown(fresh: dict[str, Tensor], node_idx: dict[str, Tensor], warm: GNNCheckpoint) -> dict[str, Tensor]:
-    """`warm`'s weights in the shape of this week's encoder: a node that is new to it keeps its fresh id."""
-    state = dict(warm.state)
-    for kind, index in node_idx.items():
-        name = f"ids.{kind}"
-        table, old = fresh[name].clone(), warm.node_idx[kind]
-        kept = torch.isin(index, old)
-        table[kept] = warm.state[name][torch.searchsorted(old, index[kept])]
-        state[name] = table
-    return state

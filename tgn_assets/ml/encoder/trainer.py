@@ -13,7 +13,7 @@ from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import plan_batching
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.gnn import GNNEncoder
-from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, planned_loss, sampled_softmax_loss
+from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.graph.temporal_graph import UserRows, WindowGraph, user_rows
 from tgn_assets.ml.progress import ProgressReporter
@@ -24,22 +24,15 @@ from tgn_assets.ml.weeks import week_key
 class EncoderTrainer:
     """Fits `encoder` to the weeks of `graph` in the window that ends with the week number `cutoff`.
 
-    The links of each week t are predicted from the view of the weeks before t. `batching` says whether from whole
-    graphs or in sampled batches. `reporter` counts the links learned from.
+    It predicts the links of each week from the view of the weeks before it: from whole graphs or in sampled batches, as
+    `batching` says. `reporter` counts the links learned from.
     """
 
     def __init__(
-        self,
-        encoder: GNNEncoder,
-        graph: WindowGraph,
-        cutoff: int,
-        config: GNNConfig,
-        *,
-        device: str,
-        reporter: ProgressReporter,
+        self, encoder: GNNEncoder, graph: WindowGraph, cutoff: int, config: GNNConfig, *, reporter: ProgressReporter
     ) -> None:
-        self.encoder, self.graph, self.cutoff, self.config, self.device = encoder, graph, cutoff, config, device
-        self.reporter = reporter
+        self.encoder, self.graph, self.cutoff, self.config, self.reporter = encoder, graph, cutoff, config, reporter
+        self.device = device = encoder.popularity.weight.device
         parameters, rate = encoder.parameters(), config.learning_rate
         self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay, fused=True)
         # The oldest week has no graph before it, and a week whose links are all new to the graph has none to learn.
@@ -65,10 +58,8 @@ class EncoderTrainer:
             yield {"epoch": epoch, "loss": loss, "validation_loss": validation}
             if validation < best:
                 best, best_state, waited = validation, deepcopy(self.encoder.state_dict()), 0
-            else:
-                waited += 1
-                if waited >= self.config.patience:
-                    break
+            elif (waited := waited + 1) >= self.config.patience:
+                break
         self.encoder.load_state_dict(best_state)
         # The newest week was held out to decide when to stop; that being decided, it is learned from like the others.
         yield {"epoch": "final", "loss": self._train_epoch([*past, newest]), "validation_loss": None}
@@ -77,10 +68,9 @@ class EncoderTrainer:
         """The embeddings at the close of the cut-off, of the nodes known by then."""
         view = self.view.to(self.device) if self.batching.inference == "full" else self.view
         vectors = self.encoder.inference(view, batching=self.batching.inference, sampler=self.config.sampler)
-        kept = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
-        users, events = (vectors[kind].cpu()[kept[kind]] for kind in (USER, EVENT))
-        index = {kind: self.graph.node_idx[kind][kept[kind]] for kind in (USER, EVENT)}
-        return NodeEmbeddings(week_key(self.cutoff), index[USER], users, index[EVENT], events)
+        known = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
+        users, events = ((self.graph.node_idx[kind][at], vectors[kind].cpu()[at]) for kind, at in known.items())
+        return NodeEmbeddings(week_key(self.cutoff), *users, *events)
 
     def _train_epoch(self, weeks: list[int]) -> float:
         """The mean loss of one epoch over `weeks`, in random order."""
@@ -109,7 +99,7 @@ class EncoderTrainer:
         if self.batching.training == "full":
             rows, plan = self._plan(week)
             vectors = self.encoder.full_pass(view, id_dropout, rows)
-            yield planned_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
+            yield softmax_loss(vectors[USER], vectors[EVENT], plan), self.links[week][0].shape[1]
             return
         _, weight = self.links[week]
         for drawn in self._loader(week):
@@ -136,16 +126,8 @@ class EncoderTrainer:
         if self.encoder.training and week in self.loaders:
             return self.loaders[week]
         view = self.views[week].to("cpu")  # where neighbours are drawn, whatever the device
-        loader = link_loader(
-            view.data,
-            self.links[week][0].cpu(),
-            fan_out=self.config.fan_out,
-            batch_size=self.config.batch_size,
-            negative_weight=view.known[EVENT].float(),
-            sampler=self.config.sampler,
-            shuffle=self.encoder.training,
-            seed=self.config.seed,
-        )
-        if self.encoder.training:
+        links, training = self.links[week][0].cpu(), self.encoder.training
+        loader = link_loader(view.data, links, self.config, may_be_negative=view.known[EVENT], shuffle=training)
+        if training:
             self.loaders[week] = loader
         return loader

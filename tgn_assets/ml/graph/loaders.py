@@ -17,7 +17,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader, NodeLoader
 from torch_geometric.sampler import BaseSampler, NegativeSampling, NeighborSampler
 
-from tgn_assets.ml.config import SamplerName
+from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.neighbor_sampler import NativeNeighborSampler
 from tgn_assets.ml.linalg.sparse import blocks
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
@@ -32,37 +32,29 @@ class SamplerNotInstalled(ImportError):
 
 
 def link_loader(
-    graph: HeteroData,
-    links: Tensor,
-    *,
-    fan_out: Sequence[int],
-    batch_size: int,
-    negative_weight: Tensor | None = None,
-    sampler: SamplerName = "auto",
-    shuffle: bool = False,
-    seed: int = 0,
+    graph: HeteroData, links: Tensor, config: GNNConfig, *, may_be_negative: Tensor | None = None, shuffle: bool = False
 ) -> LinkLoader:
     """Batches of `links` [2, L] (user and event positions) with the neighbourhoods of their ends.
 
-    `batch[INTERACTS].input_id` [B] are positions in `links`. Without `negative_weight` the links are
-    `batch[INTERACTS].edge_label_index` [2, B], in positions of the batch. With it, each link gets an event as negative,
-    drawn in proportion to `negative_weight` [E]; positions are then in `batch[USER].src_index`,
+    `batch[INTERACTS].input_id` [B] are positions in `links`. Without `may_be_negative` the links are
+    `batch[INTERACTS].edge_label_index` [2, B], in positions of the batch. With it, each link gets a negative, an event
+    drawn uniformly among those where `may_be_negative` [E] is True; positions are then in `batch[USER].src_index`,
     `batch[EVENT].dst_pos_index` and `batch[EVENT].dst_neg_index`, [B] each.
 
-    `seed` fixes the order and all that the native sampler draws; the compiled ones draw from torch's global generator.
-    Iterate one loader again for the next epoch's draws. SamplerNotInstalled if `sampler` is not there.
+    `config.seed` fixes the order and all that the native sampler draws; the compiled ones draw from torch's global
+    generator. Iterate one loader again for the next epoch's draws. SamplerNotInstalled if the sampler is not there.
     """
-    negatives = None if negative_weight is None else NegativeSampling("triplet", amount=1, dst_weight=negative_weight)
+    weight = None if may_be_negative is None else may_be_negative.float()
     options: dict[str, Any] = {
         "edge_label_index": (INTERACTS, links),
-        "neg_sampling": negatives,
-        "batch_size": batch_size,
+        "neg_sampling": None if weight is None else NegativeSampling("triplet", amount=1, dst_weight=weight),
+        "batch_size": config.batch_size,
         "shuffle": shuffle,
-        "generator": torch.Generator().manual_seed(seed),
+        "generator": torch.Generator().manual_seed(config.seed),
     }
-    chosen = _sampler(graph, fan_out, sampler, seed)
+    chosen = _sampler(graph, config.fan_out, config.sampler, config.seed)
     if isinstance(chosen, NeighborSampler):
-        return LinkNeighborLoader(graph, list(fan_out), neighbor_sampler=chosen, **options)
+        return LinkNeighborLoader(graph, config.fan_out, neighbor_sampler=chosen, **options)
     return LinkLoader(graph, chosen, **options)
 
 
@@ -71,9 +63,9 @@ def layer_loaders(
 ) -> dict[str, NodeLoader]:
     """{node type: batches of its nodes, in order, each node in one of them and with all edges into it}.
 
-    What one layer needs to know of the graph. `batch[kind].n_id` are then the nodes [B] of the batch, and the other
-    type's `n_id` their neighbours. A batch has about `edges_per_batch` edges and nodes, or those of a single node that
-    has more. SamplerNotInstalled if `sampler` is not there.
+    One layer needs no more of the graph. `batch[kind].n_id` are the nodes [B] of the batch, and the other type's `n_id`
+    their neighbours. A batch has about `edges_per_batch` edges and nodes, or those of a single node that has more.
+    SamplerNotInstalled if `sampler` is not there.
     """
     chosen, loaders = _sampler(graph, [-1], sampler, seed=0), {}
     incoming = {edge_type[-1]: store.edge_index[1] for edge_type, store in graph.edge_items()}
@@ -95,11 +87,11 @@ def installed_sampler(name: SamplerName) -> InstalledSampler:
 
     SamplerNotInstalled if it is not there. Where both compiled ones are installed PyG uses pyg-lib alone.
     """
-    compiled: InstalledSampler | None = (
-        "pyg-lib" if pyg.WITH_PYG_LIB else "torch-sparse" if pyg.WITH_TORCH_SPARSE else None
+    compiled: InstalledSampler = (
+        "pyg-lib" if pyg.WITH_PYG_LIB else "torch-sparse" if pyg.WITH_TORCH_SPARSE else "native"
     )
     if name == "auto":
-        return compiled or "native"
+        return compiled
     if name == "torch-sparse" and compiled == "pyg-lib":
         raise SamplerNotInstalled(
             "the sampler 'torch-sparse' cannot be had while pyg-lib is installed, which PyG then uses instead; "

@@ -51,16 +51,14 @@ class NativeNeighborSampler(BaseSampler):
     def sample_from_edges(
         self, index: EdgeSamplerInput, neg_sampling: NegativeSampling | None = None
     ) -> HeteroSamplerOutput:
-        """The neighbourhoods of both ends of links and of the targets drawn as triplet negatives, if any."""
+        """The neighbourhoods of both ends of links and of their negatives: targets whose `dst_weight` is not 0."""
         source, _, target = index.input_type
-        if neg_sampling is None:
-            out, numbers = self._sample([(source, index.row), (target, index.col)])
-            out.metadata = (index.input_id, torch.stack(numbers), index.label, None)
-            return out
-        amount = int(neg_sampling.amount)
-        other = draw_weighted(neg_sampling.dst_weight, len(index.row) * amount, self.generator)
-        out, (src, pos, neg) = self._sample([(source, index.row), (target, index.col), (target, other)])
-        out.metadata = (index.input_id, src, pos, neg.view(len(index.row), amount).squeeze(-1), None)
+        seeds = [(source, index.row), (target, index.col)]
+        if neg_sampling is not None:
+            seeds.append((target, draw_allowed(neg_sampling.dst_weight, len(index.row), self.generator)))
+        out, numbers = self._sample(seeds)
+        ends = (torch.stack(numbers), index.label) if neg_sampling is None else numbers
+        out.metadata = (index.input_id, *ends, None)
         return out
 
     def _sample(self, seeds: list[tuple[str, Tensor]]) -> tuple[HeteroSamplerOutput, list[Tensor]]:
@@ -77,20 +75,13 @@ class NativeNeighborSampler(BaseSampler):
                 which, neighbor, edge = incoming.sample(node, fan_out, self.generator)
                 links[edge_type].append((self.numberings[edge_type[0]].add(neighbor), which + first, edge))
         joined = {edge_type: [torch.cat(part) for part in zip(*hops, strict=True)] for edge_type, hops in links.items()}
-        out = HeteroSamplerOutput(
-            node={kind: numbering.nodes() for kind, numbering in self.numberings.items()},
-            row={edge_type: link[0] for edge_type, link in joined.items()},
-            col={edge_type: link[1] for edge_type, link in joined.items()},
-            edge={edge_type: link[2] for edge_type, link in joined.items()},
-        )
-        return out, numbers
+        nodes = {kind: numbering.nodes() for kind, numbering in self.numberings.items()}
+        parts = ({edge_type: link[part] for edge_type, link in joined.items()} for part in range(3))
+        return HeteroSamplerOutput(nodes, *parts), numbers
 
 
 class IncomingEdges:
-    """The edges of one type, by the node that they go into.
-
-    `edge_index` is [2, E] (source, target), `num_targets` the number of target nodes.
-    """
+    """The edges `edge_index` [2, E] (source, target) of one type, by the target that they go into."""
 
     def __init__(self, edge_index: Tensor, num_targets: int) -> None:
         source, target = edge_index.cpu()
@@ -184,13 +175,8 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat([torch.empty(0, dtype=torch.int64), *parts])
 
 
-def draw_weighted(weight: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """[size] numbers below n, with replacement, in proportion to `weight` [n]; ValueError if all weights are zero."""
-    mass = weight.cpu().cumsum(0, dtype=torch.float64)
-    total = mass[-1:].sum()
-    if size and float(total) <= 0:
-        raise ValueError("there is no node that could be drawn as a negative")
-    point = torch.rand(size, generator=generator, dtype=torch.float64) * total
-    # Rounding may lift a point onto the total, where no node is left.
-    point = point.minimum(total.nextafter(total.new_zeros(())))
-    return torch.searchsorted(mass, point, right=True)
+def draw_allowed(allowed: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """[size] positions where `allowed` [n] is not zero, drawn uniformly and with replacement."""
+    choice = allowed.cpu().nonzero().view(-1)
+    drawn = (torch.rand(size, generator=generator, dtype=torch.float64) * len(choice)).long()
+    return choice[drawn.clamp(max=len(choice) - 1)]  # rounding may lift a draw onto the number of choices

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -34,8 +33,8 @@ class Snapshot:
     """`data` is week `week` as HeteroData; its node types hold every node known at the close of that week.
 
     `data[type].node_idx` [n] is the append-only index of each row and `.x` [n, 4] its `NODE_FEATURES`. Both edge types
-    carry `edge_count` [E] (interactions that week) and `edge_time` [E] (the last of them, unix seconds). An empty week
-    has nodes and no edges.
+    carry `edge_count` [E] (interactions that week) and `edge_time` [E] (the last of them, in unix seconds; the encoder
+    does not use it). An empty week has nodes and no edges.
     """
 
     week: str
@@ -43,11 +42,8 @@ class Snapshot:
 
     def save(self, directory: Path) -> None:
         """Writes the snapshot to `directory`, replacing what is there; reverse edges follow from the forward ones."""
-        tensors: dict[str, Tensor] = {}
-        for kind in (USER, EVENT):
-            tensors |= {f"{kind}.node_idx": self.data[kind].node_idx, f"{kind}.x": self.data[kind].x}
-        edges = self.data[INTERACTS]
-        tensors |= {name: edges[name] for name in ("edge_index", "edge_count", "edge_time")}
+        tensors = {f"{kind}.{name}": self.data[kind][name] for kind in (USER, EVENT) for name in ("node_idx", "x")}
+        tensors |= {name: self.data[INTERACTS][name] for name in ("edge_index", "edge_count", "edge_time")}
         save_artifact(directory, tensors, {"week": self.week})
 
     @classmethod
@@ -61,18 +57,12 @@ def read_snapshot(con: duckdb.DuckDBPyConnection, week: str) -> Snapshot:
     """Week `week` from a warehouse, looking at rows of weeks <= `week` and no others."""
     tensors: dict[str, Tensor] = {}
     for kind, other in ((USER, EVENT), (EVENT, USER)):
-        nodes = con.execute(NODES_SQL.format(kind=kind, other=other), {"week": week}).df()
-        tensors[f"{kind}.node_idx"] = _column(nodes, "idx", torch.int64)
-        tensors[f"{kind}.x"] = torch.stack([_column(nodes, name, torch.float32) for name in NODE_FEATURES], dim=1)
-    rows = con.execute(EDGES_SQL, {"week": week}).df()
-    tensors["edge_index"] = torch.stack(
-        [
-            torch.searchsorted(tensors[f"{kind}.node_idx"], _column(rows, f"{kind}_idx", torch.int64))
-            for kind in (USER, EVENT)
-        ]
-    )
-    tensors["edge_count"] = _column(rows, "count", torch.float32)
-    tensors["edge_time"] = _column(rows, "time", torch.int64)
+        nodes = con.execute(NODES_SQL.format(kind=kind, other=other), {"week": week}).torch()
+        tensors[f"{kind}.node_idx"] = nodes["idx"]
+        tensors[f"{kind}.x"] = torch.stack([nodes[name].float() for name in NODE_FEATURES], dim=1)
+    edges = con.execute(EDGES_SQL, {"week": week}).torch()
+    ends = [torch.searchsorted(tensors[f"{kind}.node_idx"], edges[f"{kind}_idx"]) for kind in (USER, EVENT)]
+    tensors |= {"edge_index": torch.stack(ends), "edge_count": edges["count"].float(), "edge_time": edges["time"]}
     return Snapshot(week, _assemble(tensors))
 
 
@@ -85,7 +75,3 @@ def _assemble(tensors: dict[str, Tensor]) -> HeteroData:
         data[edge_type].edge_index = index
         data[edge_type].edge_count, data[edge_type].edge_time = tensors["edge_count"], tensors["edge_time"]
     return data
-
-
-def _column(frame: pd.DataFrame, name: str, dtype: torch.dtype) -> Tensor:
-    return torch.as_tensor(frame[name].to_numpy(), dtype=dtype)

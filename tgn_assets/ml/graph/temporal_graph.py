@@ -46,7 +46,7 @@ class View:
         """`adjacency` of the whole graph."""
         return adjacency(self.data)
 
-    def to(self, device: str) -> "View":
+    def to(self, device: torch.device | str) -> "View":
         """The same on `device`."""
         index, week, weight = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
         features, known = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))

@@ -33,7 +33,8 @@ def csr_tensor(start: Tensor, column: Tensor, values: Tensor, shape: tuple[int, 
     >>> csr_tensor(torch.tensor([0, 1, 1]), torch.tensor([2]), torch.tensor([5.0]), (2, 3)).to_dense().tolist()
     [[0.0, 0.0, 5.0], [0.0, 0.0, 0.0]]
     """
-    _silence_beta_warning()
+    with _lock:
+        _first_csr_tensor()
     return torch.sparse_csr_tensor(start, column, values, shape, check_invariants=False)
 
 
@@ -42,15 +43,12 @@ def _from_scipy(matrix: sparse.csr_array) -> Tensor:
     return csr_tensor(start, column, values, matrix.shape)
 
 
-def _silence_beta_warning() -> None:
-    """Takes the warning that torch gives once a process, at the first CSR tensor: that the interface may change, which
-    that of a pinned version will not. The host's warning filters are as before afterwards."""
-    with _lock:  # two threads that restore the filters at once could leave them changed
-        _first_csr_tensor()
-
-
 @cache
 def _first_csr_tensor() -> None:
+    """Silences the warning that torch gives once a process, at the first CSR tensor: that the interface may change.
+
+    Restores the host's warning filters; two threads that did that at once could leave them changed.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         none = torch.zeros(0, dtype=torch.int64)

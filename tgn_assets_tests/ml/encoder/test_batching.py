@@ -2,9 +2,9 @@ import pytest
 
 from tgn_assets.ml.config import Batching, GNNConfig
 from tgn_assets.ml.encoder import batching
-from tgn_assets.ml.encoder.batching import BatchingPlan, memory_estimate, plan_batching
+from tgn_assets.ml.encoder.batching import BatchingPlan, plan_batching
 from tgn_assets.ml.graph.loaders import SamplerNotInstalled
-from tgn_assets.ml.graph.temporal_graph import View, WindowGraph
+from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.weeks import week_number
 from tgn_assets_tests.support.worlds import START, Row, snapshots
 
@@ -16,10 +16,10 @@ TRAINING = 4 * 8 * NODES * 12 + 20 * 2 * (1 + 2)  # vectors, and the edges of bo
 INFERENCE = 4 * 8 * NODES * 10 + 20 * 2 * 3
 
 
-def views() -> tuple[list[View], View]:
-    """The views that the weeks 1 and 2 are predicted from, and that of all three weeks."""
+def planned(config: GNNConfig) -> BatchingPlan:
+    """From the views that the weeks 1 and 2 are predicted from, and that of all three weeks."""
     graph = WindowGraph(snapshots(ROWS, range(3)), 1.0)
-    return [graph.view(W, 8), graph.view(W + 1, 8)], graph.view(W + 2, 8)
+    return plan_batching(config, training=[graph.view(W, 8), graph.view(W + 1, 8)], inference=graph.view(W + 2, 8))
 
 
 @pytest.mark.parametrize(
@@ -34,26 +34,16 @@ def test_auto_samples_what_does_not_fit_the_budget(
     monkeypatch: pytest.MonkeyPatch, budget: int, expected: BatchingPlan
 ) -> None:
     monkeypatch.setattr(batching, "MEMORY_BUDGET", budget)
-    training, inference = views()
-    assert plan_batching(CONFIG, training=training, inference=inference) == expected
+    assert planned(CONFIG) == expected
 
 
 @pytest.mark.parametrize(("asked", "sampler"), [("full", None), ("sampled", "native")])
 def test_what_is_asked_for_is_done_whatever_the_budget(asked: Batching, sampler: str | None) -> None:
-    training, inference = views()
-    plan = plan_batching(CONFIG.model_copy(update={"batching": asked}), training=training, inference=inference)
+    plan = planned(CONFIG.model_copy(update={"batching": asked}))
     assert (plan.training, plan.inference, plan.sampler) == (asked, asked, sampler)
 
 
 def test_a_sampler_that_is_not_installed_is_refused_even_if_unused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_geometric.typing.WITH_PYG_LIB", False)
-    training, inference = views()
     with pytest.raises(SamplerNotInstalled, match="'pyg-lib' is not installed"):
-        plan_batching(CONFIG.model_copy(update={"sampler": "pyg-lib"}), training=training, inference=inference)
-
-
-def test_memory_estimate_grows_with_nodes_edges_width_and_vectors() -> None:
-    graph = {"nodes": 5, "edges": 2, "dim": 8, "vectors": 12}
-    assert memory_estimate(**graph) == 4 * 8 * 5 * 12 + 20 * 2
-    for more in ({"nodes": 6}, {"edges": 3}, {"dim": 9}, {"vectors": 13}):
-        assert memory_estimate(**graph | more) > memory_estimate(**graph)
+        planned(CONFIG.model_copy(update={"sampler": "pyg-lib"}))

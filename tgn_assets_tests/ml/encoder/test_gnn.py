@@ -115,7 +115,7 @@ def test_sampled_pass_with_all_neighbours_equals_whole_graph(graph: WindowGraph,
     links, _ = graph.links(week_number(LAST), view)
     model = encoder(view)
     whole = model.inference(view)
-    for batch in link_loader(view.data, links, fan_out=[-1, -1], batch_size=5):
+    for batch in link_loader(view.data, links, GNNConfig(fan_out=[-1, -1], batch_size=5)):
         pairs = batch[INTERACTS].edge_label_index
         with torch.no_grad():
             vectors = model.sampled_pass(batch, view)

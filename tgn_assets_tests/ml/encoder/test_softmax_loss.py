@@ -7,7 +7,7 @@ from torch_geometric.data import HeteroData
 
 from tgn_assets.ml.config import SoftmaxLossConfig
 from tgn_assets.ml.encoder import softmax_loss as module
-from tgn_assets.ml.encoder.softmax_loss import drawn_users, sampled_softmax_loss, softmax_loss
+from tgn_assets.ml.encoder.softmax_loss import drawn_users, plan_links, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.schema import EVENT, USER
 
 EVERYTHING = torch.ones(200, dtype=torch.bool)
@@ -27,7 +27,7 @@ def loss_and_gradients(**config: int) -> tuple[Any, ...]:
     users, events, links, weight = world()
     users.requires_grad_(), events.requires_grad_()
     links, weight = drawn_users(links, weight, 200, how)
-    loss = softmax_loss(users, events, EVERYTHING, links, weight, config=how)
+    loss = softmax_loss(users, events, plan_links(EVERYTHING, links, weight, how))
     (3 * loss).backward()
     assert users.grad is not None and events.grad is not None
     return loss.detach(), users.grad / 3, events.grad / 3
@@ -56,9 +56,10 @@ def test_unknown_events_do_not_enter_the_softmax() -> None:
     known[[7, 11]] = False
     kept = known[links[1]]
     links, weight = links[:, kept], weight[kept]
-    expected = softmax_loss(users, events, known, links, weight)
+    plan = plan_links(known, links, weight)
+    expected = softmax_loss(users, events, plan)
     events[[7, 11]] = 1e3
-    assert softmax_loss(users, events, known, links, weight) == expected
+    assert softmax_loss(users, events, plan) == expected
 
 
 def test_drawn_events_and_users_estimate_loss_and_gradient() -> None:
@@ -80,7 +81,7 @@ def test_users_are_drawn_with_all_their_links_if_too_many() -> None:
 
 def test_loss_of_sampled_batches_estimates_the_full_softmax() -> None:
     users, events, links, weight = world(links_per_user=1)
-    exact = softmax_loss(users, events, EVERYTHING, links, weight)
+    exact = softmax_loss(users, events, plan_links(EVERYTHING, links, weight))
     batch = HeteroData()
     batch[USER].src_index, batch[EVENT].dst_pos_index = links
     batch[EVENT].dst_neg_index = torch.arange(200).repeat(250)

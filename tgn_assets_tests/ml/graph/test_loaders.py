@@ -21,7 +21,7 @@ def test_embeddings_from_link_batches_equal_whole_graph() -> None:
 
 def test_same_seed_gives_same_batches_and_next_epoch_others() -> None:
     graph = random_graph()
-    options = {"fan_out": [3, 2], "negative_weight": torch.ones(20), "shuffle": True}
+    options = {"fan_out": [3, 2], "may_be_negative": torch.ones(20, dtype=torch.bool), "shuffle": True}
     make = [loader(graph, graph[INTERACTS].edge_index, seed=seed, **options) for seed in (1, 1, 2)]
     torch.manual_seed(99)  # what else draws from torch's global generator must not matter
     first, again, other = (list(batches) for batches in make)
@@ -31,11 +31,10 @@ def test_same_seed_gives_same_batches_and_next_epoch_others() -> None:
     assert not torch.equal(first[0][EVENT].n_id, next(iter(make[0]))[EVENT].n_id)
 
 
-def test_negatives_are_events_of_positive_weight() -> None:
+def test_negatives_are_events_that_may_be_negative() -> None:
     graph = random_graph()
-    links, weight = graph[INTERACTS].edge_index[:, :5], torch.zeros(20)
-    weight[[3, 4]] = 1.0
-    (batch,) = loader(graph, links, negative_weight=weight)
+    links = graph[INTERACTS].edge_index[:, :5]
+    (batch,) = loader(graph, links, may_be_negative=torch.isin(torch.arange(20), torch.tensor([3, 4])))
     assert torch.equal(batch[USER].n_id[batch[USER].src_index], links[0])
     assert torch.equal(batch[EVENT].n_id[batch[EVENT].dst_pos_index], links[1])
     assert batch[EVENT].dst_neg_index.shape == (5,)

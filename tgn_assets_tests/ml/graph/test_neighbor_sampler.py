@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch_geometric.loader import NodeLoader
 from torch_geometric.utils import k_hop_subgraph
 
-from tgn_assets.ml.graph.neighbor_sampler import IncomingEdges, NativeNeighborSampler, NodeNumbering, draw_weighted
+from tgn_assets.ml.graph.neighbor_sampler import IncomingEdges, NativeNeighborSampler, NodeNumbering, draw_allowed
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets_tests.support.graphs import bipartite, edge_set, loader, random_graph
 
@@ -92,14 +92,11 @@ def test_nodes_are_numbered_by_first_appearance_in_each_batch() -> None:
         assert numbering.nodes().tolist() == [5, 2, 8]
 
 
-def test_negatives_follow_their_weights_and_zero_is_never_drawn() -> None:
-    weight = torch.tensor([5.0, 1.0, 0.0, 3.0, 0.0])
-    drawn = draw_weighted(weight, 9000, torch.Generator().manual_seed(0))
+def test_negatives_are_drawn_uniformly_among_those_allowed() -> None:
+    drawn = draw_allowed(torch.tensor([1, 1, 0, 1, 0]), 9000, torch.Generator().manual_seed(0))
     share = torch.bincount(drawn, minlength=5) / 9000
-    torch.testing.assert_close(share, weight / 9, atol=0.02, rtol=0)
+    torch.testing.assert_close(share, torch.tensor([1, 1, 0, 1, 0]) / 3, atol=0.02, rtol=0)
     assert share[2] == share[4] == 0
-    with pytest.raises(ValueError, match="no node that could be drawn as a negative"):
-        draw_weighted(torch.zeros(3), 1, torch.Generator())
 
 
 def test_a_fan_out_of_zero_or_without_hops_is_refused() -> None:

@@ -9,11 +9,6 @@ from tgn_assets.ml.linalg import topk
 from tgn_assets.ml.linalg.topk import GROUP, grouped_top_k, top_products
 
 
-def test_best_pairs_of_each_group_come_first_padded_with_minus_one() -> None:
-    top = grouped_top_k(np.array([0, 1, 1, 1]), np.array([5.0, 0.2, 0.9, 0.5]), np.zeros(4), rows=3, k=2)
-    assert top.tolist() == [[0, -1], [2, 3], [-1, -1]]
-
-
 def test_equal_scores_are_ordered_by_the_tie_rule() -> None:
     assert grouped_top_k(np.zeros(3, int), np.ones(3), np.array([2, 0, 1]), rows=1, k=3).tolist() == [[1, 2, 0]]
 

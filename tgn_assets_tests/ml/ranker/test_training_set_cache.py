@@ -226,9 +226,7 @@ def test_a_key_knows_nothing_of_later_weeks(past: InteractionHistory, embedding_
 def test_embeddings_have_the_same_digest_from_memory_and_from_disk(
     embedding_history: EmbeddingHistory, tmp_path: Path
 ) -> None:
-    embedding_history[LAST].save(tmp_path / LAST)
-    assert NodeEmbeddings.load(tmp_path / LAST).digest == embedding_history[LAST].digest
-    assert (
-        replace(embedding_history[LAST], events=embedding_history[LAST].events * 2).digest
-        != embedding_history[LAST].digest
-    )
+    newest = embedding_history[LAST]
+    newest.save(tmp_path / LAST)
+    assert NodeEmbeddings.load(tmp_path / LAST).digest == newest.digest
+    assert replace(newest, events=newest.events * 2).digest != newest.digest
