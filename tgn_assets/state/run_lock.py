@@ -43,7 +43,7 @@ def held_by(path: Path) -> str:
 def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock file `path`, which names the `holder`; waits as long as it takes, and logs for whom.
 
-    The kernel releases the lock when its process ends, in whichever way: nothing is left to clean up.
+    The kernel releases it when its process ends, in whichever way; `run_launcher.py` mends Dagster's record of the run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, poll_interval=0.5, thread_local=False)

@@ -1,7 +1,7 @@
 """The bar of every week: popularity, the user's own events, and item-kNN, from the same history as the model.
 
 Lists hold event positions of the history, best first, and -1 where the catalogue has no more. `users` are user
-positions; -1 stands for a user without history, whose list is the popular one. Every tie goes to the event that comes
+positions; -1 stands for a user without history, who gets `popular`. Every tie goes to the event that comes
 first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
 this module an event is a *column*: its rank in text order.
 
