@@ -65,12 +65,7 @@ def fit_activity(user_features: FloatArray, active: BoolArray, *, config: Calibr
 
 
 def calibrate(
-    activity: Logistic,
-    share: FloatArray,
-    user_features: FloatArray,
-    positive: BoolArray,
-    *,
-    config: CalibrationConfig,
+    activity: Logistic, share: FloatArray, user_features: FloatArray, positive: BoolArray, *, config: CalibrationConfig
 ) -> Calibration:
     """Fitted to pairs of a closed week: their shares [p], user features [p, F], and whether they came true [p].
 

@@ -189,11 +189,7 @@ def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArr
 
 
 def _scores(
-    model: UserInteractionPredictor | Ensemble,
-    dataset: RankingDataset,
-    users: Tensor,
-    pairs: IntArray,
-    place: IntArray,
+    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, users: Tensor, pairs: IntArray, place: IntArray
 ) -> Tensor:
     """[p] scores of the candidate `pairs` [p], each with the place [p] of its user among the embeddings `users`."""
     device = model.device

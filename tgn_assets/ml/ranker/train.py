@@ -25,12 +25,7 @@ from tgn_assets.ml.parallel import run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
-from tgn_assets.ml.ranker.checkpoint import (
-    RankerCheckpoint,
-    can_warm_start_from,
-    load_model,
-    new_ensemble,
-)
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, calibrate_on_newest_week, choose_fallback
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_booster

@@ -32,13 +32,7 @@ class Expectations:
 
 
 def expectations_of(
-    policy: Policy,
-    rules: Rules,
-    week: str,
-    *,
-    history: InteractionHistory,
-    users: pd.DataFrame,
-    events: pd.DataFrame,
+    policy: Policy, rules: Rules, week: str, *, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame
 ) -> Expectations:
     """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
 
