@@ -13,7 +13,7 @@ from tgn_assets.ml.schema import OURS, K
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")
 """Users with an interaction in the last `FallbackConfig.active_weeks` weeks, and the others."""
-UNTESTED = "repeat"
+DEFAULT_BASELINE = "repeat"
 """The baseline of a segment for which no source could be compared."""
 
 
@@ -75,7 +75,7 @@ def choose_per_segment(
     rng = np.random.default_rng(seed)
     for at, name in enumerate(ACTIVITY_SEGMENTS):
         here = segment == at
-        best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else UNTESTED
+        best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else DEFAULT_BASELINE
         chosen = best
         if OURS in ndcg:
             won = (
@@ -90,7 +90,9 @@ def choose_per_segment(
 
 def untested_fallback(k: int = K) -> BaselineFallback:
     """The fallback where no closed week can be scored yet: a baseline for everyone, with hit rates of zero."""
-    return BaselineFallback(dict.fromkeys(ACTIVITY_SEGMENTS, UNTESTED), {name: [0.0] * k for name in ACTIVITY_SEGMENTS})
+    return BaselineFallback(
+        dict.fromkeys(ACTIVITY_SEGMENTS, DEFAULT_BASELINE), {name: [0.0] * k for name in ACTIVITY_SEGMENTS}
+    )
 
 
 def _share_of_wins(difference: FloatArray, rng: np.random.Generator, resamples: int) -> float:

@@ -127,7 +127,7 @@ def train_ranker(
             latest = [*datasets.train[1:], datasets.held_out]
             fit = partial(fit_lambdarank, latest, config=config.lambdarank, seed=config.seed)
             with run_alongside(fit) as booster:
-                _judge(training, datasets, datasets.held_out, view)
+                _validate(training, datasets, datasets.held_out, view)
                 del view  # the epochs need none of its tables, which are a large part of the memory in use by now
                 _fit_warm(training, datasets, datasets.held_out)
                 _finetune(training, datasets, datasets.held_out)
@@ -228,7 +228,7 @@ def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: Rank
         reporter.left(each * (len(members) - number))
 
 
-def _judge(training: _Training, datasets: _Datasets, held_out: RankingDataset, view: PointInTimeView) -> None:
+def _validate(training: _Training, datasets: _Datasets, held_out: RankingDataset, view: PointInTimeView) -> None:
     """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet."""
     ranker, history = BlendedRanker(training.model, load_booster(training.booster)), training.inputs.history
     training.fallback, training.validation = choose_fallback(ranker, history=history, view=view, held_out=held_out)

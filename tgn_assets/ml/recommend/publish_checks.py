@@ -88,14 +88,14 @@ class CheckResult:
         return not self.reason
 
 
-Judge = Callable[[CheckInput], tuple[str, Mapping[str, int]]]
+Check = Callable[[CheckInput], tuple[str, Mapping[str, int]]]
 """`CheckResult.reason` and `CheckResult.numbers` of some lists."""
 
-CHECKS: dict[str, Judge] = {}
+CHECKS: dict[str, Check] = {}
 """The registry of checks by name, in the order in which they are shown."""
 
 
-def publish_check(judge: Judge) -> Judge:
+def publish_check(judge: Check) -> Check:
     """Enters `judge` in `CHECKS`, under its name."""
     CHECKS[judge.__name__] = judge
     return judge

@@ -25,8 +25,8 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, loa
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import load_booster
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, blocks_of
-from tgn_assets.ml.recommend.cold_start import cold_start_list
 from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
+from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.schema import OURS
 
 USERS_PER_BLOCK = 512
@@ -104,16 +104,16 @@ def recommend(
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
         unscored = _unscored(history, rules, scores)
         events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
-    cold_start = cold_start_list(history, k, rules)
+    for_new_users = new_user_list(history, k, rules)
     return Recommendations(
         week=history.week,
         users=users,
         events=events,
         scores=scores,
         source=source,
-        new_user_events=cold_start.events,
-        new_user_scores=np.where(cold_start.events >= 0, cold_start.hit_rate, 0),
-        new_user_source=cold_start.source,
+        new_user_events=for_new_users.events,
+        new_user_scores=np.where(for_new_users.events >= 0, for_new_users.hit_rate, 0),
+        new_user_source=for_new_users.source,
     )
 
 
