@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,15 +28,6 @@ class BaselineFallback:
         """[segments, k] hit rates by rank; ranks beyond those that were measured have the last one's."""
         measured = np.array([self.hit_rate[name] for name in ACTIVITY_SEGMENTS])
         return np.pad(measured, ((0, 0), (0, max(0, k - measured.shape[1]))), mode="edge")[:, :k]
-
-    def to_meta(self) -> dict[str, Any]:
-        """Itself for JSON."""
-        return {"source": self.source, "hit_rate": self.hit_rate}
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "BaselineFallback":
-        """What `to_meta` gave."""
-        return cls(dict(meta["source"]), dict(meta["hit_rate"]))
 
 
 def segment_of(history: InteractionHistory, users: IntArray, *, active_weeks: int) -> IntArray:
@@ -90,9 +80,8 @@ def choose_per_segment(
 
 def untested_fallback(k: int = K) -> BaselineFallback:
     """The fallback where no closed week can be scored yet: a baseline for everyone, with hit rates of zero."""
-    return BaselineFallback(
-        dict.fromkeys(ACTIVITY_SEGMENTS, DEFAULT_BASELINE), {name: [0.0] * k for name in ACTIVITY_SEGMENTS}
-    )
+    source = dict.fromkeys(ACTIVITY_SEGMENTS, DEFAULT_BASELINE)
+    return BaselineFallback(source, {name: [0.0] * k for name in ACTIVITY_SEGMENTS})
 
 
 def _share_of_wins(difference: FloatArray, rng: np.random.Generator, resamples: int) -> float:
