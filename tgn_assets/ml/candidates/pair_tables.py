@@ -86,6 +86,7 @@ class PairTables:
         # Rows are sorted by week, then user: each active week of a user begins with one of these.
         begins = (np.diff(h.week_no, prepend=-1) != 0) | (np.diff(h.user, prepend=-1) != 0)
         self.user_weeks = np.bincount(h.user[begins], minlength=h.num_users)
+        self.user_count = np.bincount(h.user, h.count, h.num_users)
         # The means of a user's interactions: the event's popularity now, its age then; and interactions a week.
         weight = 0.5 ** (h.age / config.profile_half_life)
         total = np.maximum(np.bincount(h.user, weight, h.num_users), 1e-9)

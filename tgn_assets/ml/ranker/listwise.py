@@ -63,10 +63,8 @@ def fit_network(
             best, best_state = quality, deepcopy(model.state_dict())
         if quality > enough:
             waited, enough = 0, quality * (1 + gain)
-        else:
-            waited += 1
-            if waited >= patience:
-                break
+        elif (waited := waited + 1) >= patience:
+            break
     model.load_state_dict(best_state)
 
 
