@@ -114,14 +114,11 @@ def _user_category_lift(column: AttributeValues) -> PairFeature:
 
 
 REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues], PairFeature]]] = {
-    ("event", "number"): {
-        "value": lambda column: lambda _, event: column.standardized[event],
-        "affinity": _event_value_affinity,
-    },
-    ("event", "time"): {"age": lambda column: lambda _, event: column.age[event], "age_affinity": _event_time_affinity},
+    ("event", "number"): {"value": lambda c: lambda _, event: c.standardized[event], "affinity": _event_value_affinity},
+    ("event", "time"): {"age": lambda c: lambda _, event: c.age[event], "age_affinity": _event_time_affinity},
     ("event", "category"): {"share": _event_category_share, "popularity": _event_category_popularity},
-    ("user", "number"): {"value": lambda column: lambda user, _: column.standardized[user]},
-    ("user", "time"): {"age": lambda column: lambda user, _: column.age[user]},
+    ("user", "number"): {"value": lambda c: lambda user, _: c.standardized[user]},
+    ("user", "time"): {"age": lambda c: lambda user, _: c.age[user]},
     ("user", "category"): {"lift": _user_category_lift},
 }
 """The features of a column by name, in the order of the columns."""

@@ -95,10 +95,10 @@ CHECKS: dict[str, Check] = {}
 """The registry of checks by name, in the order in which they are shown."""
 
 
-def publish_check(judge: Check) -> Check:
-    """Enters `judge` in `CHECKS`, under its name."""
-    CHECKS[judge.__name__] = judge
-    return judge
+def publish_check(check: Check) -> Check:
+    """Enters `check` in `CHECKS`, under its name."""
+    CHECKS[check.__name__] = check
+    return check
 
 
 def description_of(check: str) -> str:
@@ -108,12 +108,13 @@ def description_of(check: str) -> str:
 
 def publish_checks(given: CheckInput) -> list[CheckResult]:
     """One result per entry of `CHECKS`, in that order."""
-    return [CheckResult(name, *judge(given)) for name, judge in CHECKS.items()]
+    return [CheckResult(name, *check(given)) for name, check in CHECKS.items()]
 
 
 @publish_check
 def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
-    """Every list has ranks 1, 2, ... without gap or repetition, and names no event twice."""
+    """Every list has ranks 1, 2, ... up to k, without gap or repetition, and names no event twice."""
+    # Its name is from when k was 5.
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
     place = rows.groupby("user_id", dropna=False, sort=False)["rank"].rank(method="first")
@@ -178,15 +179,12 @@ def lists_follow_policy(given: CheckInput) -> tuple[str, Mapping[str, int]]:
 def no_input_newer_than_week(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Nothing that the predictions were made from is newer than their week."""
     rows, week = given.rows, given.week
-    inputs = {**given.input_weeks, **_newest(given.users, "users"), **_newest(given.events, "events")}
+    nodes = {"users": given.users, "events": given.events}
+    inputs = {**given.input_weeks, **{name: known.first_week.max() for name, known in nodes.items() if len(known)}}
     newer = sorted(f"{name} ({newest})" for name, newest in inputs.items() if newest > week)
     misdated = rows[(rows.week != week) | (rows.target_week != shift(week, 1))]
     reason = f"newer than week {week}: {', '.join(newer)}" if newer else _reason(misdated, "is dated another week")
     return reason, {"inputs": len(inputs), "newer_inputs": len(newer)}
-
-
-def _newest(nodes: pd.DataFrame, name: str) -> dict[str, str]:
-    return {name: nodes.first_week.max()} if len(nodes) else {}
 
 
 def _reason(rows: pd.DataFrame, what: str) -> str:
