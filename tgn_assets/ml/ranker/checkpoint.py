@@ -103,10 +103,8 @@ def can_warm_start_from(earlier: RankerCheckpoint, inputs: RankerInputs) -> bool
     has had a cold start since.
     """
     config, attributes = inputs.config, inputs.attributes.columns
-    shapes = [(c.dim, c.heads, c.layers, c.sequence) for c in (earlier.config, config)]
+    shapes = [(c.dim, c.heads, c.layers, c.sequence, c.features) for c in (earlier.config, config)]
     if not earlier.trained or shapes[0] != shapes[1] or earlier.attributes != attributes or is_incompatible(earlier):
-        return False
-    if earlier.config.features != config.features:
         return False
     width = embedding_width(inputs.embedding_history)
     fresh = new_ensemble(config, width=width, attributes=attributes, networks=_num_networks(earlier)).state_dict()

@@ -16,6 +16,7 @@ from torch import Tensor
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
 from tgn_assets.ml.candidates.pair_features import PairFeatures
+from tgn_assets.ml.candidates.pair_tables import entries_of
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
@@ -63,10 +64,8 @@ class RankingDataset:
 
     def pairs_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
-        size = np.diff(self._start)[rows]
-        place = np.repeat(np.arange(len(rows)), size)
-        offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        return self._start[rows][place] + offset, place
+        place, pairs = entries_of(self._start, rows)
+        return pairs, place
 
 
 @dataclass(frozen=True)
