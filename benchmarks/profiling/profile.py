@@ -50,7 +50,7 @@ PARTS = {
         "tgn_assets.ml.candidates.retrieval:CandidateGenerator.__init__",
     ],
     "item similarity": ["tgn_assets.ml.linalg.sparse:item_similarity"],
-    "baselines": ["tgn_assets.ml.evaluation.baselines:", "tgn_assets.ml.recommend.cold_start:"],
+    "baselines": ["tgn_assets.ml.evaluation.baselines:", "tgn_assets.ml.recommend.new_user_list:"],
     "metrics": ["tgn_assets.ml.evaluation.metrics:"],
     "calibration": ["tgn_assets.ml.ranker.calibration:"],
     "charts": [

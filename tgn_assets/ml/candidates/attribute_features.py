@@ -69,11 +69,6 @@ class AttributeValues:
         return np.divide(summed, total, out=np.full(h.num_users, np.nan), where=total > 0)
 
 
-def _event_value(column: AttributeValues) -> PairFeature:
-    """The event's number."""
-    return lambda _, event: column.standardized[event]
-
-
 def _event_value_affinity(column: AttributeValues) -> PairFeature:
     """The event's number less the mean of the user's events."""
     value = column.standardized
@@ -88,24 +83,13 @@ def _event_time_affinity(column: AttributeValues) -> PairFeature:
     return lambda user, event: age[event] - usual[user]
 
 
-def _event_age(column: AttributeValues) -> PairFeature:
-    """The event's age at the close of the week."""
-    return lambda _, event: column.age[event]
-
-
 def _event_category_share(column: AttributeValues) -> PairFeature:
     """Share of the event's category in the user's interactions, smoothed by its share in everyone's."""
     h, code, prior = column.history, column.code, column.config.category_prior
-    everyone = column.shares(h.event, column.weight)
-    known = code[h.event] >= 0
-    user, weight = h.user[known], column.weight[known]
-    own = _SparseSums(user, code[h.event[known]], len(everyone), weight)
-    total = np.bincount(user, weight, h.num_users)
+    everyone, own = column.shares(h.event, column.weight), _CategorySums(column, h.user, h.event, h.num_users)
 
     def share(user: IntArray, event: IntArray) -> FloatArray:
-        of = code[event]
-        smoothed = (own.at(user, of) + prior * _at(everyone, of)) / (total[user] + prior)
-        return np.where(of >= 0, smoothed, np.nan)
+        return (own.at(user, code[event]) + prior * _at(everyone, code[event])) / (own.total[user] + prior)
 
     return share
 
@@ -117,39 +101,24 @@ def _event_category_popularity(column: AttributeValues) -> PairFeature:
     return lambda _, event: _at(popularity, code[event])
 
 
-def _user_value(column: AttributeValues) -> PairFeature:
-    """The user's number."""
-    return lambda user, _: column.standardized[user]
-
-
-def _user_age(column: AttributeValues) -> PairFeature:
-    """The user's age at the close of the week."""
-    return lambda user, _: column.age[user]
-
-
 def _user_category_lift(column: AttributeValues) -> PairFeature:
     """Logarithm of the share of the user's category among the event's interactions, over its share in everyone's."""
     h, code, prior = column.history, column.code, column.config.category_prior
-    expected = column.shares(h.user, column.weight)
-    known = code[h.user] >= 0
-    event, weight = h.event[known], column.weight[known]
-    theirs = _SparseSums(event, code[h.user[known]], len(expected), weight)
-    total = np.bincount(event, weight, h.num_events)
+    expected, theirs = column.shares(h.user, column.weight), _CategorySums(column, h.event, h.user, h.num_events)
 
     def lift(user: IntArray, event: IntArray) -> FloatArray:
-        of = code[user]
-        share = _at(expected, of)
-        return np.log((theirs.at(event, of) + prior * share) / ((total[event] + prior) * share))
+        share = _at(expected, code[user])
+        return np.log((theirs.at(event, code[user]) + prior * share) / ((theirs.total[event] + prior) * share))
 
     return lift
 
 
 REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues], PairFeature]]] = {
-    ("event", "number"): {"value": _event_value, "affinity": _event_value_affinity},
-    ("event", "time"): {"age": _event_age, "age_affinity": _event_time_affinity},
+    ("event", "number"): {"value": lambda c: lambda _, event: c.standardized[event], "affinity": _event_value_affinity},
+    ("event", "time"): {"age": lambda c: lambda _, event: c.age[event], "age_affinity": _event_time_affinity},
     ("event", "category"): {"share": _event_category_share, "popularity": _event_category_popularity},
-    ("user", "number"): {"value": _user_value},
-    ("user", "time"): {"age": _user_age},
+    ("user", "number"): {"value": lambda c: lambda user, _: c.standardized[user]},
+    ("user", "time"): {"age": lambda c: lambda user, _: c.age[user]},
     ("user", "category"): {"lift": _user_category_lift},
 }
 """The features of a column by name, in the order of the columns."""
@@ -184,20 +153,24 @@ class AttributeFeatures:
         return np.array(columns, np.float32).T if columns else np.zeros((len(user), 0), np.float32)
 
 
-class _SparseSums:
-    """Sums of `weight` by (row, column), for columns below `width`."""
+class _CategorySums:
+    """Weights of the history's rows by their `node` [N] and the category of their `other` node [N], where it has one.
 
-    def __init__(self, row: IntArray, column: IntArray, width: int, weight: FloatArray) -> None:
-        self.width = width
-        self.key, place = np.unique(row * width + column, return_inverse=True)
-        self.sum = np.bincount(place, weight, len(self.key))
+    `total` [size] are those of each node.
+    """
 
-    def at(self, row: IntArray, column: IntArray) -> FloatArray:
-        """[p] the sums at (row, column); zero where there is none."""
-        if not len(self.key):
-            return np.zeros(len(row))
-        wanted = row * self.width + column
-        at = np.searchsorted(self.key, wanted).clip(max=len(self.key) - 1)
+    def __init__(self, column: AttributeValues, node: IntArray, other: IntArray, size: int) -> None:
+        known, self.width = column.code[other] >= 0, int(column.code.max(initial=-1)) + 1
+        node, weight = node[known], column.weight[known]
+        self.total = np.bincount(node, weight, size)
+        keys, place = np.unique(node * self.width + column.code[other[known]], return_inverse=True)
+        # With a last entry for what is not there.
+        self.key, self.sum = np.append(keys, -1), np.bincount(place, weight, len(keys) + 1)
+
+    def at(self, node: IntArray, code: IntArray) -> FloatArray:
+        """[p] the sums of nodes [p] and categories [p]; zero where there is none."""
+        wanted = node * self.width + code
+        at = np.searchsorted(self.key[:-1], wanted)
         return np.where(self.key[at] == wanted, self.sum[at], 0.0)
 
 

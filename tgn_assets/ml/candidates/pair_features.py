@@ -12,7 +12,7 @@ an entry there. Five families differ in what they are computed from, and so in h
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVarTuple, Unpack
 
 import numpy as np
 from scipy import sparse
@@ -21,10 +21,11 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.linalg.sparse import row_of
 
 MAX_CADENCE = 4.0
 """Intervals after which an event counts as no more overdue."""
-Source = TypeVar("Source")
+Source = TypeVarTuple("Source")
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,6 @@ class CoOccurrence(NamedTuple):
     best: FloatArray  # the largest `long` among the candidates of the user
 
 
-@dataclass(frozen=True)
-class Affinity:
-    """Pairs of user positions `user` [p] and event positions `event` [p]."""
-
-    tables: PairTables
-    user: IntArray
-    event: IntArray
-
-    @cached_property
-    def popularity(self) -> FloatArray:
-        """[p] mean popularity of the user's events."""
-        return self.tables.user_popularity[self.user]
-
-    @cached_property
-    def novelty(self) -> FloatArray:
-        """[p] mean age that the user's events had when the user interacted with them."""
-        return self.tables.user_novelty[self.user]
-
-
 class PairFeatureRegistry(NamedTuple):
     """The features by name, in the order of the columns: first by family, then within it."""
 
@@ -95,7 +77,7 @@ class PairFeatureRegistry(NamedTuple):
     co_occurrence: Mapping[str, Callable[[CoOccurrence], FloatArray]]
     event: Mapping[str, Callable[[PairTables], FloatArray]]  # [E]
     user: Mapping[str, Callable[[PairTables], FloatArray]]  # [U]
-    affinity: Mapping[str, Callable[[Affinity], FloatArray]]
+    affinity: Mapping[str, Callable[[PairTables, IntArray, IntArray], FloatArray]]  # of user and event positions [p]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +114,7 @@ def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
             "event_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_event, tables.history.num_events),
         },
         user={
-            "user_count": _log_user_count,
+            "user_count": lambda tables: np.log1p(tables.user_count),
             "user_events": lambda tables: np.log1p(np.diff(tables.user_start)),
             "user_silence": lambda tables: np.log1p(tables.user_silence),
             "user_age": lambda tables: np.log1p(tables.history.week - tables.history.first_week_of_user),
@@ -140,11 +122,11 @@ def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
             "user_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_user, tables.history.num_users),
         },
         affinity={
-            "user_popularity": lambda pairs: pairs.popularity,
-            "user_novelty": lambda pairs: pairs.novelty,
-            "user_basket": lambda pairs: pairs.tables.user_basket[pairs.user],
-            "popularity_affinity": lambda pairs: pairs.tables.log_popularity[pairs.event] - pairs.popularity,
-            "novelty_affinity": lambda pairs: pairs.tables.log_age[pairs.event] - pairs.novelty,
+            "user_popularity": lambda tables, user, _: tables.user_popularity[user],
+            "user_novelty": lambda tables, user, _: tables.user_novelty[user],
+            "user_basket": lambda tables, user, _: tables.user_basket[user],
+            "popularity_affinity": lambda tables, u, e: tables.log_popularity[e] - tables.user_popularity[u],
+            "novelty_affinity": lambda tables, u, e: tables.log_age[e] - tables.user_novelty[u],
         },
     )
 
@@ -164,15 +146,16 @@ class PairFeatures:
         `similar` is what `tables.co_occurrence(users)` gives.
         """
         user = users[row]
-        return np.column_stack(
-            [
-                self._repeat_features(users, row, event),
-                _columns(self.registry.co_occurrence, _co_occurrence(row, event, similar)),
-                self.event_features[event],
-                self.user_features[user],
-                _columns(self.registry.affinity, Affinity(self.tables, user, event)),
-            ]
-        )
+        both, best = _values(similar, row, event), np.zeros(len(users))
+        np.maximum.at(best, row, both.real)
+        families = [
+            self._repeat_features(users, row, event),
+            _columns(self.registry.co_occurrence, CoOccurrence(both.real, both.imag, best[row])),
+            self.event_features[event],
+            self.user_features[user],
+            _columns(self.registry.affinity, self.tables, user, event),
+        ]
+        return np.column_stack(families)
 
     def _repeat_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
@@ -186,9 +169,9 @@ class PairFeatures:
         return features
 
 
-def _columns(family: Mapping[str, Callable[[Source], FloatArray]], source: Source) -> FloatArray:
+def _columns(family: Mapping[str, Callable[[Unpack[Source]], FloatArray]], *source: *Source) -> FloatArray:
     """[n, len(family)] float32"""
-    return np.column_stack([feature(source) for feature in family.values()]).astype(np.float32)
+    return np.column_stack([feature(*source) for feature in family.values()]).astype(np.float32)
 
 
 def _log_count(repeats: RepeatPairs, *, half_life: float) -> FloatArray:
@@ -203,23 +186,8 @@ def _trend(tables: PairTables, *, short: float, long: float) -> FloatArray:
     return np.log(tables.popularity[short] + 0.1) - np.log(tables.popularity[long] + 0.1)
 
 
-def _log_user_count(tables: PairTables) -> FloatArray:
-    h = tables.history
-    return np.log1p(np.bincount(h.user, h.count, h.num_users))
-
-
-def _co_occurrence(row: IntArray, event: IntArray, similar: sparse.csr_array) -> CoOccurrence:
-    both, best = _values(similar, row, event), np.zeros(similar.shape[0])
-    np.maximum.at(best, row, both.real)
-    return CoOccurrence(both.real, both.imag, best[row])
-
-
 def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
-    if not matrix.nnz:
-        return np.zeros(len(row))
-    width = matrix.shape[1]
-    stored = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
-    wanted = row * width + column
-    at = np.searchsorted(stored, wanted).clip(max=len(stored) - 1)
-    return np.where(stored[at] == wanted, matrix.data[at], 0.0)
+    stored, wanted = row_of(matrix) * matrix.shape[1] + matrix.indices, row * matrix.shape[1] + column
+    at = np.searchsorted(stored, wanted)
+    return np.where(np.append(stored, -1)[at] == wanted, np.append(matrix.data, 0)[at], 0)

@@ -86,6 +86,7 @@ class PairTables:
         # Rows are sorted by week, then user: each active week of a user begins with one of these.
         begins = (np.diff(h.week_no, prepend=-1) != 0) | (np.diff(h.user, prepend=-1) != 0)
         self.user_weeks = np.bincount(h.user[begins], minlength=h.num_users)
+        self.user_count = np.bincount(h.user, h.count, h.num_users)
         # The means of a user's interactions: the event's popularity now, its age then; and interactions a week.
         weight = 0.5 ** (h.age / config.profile_half_life)
         total = np.maximum(np.bincount(h.user, weight, h.num_users), 1e-9)
@@ -118,10 +119,7 @@ class PairTables:
 
     def pairs_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
         """(row in `users`, pair) of all pairs of user positions `users`, by row, then event."""
-        size = self.user_start[users + 1] - self.user_start[users]
-        row = np.repeat(np.arange(len(users)), size)
-        pair = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(self.user_start[users], size)
-        return row, pair
+        return entries_of(self.user_start, users)
 
     def repeats(self, users: IntArray, limit: int) -> tuple[IntArray, IntArray]:
         """(row in `users`, event position) of each user's own events, the `limit` of the largest weight."""
@@ -135,6 +133,17 @@ class PairTables:
         The real part weights them by `profile_half_life`, the imaginary part by `recent_half_life`.
         """
         return ordered(self.profile[users] @ self.item_similarity)
+
+
+def entries_of(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """(place in `rows`, entry) of all entries of `rows`, where those of row r are `start[r]` to `start[r + 1]` - 1.
+
+    >>> [part.tolist() for part in entries_of(np.array([0, 2, 2, 5]), np.array([2, 0]))]
+    [[0, 0, 0, 1, 1], [2, 3, 4, 0, 1]]
+    """
+    size = np.diff(start)[rows]
+    place = np.repeat(np.arange(len(rows)), size)
+    return place, np.arange(size.sum()) + (start[rows] - np.cumsum(size) + size)[place]
 
 
 def _run_sums(values: FloatArray, start: IntArray) -> FloatArray:

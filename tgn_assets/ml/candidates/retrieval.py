@@ -20,7 +20,7 @@ from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.pair_dot import pair_dot
 from tgn_assets.ml.linalg.per_user import group_zscore
-from tgn_assets.ml.linalg.sparse import only_columns, top_n_per_row
+from tgn_assets.ml.linalg.sparse import only_columns, row_of, top_n_per_row
 from tgn_assets.ml.linalg.topk import top_products
 
 LINKS = ("next_week", "co_occurrence")
@@ -103,13 +103,16 @@ class CandidateGenerator:
         features = [
             self.pair_features.features(users, row, event, similar),
             self._encoder_features(users, row, event),
-            self._link_features(users, row, event),
+            *(group_zscore(row, _dot_products(of[users], to, row, event)).astype(np.float32) for of, to in self.links),
             self.attributes.features(users[row], event),
         ]
         return Candidates(users, row, event, np.column_stack(features), channels)
 
     def retrieve(self, users: IntArray, limit: int) -> RetrievedPairs:
-        """The union of the channels for user positions `users` [n], up to `limit` events from each channel."""
+        """The union of the channels for user positions `users` [n].
+
+        Up to `limit` events from each channel; `popular` adds half as many of the steadily popular ones.
+        """
         size = self.pair_features.history.num_events
         request = Request(users, limit, self.pair_features.tables.co_occurrence(users))
         retrieved = [channel(self, request) for channel in CHANNEL_REGISTRY.values()]
@@ -119,18 +122,11 @@ class CandidateGenerator:
         channels = np.zeros((len(union), len(keys)), bool)
         for channel, key in enumerate(keys):
             channels[np.searchsorted(union, key), channel] = True
-        permitted = self._permitted(users, union)
-        row, event = np.divmod(union[permitted], max(size, 1))
-        return RetrievedPairs(row, event, channels[permitted], request.similar)
-
-    def _permitted(self, users: IntArray, keys: IntArray) -> BoolArray:
-        """[m] bool: the rules allow the pair, given as row * events + event."""
-        size = self.pair_features.history.num_events
-        row, event = np.divmod(keys, max(size, 1))
+        row, event = np.divmod(union, max(size, 1))
         permitted = self.allowed[event]
         if self.rules.exclude_own:
             permitted &= ~np.isin(users[row] * size + event, self.pair_features.tables.pair_key)
-        return permitted
+        return RetrievedPairs(row[permitted], event[permitted], channels[permitted], request.similar)
 
     def _encoder_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
         """[p, 2] float32: the encoder's logit, standardized for each user, and whether both nodes have an embedding."""
@@ -143,11 +139,6 @@ class CandidateGenerator:
             logit[both] = group_zscore(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
 
-    def _link_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
-        """[p, len(LINKS)] float32: the link models' scores, standardized for each user."""
-        columns = [group_zscore(row, _dot_products(of[users], to, row, event)) for of, to in self.links]
-        return np.column_stack(columns).astype(np.float32)
-
 
 def _repeat(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
     """The user's own events of the largest weight."""
@@ -159,7 +150,7 @@ def _co_occurrence(generator: CandidateGenerator, request: Request) -> tuple[Int
     similar = only_columns(request.similar.real, generator.allowed)
     similar.eliminate_zeros()  # what is similar to recent interests alone
     similar = top_n_per_row(similar, request.limit)
-    return np.repeat(np.arange(len(request.users)), np.diff(similar.indptr)), similar.indices.astype(np.int64)
+    return row_of(similar), similar.indices.astype(np.int64)
 
 
 def _popular(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from tgn_assets.ml.schema import OURS, K
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")
 """Users with an interaction in the last `FallbackConfig.active_weeks` weeks, and the others."""
-UNTESTED = "repeat"
+DEFAULT_BASELINE = "repeat"
 """The baseline of a segment for which no source could be compared."""
 
 
@@ -29,15 +28,6 @@ class BaselineFallback:
         """[segments, k] hit rates by rank; ranks beyond those that were measured have the last one's."""
         measured = np.array([self.hit_rate[name] for name in ACTIVITY_SEGMENTS])
         return np.pad(measured, ((0, 0), (0, max(0, k - measured.shape[1]))), mode="edge")[:, :k]
-
-    def to_meta(self) -> dict[str, Any]:
-        """Itself for JSON."""
-        return {"source": self.source, "hit_rate": self.hit_rate}
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "BaselineFallback":
-        """What `to_meta` gave."""
-        return cls(dict(meta["source"]), dict(meta["hit_rate"]))
 
 
 def segment_of(history: InteractionHistory, users: IntArray, *, active_weeks: int) -> IntArray:
@@ -75,7 +65,7 @@ def choose_per_segment(
     rng = np.random.default_rng(seed)
     for at, name in enumerate(ACTIVITY_SEGMENTS):
         here = segment == at
-        best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else UNTESTED
+        best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else DEFAULT_BASELINE
         chosen = best
         if OURS in ndcg:
             won = (
@@ -90,7 +80,8 @@ def choose_per_segment(
 
 def untested_fallback(k: int = K) -> BaselineFallback:
     """The fallback where no closed week can be scored yet: a baseline for everyone, with hit rates of zero."""
-    return BaselineFallback(dict.fromkeys(ACTIVITY_SEGMENTS, UNTESTED), {name: [0.0] * k for name in ACTIVITY_SEGMENTS})
+    source = dict.fromkeys(ACTIVITY_SEGMENTS, DEFAULT_BASELINE)
+    return BaselineFallback(source, {name: [0.0] * k for name in ACTIVITY_SEGMENTS})
 
 
 def _share_of_wins(difference: FloatArray, rng: np.random.Generator, resamples: int) -> float:

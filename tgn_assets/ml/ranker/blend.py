@@ -16,10 +16,10 @@ def blend_scores(
 ) -> FloatArray:
     """[p] blended scores of the p candidates, whose networks' scores are `network` [p].
 
-    The networks' scores are standardised per user. LambdaRank scores are of about that scale already; weighted, they
-    are added for each user's `config.contenders` (or `k`, if that is more) best candidates by the networks, and no
-    other candidate can overtake these. In weeks before the reported ones the lists were the same with LambdaRank
-    scores of all candidates, and LambdaRank scores standardised per user were no better (docs/quality.md).
+    The networks' scores are standardised per user. LambdaRank scores, of about that scale already, are added with a
+    weight that is configured, not learned, for each user's `config.contenders` (or `k`, if that is more) best
+    candidates by the networks, and no other candidate can overtake these. In weeks before the reported ones LambdaRank
+    scores of all candidates gave the same lists, and standardising them was no better (docs/quality.md).
     """
     row, score = candidates.row, group_zscore(candidates.row, network.astype(float))
     if booster is None or not len(row):

@@ -6,7 +6,7 @@ from the newest closed week alone, which the ranker has not learned from.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,9 @@ class Calibration:
         """[p] for softmax shares [p] and the features [p, F] of their users."""
         return expit(self.interaction.logit(_inputs(share, self.activity.logit(user_features))))
 
-    def to_meta(self) -> dict[str, Any]:
-        """Itself for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "Calibration":
-        """What `to_meta` gave."""
+        """From the `dataclasses.asdict` of one."""
         return cls(Logistic(**meta["activity"]), Logistic(**meta["interaction"]))
 
 
@@ -65,12 +61,7 @@ def fit_activity(user_features: FloatArray, active: BoolArray, *, config: Calibr
 
 
 def calibrate(
-    activity: Logistic,
-    share: FloatArray,
-    user_features: FloatArray,
-    positive: BoolArray,
-    *,
-    config: CalibrationConfig,
+    activity: Logistic, share: FloatArray, user_features: FloatArray, positive: BoolArray, *, config: CalibrationConfig
 ) -> Calibration:
     """Fitted to pairs of a closed week: their shares [p], user features [p, F], and whether they came true [p].
 

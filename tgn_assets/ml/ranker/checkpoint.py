@@ -1,7 +1,7 @@
 """The ranker on disk, and the networks that can be read from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,42 +53,21 @@ class RankerCheckpoint:
 
     def meta(self) -> dict[str, Any]:
         """All of it but the weights, for JSON."""
-        return {
-            "week": self.week,
-            "config": self.config.model_dump(),
-            "trained": self.trained,
-            "booster": self.booster,
-            "curve": self.curve,
-            "fallback": self.fallback.to_meta(),
-            "calibration": self.calibration.to_meta() if self.calibration else None,
-            "validation": self.validation,
-            "k": self.k,
-            "features": self.features,
-            "attributes": self.attributes,
-            "warm_from": self.warm_from,
-            "embeddings": self.embeddings,
-        }
+        return asdict(replace(self, state={})) | {"config": self.config.model_dump()}
 
     @classmethod
     def load(cls, directory: Path) -> "RankerCheckpoint":
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
         state, meta = load_artifact(directory)
-        return cls(
-            week=meta["week"],
-            config=RankerConfig(**meta["config"]),
-            trained=meta["trained"],
-            state=state,
-            booster=meta["booster"],
-            curve=meta["curve"],
-            fallback=BaselineFallback.from_meta(meta["fallback"]),
-            calibration=Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
-            validation=meta["validation"],
-            k=meta["k"],
-            features=tuple(meta["features"]),
-            attributes=tuple(AttributeColumn(*column) for column in meta["attributes"]),
-            warm_from=meta["warm_from"],
-            embeddings=meta["embeddings"],
-        )
+        parts = {
+            "config": RankerConfig(**meta["config"]),
+            "state": state,
+            "fallback": BaselineFallback(**meta["fallback"]),
+            "calibration": Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
+            "features": tuple(meta["features"]),
+            "attributes": tuple(AttributeColumn(*column) for column in meta["attributes"]),
+        }
+        return cls(**{field.name: (meta | parts)[field.name] for field in fields(cls)})
 
 
 def new_ensemble(config: RankerConfig, *, width: int, attributes: Sequence[AttributeColumn], networks: int) -> Ensemble:
@@ -124,10 +103,8 @@ def can_warm_start_from(earlier: RankerCheckpoint, inputs: RankerInputs) -> bool
     has had a cold start since.
     """
     config, attributes = inputs.config, inputs.attributes.columns
-    shapes = [(c.dim, c.heads, c.layers, c.sequence) for c in (earlier.config, config)]
+    shapes = [(c.dim, c.heads, c.layers, c.sequence, c.features) for c in (earlier.config, config)]
     if not earlier.trained or shapes[0] != shapes[1] or earlier.attributes != attributes or is_incompatible(earlier):
-        return False
-    if earlier.config.features != config.features:
         return False
     width = embedding_width(inputs.embedding_history)
     fresh = new_ensemble(config, width=width, attributes=attributes, networks=_num_networks(earlier)).state_dict()

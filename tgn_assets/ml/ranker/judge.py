@@ -58,18 +58,27 @@ def choose_fallback(
 
     `held_out` are the users who were active in it; without a `ranker` a baseline serves.
     """
-    hits, past = _hits(ranker, history, view, held_out), view.past
+    users, past, rules = held_out.candidates.users, view.past, view.rules
+    truth = next_week(history, past)
+    positive = truth.user * past.num_events + truth.event
+    hits = {
+        name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
+        for name, lists in all_baselines(past, users, rules.k, rules).items()
+    }
+    if ranker is not None:
+        network, features = network_scores(ranker.model, held_out), held_out.candidates.features
+        hits["network"] = hits_of(held_out, network, rules.k)
+        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
+        hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, view), rules.k)
     ndcg = {name: ndcg_of(hit, held_out.num_relevant) for name, hit in hits.items()}
-    published = {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)}
-    config = view.config.fallback
+    config, segments = view.config.fallback, len(ACTIVITY_SEGMENTS)
     everyone = segment_of(past, np.arange(past.num_users), active_weeks=config.active_weeks)
-    size = np.bincount(everyone, minlength=len(ACTIVITY_SEGMENTS))
-    active = np.flatnonzero(next_week(history, past).num_relevant)
+    active = np.bincount(everyone[truth.num_relevant > 0], minlength=segments)
     fallback = choose_per_segment(
-        everyone[held_out.candidates.users],
-        published,
+        everyone[users],
+        {name: values for name, values in ndcg.items() if name in (OURS, *BASELINES)},
         hits,
-        return_rate=np.bincount(everyone[active], minlength=len(ACTIVITY_SEGMENTS)) / np.maximum(size, 1),
+        return_rate=active / np.maximum(np.bincount(everyone, minlength=segments), 1),
         config=config,
         seed=view.config.seed,
     )
@@ -100,22 +109,3 @@ def calibrate_on_newest_week(
     parts = zip(*map_threaded(listed, blocks_of(users, USERS_CALIBRATED_TOGETHER)), strict=True)
     share, user_features, label = (np.concatenate(part) for part in parts)
     return calibrate(activity, share, user_features, label, config=config)
-
-
-def _hits(
-    ranker: BlendedRanker | None, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset
-) -> dict[str, BoolArray]:
-    """[n, k] bool per source: the users of `held_out` interacted with the event at that rank of its list."""
-    users, past, rules = held_out.candidates.users, view.past, view.rules
-    truth = next_week(history, past)
-    positive = truth.user * past.num_events + truth.event
-    hits = {
-        name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
-        for name, lists in all_baselines(past, users, rules.k, rules).items()
-    }
-    if ranker is not None:
-        network, features = network_scores(ranker.model, held_out), held_out.candidates.features
-        hits["network"] = hits_of(held_out, network, rules.k)
-        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
-        hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, view), rules.k)
-    return hits

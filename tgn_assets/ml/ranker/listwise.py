@@ -63,10 +63,8 @@ def fit_network(
             best, best_state = quality, deepcopy(model.state_dict())
         if quality > enough:
             waited, enough = 0, quality * (1 + gain)
-        else:
-            waited += 1
-            if waited >= patience:
-                break
+        elif (waited := waited + 1) >= patience:
+            break
     model.load_state_dict(best_state)
 
 
@@ -189,11 +187,7 @@ def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArr
 
 
 def _scores(
-    model: UserInteractionPredictor | Ensemble,
-    dataset: RankingDataset,
-    users: Tensor,
-    pairs: IntArray,
-    place: IntArray,
+    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, users: Tensor, pairs: IntArray, place: IntArray
 ) -> Tensor:
     """[p] scores of the candidate `pairs` [p], each with the place [p] of its user among the embeddings `users`."""
     device = model.device

@@ -75,11 +75,10 @@ class PairScorer(nn.Module):
     ) -> tuple[NodePositions, FloatArray]:
         """(positions of the at most `k` best events of the user at position `user`, their scores), best first.
 
-        `predict_top_k` for one of the users of `candidates`; ValueError if `user` is not among them. Without
-        `rescore`, the list is what the network alone decides, which is the published one where a ranker has no
-        LambdaRank booster. With a booster, `rescore=partial(blend_scores, booster=..., k=..., config=...)` gives the
-        published list. Not part of this: where there are fewer than `k` candidates, popular events fill up a published
-        list; the fallback may publish a baseline's list instead; and a published score is a calibrated probability.
+        `predict_top_k` for one of the users of `candidates`; ValueError if `user` is not among them. To get the
+        published list where the ranker has a booster, pass `partial(blend_scores, booster=..., k=..., config=...)` as
+        `rescore`. Published lists may differ in three ways: popular events fill up a list of fewer than `k` candidates,
+        the fallback may publish a baseline's list, and published scores are calibrated probabilities.
         """
         if user not in candidates.users:
             raise ValueError(f"there are no candidates of user {user}")

@@ -25,12 +25,7 @@ from tgn_assets.ml.parallel import run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
-from tgn_assets.ml.ranker.checkpoint import (
-    RankerCheckpoint,
-    can_warm_start_from,
-    load_model,
-    new_ensemble,
-)
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, calibrate_on_newest_week, choose_fallback
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_booster
@@ -50,24 +45,6 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 USERS_EMBEDDED_TOGETHER = 2048
 """Users whose temporal embeddings are computed at a time."""
-
-
-@dataclass(frozen=True)
-class _Datasets:
-    """The training sets of the past cut-offs, oldest first, and of the newest one, which is held out."""
-
-    past: list[TrainingSet]
-    newest: TrainingSet
-
-    @property
-    def train(self) -> list[RankingDataset]:
-        """Those of the past cut-offs that have users to learn from."""
-        return [training_set.dataset for training_set in self.past if training_set.dataset is not None]
-
-    @property
-    def held_out(self) -> RankingDataset | None:
-        """The newest closed week; None if nobody was active in it."""
-        return self.newest.dataset
 
 
 @dataclass
@@ -124,23 +101,25 @@ def train_ranker(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + history.week)
         view = inputs.view(history.week - 1)
-        datasets = _build_datasets(inputs, view, cache or TrainingSetCache(), progress)
+        *past, newest = _build_training_sets(inputs, view, cache or TrainingSetCache(), progress)
+        datasets, held_out = [one.dataset for one in past if one.dataset is not None], newest.dataset
         training = _start(inputs, datasets, earlier, progress)
-        if training.warm_from is None:
-            _fit_cold(training, datasets)
-        if datasets.held_out is not None and training.trained:
-            latest = [*datasets.train[1:], datasets.held_out]
-            fit = partial(fit_lambdarank, latest, config=config.lambdarank, seed=config.seed)
-            with run_alongside(fit) as booster:
-                _judge(training, datasets, datasets.held_out, view)
-                del view  # the epochs need none of its tables, which are a large part of the memory in use by now
-                _fit_warm(training, datasets, datasets.held_out)
-                _finetune(training, datasets, datasets.held_out)
+        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
+        if training.warm_from is None and datasets and held_out is not None:
+            with run_alongside(partial(fit, datasets)) as booster:
+                _fit(training, datasets, held_out)
             training.booster = booster.result()
-        elif datasets.held_out is not None:
-            training.fallback, training.validation = choose_fallback(
-                None, history=history, view=view, held_out=datasets.held_out
-            )
+        if held_out is not None and training.trained:
+            with run_alongside(partial(fit, [*datasets[1:], held_out])) as booster:
+                _validate(training, past, held_out, view)
+                del view  # the epochs need none of its tables, which are a large part of the memory in use by now
+                if training.warm_from is not None and datasets:
+                    _fit(training, datasets, held_out)
+                _finetune(training, [*datasets, held_out])
+            training.booster = booster.result()
+        elif held_out is not None:
+            fallback = choose_fallback(None, history=history, view=view, held_out=held_out)
+            training.fallback, training.validation = fallback
         return _checkpoint(training, week)
 
 
@@ -160,19 +139,17 @@ def temporal_embeddings(
             users.append(model.get_temporal_embeddings(*(x.to(device) for x in view.sequence(block))).cpu())
             reporter.add(len(block))
         events = model.event_embeddings(view.event_vectors().to(device)).cpu()
-    return NodeEmbeddings(
-        view.week,
-        torch.as_tensor(history.user_idx),
-        torch.cat([events[:0], *users]),
-        torch.as_tensor(history.event_idx),
-        events,
-    )
+    user_idx, event_idx = torch.as_tensor(history.user_idx), torch.as_tensor(history.event_idx)
+    return NodeEmbeddings(view.week, user_idx, torch.cat([events[:0], *users]), event_idx, events)
 
 
-def _build_datasets(
+def _build_training_sets(
     inputs: RankerInputs, newest: PointInTimeView, cache: TrainingSetCache, progress: LogFn
-) -> _Datasets:
-    """The training sets of all cut-offs, from `cache` where it has them; `newest` is the view of the last cut-off."""
+) -> list[TrainingSet]:
+    """Those of all cut-offs, oldest first, from `cache` where it has them; `newest` is the view of the last cut-off.
+
+    The last one is held out; its dataset is None if nobody was active in the newest closed week.
+    """
     last = newest.past.week
     cutoffs = [*range(inputs.oldest_cutoff, last), last]
     keys = cache_keys(inputs, cutoffs)
@@ -188,33 +165,22 @@ def _build_datasets(
             dataset = training_sets[-1].dataset
             reporter.add(1, f"{week_key(cutoff)} with {0 if dataset is None else len(dataset.num_relevant):,} users")
     cache.forget_before(week_key(cutoffs[0]))
-    return _Datasets(training_sets[:-1], training_sets[-1])
+    return training_sets
 
 
-def _start(inputs: RankerInputs, datasets: _Datasets, earlier: RankerCheckpoint | None, progress: LogFn) -> _Training:
+def _start(
+    inputs: RankerInputs, datasets: Sequence[RankingDataset], earlier: RankerCheckpoint | None, progress: LogFn
+) -> _Training:
     """A warm start from `earlier` if there is one that fits, or else a cold start."""
-    config, warm = inputs.config, earlier
-    if warm is not None and not can_warm_start_from(warm, inputs):
-        warm = None
-    pairs = sum(len(dataset.label) for dataset in datasets.train)
+    config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
-    if warm is not None:  # kept unchanged if nobody was active in the newest week
-        model = Ensemble(load_model(warm, inputs.device).members[:networks])
-        return _Training(inputs, progress, model, warm.week, warm.booster, warm.fallback, warm.calibration)
+    if earlier is not None and can_warm_start_from(earlier, inputs):
+        # Kept unchanged if nobody was active in the newest week.
+        model = Ensemble(load_model(earlier, inputs.device).members[:networks])
+        return _Training(inputs, progress, model, earlier.week, earlier.booster, earlier.fallback, earlier.calibration)
     width = embedding_width(inputs.embedding_history)
     model = new_ensemble(config, width=width, attributes=inputs.attributes.columns, networks=networks)
     return _Training(inputs, progress, model.to(inputs.device), None, "", untested_fallback(inputs.rules.k), None)
-
-
-def _fit_cold(training: _Training, datasets: _Datasets) -> None:
-    """Fits networks and LambdaRank to the past weeks, if there are any and the newest one can be held out."""
-    if not datasets.train or datasets.held_out is None:
-        return
-    config = training.inputs.config
-    fit = partial(fit_lambdarank, datasets.train, config=config.lambdarank, seed=config.seed)
-    with run_alongside(fit) as booster:
-        _fit(training, datasets.train, datasets.held_out)
-    training.booster = booster.result()
 
 
 def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset) -> None:
@@ -233,24 +199,20 @@ def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: Rank
         reporter.left(each * (len(members) - number))
 
 
-def _judge(training: _Training, datasets: _Datasets, held_out: RankingDataset, view: PointInTimeView) -> None:
+def _validate(
+    training: _Training, past: Sequence[TrainingSet], held_out: RankingDataset, view: PointInTimeView
+) -> None:
     """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet."""
     ranker, history = BlendedRanker(training.model, load_booster(training.booster)), training.inputs.history
     training.fallback, training.validation = choose_fallback(ranker, history=history, view=view, held_out=held_out)
-    training.calibration = calibrate_on_newest_week(ranker, datasets.past, history=history, view=view)
+    training.calibration = calibrate_on_newest_week(ranker, past, history=history, view=view)
 
 
-def _fit_warm(training: _Training, datasets: _Datasets, held_out: RankingDataset) -> None:
-    """Fits the networks of a warm start to the past weeks."""
-    if training.warm_from is not None and datasets.train:
-        _fit(training, datasets.train, held_out)
-
-
-def _finetune(training: _Training, datasets: _Datasets, held_out: RankingDataset) -> None:
+def _finetune(training: _Training, datasets: Sequence[RankingDataset]) -> None:
     """Finetunes each network on the newest weeks, the held-out one included."""
     config = training.inputs.config
     for number, member in enumerate(training.model.members, 1):
-        loss = finetune_on_recent_weeks(member, [*datasets.train, held_out], config=config)
+        loss = finetune_on_recent_weeks(member, datasets, config=config)
         training.curve.append({"network": number, "epoch": "final", "loss": loss, "validation_ndcg": None})
         training.progress(f"ranker, the newest {config.fit.newest_weeks} weeks: loss {loss:.4f}")
 

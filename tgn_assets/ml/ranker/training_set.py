@@ -16,6 +16,7 @@ from torch import Tensor
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
 from tgn_assets.ml.candidates.pair_features import PairFeatures
+from tgn_assets.ml.candidates.pair_tables import entries_of
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
@@ -63,10 +64,8 @@ class RankingDataset:
 
     def pairs_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
         """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
-        size = np.diff(self._start)[rows]
-        place = np.repeat(np.arange(len(rows)), size)
-        offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        return self._start[rows][place] + offset, place
+        place, pairs = entries_of(self._start, rows)
+        return pairs, place
 
 
 @dataclass(frozen=True)
@@ -82,27 +81,29 @@ class TrainingSet:
     active: BoolArray
 
 
+@dataclass(frozen=True)
 class PointInTimeView:
     """What was known at the close of `past.week`, for any users: build it once, read it in blocks.
 
     Candidates are what `rules` allow for the week after. Of `attributes` it reads the rows that were valid then.
     """
 
-    def __init__(
-        self,
-        past: InteractionHistory,
-        embedding_history: EmbeddingHistory,
-        config: RankerConfig,
-        *,
-        device: str = "cpu",
-        rules: Rules = OPEN,
-        attributes: AttributeTables = NO_ATTRIBUTES,
-    ) -> None:
-        self.past, self.config, self.rules, self.attributes, self.device = past, config, rules, attributes, device
-        self.week = week_key(past.week)
-        weeks = [week_key(past.week - back) for back in reversed(range(config.sequence))]
-        self.weekly = [embedding_history.get(week) for week in weeks]
-        self.width = embedding_width(embedding_history)
+    past: InteractionHistory
+    embedding_history: EmbeddingHistory
+    config: RankerConfig
+    device: str = "cpu"
+    rules: Rules = OPEN
+    attributes: AttributeTables = NO_ATTRIBUTES
+
+    @property
+    def week(self) -> str:
+        """The week that had just closed."""
+        return week_key(self.past.week)
+
+    @cached_property
+    def weekly(self) -> list[NodeEmbeddings | None]:
+        """The embeddings of the last `config.sequence` weeks, oldest first; None where a week has none."""
+        return [self.embedding_history.get(week_key(self.past.week - n)) for n in reversed(range(self.config.sequence))]
 
     @cached_property
     def candidate_generator(self) -> CandidateGenerator:
@@ -122,19 +123,17 @@ class PointInTimeView:
 
     def sequence(self, users: IntArray) -> tuple[Tensor, Tensor]:
         """([n, L, d], [n, L] bool) weekly embeddings of user positions `users`, zero where a week has none."""
-        parts = []
-        for embeddings in self.weekly:
-            if embeddings is None:
-                parts.append((torch.zeros(len(users), self.width), torch.zeros(len(users), dtype=torch.bool)))
-            else:
-                parts.append(embeddings.users_at(self.past.user_idx[users]))
-        return torch.stack([vectors for vectors, _ in parts], dim=1), torch.stack([known for _, known in parts], dim=1)
+        none = torch.zeros(len(users), embedding_width(self.embedding_history)), torch.zeros(len(users)).bool()
+        idx = self.past.user_idx[users]
+        parts = [none if embeddings is None else embeddings.users_at(idx) for embeddings in self.weekly]
+        vectors, known = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
+        return vectors, known
 
     def event_vectors(self) -> Tensor:
         """[E, d] event embeddings at the cut-off, zero where the week has none."""
         newest = self.weekly[-1]
         if newest is None:
-            return torch.zeros(self.past.num_events, self.width)
+            return torch.zeros(self.past.num_events, embedding_width(self.embedding_history))
         return newest.events_at(self.past.event_idx)[0]
 
     def candidates(self, users: IntArray) -> Candidates:
@@ -170,22 +169,14 @@ class RankerInputs:
 
     def view(self, cutoff: int) -> PointInTimeView:
         """What was known at the close of week number `cutoff`."""
-        return PointInTimeView(
-            self.history.as_of(cutoff),
-            self.embedding_history,
-            self.config,
-            device=self.device,
-            rules=self.rules,
-            attributes=self.attributes,
-        )
+        past = self.history.as_of(cutoff)
+        return PointInTimeView(past, self.embedding_history, self.config, self.device, self.rules, self.attributes)
 
     @property
     def oldest_cutoff(self) -> int:
         """The first week number that is learned from: `config.origins` weeks back, or where embeddings begin."""
         now = self.history.week
-        return max(
-            min((week_number(key) for key in self.embedding_history), default=now), now - 1 - self.config.origins
-        )
+        return max(min(map(week_number, self.embedding_history), default=now), now - 1 - self.config.origins)
 
 
 def embedding_width(embedding_history: EmbeddingHistory) -> int:
@@ -205,16 +196,11 @@ def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek
 
 def build_training_set(history: InteractionHistory, view: PointInTimeView) -> TrainingSet:
     """The training set of the cut-off `view`, with the week after it as `history` has it."""
-    truth, config = next_week(history, view.past), view.config
-    users = np.flatnonzero(truth.num_relevant)
-    dataset = (
-        _dataset_in_blocks(view, sampled(users, config.users_per_cutoff, config.seed), truth) if len(users) else None
-    )
-    anyone = sampled(np.arange(view.past.num_users), config.users_per_cutoff, config.seed)
+    truth, size, seed = next_week(history, view.past), view.config.users_per_cutoff, view.config.seed
+    anyone = sampled(np.arange(view.past.num_users), size, seed)
     features = view.candidate_generator.pair_features.user_features[anyone]
-    return TrainingSet(
-        dataset if dataset is not None and len(dataset.label) else None, features, truth.num_relevant[anyone] > 0
-    )
+    dataset = _dataset_in_blocks(view, sampled(np.flatnonzero(truth.num_relevant), size, seed), truth)
+    return TrainingSet(dataset, features, truth.num_relevant[anyone] > 0)
 
 
 def sampled(users: IntArray, size: int, seed: int) -> IntArray:
@@ -230,19 +216,19 @@ def blocks_of(users: IntArray, size: int) -> Iterator[IntArray]:
         yield users[low : low + size]
 
 
-def _dataset_in_blocks(view: PointInTimeView, users: IntArray, truth: NextWeek) -> RankingDataset:
-    """`view.dataset` of `users`, made in blocks side by side."""
+def _dataset_in_blocks(view: PointInTimeView, users: IntArray, truth: NextWeek) -> RankingDataset | None:
+    """`view.dataset` of `users`, made in blocks side by side; None if they have no candidates."""
     view.ready()
     parts = list(map_threaded(lambda block: view.dataset(block, truth), blocks_of(users, USERS_PER_THREAD)))
+    if not sum(len(part.label) for part in parts):
+        return None
+    pairs = [part.candidates for part in parts]
+    row = np.concatenate([of.row + at * USERS_PER_THREAD for at, of in enumerate(pairs)])
+    event, features, channels = (
+        np.concatenate([getattr(of, name) for of in pairs]) for name in ("event", "features", "channels")
+    )
     return RankingDataset(
-        Candidates(
-            users,
-            np.concatenate([part.candidates.row + at * USERS_PER_THREAD for at, part in enumerate(parts)]),
-            *(
-                np.concatenate([getattr(part.candidates, name) for part in parts])
-                for name in ("event", "features", "channels")
-            ),
-        ),
+        Candidates(users, row, event, features, channels),
         torch.cat([part.sequence for part in parts]),
         torch.cat([part.known for part in parts]),
         parts[0].event_vectors,
@@ -253,5 +239,5 @@ def _dataset_in_blocks(view: PointInTimeView, users: IntArray, truth: NextWeek) 
 
 def _position(known: IntArray, idx: IntArray) -> tuple[IntArray, BoolArray]:
     """([n] positions in the ascending `known` of the indices `idx`, [n] whether each is there)."""
-    at = np.searchsorted(known, idx).clip(max=max(len(known) - 1, 0))
-    return at, known[at] == idx if len(known) else np.zeros(len(idx), bool)
+    at = np.searchsorted(known, idx)
+    return at, np.append(known, -1)[at] == idx

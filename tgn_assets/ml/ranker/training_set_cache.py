@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_meta, save_artifact
 from tgn_assets.ml.candidates.retrieval import Candidates
@@ -38,6 +37,8 @@ NOT_IN_KEY = {
 }
 """Fields of `RankerConfig` that no training set depends on; every other field is part of the key."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
+DATASET = ("sequence", "known", "event_vectors", "label", "num_relevant")
+"""Fields of `Candidates` and of `RankingDataset` that are kept."""
 
 
 class TrainingSetCache:
@@ -62,10 +63,8 @@ class TrainingSetCache:
 
     def holds(self, week: str, key: str) -> bool:
         """Whether there is a training set of the cut-off `week` with that `key`."""
-        if self.folder is None:
-            return False
         try:
-            return bool(load_meta(self.folder / week)["key"] == key)
+            return self.folder is not None and bool(load_meta(self.folder / week)["key"] == key)
         except ArtifactError:
             return False
 
@@ -114,29 +113,20 @@ def _row_digests(known: InteractionHistory) -> dict[int, str]:
 
 
 def _save(directory: Path, training_set: TrainingSet, key: str) -> None:
-    tensors: dict[str, Tensor] = {
-        "user_features": torch.from_numpy(training_set.user_features),
-        "active": torch.from_numpy(training_set.active),
-    }
+    kept = {name: getattr(training_set, name) for name in ("user_features", "active")}
     dataset = training_set.dataset
     if dataset is not None:
-        tensors |= {column: torch.from_numpy(getattr(dataset.candidates, column)) for column in CANDIDATES}
-        tensors |= {"sequence": dataset.sequence, "known": dataset.known, "event_vectors": dataset.event_vectors}
-        tensors |= {"label": torch.from_numpy(dataset.label), "num_relevant": torch.from_numpy(dataset.num_relevant)}
-    save_artifact(directory, tensors, {"key": key})
+        kept |= {name: getattr(dataset.candidates, name) for name in CANDIDATES}
+        kept |= {name: getattr(dataset, name) for name in DATASET}
+    save_artifact(directory, {name: torch.as_tensor(values) for name, values in kept.items()}, {"key": key})
 
 
 def _load(directory: Path) -> TrainingSet:
     tensors, _ = load_artifact(directory)
-    arrays = {column: tensor.numpy() for column, tensor in tensors.items()}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     dataset = None
     if "label" in tensors:
-        dataset = RankingDataset(
-            Candidates(*(arrays[column] for column in CANDIDATES)),
-            tensors["sequence"],
-            tensors["known"],
-            tensors["event_vectors"],
-            arrays["label"],
-            arrays["num_relevant"],
-        )
+        candidates = Candidates(*(arrays[name] for name in CANDIDATES))
+        sequence, known, vectors, _, _ = (tensors[name] for name in DATASET)
+        dataset = RankingDataset(candidates, sequence, known, vectors, arrays["label"], arrays["num_relevant"])
     return TrainingSet(dataset, arrays["user_features"], arrays["active"])

@@ -4,15 +4,14 @@ In the last places of lists, an event that many lists hold is replaced by one th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
 
 
-@dataclass(frozen=True)
-class RunnerUps:
+class RunnerUps(NamedTuple):
     """Pairs that came after a user's list: user row, event position and score, in no particular order."""
 
     row: IntArray
@@ -41,8 +40,7 @@ def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArra
 def joined(parts: Sequence[RunnerUps]) -> RunnerUps:
     """The pairs of all blocks of users together."""
     empty = RunnerUps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    every = [empty, *parts]
-    return RunnerUps(*(np.concatenate([getattr(part, name) for part in every]) for name in ("row", "event", "score")))
+    return RunnerUps(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)))
 
 
 def enforce_min_distinct(

@@ -108,30 +108,23 @@ def named_lists(
     catalogue has too few, becomes no row.
     """
     user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
-    lists, scores = np.asarray(recommendations.events), np.asarray(recommendations.scores)
-    row, place = np.nonzero(lists >= 0)
-    predictions = pd.DataFrame(
-        {
-            "user_id": user_ids[np.asarray(recommendations.users)[row]],
-            "rank": place + 1,
-            "event_id": event_ids[lists[row, place]],
-            "score": scores[row, place],
-            "source": np.asarray(recommendations.source, dtype=object)[row],
-        }
-    )
-    listed = np.flatnonzero(np.asarray(recommendations.new_user_events) >= 0)
-    new_users = pd.DataFrame(
-        {
-            "rank": listed + 1,
-            "event_id": event_ids[np.asarray(recommendations.new_user_events)[listed]],
-            "score": np.asarray(recommendations.new_user_scores)[listed],
-            "source": recommendations.new_user_source,
-        }
-    )
-    for frame in (predictions, new_users):
-        frame.insert(0, "week", week)
-        frame.insert(1, "target_week", shift(week, 1))
-    return PublishedLists(predictions, new_users)
+    weeks = {"week": week, "target_week": shift(week, 1)}
+    row, place = np.nonzero(recommendations.events >= 0)
+    predictions = weeks | {
+        "user_id": user_ids[recommendations.users[row]],
+        "rank": place + 1,
+        "event_id": event_ids[recommendations.events[row, place]],
+        "score": recommendations.scores[row, place],
+        "source": recommendations.source[row],
+    }
+    listed = np.flatnonzero(recommendations.new_user_events >= 0)
+    new_users = weeks | {
+        "rank": listed + 1,
+        "event_id": event_ids[recommendations.new_user_events[listed]],
+        "score": recommendations.new_user_scores[listed],
+        "source": recommendations.new_user_source,
+    }
+    return PublishedLists(pd.DataFrame(predictions), pd.DataFrame(new_users))
 
 
 def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFrame:

@@ -32,13 +32,7 @@ class Expectations:
 
 
 def expectations_of(
-    policy: Policy,
-    rules: Rules,
-    week: str,
-    *,
-    history: InteractionHistory,
-    users: pd.DataFrame,
-    events: pd.DataFrame,
+    policy: Policy, rules: Rules, week: str, *, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame
 ) -> Expectations:
     """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
 
@@ -94,17 +88,17 @@ class CheckResult:
         return not self.reason
 
 
-Judge = Callable[[CheckInput], tuple[str, Mapping[str, int]]]
+Check = Callable[[CheckInput], tuple[str, Mapping[str, int]]]
 """`CheckResult.reason` and `CheckResult.numbers` of some lists."""
 
-CHECKS: dict[str, Judge] = {}
+CHECKS: dict[str, Check] = {}
 """The registry of checks by name, in the order in which they are shown."""
 
 
-def publish_check(judge: Judge) -> Judge:
-    """Enters `judge` in `CHECKS`, under its name."""
-    CHECKS[judge.__name__] = judge
-    return judge
+def publish_check(check: Check) -> Check:
+    """Enters `check` in `CHECKS`, under its name."""
+    CHECKS[check.__name__] = check
+    return check
 
 
 def description_of(check: str) -> str:
@@ -114,12 +108,13 @@ def description_of(check: str) -> str:
 
 def publish_checks(given: CheckInput) -> list[CheckResult]:
     """One result per entry of `CHECKS`, in that order."""
-    return [CheckResult(name, *judge(given)) for name, judge in CHECKS.items()]
+    return [CheckResult(name, *check(given)) for name, check in CHECKS.items()]
 
 
 @publish_check
 def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
-    """Every list has ranks 1, 2, ... without gap or repetition, and names no event twice."""
+    """Every list has ranks 1, 2, ... up to k, without gap or repetition, and names no event twice."""
+    # Its name is from when k was 5.
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
     place = rows.groupby("user_id", dropna=False, sort=False)["rank"].rank(method="first")
@@ -184,15 +179,12 @@ def lists_follow_policy(given: CheckInput) -> tuple[str, Mapping[str, int]]:
 def no_input_newer_than_week(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Nothing that the predictions were made from is newer than their week."""
     rows, week = given.rows, given.week
-    inputs = {**given.input_weeks, **_newest(given.users, "users"), **_newest(given.events, "events")}
+    nodes = {"users": given.users, "events": given.events}
+    inputs = {**given.input_weeks, **{name: known.first_week.max() for name, known in nodes.items() if len(known)}}
     newer = sorted(f"{name} ({newest})" for name, newest in inputs.items() if newest > week)
     misdated = rows[(rows.week != week) | (rows.target_week != shift(week, 1))]
     reason = f"newer than week {week}: {', '.join(newer)}" if newer else _reason(misdated, "is dated another week")
     return reason, {"inputs": len(inputs), "newer_inputs": len(newer)}
-
-
-def _newest(nodes: pd.DataFrame, name: str) -> dict[str, str]:
-    return {name: nodes.first_week.max()} if len(nodes) else {}
 
 
 def _reason(rows: pd.DataFrame, what: str) -> str:

@@ -9,7 +9,7 @@ import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
-from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates, RetrievedPairs
+from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
@@ -25,24 +25,23 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, loa
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import load_booster
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, blocks_of
-from tgn_assets.ml.recommend.cold_start import cold_start_list
 from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
+from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.schema import OURS
 
 USERS_PER_BLOCK = 512
-"""Users ranked at a time by one thread: what is held in memory is these users' candidates, however many there are."""
-
+"""Users that one thread ranks at a time, so that memory does not grow with the number of users."""
 UNSCORED_TRIES = 4
-"""Lists that are offered an event which is nobody's candidate, to bring more events into the lists."""
+"""Lists that may take in an event that is no user's candidate, to reach `rules.min_distinct`."""
 
 
 @dataclass(frozen=True)
 class Recommendations:
     """Lists for the week after `week`, best first; -1 (and a score of zero) where the catalogue is too small.
 
-    A score is the probability that the user interacts with the event in that week: of the ranker, the pair's softmax
-    share as calibrated on the newest closed week; of a baseline, how often its lists hit at that rank then. For new
-    users, who by then are there, it is how often such lists hit in the last weeks.
+    A score is the probability that the user interacts with the event in that week. The ranker's scores were calibrated
+    on the newest closed week; a baseline's score is its hit rate at that rank in that week. The scores of the new-user
+    list are the hit rates of such lists in the weeks they were tested on.
     """
 
     week: int
@@ -66,21 +65,15 @@ def recommend(
     progress: LogFn = no_log,
     attributes: AttributeTables = NO_ATTRIBUTES,
 ) -> Recommendations:
-    """Ranks candidates for every user of `history`, block by block.
+    """Makes a list for every user of `history`, block by block, and one for new users.
 
-    `embeddings` are the temporal ones that `ranker` gave the same week. Each segment is served by the source that the
-    ranker's baseline fallback chose. Lists are as long as `rules` say, hold only what they allow, and together at least
-    `rules.min_distinct` different events. Raises ValueError if history and embeddings are not of one week, or the
+    `embeddings` are the temporal ones that `ranker` made of the same week. The ranker's baseline fallback says which
+    source makes the lists of each segment. `rules` set the length of lists, the allowed events and how many different
+    events all lists together hold at least. ValueError if `history` and `embeddings` are of different weeks, or the
     ranker is newer; ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
-    view = PointInTimeView(
-        history,
-        embedding_history,
-        ranker.config,
-        device=device,
-        rules=rules,
-        attributes=attributes_of(ranker, attributes),
-    )
+    known = attributes_of(ranker, attributes)
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
     if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
@@ -104,16 +97,16 @@ def recommend(
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
         unscored = _unscored(history, rules, scores)
         events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
-    cold_start = cold_start_list(history, k, rules)
+    for_new_users = new_user_list(history, k, rules)
     return Recommendations(
         week=history.week,
         users=users,
         events=events,
         scores=scores,
         source=source,
-        new_user_events=cold_start.events,
-        new_user_scores=np.where(cold_start.events >= 0, cold_start.hit_rate, 0),
-        new_user_source=cold_start.source,
+        new_user_events=for_new_users.events,
+        new_user_scores=np.where(for_new_users.events >= 0, for_new_users.hit_rate, 0),
+        new_user_source=for_new_users.source,
     )
 
 
@@ -128,52 +121,36 @@ def diagnose(
     attributes: AttributeTables = NO_ATTRIBUTES,
     progress: LogFn = no_log,
 ) -> RankerDiagnostics:
-    """For `evaluate_week`: what `recommend` had before the baseline fallback, for the users who were then active."""
-    view = PointInTimeView(
-        history,
-        embedding_history,
-        ranker.config,
-        device=device,
-        rules=rules,
-        attributes=attributes_of(ranker, attributes),
-    ).ready()
-
-    def found(users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
-        return _retrieved_by(view, users, (row, event), progress)
+    """What `evaluate_week` asks about the users who were active: candidates by channel, lists before the fallback."""
+    known = attributes_of(ranker, attributes)
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known).ready()
 
     def lists(users: IntArray) -> IntArray:
         blocks = _Ranker(ranker, view, embeddings).blocks(users, progress, "lists before the fallback")
         return np.concatenate([np.zeros((0, rules.k), np.int64), *(ranked.events for _, ranked in blocks)])
 
-    return RankerDiagnostics(CHANNELS, found, lists)
+    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, progress), lists)
 
 
-def _retrieved_by(
-    view: PointInTimeView, users: IntArray, pairs: tuple[IntArray, IntArray], progress: LogFn
-) -> BoolArray:
-    """[m, channels] bool: which channels retrieved the `pairs`, (row in `users` [m], event position [m])."""
-    (row, event), num_events = pairs, view.past.num_events
-    order = np.argsort(row, kind="stable")
-    known = np.zeros((len(row), len(CHANNELS)), bool)
-    pace = ProgressReporter(progress, "candidates that active users had", len(users), "user")
-
-    def retrieve(block: IntArray) -> tuple[IntArray, RetrievedPairs]:
-        return block, view.retrieve(users[block])
-
-    for block, retrieved in map_threaded(retrieve, blocks_of(np.arange(len(users)), USERS_PER_BLOCK)):
+def _retrieved_by(view: PointInTimeView, progress: LogFn, users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
+    """[m, channels] bool: which channels retrieved the pairs of `users[row]` and event position, [m] each."""
+    order, num_events = np.argsort(row, kind="stable"), view.past.num_events
+    found = np.zeros((len(row), len(CHANNELS)), bool)
+    reporter = ProgressReporter(progress, "candidates that active users had", len(users), "user")
+    blocks = blocks_of(np.arange(len(users)), USERS_PER_BLOCK)
+    for block, retrieved in map_threaded(lambda block: (block, view.retrieve(users[block])), blocks):
         asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
-        pace.add(len(block))
         key = retrieved.row * num_events + retrieved.event  # ascending
         wanted = (row[asked] - block[0]) * num_events + event[asked]
-        if not len(key):
-            continue
-        at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
-        known[asked] = retrieved.channels[at] & (key[at] == wanted)[:, None]
-    return known
+        at = np.searchsorted(key, wanted)
+        here = np.append(key, -1)[at] == wanted
+        found[asked[here]] = retrieved.channels[at[here]]
+        reporter.add(len(block))
+    return found
 
 
 class _Ranked(NamedTuple):
-    """A block of n users: lists [n, k] with their scores, and the p candidates with their softmax share [p]."""
+    """The lists [n, k] of a block of n users with their scores, and all p candidates with their softmax shares [p]."""
 
     candidates: Candidates
     events: IntArray
@@ -182,7 +159,7 @@ class _Ranked(NamedTuple):
 
 
 class _Ranker:
-    """A checkpoint's networks and booster, ready to rank users of `view`, who have the temporal `embeddings`."""
+    """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
 
     def __init__(self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings) -> None:
         self.model: Ensemble = load_model(checkpoint, view.device)
@@ -190,18 +167,14 @@ class _Ranker:
         self.calibration, self.view, self.embeddings = checkpoint.calibration, view.ready(), embeddings
 
     def blocks(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _Ranked]]:
-        """The user positions `users` block by block, in order, each with its lists."""
-        pace = ProgressReporter(progress, what, len(users), "user")
-
-        def ranked(block: IntArray) -> tuple[IntArray, _Ranked]:
-            return block, self.rank(block)
-
-        for block, made in map_threaded(ranked, blocks_of(users, USERS_PER_BLOCK)):
-            yield block, made
-            pace.add(len(block))
+        """Yields the user positions `users` in blocks, in order, each with its lists."""
+        reporter = ProgressReporter(progress, what, len(users), "user")
+        for block, ranked in map_threaded(lambda block: (block, self.rank(block)), blocks_of(users, USERS_PER_BLOCK)):
+            yield block, ranked
+            reporter.add(len(block))
 
     def rank(self, users: IntArray) -> _Ranked:
-        """One block: an exact top-k of its candidates, then, where these are too few, what is popular."""
+        """Ranks one block: the exact top k of its candidates, filled up with popular events where these are too few."""
         view, k = self.view, self.view.rules.k
         candidates = view.candidates(users)
         row, event = candidates.row, candidates.event
@@ -215,7 +188,7 @@ class _Ranker:
         return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
 
     def probability(self, users: IntArray, share: FloatArray) -> FloatArray:
-        """[p] the probability that the ranker's `share` [p] stands for, of the user positions `users` [p]."""
+        """[p] calibrated probabilities of the softmax shares [p] of candidates of the user positions `users` [p]."""
         if self.calibration is None:
             return share
         user_features = self.view.candidate_generator.pair_features.user_features
@@ -223,7 +196,10 @@ class _Ranker:
 
 
 def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> IntArray:
-    """[m, 2] pairs that widen the lists where no candidate can: popular events first, for the least certain lists."""
+    """[m, 2] pairs (user, event) to reach `rules.min_distinct` where no candidate can.
+
+    Popular events come first; each is offered to the next of the lists in ascending order of their last score.
+    """
     order = filled(history, np.array([-1]), np.full((1, history.num_events), -1), replace(rules, exclude_own=False))[0]
     order = order[order >= 0]
     hesitant = np.argsort(scores[:, -1], kind="stable")

@@ -1,20 +1,16 @@
-"""Pair features and retrieval over a small history, worked out by hand."""
+"""Pair features over a small history, worked out by hand."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from tgn_assets.ml.candidates import pair_tables
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
-from tgn_assets.ml.candidates.retrieval import CHANNELS, LINKS, CandidateGenerator, Candidates, candidate_feature_names
-from tgn_assets.ml.config import CandidateConfig, LinearLinkConfig
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator, candidate_feature_names
+from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import AttributeColumn
-from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.encoder.linear_link_model import link_vectors
-from tgn_assets.ml.linalg.per_user import group_zscore
-from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.ml.weeks import week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, history
 
 ROWS: list[Row] = [
@@ -36,11 +32,6 @@ def feature(name: str, user: int, event: int, rows: Sequence[Row] = ROWS, week: 
     table = pair_features.features(users, np.array([0]), np.array([event]), similar)
     assert table.shape == (1, len(REGISTRY.names)) and table.dtype == np.float32
     return float(table[0, REGISTRY.names.index(name)])
-
-
-def brought_by(candidates: Candidates, channel: str) -> np.ndarray:
-    """[p] bool: the channel brought the pair."""
-    return candidates.channels[:, CHANNELS.index(channel)]
 
 
 @pytest.mark.parametrize(
@@ -102,61 +93,6 @@ def test_pair_ranks_do_not_depend_on_the_sort_blocks(monkeypatch: pytest.MonkeyP
 
 def test_repeat_rate_counts_weeks_after_the_first() -> None:
     assert feature("event_repeat_rate", ANN, TEA) > feature("event_repeat_rate", ANN, JAM)
-
-
-def test_candidates_name_the_channels_that_brought_them() -> None:
-    candidates = CandidateGenerator(PairFeatures(history(ROWS, 4)), None).candidates(np.array([ANN, BOB]), limit=2)
-    assert candidates.features.shape == (len(candidates.row), len(NAMES))
-    of_ann = candidates.event[candidates.row == 0].tolist()
-    assert of_ann == [TEA, JAM, PIE]
-    assert brought_by(candidates, "repeat")[candidates.row == 0].tolist() == [True, True, False]
-    assert not brought_by(candidates, "next_week").any()
-
-
-def test_link_models_give_features_and_a_channel() -> None:
-    past = history(habits(), 11)
-    no_log = torch.zeros(past.num_users, 3), torch.zeros(past.num_events, 3)
-    week, users = shift(START, 11), np.arange(past.num_users)
-    plain = NodeEmbeddings(week, torch.as_tensor(past.user_idx), no_log[0], torch.as_tensor(past.event_idx), no_log[1])
-    without = CandidateGenerator(PairFeatures(past), plain).candidates(users, limit=3)
-    assert not brought_by(without, "next_week").any()
-    columns = [NAMES.index(f"link_{name}") for name in LINKS]
-    assert not without.features[:, columns].any()
-    links = plain.with_links(link_vectors(past))
-    candidates = CandidateGenerator(PairFeatures(past), links).candidates(users, limit=3)
-    of_users, of_events = links.links_at(past.user_idx, past.event_idx)
-    rank = LinearLinkConfig().rank
-    expected = [(of_users[:, half] @ of_events[:, half].T).numpy() for half in (slice(rank), slice(rank, None))]
-    for column, raw in zip(columns, expected, strict=True):
-        of_pair = raw[candidates.row, candidates.event].astype(float)
-        np.testing.assert_allclose(candidates.features[:, column], group_zscore(candidates.row, of_pair), atol=1e-4)
-    best = np.sort(expected[0], axis=1)[:, -3:]
-    for user in (0, 17):
-        mine = brought_by(candidates, "next_week") & (candidates.row == user)
-        np.testing.assert_allclose(np.sort(expected[0][user, candidates.event[mine]]), best[user], atol=1e-6)
-
-
-def test_channels_keep_to_their_limit_without_duplicates() -> None:
-    past = history(habits(), 11)
-    candidates = CandidateGenerator(PairFeatures(past), None).candidates(np.arange(past.num_users), limit=3)
-    for channel in ("repeat", "co_occurrence"):
-        assert np.bincount(candidates.row[brought_by(candidates, channel)]).max() <= 3
-    pairs = candidates.row * past.num_events + candidates.event
-    assert (np.diff(pairs) > 0).all()
-
-
-def test_recent_and_long_term_co_occurrence_differ() -> None:
-    rows: list[Row] = [("ann", "tea", 0, 50), ("ann", "pie", 0, 50), ("ann", "jam", 8, 1), ("ann", "rye", 8, 1)]
-    rows += [("bob", "tea", 8, 1), ("bob", "ale", 8, 1), ("cat", "jam", 8, 1), ("cat", "gin", 8, 1)]
-    past = history(rows, 8)
-    generator = CandidateGenerator(PairFeatures(past, CandidateConfig(events_per_user=2)), None)
-    candidates = generator.candidates(np.array([ANN]), limit=9)
-    long, recent = (candidates.features[:, NAMES.index(f"co_occurrence{part}")] > 0 for part in ("", "_recent"))
-    channel = brought_by(candidates, "co_occurrence")
-    names = np.array(["ale", "gin", "jam", "pie", "rye", "tea"])[past.event_order[candidates.event]].tolist()
-    for name, expected in {"ale": (True, False, True), "gin": (False, True, False)}.items():
-        at = names.index(name)
-        assert (long[at], recent[at], channel[at]) == expected
 
 
 def test_pair_features_do_not_see_the_future() -> None:

@@ -18,7 +18,7 @@ from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.recommend.cold_start import cold_start_list
+from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
@@ -139,8 +139,8 @@ def test_ranker_and_baselines_respect_the_policy(
             if policy.repeats == "exclude":
                 assert not had & {user * past.num_events + event for event in shown}, name
     assert (np.diff(made.scores) <= 0).all() and ((made.scores >= 0) & (made.scores <= 1)).all()
-    cold_start = cold_start_list(past, policy.k, given).events
-    for general in (cold_start, popular(past, policy.k, given), made.new_user_events):
+    for_new_users = new_user_list(past, policy.k, given).events
+    for general in (for_new_users, popular(past, policy.k, given), made.new_user_events):
         assert (general >= 0).sum() == given.new_user_length(past)
         assert free[general[general >= 0]].all()
 

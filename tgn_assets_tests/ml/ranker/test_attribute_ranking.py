@@ -12,12 +12,10 @@ from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attributes import ALWAYS, NO_ATTRIBUTES, AttributeColumn, AttributeTable, AttributeTables
-from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.weeks import shift
@@ -44,139 +42,94 @@ def premieres() -> list[Row]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def past() -> InteractionHistory:
-    return history(premieres(), WEEKS - 2)
+PAST = history(premieres(), WEEKS - 2)
+NO_IDX, NO_VECTORS = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
+EMBEDDING_HISTORY = {
+    week: NodeEmbeddings(week, NO_IDX, NO_VECTORS, NO_IDX, NO_VECTORS)
+    for week in (shift(START, at) for at in range(WEEKS - 1))
+}
+"""Weeks without a graph: the pair features stand alone."""
+NAMES = sorted({event for _, event, _, _ in premieres()})[: PAST.num_events]  # in the order in which they came
+VALUES = np.array([[int(name[3:]) % GENRES] for name in NAMES], float)
+TABLE = AttributeTable((GENRE,), PAST.event_idx, np.full(PAST.num_events, ALWAYS), VALUES)
+ATTRIBUTES = AttributeTables(event=TABLE)
+
+
+def train(attributes: AttributeTables, cache: TrainingSetCache | None = None) -> RankerCheckpoint:
+    return train_ranker(PAST, EMBEDDING_HISTORY, LAST, config=CONFIG, cache=cache, attributes=attributes)
 
 
 @pytest.fixture(scope="module")
-def embedding_history() -> EmbeddingHistory:
-    """Weeks without a graph: the pair evidence stands alone."""
-    no_idx, no_vectors = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
-    weeks = [shift(START, week) for week in range(WEEKS - 1)]
-    return {week: NodeEmbeddings(week, no_idx, no_vectors, no_idx, no_vectors) for week in weeks}
+def ranker() -> RankerCheckpoint:
+    return train(ATTRIBUTES)
 
 
-@pytest.fixture(scope="module")
-def genres(past: InteractionHistory) -> AttributeTables:
-    names = sorted({event for _, event, _, _ in premieres()})  # the order in which they came
-    genre = np.array([int(name[3:]) % GENRES for name in names], float)[: past.num_events, None]
-    return AttributeTables(event=AttributeTable((GENRE,), past.event_idx, np.full(past.num_events, ALWAYS), genre))
+def lists_of(ranker: RankerCheckpoint, attributes: AttributeTables, users: IntArray) -> IntArray:
+    embeddings = temporal_embeddings(ranker, PAST, EMBEDDING_HISTORY)
+    return diagnose(PAST, ranker, EMBEDDING_HISTORY, embeddings, attributes=attributes).lists(users)
 
 
-@pytest.fixture(scope="module")
-def ranker(past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables) -> RankerCheckpoint:
-    return train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=genres)
-
-
-def lists_of(
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    ranker: RankerCheckpoint,
-    attributes: AttributeTables,
-    users: IntArray,
-) -> IntArray:
-    return diagnose(
-        past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history), attributes=attributes
-    ).lists(users)
-
-
-def ndcg(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, attributes: AttributeTables
-) -> float:
+def ndcg(ranker: RankerCheckpoint, attributes: AttributeTables) -> float:
     """On the week after."""
     truth = history(premieres(), WEEKS - 1)
     user, event = truth.in_week(truth.week)
-    fan = (user < past.num_users) & (event < past.num_events)  # positions of what is new come last
+    fan = (user < PAST.num_users) & (event < PAST.num_events)  # positions of what is new come last
     fans, row = np.unique(user[fan], return_inverse=True)
     positive = set(zip(row.tolist(), event[fan].tolist(), strict=True))
-    lists = lists_of(past, embedding_history, ranker, attributes, fans).tolist()
+    lists = lists_of(ranker, attributes, fans).tolist()
     hits = np.array([[(at, event) in positive for event in events] for at, events in enumerate(lists)])
     return float(ndcg_of(hits, np.bincount(row)).mean())
 
 
 @pytest.mark.parametrize("part", ["network", "lambdarank"])
-def test_attributes_tell_whom_a_new_event_is_for(
-    part: str,
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    genres: AttributeTables,
-    ranker: RankerCheckpoint,
-) -> None:
+def test_attributes_tell_whom_a_new_event_is_for(part: str, ranker: RankerCheckpoint) -> None:
     def alone(whole: RankerCheckpoint) -> RankerCheckpoint:
         if part == "network":
             return replace(whole, booster="")
-        silent = {
-            name: torch.zeros_like(whole.state[name]) for name in ("members.0.gate", "members.0.feature_mlp.4.weight")
-        }
-        return replace(whole, state=whole.state | silent)
+        names = ("members.0.gate", "members.0.feature_mlp.4.weight")
+        return replace(whole, state=whole.state | {name: torch.zeros_like(whole.state[name]) for name in names})
 
-    without = train_ranker(past, embedding_history, LAST, config=CONFIG)
-    assert ndcg(past, embedding_history, alone(without), NO_ATTRIBUTES) < 0.4  # among twelve, by chance
-    assert ndcg(past, embedding_history, alone(ranker), genres) > 0.8  # the three of the genre first
+    assert ndcg(alone(train(NO_ATTRIBUTES)), NO_ATTRIBUTES) < 0.4  # among twelve, by chance
+    assert ndcg(alone(ranker), ATTRIBUTES) > 0.8  # the three of the genre first
 
 
-def test_a_checkpoint_names_its_columns_and_survives_its_file(
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    genres: AttributeTables,
-    ranker: RankerCheckpoint,
-    tmp_path: Path,
-) -> None:
+def test_a_checkpoint_names_its_columns_and_survives_its_file(ranker: RankerCheckpoint, tmp_path: Path) -> None:
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
     assert loaded.attributes == (GENRE,)
-    users = np.arange(past.num_users)
-    before, after = (lists_of(past, embedding_history, one, genres, users) for one in (ranker, loaded))
+    before, after = (lists_of(one, ATTRIBUTES, np.arange(PAST.num_users)) for one in (ranker, loaded))
     np.testing.assert_array_equal(before, after)
-    train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=genres).save(tmp_path / "again")
+    train(ATTRIBUTES).save(tmp_path / "again")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / LAST / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_later_column_is_ignored_and_a_missing_one_is_named(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables, ranker: RankerCheckpoint
-) -> None:
-    users, rows = np.arange(past.num_users), genres.event
-    price = AttributeColumn("event", "price", "number")
-    wider = replace(rows, columns=(price, GENRE), values=np.column_stack([np.arange(len(rows.idx)), rows.values]))
-    before, after = (
-        lists_of(past, embedding_history, ranker, attributes, users)
-        for attributes in (genres, AttributeTables(event=wider))
-    )
+def test_a_later_column_is_ignored_and_a_missing_one_is_named(ranker: RankerCheckpoint) -> None:
+    users, price = np.arange(PAST.num_users), AttributeColumn("event", "price", "number")
+    wider = replace(TABLE, columns=(price, GENRE), values=np.column_stack([np.arange(len(TABLE.idx)), VALUES]))
+    before, after = (lists_of(ranker, tables, users) for tables in (ATTRIBUTES, AttributeTables(event=wider)))
     np.testing.assert_array_equal(before, after)
     with pytest.raises(ArtifactError, match=r"genre of TGN_EVENT_FEATURES, a category.*tgn models unpin"):
-        lists_of(past, embedding_history, ranker, AttributeTables(event=wider.only([price])), users)
+        lists_of(ranker, AttributeTables(event=wider.only([price])), users)
 
 
-def test_cached_training_sets_are_made_again_for_other_attributes(
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    genres: AttributeTables,
-    ranker: RankerCheckpoint,
-    tmp_path: Path,
-) -> None:
-    cache, other = TrainingSetCache(tmp_path), replace(genres.event, values=genres.event.values[::-1])
-    train_ranker(past, embedding_history, LAST, config=CONFIG, cache=cache, attributes=AttributeTables(event=other))
+def test_cached_training_sets_are_made_again_for_other_attributes(ranker: RankerCheckpoint, tmp_path: Path) -> None:
+    cache = TrainingSetCache(tmp_path)
+    train(AttributeTables(event=replace(TABLE, values=VALUES[::-1])), cache)
     for _ in range(2):
-        again = train_ranker(past, embedding_history, LAST, config=CONFIG, cache=cache, attributes=genres)
+        again = train(ATTRIBUTES, cache)
         assert again.booster == ranker.booster
         assert all(torch.equal(weights, ranker.state[name]) for name, weights in again.state.items())
 
 
-def test_without_attributes_there_are_the_pair_features_alone(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, tmp_path: Path
-) -> None:
-    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG)
+def test_without_attributes_there_are_the_pair_features_alone() -> None:
+    ranker = train(NO_ATTRIBUTES)
     assert ranker.meta()["attributes"] == () and ranker.features == candidate_feature_names(CandidateConfig())
     assert ranker.state["members.0.feature_mlp.0.weight"].shape[1] == len(ranker.features)
 
 
-def test_unknown_and_extreme_attributes_leave_scores_finite(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, genres: AttributeTables
-) -> None:
-    unknown = replace(genres.event, values=np.full_like(genres.event.values, np.nan))
-    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, attributes=AttributeTables(event=unknown))
+def test_unknown_and_extreme_attributes_leave_scores_finite() -> None:
+    ranker = train(AttributeTables(event=replace(TABLE, values=np.full_like(VALUES, np.nan))))
     assert all(torch.isfinite(weights).all() for weights in ranker.state.values())
     model = load_model(ranker)
     pair = torch.zeros(3, len(candidate_feature_names(CandidateConfig())) + 2)

@@ -3,13 +3,7 @@ import pytest
 
 from tgn_assets.ml.arrays import BoolArray
 from tgn_assets.ml.config import FallbackConfig
-from tgn_assets.ml.ranker.baseline_fallback import (
-    BaselineFallback,
-    choose_per_segment,
-    ndcg_of,
-    segment_of,
-    untested_fallback,
-)
+from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, choose_per_segment, ndcg_of, segment_of
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.worlds import history
 
@@ -73,7 +67,3 @@ def test_without_a_trained_ranker_the_best_baseline_serves() -> None:
 def test_hit_rates_never_rise_with_the_rank() -> None:
     uneven = np.tile(np.array([0, 0, 1, 0, 1], bool), (10, 1))
     assert chosen_from({"repeat": uneven}).hit_rate["active"] == [1, 1, 1, 1, 1]
-
-
-def test_a_fallback_survives_its_meta() -> None:
-    assert BaselineFallback.from_meta(untested_fallback().to_meta()) == untested_fallback()

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -51,4 +53,4 @@ def test_a_week_without_a_hit_gives_small_probabilities() -> None:
 
 def test_a_calibration_survives_its_meta() -> None:
     calibration = Calibration(Logistic(0.5, [1.0, 2.0]), Logistic(-1.0, [0.7, 0.9]))
-    assert Calibration.from_meta(calibration.to_meta()) == calibration
+    assert Calibration.from_meta(asdict(calibration)) == calibration

@@ -11,14 +11,7 @@ from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.ranker import listwise
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.listwise import (
-    _learn,
-    _steps,
-    finetune_on_recent_weeks,
-    fit_network,
-    hits_of,
-    network_scores,
-)
+from tgn_assets.ml.ranker.listwise import _learn, _steps, finetune_on_recent_weeks, fit_network, hits_of, network_scores
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankingDataset
 

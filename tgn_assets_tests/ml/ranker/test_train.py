@@ -27,11 +27,7 @@ WEEKS = 10
 LAST = shift(START, WEEKS - 1)
 CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=6, candidates=8)
 GNN = GNNConfig(dim=8, window=4, replay=6, epochs=2, warm_epochs=1, batching="full")
-
-
-@pytest.fixture(scope="module")
-def past() -> InteractionHistory:
-    return history(habits(weeks=WEEKS), WEEKS - 1)
+PAST = history(habits(weeks=WEEKS), WEEKS - 1)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +36,19 @@ def embedding_history() -> EmbeddingHistory:
 
 
 @pytest.fixture(scope="module")
-def ranker(past: InteractionHistory, embedding_history: EmbeddingHistory) -> RankerCheckpoint:
-    return train_ranker(past, embedding_history, LAST, config=CONFIG)
+def ranker(embedding_history: EmbeddingHistory) -> RankerCheckpoint:
+    return train_ranker(PAST, embedding_history, LAST, config=CONFIG)
+
+
+def lists_of(
+    ranker: RankerCheckpoint, embedding_history: EmbeddingHistory, past: InteractionHistory = PAST
+) -> Recommendations:
+    return recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
 
 
 @pytest.fixture(scope="module")
-def lists(past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint) -> Recommendations:
-    return recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
+def lists(embedding_history: EmbeddingHistory, ranker: RankerCheckpoint) -> Recommendations:
+    return lists_of(ranker, embedding_history)
 
 
 def test_the_ranker_learns_and_records_its_validation(ranker: RankerCheckpoint) -> None:
@@ -55,9 +57,9 @@ def test_the_ranker_learns_and_records_its_validation(ranker: RankerCheckpoint) 
     assert set(ranker.validation) >= {"ndcg_tgn_assets", "ndcg_repeat", "ndcg_popular", "ndcg_lambdarank"}
 
 
-def test_progress_counts_lists_learned_from(past: InteractionHistory, embedding_history: EmbeddingHistory) -> None:
+def test_progress_counts_lists_learned_from(embedding_history: EmbeddingHistory) -> None:
     said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
-    checkpoint = train_ranker(past, embedding_history, LAST, config=eager, progress=said.append)
+    checkpoint = train_ranker(PAST, embedding_history, LAST, config=eager, progress=said.append)
     told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
     done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
     assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
@@ -67,16 +69,13 @@ def test_progress_counts_lists_learned_from(past: InteractionHistory, embedding_
 
 
 def test_progress_counts_users_embedded_and_ranked(
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    ranker: RankerCheckpoint,
-    monkeypatch: pytest.MonkeyPatch,
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tgn_assets.ml.progress.SECONDS_BETWEEN", 0.0)
     said = list[str]()
-    embeddings = temporal_embeddings(ranker, past, embedding_history, progress=said.append)
-    recommend(past, ranker, embedding_history, embeddings, progress=said.append)
-    diagnostics = diagnose(past, ranker, embedding_history, embeddings, progress=said.append)
+    embeddings = temporal_embeddings(ranker, PAST, embedding_history, progress=said.append)
+    recommend(PAST, ranker, embedding_history, embeddings, progress=said.append)
+    diagnostics = diagnose(PAST, ranker, embedding_history, embeddings, progress=said.append)
     diagnostics.lists(np.arange(3))
     diagnostics.found(np.arange(3), np.arange(3), np.arange(3))
     told = {line.split(":")[0]: line for line in said}
@@ -84,67 +83,60 @@ def test_progress_counts_users_embedded_and_ranked(
     assert "40 of 40 users" in told["embeddings"] and "3 of 3 users" in told["candidates that active users had"]
 
 
-def test_fallback_and_calibration_are_set_before_the_newest_week(
-    past: InteractionHistory, embedding_history: EmbeddingHistory
-) -> None:
+def test_fallback_and_calibration_are_set_before_the_newest_week(embedding_history: EmbeddingHistory) -> None:
     eve = shift(LAST, -1)
     seen = {week: embeddings for week, embeddings in embedding_history.items() if week <= eve}
-    before = train_ranker(past.as_of(past.week - 1), seen, eve, config=CONFIG)
+    before = train_ranker(PAST.as_of(PAST.week - 1), seen, eve, config=CONFIG)
     rates = (CONFIG.model_copy(update={"learning_rate": rate}) for rate in (0.05, 1e-12))
     learned, stood_still = (
-        train_ranker(past, embedding_history, LAST, config=config, earlier=before) for config in rates
+        train_ranker(PAST, embedding_history, LAST, config=config, earlier=before) for config in rates
     )
     assert (learned.calibration, learned.fallback) == (stood_still.calibration, stood_still.fallback)
     assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learned.state.items())
 
 
-def test_every_user_gets_five_distinct_events_by_score(past: InteractionHistory, lists: Recommendations) -> None:
-    assert lists.users.tolist() == list(range(past.num_users))
+def test_every_user_gets_five_distinct_events_by_score(lists: Recommendations) -> None:
+    assert lists.users.tolist() == list(range(PAST.num_users))
     assert (lists.events >= 0).all()
     assert all(len(set(row)) == 5 for row in lists.events.tolist())
     assert (np.diff(lists.scores) <= 0).all() and ((lists.scores >= 0) & (lists.scores <= 1)).all()
 
 
-def test_the_lists_beat_popularity_on_the_week_after(past: InteractionHistory, lists: Recommendations) -> None:
+def test_the_lists_beat_popularity_on_the_week_after(lists: Recommendations) -> None:
     truth = history(habits(weeks=WEEKS + 1), WEEKS)
     user, event = truth.in_week(truth.week)
     positive = set(zip(user.tolist(), event.tolist(), strict=True))
-    sizes = np.bincount(user, minlength=past.num_users)
+    sizes = np.bincount(user, minlength=PAST.num_users)
     assert (sizes > 0).all()
 
     def quality(events: IntArray) -> float:
         hits = np.array([[(u, e) in positive for e in row] for u, row in enumerate(events.tolist())])
         return float(ndcg_of(hits, sizes).mean())
 
-    popular = np.tile(baselines.popular(past), (past.num_users, 1))
+    popular = np.tile(baselines.popular(PAST), (PAST.num_users, 1))
     assert quality(lists.events) > 1.5 * quality(popular)
 
 
 def test_same_seed_gives_the_same_bytes(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, tmp_path: Path
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, tmp_path: Path
 ) -> None:
     ranker.save(tmp_path / "one")
-    train_ranker(past, embedding_history, LAST, config=CONFIG).save(tmp_path / "two")
+    train_ranker(PAST, embedding_history, LAST, config=CONFIG).save(tmp_path / "two")
     for name in ("tensors.safetensors", "meta.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_checkpoint_survives_its_file(
-    past: InteractionHistory,
-    embedding_history: EmbeddingHistory,
-    ranker: RankerCheckpoint,
-    lists: Recommendations,
-    tmp_path: Path,
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint, lists: Recommendations, tmp_path: Path
 ) -> None:
     ranker.save(tmp_path / LAST)
     loaded = RankerCheckpoint.load(tmp_path / LAST)
-    again = recommend(past, loaded, embedding_history, temporal_embeddings(loaded, past, embedding_history))
+    again = lists_of(loaded, embedding_history)
     np.testing.assert_array_equal(again.events, lists.events)
     np.testing.assert_array_equal(again.scores, lists.scores)
 
 
 def test_blocks_of_users_do_not_change_a_list(
-    past: InteractionHistory,
     embedding_history: EmbeddingHistory,
     ranker: RankerCheckpoint,
     lists: Recommendations,
@@ -152,41 +144,38 @@ def test_blocks_of_users_do_not_change_a_list(
 ) -> None:
     monkeypatch.setattr("tgn_assets.ml.recommend.top_k.USERS_PER_BLOCK", 7)
     monkeypatch.setattr("tgn_assets.ml.ranker.train.USERS_EMBEDDED_TOGETHER", 7)
-    again = recommend(past, ranker, embedding_history, temporal_embeddings(ranker, past, embedding_history))
+    again = lists_of(ranker, embedding_history)
     np.testing.assert_array_equal(again.events, lists.events)
 
 
 def test_a_segment_that_falls_back_gets_the_baselines_list(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
 ) -> None:
     fallback = type(ranker.fallback)({"active": "repeat", "lapsed": OURS}, ranker.fallback.hit_rate)
-    with_fallback = replace(ranker, fallback=fallback)
-    lists = recommend(
-        past, with_fallback, embedding_history, temporal_embeddings(with_fallback, past, embedding_history)
-    )
+    lists = lists_of(replace(ranker, fallback=fallback), embedding_history)
     assert set(lists.source) == {"repeat"}
-    np.testing.assert_array_equal(lists.events, baselines.repeat(past, lists.users))
+    np.testing.assert_array_equal(lists.events, baselines.repeat(PAST, lists.users))
 
 
 def test_diagnostics_show_lists_before_the_fallback_and_channels(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
 ) -> None:
     sources = [dict.fromkeys(ranker.fallback.source, name) for name in ("repeat", OURS)]
     with_fallback, without_fallback = (
         replace(ranker, fallback=replace(ranker.fallback, source=source)) for source in sources
     )
-    embeddings = temporal_embeddings(ranker, past, embedding_history)
-    own = recommend(past, without_fallback, embedding_history, embeddings).events
-    row = np.append(np.repeat(np.arange(past.num_users), 5)[::-1], 0)
-    event = np.append(own.ravel()[::-1], past.num_events - 1)
-    diagnostics = diagnose(past, with_fallback, embedding_history, embeddings)
-    np.testing.assert_array_equal(diagnostics.lists(np.arange(past.num_users)), own)
-    candidates = CandidateGenerator(PairFeatures(past), embedding_history[LAST]).candidates(
-        np.arange(past.num_users), CONFIG.candidates
+    embeddings = temporal_embeddings(ranker, PAST, embedding_history)
+    own = recommend(PAST, without_fallback, embedding_history, embeddings).events
+    row = np.append(np.repeat(np.arange(PAST.num_users), 5)[::-1], 0)
+    event = np.append(own.ravel()[::-1], PAST.num_events - 1)
+    diagnostics = diagnose(PAST, with_fallback, embedding_history, embeddings)
+    np.testing.assert_array_equal(diagnostics.lists(np.arange(PAST.num_users)), own)
+    candidates = CandidateGenerator(PairFeatures(PAST), embedding_history[LAST]).candidates(
+        np.arange(PAST.num_users), CONFIG.candidates
     )
-    pairs = candidates.row * past.num_events + candidates.event
-    of_channel = diagnostics.found(np.arange(past.num_users), row, event)
-    for key, found in zip(row * past.num_events + event, of_channel, strict=True):
+    pairs = candidates.row * PAST.num_events + candidates.event
+    of_channel = diagnostics.found(np.arange(PAST.num_users), row, event)
+    for key, found in zip(row * PAST.num_events + event, of_channel, strict=True):
         assert found.tolist() == (candidates.channels[pairs == key].tolist() or [[False] * len(CHANNELS)])[0]
 
 
@@ -195,7 +184,7 @@ def test_a_log_too_short_to_learn_from_is_served_by_a_baseline(weeks: int) -> No
     young, key = history(habits(weeks=weeks), weeks - 1), shift(START, weeks - 1)
     embedding_history = train_gnn(snapshots(habits(weeks=weeks), range(weeks)), key, GNN).embeddings
     ranker = train_ranker(young, embedding_history, key, config=CONFIG)
-    lists = recommend(young, ranker, embedding_history, temporal_embeddings(ranker, young, embedding_history))
+    lists = lists_of(ranker, embedding_history, young)
     assert not ranker.trained and OURS not in lists.source
     assert (lists.events >= 0).all() and len(lists.users) == young.num_users
 
@@ -205,7 +194,7 @@ def test_a_catalogue_of_three_gives_lists_of_three() -> None:
     small, key = history(rows, 5), shift(START, 5)
     embedding_history = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
     ranker = train_ranker(small, embedding_history, key, config=CONFIG)
-    lists = recommend(small, ranker, embedding_history, temporal_embeddings(ranker, small, embedding_history))
+    lists = lists_of(ranker, embedding_history, small)
     assert (lists.events[:, 3:] == -1).all()
     assert all(sorted(row) == [0, 1, 2] for row in lists.events[:, :3].tolist())
 
@@ -213,13 +202,13 @@ def test_a_catalogue_of_three_gives_lists_of_three() -> None:
 def test_no_history_at_all_gives_no_lists() -> None:
     no_log = history([], 0)
     ranker = train_ranker(no_log, {}, START, config=CONFIG)
-    lists = recommend(no_log, ranker, {}, temporal_embeddings(ranker, no_log, {}))
+    lists = lists_of(ranker, {}, no_log)
     assert len(lists.users) == 0 and (lists.new_user_events == -1).all()
 
 
-def test_data_of_another_week_is_refused(past: InteractionHistory, embedding_history: EmbeddingHistory) -> None:
+def test_data_of_another_week_is_refused(embedding_history: EmbeddingHistory) -> None:
     with pytest.raises(ValueError, match="data of another week"):
-        train_ranker(past, embedding_history, shift(LAST, -1), config=CONFIG)
+        train_ranker(PAST, embedding_history, shift(LAST, -1), config=CONFIG)
 
 
 def test_the_tuned_numbers_are_kept_with_the_checkpoint(ranker: RankerCheckpoint, tmp_path: Path) -> None:
@@ -230,11 +219,11 @@ def test_the_tuned_numbers_are_kept_with_the_checkpoint(ranker: RankerCheckpoint
 
 
 def test_a_checkpoint_with_other_pair_features_is_refused(
-    past: InteractionHistory, embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
+    embedding_history: EmbeddingHistory, ranker: RankerCheckpoint
 ) -> None:
     renamed = replace(ranker, features=("another", *ranker.features[1:]))
     with pytest.raises(ArtifactError, match=f"the ranker of {LAST} .* other pair features"):
-        temporal_embeddings(renamed, past, embedding_history)
+        temporal_embeddings(renamed, PAST, embedding_history)
     week, later = shift(LAST, 1), history(habits(weeks=WEEKS + 1), WEEKS)
     inputs = RankerInputs(later, {**embedding_history, week: embedding_history[LAST]}, CONFIG)
     assert can_warm_start_from(ranker, inputs) and not can_warm_start_from(renamed, inputs)

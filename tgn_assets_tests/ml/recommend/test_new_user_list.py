@@ -1,7 +1,7 @@
 import numpy as np
 
 from tgn_assets.ml.evaluation.baselines import popular
-from tgn_assets.ml.recommend.cold_start import cold_start_list
+from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.worlds import Row, history
 
@@ -15,35 +15,25 @@ def starters(weeks: int) -> list[Row]:
     return rows
 
 
-def names(rows: list[Row], positions: np.ndarray, week: int) -> list[str]:
-    first: dict[str, int] = {}
-    for _, event, at, _ in rows:
-        if at <= week:
-            first[event] = min(first.get(event, at), at)
-    known = sorted(first, key=lambda event: (first[event], event))
-    return [known[position] for position in positions]
-
-
 def test_new_users_rule_wins_where_it_did_better() -> None:
-    rows = starters(8)
-    found = cold_start_list(history(rows, 7))
-    assert sorted(names(rows, found.events, 7)) == [f"start{event}" for event in range(5)]
+    found = new_user_list(history(starters(8), 7))
+    assert sorted(found.events) == [20, 21, 22, 23, 24]  # of the events of week 0, by name, the five after the twenty
     assert found.source == OURS
     assert (found.hit_rate > 0.8).all() and (np.diff(found.hit_rate) <= 0).all()
 
 
 def test_popular_wins_ties_and_without_history() -> None:
     rows = [(f"u{week}", "tea", week, 1) for week in range(6)]
-    found = cold_start_list(history(rows, 5))
+    found = new_user_list(history(rows, 5))
     assert found.source == "popular"
     assert found.events.tolist() == [0, -1, -1, -1, -1] == popular(history(rows, 5)).tolist()
-    assert cold_start_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
+    assert new_user_list(history([("ann", "tea", 0, 1)], 0)).hit_rate.tolist() == [0] * 5
 
 
-def test_cold_start_list_does_not_depend_on_the_future() -> None:
+def test_new_user_list_does_not_depend_on_the_future() -> None:
     later = [(f"late{user}", "hype", 8, 50) for user in range(30)]
-    before = cold_start_list(history(starters(8), 7))
+    before = new_user_list(history(starters(8), 7))
     whole = history([*starters(8), *later], 8)
-    after = cold_start_list(whole.as_of(whole.week - 1))
+    after = new_user_list(whole.as_of(whole.week - 1))
     np.testing.assert_array_equal(before.events, after.events)
     np.testing.assert_array_equal(before.hit_rate, after.hit_rate)

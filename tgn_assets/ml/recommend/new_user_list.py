@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in HALF_LIVES)
 
 
-class ColdStartList(NamedTuple):
+class NewUserList(NamedTuple):
     """The list for new users, and how often lists of its source were right in the weeks that they were tested on."""
 
     events: IntArray  # [k] event positions, best first; -1 where the catalogue has no more
@@ -45,7 +45,7 @@ class ColdStartList(NamedTuple):
     hit_rate: FloatArray  # [k] share of such lists whose event at that rank the new user interacted with
 
 
-def cold_start_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> ColdStartList:
+def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> NewUserList:
     """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
 
     The lists of all rules, in all weeks, hold only events that `rules` allow.
@@ -54,14 +54,14 @@ def cold_start_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN
     tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
     trials = [trial for trial in tried if trial is not None]
     if not trials:
-        return ColdStartList(popular(history, k, rules), "popular", np.zeros(k))
+        return NewUserList(popular(history, k, rules), "popular", np.zeros(k))
     size = np.concatenate([size for _, size in trials])
     hits = np.concatenate([hits for hits, _ in trials], axis=1)
     best = int(np.argmax([ndcg_of(of_rule, size).mean() for of_rule in hits]))
     events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
     # Made non-increasing, so that a score never contradicts its rank.
     hit_rate = np.maximum.accumulate(hits[best].mean(0)[::-1])[::-1]
-    return ColdStartList(events, "popular" if best == 0 else OURS, hit_rate)
+    return NewUserList(events, "popular" if best == 0 else OURS, hit_rate)
 
 
 def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:
