@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-samplers dev lint deptry quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
+.PHONY: demo test doctest test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -40,6 +40,9 @@ lint: $(READY)
 deptry:  ## every import is a declared dependency, every dependency is used, the package imports none of the extra `dev`
 	$(BIN)/deptry .
 	$(BIN)/deptry tgn_assets --optional-dependencies-dev-groups dev --per-rule-ignores DEP004=tgn_assets --ignore DEP002
+
+chaos: $(READY)  ## kills a week and injects errors wherever it writes, within 10 minutes: docs/reliability.md
+	$(BIN)/python -m benchmarks.chaos --every 3
 
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ from tgn_assets.state.process import prepare_process
 KILL = "kill"
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EXDEV")
 FIRST, WEEKS, USERS = "2024-01-01", 5, 6
+MODULES = (
+    "ml.encoder.train",
+    "ml.ranker.train",
+    "ml.recommend.publish",
+    "ml.evaluation.evaluate",
+    "reporting.weekly_page.page",
+)
 MARGIN = 60.0
 """Seconds to keep of the limit, for the table."""
 
@@ -130,6 +138,8 @@ class Campaign:
     """The homes under `folder`: one before the week, one after it, and one for each case."""
 
     def __init__(self, folder: Path) -> None:
+        for module in MODULES:  # once, and not in each child; nothing is computed here, so that no thread runs
+            import_module(f"tgn_assets.{module}")
         self.folder, self.home = folder, folder / "home"
         log = folder / "log.csv"
         rows = [
@@ -138,7 +148,7 @@ class Campaign:
             for user in range(USERS)
         ]
         self.settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
+            _env_file=None,
             home=self.home,
             source=str(log),
             export_parquet=str(self.home / "export"),
@@ -155,7 +165,7 @@ class Campaign:
     def run(self, every: int, seconds: float, seed: int) -> tuple[Counter[str], list[tuple[Fault, str]]]:
         """Faults tried by kind, and those after which something was wrong."""
         start, draw = time.monotonic(), random.Random(seed)
-        names = self._names()
+        names = self.points()
         cases = [Fault(at, kind, name) for at, name in enumerate(names) for kind in (KILL, draw.choice(ERRORS))]
         cases = cases[:: max(every, 1)]
         draw.shuffle(cases)
@@ -165,18 +175,18 @@ class Campaign:
                 print(f"{len(cases) - sum(tried.values())} of {len(cases)} cases were left out: out of time")
                 break
             tried[case.kind] += 1
-            if why := self._strike(case):
+            if why := self.strike(case):
                 failed.append((case, why))
         return tried, failed
 
-    def _names(self) -> list[str]:
+    def points(self) -> list[str]:
         """The points of an undisturbed week."""
         self._restore()
         listed = self.folder / "points"
         self._in_child(lambda: listed.write_text("\n".join(_struck(self.settings, None))))
         return listed.read_text().splitlines()
 
-    def _strike(self, fault: Fault) -> str:
+    def strike(self, fault: Fault) -> str:
         """What was wrong after `fault`; empty if nothing."""
         self._restore()
         self._in_child(lambda: _struck(self.settings, fault), may_fail=True)
