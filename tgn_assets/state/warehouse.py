@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.schema import TABLES, create_tables
@@ -141,8 +142,7 @@ class Warehouse:
             with self.reader() as con:
                 yield con
             return
-        with duckdb.connect(copy, read_only=True) as con:
-            con.execute("SET TimeZone = 'UTC'")
+        with connect(copy, read_only=True) as con:
             yield con
 
     def _write_copy(self, made: Iterable[str]) -> None:
@@ -170,9 +170,7 @@ class Warehouse:
         start = said = time.monotonic()
         while True:
             try:
-                con = duckdb.connect(self.path, read_only=read_only)
-                con.execute("SET TimeZone = 'UTC'")
-                return con
+                return connect(self.path, read_only=read_only)
             except duckdb.Error as error:
                 holder = _holder(error)
                 if holder is None:

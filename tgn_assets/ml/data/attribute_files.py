@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.attributes import (
     ALWAYS,
     DAY,
@@ -61,7 +62,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
         remedy = f"name a CSV or Parquet file with {node}_id and a column per feature"
         raise AttributeTableError(f"{where} is no file; {remedy}")
     try:
-        with duckdb.connect() as con:
+        with connect() as con:
             con.execute("SET TimeZone = 'UTC'")
             typed = not format_of(str(path), str(path)).is_text
             file = "'" + str(path).replace("'", "''") + "'"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
 
 
@@ -58,7 +59,7 @@ def read_expiry(value: str) -> dict[str, datetime]:
         SELECT event_id::VARCHAR, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read}
         WHERE event_id IS NOT NULL AND expires_at IS NOT NULL GROUP BY ALL
     """
-    with duckdb.connect() as con:
+    with connect() as con:
         try:
             con.execute("SET TimeZone = 'UTC'")
             rows = con.execute(query, [str(path)]).fetchall()

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import duckdb
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources.reader import UNREADABLE_LINE, scan
 from tgn_assets.ml.sources.spec import SourceSpec
 
@@ -83,7 +84,7 @@ class SourceCheck:
 
 def check_source(spec: SourceSpec) -> SourceCheck:
     """Reads all of the source. SourceError if it cannot be read."""
-    with duckdb.connect() as con:
+    with connect() as con:
         unreadable = scan(con, spec, LOOK_SQL).unreadable
         sizes = con.execute(SIZES_SQL).fetchall()[0]
         rejected = [

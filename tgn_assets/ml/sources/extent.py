@@ -8,8 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
-import duckdb
-
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, UNREADABLE_TIME, Scan, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source, horizon
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST
@@ -47,7 +46,7 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
         )
     if not spans:
         raise _no_valid_row(spec, found)
-    with duckdb.connect() as con, source_errors(spec):
+    with connect() as con, source_errors(spec):
         return _extent(*spans[0], found, numbers_weeks=kind_of(spec).numbers_weeks(con))
 
 
@@ -61,7 +60,7 @@ def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
         SELECT count(*), week::VARCHAR, count(*) FILTER (WHERE valid), {DIGEST_SQL} FILTER (WHERE valid)
         FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY week
     """
-    with duckdb.connect() as con:
+    with connect() as con:
         found = {week: digest(rows, total) for _, week, rows, total in scan(con, spec, query, weeks=weeks).rows}
     return {week: found.get(week, digest(0, None)) for week in weeks}
 
@@ -72,7 +71,7 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     To be pinned with its Monday as `SourceSpec.week_number_anchor`: a smaller one that arrives later must not move the
     weeks. SourceError as in `describe_source`.
     """
-    with duckdb.connect() as con, source_errors(spec):
+    with connect() as con, source_errors(spec):
         if not kind_of(spec).numbers_weeks(con):
             return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
@@ -101,7 +100,7 @@ def first_week_of(spec: SourceSpec) -> str:
         starts = [first, after[0]]
     else:
         query = "SELECT count(*), week::VARCHAR, bool_or(reason IS NULL) FROM {rows} GROUP BY week"
-        with duckdb.connect() as con:
+        with connect() as con:
             starts = sorted(week for _, week, valid in scan(con, spec, query).rows if valid)
     for before, then in pairwise(starts):
         if week_number(then) - week_number(before) >= LONG_GAP:
@@ -131,13 +130,13 @@ def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
 def _sample_time(spec: SourceSpec) -> str:
     """One of the times that cannot be read, shortened."""
     query = f"SELECT count(*), min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')) FROM {{rows}}"
-    with duckdb.connect() as con:
+    with connect() as con:
         return str(scan(con, spec, query).rows[0][1])[:40]
 
 
 def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
     """A row for each reason: how many, the reason, their first and their last time."""
-    with duckdb.connect() as con:
+    with connect() as con:
         query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
         return scan(con, spec, query, weeks=weeks)
 
@@ -176,5 +175,5 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
             if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, end)))):
                 return None
             at, weeks = further, 2 * weeks
-    with duckdb.connect() as con:
+    with connect() as con:
         return _extent(ends[0], ends[1], found, numbers_weeks=kind.numbers_weeks(con))

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-import duckdb
-
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources.spec import SourceError
 
 SETTING = "TGN_ROW_FILTER"
@@ -48,7 +47,7 @@ def renamed(condition: str, names: dict[str, str]) -> str:
     for node in _nodes(tree["statements"][0]["node"]["where_clause"]):
         if node["class"] == "COLUMN_REF":
             node["column_names"][0] = names[node["column_names"][0]]
-    with duckdb.connect() as con:
+    with connect() as con:
         (sql,) = con.execute("SELECT json_deserialize_sql($tree::JSON)", {"tree": json.dumps(tree)}).fetchall()[0]
     return sql.split(" WHERE ", 1)[1]
 
@@ -61,7 +60,7 @@ def unknown_column(condition: str, name: str, file: str, columns: Iterable[str])
 
 @lru_cache(maxsize=8)
 def _parsed(condition: str) -> str:
-    with duckdb.connect() as con:
+    with connect() as con:
         ask = "SELECT json_serialize_sql($query)"
         return con.execute(ask, {"query": QUERY.format(condition=condition)}).fetchall()[0][0]
 
@@ -102,7 +101,7 @@ def _functions() -> frozenset[str]:
         SELECT function_name FROM duckdb_functions() WHERE schema_name IN ('main', 'pg_catalog') GROUP BY ALL
         HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT' AND NOT has_side_effects)
     """
-    with duckdb.connect() as con:
+    with connect() as con:
         return frozenset(name.lower() for (name,) in con.execute(query).fetchall())
 
 
