@@ -28,7 +28,7 @@ AUTOMATION_STARTS = (
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="tgn_assets", message="%(prog)s %(version)s")
+@click.version_option(package_name="tgn_assets", message="tgn %(version)s")
 def cli() -> None:
     """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
 
