@@ -1,10 +1,17 @@
 .PHONY: demo test doctest test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
 
-PYTHON ?= python3.11
+# Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
+SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do if $$python $(SUITS); then echo $$python; break; fi; done 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 
+define need_python
+	@test -n "$(PYTHON)" && $(PYTHON) $(SUITS) 2>/dev/null || { echo "tgn_assets needs Python 3.11 or 3.12 with the module venv (Debian: python3-venv), and $(if $(PYTHON),$(PYTHON) is not that,none of python3.11 python3.12 python3 is that): install it, or run make PYTHON=/path/to/python" >&2; exit 1; }
+endef
+
 $(READY): pyproject.toml constraints.txt
+	$(need_python)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
@@ -23,6 +30,7 @@ doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
 
 test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more) and shows that both sampling paths agree
+	$(need_python)
 	$(PYTHON) -m venv .samplers
 	.samplers/bin/pip install --quiet --constraint constraints.txt torch torch_geometric numpy pandas pytest setuptools wheel ninja
 	FORCE_ONLY_CPU=1 .samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
@@ -73,12 +81,14 @@ PEERS := .bench/peers/.ready
 RECTOOLS := .bench/rectools/.ready
 
 $(PEERS): benchmarks/requirements.txt benchmarks/requirements-compiled.txt
+	$(need_python)
 	$(PYTHON) -m venv .bench/peers
 	.bench/peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	PATH="$(CURDIR)/.bench/peers/bin:$$PATH" FORCE_ONLY_CPU=1 pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
 	touch $(PEERS)
 
 $(RECTOOLS): benchmarks/requirements-rectools.txt
+	$(need_python)
 	$(PYTHON) -m venv .bench/rectools
 	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
 	touch $(RECTOOLS)

@@ -66,7 +66,7 @@ def assets_of(*modules: ModuleType) -> list[dg.AssetsDefinition]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `workspace.yaml` loads: the deployment that the environment describes.
+    """What `workspace.yaml` and `[tool.dg]` load: the deployment that the environment describes.
 
     Dagster's code server calls it, and so does the process of each run, before torch is loaded.
     """

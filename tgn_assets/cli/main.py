@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from tgn_assets.state.home import Home
 
 OBJECTS_PER_COLLECTION = 200_000
+AUTOMATION_STARTS = (
+    "Nothing is published here yet: the sensor missing_or_changed_weeks ingests the log and trains as soon as the UI "
+    "runs, and the schedule weekly_refresh_schedule every Monday. Switch them off under Automation in the UI."
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tgn_assets", message="tgn %(version)s")
 def cli() -> None:
     """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
 
@@ -237,14 +242,18 @@ def dev(port: int, host: str) -> None:
     """
     from pathlib import Path
 
+    from tgn_assets.cli.server import browser_url, refuse_taken_port
+
+    refuse_taken_port(host, port)
     home = open_home()
     home.start_week()  # raises here, and not in the UI, if the source cannot be read
     with home.instance() as instance:
         os.environ["DAGSTER_HOME"] = instance.root_directory
-    workspace = Path(__file__).parents[2] / "workspace.yaml"
-    location = ["-w", str(workspace)] if workspace.exists() else ["-m", "tgn_assets.definitions"]
-    click.echo(f"http://{host}:{port} shows {home.root}", err=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, *location]
+    workspace = Path(__file__).parents[1] / "workspace.yaml"
+    click.echo(f"{browser_url(host, port)} shows {home.root}", err=True)
+    if not home.warehouse().lineage().published:
+        click.echo(AUTOMATION_STARTS, err=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
     os.execv(sys.executable, command)
 
 

@@ -55,14 +55,14 @@ def test_week_in_sampled_batches_says_so_in_metadata_and_checkpoint(
     assert set(lists.groupby("user_id")["rank"].count()) == {5}
 
 
-def test_sampler_that_is_not_installed_fails_naming_the_extra(
+def test_sampler_that_is_not_installed_fails_naming_the_docs(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch_geometric.typing.WITH_PYG_LIB", False)
     failed = deployment(tmp_path, instance, sampler="pyg-lib").run(WEEKS[0], raise_on_error=False)
     failure = failed.failure_data_for_node("trained_gnn")
     assert failure is not None and failure.user_failure_data is not None
-    assert "'pyg-lib' is not installed; install the extra" in str(failure.user_failure_data.description)
+    assert "'pyg-lib' is not installed; docs/deployment.md" in str(failure.user_failure_data.description)
 
 
 def test_launchpad_wins_over_the_settings_unless_auto() -> None:

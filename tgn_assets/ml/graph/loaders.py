@@ -99,8 +99,8 @@ def installed_sampler(name: SamplerName) -> InstalledSampler:
         )
     if name not in ("native", compiled):
         raise SamplerNotInstalled(
-            f"the sampler {name!r} is not installed; install the extra with `pip install -c constraints.txt -e "
-            f"'.[{name}]'`, or set TGN_SAMPLER to native or auto"
+            f"the sampler {name!r} is not installed; docs/deployment.md says how to install it, or set TGN_SAMPLER to "
+            "native or auto"
         )
     return name
 
