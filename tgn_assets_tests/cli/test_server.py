@@ -144,8 +144,10 @@ def _answers(address: str) -> bool:
 def test_dagster_dev_and_tgn_dev_load_the_same_location_under_one_name() -> None:
     """What was switched on or off in the UI is kept by the name of the location."""
     by_project = _location(PyProjectFileTarget(str(ROOT / "pyproject.toml")))
-    by_workspace = _location(WorkspaceFileTarget(paths=[str(ROOT / "tgn_assets" / "workspace.yaml")]))
-    assert by_project == by_workspace == ("tgn_assets", "tgn_assets.definitions")
+    by_package, by_workspace = (
+        _location(WorkspaceFileTarget(paths=[str(folder / "workspace.yaml")])) for folder in (ROOT / "tgn_assets", ROOT)
+    )
+    assert by_project == by_package == by_workspace == ("tgn_assets", "tgn_assets.definitions")
 
 
 def _location(target: WorkspaceLoadTarget) -> tuple[str, str | None]:
