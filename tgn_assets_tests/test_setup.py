@@ -102,10 +102,11 @@ def test_the_wheel_has_the_package_and_its_data_and_no_tests(tmp_path: Path) -> 
     assert {name.split("/")[0] for name in names} == {"tgn_assets"}
 
 
+@pytest.mark.e2e
 def test_every_step_of_the_dockerfile_can_be_done_with_this_environment(tmp_path: Path) -> None:
     """Installing is left out: `python3 docker/check.py` does that too."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "docker" / "check.py", "--here"]
+    command = [sys.executable, str(ROOT / "docker" / "check.py"), "--here"]
     checked = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.endswith("every step can be done\n")
@@ -114,6 +115,6 @@ def test_every_step_of_the_dockerfile_can_be_done_with_this_environment(tmp_path
 def test_a_dockerfile_that_copies_what_is_not_there_is_found_out(tmp_path: Path) -> None:
     for name in ("docker", "Dockerfile", ".dockerignore"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
-    command = [sys.executable, tmp_path / "docker" / "check.py", "--here"]
+    command = [sys.executable, str(tmp_path / "docker" / "check.py"), "--here"]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (1, "FAILED: constraints.txt is not in the repository\n")
