@@ -17,6 +17,7 @@ from tgn_assets.ml.config import Batching, SamplerName
 from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
+from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number
 
 PREFIX, ENV_FILE = "TGN_", ".env"
@@ -64,6 +65,10 @@ class Settings(BaseSettings):
     time_zone: str | None = Field(
         default=None,
         description="IANA name of the zone of times without an offset, such as `Europe/Berlin`; default: UTC.",
+    )
+    null_values: str = Field(
+        default=",".join(NULL_VALUES),
+        description="Ids and times that count as missing, separated by commas, as empty ones do; `,` for none else.",
     )
     row_filter: str | None = Field(
         default=None,

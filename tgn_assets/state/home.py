@@ -135,6 +135,7 @@ class Home:
             row_filter=s.row_filter,
             query=s.source_query,
             time_style=TimeStyle(s.timestamp_format, s.time_zone),
+            null_values=tuple(filter(None, s.null_values.split(","))),
         )
 
     def start_week(self) -> str:

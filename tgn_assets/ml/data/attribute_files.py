@@ -27,6 +27,7 @@ from tgn_assets.ml.data.attributes import (
 )
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.formats import format_of
+from tgn_assets.ml.sources.relations import id_text
 from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
@@ -70,13 +71,16 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
             types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
             features = _features(where, node, types)
+            key = f"{node}_id"
+            ids = f"SELECT * REPLACE ({id_text(key, types[key])} AS {key}) FROM {read}"
+            con.execute(f"CREATE OR REPLACE TEMP VIEW side AS {ids}")  # as the log writes them
             timed = "valid_from" in types
             _check_rows(con, where, node, timed)
             con.register("known", known[["idx", "id"]])
             since = SINCE if timed else f"{ALWAYS}::BIGINT"
             con.execute(
                 f"CREATE TEMP TABLE past AS SELECT idx, {since} AS since, {', '.join(map(quoted, features))} "
-                f"FROM side JOIN known ON id = {node}_id::VARCHAR WHERE since < {close_of(week_number(week))} "
+                f"FROM side JOIN known ON id = {node}_id WHERE since < {close_of(week_number(week))} "
                 "ORDER BY idx, since"
             )
             kinds = {name: _kind_of_type(types[name]) if typed else _kind_of_text(con, name) for name in features}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -26,6 +26,12 @@ SCAN_SQL = """
            CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text
     FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
 """
+BLANKS_SQL = """
+    SELECT count(*) FROM scanned
+    WHERE loaded AND (user_id <> trim(user_id, $blanks) OR event_id <> trim(event_id, $blanks))
+"""
+BLANKS = " \t\r\n\u00a0"
+REJECTED_BEFORE_SQL = "SELECT reason, count(*) FROM rejected_interactions WHERE week IS NULL GROUP BY reason"
 COUNT_SQL = f"""
     SELECT week::VARCHAR, reason, kept, rows, digest FROM (
         SELECT week, reason, kept, count(*) AS rows, {DIGEST_SQL} FILTER (WHERE loaded) AS digest
@@ -130,6 +136,8 @@ def load_weeks(
             week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
         }
         loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
+        ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
+        reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
         with transaction(con):
             new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
     finally:
@@ -152,11 +160,26 @@ def load_weeks(
         new_users=new_users,
         new_events=new_events,
     )
-    if report.rejected:
-        logger.warning("rows of %s that cannot be used, by reason: %s", spec.location, report.rejected)
+    _warn(spec, report, reported, with_blanks)
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
     return report
+
+
+def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
+    """Says what was rejected, and what is odd about the ids. Rows without a week were `reported` by an earlier load."""
+    loaded, rejected = sum(report.rows.values()), report.rejected
+    if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
+        logger.warning("%s: rejected rows: %s (see the table rejected_interactions)", spec.location, reasons)
+        if missing := sum(rows for reason, rows in rejected.items() if reason.startswith("missing_")):
+            share = missing / (loaded + sum(rejected.values()))
+            given = ",".join(spec.null_values)
+            text = "%s: %.2g %% of the rows lack a user, an event or a time: empty, or one of TGN_NULL_VALUES=%s"
+            logger.warning(text, spec.location, 100 * share, given)
+    if with_blanks:
+        text = "%s: %.2g %% of the rows have ids with blanks at their ends, which are kept"
+        logger.warning(text, spec.location, 100 * with_blanks / loaded)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
+from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text
 
 
 class PolicyError(ValueError):
@@ -42,7 +44,7 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
         raise PolicyError(f"{setting}={value} is no file; name one with an event id a line, or list ids with commas")
     else:
         parts = value.split(",")
-    found = frozenset(part.strip() for part in parts if part.strip())
+    found = frozenset(re.sub(WHOLE_NUMBER, r"\1", part.strip()) for part in parts if part.strip())
     if not found:
         raise PolicyError(f"{setting}={value} holds no event id; leave the setting out where nothing is to be listed")
     return found
@@ -55,14 +57,13 @@ def read_expiry(value: str) -> dict[str, datetime]:
     if not path.is_file():
         raise PolicyError(f"TGN_EVENT_EXPIRY={value} is no file; it is CSV or Parquet with event_id and expires_at")
     read = "read_parquet(?)" if path.suffix == ".parquet" else "read_csv(?, all_varchar = true)"
-    query = f"""
-        SELECT event_id::VARCHAR, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read}
-        WHERE event_id IS NOT NULL AND expires_at IS NOT NULL GROUP BY ALL
-    """
     with connect() as con:
         try:
             con.execute("SET TimeZone = 'UTC'")
-            rows = con.execute(query, [str(path)]).fetchall()
+            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [str(path)]).fetchall()
+            event = id_text("event_id", described[0][1])
+            query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read} GROUP BY id"
+            rows = con.execute(f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [str(path)]).fetchall()
         except duckdb.Error as error:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise PolicyError(

@@ -31,13 +31,14 @@ def count_lines(path: Path) -> int:
     return lines
 
 
-def split_records(path: Path, copy: Path, delimiter: str, columns: int) -> list[str]:
+def split_records(path: Path, copy: Path, delimiter: str, columns: int, least: int | None = None) -> list[str]:
     """Writes the header and the well-formed records of `path` to `copy`; returns the lines that belong to none.
 
-    Well-formed is a record of `columns` fields as in RFC 4180, blanks around a quoted field allowed. Records end with
-    LF in the copy. A quoted field may hold line ends; a quote that is not properly closed spoils its own line only.
+    Well-formed is a record of `columns` fields (or of `least` at least) as in RFC 4180, blanks around a quoted field
+    allowed. Records end with LF in the copy. A quoted field may hold line ends; a quote that is not properly closed
+    spoils its own line only.
     """
-    record = _record(re.escape(delimiter.encode()), columns)
+    record = _record(re.escape(delimiter.encode()), least or columns, columns)
     run, line_end = re.compile(rb"(?:%b|[\r\n]){0,%d}+" % (record, RUN)), re.compile(rb"[\r\n]|\Z")
     bad: list[str] = []
     with path.open("rb") as file, copy.open("wb") as out:
@@ -62,11 +63,11 @@ def shown(line: str) -> str:
     return line.strip("\r\n")[:LINE_SHOWN]
 
 
-def _record(delimiter: bytes, columns: int) -> bytes:
+def _record(delimiter: bytes, least: int, columns: int) -> bytes:
     quoted = rb' *+"(?:[^"]|"")*+" *+'
     bare = rb'(?! *+")[^\r\n%b]*+' % delimiter
     field = rb"(?:%b|%b)" % (quoted, bare)
-    return rb"%b(?:%b%b){%d}(?:\r\n|[\r\n]|\Z)" % (field, delimiter, field, columns - 1)
+    return rb"%b(?:%b%b){%d,%d}(?:\r\n|[\r\n]|\Z)" % (field, delimiter, field, least - 1, columns - 1)
 
 
 def _with_line_feeds(records: bytes) -> bytes:

@@ -7,16 +7,20 @@ import gzip
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, count_lines, split_records
-from tgn_assets.ml.sources.relations import Column, Part, Relation, Table, pattern
-from tgn_assets.ml.sources.spec import SourceError, SourceSpec
+from tgn_assets.ml.sources.relations import Column, Part, Relation, Table, pattern, spelling
+from tgn_assets.ml.sources.row_filter import check_filter, filter_columns
+from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
+from tgn_assets.ml.sources.timestamp_sql import literal
 
 DELIMITERS = ",\t;|"
 HEADER_BYTES = 1 << 20
@@ -26,14 +30,34 @@ LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim
 IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
 FIRST_LINES = 1000
 """Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
-FIRST_KEYS_SQL = f"""
-    SELECT DISTINCT unnest(json_keys(line)) FROM (FROM {LINES_SQL} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}
-"""
+ARRAY_SQL = "(SELECT CAST(json AS VARCHAR) AS line FROM read_json_objects($files, format = 'array'))"
+JSON_LINES, JSON_ARRAY = (
+    Relation(sql, lines, readable=IS_OBJECT_SQL, unreadable_text=f"left(line, {LINE_SHOWN})")
+    for sql, lines in ((LINES_SQL, 0), (ARRAY_SQL, None))
+)
+FILE_NAME = "tgn_source_file"
+PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
 # Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
 # line's surplus columns, or the character after a stray carriage return, without a word.
 CSV_SQL = """read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
              strict_mode = true, store_rejects = true, rejects_limit = 0, parallel = <parallel>,
-             columns = {<columns>})"""
+             columns = {<columns>}<short>)"""
+# Columns that a line lacks at its end are NULL, and no others.
+SHORT_SQL = ", null_padding = true, nullstr = chr(1)"
+PACKED = (".zst", ".zip")
+"""Endings of compressed text that is found, and refused."""
+FOREIGN = {
+    rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": ("text in UTF-16", "write it in UTF-8: iconv -f UTF-16 -t UTF-8"),
+    rb"PK\x03\x04": ("a ZIP archive or a workbook", "unpack it, or save its sheet as CSV"),
+    rb"\xd0\xcf\x11\xe0": ("a workbook", "save its sheet as CSV"),
+    rb"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with zstd -d, or compress it with gzip"),
+    rb"\x1f\x8b": ("compressed by gzip", "give it a name that ends in .csv.gz or .jsonl.gz"),
+    rb"BZh[1-9]1AY": ("compressed by bzip2", "unpack it with bunzip2, or compress it with gzip"),
+    rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
+    rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
+    rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
+}
+"""What files of formats that are not read begin with: what that is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +75,8 @@ class FileFormat:
     @property
     def all_suffixes(self) -> tuple[str, ...]:
         """What names of its files end with, those of compressed ones included."""
-        return tuple(suffix + more for more in ("", *(UNPACKERS if self.is_text else ())) for suffix in self.suffixes)
+        more = ("", *UNPACKERS, *PACKED) if self.is_text else ("",)
+        return tuple(suffix + end for end in more for suffix in self.suffixes)
 
 
 def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, folder: Path) -> Table | None:
@@ -66,7 +91,35 @@ def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file:
         with unpack(file, "rb") as packed, copy.open("wb") as out:
             shutil.copyfileobj(packed, out)
         file = str(copy)
+    _check_format(name, file, is_text=known.is_text)
     return known.open(con, spec, name, file)
+
+
+def _check_format(name: str, file: str, *, is_text: bool) -> None:
+    """SourceError if the file is of a format that is not read, or its text is not in UTF-8."""
+    with open(file, "rb") as opened:
+        begin = opened.read(HEADER_BYTES)
+    for magic, (what, remedy) in FOREIGN.items():
+        if re.match(magic, begin):
+            raise SourceError(f"TGN_SOURCE: {name} is {what}, which is not read: {remedy}")
+    lines = begin.splitlines() if is_text and not _is_utf8(begin) else []
+    faults = [
+        number for number, line in enumerate(lines[: -1 if len(begin) == HEADER_BYTES else None]) if not _is_utf8(line)
+    ]
+    # A few damaged lines among many are rejected, each by itself.
+    if faults and (faults[0] == 0 or len(faults) * 100 >= len(lines)):
+        raise SourceError(
+            f"TGN_SOURCE: {name} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
+            "write it in UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
+        )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
@@ -113,9 +166,25 @@ def _plain(name: str) -> str:
 
 
 def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table:
-    described = con.execute("DESCRIBE FROM read_parquet($file)", {"file": pattern(file)}).fetchall()
-    columns = {column: Column(quoted(column), dtype) for column, dtype, *_ in described}
-    return Table(name, file, columns, Relation("read_parquet($files)"))
+    described = con.read_parquet(pattern(file), hive_partitioning=False)
+    found = list(zip(described.columns, described.types, strict=True))
+    columns = {column: Column(quoted(column), str(dtype)) for column, dtype in found}
+    for column, dtype in found:
+        columns = _members(column, quoted(column), dtype) | columns
+    # Columns that are in the names of folders alone, as text: DuckDB's guess of their type depends on other folders.
+    for column in re.findall("(?<=/)[^/=]+(?==[^/]*/)", file):
+        value = f"url_decode(regexp_extract({FILE_NAME}, {literal(f'/{re.escape(column)}=([^/]*)/')}, 1))"
+        columns.setdefault(column, Column(f"NULLIF({value}, '__HIVE_DEFAULT_PARTITION__')", "VARCHAR"))
+    return Table(name, file, columns, Relation(PARQUET_SQL))
+
+
+def _members(name: str, sql: str, dtype: Any) -> dict[str, Column]:
+    """The members of a STRUCT, and theirs, under names such as user.id."""
+    columns: dict[str, Column] = {}
+    for member, kind in dtype.children if dtype.id == "struct" else ():
+        inner = f"{name}.{member}", f"struct_extract({sql}, {literal(member)})"
+        columns |= {inner[0]: Column(inner[1], str(kind)), **_members(*inner, kind)}
+    return columns
 
 
 def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
@@ -125,31 +194,84 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
     if not header:
         raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
     delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
-    columns: dict[str, Column] = {}
-    for number, column in enumerate(names):
-        columns.setdefault(column, Column(f"c{number}", "VARCHAR"))
-    shape = delimiter, len(names)
-    return Table(name, file, columns, Relation(_csv_sql(*shape, parallel=True), header_lines=1, csv=shape))
+    places = {column: names.index(column) for column in names}
+    if re.match('"?sep=.?"?$|#', header) and not (
+        spelling(places, spec.user_column) and spelling(places, spec.event_column)
+    ):
+        raise SourceError(
+            f"the first line of {name} is {header[:40]!r}; a CSV file in TGN_SOURCE begins with its columns' names: "
+            "remove what comes before them"
+        )
+    wanted = _wanted_places(places, spec)
+    shape = delimiter, len(names), max(wanted, default=-1) + 1
+    relation = Relation(_csv_sql(*shape, parallel=True), header_lines=1, csv=shape)
+    value = "c{}"
+    if 0 < shape[2] < len(names):
+        value, seen = "NULLIF(c{}, '')", ", ".join(f"c{place}" for place in wanted)
+        whole = f"c{wanted[-1]} IS NOT NULL"
+        relation = replace(relation, readable=whole, unreadable_text=f"concat_ws('{delimiter}', {seen})")
+    columns = {
+        column: Column(value.format(place), "VARCHAR", repeated=names.count(column) > 1)
+        for column, place in places.items()
+    }
+    return Table(name, file, columns, relation)
 
 
-def _open_json(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table | None:
-    found = con.execute(FIRST_KEYS_SQL, {"files": [pattern(file)]}).fetchall()
-    con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-    if not found:
-        if not count_lines(Path(file)):
+def _wanted_places(places: Mapping[str, int], spec: SourceSpec) -> list[int]:
+    """Where in a line of CSV the columns are that are read, in order."""
+    time = spec.timestamp_column if spelling(places, spec.timestamp_column) else WEEK_NUMBER
+    wanted = [spec.user_column, spec.event_column, time]
+    wanted += filter_columns(check_filter(spec.row_filter)) if spec.row_filter else []
+    return sorted({places[found] for column in wanted if (found := spelling(places, column))})
+
+
+def _open_json(
+    con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, relation: Relation = JSON_LINES
+) -> Table | None:
+    def ask(sql: str) -> list[tuple]:
+        lines = f"(FROM {relation.sql} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}"
+        found = con.execute(f"SELECT DISTINCT {sql} FROM {lines}", {"files": [pattern(file)]}).fetchall()
+        con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+        return found
+
+    paths = {key: _path(key) for (key,) in sorted(ask("unnest(json_keys(line))"))}
+    if not paths:
+        count = f"SELECT count(*) FROM {relation.sql}"
+        if not (
+            count_lines(Path(file))
+            if relation.header_lines == 0
+            else con.execute(count, {"files": [pattern(file)]}).fetchall()[0][0]
+        ):
             return None
         raise SourceError(
             f"none of the first {FIRST_LINES} lines of {name} is a JSON object; TGN_SOURCE takes one each"
         )
-    columns = {key: Column(f"CASE WHEN readable THEN line ->> {_key(key)} END", "VARCHAR") for (key,) in sorted(found)}
-    line = f"left(line, {LINE_SHOWN})"
-    return Table(name, file, columns, Relation(LINES_SQL, 0, readable=IS_OBJECT_SQL, unreadable_text=line))
+    for wanted in (spec.user_column, spec.event_column, spec.timestamp_column):
+        *parent, member = wanted.split(".")
+        if parent and not spelling(paths, wanted) and (member,) in ask(f"unnest(json_keys(line, {_path(*parent)}))"):
+            paths[wanted] = _path(*parent, member)
+    columns = {
+        key: Column(f"CASE WHEN readable THEN line ->> {path} END", "VARCHAR", of_json=True)
+        for key, path in paths.items()
+    }
+    for key in filter(None, (spelling(paths, wanted) for wanted in (spec.user_column, spec.event_column))):
+        types = {dtype for (dtype,) in ask(f"json_type(line, {paths[key]})")} - {None, "NULL"}
+        if types and types <= {"OBJECT", "ARRAY"}:
+            columns[key] = replace(columns[key], dtype=f"JSON {max(types)}")
+    return Table(name, file, columns, relation)
 
 
-def _key(name: str) -> str:
-    """The JSON path of a member as an SQL text."""
-    path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return "'" + path.replace("'", "''") + "'"
+def _open_json_array(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
+    """A file `.json` is one array of objects, or has an object on each line."""
+    with open(file, "rb") as opened:
+        is_array = opened.read(HEADER_BYTES).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+    return _open_json(con, spec, name, file, JSON_ARRAY if is_array else JSON_LINES)
+
+
+def _path(*names: str) -> str:
+    """The path of a member of a JSON object, or of a member of that, as an SQL text."""
+    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return literal("$" + "".join(f'."{name}"' for name in escaped))
 
 
 def _header(file: str) -> str | None:
@@ -159,10 +281,10 @@ def _header(file: str) -> str | None:
     return re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig") if begin else None
 
 
-def _csv_sql(delimiter: str, columns: int, *, parallel: bool) -> str:
+def _csv_sql(delimiter: str, columns: int, least: int, *, parallel: bool) -> str:
     struct = ", ".join(f"c{number}: 'VARCHAR'" for number in range(columns))
     sql = CSV_SQL.replace("<delimiter>", delimiter).replace("<columns>", struct)
-    return sql.replace("<parallel>", str(parallel).lower())
+    return sql.replace("<parallel>", str(parallel).lower()).replace("<short>", SHORT_SQL if least < columns else "")
 
 
 def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
@@ -179,6 +301,7 @@ CSV = FileFormat((".csv", ".tsv"), _open_csv)
 FORMATS = (
     CSV,
     FileFormat((".jsonl", ".ndjson"), _open_json),
+    FileFormat((".json",), _open_json_array),
     FileFormat((".parquet", ".pq"), _open_parquet, magic=b"PAR1", is_text=False),
 )
 """Every format. A file that none of them claims is CSV."""

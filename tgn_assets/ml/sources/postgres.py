@@ -31,6 +31,7 @@ AS_THEY_ARE = {
     "timestamp": "TIMESTAMP",
     "timestamptz": "TIMESTAMP WITH TIME ZONE",
     "date": "DATE",
+    "bytea": "BLOB",
 }
 """PostgreSQL's types that DuckDB has too; all others come as text."""
 # The driver counts from 1970 what the server counts from 2000: infinity, and what is close to it, would come out as
@@ -140,4 +141,6 @@ def _received(name: str, dtype: str, modifier: int) -> Column:
         digits, scale = (modifier - 4) >> 16, (modifier - 4) & 0x7FF
         if scale <= digits <= 38:
             return Column(f"TRY_CAST({column} AS DECIMAL({digits},{scale}))", f"DECIMAL({digits},{scale})")
+    if dtype in ("json", "jsonb") or dtype.startswith("_"):  # an array
+        return Column(column, "JSON" if dtype.startswith("json") else f"{dtype[1:]}[]")
     return Column(column, AS_THEY_ARE.get(dtype, "VARCHAR"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,11 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
-from tgn_assets.ml.sources.csv_repair import shown
+from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, shown
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
-from tgn_assets.ml.sources.relations import Column, Part, SourceKind
+from tgn_assets.ml.sources.relations import Column, Part, SourceKind, id_text
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
 from tgn_assets.ml.sources.timestamp_sql import (
@@ -28,6 +29,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
     LATEST,
     is_number,
     is_time,
+    literal,
     number_sql,
     timestamp_sql,
     week_sql,
@@ -40,10 +42,16 @@ UNREADABLE_LINE, OUT_OF_RANGE, IN_FUTURE = "unreadable_line", "time_out_of_range
 UNREADABLE_TIME = "unreadable_time"
 FILTERED = "filtered"
 """The reason of a row that could be used, but does not meet the row filter: it is no rejection."""
+ID_LENGTH = 1000
+"""Characters that an id may have."""
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
-    WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
+    WHEN user_id IS NULL OR user_id IN {{nulls}} THEN 'missing_user'
+    WHEN event_id IS NULL OR event_id IN {{nulls}} THEN 'missing_event'
+    WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
+         AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN 'id_too_long'
+    WHEN {{nested}} THEN 'nested_id'
     WHEN value IS NULL OR ts = TIMESTAMP '1970-01-01' THEN 'missing_time'
-    WHEN ts IS NULL THEN '{UNREADABLE_TIME}'
+    WHEN ts IS NULL THEN CASE WHEN {{no_time}} THEN 'missing_time' ELSE '{UNREADABLE_TIME}' END
     WHEN week IS NULL AND ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN '{IN_FUTURE}'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
 """A time of exactly 0 stands for none: systems that have no time write it so."""
@@ -94,8 +102,8 @@ def scan(
             found = _run(con, spec, parts, query, parameters or {})
             if expected is None or sum(row[0] for row in found.rows) + len(found.unreadable) == expected:
                 return found
-        except duckdb.InvalidInputException:  # the state machine of its CSV reader gives up at mixed line ends
-            if expected is None:
+        except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
+            if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
                 raise
         logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.location)
         with TemporaryDirectory(prefix="tgn-source-") as folder:
@@ -143,7 +151,7 @@ def _run(
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     """SELECT of the rows of `part`; its files are the parameter $files`number`."""
-    time = _present(part.time)
+    time = _present(part.time, spec.null_values)
     read = part.relation.sql.replace("$files", f"$files{number}")
     ts = timestamp_sql("value", "number", time.dtype, spec.time_style)
     if part.numbers_weeks:
@@ -152,33 +160,55 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
                 f"TGN_SOURCE={spec.location} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
             )
         ts = week_start_sql("number", spec.week_number_anchor)
-    user = _id_sql(part.user)
+    user, event = _id_sql(part.user, spec.user_column), _id_sql(part.event, spec.event_column)
     if text := part.relation.unreadable_text:
         user = f"CASE WHEN readable THEN {user} ELSE {text} END"
+    nulls = f"({', '.join(map(literal, ('', *spec.null_values)))})"
+    no_time = f"value IN {nulls}" if time.dtype == "VARCHAR" else "false"
+    reason = REASON_SQL.format(nulls=nulls, no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false")
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
-        SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
-        FROM (SELECT *, {REASON_SQL} AS reason
+        SELECT {_cut_sql("user_id")} AS user_id, {_cut_sql("event_id")} AS event_id, ts, week, reason,
+               CASE WHEN reason IS NOT NULL THEN left(value::VARCHAR, {LINE_SHOWN}) END AS text, number
+        FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
-        FROM (SELECT {user} AS user_id, {_id_sql(part.event)} AS event_id, {time.sql} AS value, readable,
-                     {part.keep} AS keep
+        FROM (SELECT {user} AS user_id, {event} AS event_id, {time.sql} AS value, readable, {part.keep} AS keep
         FROM (SELECT *{filtered} FROM (SELECT *, {part.relation.readable} AS readable FROM {read})))))))
     """
 
 
-def _id_sql(column: Column) -> str:
-    present = _present(column)
-    return present.sql if present.dtype == "VARCHAR" else f"CAST({present.sql} AS VARCHAR)"
+def _id_sql(column: Column, name: str) -> str:
+    if column.dtype != "BLOB":
+        return id_text(column.sql, column.dtype)
+    fault = f"the column {name!r} holds bytes that are no UUID; write it as text, or name another column"
+    dashed = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
+    return f"""CASE octet_length({column.sql}) WHEN 16 THEN regexp_replace(lower(hex({column.sql})), {dashed})
+        WHEN 0 THEN NULL ELSE CASE WHEN {column.sql} IS NOT NULL THEN error({literal(fault)}) END END"""
 
 
-def _present(column: Column) -> Column:
-    """`column` with NULL for what stands for a missing value, and as text unless it is a number or a time."""
-    if column.dtype in ("FLOAT", "DOUBLE"):
-        return Column(f"CASE WHEN NOT isnan({column.sql}) THEN {column.sql} END", column.dtype)
-    if is_number(column.dtype) or is_time(column.dtype):
+def _nested_sql(part: Part) -> list[str]:
+    """Whether the JSON member that an id was read from is an object or an array."""
+    ids = [name for name, column in (("user_id", part.user), ("event_id", part.event)) if column.of_json]
+    return [f"left({name}, 1) IN ('{{', '[') AND json_valid({name})" for name in ids]
+
+
+def _cut_sql(text: str) -> str:
+    return f"CASE WHEN reason IS NULL THEN {text} ELSE left({text}, {LINE_SHOWN}) END"
+
+
+def _present(column: Column, null_values: Sequence[str]) -> Column:
+    """The time `column` with NULL for a null value that could be read as a time; text unless it is number or time."""
+    dtype = column.dtype
+    if is_time(dtype):
         return column
-    text = column.sql if column.dtype == "VARCHAR" else f"CAST({column.sql} AS VARCHAR)"
-    return Column(f"NULLIF({text}, '')", "VARCHAR")
+    values = [value for value in null_values if re.search("[0-9]", value)]
+    if is_number(dtype):
+        sql, missing = column.sql, [value for value in values if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value)]
+        missing += ["'nan'"] if dtype in ("FLOAT", "DOUBLE") else []
+    else:
+        sql, dtype = column.sql if dtype == "VARCHAR" else f"CAST({column.sql} AS VARCHAR)", "VARCHAR"
+        missing = [literal(value) for value in ("", *values)]
+    return Column(f"CASE WHEN {sql} NOT IN ({', '.join(missing)}) THEN {sql} END" if missing else sql, dtype)

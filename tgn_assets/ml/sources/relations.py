@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -15,8 +15,12 @@ from typing import ClassVar
 
 import duckdb
 
-from tgn_assets.ml.sources.row_filter import check_filter, filter_columns, renamed, unknown_column
+from tgn_assets.ml.sources.row_filter import SETTING, check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceExtent, SourceSpec
+
+WHOLE_NUMBER = r"^(-?[0-9]+)\.0+$"
+NESTED = r".*\]$|STRUCT|MAP|UNION|VARIANT|JSON|GEOMETRY"
+"""Types whose values are no id."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class Relation:
     """SQL: whether a row could be made out at all."""
     unreadable_text: str | None = None
     """SQL of what is recorded of a row that could not; None where there are none."""
-    csv: tuple[str, int] | None = None
-    """Of CSV: the delimiter and the number of columns."""
+    csv: tuple[str, int, int] | None = None
+    """Of CSV: the delimiter, the number of columns, and how many of them a record must have at least."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Column:
 
     sql: str
     dtype: str
+    repeated: bool = False
+    """Whether there is a second one of this name."""
+    of_json: bool = False
+    """Whether it is a member of JSON objects, which may be an object or an array itself."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +126,12 @@ class Part:
 def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
     """`tables` by shape, with the columns that `spec` names. SourceError names one that is missing."""
     # One kind of time for all files, or the ones without timestamps would be dated by something else unnoticed.
-    dated = spec.timestamp_column != WEEK_NUMBER and any(_spelling(t.columns, spec.timestamp_column) for t in tables)
-    weekly = not dated and any(_spelling(table.columns, WEEK_NUMBER) for table in tables)
+    dated = spec.timestamp_column != WEEK_NUMBER and any(spelling(t.columns, spec.timestamp_column) for t in tables)
+    weekly = not dated and any(spelling(table.columns, WEEK_NUMBER) for table in tables)
     parts: dict[Part, list[str]] = {}
     for table in tables:
-        user = _column(table, spec.user_column, "TGN_USER_COLUMN")
-        event = _column(table, spec.event_column, "TGN_EVENT_COLUMN")
+        user = _id_column(table, spec.user_column, "TGN_USER_COLUMN")
+        event = _id_column(table, spec.event_column, "TGN_EVENT_COLUMN")
         time = _column(table, WEEK_NUMBER if weekly else spec.timestamp_column, "TGN_TIMESTAMP_COLUMN")
         keep = row_filter(spec.row_filter, table.name, table.columns)
         parts.setdefault(Part(table.relation, (), user, event, time, weekly, *keep), []).append(table.file)
@@ -136,9 +144,10 @@ def row_filter(condition: str | None, name: str, columns: Mapping[str, Column]) 
         return "true", ()
     names, filtered = {}, []
     for number, wanted in enumerate(filter_columns(check_filter(condition))):
-        found = _spelling(columns, wanted)
+        found = spelling(columns, wanted)
         if found is None:
             raise unknown_column(condition, wanted, name, columns)
+        _refuse_repeated(name, columns, wanted, SETTING)
         names[wanted] = f"filter_{number}"
         filtered.append(columns[found].sql)
     return f"COALESCE(CAST({renamed(condition, names)} AS BOOLEAN), false)", tuple(filtered)
@@ -149,16 +158,50 @@ def pattern(file: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", file)
 
 
+def id_text(column: str, dtype: str) -> str:
+    """SQL: the values of the SQL expression `column` of DuckDB type `dtype` as ids; whole numbers without a fraction,
+    and NULL for the empty text.
+
+    17850.0 is written where a column of integers has gaps: each value is read by itself, whatever other rows hold.
+    """
+    text = column if dtype == "VARCHAR" else f"CAST({column} AS VARCHAR)"
+    if dtype in ("FLOAT", "DOUBLE"):  # from 1e16 on, their text has an exponent
+        whole = f"CASE WHEN {column} = floor({column}) THEN CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR) END"
+        return f"CASE WHEN NOT isnan({column}) THEN COALESCE({whole}, {text}) END"
+    if dtype != "VARCHAR" and not dtype.startswith("DECIMAL"):
+        return text
+    whole = f"regexp_replace({text}, '{WHOLE_NUMBER}', '\\1')"
+    return f"CASE WHEN suffix({text}, '0') AND contains({text}, '.') THEN {whole} WHEN {text} <> '' THEN {text} END"
+
+
+def _id_column(table: Table, name: str, setting: str) -> Column:
+    column = _column(table, name, setting)
+    if re.match(NESTED, column.dtype):
+        raise SourceError(
+            f"the column {name!r} of {table.name} is of type {column.dtype}, and ids are text or numbers: "
+            f"set {setting} to another column, or to a member of it, such as {name}.id"
+        )
+    return column
+
+
+def _refuse_repeated(file: str, columns: Mapping[str, Column], name: str, setting: str) -> None:
+    """SourceError if `name` may mean more than one of the columns."""
+    alike = sum(column.lower() == name.lower() for column in columns)
+    if columns[name].repeated if name in columns else alike > 1:
+        raise SourceError(f"{file}: the column {name!r} is there twice; rename one, or set {setting} to another column")
+
+
 def _column(table: Table, name: str, setting: str) -> Column:
-    found = _spelling(table.columns, name)
+    found = spelling(table.columns, name)
     if found is None:
         also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""
         existing = ", ".join(map(repr, table.columns))
         raise SourceError(f"{table.name} has no column {name!r}{also}; set {setting} to one of its columns: {existing}")
+    _refuse_repeated(table.name, table.columns, name, setting)
     return table.columns[found]
 
 
-def _spelling(columns: Mapping[str, Column], wanted: str) -> str | None:
+def spelling(columns: Iterable[str], wanted: str) -> str | None:
     """The name of the column `wanted`: spelt exactly so, or else in other case."""
     if wanted in columns:
         return wanted

@@ -11,7 +11,8 @@ from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
-
+NULL_VALUES = ("NULL", "null", "NaN", "nan", "None", r"\N")
+"""How exports write a missing value. Not NA, which is Namibia as well."""
 
 CLOCK_SKEW = timedelta(days=1)
 """By how much the clock that wrote a row may be ahead of ours."""
@@ -43,6 +44,8 @@ class SourceSpec:
     """Of PostgreSQL: a table or a SELECT."""
     time_style: TimeStyle = PLAIN
     """How times are written that do not tell by themselves."""
+    null_values: tuple[str, ...] = NULL_VALUES
+    """Ids and times that stand for a missing value, as the empty text does."""
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,10 @@ def test_ids_of_other_types_are_written_as_duckdb_writes_them(tmp_path: Path, co
     )
     load(
         con,
-        parquet(tmp_path, "SELECT '\\xAA'::BLOB AS ip_address, 7.0 AS event_id, DATE '2024-01-17' AS timestamp"),
+        parquet(tmp_path, "SELECT TIME '10:00:00' AS ip_address, true AS event_id, DATE '2024-01-17' AS timestamp"),
         WEEKS[2:],
     )
-    assert [row[:2] for row in rows(con, "raw_interactions")] == [("7", "1.50"), (r"\xAA", "7.0")]
+    assert [row[:2] for row in rows(con, "raw_interactions")] == [("10:00:00", "true"), ("7", "1.50")]
 
 
 def test_an_empty_text_and_a_nan_are_missing_in_parquet(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:

@@ -1,11 +1,14 @@
+import re
 from pathlib import Path
 
 import duckdb
 import pandas as pd
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.relations import WHOLE_NUMBER
+from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets_tests.support.histories import BAD, HEADER, WEEKS, csv, indices, load, rows, warehouse
 
 PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10)
@@ -68,8 +71,8 @@ NASTY = [
     "a\r\nb",
     " x ",
     "007",
-    "NULL",
-    "nan",
+    "NA",
+    "7.0.0",
     "é\u0301",
     "💥",
     "\\",
@@ -79,7 +82,8 @@ NASTY = [
 @PROPERTY
 @given(Ids)
 def test_ids_of_csv_and_parquet_come_out_exactly_as_they_went_in(tmp_path: Path, drawn: list[str]) -> None:
-    ids = [*NASTY, "x" * 100_000, *drawn]
+    assume(not any(value in NULL_VALUES or re.search(WHOLE_NUMBER, value) for value in drawn))
+    ids = [*NASTY, "x" * 1000, *drawn]
     frame = pd.DataFrame({"ip_address": ids, "event_id": ids[::-1], "timestamp": "2024-01-03"})
     frame.to_csv(tmp_path / "log.csv", index=False, lineterminator="\r\n")  # else pandas leaves a CR unquoted
     with duckdb.connect() as writer:

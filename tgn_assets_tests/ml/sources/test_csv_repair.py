@@ -32,6 +32,13 @@ def test_well_formed_records_are_copied_and_the_others_returned(tmp_path: Path) 
     assert (good, bad) == ("a,b,c\n1,2,3\n10,11,12\n", ["4,5", "6,7,8,9"])
 
 
+def test_a_record_may_have_fewer_fields_down_to_the_least(tmp_path: Path) -> None:
+    source, copy = tmp_path / "log.csv", tmp_path / "copy.csv"
+    source.write_text("a,b,c\n1,2,3\n4,5\n6\n7,8,9,10\n")
+    assert split_records(source, copy, ",", 3, 2) == ["6", "7,8,9,10"]
+    assert copy.read_text() == "a,b,c\n1,2,3\n4,5\n"
+
+
 def test_a_stray_quote_spoils_its_own_line_only(tmp_path: Path) -> None:
     good, bad = split(tmp_path, 'a,b,c\n1,"2,3\n4,5,6\n7,"8,9\n10,11,12')
     assert (good, bad) == ("a,b,c\n4,5,6\n10,11,12", ['1,"2,3', '7,"8,9'])

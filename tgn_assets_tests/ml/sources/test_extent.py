@@ -40,8 +40,8 @@ def test_rejected_rows_are_counted_and_otherwise_ignored(tmp_path: Path) -> None
         "time_out_of_range": 1,
         "missing_user": 1,
         "missing_event": 1,
-        "missing_time": 1,
-        "unreadable_time": 2,
+        "missing_time": 2,
+        "unreadable_time": 1,
         "unreadable_line": 1,
     }
 

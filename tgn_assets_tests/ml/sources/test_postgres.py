@@ -131,7 +131,7 @@ def test_numbers_are_seconds_or_milliseconds_each_by_itself(postgres: Postgres) 
     postgres.run(
         "DROP TABLE IF EXISTS log",
         "CREATE TABLE log (ip_address text, event_id int, timestamp float8)",
-        "INSERT INTO log VALUES ('s', 1, 1704672000), ('ms', 2, 1704672000000), ('nan', 3, 'NaN'),"
+        "INSERT INTO log VALUES ('s', 1, 1704672000), ('ms', 2, 1704672000000), ('none', 3, 'NaN'),"
         "('inf', 4, 'Infinity'), ('old', 5, -1), ('far', 6, 7258118400), ('farther', 7, 7258118400000),"
         "('up', 8, 1704671999.9999999),"
         "('s', 9, 1704671999), ('up', 10, 7258118399.9999999), ('ms', 11, 1704671999999)",
@@ -141,7 +141,7 @@ def test_numbers_are_seconds_or_milliseconds_each_by_itself(postgres: Postgres) 
     assert [row[:2] for row in rows(con, "raw_interactions")] == [("ms", "2"), ("s", "1"), ("up", "8")]
     rejected = con.sql("SELECT user_id, reason FROM rejected_interactions").fetchall()
     assert dict(rejected) == {
-        "nan": "missing_time",
+        "none": "missing_time",
         "inf": "unreadable_time",
         "old": "time_out_of_range",
         "far": "time_out_of_range",

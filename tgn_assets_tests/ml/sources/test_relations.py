@@ -130,8 +130,6 @@ def test_an_empty_file_is_an_error(tmp_path: Path, text: str, message: str) -> N
     ("name", "content"),
     [
         ("log.parquet", b"PAR1 but not really"),
-        ("log.csv", (HEADER + ROWS).encode("utf-16")),
-        ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
         ("log.csv.gz", gzip.compress(ROWS.encode() * 100, mtime=0)[:-20]),
         ("log.csv.gz", b"not gzip"),
     ],
@@ -177,6 +175,23 @@ def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypa
     assert int(second.split("-")[0]) == sum(kind == '"u\n{}",e,2024-01-08\n' for kind in drawn)
     bad = sum(kind in ("u,e\n", "u,e,1,2\n", '"u"u,e,1\n', 'u,"e,1\n') for kind in drawn)
     assert describe_source(spec).rejected == {"unreadable_line": bad}
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_dirty_file_with_short_rows_keeps_every_row_once(
+    quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_chunks = formats.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
+    monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
+    good = ["u,e,2024-01-0{}\n"] * 9 + ["u,e,2024-01-0{},a\n", "u,e,2024-01-0{},a,b\n", "u,e,2024-01-0{},,\n"]
+    good += ['u,e,2024-01-0{},"a\nb",\n'] * quoted
+    bad = ["u,e\n", "u\n", "u,e,1,2,3,4\n"] + ['u,"e,1\n'] * quoted
+    luck = random.Random(0)
+    drawn = [luck.choice([*good, *bad, "\n"]) for _ in range(3000)]
+    text = "".join(kind.format(luck.randint(1, 7)) for kind in drawn)
+    spec = csv(tmp_path, HEADER.strip() + ",shop,note\n" + text)
+    assert int(source_digests(spec, WEEKS)[WEEKS[0]].split("-")[0]) == sum(kind in good for kind in drawn)
+    assert describe_source(spec).rejected == {"unreadable_line": sum(kind in bad for kind in drawn)}
 
 
 def test_mixed_line_ends_do_not_stop_the_reading(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What a file is that cannot be read, and what to do about it."""
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests
+from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv
+
+LOG = HEADER + ROWS
+LATIN = LOG.replace("u1", "Müller").encode("latin-1")
+RECORDS = [dict(zip(HEADER.strip().split(","), row.split(","), strict=True)) for row in ROWS.split("\n") if row]
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("log.csv", LOG)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", LOG.encode("utf-16"), "UTF-16, .*iconv -f UTF-16"),
+        ("log.csv", LOG.encode("utf-16-le"), "UTF-16, .*iconv -f UTF-16"),
+        ("log.csv.gz", gzip.compress(LOG.encode("utf-16")), "UTF-16, .*iconv -f UTF-16"),
+        ("log.csv", LATIN, r"not text in UTF-8 \(line 2\); .*Latin-1.* iconv"),
+        ("log.jsonl", LATIN, r"not text in UTF-8 \(line 2\)"),
+        ("log.csv", "größe,a\n".encode("latin-1") + b"1,2\n" * 999, r"not text in UTF-8 \(line 1\)"),
+        ("log.csv", b"sep=;\n" + LOG.encode(), "first line of .* is 'sep=;'.*remove what comes before"),
+        ("log.csv", b"# made on Monday\n" + LOG.encode(), "is '# made on Monday'.*remove what comes before"),
+        ("log.csv.zst", b"\x28\xb5\x2f\xfd...", "compressed by zstd, .*zstd -d"),
+        ("log.zip", zipped(), "a ZIP archive or a workbook, .*unpack it"),
+        ("log", gzip.compress(LOG.encode()), r"compressed by gzip, .*ends in \.csv\.gz"),
+        ("log.csv", b"ARROW1\0\0", "is Arrow, ORC or Avro, .*Parquet"),
+        ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not text in UTF-8"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        describe_source(SourceSpec(str(tmp_path / name)))
+
+
+def test_packed_files_of_a_folder_are_not_passed_over(tmp_path: Path) -> None:
+    csv(tmp_path)
+    (tmp_path / "more.csv.zip").write_bytes(zipped())
+    with pytest.raises(SourceError, match=r"more\.csv\.zip is a ZIP archive"):
+        describe_source(SourceSpec(str(tmp_path)))
+
+
+def test_a_damaged_line_among_many_is_rejected_by_itself(tmp_path: Path) -> None:
+    lines = [b"u,e,2024-01-03\n"] * 200
+    (tmp_path / "log.csv").write_bytes(HEADER.encode() + b"".join(lines) + b"\xff,e,2024-01-03\n")
+    assert describe_source(SourceSpec(str(tmp_path / "log.csv"))).rejected == {"unreadable_line": 1}
+
+
+def test_a_header_may_begin_with_a_hash(tmp_path: Path) -> None:
+    assert describe_source(csv(tmp_path, LOG.replace("ip_address", "#ip,ip_address").replace("\nu", "\n1,u"))) == EXTENT
+
+
+def test_a_json_array_is_the_same_log_as_csv(tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    expected = source_digests(csv(tmp_path / "csv"), WEEKS)
+    for text in (json.dumps(RECORDS), json.dumps(RECORDS, indent=1), "\n".join(map(json.dumps, RECORDS))):
+        file.write_text(text)
+        assert source_digests(SourceSpec(str(file)), WEEKS) == expected
+    file.write_text(json.dumps([*RECORDS, 5, None, {"event_id": "e", "timestamp": "2024-01-03"}]))
+    assert describe_source(SourceSpec(str(file))).rejected == {"unreadable_line": 2, "missing_user": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "has no rows"), ("[1]", "is a JSON object"), ('[{"ip_address": "u"', "cannot be read .*Malformed JSON")],
+)
+def test_a_json_array_without_objects_is_an_error(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        describe_source(SourceSpec(str(tmp_path / "log.json")))

@@ -1,0 +1,169 @@
+"""How ids are read, the same from every kind of file."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source
+from tgn_assets_tests.support.histories import HEADER, csv, load, parquet, rows, warehouse
+
+MONDAY = "DATE '2024-01-01' AS timestamp"
+
+
+@pytest.fixture
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with warehouse() as con:
+        yield con
+
+
+def users(con: duckdb.DuckDBPyConnection, spec: SourceSpec) -> list[str]:
+    load(con, spec)
+    return [user for user, *_ in rows(con, "raw_interactions")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("17850::DOUBLE", "17850"),
+        ("1.5::DOUBLE", "1.5"),
+        ("1e16::DOUBLE", "10000000000000000"),
+        ("1e300::DOUBLE", "1e+300"),
+        ("17850::DECIMAL(38, 18)", "17850"),
+        ("1.50::DECIMAL(9, 2)", "1.50"),
+        ("'17850.0'", "17850"),
+        ("'-7.000'", "-7"),
+        ("'10.0.0.0'", "10.0.0.0"),
+        ("'007'", "007"),
+        ("'v1.0'", "v1.0"),
+        ("'\\x00\\x11\\x22\\x33\\x44\\x55\\x66\\x77\\x88\\x99\\xAA\\xBB\\xCC\\xDD\\xEE\\xFF'::BLOB",
+         "00112233-4455-6677-8899-aabbccddeeff"),
+    ],
+)  # fmt: skip
+def test_whole_numbers_are_integers_and_uuid_bytes_are_text(
+    value: str, text: str, tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    assert users(con, parquet(tmp_path, f"SELECT {value} AS ip_address, 'e' AS event_id, {MONDAY}")) == [text]
+
+
+def test_a_user_is_the_same_in_files_of_every_type(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    csv(tmp_path, HEADER + "5.0,e,2024-01-01\n5,e,2024-01-01\n")
+    parquet(tmp_path, f"SELECT 5 AS ip_address, 'e' AS event_id, {MONDAY}", "int.parquet")
+    parquet(tmp_path, f"SELECT 5e0 AS ip_address, 'e' AS event_id, {MONDAY}", "float.parquet")
+    (tmp_path / "log.jsonl").write_text('{"ip_address": 5.0, "event_id": "e", "timestamp": "2024-01-01"}')
+    assert users(con, SourceSpec(str(tmp_path))) == ["5"] * 5
+
+
+def test_null_values_are_missing_and_said_once(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = ["NULL", "null", "NaN", "nan", "None", "\\N", ""]
+    text = "".join(f"{value},e,2024-01-01\nu,{value},2024-01-01\nu,e,{value}\n" for value in values)
+    text += ",e,2024-01-01\n" * 2 + "u,,2024-01-01\n"
+    spec = csv(tmp_path, HEADER + text + "NA,e,2024-01-01\nnull , e,2024-01-01\nu,e,2024-01-01\n")
+    with caplog.at_level(logging.WARNING):
+        report = load(con, spec)
+        assert report.rejected == {"missing_user": 9, "missing_event": 8, "missing_time": 7}
+        assert [user for user, *_ in rows(con, "raw_interactions")] == ["NA", "null ", "u"]
+        assert [record.getMessage().removeprefix(spec.location) for record in caplog.records] == [
+            ": rejected rows: missing_user 9, missing_event 8, missing_time 7 (see the table rejected_interactions)",
+            ": 89 % of the rows lack a user, an event or a time: empty, or one of "
+            "TGN_NULL_VALUES=NULL,null,NaN,nan,None,\\N",
+            ": 33 % of the rows have ids with blanks at their ends, which are kept",
+        ]
+        caplog.clear()
+        load(con, spec, ["2024-01-15"])
+        assert not caplog.records  # no row of that week, and those without a week are known
+
+
+def test_null_values_can_be_chosen(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    spec = csv(tmp_path, HEADER + "0,e,2024-01-01\n0.0,e,2024-01-01\nu,e,-1\nNULL,e,2024-01-01\n")
+    assert load(con, replace(spec, null_values=("0", "-1"))).rejected == {"missing_user": 2, "missing_time": 1}
+    assert [user for user, *_ in rows(con, "raw_interactions")] == ["NULL"]
+    query = "SELECT 'u' AS ip_address, 0 AS event_id, -1 AS timestamp UNION ALL SELECT 'u', 1, -1"
+    assert load(con, replace(parquet(tmp_path, query), null_values=("0", "-1"))).rejected == {
+        "missing_event": 1,
+        "missing_time": 1,
+    }
+
+
+def test_an_id_may_have_a_thousand_characters(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    long = "é" * 1000
+    text = f"{long},e,2024-01-01\n{long}x,e,2024-01-01\nu,{long}x,2024-01-01\n"
+    assert load(con, csv(tmp_path, HEADER + text)).rejected == {"id_too_long": 2}
+    assert [len(row[2]) for row in rows(con, "rejected_interactions")] == [1, 1000]
+    assert [row[0] for row in rows(con, "raw_interactions")] == [long]
+
+
+def test_the_column_of_a_file_goes_before_that_of_its_folder(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    query = f"SELECT 'own' AS ip_address, 'e' AS event_id, {MONDAY}"
+    parquet(tmp_path, query, "d/ip_address=zz/a.parquet")
+    parquet(tmp_path, f"SELECT 'e' AS event_id, {MONDAY}", "d/ip_address=007/shop=a%20b/a.parquet")
+    assert users(con, SourceSpec(str(tmp_path / "d"))) == ["007", "own"]
+    parquet(tmp_path, query, "d/ip_address=zz/shop=c/a.parquet")
+    (tmp_path / "d/ip_address=zz/a.parquet").unlink()
+    assert users(con, SourceSpec(str(tmp_path / "d"), row_filter="shop = 'a b'")) == ["007"]
+
+
+@pytest.mark.parametrize("value", ["['u1']", "{'id': 1}", "map {'id': 1}", "'{}'::JSON"])
+def test_nested_ids_are_an_error_that_names_the_column(value: str, tmp_path: Path) -> None:
+    spec = parquet(tmp_path, f"SELECT {value} AS ip_address, 'e' AS event_id, {MONDAY}")
+    with pytest.raises(SourceError, match=r"the column 'ip_address' of .* is of type .*: set TGN_USER_COLUMN"):
+        describe_source(spec)
+
+
+def test_bytes_that_are_no_uuid_are_an_error(tmp_path: Path) -> None:
+    spec = parquet(tmp_path, f"SELECT 'abc'::BLOB AS ip_address, 'e' AS event_id, {MONDAY}")
+    with pytest.raises(SourceError, match="the column 'ip_address' holds bytes that are no UUID"):
+        describe_source(spec)
+
+
+def test_a_member_of_a_struct_can_be_named(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    spec = parquet(tmp_path, f"SELECT {{'id': 3.0::DOUBLE, 'in': {{'x y': 'v'}}}} AS u, 'e' AS event_id, {MONDAY}")
+    assert users(con, replace(spec, user_column="u.id")) == ["3"]
+    assert users(con, replace(spec, user_column="u.in.x y")) == ["v"]
+    spec = parquet(tmp_path, f"SELECT {{'id': 3}} AS u, 'own' AS \"u.id\", 'e' AS event_id, {MONDAY}")
+    assert users(con, replace(spec, user_column="u.id")) == ["own"]
+
+
+def test_a_member_of_a_json_object_can_be_named(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    file = tmp_path / "log.jsonl"
+    records: list[dict[str, object]] = [{"user": {"id": 3.0}}, {"user": {"id": [1]}}, {"user": "u"}]
+    file.write_text("".join(json.dumps(r | {"event_id": "e", "timestamp": "2024-01-01"}) + "\n" for r in records))
+    spec = SourceSpec(str(file), user_column="user.id")
+    assert load(con, spec).rejected == {"nested_id": 1, "missing_user": 1}
+    assert [user for user, *_ in rows(con, "raw_interactions")] == ["3"]
+    assert load(con, replace(spec, user_column="user")).rejected == {"nested_id": 2}
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(SourceError, match=r"the column 'user' of .* is of type JSON OBJECT.*such as user\.id"):
+        describe_source(replace(spec, user_column="user"))
+
+
+@pytest.mark.parametrize("header", ["user,item,user,ts", "User,item,USER,ts"])
+def test_a_column_that_is_there_twice_is_an_error(header: str, tmp_path: Path) -> None:
+    spec = replace(csv(tmp_path, header + "\nu,e,v,2024-01-01\n"), event_column="item", timestamp_column="ts")
+    with pytest.raises(SourceError, match="the column 'user' is there twice"):
+        describe_source(replace(spec, user_column="user"))
+    if "user" in header:
+        with pytest.raises(SourceError, match=r"the column 'user' is there twice.*TGN_ROW_FILTER"):
+            describe_source(replace(spec, user_column="item", row_filter="user = 'u'"))
+    else:
+        assert describe_source(replace(spec, user_column="USER")).rejected == {}
+
+
+@pytest.mark.parametrize("quoted", ["x", '"a\nb"'])  # the second one is read line by line
+def test_a_row_may_lack_trailing_columns_nobody_asked_for(
+    quoted: str, tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    text = f"kind,{HEADER.strip()},shop,note\nk,u,e,2024-01-01\nk,v,e,2024-01-01,s\n\nk,w,e,2024-01-01,s,{quoted}\n"
+    spec = csv(tmp_path, text + "k,u,e\nk,u,e,\nk,u,e,2024-01-01,s,n,more\nk\n")
+    report = load(con, spec)
+    assert report.rejected == {"unreadable_line": 3, "missing_time": 1}
+    assert [user for user, *_ in rows(con, "raw_interactions")] == ["u", "v", "w"]
+    # A row that lacks a column that the filter looks at cannot be judged.
+    report = load(con, replace(spec, row_filter="shop IS NOT NULL"))
+    assert (report.rejected, report.filtered) == ({"unreadable_line": 5}, 0)
