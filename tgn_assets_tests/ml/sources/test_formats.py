@@ -28,7 +28,7 @@ def zipped() -> bytes:
     [
         ("log.csv", LOG.encode("utf-16"), "UTF-16, .*iconv -f UTF-16"),
         ("log.csv", LOG.encode("utf-16-le"), "UTF-16, .*iconv -f UTF-16"),
-        ("log.csv.gz", gzip.compress(LOG.encode("utf-16", mtime=0)), "UTF-16, .*iconv -f UTF-16"),
+        ("log.csv.gz", gzip.compress(LOG.encode("utf-16"), mtime=0), "UTF-16, .*iconv -f UTF-16"),
         ("log.csv", LATIN, r"not text in UTF-8 \(line 2\); .*Latin-1.* iconv"),
         ("log.jsonl", LATIN, r"not text in UTF-8 \(line 2\)"),
         ("log.csv", "größe,a\n".encode("latin-1") + b"1,2\n" * 999, r"not text in UTF-8 \(line 1\)"),
@@ -36,7 +36,7 @@ def zipped() -> bytes:
         ("log.csv", b"# made on Monday\n" + LOG.encode(), "is '# made on Monday'.*remove what comes before"),
         ("log.csv.zst", b"\x28\xb5\x2f\xfd...", "compressed by zstd, .*zstd -d"),
         ("log.zip", zipped(), "a ZIP archive or a workbook, .*unpack it"),
-        ("log", gzip.compress(LOG.encode(, mtime=0)), r"compressed by gzip, .*ends in \.csv\.gz"),
+        ("log", gzip.compress(LOG.encode(), mtime=0), r"compressed by gzip, .*ends in \.csv\.gz"),
         ("log.csv", b"ARROW1\0\0", "is Arrow, ORC or Avro, .*Parquet"),
         ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not text in UTF-8"),
     ],
