@@ -12,6 +12,7 @@ from datetime import date
 import duckdb
 
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
+from tgn_assets.ml.sources.csv_repair import LINE_SHOWN
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
@@ -48,7 +49,9 @@ INSERT_ROWS_SQL = """
 """
 INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME
-    SELECT week, reason, user_id, event_id, text AS ts FROM scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
+    SELECT week, reason, left(user_id, {LINE_SHOWN}) AS user_id, left(event_id, {LINE_SHOWN}) AS event_id,
+           left(text, {LINE_SHOWN}) AS ts
+    FROM scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
 """
 INGESTED_SQL = """
     INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)

@@ -205,13 +205,11 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
     wanted = _wanted_places(places, spec)
     shape = delimiter, len(names), max(wanted, default=-1) + 1
     relation = Relation(_csv_sql(*shape, parallel=True), header_lines=1, csv=shape)
-    value = "c{}"
-    if 0 < shape[2] < len(names):
-        value, seen = "NULLIF(c{}, '')", ", ".join(f"c{place}" for place in wanted)
-        whole = f"c{wanted[-1]} IS NOT NULL"
-        relation = replace(relation, readable=whole, unreadable_text=f"concat_ws('{delimiter}', {seen})")
+    short = 0 < shape[2] < len(names)
+    if short:
+        relation = replace(relation, readable=f"c{shape[2] - 1} IS NOT NULL")
     columns = {
-        column: Column(value.format(place), "VARCHAR", repeated=names.count(column) > 1)
+        column: Column(f"c{place}", "VARCHAR", repeated=names.count(column) > 1, keeps_empty=short)
         for column, place in places.items()
     }
     return Table(name, file, columns, relation)

@@ -17,7 +17,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
-from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, shown
+from tgn_assets.ml.sources.csv_repair import shown
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
@@ -169,8 +169,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
-        SELECT {_cut_sql("user_id")} AS user_id, {_cut_sql("event_id")} AS event_id, ts, week, reason,
-               CASE WHEN reason IS NOT NULL THEN left(value::VARCHAR, {LINE_SHOWN}) END AS text, number
+        SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
         FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts
@@ -193,10 +192,6 @@ def _nested_sql(part: Part) -> list[str]:
     """Whether the JSON member that an id was read from is an object or an array."""
     ids = [name for name, column in (("user_id", part.user), ("event_id", part.event)) if column.of_json]
     return [f"left({name}, 1) IN ('{{', '[') AND json_valid({name})" for name in ids]
-
-
-def _cut_sql(text: str) -> str:
-    return f"CASE WHEN reason IS NULL THEN {text} ELSE left({text}, {LINE_SHOWN}) END"
 
 
 def _present(column: Column, null_values: Sequence[str]) -> Column:

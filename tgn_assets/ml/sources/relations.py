@@ -86,6 +86,8 @@ class Column:
     dtype: str
     repeated: bool = False
     """Whether there is a second one of this name."""
+    keeps_empty: bool = False
+    """Whether the empty text stands for NULL and is read as it is."""
     of_json: bool = False
     """Whether it is a member of JSON objects, which may be an object or an array itself."""
 
@@ -149,7 +151,8 @@ def row_filter(condition: str | None, name: str, columns: Mapping[str, Column]) 
             raise unknown_column(condition, wanted, name, columns)
         _refuse_repeated(name, columns, wanted, SETTING)
         names[wanted] = f"filter_{number}"
-        filtered.append(columns[found].sql)
+        column = columns[found]
+        filtered.append(f"NULLIF({column.sql}, '')" if column.keeps_empty else column.sql)
     return f"COALESCE(CAST({renamed(condition, names)} AS BOOLEAN), false)", tuple(filtered)
 
 
