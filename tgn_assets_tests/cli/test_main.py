@@ -233,7 +233,7 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
 
 
 def test_check_says_what_was_understood_and_stores_nothing(tmp_path: Path) -> None:
-    odd = ["NULL,event 1,2024-01-02", " user 1,event 1,2024-01-02", ",event 1,2024-01-02", "user 1,event 1,soon"]
+    odd = ["unknown,event 1,2024-01-02", " user 1,event 1,2024-01-02", ",event 1,2024-01-02", "user 1,event 1,soon"]
     result = _tgn("check", home=home_on_log(tmp_path, [*ROWS, *odd, "user 1,event 1,2038-01-19"]))
     assert result.exit_code == 0, result.output
     assert "18 can be used, of 6 users and 3 events" in result.stdout
@@ -243,7 +243,7 @@ def test_check_says_what_was_understood_and_stores_nothing(tmp_path: Path) -> No
     assert "1 rows, unreadable_time: user 'user 1', event 'event 1', time 'soon'" in result.stdout
     assert "1 rows, time_in_future: user 'user 1', event 'event 1', time '2038-01-19'" in result.stdout
     assert "1 of 6 user ids have blanks at an end, such as ' user 1'" in result.stdout
-    assert "the user ids 'NULL' may stand for a missing value" in result.stdout
+    assert "the user ids 'unknown' may stand for a missing value" in result.stdout
     assert not (tmp_path / "home" / "log.json").exists()
 
 
