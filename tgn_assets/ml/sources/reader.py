@@ -28,9 +28,11 @@ from tgn_assets.ml.sources.timestamp_sql import (
     EARLIEST,
     LATEST,
     is_number,
+    is_number_text,
     is_time,
     literal,
     number_sql,
+    one_of,
     timestamp_sql,
     week_sql,
     week_start_sql,
@@ -45,8 +47,7 @@ FILTERED = "filtered"
 ID_LENGTH = 1000
 """Characters that an id may have."""
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
-    WHEN user_id IS NULL OR user_id IN {{nulls}} THEN 'missing_user'
-    WHEN event_id IS NULL OR event_id IN {{nulls}} THEN 'missing_event'
+    WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
          AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN 'id_too_long'
     WHEN {{nested}} THEN 'nested_id'
@@ -151,7 +152,8 @@ def _run(
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     """SELECT of the rows of `part`; its files are the parameter $files`number`."""
-    time = _present(part.time, spec.null_values)
+    nulls = spec.null_values
+    time = _present(part.time, nulls)
     read = part.relation.sql.replace("$files", f"$files{number}")
     ts = timestamp_sql("value", "number", time.dtype, spec.time_style)
     if part.numbers_weeks:
@@ -160,12 +162,11 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
                 f"TGN_SOURCE={spec.location} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
             )
         ts = week_start_sql("number", spec.week_number_anchor)
-    user, event = _id_sql(part.user, spec.user_column), _id_sql(part.event, spec.event_column)
+    user, event = _id_sql(part.user, spec.user_column, nulls), _id_sql(part.event, spec.event_column, nulls)
     if text := part.relation.unreadable_text:
         user = f"CASE WHEN readable THEN {user} ELSE {text} END"
-    nulls = f"({', '.join(map(literal, ('', *spec.null_values)))})"
-    no_time = f"value IN {nulls}" if time.dtype == "VARCHAR" else "false"
-    reason = REASON_SQL.format(nulls=nulls, no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false")
+    no_time = one_of("value", nulls) if nulls and time.dtype == "VARCHAR" else "false"
+    reason = REASON_SQL.format(no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false")
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
@@ -179,9 +180,9 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     """
 
 
-def _id_sql(column: Column, name: str) -> str:
+def _id_sql(column: Column, name: str, null_values: Sequence[str]) -> str:
     if column.dtype != "BLOB":
-        return id_text(column.sql, column.dtype)
+        return id_text(column.sql, column.dtype, null_values)
     fault = f"the column {name!r} holds bytes that are no UUID; write it as text, or name another column"
     dashed = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
     return f"""CASE octet_length({column.sql}) WHEN 16 THEN regexp_replace(lower(hex({column.sql})), {dashed})
@@ -201,9 +202,10 @@ def _present(column: Column, null_values: Sequence[str]) -> Column:
         return column
     values = [value for value in null_values if re.search("[0-9]", value)]
     if is_number(dtype):
-        sql, missing = column.sql, [value for value in values if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value)]
+        missing = [value for value in values if is_number_text(value)]
         missing += ["'nan'"] if dtype in ("FLOAT", "DOUBLE") else []
-    else:
-        sql, dtype = column.sql if dtype == "VARCHAR" else f"CAST({column.sql} AS VARCHAR)", "VARCHAR"
-        missing = [literal(value) for value in ("", *values)]
-    return Column(f"CASE WHEN {sql} NOT IN ({', '.join(missing)}) THEN {sql} END" if missing else sql, dtype)
+        sql = f"CASE WHEN {column.sql} NOT IN ({', '.join(missing)}) THEN {column.sql} END"
+        return Column(sql, dtype) if missing else column
+    text = column.sql if dtype == "VARCHAR" else f"CAST({column.sql} AS VARCHAR)"
+    present = f"NOT {one_of(text, ('', *values))}" if values else f"{text} <> ''"
+    return Column(f"CASE WHEN {present} THEN {text} END", "VARCHAR")

@@ -17,6 +17,7 @@ import duckdb
 
 from tgn_assets.ml.sources.row_filter import SETTING, check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceExtent, SourceSpec
+from tgn_assets.ml.sources.timestamp_sql import is_number, is_number_text, one_of
 
 WHOLE_NUMBER = r"^(-?[0-9]+)\.0+$"
 NESTED = r".*\]$|STRUCT|MAP|UNION|VARIANT|JSON|GEOMETRY"
@@ -161,20 +162,27 @@ def pattern(file: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", file)
 
 
-def id_text(column: str, dtype: str) -> str:
+def id_text(column: str, dtype: str, null_values: Sequence[str] = ()) -> str:
     """SQL: the values of the SQL expression `column` of DuckDB type `dtype` as ids; whole numbers without a fraction,
-    and NULL for the empty text.
+    and NULL for the empty text and `null_values`.
 
     17850.0 is written where a column of integers has gaps: each value is read by itself, whatever other rows hold.
     """
     text = column if dtype == "VARCHAR" else f"CAST({column} AS VARCHAR)"
+    values = ("", *null_values)
+    if dtype == "VARCHAR" or dtype.startswith("DECIMAL"):
+        whole = f"regexp_replace({text}, '{WHOLE_NUMBER}', '\\1')"
+        longest = max(len(value.encode()) for value in values)
+        # Most ids are longer than any null value and do not end in 0: that is quickly seen.
+        return f"""CASE WHEN strlen({text}) > {longest} AND NOT suffix({text}, '0') THEN {text}
+            WHEN contains({text}, '.') THEN CASE WHEN NOT {one_of(whole, values)} THEN {whole} END
+            WHEN NOT {one_of(text, values)} THEN {text} END"""
     if dtype in ("FLOAT", "DOUBLE"):  # from 1e16 on, their text has an exponent
         whole = f"CASE WHEN {column} = floor({column}) THEN CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR) END"
-        return f"CASE WHEN NOT isnan({column}) THEN COALESCE({whole}, {text}) END"
-    if dtype != "VARCHAR" and not dtype.startswith("DECIMAL"):
+        text = f"CASE WHEN NOT isnan({column}) THEN COALESCE({whole}, {text}) END"
+    if is_number(dtype) and not any(map(is_number_text, null_values)):
         return text
-    whole = f"regexp_replace({text}, '{WHOLE_NUMBER}', '\\1')"
-    return f"CASE WHEN suffix({text}, '0') AND contains({text}, '.') THEN {whole} WHEN {text} <> '' THEN {text} END"
+    return f"CASE WHEN NOT {one_of(text, values)} THEN {text} END"
 
 
 def _id_column(table: Table, name: str, setting: str) -> Column:

@@ -5,6 +5,7 @@ later week could move those of an earlier one.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -90,9 +91,19 @@ def is_number(dtype: str) -> bool:
     return re.fullmatch(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)", dtype) is not None
 
 
+def is_number_text(text: str) -> bool:
+    """Whether the text spells a number that can be written into SQL as it is."""
+    return re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is not None
+
+
 def is_time(dtype: str) -> bool:
     """Whether a value of that type is a moment or a day."""
     return dtype.startswith("TIMESTAMP") or dtype == "DATE"
+
+
+def one_of(text: str, values: Iterable[str]) -> str:
+    """SQL: whether `text` is one of these. Not with IN, which DuckDB turns into a join that all rows go through."""
+    return f"contains({literal(chr(31).join(['', *values, '']))}, concat(chr(31), {text}, chr(31)))"
 
 
 def literal(text: str) -> str:

@@ -43,6 +43,16 @@ def test_text_is_taken_for_what_all_of_it_can_be_read_as(tmp_path: Path) -> None
     assert values[0, 3] == values[2, 3] != values[1, 3]
 
 
+@pytest.mark.parametrize("seven", ["7", "7.0"])
+def test_whole_ids_are_those_of_the_log(seven: str, tmp_path: Path) -> None:
+    assert read(tmp_path, f"event_id,size\ntea,1\n{seven},2\n").event.idx.tolist() == [3, 7]
+    file = tmp_path / "events.parquet"
+    duckdb.execute(f"COPY (SELECT {seven}::DOUBLE AS event_id, 2 AS size) TO '{file}'")
+    assert read_attribute_tables(str(file), None, KNOWN[:0], KNOWN, WEEK).event.idx.tolist() == [7]
+    with pytest.raises(AttributeTableError, match="more than one row of 7"):
+        read(tmp_path, "event_id,size\n7,1\n7.0,2\n")
+
+
 def test_parquet_brings_its_types(tmp_path: Path) -> None:
     file = tmp_path / "events"
     duckdb.execute(

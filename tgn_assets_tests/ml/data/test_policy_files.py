@@ -22,7 +22,7 @@ def test_without_any_setting_everything_may_be_recommended() -> None:
 
 
 def test_ids_are_listed_in_place_or_in_a_file(tmp_path: Path) -> None:
-    assert read_ids("TGN_DENY_EVENTS", "tea, rye,") == {"tea", "rye"}
+    assert read_ids("TGN_DENY_EVENTS", "tea, rye,7.0") == {"tea", "rye", "7"}
     (tmp_path / "ids.txt").write_text("\ufefftea\n\n rye, dark \r\n", encoding="utf-8")
     assert read_ids("TGN_DENY_EVENTS", str(tmp_path / "ids.txt")) == {"tea", "rye, dark"}
 
@@ -51,6 +51,8 @@ def test_an_event_expires_at_the_earliest_of_its_times_in_utc(tmp_path: Path) ->
     assert read_expiry(str(table)) == times
     parquet = tmp_path / "expiry.parquet"
     duckdb.execute(f"COPY (SELECT 7 AS event_id, TIMESTAMP '2024-05-01 12:00' AS expires_at) TO '{parquet}'")
+    assert read_expiry(str(parquet)) == {"7": times["7"]}
+    duckdb.execute(f"COPY (SELECT 7e0 AS event_id, TIMESTAMP '2024-05-01 12:00' AS expires_at) TO '{parquet}'")
     assert read_expiry(str(parquet)) == {"7": times["7"]}
 
 

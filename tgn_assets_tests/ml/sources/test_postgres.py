@@ -189,6 +189,20 @@ def test_select_source_writes_ids_as_postgresql_does(postgres: Postgres) -> None
     }
 
 
+def test_ids_of_bytes_arrays_and_json(postgres: Postgres) -> None:
+    postgres.run(
+        "DROP TABLE IF EXISTS log",
+        "CREATE TABLE log (ip_address bytea, event_id text[], doc jsonb, timestamp timestamptz, item float8)",
+        """INSERT INTO log VALUES ('\\x00112233445566778899aabbccddeeff', '{e}', '{"id": 1}', '2024-01-03', 7)""",
+    )
+    con, spec = warehouse(), SourceSpec(postgres.url(), event_column="item", query="log")
+    load(con, spec, WEEKS[:1])
+    assert [row[:2] for row in rows(con, "raw_interactions")] == [("00112233-4455-6677-8899-aabbccddeeff", "7")]
+    for column in ("event_id", "doc"):
+        with pytest.raises(SourceError, match=f"the column '{column}' of .* is of type .*: set TGN_EVENT_COLUMN"):
+            describe_source(replace(spec, event_column=column))
+
+
 def test_the_ends_are_those_of_rows_that_count(postgres: Postgres) -> None:
     spec = table(postgres, more=", (NULL, 'e', '2020-01-01'), ('', 'e', '2031-01-01'), ('u', 'e', '2030-01-01')")
     assert describe_source(replace(spec, row_filter="timestamp < TIMESTAMP '2029-01-01'")) == replace(
