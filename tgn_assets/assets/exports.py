@@ -14,12 +14,17 @@ def export_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [export_asset(name, place) for name, place in settings.export_places().items()]
 
 
+def asset_name(destination: str) -> str:
+    """The name of the asset that writes to `destination`."""
+    return f"{destination}_export"
+
+
 def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     """The asset that writes to the destination `name` at `place`."""
     destination = DESTINATIONS[name]
 
     @dg.asset(
-        name=f"{name}_export",
+        name=asset_name(name),
         description=destination.description,
         group_name="recommendations",
         kinds={name},
@@ -29,7 +34,7 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         week = context.partition_key
         rows = destination.write(warehouse.reader, place, week)
-        warehouse.record_made(f"{name}_export", {week: f"{sum(rows.values())} rows"})
+        warehouse.record_made(asset_name(name), {week: f"{sum(rows.values())} rows"})
         return dg.MaterializeResult(metadata={"place": dg.MetadataValue.path(place), **numbers(rows, "rows/")})
 
     return export

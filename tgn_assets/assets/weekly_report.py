@@ -1,6 +1,5 @@
 """The week as a page for people: the last thing that a run makes."""
 
-from hashlib import sha256
 from pathlib import Path
 
 import dagster as dg
@@ -8,6 +7,7 @@ import dagster as dg
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers
+from tgn_assets.state.lineage import digest_of
 from tgn_assets.state.resources import ReportsFolder
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
@@ -35,7 +35,7 @@ def weekly_report(
     page = report_page(warehouse, week, now, before, source.week_number_anchor)
     path = Path(reports.root) / f"{week}.html"
     write_page(page, path)
-    warehouse.record_made("weekly_report", {week: sha256(page.encode()).hexdigest()[:16]})
+    warehouse.record_made("weekly_report", {week: digest_of(page.encode())})
     return dg.MaterializeResult(
         metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
     )

@@ -53,6 +53,7 @@ class Alerts:
             return False
 
     def _told(self) -> dict[str, str]:
+        """What was told of each matter; nothing if the file is damaged: then it is told again."""
         try:
             return json.loads(self._file.read_text())
         except (FileNotFoundError, ValueError):

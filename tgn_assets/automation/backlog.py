@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from tgn_assets.assets.exports import asset_name
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.sources.extent import source_digests, source_signature
 from tgn_assets.ml.weeks import week_of, weeks_between
@@ -66,7 +67,7 @@ class Backlog:
     def __init__(self, home: Home, last: SourceView | None = None) -> None:
         self.home = home
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
-        self.assets = OF_A_WEEK | {f"{name}_export" for name in home.settings.export_places()}
+        self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_places()}
         self.view = self._read_source(last)
 
     def weeks(self) -> list[str]:

@@ -3,12 +3,12 @@
 import json
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from tgn_assets.automation.alerts import Alerts
+from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import (
     Backlog,
     SourceView,
@@ -141,11 +141,6 @@ def _signature(home: Home) -> str:
         return source_signature(home.source_spec())
     except SourceError as error:
         return str(error)
-
-
-def now() -> datetime:
-    """The time in UTC."""
-    return datetime.now(UTC)
 
 
 def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]]) -> str:

@@ -71,7 +71,7 @@ class Lineage:
         if asset == RAW:
             return self.ingested.get(week)
         if asset == HISTORY:
-            return _digest(json.dumps(sorted(item for item in self.ingested.items() if item[0] <= week)).encode())
+            return digest_of(json.dumps(sorted(item for item in self.ingested.items() if item[0] <= week)).encode())
         made = self.made.get((asset, week))
         return made.digest if made else None
 
@@ -131,7 +131,7 @@ def digest_of_rows(con: duckdb.DuckDBPyConnection, tables: Iterable[str], week: 
         ).fetchall()
         for table in tables
     ]
-    return _digest(str(found).encode())
+    return digest_of(str(found).encode())
 
 
 def digest_of_files(directory: Path) -> str:
@@ -145,5 +145,6 @@ def digest_of_files(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
+    """The digest of these bytes, as the others here."""
     return sha256(content).hexdigest()[:16]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgn_assets.ml.schema import VIEWS
+from tgn_assets.ml.schema import VIEWS, quoted
+from tgn_assets.ml.sources.timestamp_sql import literal
 from tgn_assets.state.lineage import METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     fresh = folder / f"{NAME}.new"
     fresh.unlink(missing_ok=True)
     (main,) = con.execute("SELECT current_database()").fetchall()[0]
-    con.execute(f"ATTACH '{str(fresh).replace(chr(39), chr(39) * 2)}' AS published")
+    con.execute(f"ATTACH {literal(str(fresh))} AS published")
     try:
         for table in WHOLE:
             con.execute(f"CREATE TABLE published.{table} AS FROM {table}")
@@ -36,6 +37,6 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         for name, view in VIEWS.items():
             con.execute(f"CREATE VIEW {name} AS {view.query}")
     finally:
-        con.execute(f'USE "{main}"')
+        con.execute(f"USE {quoted(main)}")
         con.execute("DETACH published")
     fresh.replace(folder / NAME)

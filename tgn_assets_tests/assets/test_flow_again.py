@@ -73,6 +73,19 @@ def test_every_run_holds_the_run_lock(asset: str, copy: Deployment, monkeypatch:
     assert copy.home.run_lock.read_text() == ""
 
 
+def test_what_a_kill_left_is_swept_under_the_run_lock(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    sweep = ArtifactStore.sweep
+
+    def swept(store: ArtifactStore) -> None:
+        held.append(copy.home.run_lock.read_text())
+        sweep(store)
+
+    monkeypatch.setattr(ArtifactStore, "sweep", swept)
+    result = copy.run(WEEKS[3], "eval_metrics")
+    assert held == [f"run {result.run_id} of process {os.getpid()}"]
+
+
 def future_blind(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     (found,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "future_blind"]
     return found

@@ -46,8 +46,7 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
         )
     if not spans:
         raise _no_valid_row(spec, found)
-    with connect() as con, source_errors(spec):
-        return _extent(*spans[0], found, numbers_weeks=kind_of(spec).numbers_weeks(con))
+    return _extent(*spans[0], found)
 
 
 def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
@@ -141,14 +140,14 @@ def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
         return scan(con, spec, query, weeks=weeks)
 
 
-def _extent(first: datetime, newest: datetime, found: Scan, *, numbers_weeks: bool) -> SourceExtent:
+def _extent(first: datetime, newest: datetime, found: Scan) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
-    closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
+    closed = newest_week if found.numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
     return SourceExtent(
         first_week,
         closed if closed >= first_week else None,
         newest.replace(tzinfo=UTC),
-        numbers_weeks,
+        found.numbers_weeks,
         found.rejected_by_reason(),
     )
 
@@ -175,5 +174,4 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
             if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, end)))):
                 return None
             at, weeks = further, 2 * weeks
-    with connect() as con:
-        return _extent(ends[0], ends[1], found, numbers_weeks=kind.numbers_weeks(con))
+    return _extent(ends[0], ends[1], found)

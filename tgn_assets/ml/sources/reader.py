@@ -73,6 +73,8 @@ class Scan:
     """The result of the query."""
     unreadable: list[str]
     """Lines of CSV that are no record, and of JSON that cannot even be split off."""
+    numbers_weeks: bool
+    """Whether the rows have the number of a week and no time."""
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
@@ -110,7 +112,7 @@ def scan(
         with TemporaryDirectory(prefix="tgn-source-") as folder:
             safe, bad = well_formed(parts, Path(folder))
             found = _run(con, spec, safe, query, parameters or {})
-        return Scan(found.rows, bad + found.unreadable)
+        return Scan(found.rows, bad + found.unreadable, found.numbers_weeks)
 
 
 @contextmanager
@@ -147,7 +149,7 @@ def _run(
         rejects = con.execute("SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors")
         unreadable = [shown(text) for *_, text in rejects.fetchall()]
         con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return Scan(rows, unreadable)
+    return Scan(rows, unreadable, any(part.numbers_weeks for part in parts))
 
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
