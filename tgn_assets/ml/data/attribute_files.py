@@ -25,6 +25,7 @@ from tgn_assets.ml.data.attributes import (
     Node,
     close_of,
 )
+from tgn_assets.ml.safe_text import SafeError, safe_error
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.formats import format_of
 from tgn_assets.ml.sources.relations import id_text
@@ -42,7 +43,7 @@ SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
 
-class AttributeTableError(ValueError):
+class AttributeTableError(SafeError, ValueError):
     """An attribute file that cannot be used; the message names the setting and says what to do."""
 
 
@@ -89,7 +90,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
         reason = " ".join(str(error).split("\n\n")[0].split())
         raise AttributeTableError(
             f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
-        ) from error
+        ) from safe_error(error)
     if not len(table.idx):
         notes.append(f"{where} has no row for any {node} known at the close of {week}: is {node}_id written as there?")
     elif not timed:

@@ -10,10 +10,11 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
+from tgn_assets.ml.safe_text import SafeError, safe_error
 from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text
 
 
-class PolicyError(ValueError):
+class PolicyError(SafeError, ValueError):
     """A setting of the policy that cannot be used; the message names it and says what to do."""
 
 
@@ -69,5 +70,5 @@ def read_expiry(value: str) -> dict[str, datetime]:
             raise PolicyError(
                 f"TGN_EVENT_EXPIRY={value} cannot be read ({reason}): it needs the columns event_id and expires_at, "
                 "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
-            ) from error
+            ) from safe_error(error)
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}
