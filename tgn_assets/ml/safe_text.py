@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -124,6 +124,16 @@ def shortened(text: str, length: int = 80) -> str:
         return text
     end = (length - 3) // 2
     return f"{text[: length - 3 - end]}...{text[len(text) - end :]}"
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """The first of `names` for a message, each between quotes and shortened.
+
+    >>> listed(["user", "a\\nb", "c"], 2)
+    "'user', 'a\\\\nb' and 1 more"
+    """
+    shown = [shortened(repr(name)) for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def chat_text(text: str) -> str:

@@ -25,10 +25,10 @@ from tgn_assets.ml.data.attributes import (
     Node,
     close_of,
 )
-from tgn_assets.ml.safe_text import SafeError, safe_error
-from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.safe_text import SafeError, listed, safe_error
+from tgn_assets.ml.schema import literal, quoted
 from tgn_assets.ml.sources.formats import format_of
-from tgn_assets.ml.sources.relations import id_text
+from tgn_assets.ml.sources.relations import id_text, pattern
 from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
@@ -67,7 +67,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
         with connect() as con:
             con.execute("SET TimeZone = 'UTC'")
             typed = not format_of(str(path), str(path)).is_text
-            file = "'" + str(path).replace("'", "''") + "'"
+            file = literal(pattern(str(path)))
             read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
             types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
@@ -104,7 +104,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
 def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
     """The feature columns among `types`; AttributeTableError if there are none, too many, or one of a wrong type."""
     if f"{node}_id" not in types:
-        raise AttributeTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
+        raise AttributeTableError(f"{where} has no column {node}_id; its columns are {listed(types)}")
     features = [name for name in types if name not in (f"{node}_id", "valid_from")]
     if not 1 <= len(features) <= MAX_COLUMNS:
         raise AttributeTableError(

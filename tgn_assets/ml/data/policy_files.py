@@ -11,7 +11,7 @@ import duckdb
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error
-from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text
+from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text, pattern
 
 
 class PolicyError(SafeError, ValueError):
@@ -61,10 +61,12 @@ def read_expiry(value: str) -> dict[str, datetime]:
     with connect() as con:
         try:
             con.execute("SET TimeZone = 'UTC'")
-            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [str(path)]).fetchall()
+            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [pattern(str(path))]).fetchall()
             event = id_text("event_id", described[0][1])
             query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read} GROUP BY id"
-            rows = con.execute(f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [str(path)]).fetchall()
+            rows = con.execute(
+                f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [pattern(str(path))]
+            ).fetchall()
         except duckdb.Error as error:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise PolicyError(

@@ -11,6 +11,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import is_url, put
 from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.schema import literal
 
 EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
 FILE = "data.parquet"
@@ -58,5 +59,4 @@ def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: st
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
-    target = str(file).replace("'", "''")
-    return con.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]
+    return con.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]

@@ -15,12 +15,11 @@ from typing import Any
 
 import duckdb
 
-from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.schema import literal, quoted
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, count_lines, split_records
 from tgn_assets.ml.sources.relations import Column, Part, Relation, Table, pattern, spelling
 from tgn_assets.ml.sources.row_filter import check_filter, filter_columns
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
-from tgn_assets.ml.sources.timestamp_sql import literal
 
 DELIMITERS = ",\t;|"
 HEADER_BYTES = 1 << 20
@@ -54,6 +53,7 @@ FOREIGN = {
     rb"\x1f\x8b": ("compressed by gzip", "give it a name that ends in .csv.gz or .jsonl.gz"),
     rb"BZh[1-9]1AY": ("compressed by bzip2", "unpack it with bunzip2, or compress it with gzip"),
     rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
+    rb"[\s\S]{8}DUCK": ("a database of DuckDB", "write its table as Parquet"),
     rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
     rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
 }

@@ -15,9 +15,11 @@ from typing import Any
 
 import duckdb
 
+from tgn_assets.ml.connectors.duckdb_session import confine
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.safe_text import safe_error
+from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import shown
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
@@ -31,7 +33,6 @@ from tgn_assets.ml.sources.timestamp_sql import (
     is_number,
     is_number_text,
     is_time,
-    literal,
     number_sql,
     one_of,
     timestamp_sql,
@@ -100,7 +101,13 @@ def scan(
     beside those of `weeks`. Not within a transaction. SourceError if the source cannot be read.
     """
     con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
-    with source_errors(spec), kind_of(spec).open(con, weeks) as parts:
+    with (
+        source_errors(spec),
+        kind_of(spec).open(con, weeks) as parts,
+        TemporaryDirectory(prefix="tgn-source-") as folder,
+    ):
+        if spec.row_filter:  # checked as it is, it is SQL that a user wrote
+            confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         expected = expected_rows(con, parts)
         try:
             found = _run(con, spec, parts, query, parameters or {})
@@ -110,9 +117,8 @@ def scan(
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
                 raise
         logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
-        with TemporaryDirectory(prefix="tgn-source-") as folder:
-            safe, bad = well_formed(parts, Path(folder))
-            found = _run(con, spec, safe, query, parameters or {})
+        safe, bad = well_formed(parts, Path(folder))
+        found = _run(con, spec, safe, query, parameters or {})
         return Scan(found.rows, bad + found.unreadable, found.numbers_weeks)
 
 
