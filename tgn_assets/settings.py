@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tgn_assets.ml.config import Batching, SamplerName
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
-from tgn_assets.ml.safe_text import SafeError, holds_password
+from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
 from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -258,7 +258,9 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from error
+        raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from safe_error(
+            error
+        )
 
 
 def _reason(location: tuple[int | str, ...], message: str) -> str:

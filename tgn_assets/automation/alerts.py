@@ -46,8 +46,8 @@ class Alerts:
 
     def _send(self, text: str) -> bool:
         body = json.dumps({"text": chat_text(text)}).encode()
-        request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
         try:
+            request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
             with urlopen(request, timeout=TIMEOUT):
                 return True
         except (OSError, ValueError, HTTPException) as error:  # its text may hold the URL, and that a secret
