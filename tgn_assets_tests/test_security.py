@@ -28,10 +28,12 @@ from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.cli.check import check_lines
 from tgn_assets.cli.status import status_lines
+from tgn_assets.ml.data.attribute_files import AttributeTableError, read_attribute_tables
+from tgn_assets.ml.data.policy_files import PolicyError, read_ids
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.reporting.terminal import sample_table, top5_table
 from tgn_assets.reporting.weekly_page.page import report_page
-from tgn_assets.settings import SettingsError, read_settings
+from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import build_resources
@@ -283,6 +285,28 @@ def test_list_of_columns_in_an_error_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"'column0', .*and 4980 more") as raised:
         home_on_log(tmp_path, source=str(log)).source_spec()
     assert len(str(raised.value)) < 1000
+
+
+def test_sizes_of_headers_and_of_files_are_limited(tmp_path: Path) -> None:
+    log, large = tmp_path / "log.csv", tmp_path / "large.csv"
+    log.write_text("ip_address,event_id,timestamp," + "c" * 100_000 + "\n")
+    with pytest.raises(SourceError, match=r"the first line of .* has 100,030 characters"):
+        Home(Settings(home=tmp_path / "home", source=str(log))).source_spec()
+    with large.open("wb") as file:
+        file.truncate(5 << 30)  # takes no room on the disk
+    with pytest.raises(PolicyError, match=r"TGN_DENY_EVENTS=.* has more than 256 MB"):
+        read_ids("TGN_DENY_EVENTS", str(large))
+    with pytest.raises(AttributeTableError, match=r"TGN_EVENT_FEATURES=.* has more than 4 GB"):
+        read_attribute_tables(str(large), None, pd.DataFrame(), pd.DataFrame(), WEEKS[0])
+
+
+@pytest.mark.parametrize("name", ["a*.csv", "a[1].csv", "a?.csv"])
+def test_attribute_file_is_the_one_that_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a1.csv").write_text("event_id,price\nb,1\n")
+    (tmp_path / name).write_text("event_id,price\na,2\n")
+    nodes = pd.DataFrame({"idx": [0, 1], "id": ["a", "b"]})
+    table = read_attribute_tables(str(tmp_path / name), None, nodes, nodes, WEEKS[0]).event
+    assert (table.idx.tolist(), table.values.tolist()) == ([0], [[2.0]])
 
 
 MODULES = sorted(Path(tgn_assets.__file__).parent.rglob("*.py"))

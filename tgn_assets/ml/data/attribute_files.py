@@ -33,6 +33,8 @@ from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
 """Feature columns of one table: each makes one or two features of every pair that is ranked."""
+LARGEST = 4 << 30
+"""Bytes of a file."""
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 VALUES: dict[Kind, str] = {
     "number": "TRY_CAST({0} AS DOUBLE)",
@@ -63,6 +65,8 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
     if not path.is_file():
         remedy = f"name a CSV or Parquet file with {node}_id and a column per feature"
         raise AttributeTableError(f"{where} is no file; {remedy}")
+    if path.stat().st_size > LARGEST:
+        raise AttributeTableError(f"{where} has more than {LARGEST >> 30} GB; keep the events and users of the log")
     try:
         with connect() as con:
             con.execute("SET TimeZone = 'UTC'")

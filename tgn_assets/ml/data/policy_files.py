@@ -13,6 +13,9 @@ from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error
 from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text, pattern
 
+LARGEST = 1 << 28
+"""Bytes of a file of ids, which is read into memory as a whole."""
+
 
 class PolicyError(SafeError, ValueError):
     """A setting of the policy that cannot be used; the message names it and says what to do."""
@@ -37,10 +40,13 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
     """The event ids that `value` holds: the lines of the file of that name, or else its parts between commas."""
     path = Path(value).expanduser()
     if path.is_file():
+        if path.stat().st_size > LARGEST:
+            raise PolicyError(f"{setting}={value} has more than {LARGEST >> 20} MB: one event id a line, and no more")
         try:
             parts = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{setting}={value} cannot be read as text ({error}): one event id a line") from error
+            said = f"{setting}={value} cannot be read as text ({error}): one event id a line"
+            raise PolicyError(said) from safe_error(error)
     elif "/" in value or path.suffix in (".txt", ".csv"):
         raise PolicyError(f"{setting}={value} is no file; name one with an event id a line, or list ids with commas")
     else:

@@ -23,6 +23,8 @@ from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
 
 DELIMITERS = ",\t;|"
 HEADER_BYTES = 1 << 20
+HEADER_LENGTH = 100_000
+"""Characters of the names of a file's columns: ten thousand columns are read in seconds, many more are not."""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
 LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
                store_rejects = true, rejects_limit = 0, columns = {line: 'VARCHAR'}) WHERE line <> '')"""
@@ -193,6 +195,11 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
         return None
     if not header:
         raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
+    if len(header) > HEADER_LENGTH:
+        raise SourceError(
+            f"the first line of {name} has {len(header):,} characters; a CSV file in TGN_SOURCE begins with its "
+            f"columns' names, which may have {HEADER_LENGTH:,} together"
+        )
     delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
     places = {column: names.index(column) for column in names}
     if re.match('"?sep=.?"?$|#', header) and not (
