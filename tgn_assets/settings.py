@@ -14,16 +14,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tgn_assets.ml.config import Batching, SamplerName
-from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
+from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
 from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number
 
 PREFIX, ENV_FILE = "TGN_", ".env"
 
 
-class SettingsError(ValueError):
+class SettingsError(SafeError, ValueError):
     """A setting that cannot be used; the message names the environment variable."""
 
 
@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     )
     source: str = Field(
         default="synthetic",
+        repr=False,  # its URL may hold a token
         description="`synthetic`, or a path, glob, folder or URL of CSV, JSON lines or Parquet, or "
         "`postgresql://user@host:port/database`.",
     )
@@ -131,6 +132,7 @@ class Settings(BaseSettings):
     )
     export_parquet: str | None = Field(
         default=None,
+        repr=False,  # as that of `source`
         description="Folder, or `s3://bucket/prefix`, to which every week's lists and metrics are also written, as "
         "Parquet in hive partitions.",
     )
@@ -141,6 +143,7 @@ class Settings(BaseSettings):
     )
     alert_url: str | None = Field(
         default=None,
+        repr=False,  # whoever knows it may post to it
         description='URL of a webhook that gets `{"text": ...}` by POST when a run fails, the source cannot be read '
         "twice in a row, or the newest week has no lists by Monday 12:00 UTC. A daemon must run.",
     )
@@ -255,7 +258,9 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from error
+        raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from safe_error(
+            error
+        )
 
 
 def _reason(location: tuple[int | str, ...], message: str) -> str:

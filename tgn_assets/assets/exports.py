@@ -3,6 +3,7 @@
 import dagster as dg
 
 from tgn_assets.ml.export.destinations import DESTINATIONS
+from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import Settings
 from tgn_assets.state.user_errors import explained
@@ -35,6 +36,8 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
         week = context.partition_key
         rows = destination.write(warehouse.reader, place, week)
         warehouse.record_made(asset_name(name), {week: f"{sum(rows.values())} rows"})
-        return dg.MaterializeResult(metadata={"place": dg.MetadataValue.path(place), **numbers(rows, "rows/")})
+        return dg.MaterializeResult(
+            metadata={"place": dg.MetadataValue.path(safe_text(place)), **numbers(rows, "rows/")}
+        )
 
     return export

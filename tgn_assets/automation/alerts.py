@@ -3,6 +3,7 @@
 import json
 import logging
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -11,6 +12,7 @@ import dagster as dg
 from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.automation.backlog import PARTITION, RANGE_START, READER_PATIENCE, is_ours
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
+from tgn_assets.ml.safe_text import chat_text
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
@@ -43,12 +45,12 @@ class Alerts:
             self._remember(told)
 
     def _send(self, text: str) -> bool:
-        body = json.dumps({"text": text}).encode()
-        request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
+        body = json.dumps({"text": chat_text(text)}).encode()
         try:
+            request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
             with urlopen(request, timeout=TIMEOUT):
                 return True
-        except (OSError, ValueError) as error:  # its text may hold the URL, and that a secret
+        except (OSError, ValueError, HTTPException) as error:  # its text may hold the URL, and that a secret
             logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", type(error).__name__)
             return False
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tgn_assets.ml.safe_text import safe_error, safe_text
 from tgn_assets.ml.weeks import week_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Commands(click.Group):
             if ctx.meta.get("verbose"):
                 import traceback
 
-                traceback.print_exc()
+                traceback.print_exception(safe_error(error))
             if getattr(error, "interrupted", False):
                 click.echo(f"interrupted; {WHAT_IS_LEFT}", err=True)
                 ctx.exit(INTERRUPTED)
@@ -42,7 +43,7 @@ class Commands(click.Group):
 
 def explain(error: Exception) -> str:
     """What to print about `error`; the messages of our own errors say what to do."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = safe_text(" ".join(str(error).split())) or type(error).__name__
     run = getattr(error, "run_id", None)
     if run:
         return f"{text}\nThe UI (dagster dev) shows it as run {run}; {WHAT_IS_LEFT}."

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from tgn_assets.ml.data.source_check import SourceCheck, check_source
+from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.sources.extent import describe_source
 from tgn_assets.ml.sources.spec import SourceSpec
-from tgn_assets.reporting.terminal import printable
 
 
 def check_lines(spec: SourceSpec, end_week: str | None) -> Iterator[str]:
     """Lines for the terminal; SourceError if the source cannot be read or has no row that can be used."""
-    yield f"source     {spec.location} {spec.query or ''}".rstrip()
+    yield f"source     {spec.shown} {spec.query or ''}".rstrip()
     extent, found = describe_source(spec), check_source(spec)
     yield f"rows       {found.rows:,} can be used, of {found.users:,} users and {found.events:,} events"
     yield f"time       {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC"

@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from tgn_assets.ml.progress import duration
+from tgn_assets.ml.safe_text import printable
 
 HEARTBEAT = 5.0
 """Seconds between two lines where they cannot be redrawn."""
@@ -47,7 +49,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
         self._printed = time.monotonic()
 
     def _beat(self) -> None:
@@ -57,7 +59,7 @@ class Progress(AbstractContextManager["Progress"]):
             doing = ", ".join(part for part in (self.task, self.detail) if part)
             line = f"{doing} ({duration(time.monotonic() - self._since)} so far)"
             if self._status:
-                self._status.update(line.replace("[", r"\["))
+                self._status.update(escape(printable(line)))
             elif time.monotonic() - self._printed >= HEARTBEAT:
                 self.say(line)
 

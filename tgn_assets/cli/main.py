@@ -14,6 +14,7 @@ import click
 
 from tgn_assets.cli.base import Commands, Week, is_verbose, open_home, verbose_option
 from tgn_assets.cli.models import models
+from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.weeks import shift, week_number, week_of
 from tgn_assets.state.process import prepare_process
 
@@ -120,7 +121,7 @@ def backtest(weeks: int, show_lists: bool) -> None:
     for table in backtest_tables(home.warehouse(), origins[1:]):
         console.print(table)
     for line in closing_lines(home.warehouse(), origins, _tgn()):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
 
 
 @cli.command(short_help="Print a user's list.")
@@ -196,7 +197,7 @@ def export(week: str | None) -> None:
         destination = DESTINATIONS[name]
         rows = export_weeks(destination, home.warehouse().reader, place, [week] if week else exportable)
         for table, count in rows.items():
-            click.echo(f"{count:>9,} rows  {destination.table_place.format(place=place, table=table)}")
+            click.echo(f"{count:>9,} rows  {destination.table_place.format(place=safe_text(place), table=table)}")
 
 
 @cli.command(short_help="Print what was understood of the source.")
@@ -213,7 +214,7 @@ def check() -> None:
 
     home, console = Home(read_settings()), stdout()
     for line in check_lines(home.unpinned_source_spec(), home.settings.end_week):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
 
 
 @cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
@@ -225,7 +226,7 @@ def status() -> None:
 
     console = stdout()
     for line in status_lines(open_home()):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
 
 
 cli.add_command(models)
@@ -274,7 +275,7 @@ def _closed_week(home: "Home", week: str | None) -> str:
     first, end = home.start_week(), home.settings.end_week
     if week is None:
         if (newest := home.newest_closed_week()) is None:
-            source = f"TGN_SOURCE={home.settings.source}" + (f" up to TGN_END_WEEK={end}" if end else "")
+            source = f"TGN_SOURCE={safe_text(home.settings.source)}" + (f" up to TGN_END_WEEK={end}" if end else "")
             raise click.ClickException(
                 f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later"
             )

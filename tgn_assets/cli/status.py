@@ -7,6 +7,7 @@ import dagster as dg
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.runner import failure
+from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import score_line, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
@@ -20,7 +21,7 @@ RECENT = 100
 def status_lines(home: Home) -> Iterator[str]:
     """Lines for the terminal; SourceError, after the lines about the home, if the source cannot be read."""
     yield f"home       {home.root}"
-    yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
+    yield f"source     {safe_text(home.settings.source)} {home.settings.source_query or ''}".rstrip()
     with home.instance() as instance:
         fail_killed_runs(instance, home.run_lock)
         yield from _published(home)

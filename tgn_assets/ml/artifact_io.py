@@ -17,13 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tgn_assets.ml.safe_text import SafeError
+
 TENSORS, META = "tensors.safetensors", "meta.json"
 
 FORMAT_VERSION = 1
 """To be raised with every change after which this code cannot read what earlier code wrote, or reads it wrongly."""
 
 
-class ArtifactError(FileNotFoundError):
+class ArtifactError(SafeError, FileNotFoundError):
     """An artifact that is missing or cannot be read; the message says which one and what to do."""
 
 

@@ -233,3 +233,8 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 def quoted(name: str) -> str:
     """`name` as an SQL identifier, its double quotes doubled."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """`text` as an SQL text."""
+    return "'" + text.replace("'", "''") + "'"

@@ -12,6 +12,7 @@ import altair as alt
 import dagster as dg
 import pandas as pd
 
+from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.reporting.svg import svg
 
@@ -79,7 +80,7 @@ def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[
     """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
     if most_recommended.empty:
         return {}
-    names = json.dumps([_short(event) for event in most_recommended["event_id"]])
+    names = json.dumps([shortened(printable(event), 18) for event in most_recommended["event_id"]])
     ranked = pd.DataFrame({"place": range(len(most_recommended)), "lists": most_recommended["lists"].to_numpy()})
     axis = alt.Axis(labelExpr=f"{names}[datum.value]", labelLimit=0, minExtent=115, title=None, ticks=False)
     bars = alt.Chart(ranked).mark_bar().encode(x=alt.X("lists:Q", title=None), y=alt.Y("place:O", axis=axis))
@@ -123,9 +124,3 @@ def _dates() -> alt.X:
 def _picture(chart: Any, text: str) -> dg.MetadataValue:
     encoded = base64.b64encode(svg(chart, CONFIG).encode()).decode()
     return dg.MetadataValue.md(f"![{text}](data:image/svg+xml;base64,{encoded})")
-
-
-def _short(text: str, length: int = 18) -> str:
-    """`text` from the data, on one line and without control characters."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return shown if len(shown) <= length else shown[: length - 3] + "..."

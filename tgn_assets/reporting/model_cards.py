@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
+from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import Scores, pooled_scores, results_table, weeks_with_lists
@@ -18,7 +19,7 @@ from tgn_assets.state.warehouse import Warehouse
 GNN, RANKER = "trained_gnn", "trained_ranker"
 
 
-class ModelError(LookupError):
+class ModelError(SafeError, LookupError):
     """A model that does not exist or cannot be used for this; the message says which one and what to do."""
 
 

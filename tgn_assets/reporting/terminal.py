@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
@@ -181,11 +182,6 @@ def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The weeks at whose close lists were published, oldest first: every one of them has the list for new users."""
     query = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
     return [week for (week,) in con.execute(query).fetchall()]
-
-
-def printable(text: str) -> str:
-    """`text` from the data with its control characters escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def results_table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
+from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
     SourceSpec,
     describe_source,
@@ -184,7 +185,7 @@ class Home:
         """`known`, as of the log that the settings name; nothing is known of another one if there are no rows yet."""
         s = self.settings
         columns = [s.user_column, s.event_column, s.timestamp_column]
-        this = {"source": _one_spelling(s.source), "query": s.source_query, "columns": columns}
+        this = {"source": _one_spelling(redacted(s.source)), "query": s.source_query, "columns": columns}
         if {name: known.get(name) for name in this} == this:
             return known
         rows = {week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != NO_ROWS}

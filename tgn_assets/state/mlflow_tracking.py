@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgn_assets.ml.config import flatten
+from tgn_assets.ml.safe_text import safe_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +87,6 @@ def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
     except ImportError:
         warn(f"{URI} is set, but MLflow is not installed: pip install 'tgn_assets[mlflow]', or unset it")
         return "not logged"
@@ -95,8 +95,8 @@ def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
         name = os.environ.get(EXPERIMENT) or DEFAULT_EXPERIMENT
         there = client.get_experiment_by_name(name)
         log(client, there.experiment_id if there else client.create_experiment(name))
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # noqa: BLE001 (each kind of store has errors of its own)
+        reason = safe_text(next(iter(str(error).splitlines()), type(error).__name__))
         warn(f"the week could not be logged to MLflow ({reason}); its lists do not depend on it")
         return "not logged"
     return "logged"

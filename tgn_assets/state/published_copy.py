@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgn_assets.ml.schema import VIEWS, quoted
-from tgn_assets.ml.sources.timestamp_sql import literal
+from tgn_assets.ml.schema import VIEWS, literal, quoted
 from tgn_assets.state.lineage import METRICS, PREDICTIONS
 
 if TYPE_CHECKING:

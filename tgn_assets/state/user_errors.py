@@ -5,18 +5,22 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from tgn_assets.ml.safe_text import safe_error, safe_text
+
 
 @contextmanager
 def explained() -> Iterator[None]:
     """Turns errors that the user can fix (a wrong setting, a missing artifact) into a Failure with their message.
 
-    All other errors are bugs, and keep their traceback.
+    All other errors are bugs, and keep their traceback. No error shows a secret, nor does one that it came from.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, _fixable()):
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            raise dg.Failure(description=safe_text(str(error)), allow_retries=False) from safe_error(error)
+        if (shown := safe_error(error)) is not error:
+            raise shown from None
         raise
 
 

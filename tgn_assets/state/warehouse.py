@@ -18,6 +18,7 @@ import pandas as pd
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
+from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
@@ -34,7 +35,7 @@ REMIND_SECONDS = 30.0
 """How often a process that waits for the warehouse says so."""
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(SafeError, RuntimeError):
     """The warehouse is not there or cannot be opened; the message says what to do."""
 
 

@@ -39,6 +39,6 @@ def test_the_catalogue_plot_takes_any_event_id() -> None:
     most_recommended = pd.DataFrame({"event_id": ["$x_{1", "line\nbreak", "x" * 99, "plain"], "lists": [4, 3, 2, 1]})
     weeks = pd.DataFrame({"week": pd.date_range("2024-01-01", periods=4, freq="7D"), "recommended": 5, "known": 10})
     (picture,) = catalogue_plot(most_recommended, weeks).values()
-    for name in ("$x_{1", "line?break", "xxxxxxxxxxxxxxx...", "plain", "share of known events on some list"):
+    for name in ("$x_{1", r"line\nbreak", "xxxxxxxx...xxxxxxx", "plain", "share of known events on some list"):
         assert f">{name}<" in drawn(picture)
     assert catalogue_plot(most_recommended.head(0), weeks) == {}

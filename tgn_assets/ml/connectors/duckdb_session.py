@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.schema import literal
+
 
 def connect(database: str | Path = ":memory:", *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """A connection in UTC that neither downloads nor loads an extension by itself."""
+    """A connection in UTC that neither downloads nor loads an extension by itself. Before it runs SQL that a user
+    wrote, `confine` it.
+    """
     con = duckdb.connect(database, read_only=read_only)
     con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'")
+    return con
+
+
+def confine(
+    con: duckdb.DuckDBPyConnection, files: Iterable[str] = (), folder: str | Path | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Lets `con` touch no file but its own database, `files` and what lies in `folder`, and load no extension.
+
+    There is no way back for as long as its database is open; a later call changes nothing.
+    """
+    if con.execute("SELECT current_setting('enable_external_access')").fetchall()[0][0]:
+        con.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+        con.execute(f"SET allowed_directories = [{'' if folder is None else literal(str(folder))}]")
+        con.execute("SET enable_external_access = false")
     return con

@@ -19,6 +19,8 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from tgn_assets.ml.safe_text import SafeError, safe_error
+
 WEB = ("http", "https")
 STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_modified", "last-modified"} | {
     *("mtime", "modified", "updated", "created")
@@ -26,7 +28,7 @@ STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_
 """What stores call the fields that move when a file is written."""
 
 
-class StoreError(OSError):
+class StoreError(SafeError, OSError):
     """A store that does not do what it is asked; the message says what to do."""
 
 
@@ -114,15 +116,16 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         raise
     except ImportError as error:
         package = "-c constraints.txt -e '.[s3]'" if scheme in ("s3", "s3a") else "what fsspec names"
-        raise StoreError(f"{scheme}:// needs a package ({error}): pip install {package}") from error
+        raise StoreError(f"{scheme}:// needs a package ({error}): pip install {package}") from safe_error(error)
     except FileNotFoundError as error:
-        raise StoreError(f"there is nothing at {url}, or nothing answers there") from error
-    except Exception as error:
+        raise StoreError(f"there is nothing at {url}, or nothing answers there") from safe_error(error)
+    except Exception as error:  # noqa: BLE001 (raised again)
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        said = f"{reason}; {_remedy(scheme)}"
         if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
             known = "s3, gs, az, https and what else fsspec knows"
-            raise StoreError(f"{scheme}:// is no kind of address that can be read; there are {known}") from error
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise StoreError(f"{reason}; {_remedy(scheme)}") from error
+            said = f"{scheme}:// is no kind of address that can be read; there are {known}"
+        raise StoreError(said) from safe_error(error)
 
 
 def _options(scheme: str) -> dict[str, Any]:

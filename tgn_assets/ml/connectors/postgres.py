@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from tgn_assets.ml.connectors.credentials import holds_password
+from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -22,7 +22,7 @@ NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 TABLE, SELECT = re.compile(rf"{NAME}(?:\.{NAME}){{0,2}}"), re.compile(r"(select|with)\b", re.IGNORECASE)
 
 
-class PostgresError(Exception):
+class PostgresError(SafeError):
     """What the server, or the driver, answered; `remedy` says what to do."""
 
     def __init__(self, reason: str, remedy: str):
@@ -91,21 +91,23 @@ def connected(url: str) -> Iterator[Connection]:
             answer(error),
             "check that the server is up and that host, port, user and database are right; a password is taken from "
             "PGPASSWORD or ~/.pgpass",
-        ) from error
+        ) from safe_error(error)
     with con:
         try:
             with con.cursor() as cursor:
                 cursor.execute("SET TimeZone = 'UTC'")
             yield con
         except Error as error:
-            raise PostgresError(answer(error), "check the name, and that the user has the right to do so") from error
+            raise PostgresError(
+                answer(error), "check the name, and that the user has the right to do so"
+            ) from safe_error(error)
 
 
 def answer(error: Exception) -> str:
     """What the server said, in one line, without what driver and DuckDB put around it."""
     text = str(error).strip()
     said = re.search(r"(?:ERROR|FATAL): +(.*)", text) or re.search(r"Failed to connect: (.*)", text)
-    return said[1] if said else text.splitlines()[0]
+    return said[1] if said else next(iter(text.splitlines()), type(error).__name__)
 
 
 def _with_defaults(url: str) -> str:

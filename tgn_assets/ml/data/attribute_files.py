@@ -25,13 +25,16 @@ from tgn_assets.ml.data.attributes import (
     Node,
     close_of,
 )
-from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.safe_text import SafeError, listed, safe_error
+from tgn_assets.ml.schema import literal, quoted
 from tgn_assets.ml.sources.formats import format_of
-from tgn_assets.ml.sources.relations import id_text
+from tgn_assets.ml.sources.relations import id_text, pattern
 from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
 """Feature columns of one table: each makes one or two features of every pair that is ranked."""
+LARGEST = 4 << 30
+"""Bytes of a file."""
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 VALUES: dict[Kind, str] = {
     "number": "TRY_CAST({0} AS DOUBLE)",
@@ -42,7 +45,7 @@ SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
 
-class AttributeTableError(ValueError):
+class AttributeTableError(SafeError, ValueError):
     """An attribute file that cannot be used; the message names the setting and says what to do."""
 
 
@@ -62,11 +65,13 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
     if not path.is_file():
         remedy = f"name a CSV or Parquet file with {node}_id and a column per feature"
         raise AttributeTableError(f"{where} is no file; {remedy}")
+    if path.stat().st_size > LARGEST:
+        raise AttributeTableError(f"{where} has more than {LARGEST >> 30} GB; keep the events and users of the log")
     try:
         with connect() as con:
             con.execute("SET TimeZone = 'UTC'")
             typed = not format_of(str(path), str(path)).is_text
-            file = "'" + str(path).replace("'", "''") + "'"
+            file = literal(pattern(str(path)))
             read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
             types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
@@ -89,7 +94,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
         reason = " ".join(str(error).split("\n\n")[0].split())
         raise AttributeTableError(
             f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
-        ) from error
+        ) from safe_error(error)
     if not len(table.idx):
         notes.append(f"{where} has no row for any {node} known at the close of {week}: is {node}_id written as there?")
     elif not timed:
@@ -103,7 +108,7 @@ def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list
 def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
     """The feature columns among `types`; AttributeTableError if there are none, too many, or one of a wrong type."""
     if f"{node}_id" not in types:
-        raise AttributeTableError(f"{where} has no column {node}_id; its columns are {', '.join(types)}")
+        raise AttributeTableError(f"{where} has no column {node}_id; its columns are {listed(types)}")
     features = [name for name in types if name not in (f"{node}_id", "valid_from")]
     if not 1 <= len(features) <= MAX_COLUMNS:
         raise AttributeTableError(

@@ -165,7 +165,7 @@ def load_weeks(
     )
     _warn(spec, report, reported, with_blanks)
     if report.filtered:
-        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
+        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
     return report
 
 
@@ -174,15 +174,15 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     loaded, rejected = sum(report.rows.values()), report.rejected
     if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
-        logger.warning("%s: rejected rows: %s (see the table rejected_interactions)", spec.location, reasons)
+        logger.warning("%s: rejected rows: %s (see the table rejected_interactions)", spec.shown, reasons)
         if missing := sum(rows for reason, rows in rejected.items() if reason.startswith("missing_")):
             share = missing / (loaded + sum(rejected.values()))
             given = ",".join(spec.null_values)
             text = "%s: %.2g %% of the rows lack a user, an event or a time: empty, or one of TGN_NULL_VALUES=%s"
-            logger.warning(text, spec.location, 100 * share, given)
+            logger.warning(text, spec.shown, 100 * share, given)
     if with_blanks:
         text = "%s: %.2g %% of the rows have ids with blanks at their ends, which are kept"
-        logger.warning(text, spec.location, 100 * with_blanks / loaded)
+        logger.warning(text, spec.shown, 100 * with_blanks / loaded)
 
 
 @contextmanager

@@ -10,10 +10,14 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
-from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text
+from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text, pattern
+
+LARGEST = 1 << 28
+"""Bytes of a file of ids, which is read into memory as a whole."""
 
 
-class PolicyError(ValueError):
+class PolicyError(SafeError, ValueError):
     """A setting of the policy that cannot be used; the message names it and says what to do."""
 
 
@@ -36,10 +40,13 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
     """The event ids that `value` holds: the lines of the file of that name, or else its parts between commas."""
     path = Path(value).expanduser()
     if path.is_file():
+        if path.stat().st_size > LARGEST:
+            raise PolicyError(f"{setting}={value} has more than {LARGEST >> 20} MB: one event id a line, and no more")
         try:
             parts = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{setting}={value} cannot be read as text ({error}): one event id a line") from error
+            said = f"{setting}={value} cannot be read as text ({error}): one event id a line"
+            raise PolicyError(said) from safe_error(error)
     elif "/" in value or path.suffix in (".txt", ".csv"):
         raise PolicyError(f"{setting}={value} is no file; name one with an event id a line, or list ids with commas")
     else:
@@ -60,14 +67,16 @@ def read_expiry(value: str) -> dict[str, datetime]:
     with connect() as con:
         try:
             con.execute("SET TimeZone = 'UTC'")
-            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [str(path)]).fetchall()
+            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [pattern(str(path))]).fetchall()
             event = id_text("event_id", described[0][1])
             query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read} GROUP BY id"
-            rows = con.execute(f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [str(path)]).fetchall()
+            rows = con.execute(
+                f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [pattern(str(path))]
+            ).fetchall()
         except duckdb.Error as error:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise PolicyError(
                 f"TGN_EVENT_EXPIRY={value} cannot be read ({reason}): it needs the columns event_id and expires_at, "
                 "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
-            ) from error
+            ) from safe_error(error)
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}

@@ -10,13 +10,15 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.connectors.object_store import is_url, put
+from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.schema import literal
 
 EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
 FILE = "data.parquet"
 WEEKS_SQL = " UNION ".join(f"SELECT strftime(week, '%Y-%m-%d') AS week FROM {table}" for table in EXPORTED)
 
 
-class ExportError(OSError):
+class ExportError(SafeError, OSError):
     """What is exported cannot be written; the message names the setting. What the warehouse holds is not affected."""
 
 
@@ -48,14 +50,13 @@ def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: st
         rows = _copy(con, query, fresh)
         os.replace(fresh, Path(partition) / FILE)
     except (OSError, duckdb.IOException) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(
             f"TGN_EXPORT_PARQUET: {partition} cannot be written ({reason}). The warehouse holds the week all the same; "
             f"once it can be written, run `tgn export --week {week}`"
-        ) from error
+        ) from safe_error(error)
     return rows
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
-    target = str(file).replace("'", "''")
-    return con.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]
+    return con.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]

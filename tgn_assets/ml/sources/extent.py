@@ -25,7 +25,7 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """A text that moves when the source may have changed; no row is read. SourceError if there is no file."""
     with source_errors(spec):
         state = kind_of(spec).state(now or datetime.now(UTC))
-    return hashlib.sha256(repr((spec, state)).encode()).hexdigest()
+    return hashlib.sha256(repr((spec.location, spec, state)).encode()).hexdigest()
 
 
 def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
@@ -42,7 +42,7 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
     spans = [(first, last) for _, reason, first, last in found.rows if reason is None]
     if not spans and filtered and not found.rejected_by_reason():
         raise SourceError(
-            f"none of the {filtered} rows of TGN_SOURCE={spec.location} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
+            f"none of the {filtered} rows of TGN_SOURCE={spec.shown} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
         )
     if not spans:
         raise _no_valid_row(spec, found)
@@ -104,7 +104,7 @@ def first_week_of(spec: SourceSpec) -> str:
     for before, then in pairwise(starts):
         if week_number(then) - week_number(before) >= LONG_GAP:
             raise SourceError(
-                f"the first rows of TGN_SOURCE={spec.location} are of week {first}, and after {before} there are none "
+                f"the first rows of TGN_SOURCE={spec.shown} are of week {first}, and after {before} there are none "
                 f"until {then}: set TGN_START_WEEK={then} to begin there, or TGN_START_WEEK={first} if these times are "
                 "right"
             )
@@ -122,7 +122,7 @@ def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
         sample = _sample_time(spec)
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
     return SourceError(
-        f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.location} can be used ({reasons}); {remedy}"
+        f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.shown} can be used ({reasons}); {remedy}"
     )
 
 

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
+from tgn_assets.ml.safe_text import holds_password, safe_text
 from tgn_assets.ml.sources.formats import SUFFIXES, open_file
 from tgn_assets.ml.sources.relations import Part, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source
@@ -39,9 +39,9 @@ class FileSource(SourceKind):
             if is_url(self.spec.location):
                 objects = _find_objects(self.spec.location)
                 copies = map(str, fetch(objects, Path(folder)))
-                files = [(file.url, copy) for file, copy in zip(objects, copies, strict=True)]
+                files = [(safe_text(file.url), copy) for file, copy in zip(objects, copies, strict=True)]
             else:
-                files = [(file, file) for file in find_files(self.spec.location)]
+                files = [(safe_text(file), file) for file in find_files(self.spec.location)]
             tables = [table for file in files if (table := open_file(con, self.spec, *file, Path(folder)))]
             if not tables:
                 raise empty_source(self.spec)

@@ -15,15 +15,16 @@ from typing import Any
 
 import duckdb
 
-from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.schema import literal, quoted
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, count_lines, split_records
 from tgn_assets.ml.sources.relations import Column, Part, Relation, Table, pattern, spelling
 from tgn_assets.ml.sources.row_filter import check_filter, filter_columns
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
-from tgn_assets.ml.sources.timestamp_sql import literal
 
 DELIMITERS = ",\t;|"
 HEADER_BYTES = 1 << 20
+HEADER_LENGTH = 100_000
+"""Characters of the names of a file's columns: ten thousand columns are read in seconds, many more are not."""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
 LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
                store_rejects = true, rejects_limit = 0, columns = {line: 'VARCHAR'}) WHERE line <> '')"""
@@ -54,6 +55,7 @@ FOREIGN = {
     rb"\x1f\x8b": ("compressed by gzip", "give it a name that ends in .csv.gz or .jsonl.gz"),
     rb"BZh[1-9]1AY": ("compressed by bzip2", "unpack it with bunzip2, or compress it with gzip"),
     rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
+    rb"[\s\S]{8}DUCK": ("a database of DuckDB", "write its table as Parquet"),
     rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
     rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
 }
@@ -193,6 +195,11 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
         return None
     if not header:
         raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
+    if len(header) > HEADER_LENGTH:
+        raise SourceError(
+            f"the first line of {name} has {len(header):,} characters; a CSV file in TGN_SOURCE begins with its "
+            f"columns' names, which may have {HEADER_LENGTH:,} together"
+        )
     delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
     places = {column: names.index(column) for column in names}
     if re.match('"?sep=.?"?$|#', header) and not (

@@ -15,8 +15,11 @@ from typing import Any
 
 import duckdb
 
+from tgn_assets.ml.connectors.duckdb_session import confine
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
+from tgn_assets.ml.safe_text import safe_error
+from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import shown
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
@@ -30,7 +33,6 @@ from tgn_assets.ml.sources.timestamp_sql import (
     is_number,
     is_number_text,
     is_time,
-    literal,
     number_sql,
     one_of,
     timestamp_sql,
@@ -99,7 +101,13 @@ def scan(
     beside those of `weeks`. Not within a transaction. SourceError if the source cannot be read.
     """
     con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
-    with source_errors(spec), kind_of(spec).open(con, weeks) as parts:
+    with (
+        source_errors(spec),
+        kind_of(spec).open(con, weeks) as parts,
+        TemporaryDirectory(prefix="tgn-source-") as folder,
+    ):
+        if spec.row_filter:  # checked as it is, it is SQL that a user wrote
+            confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         expected = expected_rows(con, parts)
         try:
             found = _run(con, spec, parts, query, parameters or {})
@@ -108,10 +116,9 @@ def scan(
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
                 raise
-        logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.location)
-        with TemporaryDirectory(prefix="tgn-source-") as folder:
-            safe, bad = well_formed(parts, Path(folder))
-            found = _run(con, spec, safe, query, parameters or {})
+        logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
+        safe, bad = well_formed(parts, Path(folder))
+        found = _run(con, spec, safe, query, parameters or {})
         return Scan(found.rows, bad + found.unreadable, found.numbers_weeks)
 
 
@@ -123,17 +130,17 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
     except duckdb.OutOfMemoryException:
         raise
     except StoreError as error:
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
+        raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {error}") from safe_error(error)
     except PostgresError as error:
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
+        raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason = answer(error)
+        reason, cause = answer(error), safe_error(error)
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
-                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
+                f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
                 "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
-            ) from error
-        raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {kind_of(spec).remedy}") from error
+            ) from cause
+        raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({reason}); {kind_of(spec).remedy}") from cause
 
 
 def _run(
@@ -161,7 +168,7 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     if part.numbers_weeks:
         if spec.week_number_anchor is None:
             raise SourceError(
-                f"TGN_SOURCE={spec.location} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
+                f"TGN_SOURCE={spec.shown} counts its weeks; set TGN_START_WEEK to the Monday of the first one"
             )
         ts = week_start_sql("number", spec.week_number_anchor)
     user, event = _id_sql(part.user, spec.user_column, nulls), _id_sql(part.event, spec.event_column, nulls)

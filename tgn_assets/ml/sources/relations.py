@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
+from tgn_assets.ml.safe_text import listed
 from tgn_assets.ml.sources.row_filter import SETTING, check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceExtent, SourceSpec
 from tgn_assets.ml.sources.timestamp_sql import is_number, is_number_text, one_of
@@ -206,7 +207,7 @@ def _column(table: Table, name: str, setting: str) -> Column:
     found = spelling(table.columns, name)
     if found is None:
         also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""
-        existing = ", ".join(map(repr, table.columns))
+        existing = listed(table.columns)
         raise SourceError(f"{table.name} has no column {name!r}{also}; set {setting} to one of its columns: {existing}")
     _refuse_repeated(table.name, table.columns, name, setting)
     return table.columns[found]

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from tgn_assets.ml.connectors.duckdb_session import connect
+from tgn_assets.ml.connectors.duckdb_session import confine, connect
+from tgn_assets.ml.safe_text import listed, shortened
 from tgn_assets.ml.sources.spec import SourceError
 
 SETTING = "TGN_ROW_FILTER"
 # The line break ends a comment that the text may end with.
 QUERY = "SELECT 1 FROM source_rows WHERE (\n{condition}\n)"
-FORBIDDEN = {"SUBQUERY": "a query", "WINDOW": "a window function", "STAR": "a star", "PARAMETER": "a parameter"}
+ALLOWED = {
+    *("COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "CAST", "TYPE", "COLLATE"),
+    *("FUNCTION", "LAMBDA"),
+}
+"""What an expression may be made of."""
+NAMES = {"SUBQUERY": "a query", "WINDOW": "a window function", "STAR": "a star"}
+SHOWN = 200
+"""Characters of a condition in a message."""
 
 
 def check_filter(condition: str) -> str:
@@ -27,8 +35,8 @@ def check_filter(condition: str) -> str:
     if condition_node.get("function_name") == "row":  # what DuckDB takes empty brackets, or a comma, for
         raise _refused(condition, "it is empty, or more than one expression")
     for node in _nodes(condition_node):
-        if node["class"] in FORBIDDEN:
-            raise _refused(condition, f"it has {FORBIDDEN[node['class']]} in it")
+        if node["class"] not in ALLOWED:
+            raise _refused(condition, f"it has {NAMES.get(node['class'], node['class'].lower())} in it")
         if node["class"] == "FUNCTION" and not (node["is_operator"] or node["function_name"].lower() in _functions()):
             raise _refused(condition, f"{node['function_name']} is no function of the values of one row alone")
     return condition
@@ -47,26 +55,29 @@ def renamed(condition: str, names: dict[str, str]) -> str:
     for node in _nodes(tree["statements"][0]["node"]["where_clause"]):
         if node["class"] == "COLUMN_REF":
             node["column_names"][0] = names[node["column_names"][0]]
-    with connect() as con:
+    with confine(connect()) as con:
         (sql,) = con.execute("SELECT json_deserialize_sql($tree::JSON)", {"tree": json.dumps(tree)}).fetchall()[0]
     return sql.split(" WHERE ", 1)[1]
 
 
 def unknown_column(condition: str, name: str, file: str, columns: Iterable[str]) -> SourceError:
     """The error for a `condition` on a column that `file` does not have."""
-    existing = ", ".join(map(repr, columns))
-    return SourceError(f"{SETTING}={condition} names {name!r}, which {file} has not; its columns are {existing}")
+    shown = shortened(condition, SHOWN)
+    return SourceError(f"{SETTING}={shown} names {name!r}, which {file} has not; its columns are {listed(columns)}")
 
 
 @lru_cache(maxsize=8)
 def _parsed(condition: str) -> str:
-    with connect() as con:
+    with confine(connect()) as con:
         ask = "SELECT json_serialize_sql($query)"
         return con.execute(ask, {"query": QUERY.format(condition=condition)}).fetchall()[0][0]
 
 
 def _tree(condition: str) -> dict[str, Any]:
-    tree, plain = json.loads(_parsed(condition)), json.loads(_parsed("true"))
+    try:
+        tree, plain = json.loads(_parsed(condition)), json.loads(_parsed("true"))
+    except RecursionError:
+        raise _refused(condition, "it is nested too deeply") from None
     if tree["error"]:
         raise _refused(condition, tree["error_message"].splitlines()[0])
     if _without_condition(tree) != _without_condition(plain):
@@ -100,6 +111,7 @@ def _functions() -> frozenset[str]:
     query = """
         SELECT function_name FROM duckdb_functions() WHERE schema_name IN ('main', 'pg_catalog') GROUP BY ALL
         HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT' AND NOT has_side_effects)
+           AND NOT starts_with(function_name, '__')
     """
     with connect() as con:
         return frozenset(name.lower() for (name,) in con.execute(query).fetchall())
@@ -107,6 +119,6 @@ def _functions() -> frozenset[str]:
 
 def _refused(condition: str, reason: str) -> SourceError:
     return SourceError(
-        f"{SETTING}={condition} cannot be used: {reason}. It must be one SQL condition on the columns of the source, "
-        "such as event_type = 'click' AND country <> 'XX'"
+        f"{SETTING}={shortened(condition, SHOWN)} cannot be used: {reason}. It must be one SQL condition on the "
+        "columns of the source, such as event_type = 'click' AND country <> 'XX'"
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from tgn_assets.ml.safe_text import SafeError, safe_text
 from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
 from tgn_assets.ml.weeks import shift, week_of
 
@@ -18,7 +19,7 @@ CLOCK_SKEW = timedelta(days=1)
 """By how much the clock that wrote a row may be ahead of ours."""
 
 
-class SourceError(ValueError):
+class SourceError(SafeError, ValueError):
     """The source cannot be used as it is; the message names the setting (TGN_SOURCE, ...) and says what to do."""
 
 
@@ -28,7 +29,7 @@ class SourceSpec:
     PostgreSQL; and its columns.
     """
 
-    location: str
+    location: str = field(repr=False)  # it may hold a token
     user_column: str = "ip_address"
     event_column: str = "event_id"
     timestamp_column: str = "timestamp"
@@ -46,6 +47,11 @@ class SourceSpec:
     """How times are written that do not tell by themselves."""
     null_values: tuple[str, ...] = NULL_VALUES
     """Ids and times that stand for a missing value, as the empty text does."""
+
+    @property
+    def shown(self) -> str:
+        """`location` as people may see it."""
+        return safe_text(self.location)
 
 
 @dataclass(frozen=True)
@@ -75,4 +81,4 @@ def last_ended_week(now: datetime | None = None) -> str:
 
 def empty_source(spec: SourceSpec) -> SourceError:
     """The error for a source without rows."""
-    return SourceError(f"TGN_SOURCE={spec.location} has no rows; check that the export that writes it has run")
+    return SourceError(f"TGN_SOURCE={spec.shown} has no rows; check that the export that writes it has run")

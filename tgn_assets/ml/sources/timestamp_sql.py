@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from tgn_assets.ml.schema import literal
 from tgn_assets.ml.weeks import week_number
 
 EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
@@ -104,11 +105,6 @@ def is_time(dtype: str) -> bool:
 def one_of(text: str, values: Iterable[str]) -> str:
     """SQL: whether `text` is one of these. Not with IN, which DuckDB turns into a join that all rows go through."""
     return f"contains({literal(chr(31).join(['', *values, '']))}, concat(chr(31), {text}, chr(31)))"
-
-
-def literal(text: str) -> str:
-    """`text` as an SQL text."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _unix_sql(number: str, style: TimeStyle) -> str:

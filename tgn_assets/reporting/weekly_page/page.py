@@ -11,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.progress import duration
+from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import NDCG, at_length, printable
+from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, Difference, headline, ndcg, signed
 from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
@@ -54,7 +55,7 @@ def report_page(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "safe_text": printable,
+        "safe_text": lambda text: shortened(printable(text)),
         "score": lambda value: f"{value:.4f}",
         "signed": signed,
         "percent": lambda value: f"{value:.1%}",

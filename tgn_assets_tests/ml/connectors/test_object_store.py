@@ -16,8 +16,8 @@ import pytest
 from fsspec.registry import _registry
 from s3fs import S3FileSystem
 
-from tgn_assets.ml.connectors.credentials import holds_password
 from tgn_assets.ml.connectors.object_store import StoreError, fetch, put, stored_files
+from tgn_assets.ml.safe_text import holds_password
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
 from tgn_assets.ml.sources.formats import SUFFIXES
 from tgn_assets_tests.support.histories import (

@@ -105,7 +105,7 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("id,price\ntea,1\n", "has no column event_id; its columns are id, price"),
+        ("id,price\ntea,1\n", "has no column event_id; its columns are 'id', 'price'"),
         ("event_id,valid_from\ntea,2024-01-01\n", "has 0 feature columns"),
         ("event_id,price\ntea,1\njam,2\ntea,1\n", "more than one row of tea; keep one, or say in a column valid_from"),
         (

@@ -77,7 +77,7 @@ def test_digests_differ_when_rows_have_exchanged_a_value(tmp_path: Path) -> None
 def test_digests_are_the_same_in_another_process(tmp_path: Path) -> None:
     spec = csv(tmp_path)
     names = "from tgn_assets.ml.sources.extent import *; from tgn_assets.ml.sources.spec import *"
-    code = f"{names}; print(source_digests({spec!r}, {WEEKS!r}))"
+    code = f"{names}; print(source_digests(SourceSpec({spec.location!r}), {WEEKS!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert other.stdout.strip() == str(source_digests(spec, WEEKS))
 

@@ -105,6 +105,20 @@ def test_filter_type_error_suggests_try_cast(tmp_path: Path) -> None:
         "no_such_function(event_id)",
         "COLUMNS('.*') = 'x'",
         "event_id = $1",
+        "#1 = 'x'",
+        "event_id = DEFAULT",
+        "getenv('HOME') = 'x'",
+        "current_setting('threads') = '1'",
+        "getvariable('x') IS NULL",
+        "read_text('/etc/passwd') IS NOT NULL",
+        "event_id = (FROM read_text('/etc/passwd'))",
+        "query('FROM users') IS NULL",
+        "__internal_json_copy_to_json(event_id) IS NULL",
+        "true; ATTACH 'other.duckdb'",
+        "true); COPY (SELECT 1) TO 'out.csv'; SELECT (true",
+        "true); INSTALL httpfs; LOAD httpfs; SELECT (true",
+        "NOT " * 900 + "true",
+        "(" * 9000 + "true" + ")" * 9000,
     ],
 )
 def test_only_a_condition_on_the_row_itself_is_accepted(condition: str) -> None:
@@ -120,3 +134,22 @@ def test_only_a_condition_on_the_row_itself_is_accepted(condition: str) -> None:
 )  # fmt: skip
 def test_what_one_writes_in_a_where_is_accepted(condition: str) -> None:
     assert check_filter(condition) == condition
+
+
+def test_refusal_repeats_no_long_condition() -> None:
+    with pytest.raises(SourceError) as raised:
+        check_filter("no_such(" + "x" * 100_000 + ")")
+    assert len(str(raised.value)) < 500 and "no_such is no function" in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", ["", "short line\n"])
+def test_scan_with_a_filter_reads_nothing_but_the_source(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "a[1]").mkdir()
+    (tmp_path / "other.csv").write_text("a\n1\n")
+    spec = filtered(csv(tmp_path / "a[1]", LOG + damage), CLICKS)
+    with warehouse() as con:
+        load(con, spec)
+        assert len(rows(con, "raw_interactions")) == 2
+        for query in ("FROM read_text('/etc/passwd')", f"FROM read_csv('{tmp_path}/other.csv')", "LOAD httpfs"):
+            with pytest.raises(duckdb.PermissionException):
+                con.execute(query)
