@@ -39,7 +39,7 @@ def week_axis(numbers: Sequence[int], most: int) -> alt.X:
 
 def quality_lines(
     scores: pd.DataFrame, names: Mapping[str, str], colors: Sequence[str], *, metric: str, most: int, columns: int
-) -> alt.LayerChart:
+) -> alt.LayerChart | alt.FacetChart:
     """NDCG, called `metric`, by week: a line for each model with its 95% intervals.
 
     `scores`: week, model, value, ci_low, ci_high. `names` has the names of some models, in their order; the others

@@ -48,6 +48,7 @@ def test_the_legend_has_strokes_in_the_style_of_the_lines() -> None:
 
 
 def test_lines_of_equal_models_lie_apart() -> None:
-    frame = quality_lines(by_week(3), {}, ["#111111"], metric="NDCG", most=5, columns=2).data
-    first = frame.groupby("model")["week"].min()
+    lines = quality_lines(by_week(3), {}, ["#111111"], metric="NDCG", most=5, columns=2)
+    (rows,) = lines.to_dict()["datasets"].values()
+    first = pd.DataFrame(rows).groupby("model")["week"].min()
     assert first["tgn_assets"] != first["repeat"] and round(first.mean()) == week_numbers(["2024-09-02"])[0]

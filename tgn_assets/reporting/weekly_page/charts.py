@@ -70,7 +70,9 @@ def loss_chart(steps: Sequence[tuple[str, float, float, str]], label: str, metri
     def draw(width: int) -> alt.TopLevelMixin:
         extent, margin = (80, 90) if width == NARROW else (160, 200)
         axis = alt.Axis(title=None, labelLimit=260, minExtent=extent, labelColor="var(--ink)", ticks=False)
-        y, x = alt.Y("name:N", sort=None, axis=axis), alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1]))
+        ticks = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=False)
+        y = alt.Y("name:N", sort=None, axis=axis)
+        x = alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1]), axis=ticks)
         colors = alt.Scale(domain=present, range=[kinds[kind] for kind in present])
         color = alt.Color("kind:N", scale=colors, legend=alt.Legend(orient="bottom", title=None))
         bars = alt.Chart(frame).mark_bar(height=18).encode(y=y, x=x, x2="high:Q", color=color)
@@ -86,7 +88,10 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
 
     def draw(width: int) -> alt.TopLevelMixin:
         # Most scores are small: the square root spreads them, and unlike the logarithm it has a zero.
-        scale, axis = alt.Scale(type="sqrt", domain=[0, top], nice=False), alt.Axis(format="~p", tickCount=5)
+        scale, axis = (
+            alt.Scale(type="sqrt", domain=[0, top], nice=False),
+            alt.Axis(format="~p", tickCount=5, labelOverlap="greedy", labelSeparation=8),
+        )
         x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=axis)
         y = alt.Y("observed:Q", title="share interacted with", scale=scale, axis=axis)
         ends = pd.DataFrame({"predicted": [0, top], "observed": [0, top]})

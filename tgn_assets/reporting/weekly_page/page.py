@@ -1,6 +1,9 @@
 """Renders the weekly report: one HTML page that loads nothing else."""
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliab
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import NDCG, at_length, printable
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, Difference, headline, ndcg, signed
-from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
+from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, RowCounts, read_facts
 from tgn_assets.state.warehouse import Warehouse
 
 LOSSES = {
@@ -40,12 +44,14 @@ def report_page(
     week: str,
     times: Mapping[str, float],
     times_before: Mapping[str, float],
-    anchor: tuple[int, str] | None = None,
+    *,
+    source: SourceSpec,
+    made: datetime,
 ) -> str:
-    """The HTML of the report of `week`. The same warehouse and times give the same bytes.
+    """The HTML of the report of `week`, `made` now. The same arguments and warehouse give the same bytes.
 
-    `times` and `times_before` are seconds by step, of the week and of the one before. `anchor` is the number and the
-    Monday of a week, for a source that numbers its weeks. WarehouseError if the week was never ingested.
+    `times` and `times_before` are seconds by step, of the week and of the one before. WarehouseError if the week was
+    never ingested.
     """
     facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
     weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
@@ -64,8 +70,12 @@ def report_page(
     return environment.get_template("page.html").render(
         week=week,
         target=shift(week, 1),
-        anchor=anchor,
+        log=log_name(source),
+        made=f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        version=version("tgn_assets"),
+        anchor=source.week_number_anchor,
         facts=facts,
+        rows=_rows(facts.rows),
         metric=metric,
         headline=headline(facts, metric),
         quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
@@ -81,12 +91,36 @@ def report_page(
     )
 
 
+def log_name(source: SourceSpec) -> str:
+    """Where the log is, without what may hold a secret: the user and the query of a URL."""
+    place = source.location
+    if "://" in place:
+        place = re.split(r"[?#]", re.sub("://.*@", "://", place))[0]
+    return f"{place} {source.query or ''}".rstrip()
+
+
 def write_page(page: str, path: Path) -> None:
     """Replaces the file `path` with `page`, as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(page, encoding="utf-8")
     fresh.replace(path)
+
+
+def _rows(rows: RowCounts) -> dict[str, Any]:
+    """The table of accepted and rejected rows, and what else is to be said of rows that no list is made from."""
+    table = [
+        ("accepted" if reason is None else f"rejected: {reason.replace('_', ' ')}", in_week, so_far)
+        for reason, in_week, so_far in rows.by_reason
+    ]
+    notes = []
+    if rows.undated:
+        reasons = ", ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in rows.undated.items())
+        count = sum(rows.undated.values())
+        notes.append(f"As of the newest load, {count:,} {'row has' if count == 1 else 'rows have'} no week: {reasons}.")
+    if len(table) == 1:
+        notes.append("No row of these weeks was rejected.")
+    return {"table": table, "notes": notes}
 
 
 def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
