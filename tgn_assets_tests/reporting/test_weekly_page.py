@@ -47,14 +47,6 @@ def test_the_metric_is_named_by_the_length_of_the_lists(tmp_path: Path) -> None:
     assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
 
 
-def test_an_interval_that_contains_zero_is_no_difference() -> None:
-    found = [
-        headline_module.Difference(0.1, *interval).word for interval in ((-0.1, 0.3), (0.05, 0.2), (float("nan"),) * 2)
-    ]
-    assert found == ["same", "better", "unknown"]
-    assert headline_module.Difference(-0.1, -0.2, -0.05).word == "worse"
-
-
 def test_a_week_without_a_score_says_why(filled: Warehouse) -> None:
     first = headline_module.headline(read_facts(filled, WEEKS[0]))
     assert first.title == "This week has no score"
@@ -202,15 +194,6 @@ def test_a_numbered_week_is_shown_with_its_number(filled: Warehouse) -> None:
     assert "its week 7 is shown as the week of 2024-01-01" in page_of(
         filled, WEEKS[1], source=replace(LOG, week_number_anchor=(7, WEEKS[0]))
     )
-
-
-def test_a_value_that_rounds_to_zero_has_no_sign() -> None:
-    assert [headline_module.signed(value) for value in (-0.00001, 0.0, 0.1, -0.1)] == [
-        "0.0000",
-        "0.0000",
-        "+0.1000",
-        "\u22120.1000",
-    ]
 
 
 def test_the_numbers_of_the_chart_are_in_a_table_too(page: str) -> None:

@@ -18,8 +18,9 @@ from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import NDCG, at_length, printable
+from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
-from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, Difference, headline, ndcg, signed
+from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, headline
 from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, RowCounts, read_facts
 from tgn_assets.state.warehouse import Warehouse
 
@@ -141,9 +142,10 @@ def _segments(facts: Facts) -> list[dict[str, Any]]:
     for segment, who in SEGMENT_NAMES.items():
         ours, lift = ndcg(facts.metrics, segment), lift_over_best(facts.metrics, segment)
         if ours and lift:
-            row = {"who": who, "ours": ours[0], "margin": ours[1] if isfinite(ours[1]) else None, "users": ours[2]}
+            margin = ours.margin if isfinite(ours.margin) else None
+            row = {"who": who, "ours": ours.value, "margin": margin, "users": ours.users}
             baseline = ndcg(facts.metrics, segment, lift.baseline)
-            row |= {"baseline": lift.baseline, "baseline_value": baseline[0] if baseline else None}
+            row |= {"baseline": lift.baseline, "baseline_value": baseline.value if baseline else None}
             found.append(row | {"difference": Difference(lift.value, lift.ci_low, lift.ci_high)})
     return found
 
