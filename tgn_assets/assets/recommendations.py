@@ -11,16 +11,7 @@ from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
-from tgn_assets.ml.evaluation.metric_names import UNPUBLISHED
-from tgn_assets.ml.evaluation.summary import (
-    candidate_recall,
-    comparison,
-    diagnostics,
-    lift_over_best,
-    plotted_scores,
-    points_lost,
-    reliability,
-)
+from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
@@ -32,11 +23,10 @@ from tgn_assets.ml.recommend.published import (
     read_truth,
     rules_of,
 )
-from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
+from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
-from tgn_assets.reporting.verdict import verdict
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
@@ -182,7 +172,8 @@ def eval_metrics(
     log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
     sizes = {"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}
     ndcg = at_length(NDCG, warehouse, [week])
-    return dg.MaterializeResult(metadata={**scores_metadata(metrics, trend, ndcg), **numbers(sizes)})
+    table: dict[str, Any] = {**row_count(len(metrics)), **column_lineage("eval_metrics")}
+    return dg.MaterializeResult(metadata={**scores_metadata(metrics, trend, ndcg), **numbers(sizes), **table})
 
 
 def diagnostics_of(
@@ -239,38 +230,4 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
         **catalogue_plot(most_recommended(predictions), catalogue),
         "preview": preview(predictions),
         "new_users": preview(made.lists.new_users),
-    }
-
-
-def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> dict[str, Any]:
-    """What the UI shows of a week's rows of `eval_metrics`, first what matters most.
-
-    Numbers are what it plots over the weeks, everything else is in tables. `trend` is `quality` up to that week, `ndcg`
-    the name of the metric at the length of these lists.
-    """
-    from tgn_assets.reporting.asset_plots import quality_plot, reliability_plot
-
-    everyone, recall, lift = comparison(metrics), candidate_recall(metrics), lift_over_best(metrics)
-    published = everyone[~everyone.model.isin(UNPUBLISHED)].set_index("model")
-    ours, baselines = published.loc[OURS].drop(["ndcg", "ci_low", "ci_high"]), published.ndcg.drop(OURS)
-    of_ours = diagnostics(metrics).set_index("metric")
-    channels = pd.DataFrame(recall.items(), columns=["channel", "recall"])
-    bins = pd.DataFrame(reliability(metrics), columns=["predicted", "observed"])
-    return {
-        "verdict": verdict(metrics, ndcg),
-        **numbers({"NDCG": published.ndcg[OURS], "NDCG/lift_over_best": lift.value if lift else None}),
-        **numbers(baselines.to_dict(), "NDCG/"),
-        "comparison": preview(everyone),
-        "comparison_seen": preview(comparison(metrics, "seen")),
-        **quality_plot(trend),
-        **numbers(ours.to_dict()),
-        **numbers(points_lost(metrics), "lost/"),
-        **numbers({"candidate_recall": recall.get("candidate_recall")}),
-        **numbers(of_ours.value.filter(like="brier").to_dict()),
-        "candidate_recall_by_channel": preview(channels),
-        "diagnostics": preview(of_ours.reset_index(), rows=len(of_ours)),
-        "reliability_bins": preview(bins),
-        **reliability_plot(reliability(metrics)),
-        **row_count(len(metrics)),
-        **column_lineage("eval_metrics"),
     }

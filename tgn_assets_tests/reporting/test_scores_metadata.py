@@ -3,7 +3,7 @@
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.assets.recommendations import scores_metadata
+from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets_tests.support.weekly_reports import metrics
 
 NO_TREND = pd.DataFrame(columns=["week", "model", "value", "ci_low", "ci_high"])
