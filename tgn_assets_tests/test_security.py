@@ -8,6 +8,7 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -30,7 +31,7 @@ from tgn_assets.cli.check import check_lines
 from tgn_assets.cli.status import status_lines
 from tgn_assets.ml.data.attribute_files import AttributeTableError, read_attribute_tables
 from tgn_assets.ml.data.policy_files import PolicyError, read_ids
-from tgn_assets.ml.sources.spec import SourceError
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.terminal import sample_table, top5_table
 from tgn_assets.reporting.weekly_page.page import report_page
 from tgn_assets.settings import Settings, SettingsError, read_settings
@@ -249,7 +250,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def test_page_obeys_no_id(hostile: Home) -> None:
-    page = report_page(hostile.warehouse(), WEEKS[-1], {}, {})
+    page = report_page(
+        hostile.warehouse(), WEEKS[-1], {}, {}, source=SourceSpec("log.csv"), made=datetime(2024, 1, 29, tzinfo=UTC)
+    )
     assert "&lt;script&gt;" in page or "onmouseover=&#34;" in page
     assert not re.search(r"<script|<img|<a [^>]*href=\"(?!#)|<[^>]*\son\w+\s*=|\x1b|\u202e", page)
     assert "49" not in re.findall(r"<bdi>(.*?)</bdi>", page)

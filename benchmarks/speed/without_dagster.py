@@ -7,6 +7,7 @@ plots and previews in it.
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tgn_assets.assets.recommendations import diagnostics_of
@@ -48,7 +49,7 @@ def main() -> None:
     train(warehouse, artifacts, policy, week)
     publish(warehouse, artifacts, policy, week)
     evaluate(warehouse, artifacts, week)
-    page = report_page(warehouse, week, {}, {}, home.source_spec().week_number_anchor)
+    page = report_page(warehouse, week, {}, {}, source=home.source_spec(), made=datetime.now(UTC))
     write_page(page, Path(home.reports) / f"{week}.html")
 
 

@@ -11,7 +11,7 @@ from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
-from tgn_assets.ml.evaluation.summary import candidate_recall, comparison, plotted_scores, points_lost, reliability
+from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
@@ -25,6 +25,8 @@ from tgn_assets.ml.recommend.published import (
 )
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
+from tgn_assets.reporting.scores_metadata import scores_metadata
+from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
@@ -169,7 +171,9 @@ def eval_metrics(
         trend = quality(con, week)
     log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
     sizes = {"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}
-    return dg.MaterializeResult(metadata={**numbers(sizes), **scores_metadata(metrics, trend)})
+    ndcg = at_length(NDCG, warehouse, [week])
+    table: dict[str, Any] = {**row_count(len(metrics)), **column_lineage("eval_metrics")}
+    return dg.MaterializeResult(metadata={**scores_metadata(metrics, trend, ndcg), **numbers(sizes), **table})
 
 
 def diagnostics_of(
@@ -226,20 +230,4 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
         **catalogue_plot(most_recommended(predictions), catalogue),
         "preview": preview(predictions),
         "new_users": preview(made.lists.new_users),
-    }
-
-
-def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame) -> dict[str, Any]:
-    """What the UI shows of a week's rows of `eval_metrics`; `trend` is `quality` up to that week."""
-    from tgn_assets.reporting.asset_plots import quality_plot, reliability_plot
-
-    return {
-        **row_count(len(metrics)),
-        **column_lineage("eval_metrics"),
-        **numbers(plotted_scores(metrics)),
-        **numbers(points_lost(metrics), "lost/"),
-        **numbers(candidate_recall(metrics)),
-        "comparison": preview(comparison(metrics)),
-        **quality_plot(trend),
-        **reliability_plot(reliability(metrics)),
     }

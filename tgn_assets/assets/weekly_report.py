@@ -1,5 +1,6 @@
 """The week as a page for people: the last thing that a run makes."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -32,7 +33,7 @@ def weekly_report(
 
     week = context.partition_key
     now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
-    page = report_page(warehouse, week, now, before, source.week_number_anchor)
+    page = report_page(warehouse, week, now, before, source=source, made=datetime.now(UTC))
     path = Path(reports.root) / f"{week}.html"
     write_page(page, path)
     warehouse.record_made("weekly_report", {week: digest_of(page.encode())})

@@ -156,6 +156,7 @@ def report(week: str | None, out: str | None) -> None:
     is as usual, what the new lists recommend, and the lists of some users. It needs no network, and can be mailed or
     printed.
     """
+    from datetime import UTC, datetime
     from pathlib import Path
 
     from tgn_assets.reporting.weekly_page.page import report_page, write_page
@@ -167,7 +168,8 @@ def report(week: str | None, out: str | None) -> None:
     with home.instance() as instance:
         now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
     path = Path(out) if out else home.reports / f"{week}.html"
-    write_page(report_page(home.warehouse(), week, now, before, home.source_spec().week_number_anchor), path)
+    source, made = home.source_spec(), datetime.now(UTC)
+    write_page(report_page(home.warehouse(), week, now, before, source=source, made=made), path)
     click.echo(path)
 
 

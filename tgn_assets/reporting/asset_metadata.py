@@ -34,10 +34,10 @@ def row_count(rows: int) -> dict[str, dg.MetadataValue]:
     return {"dagster/partition_row_count": dg.MetadataValue.int(rows)}
 
 
-def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, dg.MetadataValue]:
+def numbers(values: Mapping[Any, Any], prefix: str = "") -> dict[str, dg.MetadataValue]:
     """The finite numbers among `values`, each under `prefix` and its name."""
     return {
-        prefix + name: dg.MetadataValue.int(int(value))
+        f"{prefix}{name}": dg.MetadataValue.int(int(value))
         if isinstance(value, Integral)
         else dg.MetadataValue.float(float(value))
         for name, value in values.items()

@@ -15,11 +15,12 @@ import pandas as pd
 from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.reporting.svg import svg
+from tgn_assets.reporting.weekly_charts import POINTS, quality_lines, week_axis, week_numbers
 
 WIDTH, HEIGHT = 250, 130
 """Of a panel, in pixels."""
-POINTS = 80
-"""Above this number of values, a panel has only the line: each point adds text to the picture."""
+COLORS = ["#0a55a3", "#a84a00", "#1a6b3c", "#7a3a9a", "#5d5a10"]
+"""Those of the series of the report, in its style sheet."""
 CONFIG = {
     "aria": False,  # a picture in Markdown is described as a whole
     "background": "white",
@@ -27,7 +28,7 @@ CONFIG = {
     "padding": 12,
     "axisY": {"minExtent": 32},  # the renderer takes text for narrower than a browser makes it
     "view": {"stroke": None},
-    "axis": {"gridOpacity": 0.5},
+    "axis": {"gridOpacity": 0.5, "titleFontWeight": "normal"},
     "title": {"fontWeight": "normal", "fontSize": 12},
     "legend": {"title": None, "labelLimit": 200, "symbolOpacity": 1},
 }
@@ -56,24 +57,18 @@ def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """Interactions, users and events (columns) by week, each in a panel."""
     if weeks.empty:
         return {}
-    panels = [
-        _panel(weeks, name).encode(x=_dates(), y=alt.Y(f"{name}:Q", title=None))
-        for name in ("interactions", "users", "events")
-    ]
+    panels = [_by_week(weeks, name, name) for name in ("interactions", "users", "events")]
     return {"activity": _picture(alt.hconcat(*panels), "interactions, users and events per week")}
 
 
 def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
-    """NDCG@5 by week, a line for each model with its 95% intervals; ours is the thick one."""
+    """NDCG@5 by week, a line for each model with its 95% intervals."""
     if scores.empty:
         return {}
-    color = alt.Color("model:N", legend=alt.Legend(symbolType="stroke"))
-    base = alt.Chart(scores).encode(x=_dates(), color=color)
-    intervals = base.mark_rule(opacity=0.4).encode(y=alt.Y("ci_low:Q", title="NDCG"), y2="ci_high:Q")
-    width = alt.condition(alt.datum.model == OURS, alt.value(2.5), alt.value(1))
-    lines = base.mark_line(point=_point(scores)).encode(y="value:Q", strokeWidth=width)
-    size = {"width": 2 * WIDTH, "height": HEIGHT}
-    return {"quality": _picture((intervals + lines).properties(**size), "NDCG of ours and the baselines by week")}
+    lines = quality_lines(scores, {OURS: OURS}, COLORS, metric="NDCG", most=9, columns=3)
+    return {
+        "quality": _picture(lines.properties(width=2 * WIDTH, height=HEIGHT), "NDCG of ours and the baselines by week")
+    }
 
 
 def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
@@ -83,9 +78,13 @@ def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[
     names = json.dumps([shortened(printable(event), 18) for event in most_recommended["event_id"]])
     ranked = pd.DataFrame({"place": range(len(most_recommended)), "lists": most_recommended["lists"].to_numpy()})
     axis = alt.Axis(labelExpr=f"{names}[datum.value]", labelLimit=0, minExtent=115, title=None, ticks=False)
-    bars = alt.Chart(ranked).mark_bar().encode(x=alt.X("lists:Q", title=None), y=alt.Y("place:O", axis=axis))
+    bars = (
+        alt.Chart(ranked)
+        .mark_bar()
+        .encode(x=alt.X("lists:Q", title=None, axis=alt.Axis(tickMinStep=1)), y=alt.Y("place:O", axis=axis))
+    )
     share = pd.DataFrame({"week": weeks["week"], "share": weeks["recommended"] / weeks["known"]})
-    line = _panel(share, "share of known events on some list").encode(x=_dates(), y=alt.Y("share:Q", title=None))
+    line = _by_week(share, "share", "share of known events on some list")
     both = alt.hconcat(_sized(bars, "on the most users' lists"), line)
     return {"catalogue": _picture(both, "most recommended events, and catalogue coverage by week")}
 
@@ -117,8 +116,11 @@ def _sized(chart: alt.Chart, title: str) -> alt.Chart:
     return chart.properties(width=WIDTH, height=HEIGHT, title=title)
 
 
-def _dates() -> alt.X:
-    return alt.X("week:T", title=None, axis=alt.Axis(tickCount=5, format="%b %d", labelOverlap=True, grid=False))
+def _by_week(frame: pd.DataFrame, name: str, title: str) -> alt.Chart:
+    """The column `name` of `frame` over its column `week`."""
+    numbers = week_numbers(frame["week"])
+    y = alt.Y(f"{name}:Q", title=None)
+    return _panel(frame.assign(week=numbers), title).encode(x=week_axis(numbers, 5), y=y)
 
 
 def _picture(chart: Any, text: str) -> dg.MetadataValue:

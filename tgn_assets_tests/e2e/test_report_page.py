@@ -6,21 +6,25 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser
 
-from tgn_assets.reporting.weekly_page.page import report_page, write_page
-from tgn_assets_tests.support.weekly_reports import HOSTILE, WEEKS, warehouse
+from tgn_assets.reporting.weekly_page.page import write_page
+from tgn_assets_tests.support.weekly_reports import HOSTILE, page_of, warehouse
 
 pytestmark = pytest.mark.e2e
+
+CUT = """[...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth)
+         .map(box => box.textContent)"""
+"""The tables of which a part can only be seen by scrolling sideways."""
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_page(report_page(warehouse(folder), WEEKS[-1], {"trained_ranker": 72.4}, {}), folder / "report.html")
+    write_page(page_of(warehouse(folder)), folder / "report.html")
     return folder / "report.html"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [390, 820, 1400])
 def test_the_report_fits_the_screen_and_loads_nothing(
     browser: Browser, report: Path, scheme: Literal["light", "dark"], width: int
 ) -> None:
@@ -31,6 +35,10 @@ def test_the_report_fits_the_screen_and_loads_nothing(
         page.on("request", lambda request: requests.append(request.url))
         page.goto(report.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.locator("summary").first.click()
+        assert page.evaluate(CUT) == []
+        verdict = page.get_by_role("cell", name="better +0.2000").bounding_box()
+        assert verdict and verdict["x"] + verdict["width"] <= width
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
         assert dark == (scheme == "dark")
         shown = page.locator(".chart:visible svg:visible")
@@ -52,7 +60,7 @@ def test_the_report_works_with_the_keyboard(browser: Browser, report: Path) -> N
         assert page.locator("details").first.get_attribute("open") is not None
 
 
-def test_the_report_prints_dark_on_white(browser: Browser, report: Path) -> None:
+def test_the_report_prints_dark_on_white_with_whole_tables(browser: Browser, report: Path) -> None:
     with browser.new_context(color_scheme="dark") as context:
         page = context.new_page()
         page.goto(report.as_uri())
@@ -60,6 +68,12 @@ def test_the_report_prints_dark_on_white(browser: Browser, report: Path) -> None
         assert (
             page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--page').trim()") == "#ffffff"
         )
-        page.set_viewport_size({"width": 800, "height": 1100})  # about A4, less its margins
-        assert page.evaluate("document.documentElement.scrollWidth") <= 800
+        page.set_viewport_size({"width": 680, "height": 1000})  # A4, less its margins
+        assert page.evaluate("document.documentElement.scrollWidth") <= 680
+        assert page.evaluate(CUT) == []
+        drawn = "[...document.querySelectorAll('*')].map(part => getComputedStyle(part))"
+        grounds = f"new Set({drawn}.map(style => style.backgroundColor))"
+        assert set(page.evaluate(f"[...{grounds}]")) <= {"rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"}
+        split = f"{drawn}.filter(style => style.display == 'table' && style.breakInside != 'avoid').length"
+        assert page.evaluate(split) == 0
         assert page.pdf().startswith(b"%PDF")

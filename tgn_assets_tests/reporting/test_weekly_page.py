@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pandas as pd
 import pytest
 
 from tgn_assets.reporting.weekly_page import headline as headline_module
-from tgn_assets.reporting.weekly_page.page import report_page, write_page
+from tgn_assets.reporting.weekly_page.page import write_page
 from tgn_assets.reporting.weekly_page.queries import newest_week, read_facts
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
-from tgn_assets_tests.support.weekly_reports import HOSTILE, WEEKS, warehouse
+from tgn_assets_tests.support.weekly_reports import HOSTILE, LOG, WEEKS, page_of, warehouse
 
 STYLE = (Path(headline_module.__file__).parent / "style.css").read_text()
 TEXT, MARKS = ["ink", "muted", "link", "good", "bad"], ["ours", "second", "third", "fourth", "fifth"]
@@ -24,7 +25,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 
 @pytest.fixture(scope="module")
 def page(filled: Warehouse) -> str:
-    return report_page(filled, WEEKS[-1], {"trained_ranker": 72.4}, {})
+    return page_of(filled)
 
 
 def test_the_headline_compares_with_baseline_and_week_before(filled: Warehouse) -> None:
@@ -41,16 +42,8 @@ def test_the_metric_is_named_by_the_length_of_the_lists(tmp_path: Path) -> None:
     short = warehouse(tmp_path)
     row = {"week": WEEKS[2], "target_week": WEEKS[3], "model_week": WEEKS[2], "k": 3, "users": 2, "distinct_events": 2}
     short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": "{}"}]))
-    page = report_page(short, WEEKS[3], {}, {})
+    page = page_of(short)
     assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
-
-
-def test_an_interval_that_contains_zero_is_no_difference() -> None:
-    found = [
-        headline_module.Difference(0.1, *interval).word for interval in ((-0.1, 0.3), (0.05, 0.2), (float("nan"),) * 2)
-    ]
-    assert found == ["same", "better", "unknown"]
-    assert headline_module.Difference(-0.1, -0.2, -0.05).word == "worse"
 
 
 def test_a_week_without_a_score_says_why(filled: Warehouse) -> None:
@@ -58,7 +51,7 @@ def test_a_week_without_a_score_says_why(filled: Warehouse) -> None:
     assert first.title == "This week has no score"
     assert "the first score comes one week after the first lists" in first.sentences[0]
     assert "run `tgn refresh --week 2024-01-01`" in first.sentences[1]
-    assert "It is too early to say what is usual" in report_page(filled, WEEKS[0], {}, {})
+    assert "It is too early to say what is usual" in page_of(filled, WEEKS[0])
 
 
 def test_a_week_in_which_nobody_was_active_says_so(filled: Warehouse) -> None:
@@ -91,16 +84,38 @@ def test_a_user_example_has_past_list_and_week(filled: Warehouse) -> None:
 
 
 def test_nothing_newer_than_the_week_is_read(filled: Warehouse, tmp_path: Path) -> None:
-    before = report_page(filled, WEEKS[-2], {}, {})
+    before = page_of(filled, WEEKS[-2])
     later = warehouse(tmp_path)
     with later.writer() as con:
-        for table in ("raw_interactions", "weekly_top5_predictions", "eval_metrics", "ingested_weeks"):
+        for table in (
+            "raw_interactions",
+            "weekly_top5_predictions",
+            "eval_metrics",
+            "ingested_weeks",
+            "rejected_interactions",
+        ):
             con.execute(f"DELETE FROM {table} WHERE week > ?", [WEEKS[-2]])
-    assert report_page(later, WEEKS[-2], {}, {}) == before
+    assert page_of(later, WEEKS[-2]) == before
 
 
 def test_the_same_warehouse_gives_the_same_bytes(filled: Warehouse, page: str) -> None:
-    assert report_page(filled, WEEKS[-1], {"trained_ranker": 72.4}, {}) == page
+    assert page_of(filled) == page
+
+
+def test_the_page_says_of_which_log_it_is_and_when_it_was_made(page: str) -> None:
+    said = re.sub(r"<[^>]*>", "", page)
+    assert "Log https://***@shop.example/log.csv?signature=***: 4 weeks seen, 2024-01-01 to 2024-01-22." in said
+    assert f"Made 2024-01-29 06:05 UTC by tgn_assets {version('tgn_assets')}." in said
+    assert "s3cret" not in page
+
+
+def test_rows_are_counted_by_reason_in_the_week_and_so_far(filled: Warehouse, page: str) -> None:
+    table = page[page.index('<h2 id="rows">') : page.index('<section aria-labelledby="moves">')]
+    rows = re.findall(r'<th scope="row">(.*?)</th><td class="number">(\d+)</td><td class="number">(\d+)</td>', table)
+    assert rows == [("accepted", "2", "8"), ("rejected: missing user", "2", "3")]
+    assert "As of the newest load, 1 row has no week: unreadable time 1." in table
+    early = read_facts(filled, WEEKS[1]).rows.by_reason
+    assert early == [(None, 2, 4), ("missing_user", 0, 1)]
 
 
 def test_hostile_ids_are_text(page: str) -> None:
@@ -163,16 +178,9 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 
 def test_a_numbered_week_is_shown_with_its_number(filled: Warehouse) -> None:
-    assert "its week 7 is shown as the week of 2024-01-01" in report_page(filled, WEEKS[1], {}, {}, (7, WEEKS[0]))
-
-
-def test_a_value_that_rounds_to_zero_has_no_sign() -> None:
-    assert [headline_module.signed(value) for value in (-0.00001, 0.0, 0.1, -0.1)] == [
-        "0.0000",
-        "0.0000",
-        "+0.1000",
-        "\u22120.1000",
-    ]
+    assert "its week 7 is shown as the week of 2024-01-01" in page_of(
+        filled, WEEKS[1], source=replace(LOG, week_number_anchor=(7, WEEKS[0]))
+    )
 
 
 def test_the_numbers_of_the_chart_are_in_a_table_too(page: str) -> None:

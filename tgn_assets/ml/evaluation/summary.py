@@ -4,12 +4,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK, without_former_names
+from tgn_assets.ml.evaluation.metric_names import (
+    CANDIDATES,
+    CEILING,
+    UNPUBLISHED,
+    WITHOUT_FALLBACK,
+    without_former_names,
+)
 from tgn_assets.ml.schema import OURS
 
 
 def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
-    """What the UI plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
+    """What MLflow plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
     metrics = without_former_names(metrics)
     everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
     ours = (metrics.model == OURS) & (metrics.segment == "all")
@@ -17,12 +23,27 @@ def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
     return dict(zip(rows.metric + "/" + rows.segment + "/" + rows.model, rows.value, strict=True))
 
 
-def comparison(metrics: pd.DataFrame) -> pd.DataFrame:
-    """A row per model, a column per metric that all of them have, over all active users; best NDCG@5 first."""
-    metrics = without_former_names(metrics)
-    rows = metrics[metrics.segment == "all"].pivot(index="model", columns="metric", values="value")
-    shared = rows.loc[:, rows.notna().all() | rows.isna().all()]
-    return shared.sort_values("ndcg", ascending=False).reset_index()
+def comparison(metrics: pd.DataFrame, segment: str = "all") -> pd.DataFrame:
+    """A row for each model: NDCG@5, its 95% interval, then each other metric that all models have, in `segment`.
+
+    Ours first, then the baselines from the best to the worst, and last what was never published.
+    """
+    of_segment = without_former_names(metrics[metrics.segment == segment])
+    table = of_segment.pivot(index="model", columns="metric", values="value")
+    shared = table.loc[:, table.notna().all() | table.isna().all()].drop(columns="ndcg", errors="ignore")
+    ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high"]]
+    rows = ndcg.rename(columns={"value": "ndcg"}).join(shared).reset_index()
+    rows["place"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
+    return rows.sort_values(["place", "ndcg"], ascending=[True, False]).drop(columns="place").reset_index(drop=True)
+
+
+def diagnostics(metrics: pd.DataFrame) -> pd.DataFrame:
+    """metric, value, users (or pairs): what is known of our lists alone, over all active users, bins left out."""
+    ours = metrics[(metrics.model == OURS) & (metrics.segment == "all")]
+    shared = set(metrics[metrics.model != OURS].metric) - {"coverage"}
+    return ours[~ours.metric.isin(shared) & ~ours.metric.str.contains("^(?:predicted|observed):")][
+        ["metric", "value", "users"]
+    ]
 
 
 def points_lost(metrics: pd.DataFrame) -> dict[str, float]:

@@ -8,14 +8,13 @@ import altair as alt
 import pandas as pd
 from markupsafe import Markup
 
-from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.reporting.svg import svg
+from tgn_assets.reporting.weekly_charts import quality_lines, week_axis, week_numbers
 from tgn_assets.reporting.weekly_page.headline import NAMES
 
 WIDE, NARROW = 620, 250
 """Width of a plot, in pixels, on a screen and on a phone."""
 SERIES = ["var(--ours)", "var(--second)", "var(--third)", "var(--fourth)", "var(--fifth)"]
-DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [3, 5]]
 CONFIG = {
     "aria": False,  # the page describes each chart as a whole
     "background": "transparent",
@@ -36,7 +35,6 @@ CONFIG = {
         "labelFontSize": 12,
         "symbolSize": 120,
         "labelLimit": 220,
-        "symbolOpacity": 1,
     },
     "axisY": {"minExtent": 40},  # the renderer takes text for narrower than a browser makes it
     "header": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12},
@@ -54,40 +52,11 @@ class Picture(NamedTuple):
 
 def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
     """NDCG, called `metric`, over the weeks with 95% intervals. `scores`: week, model, value, ci_low, ci_high."""
-    weeks = [str(week)[:10] for week in pd.to_datetime(scores["week"])]
-    first, last = week_number(min(weeks)), week_number(max(weeks))
-    models = [model for model in NAMES if model in set(scores.model)]
-    models += sorted(set(scores.model) - set(models))
-    offset = {model: (at - (len(models) - 1) / 2) * 0.06 for at, model in enumerate(models)}
-    frame = pd.DataFrame(
-        {
-            # Shifted a little, or the intervals of a week would hide one another.
-            "x": [week_number(week) - first + offset[model] for week, model in zip(weeks, scores.model, strict=True)],
-            "value": scores.value.to_numpy(),
-            "low": scores.ci_low.to_numpy(),
-            "high": scores.ci_high.to_numpy(),
-            "model": [NAMES.get(model, model) for model in scores.model],
-        }
-    )
-    names = [NAMES.get(model, model) for model in models]
-    labels = [shift(min(weeks), at)[5:] for at in range(last - first + 1)]
 
     def draw(width: int) -> alt.TopLevelMixin:
-        narrow = width == NARROW
-        step = -(-len(labels) // (4 if narrow else 8))
-        ticks = list(range(last - first, -1, -step))
-        axis = alt.Axis(values=ticks, labelExpr=f"{labels!r}[datum.value]", grid=False, title="week (month-day)")
-        domain = alt.Scale(domain=[-0.5, last - first + 0.5], nice=False, zero=False)
-        x = alt.X("x:Q", scale=domain, axis=axis)
-        colors = alt.Scale(domain=names, range=SERIES[: len(names)])
-        legend = alt.Legend(orient="bottom", title=None, columns=1 if narrow else len(names))
-        color = alt.Color("model:N", scale=colors, legend=legend)
-        dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=DASHES[: len(names)]))
-        base = alt.Chart(frame).encode(x=x, color=color)
-        intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=metric), y2="high:Q")
-        lines = base.mark_line().encode(y="value:Q", strokeDash=dash)
-        points = base.mark_point(filled=True, opacity=1, size=45).encode(y="value:Q")
-        return alt.layer(intervals, lines, points).properties(width=width, height=260)
+        most, columns = (4, 1) if width == NARROW else (8, 5)
+        lines = quality_lines(scores, NAMES, SERIES, metric=metric, most=most, columns=columns)
+        return lines.properties(width=width, height=260)
 
     return _picture(draw, label, "quality")
 
@@ -101,7 +70,9 @@ def loss_chart(steps: Sequence[tuple[str, float, float, str]], label: str, metri
     def draw(width: int) -> alt.TopLevelMixin:
         extent, margin = (80, 90) if width == NARROW else (160, 200)
         axis = alt.Axis(title=None, labelLimit=260, minExtent=extent, labelColor="var(--ink)", ticks=False)
-        y, x = alt.Y("name:N", sort=None, axis=axis), alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1]))
+        ticks = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=False)
+        y = alt.Y("name:N", sort=None, axis=axis)
+        x = alt.X("low:Q", title=metric, scale=alt.Scale(domain=[0, 1]), axis=ticks)
         colors = alt.Scale(domain=present, range=[kinds[kind] for kind in present])
         color = alt.Color("kind:N", scale=colors, legend=alt.Legend(orient="bottom", title=None))
         bars = alt.Chart(frame).mark_bar(height=18).encode(y=y, x=x, x2="high:Q", color=color)
@@ -117,7 +88,10 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
 
     def draw(width: int) -> alt.TopLevelMixin:
         # Most scores are small: the square root spreads them, and unlike the logarithm it has a zero.
-        scale, axis = alt.Scale(type="sqrt", domain=[0, top], nice=False), alt.Axis(format="~p", tickCount=5)
+        scale, axis = (
+            alt.Scale(type="sqrt", domain=[0, top], nice=False),
+            alt.Axis(format="~p", tickCount=5, labelOverlap="greedy", labelSeparation=8),
+        )
         x = alt.X("predicted:Q", title="mean score of the bin", scale=scale, axis=axis)
         y = alt.Y("observed:Q", title="share interacted with", scale=scale, axis=axis)
         ends = pd.DataFrame({"predicted": [0, top], "observed": [0, top]})
@@ -133,19 +107,17 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
 def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) -> Picture:
     """Each measure of `measures` by week, in a panel of its own; this week is the large point."""
     tidy = measures.reset_index().melt("week", var_name="measure", value_name="value").dropna()
-    weeks = sorted(measures.index)
-    tidy["x"] = [weeks.index(week) - len(weeks) + 1 for week in tidy.week]
+    numbers = week_numbers(measures.index)
+    tidy["week"] = week_numbers(tidy.week)
     tidy["measure"] = tidy.measure.map(names)
 
     def draw(width: int) -> alt.TopLevelMixin:
         def panel(name: str) -> alt.LayerChart:
             side = width if width == NARROW else width // 2 - 50
-            ages = alt.Axis(format="d", grid=False, tickMinStep=1, title="weeks before this one")
-            x = alt.X("x:Q", axis=ages, scale=alt.Scale(domain=[1 - len(weeks), 0.3], nice=False))
             values = alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%")
             y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=values)
-            base = alt.Chart(tidy[tidy.measure == name]).encode(x=x, y=y)
-            line, this_week = base.mark_line(color="var(--ours)"), base.transform_filter("datum.x == 0")
+            base = alt.Chart(tidy[tidy.measure == name]).encode(x=week_axis(numbers, 4), y=y)
+            line, this_week = base.mark_line(color="var(--ours)"), base.transform_filter(alt.datum.week == max(numbers))
             now = this_week.mark_point(filled=True, opacity=1, size=80, color="var(--second)")
             title = alt.TitleParams(name, color="var(--ink)", fontSize=13, anchor="start", fontWeight="normal")
             return (line + now).properties(width=side, height=100, title=title)

@@ -1,14 +1,12 @@
 """The headline of the weekly report: what the numbers of a week mean, in plain words."""
 
-from math import isfinite
 from typing import NamedTuple
-
-import pandas as pd
 
 from tgn_assets.ml.evaluation.summary import lift_over_best
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import NDCG
+from tgn_assets.reporting.verdict import AGAINST_BASELINE, Difference, ndcg
 from tgn_assets.reporting.weekly_page.queries import Facts
 
 NAMES = {
@@ -28,12 +26,6 @@ SEGMENT_NAMES = {
     "new": "without earlier interactions",
 }
 
-AGAINST_BASELINE = {
-    "better": "Better than the best baseline",
-    "worse": "Worse than the best baseline",
-    "same": "No clear difference from the best baseline",
-    "unknown": "Too few users to compare with the baselines",
-}
 SINCE_LAST_WEEK = {
     "better": "better than last week",
     "worse": "worse than last week",
@@ -41,24 +33,6 @@ SINCE_LAST_WEEK = {
     "unknown": "no score of last week",
 }
 """What a title says, by `Difference.word`."""
-
-
-class Difference(NamedTuple):
-    """A difference and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def word(self) -> str:
-        """better, worse, or same if the interval contains zero; unknown without an interval."""
-        if not (isfinite(self.low) and isfinite(self.high)):
-            return "unknown"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "same"
-
-    def __str__(self) -> str:
-        return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
 
 
 class Headline(NamedTuple):
@@ -80,10 +54,10 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
                 "comes one week after the first lists."
             )
         return Headline("This week has no score", "unknown", [why, lists])
-    value, margin, users = ours
-    interval = f" [{value - margin:.4f}, {value + margin:.4f}]" if isfinite(margin) else ""
-    scored = f"The lists for the week of {facts.week} scored {metric} {value:.4f}{interval}"
-    sentences = [f"{scored} over the {users:,} users who were active in it."]
+    sentences = [
+        f"The lists for the week of {facts.week} scored {metric} {ours} over the {ours.users:,} users who were active "
+        "in it."
+    ]
     lift, change = lift_over_best(facts.metrics), change_since(facts)
     difference = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
     if lift:
@@ -95,16 +69,7 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
         else "The week before has no score to compare with."
     )
     tone, since = (compared.word if compared else "unknown" for compared in (difference, change))
-    return Headline(f"{AGAINST_BASELINE[tone]}; {SINCE_LAST_WEEK[since]}", tone, [*sentences, lists])
-
-
-def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> tuple[float, float, int] | None:
-    """NDCG, half of its 95% interval (NaN if it has none) and the users; None if nobody was scored."""
-    row = metrics[(metrics.model == model) & (metrics.segment == segment) & (metrics.metric == "ndcg")]
-    if row.empty or not isfinite(row.value.iloc[0]):
-        return None
-    value, low, high, users = row[["value", "ci_low", "ci_high", "users"]].to_numpy(float)[0]
-    return value, (high - low) / 2, int(users)
+    return Headline(f"{AGAINST_BASELINE[tone].capitalize()}; {SINCE_LAST_WEEK[since]}", tone, [*sentences, lists])
 
 
 def change_since(facts: Facts) -> Difference | None:
@@ -112,7 +77,7 @@ def change_since(facts: Facts) -> Difference | None:
     now, before = ndcg(facts.metrics), ndcg(facts.metrics_before)
     if now is None or before is None:
         return None
-    value, margin = now[0] - before[0], (now[1] ** 2 + before[1] ** 2) ** 0.5
+    value, margin = now.value - before.value, (now.margin**2 + before.margin**2) ** 0.5
     return Difference(value, value - margin, value + margin)
 
 
@@ -134,9 +99,3 @@ def lists_sentence(facts: Facts) -> str:
         f"{out}, all from baselines ({named}): they beat the ranker on the newest closed week, or the log "
         "is too young to learn from (it takes three weeks)."
     )
-
-
-def signed(value: float) -> str:
-    """`value` with its sign, and a typographic minus; a value that rounds to zero has no sign."""
-    text = f"{value:+.4f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")

@@ -1,6 +1,8 @@
 """Renders the weekly report: one HTML page that loads nothing else."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.terminal import NDCG, at_length
+from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
-from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, Difference, headline, ndcg, signed
-from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
+from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, headline
+from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, RowCounts, read_facts
 from tgn_assets.state.warehouse import Warehouse
 
 LOSSES = {
@@ -41,12 +45,14 @@ def report_page(
     week: str,
     times: Mapping[str, float],
     times_before: Mapping[str, float],
-    anchor: tuple[int, str] | None = None,
+    *,
+    source: SourceSpec,
+    made: datetime,
 ) -> str:
-    """The HTML of the report of `week`. The same warehouse and times give the same bytes.
+    """The HTML of the report of `week`, `made` now. The same arguments and warehouse give the same bytes.
 
-    `times` and `times_before` are seconds by step, of the week and of the one before. `anchor` is the number and the
-    Monday of a week, for a source that numbers its weeks. WarehouseError if the week was never ingested.
+    `times` and `times_before` are seconds by step, of the week and of the one before. WarehouseError if the week was
+    never ingested.
     """
     facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
     weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
@@ -65,8 +71,12 @@ def report_page(
     return environment.get_template("page.html").render(
         week=week,
         target=shift(week, 1),
-        anchor=anchor,
+        log=source.shown,
+        made=f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        version=version("tgn_assets"),
+        anchor=source.week_number_anchor,
         facts=facts,
+        rows=_rows(facts.rows),
         metric=metric,
         headline=headline(facts, metric),
         quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
@@ -90,6 +100,22 @@ def write_page(page: str, path: Path) -> None:
     fresh.replace(path)
 
 
+def _rows(rows: RowCounts) -> dict[str, Any]:
+    """The table of accepted and rejected rows, and what else is to be said of rows that no list is made from."""
+    table = [
+        ("accepted" if reason is None else f"rejected: {reason.replace('_', ' ')}", in_week, so_far)
+        for reason, in_week, so_far in rows.by_reason
+    ]
+    notes = []
+    if rows.undated:
+        reasons = ", ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in rows.undated.items())
+        count = sum(rows.undated.values())
+        notes.append(f"As of the newest load, {count:,} {'row has' if count == 1 else 'rows have'} no week: {reasons}.")
+    if len(table) == 1:
+        notes.append("No row of these weeks was rejected.")
+    return {"table": table, "notes": notes}
+
+
 def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     scores = facts.quality
     if scores.empty:
@@ -108,9 +134,10 @@ def _segments(facts: Facts) -> list[dict[str, Any]]:
     for segment, who in SEGMENT_NAMES.items():
         ours, lift = ndcg(facts.metrics, segment), lift_over_best(facts.metrics, segment)
         if ours and lift:
-            row = {"who": who, "ours": ours[0], "margin": ours[1] if isfinite(ours[1]) else None, "users": ours[2]}
+            margin = ours.margin if isfinite(ours.margin) else None
+            row = {"who": who, "ours": ours.value, "margin": margin, "users": ours.users}
             baseline = ndcg(facts.metrics, segment, lift.baseline)
-            row |= {"baseline": lift.baseline, "baseline_value": baseline[0] if baseline else None}
+            row |= {"baseline": lift.baseline, "baseline_value": baseline.value if baseline else None}
             found.append(row | {"difference": Difference(lift.value, lift.ci_low, lift.ci_high)})
     return found
 

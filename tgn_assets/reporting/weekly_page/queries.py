@@ -16,7 +16,20 @@ from tgn_assets.state.warehouse import Warehouse, WarehouseError
 USERS, MOVES, EVENTS_SHOWN = 6, 8, 8
 """How many users, events with the largest rise and fall, and events of a user the page shows."""
 
-KNOWN_SQL = "SELECT count(*) FROM ingested_weeks WHERE week = $week::DATE"
+SEEN_SQL = """
+    SELECT strftime(min(week), '%Y-%m-%d'), strftime(max(week), '%Y-%m-%d'), count(*) FROM ingested_weeks
+    WHERE week <= $week::DATE HAVING max(week) = $week::DATE
+"""
+ROWS_SQL = """
+    SELECT NULL AS reason, count(*) FILTER (WHERE week = $week::DATE), count(*) AS rows FROM raw_interactions
+    WHERE week <= $week::DATE
+    UNION ALL
+    SELECT reason, count(*) FILTER (WHERE week = $week::DATE), count(*) AS rows FROM rejected_interactions
+    WHERE week <= $week::DATE GROUP BY reason ORDER BY reason NULLS FIRST
+"""
+UNDATED_SQL = """
+    SELECT reason, count(*) FROM rejected_interactions WHERE week IS NULL GROUP BY reason ORDER BY 2 DESC, 1
+"""
 SIZE_SQL = """
     SELECT count(*) AS interactions, count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events
     FROM raw_interactions WHERE week = $week::DATE
@@ -86,10 +99,20 @@ class UserExample:
 
 
 @dataclass(frozen=True)
+class RowCounts:
+    """How many rows of the log were accepted and rejected, in the week and so far."""
+
+    by_reason: list[tuple[str | None, int, int]]  # (reason; None: accepted), rows of the week, rows up to the week
+    undated: dict[str, int]  # by reason: rows whose week cannot be known, as of the newest load
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that a report says about `week`, except run times. `quality` and `measures` reach further back."""
 
     week: str
+    seen: tuple[str, str, int]  # the first and the last ingested week up to this one, and how many there are
+    rows: RowCounts
     size: dict[str, int]
     metrics: pd.DataFrame  # the week's rows of `eval_metrics`
     metrics_before: pd.DataFrame  # those of the week before
@@ -114,13 +137,15 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
     """The facts about `week`; WarehouseError if it was never ingested."""
     asked = {"week": week}
     with warehouse.reader() as con:
-        if not con.execute(KNOWN_SQL, asked).fetchall()[0][0]:
+        if (seen := con.execute(SEEN_SQL, asked).fetchone()) is None:
             raise WarehouseError(
                 f"there is nothing to report: week {week} is not ingested; run `tgn refresh --week {week}`"
             )
         measures = read_measures(con, week)
         return Facts(
             week=week,
+            seen=seen,
+            rows=RowCounts(con.execute(ROWS_SQL, asked).fetchall(), dict(con.execute(UNDATED_SQL).fetchall())),
             size=dict(con.execute(SIZE_SQL, asked).df().iloc[0]),
             metrics=con.execute(METRICS_SQL, asked).df(),
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),

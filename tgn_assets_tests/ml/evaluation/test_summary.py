@@ -5,6 +5,7 @@ from tgn_assets.ml.evaluation.summary import (
     Lift,
     candidate_recall,
     comparison,
+    diagnostics,
     lift_over_best,
     plotted_scores,
     points_lost,
@@ -23,7 +24,8 @@ def metrics(**ndcg: float) -> pd.DataFrame:
         ("candidates", "seen", "candidate_recall:repeat", 0.4),
         ("candidates", "seen", "candidate_recall:own", 0.4),
     ]
-    return pd.DataFrame(rows, columns=["model", "segment", "metric", "value"])
+    frame = pd.DataFrame(rows, columns=["model", "segment", "metric", "value"])
+    return frame.assign(ci_low=frame.value - 0.1, ci_high=frame.value + 0.1, users=9)
 
 
 def test_points_lost_add_up() -> None:
@@ -39,7 +41,19 @@ def test_readers_see_no_former_name() -> None:
         "ndcg/all/without_fallback",
         "ndcg/all/tgn_assets",
     }
-    assert comparison(frame).model.tolist() == ["candidates", "tgn_assets", "without_fallback"]
+
+
+def test_the_comparison_has_ours_then_baselines_then_bounds() -> None:
+    frame = metrics(ceiling=0.9, popular=0.1, repeat=0.4, without_fallback=0.3, ungated=0.3, tgn_assets=0.32)
+    table = comparison(frame)
+    assert table.model.tolist() == ["tgn_assets", "repeat", "popular", "ceiling", "without_fallback"]
+    assert table.columns.tolist() == ["model", "ndcg", "ci_low", "ci_high"]
+    assert table.iloc[0, 1:].tolist() == pytest.approx([0.32, 0.22, 0.42])
+    assert comparison(frame, "seen").ndcg[0] == 0.16
+
+
+def test_diagnostics_are_what_only_our_lists_have() -> None:
+    assert diagnostics(metrics(ceiling=0.9, tgn_assets=0.3)).to_numpy().tolist() == [["brier", 0.02, 9]]
 
 
 def test_no_points_lost_without_diagnostics() -> None:

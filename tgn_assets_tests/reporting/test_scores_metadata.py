@@ -1,0 +1,27 @@
+"""What the UI shows of a week's scores: the verdict first, few numbers, the rest in tables."""
+
+import dagster as dg
+import pandas as pd
+
+from tgn_assets.reporting.scores_metadata import scores_metadata
+from tgn_assets_tests.support.weekly_reports import metrics
+
+NO_TREND = pd.DataFrame(columns=["week", "model", "value", "ci_low", "ci_high"])
+
+
+def test_ndcg_and_its_verdict_come_first() -> None:
+    scores = pd.concat([metrics("2024-01-22", 0.5, 0.3), metrics("2024-01-22", 0.6, 0.4).assign(segment="seen")])
+    shown = scores_metadata(scores, NO_TREND, "NDCG@5")
+    assert list(shown)[:5] == ["verdict", "NDCG", "NDCG/lift_over_best", "NDCG/repeat", "comparison"]
+    assert shown["verdict"].startswith("NDCG@5 0.5000 [0.4800, 0.5200] over 100 active users: better")
+    assert [shown[name].value for name in list(shown)[1:4]] == [0.5, 0.2, 0.3]
+    rows = [record.data for record in shown["comparison"].records]
+    assert rows[0] == {"model": "tgn_assets", "ndcg": 0.5, "ci_low": 0.48, "ci_high": 0.52}
+    assert [row["model"] for row in rows] == ["tgn_assets", "repeat"]
+
+
+def test_a_week_in_which_nobody_was_active_has_no_score() -> None:
+    nobody = metrics("2024-01-22", 0.5, 0.3).assign(value=float("nan"), ci_low=float("nan"), users=0)
+    shown = scores_metadata(nobody, NO_TREND, "NDCG@5")
+    assert shown["verdict"] == "no score: nobody was active in this week"
+    assert not [name for name, value in shown.items() if isinstance(value, dg.FloatMetadataValue)]
