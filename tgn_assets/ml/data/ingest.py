@@ -12,7 +12,7 @@ from datetime import date
 import duckdb
 
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
-from tgn_assets.ml.sources.csv_repair import LINE_SHOWN
+from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
@@ -133,7 +133,7 @@ def load_weeks(
             unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
         counts = con.execute(COUNT_SQL).fetchall()
         with source_errors(spec):
-            if not counts and not unreadable and kind_of(spec).is_empty():
+            if not counts and not unreadable.count and kind_of(spec).is_empty():
                 raise empty_source(spec)
         loaded = {
             week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
@@ -145,7 +145,7 @@ def load_weeks(
             new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
     finally:
         con.execute("DROP TABLE IF EXISTS scanned")
-    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
+    rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason != FILTERED:
             rejected[reason] += rows
@@ -201,7 +201,7 @@ def _write(
     con: duckdb.DuckDBPyConnection,
     asked: dict[str, list[date]],
     loaded: Sequence[tuple[int, str]],
-    unreadable: list[str],
+    unreadable: UnreadableLines,
 ) -> tuple[int, int]:
     """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new."""
     for statement in REPLACE_SQL:
@@ -209,8 +209,10 @@ def _write(
     con.execute(INSERT_ROWS_SQL)
     con.execute(INSERT_REJECTED_SQL)
     # What the columns of such a line are is unknown: the line stands where its first value would.
-    lines = {"lines": unreadable, "reason": UNREADABLE_LINE}
+    lines = {"lines": unreadable.first, "reason": UNREADABLE_LINE}
     con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
+    more = {"more": unreadable.count - len(unreadable.first), "reason": UNREADABLE_LINE}
+    con.execute("INSERT INTO rejected_interactions (reason) SELECT $reason FROM range($more)", more)
     rows, digests = [rows for rows, _ in loaded], [text for _, text in loaded]
     con.execute(INGESTED_SQL, {**asked, "rows": rows, "digests": digests})
     new = []

@@ -17,7 +17,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
-from tgn_assets.ml.sources.csv_repair import shown
+from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
@@ -71,7 +71,7 @@ class Scan:
 
     rows: list[tuple]
     """The result of the query."""
-    unreadable: list[str]
+    unreadable: UnreadableLines
     """Lines of CSV that are no record, and of JSON that cannot even be split off."""
     numbers_weeks: bool
     """Whether the rows have the number of a week and no time."""
@@ -79,8 +79,8 @@ class Scan:
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
         rejected = {reason: count for count, reason, *_ in self.rows if reason not in (None, FILTERED)}
-        if self.unreadable:
-            rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + len(self.unreadable)
+        if self.unreadable.count:
+            rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + self.unreadable.count
         return rejected
 
 
@@ -103,7 +103,7 @@ def scan(
         expected = expected_rows(con, parts)
         try:
             found = _run(con, spec, parts, query, parameters or {})
-            if expected is None or sum(row[0] for row in found.rows) + len(found.unreadable) == expected:
+            if expected is None or sum(row[0] for row in found.rows) == expected:
                 return found
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
@@ -111,8 +111,10 @@ def scan(
         logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.location)
         with TemporaryDirectory(prefix="tgn-source-") as folder:
             safe, bad = well_formed(parts, Path(folder))
+            con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
             found = _run(con, spec, safe, query, parameters or {})
-        return Scan(found.rows, bad + found.unreadable, found.numbers_weeks)
+            bad.extend(_rejects(con))
+        return Scan(found.rows, bad, found.numbers_weeks)
 
 
 @contextmanager
@@ -139,17 +141,20 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
 def _run(
     con: duckdb.DuckDBPyConnection, spec: SourceSpec, parts: Sequence[Part], query: str, parameters: Mapping[str, Any]
 ) -> Scan:
-    con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts))
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
     rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
-    unreadable: list[str] = []
-    if any(part.relation.header_lines is not None for part in parts):
-        # A line has an entry for each of its errors.
-        rejects = con.execute("SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors")
-        unreadable = [shown(text) for *_, text in rejects.fetchall()]
-        con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return Scan(rows, unreadable, any(part.numbers_weeks for part in parts))
+    return Scan(rows, UnreadableLines(), any(part.numbers_weeks for part in parts))
+
+
+def _rejects(con: duckdb.DuckDBPyConnection) -> UnreadableLines:
+    """The lines that DuckDB rejected although they looked well-formed."""
+    # A line has an entry for each of its errors.
+    lines = "(SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors)"
+    count = con.execute(f"SELECT count(*) FROM {lines}").fetchall()[0][0]
+    first = con.execute(f"SELECT csv_line FROM {lines} LIMIT {LINES_KEPT}").fetchall()
+    con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return UnreadableLines(count, [text for (text,) in first])
 
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
