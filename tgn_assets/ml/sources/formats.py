@@ -224,7 +224,7 @@ def _wanted_places(places: Mapping[str, int], spec: SourceSpec) -> list[int]:
     """Where in a line of CSV the columns are that are read, in order."""
     time = spec.timestamp_column if spelling(places, spec.timestamp_column) else WEEK_NUMBER
     wanted = [spec.user_column, spec.event_column, time]
-    wanted += filter_columns(check_filter(spec.row_filter)) if spec.row_filter else []
+    wanted += filter_columns(check_filter(spec.row_filter)) if spec.row_filter else ()
     return sorted({places[found] for column in wanted if (found := spelling(places, column))})
 
 

@@ -22,6 +22,7 @@ from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
 from tgn_assets.ml.sources.relations import Column, Part, SourceKind, id_text
+from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
 from tgn_assets.ml.sources.timestamp_sql import (
@@ -128,12 +129,12 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read: {error}") from error
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({error}); {error.remedy}") from error
-    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason = answer(error)
+    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
+        reason = answer(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
-                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
-                "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
+                f"TGN_SOURCE={spec.location} cannot be read with TGN_ROW_FILTER={briefly(spec.row_filter)} ({reason}); "
+                "the columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from error
         raise SourceError(f"TGN_SOURCE={spec.location} cannot be read ({reason}); {kind_of(spec).remedy}") from error
 
@@ -143,7 +144,12 @@ def _run(
 ) -> Scan:
     union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts))
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
-    rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
+    # A damaged Parquet file may claim times between two days, so that DuckDB would not compare them with these.
+    con.execute("SET disabled_optimizers = 'statistics_propagation'")
+    try:
+        rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
+    finally:
+        con.execute("RESET disabled_optimizers")
     return Scan(rows, UnreadableLines(), any(part.numbers_weeks for part in parts))
 
 

@@ -1,4 +1,6 @@
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -120,3 +122,20 @@ def test_only_a_condition_on_the_row_itself_is_accepted(condition: str) -> None:
 )  # fmt: skip
 def test_what_one_writes_in_a_where_is_accepted(condition: str) -> None:
     assert check_filter(condition) == condition
+
+
+def test_long_condition_is_refused_with_a_remedy() -> None:
+    many = " OR ".join(f"event_id = 'e{number}'" for number in range(2000))
+    with pytest.raises(SourceError, match=r"has 2,001 comparisons .* more than 1,000; write many values as id IN") as e:
+        check_filter(many)
+    assert len(str(e.value)) < 1000
+    with pytest.raises(SourceError, match="longer than 1,000,000 characters"):
+        check_filter("event_id = '" + "e" * 1_000_000 + "'")
+
+
+def test_ten_thousand_values_are_filtered_in_an_instant(tmp_path: Path) -> None:
+    values = ", ".join(f"'e{number}'" for number in range(10_000))
+    spec = replace(csv(tmp_path), row_filter=f"event_id IN ({values})")
+    start = time.monotonic()
+    describe_source(spec)
+    assert time.monotonic() - start < 5
