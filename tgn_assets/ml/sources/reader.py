@@ -6,6 +6,7 @@ import csv
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,10 +80,11 @@ class Scan:
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
-        rejected = {reason: count for count, reason, *_ in self.rows if reason not in (None, FILTERED)}
-        if self.unreadable.count:
-            rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + self.unreadable.count
-        return rejected
+        rejected = Counter({UNREADABLE_LINE: self.unreadable.count})
+        for count, reason, *_ in self.rows:
+            if reason not in (None, FILTERED):
+                rejected[reason] += count
+        return dict(+rejected)
 
 
 def scan(

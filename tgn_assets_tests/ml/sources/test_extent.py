@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import duckdb
 import pytest
 
+from tgn_assets.ml.sources import extent as extent_module
 from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
@@ -17,7 +19,9 @@ from tgn_assets.ml.sources.extent import (
     smallest_week_number,
     source_digests,
     source_signature,
+    survey_source,
 )
+from tgn_assets.ml.sources.reader import scan
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
@@ -216,3 +220,12 @@ def test_parquet_whose_statistics_lie_is_read_by_its_rows(tmp_path: Path) -> Non
     file.write_bytes(file.read_bytes().replace(value, other, 1))  # the value, not what the footer says of it
     extent = describe_source(SourceSpec(str(file)))
     assert (extent.newest_row.day, extent.rejected) == (13, {"time_out_of_range": 1})
+
+
+def test_extent_and_digests_come_from_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = csv(tmp_path, HEADER + ROWS + ",e,2024-01-02\n,e,2024-01-09\nu,e,soon\n")
+    expected = describe_source(spec), source_digests(spec, WEEKS)
+    counted = Mock(side_effect=scan)
+    monkeypatch.setattr(extent_module, "scan", counted)
+    assert survey_source(spec) == expected
+    assert (counted.call_count, expected[0].rejected) == (1, {"missing_user": 2, "unreadable_time": 1})
