@@ -3,7 +3,7 @@
 import dagster as dg
 
 from tgn_assets.assets.partitions import first_week, last_week
-from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.ingest import stage_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
@@ -34,15 +34,16 @@ def raw_interactions(
     """
     from tgn_assets.reporting.asset_plots import activity_plot
 
-    with warehouse.writer() as con:
-        ingested = load_weeks(
-            con,
-            source,
-            context.partition_keys,
-            start_week=first_week(context),
-            end_week=last_week(context),
-            progress=context.log.info,
-        )
+    # The source is read before the warehouse is locked.
+    staging = stage_weeks(
+        source,
+        context.partition_keys,
+        start_week=first_week(context),
+        end_week=last_week(context),
+        progress=context.log.info,
+    )
+    with staging as staged, warehouse.writer() as con:
+        ingested = store_weeks(con, staged)
         per_week = week_numbers(con, context.partition_keys)
         rejected = rejected_sample(con, context.partition_keys)
         newest = max(context.partition_keys)

@@ -10,7 +10,7 @@ import dagster as dg
 
 from tgn_assets.assets.exports import asset_name
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
-from tgn_assets.ml.sources.extent import source_digests, source_signature
+from tgn_assets.ml.sources.extent import source_signature
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
@@ -108,9 +108,7 @@ class Backlog:
             and self._covers(last)
         ):
             return last
-        newest = self.home.newest_closed_week()
-        weeks = weeks_between(self.home.start_week(), newest) if newest else []
-        digests = source_digests(spec, weeks) if weeks else {}
+        newest, digests = self.home.closed_weeks()
         changes = {week: digest for week, digest in digests.items() if self.lineage.ingested.get(week) != digest}
         return SourceView(signature, newest, changes, now, time.time() - now)
 

@@ -30,10 +30,11 @@ from tgn_assets.ml.sources.extent import (
     first_week_of,
     smallest_week_number,
     source_digests,
+    survey_source,
 )
-from tgn_assets.ml.sources.spec import SYNTHETIC, last_ended_week
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
-from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.ml.weeks import shift, week_of, weeks_between
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state.warehouse import Warehouse
 
@@ -154,7 +155,23 @@ class Home:
         that is known by its number alone, are over as soon as they have rows. None if there is no such week. Scans the
         source; SourceError if it cannot be read.
         """
-        extent, end = describe_source(self.source_spec()), self.settings.end_week
+        return self._newest_closed(describe_source(self.source_spec()))
+
+    def closed_weeks(self) -> tuple[str | None, dict[str, str]]:
+        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now.
+
+        Reads files once for both.
+        """
+        spec = self.source_spec()
+        extent, digests = survey_source(spec)
+        newest = self._newest_closed(extent)
+        weeks = weeks_between(self.start_week(), newest) if newest else []
+        if digests is None:
+            digests = source_digests(spec, weeks) if weeks else {}
+        return newest, {week: digests.get(week, NO_ROWS) for week in weeks}
+
+    def _newest_closed(self, extent: SourceExtent) -> str | None:
+        end = self.settings.end_week
         closed = end if end and week_of(extent.newest_row) >= end else extent.newest_closed
         newest = min(week for week in (closed, last_ended_week(), end) if week) if closed else None
         return newest if newest and newest >= self.start_week() else None

@@ -69,6 +69,10 @@ class Warehouse:
                     con = self._connect(read_only=True)
                 self._complete = True
             yield con
+        except duckdb.Error as error:
+            if type(error) in (duckdb.Error, duckdb.IOException):  # what it says of damaged blocks
+                raise self._unreadable(error) from error
+            raise
         finally:
             con.close()
 
@@ -175,11 +179,7 @@ class Warehouse:
             except duckdb.Error as error:
                 holder = _holder(error)
                 if holder is None:
-                    reason = str(error).splitlines()[0]
-                    raise WarehouseError(
-                        f"{self.path} cannot be opened: {reason}. If it is damaged, put a backup in its place, or move "
-                        "it away: `tgn refresh` then makes the weeks again whose models are kept"
-                    ) from error
+                    raise self._unreadable(error) from error
                 now = time.monotonic()
                 if now - start > self.lock_timeout:
                     raise WarehouseError(
@@ -190,6 +190,12 @@ class Warehouse:
                     logger.warning("waiting for %s, which holds %s", holder, self.path)
                     said = now
             time.sleep(random.uniform(0.05, 0.25))  # jitter, lest those who wait come back all at once
+
+    def _unreadable(self, error: duckdb.Error) -> WarehouseError:
+        return WarehouseError(
+            f"{self.path} cannot be opened: {str(error).splitlines()[0]}. If it is damaged, put a backup in its place, "
+            "or move it away: `tgn refresh` then makes the weeks again whose models are kept"
+        )
 
     def _not_made(self) -> WarehouseError:
         return WarehouseError(

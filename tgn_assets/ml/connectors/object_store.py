@@ -28,6 +28,10 @@ STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_
 """What stores call the fields that move when a file is written."""
 
 
+STALL_SECONDS = 30
+"""A server that sends no byte for so long is given up; how long a file takes as a whole does not matter."""
+
+
 class StoreError(SafeError, OSError):
     """A store that does not do what it is asked; the message says what to do."""
 
@@ -117,9 +121,12 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     except ImportError as error:
         package = "-c constraints.txt -e '.[s3]'" if scheme in ("s3", "s3a") else "what fsspec names"
         raise StoreError(f"{scheme}:// needs a package ({error}): pip install {package}") from safe_error(error)
-    except FileNotFoundError as error:
-        raise StoreError(f"there is nothing at {url}, or nothing answers there") from safe_error(error)
     except Exception as error:  # noqa: BLE001 (raised again)
+        if _has_stalled(error):
+            said = f"the server sent nothing for {STALL_SECONDS:g} s; try again later"
+            raise StoreError(said) from safe_error(error)
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(f"there is nothing at {url}, or nothing answers there") from safe_error(error)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         said = f"{reason}; {_remedy(scheme)}"
         if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
@@ -128,13 +135,31 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         raise StoreError(said) from safe_error(error)
 
 
+def _has_stalled(error: BaseException | None) -> bool:
+    """Whether a time limit is the reason of `error`; botocore has classes of its own for it."""
+    while error is not None:
+        if isinstance(error, TimeoutError) or type(error).__name__ in ("ReadTimeoutError", "ConnectTimeoutError"):
+            return True
+        error = error.__cause__
+    return False
+
+
 def _options(scheme: str) -> dict[str, Any]:
+    if scheme in WEB:
+        from aiohttp import ClientTimeout
+
+        stalled = ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS)
+        return {"client_kwargs": {"timeout": stalled}}
     if scheme not in ("s3", "s3a"):
         return {}
     # botocore itself reads AWS_DEFAULT_REGION only. The endpoint is named so that a store of another is another one.
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return {"endpoint_url": endpoint or None, "client_kwargs": {"region_name": region} if region else {}}
+    return {
+        "endpoint_url": endpoint or None,
+        "client_kwargs": {"region_name": region} if region else {},
+        "config_kwargs": {"connect_timeout": STALL_SECONDS, "read_timeout": STALL_SECONDS},
+    }
 
 
 def _remedy(scheme: str) -> str:

@@ -8,21 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
-from tgn_assets.ml.sources.csv_repair import LINE_SHOWN
+from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
+from tgn_assets.ml.sources.timestamp_sql import literal
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
 
 # One reading of the source, whichever weeks are asked for: of other weeks only the number of rows is of interest.
 SCAN_SQL = """
-    CREATE OR REPLACE TEMP TABLE scanned AS
+    CREATE OR REPLACE TABLE scanned AS
     SELECT week, reason, kept, reason IS NULL AND kept AS loaded, CASE WHEN kept THEN user_id END AS user_id,
            CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text
     FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
@@ -45,13 +49,13 @@ REPLACE_SQL = [
 ]
 # As they come: most logs are in the order of time, and to sort one that is not would not make its table smaller.
 INSERT_ROWS_SQL = """
-    INSERT INTO raw_interactions BY NAME SELECT user_id, event_id, ts, week FROM scanned WHERE loaded
+    INSERT INTO raw_interactions BY NAME SELECT user_id, event_id, ts, week FROM staged.scanned WHERE loaded
 """
 INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME
     SELECT week, reason, left(user_id, {LINE_SHOWN}) AS user_id, left(event_id, {LINE_SHOWN}) AS event_id,
            left(text, {LINE_SHOWN}) AS ts
-    FROM scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
+    FROM staged.scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
 """
 INGESTED_SQL = """
     INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
@@ -59,7 +63,7 @@ INGESTED_SQL = """
 """
 SEEN_SQL = """
     CREATE OR REPLACE TEMP TABLE seen AS
-    SELECT {node}_id AS id, min(week) AS first_week FROM scanned WHERE loaded GROUP BY {node}_id
+    SELECT {node}_id AS id, min(week) AS first_week FROM staged.scanned WHERE loaded GROUP BY {node}_id
 """
 KNOWN_NODES_SQL = """
     UPDATE {node}s SET first_week = seen.first_week FROM seen
@@ -107,6 +111,22 @@ class IngestReport:
     new_events: int
 
 
+@dataclass(frozen=True)
+class StagedWeeks:
+    """What was read of a source for `weeks`, before the warehouse is written to."""
+
+    spec: SourceSpec
+    weeks: list[str]
+    start_week: str
+    end_week: str | None
+    database: Path
+    """A DuckDB file with the table `scanned`."""
+    counts: list[tuple]
+    """The rows of `COUNT_SQL`."""
+    unreadable: UnreadableLines
+    with_blanks: int
+
+
 def load_weeks(
     con: duckdb.DuckDBPyConnection,
     spec: SourceSpec,
@@ -116,36 +136,60 @@ def load_weeks(
     end_week: str | None,
     progress: LogFn = no_log,
 ) -> IngestReport:
-    """Replaces the rows of `weeks` in the warehouse `con` by those of the source, in one transaction.
+    """`stage_weeks` and `store_weeks` at once, for a warehouse that nobody else waits for."""
+    with stage_weeks(spec, weeks, start_week=start_week, end_week=end_week, progress=progress) as staged:
+        return store_weeks(con, staged)
 
-    Every load replaces the rejected rows that have no week, so the tables end the same in whatever order, and however
-    often, weeks are loaded. A source of bad rows only is recorded as such. ValueError for a week that is none or lies
-    outside of `start_week` to `end_week`; SourceError if the source cannot be read or is empty: then nothing changes.
+
+@contextmanager
+def stage_weeks(
+    spec: SourceSpec, weeks: Sequence[str], *, start_week: str, end_week: str | None, progress: LogFn = no_log
+) -> Iterator[StagedWeeks]:
+    """Reads the source into a temporary file: however long that takes, no lock on the warehouse is held.
+
+    ValueError for a week that is none or lies outside of `start_week` to `end_week`; SourceError if the source cannot
+    be read or is empty.
     """
     weeks = list(dict.fromkeys(weeks))
     for week in weeks:
         week_number(week)
         if week < start_week or (end_week is not None and week > end_week):
             raise ValueError(f"week {week} lies outside of the weeks {start_week} to {end_week or 'now'}")
-    asked = {"weeks": [date.fromisoformat(week) for week in weeks]}
+    with TemporaryDirectory(prefix="tgn-source-") as folder:
+        database = Path(folder) / "scanned.duckdb"
+        with connect(database) as con:
+            with log_query_progress(con, progress, "reading the source"):
+                unreadable = scan(con, spec, SCAN_SQL, _dates(weeks), weeks).unreadable
+            counts = con.execute(COUNT_SQL).fetchall()
+            with source_errors(spec):
+                if not counts and not unreadable.count and kind_of(spec).is_empty():
+                    raise empty_source(spec)
+            ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
+        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, unreadable, with_blanks)
+
+
+def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
+    return {"weeks": [date.fromisoformat(week) for week in weeks]}
+
+
+def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> IngestReport:
+    """Replaces the rows of the weeks in the warehouse `con` by those that were `staged`, in one transaction.
+
+    Every load replaces the rejected rows that have no week, so the tables end the same in whatever order, and however
+    often, weeks are loaded. A source of bad rows only is recorded as such.
+    """
+    spec, weeks, counts = staged.spec, staged.weeks, staged.counts
+    unreadable, start_week, end_week = staged.unreadable, staged.start_week, staged.end_week
+    loaded = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
+    loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
+    reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
+    con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
     try:
-        with log_query_progress(con, progress, "reading the source"):
-            unreadable = scan(con, spec, SCAN_SQL, asked, weeks).unreadable
-        counts = con.execute(COUNT_SQL).fetchall()
-        with source_errors(spec):
-            if not counts and not unreadable and kind_of(spec).is_empty():
-                raise empty_source(spec)
-        loaded = {
-            week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason
-        }
-        loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
-        ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
-        reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
         with transaction(con):
-            new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
+            new_users, new_events = _write(con, _dates(weeks), list(loaded.values()), unreadable)
     finally:
-        con.execute("DROP TABLE IF EXISTS scanned")
-    rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
+        con.execute("DETACH staged")
+    rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason != FILTERED:
             rejected[reason] += rows
@@ -163,7 +207,7 @@ def load_weeks(
         new_users=new_users,
         new_events=new_events,
     )
-    _warn(spec, report, reported, with_blanks)
+    _warn(spec, report, reported, staged.with_blanks)
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
     return report
@@ -201,7 +245,7 @@ def _write(
     con: duckdb.DuckDBPyConnection,
     asked: dict[str, list[date]],
     loaded: Sequence[tuple[int, str]],
-    unreadable: list[str],
+    unreadable: UnreadableLines,
 ) -> tuple[int, int]:
     """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new."""
     for statement in REPLACE_SQL:
@@ -209,8 +253,10 @@ def _write(
     con.execute(INSERT_ROWS_SQL)
     con.execute(INSERT_REJECTED_SQL)
     # What the columns of such a line are is unknown: the line stands where its first value would.
-    lines = {"lines": unreadable, "reason": UNREADABLE_LINE}
+    lines = {"lines": unreadable.first, "reason": UNREADABLE_LINE}
     con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
+    more = {"more": unreadable.count - len(unreadable.first), "reason": UNREADABLE_LINE}
+    con.execute("INSERT INTO rejected_interactions (reason) SELECT $reason FROM range($more)", more)
     rows, digests = [rows for rows, _ in loaded], [text for _, text in loaded]
     con.execute(INGESTED_SQL, {**asked, "rows": rows, "digests": digests})
     new = []

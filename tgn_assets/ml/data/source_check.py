@@ -91,8 +91,8 @@ def check_source(spec: SourceSpec) -> SourceCheck:
             Rejection(reason, rows, ", ".join(f"{name} {value!r}" for name, value in zip(NAMES, row, strict=True)))
             for reason, rows, row in con.execute(REASONS_SQL).fetchall()
         ]
-        if unreadable:
-            rejected.append(Rejection(UNREADABLE_LINE, len(unreadable), repr(unreadable[0])))
+        if unreadable.count:
+            rejected.append(Rejection(UNREADABLE_LINE, unreadable.count, repr(unreadable.first[0])))
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
     rows, users, events, first, last, weeks = sizes
     return SourceCheck(rows, users, events, first, last, weeks, rejected, suspicions)

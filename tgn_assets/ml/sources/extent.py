@@ -17,6 +17,14 @@ from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
 
+SPAN_SQL = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
+"""A row for each reason: how many, the reason, their first and their last time."""
+WEEKS_SQL = f"""
+    SELECT count(*), reason, min(ts), max(ts), week::VARCHAR, {DIGEST_SQL} FILTER (WHERE valid)
+    FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY reason, week
+"""
+"""The same for each reason and week, with the week and the `DIGEST_SQL` of its valid rows."""
+
 LONG_GAP = 5 * 52
 """Weeks without a row, after which what lies before them is hardly the same log."""
 
@@ -33,20 +41,36 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
+    return _described(spec, SPAN_SQL, now)[0]
+
+
+def survey_source(spec: SourceSpec) -> tuple[SourceExtent, dict[str, str] | None]:
+    """`describe_source` and the digest of each week with valid rows, in one reading.
+
+    None instead of the digests where the extent is known without reading all rows.
+    """
+    extent, found = _described(spec, WEEKS_SQL)
+    if found is None:
+        return extent, None
+    return extent, {week: digest(rows, total) for rows, reason, _, _, week, total in found.rows if reason is None}
+
+
+def _described(spec: SourceSpec, query: str, now: datetime | None = None) -> tuple[SourceExtent, Scan | None]:
+    """The extent, and the result of `query`, which begins as `SPAN_SQL` does, if it had to be run for that."""
     with source_errors(spec):
         extent = kind_of(spec).extent(now) or _sought(spec)
     if extent:
-        return extent
-    found = _summary(spec)
+        return extent, None
+    found = _summary(spec, query=query)
     filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
-    spans = [(first, last) for _, reason, first, last in found.rows if reason is None]
+    spans = [(first, last) for _, reason, first, last, *_ in found.rows if reason is None]
     if not spans and filtered and not found.rejected_by_reason():
         raise SourceError(
             f"none of the {filtered} rows of TGN_SOURCE={spec.shown} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
         )
     if not spans:
         raise _no_valid_row(spec, found)
-    return _extent(*spans[0], found)
+    return _extent(min(first for first, _ in spans), max(last for _, last in spans), found), found
 
 
 def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
@@ -133,10 +157,8 @@ def _sample_time(spec: SourceSpec) -> str:
         return str(scan(con, spec, query).rows[0][1])[:40]
 
 
-def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None) -> Scan:
-    """A row for each reason: how many, the reason, their first and their last time."""
+def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None, query: str = SPAN_SQL) -> Scan:
     with connect() as con:
-        query = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
         return scan(con, spec, query, weeks=weeks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,9 +14,12 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
 from tgn_assets.ml.safe_text import holds_password, safe_text
-from tgn_assets.ml.sources.formats import SUFFIXES, open_file
+from tgn_assets.ml.sources.formats import SUFFIXES, format_of, open_file
 from tgn_assets.ml.sources.relations import Part, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source
+
+EDGE = 4096
+"""Bytes at both ends of a file that tell whether it was appended to or written anew."""
 
 
 class FileSource(SourceKind):
@@ -42,10 +46,11 @@ class FileSource(SourceKind):
                 files = [(safe_text(file.url), copy) for file, copy in zip(objects, copies, strict=True)]
             else:
                 files = [(safe_text(file), file) for file in find_files(self.spec.location)]
-            tables = [table for file in files if (table := open_file(con, self.spec, *file, Path(folder)))]
-            if not tables:
-                raise empty_source(self.spec)
-            yield parts_of(self.spec, tables)
+            with _unchanged([copy for _, copy in files]):
+                tables = [table for file in files if (table := open_file(con, self.spec, *file, Path(folder)))]
+                if not tables:
+                    raise empty_source(self.spec)
+                yield parts_of(self.spec, tables)
 
 
 def find_files(location: str) -> list[str]:
@@ -63,6 +68,44 @@ def find_files(location: str) -> list[str]:
     if not found:
         raise _no_files(location, lack)
     return sorted(found)
+
+
+@contextmanager
+def _unchanged(files: Sequence[str]) -> Iterator[None]:
+    """SourceError if one of `files` is written to within, unless text is appended to it: what was read may be a mixture
+    of old and new.
+    """
+    before = [(file, Path(file).stat(), _edges(file, Path(file).stat().st_size)) for file in files]
+    try:
+        yield
+    except Exception as error:
+        _check_unchanged(before, error)
+        raise
+    _check_unchanged(before)
+
+
+def _check_unchanged(before: Sequence[tuple[str, os.stat_result, bytes]], error: Exception | None = None) -> None:
+    for file, then, edges in before:
+        try:
+            now = Path(file).stat()
+            same = (now.st_ino, now.st_size, now.st_mtime_ns) == (then.st_ino, then.st_size, then.st_mtime_ns)
+            grown = now.st_ino == then.st_ino and now.st_size > then.st_size and format_of(file, file).is_text
+            if same or (grown and _edges(file, then.st_size) == edges):
+                continue
+        except FileNotFoundError:
+            pass
+        raise SourceError(
+            f"TGN_SOURCE: {file} changed while it was read, and nothing was taken from it: run it again once it is "
+            "written; an export should write to another name and rename the file at the end"
+        ) from error
+
+
+def _edges(file: str, size: int) -> bytes:
+    """The beginning and the end of the first `size` bytes."""
+    with open(file, "rb") as opened:
+        begin = opened.read(min(EDGE, size))
+        opened.seek(max(size - EDGE, 0))
+        return begin + opened.read(min(EDGE, size))
 
 
 def _find_objects(location: str) -> list[StoredFile]:

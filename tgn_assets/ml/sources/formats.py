@@ -16,7 +16,15 @@ from typing import Any
 import duckdb
 
 from tgn_assets.ml.schema import literal, quoted
-from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, count_lines, split_records
+from tgn_assets.ml.sources.csv_repair import (
+    LINE_SHOWN,
+    LONGEST_RECORD,
+    UnreadableLines,
+    count_lines,
+    is_utf8,
+    split_lines,
+    split_records,
+)
 from tgn_assets.ml.sources.relations import Column, Part, Relation, Table, pattern, spelling
 from tgn_assets.ml.sources.row_filter import check_filter, filter_columns
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
@@ -25,24 +33,28 @@ DELIMITERS = ",\t;|"
 HEADER_BYTES = 1 << 20
 HEADER_LENGTH = 100_000
 """Characters of the names of a file's columns: ten thousand columns are read in seconds, many more are not."""
+COUNTED, STORED = "ignore_errors = true", "store_rejects = true, rejects_limit = 0"
+"""What becomes of lines that DuckDB rejects: their number is missed, or each is kept in memory (1 kB)."""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
-LINES_SQL = """(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
-               store_rejects = true, rejects_limit = 0, columns = {line: 'VARCHAR'}) WHERE line <> '')"""
+LINES_SQL = f"""(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
+               <rejects>, max_line_size = {LONGEST_RECORD}, columns = {{line: 'VARCHAR'}}) WHERE line <> '')"""
 IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
 FIRST_LINES = 1000
 """Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
 ARRAY_SQL = "(SELECT CAST(json AS VARCHAR) AS line FROM read_json_objects($files, format = 'array'))"
 JSON_LINES, JSON_ARRAY = (
-    Relation(sql, lines, readable=IS_OBJECT_SQL, unreadable_text=f"left(line, {LINE_SHOWN})")
+    Relation(
+        sql.replace("<rejects>", COUNTED), lines, readable=IS_OBJECT_SQL, unreadable_text=f"left(line, {LINE_SHOWN})"
+    )
     for sql, lines in ((LINES_SQL, 0), (ARRAY_SQL, None))
 )
 FILE_NAME = "tgn_source_file"
 PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
 # Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
 # line's surplus columns, or the character after a stray carriage return, without a word.
-CSV_SQL = """read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
-             strict_mode = true, store_rejects = true, rejects_limit = 0, parallel = <parallel>,
-             columns = {<columns>}<short>)"""
+CSV_SQL = f"""read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
+             strict_mode = true, <rejects>, parallel = <parallel>, max_line_size = {LONGEST_RECORD},
+             columns = {{<columns>}}<short>)"""
 # Columns that a line lacks at its end are NULL, and no others.
 SHORT_SQL = ", null_padding = true, nullstr = chr(1)"
 PACKED = (".zst", ".zip")
@@ -104,9 +116,9 @@ def _check_format(name: str, file: str, *, is_text: bool) -> None:
     for magic, (what, remedy) in FOREIGN.items():
         if re.match(magic, begin):
             raise SourceError(f"TGN_SOURCE: {name} is {what}, which is not read: {remedy}")
-    lines = begin.splitlines() if is_text and not _is_utf8(begin) else []
+    lines = begin.splitlines() if is_text and not is_utf8(begin) else []
     faults = [
-        number for number, line in enumerate(lines[: -1 if len(begin) == HEADER_BYTES else None]) if not _is_utf8(line)
+        number for number, line in enumerate(lines[: -1 if len(begin) == HEADER_BYTES else None]) if not is_utf8(line)
     ]
     # A few damaged lines among many are rejected, each by itself.
     if faults and (faults[0] == 0 or len(faults) * 100 >= len(lines)):
@@ -114,14 +126,6 @@ def _check_format(name: str, file: str, *, is_text: bool) -> None:
             f"TGN_SOURCE: {name} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
             "write it in UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
         )
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
@@ -138,16 +142,17 @@ def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int 
     return rows
 
 
-def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], list[str]]:
-    """`parts` with copies, in `folder`, of the well-formed records of all CSV; and the lines that belong to none."""
-    safe, bad = list[Part](), list[str]()
+def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], UnreadableLines]:
+    """`parts` with copies, in `folder`, of the well-formed records of all text; and the lines that belong to none."""
+    safe, bad = list[Part](), UnreadableLines()
     for part in parts:
-        if shape := part.relation.csv:
+        if part.relation.header_lines is not None:
+            shape = part.relation.csv
             copies = [folder / f"{len(safe)}-{number}.csv" for number in range(len(part.files))]
             for file, copy in zip(part.files, copies, strict=True):
-                bad += split_records(Path(file), copy, *shape)
-            relation = replace(part.relation, sql=_csv_sql(*shape, parallel=False))
-            part = replace(part, relation=relation, files=tuple(map(str, copies)))
+                bad.extend(split_records(Path(file), copy, *shape) if shape else split_lines(Path(file), copy))
+            sql = _csv_sql(*shape, parallel=False) if shape else part.relation.sql.replace(COUNTED, STORED)
+            part = replace(part, relation=replace(part.relation, sql=sql), files=tuple(map(str, copies)))
         safe.append(part)
     return safe, bad
 
@@ -226,7 +231,7 @@ def _wanted_places(places: Mapping[str, int], spec: SourceSpec) -> list[int]:
     """Where in a line of CSV the columns are that are read, in order."""
     time = spec.timestamp_column if spelling(places, spec.timestamp_column) else WEEK_NUMBER
     wanted = [spec.user_column, spec.event_column, time]
-    wanted += filter_columns(check_filter(spec.row_filter)) if spec.row_filter else []
+    wanted += filter_columns(check_filter(spec.row_filter)) if spec.row_filter else ()
     return sorted({places[found] for column in wanted if (found := spelling(places, column))})
 
 
@@ -235,9 +240,7 @@ def _open_json(
 ) -> Table | None:
     def ask(sql: str) -> list[tuple]:
         lines = f"(FROM {relation.sql} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}"
-        found = con.execute(f"SELECT DISTINCT {sql} FROM {lines}", {"files": [pattern(file)]}).fetchall()
-        con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-        return found
+        return con.execute(f"SELECT DISTINCT {sql} FROM {lines}", {"files": [pattern(file)]}).fetchall()
 
     paths = {key: _path(key) for (key,) in sorted(ask("unnest(json_keys(line))"))}
     if not paths:
@@ -289,6 +292,7 @@ def _header(file: str) -> str | None:
 def _csv_sql(delimiter: str, columns: int, least: int, *, parallel: bool) -> str:
     struct = ", ".join(f"c{number}: 'VARCHAR'" for number in range(columns))
     sql = CSV_SQL.replace("<delimiter>", delimiter).replace("<columns>", struct)
+    sql = sql.replace("<rejects>", COUNTED if parallel else STORED)
     return sql.replace("<parallel>", str(parallel).lower()).replace("<short>", SHORT_SQL if least < columns else "")
 
 

@@ -6,6 +6,7 @@ import csv
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.safe_text import safe_error
 from tgn_assets.ml.schema import literal
-from tgn_assets.ml.sources.csv_repair import shown
+from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
 from tgn_assets.ml.sources.relations import Column, Part, SourceKind, id_text
+from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
 from tgn_assets.ml.sources.timestamp_sql import (
@@ -73,17 +75,18 @@ class Scan:
 
     rows: list[tuple]
     """The result of the query."""
-    unreadable: list[str]
+    unreadable: UnreadableLines
     """Lines of CSV that are no record, and of JSON that cannot even be split off."""
     numbers_weeks: bool
     """Whether the rows have the number of a week and no time."""
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
-        rejected = {reason: count for count, reason, *_ in self.rows if reason not in (None, FILTERED)}
-        if self.unreadable:
-            rejected[UNREADABLE_LINE] = rejected.get(UNREADABLE_LINE, 0) + len(self.unreadable)
-        return rejected
+        rejected = Counter({UNREADABLE_LINE: self.unreadable.count})
+        for count, reason, *_ in self.rows:
+            if reason not in (None, FILTERED):
+                rejected[reason] += count
+        return dict(+rejected)
 
 
 def scan(
@@ -111,15 +114,17 @@ def scan(
         expected = expected_rows(con, parts)
         try:
             found = _run(con, spec, parts, query, parameters or {})
-            if expected is None or sum(row[0] for row in found.rows) + len(found.unreadable) == expected:
+            if expected is None or sum(row[0] for row in found.rows) == expected:
                 return found
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
                 raise
         logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
         safe, bad = well_formed(parts, Path(folder))
+        con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
         found = _run(con, spec, safe, query, parameters or {})
-        return Scan(found.rows, bad + found.unreadable, found.numbers_weeks)
+        bad.extend(_rejects(con))
+        return Scan(found.rows, bad, found.numbers_weeks)
 
 
 @contextmanager
@@ -133,12 +138,12 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {error}") from safe_error(error)
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
-    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        reason, cause = answer(error), safe_error(error)
+    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
+        reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
-                f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={spec.row_filter} ({reason}); the "
-                "columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
+                f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={briefly(spec.row_filter)} ({reason}); "
+                "the columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from cause
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({reason}); {kind_of(spec).remedy}") from cause
 
@@ -146,17 +151,25 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
 def _run(
     con: duckdb.DuckDBPyConnection, spec: SourceSpec, parts: Sequence[Part], query: str, parameters: Mapping[str, Any]
 ) -> Scan:
-    con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts))
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
-    rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
-    unreadable: list[str] = []
-    if any(part.relation.header_lines is not None for part in parts):
-        # A line has an entry for each of its errors.
-        rejects = con.execute("SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors")
-        unreadable = [shown(text) for *_, text in rejects.fetchall()]
-        con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return Scan(rows, unreadable, any(part.numbers_weeks for part in parts))
+    # A damaged Parquet file may claim times between two days, so that DuckDB would not compare them with these.
+    con.execute("SET disabled_optimizers = 'statistics_propagation'")
+    try:
+        rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
+    finally:
+        con.execute("RESET disabled_optimizers")
+    return Scan(rows, UnreadableLines(), any(part.numbers_weeks for part in parts))
+
+
+def _rejects(con: duckdb.DuckDBPyConnection) -> UnreadableLines:
+    """The lines that DuckDB rejected although they looked well-formed."""
+    # A line has an entry for each of its errors.
+    lines = "(SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors)"
+    count = con.execute(f"SELECT count(*) FROM {lines}").fetchall()[0][0]
+    first = con.execute(f"SELECT csv_line FROM {lines} LIMIT {LINES_KEPT}").fetchall()
+    con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return UnreadableLines(count, [text for (text,) in first])
 
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:

@@ -133,10 +133,12 @@ def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
     dated = spec.timestamp_column != WEEK_NUMBER and any(spelling(t.columns, spec.timestamp_column) for t in tables)
     weekly = not dated and any(spelling(table.columns, WEEK_NUMBER) for table in tables)
     parts: dict[Part, list[str]] = {}
+    time_column = WEEK_NUMBER if weekly else spec.timestamp_column
     for table in tables:
+        _refuse_missing(table, spec, time_column)
         user = _id_column(table, spec.user_column, "TGN_USER_COLUMN")
         event = _id_column(table, spec.event_column, "TGN_EVENT_COLUMN")
-        time = _column(table, WEEK_NUMBER if weekly else spec.timestamp_column, "TGN_TIMESTAMP_COLUMN")
+        time = _column(table, time_column, "TGN_TIMESTAMP_COLUMN")
         keep = row_filter(spec.row_filter, table.name, table.columns)
         parts.setdefault(Part(table.relation, (), user, event, time, weekly, *keep), []).append(table.file)
     return [replace(shape, files=tuple(filter(None, files))) for shape, files in parts.items()]
@@ -204,13 +206,25 @@ def _refuse_repeated(file: str, columns: Mapping[str, Column], name: str, settin
 
 
 def _column(table: Table, name: str, setting: str) -> Column:
-    found = spelling(table.columns, name)
-    if found is None:
-        also = f" and none named {WEEK_NUMBER!r}" if setting == "TGN_TIMESTAMP_COLUMN" else ""
-        existing = listed(table.columns)
-        raise SourceError(f"{table.name} has no column {name!r}{also}; set {setting} to one of its columns: {existing}")
     _refuse_repeated(table.name, table.columns, name, setting)
-    return table.columns[found]
+    return table.columns[spelling(table.columns, name) or name]
+
+
+def _refuse_missing(table: Table, spec: SourceSpec, time_column: str) -> None:
+    """SourceError that names all columns which the table lacks."""
+    wanted = {
+        "TGN_USER_COLUMN": spec.user_column,
+        "TGN_EVENT_COLUMN": spec.event_column,
+        "TGN_TIMESTAMP_COLUMN": time_column,
+    }
+    lacking = {setting: name for setting, name in wanted.items() if spelling(table.columns, name) is None}
+    if not lacking:
+        return
+    names = " and no ".join(f"column {name!r}" for name in lacking.values())
+    also = f" and none named {WEEK_NUMBER!r}" if "TGN_TIMESTAMP_COLUMN" in lacking else ""
+    settings, existing = " and ".join(lacking), listed(table.columns)
+    each = "one" if len(lacking) == 1 else "some"
+    raise SourceError(f"{table.name} has no {names}{also}; set {settings} to {each} of its columns: {existing}")
 
 
 def spelling(columns: Iterable[str], wanted: str) -> str | None:

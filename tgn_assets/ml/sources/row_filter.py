@@ -19,22 +19,28 @@ ALLOWED = {
     *("FUNCTION", "LAMBDA"),
 }
 """What an expression may be made of."""
-NAMES = {"SUBQUERY": "a query", "WINDOW": "a window function", "STAR": "a star"}
-SHOWN = 200
-"""Characters of a condition in a message."""
+NAMES = {"SUBQUERY": "a query", "WINDOW": "a window function", "STAR": "a star", "PARAMETER": "a parameter"}
+MOST_TERMS, MOST_CHARACTERS, SHOWN = 1000, 1_000_000, 200
+LONG_REMEDY = "write many values as id IN ('a', 'b'), or put them into a table and join the log with it beforehand"
 
 
+@lru_cache(maxsize=8)
 def check_filter(condition: str) -> str:
     """`condition`, if it is one SQL expression that looks at nothing but its row, and gives the same answer always.
 
     SourceError for another statement or a second one, a query within, an unknown function, or one such as now(),
-    random() or an aggregate.
+    random() or an aggregate, and for one so long that it would slow each reading down.
     """
+    if len(condition) > MOST_CHARACTERS:
+        raise _refused(condition, f"it is longer than {MOST_CHARACTERS:,} characters; {LONG_REMEDY}")
     tree = _tree(condition)
     condition_node = tree["statements"][0]["node"]["where_clause"]
     if condition_node.get("function_name") == "row":  # what DuckDB takes empty brackets, or a comma, for
         raise _refused(condition, "it is empty, or more than one expression")
-    for node in _nodes(condition_node):
+    nodes = list(_nodes(condition_node))
+    if (terms := sum(node["class"] not in ("CONSTANT", "COLUMN_REF") for node in nodes)) > MOST_TERMS:
+        raise _refused(condition, f"it has {terms:,} comparisons and the like, more than {MOST_TERMS:,}; {LONG_REMEDY}")
+    for node in nodes:
         if node["class"] not in ALLOWED:
             raise _refused(condition, f"it has {NAMES.get(node['class'], node['class'].lower())} in it")
         if node["class"] == "FUNCTION" and not (node["is_operator"] or node["function_name"].lower() in _functions()):
@@ -42,11 +48,12 @@ def check_filter(condition: str) -> str:
     return condition
 
 
-def filter_columns(condition: str) -> list[str]:
+@lru_cache(maxsize=8)
+def filter_columns(condition: str) -> tuple[str, ...]:
     """The columns that the condition names, as it spells them."""
     nodes = _nodes(_tree(condition)["statements"][0]["node"]["where_clause"])
     # Of a.b, `a` is the column and `b` a member of it.
-    return list(dict.fromkeys(node["column_names"][0] for node in nodes if node["class"] == "COLUMN_REF"))
+    return tuple(dict.fromkeys(node["column_names"][0] for node in nodes if node["class"] == "COLUMN_REF"))
 
 
 def renamed(condition: str, names: dict[str, str]) -> str:
@@ -62,8 +69,13 @@ def renamed(condition: str, names: dict[str, str]) -> str:
 
 def unknown_column(condition: str, name: str, file: str, columns: Iterable[str]) -> SourceError:
     """The error for a `condition` on a column that `file` does not have."""
-    shown = shortened(condition, SHOWN)
-    return SourceError(f"{SETTING}={shown} names {name!r}, which {file} has not; its columns are {listed(columns)}")
+    lacks = f"names {name!r}, which {file} has not; its columns are {listed(columns)}"
+    return SourceError(f"{SETTING}={briefly(condition)} {lacks}")
+
+
+def briefly(condition: str) -> str:
+    """`condition` for a message: a long one is cut."""
+    return shortened(condition, SHOWN)
 
 
 @lru_cache(maxsize=8)
@@ -119,6 +131,6 @@ def _functions() -> frozenset[str]:
 
 def _refused(condition: str, reason: str) -> SourceError:
     return SourceError(
-        f"{SETTING}={shortened(condition, SHOWN)} cannot be used: {reason}. It must be one SQL condition on the "
-        "columns of the source, such as event_type = 'click' AND country <> 'XX'"
+        f"{SETTING}={briefly(condition)} cannot be used: {reason}. It must be one SQL condition on the columns of the "
+        "source, such as event_type = 'click' AND country <> 'XX'"
     )

@@ -4,6 +4,7 @@ import gzip
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ import pytest
 from fsspec.registry import _registry
 from s3fs import S3FileSystem
 
+from tgn_assets.ml.connectors import object_store
 from tgn_assets.ml.connectors.object_store import StoreError, fetch, put, stored_files
 from tgn_assets.ml.safe_text import holds_password
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
@@ -66,6 +68,34 @@ class Undated(Quiet):
     def send_header(self, keyword: str, value: str) -> None:
         if keyword != "Last-Modified":
             BaseHTTPRequestHandler.send_header(self, keyword, value)
+
+
+class Slow(Quiet):
+    """Sends the log in pieces; `stall`: waits for ever before the last one."""
+
+    stall = False
+
+    def do_GET(self) -> None:
+        text = (HEADER + ROWS).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        for place, piece in enumerate((text[:20], text[20:40], text[40:60], text[60:])):
+            self.server.stopped.wait(60 if self.stall and place == 3 else 0.2)  # type: ignore[attr-defined]
+            self.wfile.write(piece)
+            self.wfile.flush()
+
+
+class Stalled(Slow):
+    stall = True
+
+
+class Mute(Quiet):
+    def do_HEAD(self) -> None:
+        self.server.stopped.wait(60)  # type: ignore[attr-defined]
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
 
 
 def test_a_log_in_s3_is_loaded_as_the_same_files_here_are(s3: S3FileSystem, tmp_path: Path) -> None:
@@ -181,6 +211,34 @@ def test_web_server_without_dates_changes_signature_hourly(tmp_path: Path) -> No
     spec, now = SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"), datetime(2024, 1, 1, 12)
     still, moved = datetime(2024, 1, 1, 12, 59), datetime(2024, 1, 1, 13)
     assert source_signature(spec, still) == source_signature(spec, now) != source_signature(spec, moved)
+    server.shutdown()
+
+
+def slow(tmp_path: Path, handler: type[SimpleHTTPRequestHandler]) -> tuple[ThreadingHTTPServer, SourceSpec]:
+    csv(tmp_path)
+    server = serve(tmp_path, handler)
+    server.stopped = threading.Event()  # type: ignore[attr-defined]
+    return server, SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv")
+
+
+def test_slow_web_server_is_read_as_long_as_bytes_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "STALL_SECONDS", 0.5)
+    server, spec = slow(tmp_path, Slow)
+    assert describe_source(spec) == EXTENT  # after 0.8 s
+    server.shutdown()
+
+
+@pytest.mark.parametrize("handler", [Stalled, Mute])
+def test_stalled_web_server_fails_soon(
+    handler: type[SimpleHTTPRequestHandler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "STALL_SECONDS", 0.4)
+    server, spec = slow(tmp_path, handler)
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=r"the server sent nothing for 0\.4 s"):
+        describe_source(spec)
+    assert time.monotonic() - start < 10
+    server.stopped.set()  # type: ignore[attr-defined]
     server.shutdown()
 
 

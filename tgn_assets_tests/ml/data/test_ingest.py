@@ -5,11 +5,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.ingest import load_weeks, stage_weeks, store_weeks
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, source_digests
 from tgn_assets.ml.weeks import shift
-from tgn_assets_tests.support.histories import BAD, HEADER, WEEKS, csv, indices, load, parquet, rows, warehouse
+from tgn_assets_tests.support.histories import BAD, HEADER, ROWS, WEEKS, csv, indices, load, parquet, rows, warehouse
 
 START = WEEKS[0]
 
@@ -176,3 +176,19 @@ def test_while_the_source_is_read_it_says_so(
     said: list[str] = []
     load_weeks(con, csv(tmp_path), WEEKS, start_week=START, end_week=None, progress=said.append)
     assert said and all(line.startswith("reading the source: ") for line in said)
+
+
+def test_source_is_read_before_the_warehouse_is_touched(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    spec = csv(tmp_path)
+    with stage_weeks(spec, WEEKS, start_week=START, end_week=None) as staged:
+        assert rows(con, "raw_interactions") == []
+        Path(spec.location).unlink()
+        assert sum(store_weeks(con, staged).rows.values()) == 3
+    assert not staged.database.exists()
+
+
+def test_unreadable_lines_beyond_those_kept_are_counted(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    report = load(con, csv(tmp_path, HEADER + ROWS + "u,e\n" * 1200))
+    assert report.rejected == {"unreadable_line": 1200}
+    rejected = [row[2] for row in rows(con, "rejected_interactions")]
+    assert (rejected.count("u,e"), rejected.count(None)) == (1000, 200)

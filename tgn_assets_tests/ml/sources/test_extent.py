@@ -1,12 +1,16 @@
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
+import duckdb
 import pytest
 
+from tgn_assets.ml.sources import extent as extent_module
 from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
@@ -15,7 +19,9 @@ from tgn_assets.ml.sources.extent import (
     smallest_week_number,
     source_digests,
     source_signature,
+    survey_source,
 )
+from tgn_assets.ml.sources.reader import scan
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
@@ -201,3 +207,25 @@ def test_a_format_and_a_zone_say_how_times_are_written(tmp_path: Path) -> None:
     log = csv(tmp_path, f"{HEADER}u,e,01.01.2024 00:30\n")
     style = TimeStyle("%d.%m.%Y %H:%M", "Europe/Berlin")
     assert describe_source(replace(log, time_style=style)).newest_row == datetime(2023, 12, 31, 23, 30, tzinfo=UTC)
+
+
+def test_parquet_whose_statistics_lie_is_read_by_its_rows(tmp_path: Path) -> None:
+    file = tmp_path / "log.parquet"
+    query = "SELECT 'u' AS ip_address, 'e' AS event_id, TIMESTAMP '2024-01-07' + INTERVAL (n) DAY AS timestamp"
+    copy = f"COPY ({query} FROM range(8) AS t(n)) TO '{file}' (FORMAT parquet, COMPRESSION uncompressed)"
+    duckdb.execute(copy)
+    last, beyond = (int(datetime(year, 1, 14, tzinfo=UTC).timestamp()) * 10**6 for year in (2024, 9999))
+    value, other = struct.pack("<q", last), struct.pack("<q", 20 * beyond)
+    assert value in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(value, other, 1))  # the value, not what the footer says of it
+    extent = describe_source(SourceSpec(str(file)))
+    assert (extent.newest_row.day, extent.rejected) == (13, {"time_out_of_range": 1})
+
+
+def test_extent_and_digests_come_from_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = csv(tmp_path, HEADER + ROWS + ",e,2024-01-02\n,e,2024-01-09\nu,e,soon\n")
+    expected = describe_source(spec), source_digests(spec, WEEKS)
+    counted = Mock(side_effect=scan)
+    monkeypatch.setattr(extent_module, "scan", counted)
+    assert survey_source(spec) == expected
+    assert (counted.call_count, expected[0].rejected) == (1, {"missing_user": 2, "unreadable_time": 1})

@@ -71,7 +71,7 @@ def test_a_key_may_be_spelt_in_other_case_and_hold_quotes(tmp_path: Path) -> Non
 
 
 def test_a_missing_column_is_an_error_that_lists_the_keys(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no column 'ip_address'; set TGN_USER_COLUMN .* 'event_id', 'who'"):
+    with pytest.raises(SourceError, match=r"no column 'ip_address' and .*; set TGN_USER_COLUMN .* 'event_id', 'who'"):
         describe_source(lines(tmp_path, of({"who": "u", "event_id": "e"})))
 
 

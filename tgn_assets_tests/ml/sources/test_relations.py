@@ -1,12 +1,16 @@
 import gzip
+import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources import formats
+from tgn_assets.ml.sources.csv_repair import LONGEST_RECORD
 from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
@@ -15,6 +19,7 @@ from tgn_assets.ml.sources.extent import (
     source_digests,
     source_signature,
 )
+from tgn_assets.ml.sources.reader import kind_of
 from tgn_assets.ml.sources.relations import Column, Relation, Table
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
@@ -157,7 +162,8 @@ def test_sql_in_a_column_or_file_name_is_a_name(tmp_path: Path) -> None:
 
 
 def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_chunks = formats.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
+    limits = f"max_line_size = {LONGEST_RECORD}"
+    small_chunks = formats.CSV_SQL.replace(limits, "buffer_size = 4000, max_line_size = 1000")
     monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
     luck = random.Random(0)
     kinds = ["u,e,2024-01-0{}\n"] * 20 + [
@@ -181,7 +187,8 @@ def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypa
 def test_dirty_file_with_short_rows_keeps_every_row_once(
     quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_chunks = formats.CSV_SQL.replace("header = true", "header = true, buffer_size = 4000, max_line_size = 1000")
+    limits = f"max_line_size = {LONGEST_RECORD}"
+    small_chunks = formats.CSV_SQL.replace(limits, "buffer_size = 4000, max_line_size = 1000")
     monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
     good = ["u,e,2024-01-0{}\n"] * 9 + ["u,e,2024-01-0{},a\n", "u,e,2024-01-0{},a,b\n", "u,e,2024-01-0{},,\n"]
     good += ['u,e,2024-01-0{},"a\nb",\n'] * quoted
@@ -198,3 +205,35 @@ def test_mixed_line_ends_do_not_stop_the_reading(tmp_path: Path) -> None:
     mixed = HEADER + "u,e,2024-01-03\r\nu,e,2024-01-04\nu,e\rx,2024-01-05\nu,e,2024-01-06\r"
     assert source_digests(csv(tmp_path, mixed), WEEKS)[WEEKS[0]].startswith("3-")
     assert describe_source(csv(tmp_path, mixed)).rejected == {"unreadable_line": 2}
+
+
+def test_all_missing_columns_are_named_at_once(tmp_path: Path) -> None:
+    spec = SourceSpec(csv(tmp_path, "who,event_id,at\nu,e,2024-01-03\n").location)
+    with pytest.raises(SourceError) as raised:
+        describe_source(spec)
+    text = "has no column 'ip_address' and no column 'timestamp' and none named 'week_number'; "
+    text += "set TGN_USER_COLUMN and TGN_TIMESTAMP_COLUMN to some of its columns: 'who', 'event_id', 'at'"
+    assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_file_written_anew_while_it_is_read_is_an_error(name: str, tmp_path: Path) -> None:
+    spec = csv(tmp_path) if name == "log.csv" else parquet(tmp_path, rows_query(tmp_path), name)
+    file = Path(spec.location)
+    content = file.read_bytes()
+
+    def read_while(change: Callable[[], object]) -> None:
+        with connect() as con, kind_of(spec).open(con, None):
+            change()
+
+    read_while(lambda: None)
+    for change in (lambda: os.truncate(file, 30), lambda: file.write_bytes(b"x" * 9999), file.unlink):
+        with pytest.raises(SourceError, match=f"{name} changed while it was read, and nothing was taken"):
+            read_while(change)
+        file.write_bytes(content)
+
+
+def test_text_that_is_appended_while_it_is_read_is_no_error(tmp_path: Path) -> None:
+    spec = csv(tmp_path)
+    with connect() as con, kind_of(spec).open(con, None), Path(spec.location).open("a") as file:
+        file.write("u,e,2024-01-03\n")

@@ -1,4 +1,6 @@
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -153,3 +155,20 @@ def test_scan_with_a_filter_reads_nothing_but_the_source(damage: str, tmp_path: 
         for query in ("FROM read_text('/etc/passwd')", f"FROM read_csv('{tmp_path}/other.csv')", "LOAD httpfs"):
             with pytest.raises(duckdb.PermissionException):
                 con.execute(query)
+
+
+def test_long_condition_is_refused_with_a_remedy() -> None:
+    many = " OR ".join(f"event_id = 'e{number}'" for number in range(2000))
+    with pytest.raises(SourceError, match=r"has 2,001 comparisons .* more than 1,000; write many values as id IN") as e:
+        check_filter(many)
+    assert len(str(e.value)) < 1000
+    with pytest.raises(SourceError, match="longer than 1,000,000 characters"):
+        check_filter("event_id = '" + "e" * 1_000_000 + "'")
+
+
+def test_ten_thousand_values_are_filtered_in_an_instant(tmp_path: Path) -> None:
+    values = ", ".join(f"'e{number}'" for number in range(10_000))
+    spec = replace(csv(tmp_path), row_filter=f"event_id IN ({values})")
+    start = time.monotonic()
+    describe_source(spec)
+    assert time.monotonic() - start < 5
