@@ -141,8 +141,14 @@ def load_weeks(
         loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
         ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
         reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
+        outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
+        for week, reason, _, rows, _ in counts:
+            if week and reason != FILTERED and (side := _side(week, start_week, end_week)):
+                outside[side, reason] += rows
+        all_read = kind_of(spec).reads_all
         with transaction(con):
             new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
+            _write_outside(con, outside if all_read else {})
     finally:
         con.execute("DROP TABLE IF EXISTS scanned")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: len(unreadable)}), Counter[str]()
@@ -150,15 +156,13 @@ def load_weeks(
         if kept and reason and reason != FILTERED:
             rejected[reason] += rows
             rejected_in_week[week] += rows
-    valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
-    all_read = kind_of(spec).reads_all
     report = IngestReport(
         rows={week: rows for week, (rows, _) in loaded.items()},
         digests={week: text for week, (_, text) in loaded.items()},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
-        before_start=sum(rows for week, rows in valid.items() if week < start_week) if all_read else None,
-        after_end=sum(rows for week, rows in valid.items() if end_week and week > end_week) if all_read else None,
+        before_start=outside["before", None] if all_read else None,
+        after_end=outside["after", None] if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
         new_users=new_users,
         new_events=new_events,
@@ -167,6 +171,11 @@ def load_weeks(
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
     return report
+
+
+def _side(week: str, start_week: str, end_week: str | None) -> str | None:
+    """On which side of the weeks that can be ingested `week` lies; None for one of them."""
+    return "before" if week < start_week else "after" if end_week and week > end_week else None
 
 
 def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
@@ -222,3 +231,9 @@ def _write(
         new.append(con.execute(NEW_NODES_SQL.format(node=node)).fetchall()[0][0])
     con.execute("DROP TABLE seen; DROP TABLE lost")
     return new[0], new[1]
+
+
+def _write_outside(con: duckdb.DuckDBPyConnection, outside: Mapping[tuple[str, str | None], int]) -> None:
+    con.execute("DELETE FROM rows_outside_weeks")
+    for (side, reason), rows in sorted(outside.items(), key=str):
+        con.execute("INSERT INTO rows_outside_weeks VALUES (?, ?, ?)", [side, reason, rows])
