@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Commands, Week, is_verbose, open_home, verbose_option
+from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
 from tgn_assets.cli.models import models
 from tgn_assets.ml.weeks import shift, week_number, week_of
 from tgn_assets.state.process import prepare_process
@@ -68,7 +68,7 @@ def refresh(week: str | None, if_needed: bool) -> None:
     again to repair it.
     """
     from tgn_assets.automation.backlog import Backlog
-    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.console import Progress, print_results
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.terminal import week_summary
 
@@ -85,12 +85,13 @@ def refresh(week: str | None, if_needed: bool) -> None:
             if week:
                 runner.ingest_before(chosen)
                 runner.refresh([chosen])
-    stdout().print(week_summary(home.warehouse(), chosen))
+    print_results(week_summary(home.warehouse(), chosen))
 
 
 @cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
 @click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
 @click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
+@json_option
 @verbose_option
 def backtest(weeks: int, show_lists: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
@@ -99,7 +100,7 @@ def backtest(weeks: int, show_lists: bool) -> None:
     N weeks, the last N+1 are run. Earlier weeks are ingested first. The results are kept, as if each week had been run
     when it closed.
     """
-    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.console import Progress, answer
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.terminal import backtest_tables, closing_lines, sample_table
 
@@ -114,18 +115,19 @@ def backtest(weeks: int, show_lists: bool) -> None:
         with open_runner(home, progress, is_verbose()) as runner:
             runner.ingest_before(origins[0])
             runner.refresh(origins)
-    console = stdout()
+    warehouse = home.warehouse()
+    tables = backtest_tables(warehouse, origins[1:])
     if show_lists:
-        console.print(sample_table(home.warehouse(), newest))
-    for table in backtest_tables(home.warehouse(), origins[1:]):
-        console.print(table)
-    for line in closing_lines(home.warehouse(), origins, _tgn()):
-        console.print(line, markup=False, soft_wrap=True)
+        tables = {"lists": sample_table(warehouse, newest)} | tables
+    sections = {"weeks": origins[1:], "warehouse": str(home.warehouse_path), **tables}
+    shown = dict.fromkeys(tables, lambda table: [table])
+    answer(sections.items(), shown, closing_lines(warehouse, origins, _tgn()))
 
 
 @cli.command(short_help="Print a user's list.")
 @click.argument("user")
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
+@json_option
 @verbose_option
 def top5(user: str, week: str | None) -> None:
     """Print the five events that USER is most likely to interact with next.
@@ -133,13 +135,17 @@ def top5(user: str, week: str | None) -> None:
     A USER without interactions gets the list for new users, as in the published tables; stderr says so, and the exit
     code is 0.
     """
-    from tgn_assets.cli.console import stdout
-    from tgn_assets.reporting.terminal import top5_table
+    from tgn_assets.cli.console import answer
+    from tgn_assets.reporting.tables import printable
+    from tgn_assets.reporting.terminal import top5 as read_list
 
-    table, note = top5_table(open_home().warehouse(), user, week)
-    if note:
-        click.echo(note, err=True)
-    stdout().print(table)
+    found = read_list(open_home().warehouse(), user, week)
+    if found["is_new_user"]:
+        who, until = printable(user), found["week"]
+        click.echo(
+            f"{who} has no interaction up to the close of week {until}: this is the list for new users", err=True
+        )
+    answer(found.items(), {"list": lambda table: [table]})
 
 
 @cli.command(short_help="Write a week's report as a page.")
@@ -200,32 +206,32 @@ def export(week: str | None) -> None:
 
 
 @cli.command(short_help="Print what was understood of the source.")
+@json_option
 @verbose_option
 def check() -> None:
     """Print what was understood of the source, before anything is trained on it, and change nothing.
 
     Rows, users, events, times, weeks; rows that cannot be used, by reason, with an example each; ids that look odd.
     """
-    from tgn_assets.cli.check import check_lines
-    from tgn_assets.cli.console import stdout
+    from tgn_assets.cli.check import SHOWN, check_sections
+    from tgn_assets.cli.console import answer
     from tgn_assets.settings import read_settings
     from tgn_assets.state.home import Home
 
-    home, console = Home(read_settings()), stdout()
-    for line in check_lines(home.unpinned_source_spec(), home.settings.end_week):
-        console.print(line, markup=False, soft_wrap=True)
+    home = Home(read_settings())
+    weeks = home.settings.start_week, home.settings.end_week
+    answer(check_sections(home.unpinned_source_spec(), *weeks), SHOWN)
 
 
 @cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
+@json_option
 @verbose_option
 def status() -> None:
     """Print what was published, the last score, what is missing or failed, and what to do about it."""
-    from tgn_assets.cli.console import stdout
-    from tgn_assets.cli.status import status_lines
+    from tgn_assets.cli.console import answer
+    from tgn_assets.cli.status import SHOWN, status_sections
 
-    console = stdout()
-    for line in status_lines(open_home()):
-        console.print(line, markup=False, soft_wrap=True)
+    answer(status_sections(open_home()), SHOWN)
 
 
 cli.add_command(models)

@@ -141,10 +141,7 @@ def load_weeks(
         loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
         ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
         reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
-        outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
-        for week, reason, _, rows, _ in counts:
-            if week and reason != FILTERED and (side := _side(week, start_week, end_week)):
-                outside[side, reason] += rows
+        outside = _count_outside(counts, start_week, end_week)
         all_read = kind_of(spec).reads_all
         with transaction(con):
             new_users, new_events = _write(con, asked, list(loaded.values()), unreadable)
@@ -173,9 +170,16 @@ def load_weeks(
     return report
 
 
-def _side(week: str, start_week: str, end_week: str | None) -> str | None:
-    """On which side of the weeks that can be ingested `week` lies; None for one of them."""
-    return "before" if week < start_week else "after" if end_week and week > end_week else None
+def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:
+    """Rows of `COUNT_SQL` by side and reason, of weeks `before` the first one and `after` the last one."""
+    outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
+    for week, reason, _, rows, _ in counts:
+        side = (
+            None if not week else "before" if week < start_week else "after" if end_week and week > end_week else None
+        )
+        if side and reason != FILTERED:
+            outside[side, reason] += rows
+    return outside
 
 
 def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
