@@ -9,7 +9,7 @@ from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.sources.extent import describe_source
 from tgn_assets.ml.sources.reader import FILTERED
 from tgn_assets.ml.sources.spec import SourceSpec
-from tgn_assets.reporting.tables import printable
+from tgn_assets.reporting.tables import printable, rows_of
 
 
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
@@ -58,7 +58,7 @@ def _weeks(weeks: Mapping[str, Any]) -> Iterator[str]:
 def _rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
     for rejection in rejected:
         kind = "left out  " if rejection.reason == FILTERED else "rejected  "
-        yield f"{kind} {rejection.rows:,} rows, {rejection.reason}: {printable(rejection.example)}"
+        yield f"{kind} {rows_of(rejection.rows)}, {rejection.reason}: {printable(rejection.example)}"
     if not rejected:
         yield "rejected   none"
 
@@ -66,7 +66,7 @@ def _rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
 def not_used(rows: int | None, where: str) -> Iterator[str]:
     """A line about rows outside of the weeks that can be ingested, if there are any."""
     if rows:
-        yield f"not used   {rows:,} rows {where}"
+        yield f"not used   {rows_of(rows)} {where}"
 
 
 SHOWN: Shown = {

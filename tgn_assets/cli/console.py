@@ -4,6 +4,7 @@ That line is redrawn on a terminal and printed every few seconds elsewhere.
 """
 
 import json
+import re
 import textwrap
 import threading
 import time
@@ -78,6 +79,7 @@ UNLIMITED = 100_000
 """Cells: more than a table has."""
 Shown = Mapping[str, Callable[[Any], Iterable[str | ResultTable]]]
 """Section of an answer -> the lines and tables that it is shown as; a section that is not here is in the JSON only."""
+WITHIN_INTERVAL = re.compile(r"(?<=\d,) (?=[^\s\]]+\])")
 INDENT = " " * 11
 """Before the second and later lines of a text: the first begins with a word of this width."""
 
@@ -103,19 +105,24 @@ def print_results(results: Iterable[str | ResultTable]) -> None:
     terminal = Console()
     width = terminal.width if terminal.is_terminal else None
     for result in results:
-        for part in [result] if isinstance(result, str) else result.render(width):
+        if isinstance(result, str):
+            click.echo(wrapped(result, width, INDENT))
+            continue
+        for part in result.render(width):
             if isinstance(part, str):
                 click.echo(wrapped(part, width))
             else:
                 Console(highlight=False, width=UNLIMITED).print(part)  # it fits by itself, or is not to be cut
 
 
-def wrapped(line: str, width: int | None) -> str:
-    """`line` in lines of at most `width` cells, broken at blanks only; None: as it is."""
+def wrapped(line: str, width: int | None, indent: str = "") -> str:
+    """`line` in lines of at most `width` cells, broken at blanks, but not within an interval; None: as it is."""
     if width is None or len(line) <= width:
         return line
-    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": INDENT}
-    return textwrap.fill(line, width, **options)  # type: ignore[arg-type]
+    start = len(indent)  # what stands there stays beside the first word, however long that is
+    whole = line[:start].replace(" ", "\0") + WITHIN_INTERVAL.sub("\0", line[start:])
+    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -110,13 +111,13 @@ def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
     if unused is None:
         return
     if unused.rejected:
-        where = "table rejected_interactions has the reason of each"
-        yield f"rejected   {sum(unused.rejected.values()):,} rows of the source ({_reasons(unused.rejected)}): {where}"
+        rows = f"{rows_of(sum(unused.rejected.values()))} of the source ({_reasons(unused.rejected)})"
+        yield f"rejected   {rows}: table rejected_interactions has the reason of each"
     yield from not_used(unused.before_first_week, "of weeks before the first one")
     yield from not_used(unused.after_last_week, "of weeks after TGN_END_WEEK")
     if unused.rejected_outside:
-        rows = sum(unused.rejected_outside.values())
-        yield from not_used(rows, f"of such weeks that could not be used ({_reasons(unused.rejected_outside)})")
+        count = sum(unused.rejected_outside.values())
+        yield from not_used(count, f"of such weeks that could not be used ({_reasons(unused.rejected_outside)})")
 
 
 def _reasons(rows: Mapping[str, int]) -> str:

@@ -8,7 +8,7 @@ from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.tables import Column, ResultTable, shown
+from tgn_assets.reporting.tables import Column, ResultTable, digits, shown
 from tgn_assets.reporting.terminal import Scores, pooled_scores, weeks_with_lists
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import Warehouse
@@ -127,7 +127,7 @@ def comparison_table(one: ModelCard, other: ModelCard) -> ResultTable:
         Column("name", ""),
         Column("first", one.week, _shown),
         Column("second", other.week, _shown),
-        Column("difference", "difference", lambda change: "" if change is None else f"{change:+,.4g}", drop=1),
+        Column("difference", "difference", _signed, drop=1),
     ]
     return ResultTable("models compared", columns, rows)
 
@@ -143,6 +143,12 @@ def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any
     for name in sorted({*one.config, *other.config}):
         if one.config.get(name) != other.config.get(name):
             yield name, str(one.config.get(name)), str(other.config.get(name))
+
+
+def _signed(change: float | None) -> str:
+    if change is None:
+        return ""
+    return f"{change:+,}" if isinstance(change, int) else f"{'+' if change > 0 else ''}{digits(change)}"
 
 
 def _shown(value: Any) -> str:

@@ -47,6 +47,15 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
+def rows_of(count: int) -> str:
+    """`count` with the word rows, or row.
+
+    >>> rows_of(1), rows_of(1234)
+    ('1 row', '1,234 rows')
+    """
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a `ResultTable`: the key of its values in the rows, its title, and how a value is shown."""

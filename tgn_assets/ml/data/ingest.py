@@ -165,8 +165,6 @@ def load_weeks(
         new_events=new_events,
     )
     _warn(spec, report, reported, with_blanks)
-    if report.filtered:
-        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
     return report
 
 
@@ -183,7 +181,7 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
 
 
 def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
-    """Says what was rejected, and what is odd about the ids. Rows without a week were `reported` by an earlier load."""
+    """Says what was rejected or filtered, and what is odd about the ids. Rows without a week were `reported` by an earlier load."""
     loaded, rejected = sum(report.rows.values()), report.rejected
     if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
@@ -196,6 +194,8 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     if with_blanks:
         text = "%s: %.2g %% of the rows have ids with blanks at their ends, which are kept"
         logger.warning(text, spec.location, 100 * with_blanks / loaded)
+    if report.filtered:
+        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.location, spec.row_filter, report.filtered)
 
 
 @contextmanager
