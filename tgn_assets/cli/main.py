@@ -33,7 +33,10 @@ def cli() -> None:
     """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
 
     TGN_SOURCE and TGN_HOME (environment or .env) name the log and the folder of all state; the defaults are a
-    synthetic world and .tgn. A week is named by its Monday.
+    synthetic log and .tgn. docs/reference.md lists all settings. A week is named by its Monday, as 2024-01-29.
+
+    First steps: `tgn check` says what was understood of the log, `tgn refresh` trains on it and publishes lists,
+    `tgn status` says what is published, and `tgn top5 USER` prints a list.
 
     Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
     """
@@ -58,14 +61,14 @@ def generate(weeks: int, start_week: str | None, seed: int) -> None:
 
 @cli.command(short_help="Run what is pending, or one week.")
 @click.option("--week", type=Week(), help="Run this week alone.  [default: all that is pending]")
-@click.option("--if-needed", is_flag=True, help="Leave a complete week alone: for cron.")
+@click.option("--if-needed", is_flag=True, help="Do what is pending and nothing else: for cron.")
 @verbose_option
 def refresh(week: str | None, if_needed: bool) -> None:
     """Run what `tgn status` lists as to do, oldest week first: ingest, score last week's lists, train, publish lists.
 
-    The newest closed week is run even if it is complete. Earlier weeks that were never ingested are ingested first. A
-    run waits while another one is in progress. A week that fails or is interrupted keeps its published lists; run it
-    again to repair it.
+    The newest closed week is run even if it is complete, unless --if-needed is given. Earlier weeks that were never
+    ingested are ingested first. A run waits while another one is in progress. A week that fails or is interrupted keeps
+    its published lists; run it again to repair it.
     """
     from tgn_assets.automation.backlog import Backlog
     from tgn_assets.cli.console import Progress, print_results
@@ -88,8 +91,8 @@ def refresh(week: str | None, if_needed: bool) -> None:
     print_results(week_summary(home.warehouse(), chosen))
 
 
-@cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
-@click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
+@cli.command(short_help="Run the last weeks again, and score their lists beside the baselines.")
+@click.option("--weeks", type=click.IntRange(1), required=True, help="How many weeks of lists to score.")
 @click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
 @json_option
 @verbose_option
@@ -124,16 +127,16 @@ def backtest(weeks: int, show_lists: bool) -> None:
     answer(sections.items(), shown, closing_lines(warehouse, origins, _tgn()))
 
 
-@cli.command(short_help="Print a user's list.")
+@cli.command(short_help="Print a user's newest list.")
 @click.argument("user")
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
 @json_option
 @verbose_option
 def top5(user: str, week: str | None) -> None:
-    """Print the five events that USER is most likely to interact with next.
+    """Print the events that USER is most likely to interact with next, the likeliest first, five by default.
 
-    A USER without interactions gets the list for new users, as in the published tables; stderr says so, and the exit
-    code is 0.
+    USER is an id as the log writes it. A USER without interactions gets the list for new users, as in the published
+    tables; stderr says so, and the exit code is 0.
     """
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.tables import printable
@@ -157,7 +160,7 @@ def top5(user: str, week: str | None) -> None:
 def report(week: str | None, out: str | None) -> None:
     """Write one HTML page about a week, and print its path.
 
-    It compares the week with the one before and with the baselines, and shows where points were lost, whether the log
+    It compares the week with the one before and with the baselines, and shows where the score was lost, whether the log
     is as usual, what the new lists recommend, and the lists of some users. It needs no network, and can be mailed or
     printed.
     """
@@ -180,8 +183,8 @@ def report(week: str | None, out: str | None) -> None:
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
 def export(week: str | None) -> None:
-    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
-    TGN_EXPORT_POSTGRES.
+    """Write lists and metrics as Parquet to the folder or object store TGN_EXPORT_PARQUET, in hive partitions by week,
+    and to the PostgreSQL database TGN_EXPORT_POSTGRES.
 
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
@@ -205,13 +208,14 @@ def export(week: str | None) -> None:
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=place, table=table)}")
 
 
-@cli.command(short_help="Print what was understood of the source.")
+@cli.command(short_help="Print what was understood of the log, before training.")
 @json_option
 @verbose_option
 def check() -> None:
-    """Print what was understood of the source, before anything is trained on it, and change nothing.
+    """Print what was understood of the log TGN_SOURCE, before anything is trained on it, and change nothing.
 
-    Rows, users, events, times, weeks; rows that cannot be used, by reason, with an example each; ids that look odd.
+    It counts rows, users, events and weeks, and the rows that cannot be used, by reason and with an example each, and
+    names ids that look odd.
     """
     from tgn_assets.cli.check import SHOWN, check_sections
     from tgn_assets.cli.console import answer
@@ -223,11 +227,11 @@ def check() -> None:
     answer(check_sections(home.unpinned_source_spec(), *weeks), SHOWN)
 
 
-@cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
+@cli.command(short_help="Print what is published, what failed, and what is left to do.")
 @json_option
 @verbose_option
 def status() -> None:
-    """Print what was published, the last score, what is missing or failed, and what to do about it."""
+    """Print what is published, the last score, the rows that were not used, what failed, and what is left to do."""
     from tgn_assets.cli.console import answer
     from tgn_assets.cli.status import SHOWN, status_sections
 
@@ -238,8 +242,13 @@ cli.add_command(models)
 
 
 @cli.command(short_help="Open the Dagster UI on the same state.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to serve the UI at; 0.0.0.0 lets other machines in, without a login.",
+)
 @verbose_option
 def dev(port: int, host: str) -> None:
     """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.

@@ -14,8 +14,12 @@ def models() -> None:
 @json_option
 @verbose_option
 def list_models() -> None:
-    """Print every week's model: warm start, epochs (encoder + ranker), size, NDCG on the held-out week and that of the
-    best baseline, whose lists were published, and the score of these lists once their week had closed."""
+    """Print every week's model, oldest first.
+
+    Of each: the week whose model it was started from, epochs of encoder and ranker, size, NDCG on the week that
+    training held out and that of the best baseline on it, which rankers its lists come from, and the score of these
+    lists once their week had closed.
+    """
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import model_cards, models_table
     from tgn_assets.state.artifact_store import ArtifactStore
@@ -34,7 +38,7 @@ def list_models() -> None:
 @json_option
 @verbose_option
 def compare(week: str, other: str) -> None:
-    """Print what differs between the models of WEEK and OTHER: numbers with their difference, and configuration."""
+    """Print what differs between the models of the weeks WEEK and OTHER: numbers and configuration."""
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import comparison_table, model_cards
     from tgn_assets.state.artifact_store import ArtifactStore

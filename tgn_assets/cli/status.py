@@ -117,7 +117,9 @@ def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
     yield from not_used(unused.after_last_week, "of weeks after TGN_END_WEEK")
     if unused.rejected_outside:
         count = sum(unused.rejected_outside.values())
-        yield from not_used(count, f"of such weeks that could not be used ({_reasons(unused.rejected_outside)})")
+        yield from not_used(
+            count, f"of earlier or later weeks that could not be used ({_reasons(unused.rejected_outside)})"
+        )
 
 
 def _reasons(rows: Mapping[str, int]) -> str:

@@ -288,7 +288,7 @@ def test_rows_after_the_last_week_are_counted(tmp_path: Path, monkeypatch: pytes
     ingest(home, WEEKS[2])
     status = _tgn("status", home=home).stdout
     assert "not used   5 rows of weeks after TGN_END_WEEK" in status
-    assert "not used   1 row of such weeks that could not be used (missing_user 1)" in status
+    assert "not used   1 row of earlier or later weeks that could not be used (missing_user 1)" in status
     assert "not used   5 rows of weeks after TGN_END_WEEK" in _tgn("check", home=home).stdout
 
 

@@ -181,7 +181,10 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
 
 
 def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
-    """Says what was rejected or filtered, and what is odd about the ids. Rows without a week were `reported` by an earlier load."""
+    """Says what was rejected or filtered, and what is odd about the ids.
+
+    Rows without a week were `reported` by an earlier load.
+    """
     loaded, rejected = sum(report.rows.values()), report.rejected
     if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
