@@ -193,7 +193,7 @@ class Campaign:
         lists = self._lists()
         if lists not in (self.before_lists, self.after_lists):
             return "readers find lists that are neither those of before nor those of after"
-        if self._in_child(lambda: list(status.status_lines(Home(self.settings))), may_fail=True):
+        if self._in_child(lambda: list(status.status_sections(Home(self.settings))), may_fail=True):
             return "tgn status fails"
         if self._in_child(lambda: do_pending(self.settings), may_fail=True):
             return "the week cannot be run again"

@@ -17,7 +17,6 @@ import dagster as dg
 import pandas as pd
 import pytest
 from dagster import serialize_value
-from rich.console import Console
 
 import tgn_assets
 from tgn_assets.assets.catalog import for_deployment
@@ -27,12 +26,12 @@ from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.automation.alerts import Alerts
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
-from tgn_assets.cli.check import check_lines
-from tgn_assets.cli.status import status_lines
+from tgn_assets.cli import check, status
+from tgn_assets.cli.console import answer, print_results
 from tgn_assets.ml.data.attribute_files import AttributeTableError, read_attribute_tables
 from tgn_assets.ml.data.policy_files import PolicyError, read_ids
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
-from tgn_assets.reporting.terminal import sample_table, top5_table
+from tgn_assets.reporting.terminal import sample_table, top5
 from tgn_assets.reporting.weekly_page.page import report_page
 from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
@@ -101,12 +100,18 @@ def ingest_in_dagster(home: Home) -> str:
 
 def shown_of(home: Home) -> str:
     """What `tgn status`, `tgn check`, two ticks of the sensor and the files of `home` say."""
-    said = []
-    for lines in (lambda: status_lines(home), lambda: check_lines(home.unpinned_source_spec(), None)):
+    said = list[str]()
+    printed = io.StringIO()
+    for sections, shown in (
+        (lambda: status.status_sections(home), status.SHOWN),
+        (lambda: check.check_sections(home.unpinned_source_spec(), None, None), check.SHOWN),
+    ):
         try:
-            said += list(lines())
+            with redirect_stdout(printed):
+                answer(sections(), shown)
         except SourceError as error:
             said += traceback.format_exception(error)
+    said.append(printed.getvalue())
     sensor, cursor = missing_or_changed_weeks_sensor(home, weekly_refresh), None
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):
@@ -261,12 +266,11 @@ def test_page_obeys_no_id(hostile: Home) -> None:
 
 def test_terminal_obeys_no_id(hostile: Home) -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=200, highlight=False, color_system=None)
-    console.print(sample_table(hostile.warehouse(), WEEKS[-1]))
-    for user in HOSTILE:
-        table, _ = top5_table(hostile.warehouse(), user, WEEKS[-1])
-        console.print(table)
-    said = re.sub(r"\x1b\[\d*m", "", out.getvalue())  # rich's own styles
+    with redirect_stdout(out):
+        print_results([sample_table(hostile.warehouse(), WEEKS[-1])])
+        for user in HOSTILE:
+            answer(top5(hostile.warehouse(), user, WEEKS[-1]).items(), {"list": lambda table: [table]})
+    said = out.getvalue()
     assert re.findall(r"[^\n -~\u2500-\u257f\N{WOMAN}…]", said) == []
     assert "[bold red]markup[/bold red]" in said
 

@@ -95,3 +95,24 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def is_verbose() -> bool:
     """Whether the current command was given `--verbose`."""
     return bool(click.get_current_context().meta["verbose"])
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--json` to `command`, whose results `console.answer` then prints as one JSON document."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta["json"] = value
+
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Print one JSON document, for programs, instead of text.",
+    )(command)
+
+
+def is_json() -> bool:
+    """Whether the current command, if there is one, was given `--json`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta["json"])

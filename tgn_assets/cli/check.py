@@ -1,31 +1,82 @@
 """`tgn check`: what was understood of a log, before anything is trained on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
-from tgn_assets.ml.data.source_check import SourceCheck, check_source
+from tgn_assets.cli.console import Shown
+from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.sources.extent import describe_source
+from tgn_assets.ml.sources.reader import FILTERED
 from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.reporting.tables import rows_of
 
 
-def check_lines(spec: SourceSpec, end_week: str | None) -> Iterator[str]:
-    """Lines for the terminal; SourceError if the source cannot be read or has no row that can be used."""
-    yield f"source     {spec.shown} {spec.query or ''}".rstrip()
-    extent, found = describe_source(spec), check_source(spec)
-    yield f"rows       {found.rows:,} can be used, of {found.users:,} users and {found.events:,} events"
-    yield f"time       {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC"
-    closed = f"the newest closed one is {extent.newest_closed}" if extent.newest_closed else "none has closed yet"
-    yield f"weeks      {found.weeks:,} with rows from {extent.first_week} on; {closed}"
-    if not extent.newest_closed or (end_week is None and f"{found.last:%Y-%m-%d}" >= extent.newest_closed):
+def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
+    """What was understood, by section; SourceError if the source cannot be read or has no row that can be used."""
+    yield "source", {"location": spec.shown, "query": spec.query}
+    extent, found = describe_source(spec), check_source(spec, start_week, end_week)
+    yield "rows", {"usable": found.rows, "users": found.users, "events": found.events}
+    yield "time", {"first": found.first, "last": found.last}
+    yield (
+        "weeks",
+        {
+            "with_rows": found.weeks,
+            "first": extent.first_week,
+            "newest_closed": extent.newest_closed,
+            "may_close": not extent.newest_closed
+            or (end_week is None and f"{found.last:%Y-%m-%d}" >= extent.newest_closed),
+        },
+    )
+    yield "before_first_week", found.before_start
+    yield "after_last_week", found.after_end
+    yield "rejected", found.rejected
+    yield "suspicions", found.suspicions
+
+
+def source_line(source: Mapping[str, Any]) -> Iterator[str]:
+    """Which source it is."""
+    yield f"source     {source['location']} {source['query'] or ''}".rstrip()
+
+
+def _rows(rows: Mapping[str, int]) -> Iterator[str]:
+    yield f"rows       {rows['usable']:,} can be used, of {rows['users']:,} users and {rows['events']:,} events"
+
+
+def _time(time: Mapping[str, datetime]) -> Iterator[str]:
+    yield f"time       {time['first']:%Y-%m-%d %H:%M} to {time['last']:%Y-%m-%d %H:%M} UTC"
+
+
+def _weeks(weeks: Mapping[str, Any]) -> Iterator[str]:
+    closed = weeks["newest_closed"]
+    newest = f"the newest closed one is {closed}" if closed else "none has closed yet"
+    yield f"weeks      {weeks['with_rows']:,} with rows from {weeks['first']} on; {newest}"
+    if weeks["may_close"]:
         yield "           a week closes with a row on its Sunday or later, or as TGN_END_WEEK"
-    yield from _oddities(found)
 
 
-def _oddities(found: SourceCheck) -> Iterator[str]:
-    for rejection in found.rejected:
-        kind = "left out  " if rejection.reason == "filtered" else "rejected  "
-        yield f"{kind} {rejection.rows:,} rows, {rejection.reason}: {printable(rejection.example)}"
-    if not found.rejected:
+def _rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
+    for rejection in rejected:
+        kind = "left out  " if rejection.reason == FILTERED else "rejected  "
+        yield f"{kind} {rows_of(rejection.rows)}, {rejection.reason}: {printable(rejection.example)}"
+    if not rejected:
         yield "rejected   none"
-    for suspicion in found.suspicions:
-        yield f"look at    {printable(suspicion)}"
+
+
+def not_used(rows: int | None, where: str) -> Iterator[str]:
+    """A line about rows outside of the weeks that can be ingested, if there are any."""
+    if rows:
+        yield f"not used   {rows_of(rows)} {where}"
+
+
+SHOWN: Shown = {
+    "source": source_line,
+    "rows": _rows,
+    "time": _time,
+    "weeks": _weeks,
+    "before_first_week": lambda rows: not_used(rows, "of weeks before TGN_START_WEEK"),
+    "after_last_week": lambda rows: not_used(rows, "of weeks after TGN_END_WEEK"),
+    "rejected": _rejected,
+    "suspicions": lambda texts: (f"look at    {printable(text)}" for text in texts),
+}

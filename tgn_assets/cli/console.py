@@ -1,16 +1,29 @@
-"""The progress line of `tgn`: redrawn on a terminal, printed every few seconds elsewhere."""
+"""What `tgn` prints: results on stdout, as text or JSON, and on stderr the progress line.
 
+That line is redrawn on a terminal and printed every few seconds elsewhere.
+"""
+
+import json
+import re
+import textwrap
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, is_dataclass
+from datetime import date
+from math import isfinite
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from tgn_assets.cli.base import is_json
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.safe_text import printable
+from tgn_assets.reporting.tables import ResultTable
 
 HEARTBEAT = 5.0
 """Seconds between two lines where they cannot be redrawn."""
@@ -64,7 +77,66 @@ class Progress(AbstractContextManager["Progress"]):
                 self.say(line)
 
 
-def stdout() -> Console:
-    """The console for results; wide enough for every table if it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+UNLIMITED = 100_000
+"""Cells: more than a table has."""
+Shown = Mapping[str, Callable[[Any], Iterable[str | ResultTable]]]
+"""Section of an answer -> the lines and tables that it is shown as; a section that is not here is in the JSON only."""
+WITHIN_INTERVAL = re.compile(r"(?<=\d,) (?=[^\s\]]+\])")
+INDENT = " " * 11
+"""Before the second and later lines of a text: the first begins with a word of this width."""
+
+
+def answer(sections: Iterable[tuple[str, Any]], shown: Shown, closing: Iterable[str] = ()) -> None:
+    """Prints the named `sections` of a command's results: with `--json` as one document, or else as `shown` says.
+
+    `closing` are lines at the end of the text.
+
+    Text appears section by section: what is known comes before the error that ends the command.
+    """
+    if is_json():
+        click.echo(json.dumps({name: plain(value) for name, value in sections}, indent=2, allow_nan=False))
+        return
+    for name, value in sections:
+        if name in shown:
+            print_results(shown[name](value))
+    print_results(closing)
+
+
+def print_results(results: Iterable[str | ResultTable]) -> None:
+    """Prints lines and tables: on a terminal within its width, otherwise as wide as they are."""
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else None
+    for result in results:
+        if isinstance(result, str):
+            click.echo(wrapped(printable(result), width, INDENT))
+            continue
+        for part in result.render(width):
+            if isinstance(part, str):
+                click.echo(wrapped(printable(part), width))
+            else:
+                Console(highlight=False, width=UNLIMITED).print(part)  # it fits by itself, or is not to be cut
+
+
+def wrapped(line: str, width: int | None, indent: str = "") -> str:
+    """`line` in lines of at most `width` cells, broken at blanks, but not within an interval; None: as it is."""
+    if width is None or len(line) <= width:
+        return line
+    start = len(indent)  # what stands there stays beside the first word, however long that is
+    whole = line[:start].replace(" ", "\0") + WITHIN_INTERVAL.sub("\0", line[start:])
+    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: tables as their rows, dates as text, null for a number that is none."""
+    if isinstance(value, ResultTable):
+        return plain(value.rows)
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Commands, Week, is_verbose, open_home, verbose_option
+from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
 from tgn_assets.cli.models import models
 from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.weeks import shift, week_number, week_of
@@ -34,7 +34,10 @@ def cli() -> None:
     """Every user's top-5 events for the next week, from a log of interactions, refreshed week by week.
 
     TGN_SOURCE and TGN_HOME (environment or .env) name the log and the folder of all state; the defaults are a
-    synthetic world and .tgn. A week is named by its Monday.
+    synthetic log and .tgn. docs/reference.md lists all settings. A week is named by its Monday, as 2024-01-29.
+
+    First steps: `tgn check` says what was understood of the log, `tgn refresh` trains on it and publishes lists,
+    `tgn status` says what is published, and `tgn top5 USER` prints a list.
 
     Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
     """
@@ -59,17 +62,17 @@ def generate(weeks: int, start_week: str | None, seed: int) -> None:
 
 @cli.command(short_help="Run what is pending, or one week.")
 @click.option("--week", type=Week(), help="Run this week alone.  [default: all that is pending]")
-@click.option("--if-needed", is_flag=True, help="Leave a complete week alone: for cron.")
+@click.option("--if-needed", is_flag=True, help="Do what is pending and nothing else: for cron.")
 @verbose_option
 def refresh(week: str | None, if_needed: bool) -> None:
     """Run what `tgn status` lists as to do, oldest week first: ingest, score last week's lists, train, publish lists.
 
-    The newest closed week is run even if it is complete. Earlier weeks that were never ingested are ingested first. A
-    run waits while another one is in progress. A week that fails or is interrupted keeps its published lists; run it
-    again to repair it.
+    The newest closed week is run even if it is complete, unless --if-needed is given. Earlier weeks that were never
+    ingested are ingested first. A run waits while another one is in progress. A week that fails or is interrupted keeps
+    its published lists; run it again to repair it.
     """
     from tgn_assets.automation.backlog import Backlog
-    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.console import Progress, print_results
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.terminal import week_summary
 
@@ -86,12 +89,13 @@ def refresh(week: str | None, if_needed: bool) -> None:
             if week:
                 runner.ingest_before(chosen)
                 runner.refresh([chosen])
-    stdout().print(week_summary(home.warehouse(), chosen))
+    print_results(week_summary(home.warehouse(), chosen))
 
 
-@cli.command(short_help="Run the last weeks again, and score them beside the baselines.")
-@click.option("--weeks", type=click.IntRange(1), required=True, help="How many target weeks to score.")
+@cli.command(short_help="Run the last weeks again, and score their lists beside the baselines.")
+@click.option("--weeks", type=click.IntRange(1), required=True, help="How many weeks of lists to score.")
 @click.option("--show-lists", is_flag=True, help="Print some of the newest lists as well.")
+@json_option
 @verbose_option
 def backtest(weeks: int, show_lists: bool) -> None:
     """Walk forward over the last closed weeks and score every week's lists beside the baselines.
@@ -100,7 +104,7 @@ def backtest(weeks: int, show_lists: bool) -> None:
     N weeks, the last N+1 are run. Earlier weeks are ingested first. The results are kept, as if each week had been run
     when it closed.
     """
-    from tgn_assets.cli.console import Progress, stdout
+    from tgn_assets.cli.console import Progress, answer
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.terminal import backtest_tables, closing_lines, sample_table
 
@@ -115,32 +119,36 @@ def backtest(weeks: int, show_lists: bool) -> None:
         with open_runner(home, progress, is_verbose()) as runner:
             runner.ingest_before(origins[0])
             runner.refresh(origins)
-    console = stdout()
+    warehouse = home.warehouse()
+    tables = backtest_tables(warehouse, origins[1:])
     if show_lists:
-        console.print(sample_table(home.warehouse(), newest))
-    for table in backtest_tables(home.warehouse(), origins[1:]):
-        console.print(table)
-    for line in closing_lines(home.warehouse(), origins, _tgn()):
-        console.print(printable(line), markup=False, soft_wrap=True)
+        tables = {"lists": sample_table(warehouse, newest)} | tables
+    sections = {"weeks": origins[1:], "warehouse": str(home.warehouse_path), **tables}
+    shown = dict.fromkeys(tables, lambda table: [table])
+    answer(sections.items(), shown, closing_lines(warehouse, origins, _tgn()))
 
 
-@cli.command(short_help="Print a user's list.")
+@cli.command(short_help="Print a user's newest list.")
 @click.argument("user")
 @click.option("--week", type=Week(), help="Lists made at the close of this week.  [default: the newest published]")
+@json_option
 @verbose_option
 def top5(user: str, week: str | None) -> None:
-    """Print the five events that USER is most likely to interact with next.
+    """Print the events that USER is most likely to interact with next, the likeliest first, five by default.
 
-    A USER without interactions gets the list for new users, as in the published tables; stderr says so, and the exit
-    code is 0.
+    USER is an id as the log writes it. A USER without interactions gets the list for new users, as in the published
+    tables; stderr says so, and the exit code is 0.
     """
-    from tgn_assets.cli.console import stdout
-    from tgn_assets.reporting.terminal import top5_table
+    from tgn_assets.cli.console import answer
+    from tgn_assets.reporting.terminal import top5 as read_list
 
-    table, note = top5_table(open_home().warehouse(), user, week)
-    if note:
-        click.echo(note, err=True)
-    stdout().print(table)
+    found = read_list(open_home().warehouse(), user, week)
+    if found["is_new_user"]:
+        who, until = printable(user), found["week"]
+        click.echo(
+            f"{who} has no interaction up to the close of week {until}: this is the list for new users", err=True
+        )
+    answer(found.items(), {"list": lambda table: [table]})
 
 
 @cli.command(short_help="Write a week's report as a page.")
@@ -152,7 +160,7 @@ def top5(user: str, week: str | None) -> None:
 def report(week: str | None, out: str | None) -> None:
     """Write one HTML page about a week, and print its path.
 
-    It compares the week with the one before and with the baselines, and shows where points were lost, whether the log
+    It compares the week with the one before and with the baselines, and shows where the score was lost, whether the log
     is as usual, what the new lists recommend, and the lists of some users. It needs no network, and can be mailed or
     printed.
     """
@@ -177,8 +185,8 @@ def report(week: str | None, out: str | None) -> None:
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
 @verbose_option
 def export(week: str | None) -> None:
-    """Write lists and metrics to TGN_EXPORT_PARQUET, as Parquet in hive partitions, and to the database
-    TGN_EXPORT_POSTGRES.
+    """Write lists and metrics as Parquet to the folder or object store TGN_EXPORT_PARQUET, in hive partitions by week,
+    and to the PostgreSQL database TGN_EXPORT_POSTGRES.
 
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
@@ -202,41 +210,47 @@ def export(week: str | None) -> None:
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=safe_text(place), table=table)}")
 
 
-@cli.command(short_help="Print what was understood of the source.")
+@cli.command(short_help="Print what was understood of the log, before training.")
+@json_option
 @verbose_option
 def check() -> None:
-    """Print what was understood of the source, before anything is trained on it, and change nothing.
+    """Print what was understood of the log TGN_SOURCE, before anything is trained on it, and change nothing.
 
-    Rows, users, events, times, weeks; rows that cannot be used, by reason, with an example each; ids that look odd.
+    It counts rows, users, events and weeks, and the rows that cannot be used, by reason and with an example each, and
+    names ids that look odd.
     """
-    from tgn_assets.cli.check import check_lines
-    from tgn_assets.cli.console import stdout
+    from tgn_assets.cli.check import SHOWN, check_sections
+    from tgn_assets.cli.console import answer
     from tgn_assets.settings import read_settings
     from tgn_assets.state.home import Home
 
-    home, console = Home(read_settings()), stdout()
-    for line in check_lines(home.unpinned_source_spec(), home.settings.end_week):
-        console.print(printable(line), markup=False, soft_wrap=True)
+    home = Home(read_settings())
+    weeks = home.settings.start_week, home.settings.end_week
+    answer(check_sections(home.unpinned_source_spec(), *weeks), SHOWN)
 
 
-@cli.command(short_help="Print what exists, what is missing or failed, and what to do.")
+@cli.command(short_help="Print what is published, what failed, and what is left to do.")
+@json_option
 @verbose_option
 def status() -> None:
-    """Print what was published, the last score, what is missing or failed, and what to do about it."""
-    from tgn_assets.cli.console import stdout
-    from tgn_assets.cli.status import status_lines
+    """Print what is published, the last score, the rows that were not used, what failed, and what is left to do."""
+    from tgn_assets.cli.console import answer
+    from tgn_assets.cli.status import SHOWN, status_sections
 
-    console = stdout()
-    for line in status_lines(open_home()):
-        console.print(printable(line), markup=False, soft_wrap=True)
+    answer(status_sections(open_home()), SHOWN)
 
 
 cli.add_command(models)
 
 
 @cli.command(short_help="Open the Dagster UI on the same state.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to serve the UI at; 0.0.0.0 lets other machines in, without a login.",
+)
 @verbose_option
 def dev(port: int, host: str) -> None:
     """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.

@@ -2,7 +2,7 @@
 
 import click
 
-from tgn_assets.cli.base import Week, is_verbose, open_home, verbose_option
+from tgn_assets.cli.base import Week, is_verbose, json_option, open_home, verbose_option
 
 
 @click.group(short_help="List, compare, pin and roll back the trained models.")
@@ -11,11 +11,16 @@ def models() -> None:
 
 
 @models.command("list", short_help="Print every week's model.")
+@json_option
 @verbose_option
 def list_models() -> None:
-    """Print every week's model: warm start, epochs (encoder + ranker), size, NDCG on the held-out week and that of the
-    best baseline, whose lists were published, and the score of these lists once their week had closed."""
-    from tgn_assets.cli.console import stdout
+    """Print every week's model, oldest first.
+
+    Of each: the week whose model it was started from, epochs of encoder and ranker, size, NDCG on the week that
+    training held out and that of the best baseline on it, which rankers its lists come from, and the score of these
+    lists once their week had closed.
+    """
+    from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import model_cards, models_table
     from tgn_assets.state.artifact_store import ArtifactStore
 
@@ -23,23 +28,26 @@ def list_models() -> None:
     cards = model_cards(ArtifactStore(home.artifacts), home.warehouse())
     if not cards:
         raise click.ClickException("no model was trained yet; run `tgn refresh`")
-    stdout().print(models_table(cards))
+    pinned = ArtifactStore(home.artifacts).pinned()
+    answer({"pinned": pinned, "models": models_table(cards)}.items(), {"models": lambda table: [table]})
 
 
 @models.command(short_help="Print what differs between two weeks' models.")
 @click.argument("week", type=Week())
 @click.argument("other", type=Week())
+@json_option
 @verbose_option
 def compare(week: str, other: str) -> None:
-    """Print what differs between the models of WEEK and OTHER: numbers with their difference, and configuration."""
-    from tgn_assets.cli.console import stdout
+    """Print what differs between the models of the weeks WEEK and OTHER: numbers and configuration."""
+    from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import comparison_table, model_cards
     from tgn_assets.state.artifact_store import ArtifactStore
 
     home = open_home()
     store, warehouse = ArtifactStore(home.artifacts), home.warehouse()
     one, two = (model_cards(store, warehouse, [key])[0] for key in (week, other))
-    stdout().print(comparison_table(one, two))
+    sections = {"weeks": [one.week, two.week], "differences": comparison_table(one, two)}
+    answer(sections.items(), {"differences": lambda table: [table]})
 
 
 @models.command(short_help="Publish from an older week's model.")

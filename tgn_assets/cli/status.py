@@ -1,72 +1,66 @@
 """`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
+from tgn_assets.cli.check import not_used, source_line
+from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
+from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import score_line, weeks_with_lists
+from tgn_assets.reporting.tables import rows_of
+from tgn_assets.reporting.terminal import newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
+MOST_ITEMS = 10
+"""Lines about what is to do."""
 
 
-def status_lines(home: Home) -> Iterator[str]:
-    """Lines for the terminal; SourceError, after the lines about the home, if the source cannot be read."""
-    yield f"home       {home.root}"
-    yield f"source     {safe_text(home.settings.source)} {home.settings.source_query or ''}".rstrip()
+def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
+    """What there is, by section; SourceError, after the sections about the home, if the source cannot be read."""
+    yield "home", str(home.root)
+    yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
     with home.instance() as instance:
         fail_killed_runs(instance, home.run_lock)
         yield from _published(home)
         backlog = Backlog(home)
-        yield from _source(backlog)
-        yield from _runs(instance)
-        items = backlog.work_items()
-        yield from (f"to do      {_remedy(item)}" for item in items[:10])
-        if len(items) > 10:
-            yield f"           and {len(items) - 10} more"
-        if not items:
-            yield "to do      nothing: every closed week is complete"
+        weeks = backlog.weeks()
+        ingested = sum(week in backlog.lineage.ingested for week in weeks)
+        closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
+        yield "weeks", closed
+        unfinished, failed = _runs(instance)
+        yield "unfinished_runs", unfinished
+        yield "failed_runs", failed
+        yield "to_do", [_to_do(item) for item in backlog.work_items()]
 
 
-def _published(home: Home) -> Iterator[str]:
-    weeks, rejected = [], 0
+def _published(home: Home) -> Iterator[tuple[str, Any]]:
+    weeks, unused = [], None
     if home.warehouse_path.exists():
         with home.warehouse().reader() as con:
-            weeks = weeks_with_lists(con)
-            rejected = con.execute("SELECT count(*) FROM rejected_interactions").fetchall()[0][0]
-    if not weeks:
-        yield "published  nothing yet"
-        return
-    made = "1 week" if len(weeks) == 1 else f"{len(weeks)} weeks"
-    yield f"published  {made}, the newest at the close of {weeks[-1]} for the week of {shift(weeks[-1], 1)}"
-    scores = (score_line(home.warehouse(), week) for week in reversed([*weeks, shift(weeks[-1], 1)]))
-    yield f"score      {next((line for line in scores if line), 'none yet: it takes lists and the week after them')}"
-    if pinned := ArtifactStore(home.artifacts).pinned():
-        yield f"pinned     lists come from the model of {pinned}; `tgn models unpin` ends it"
-    if rejected:
-        yield f"rejected   {rejected:,} rows of the source: table rejected_interactions has the reason of each"
+            weeks, unused = weeks_with_lists(con), unused_rows(con)
+    newest = weeks[-1] if weeks else None
+    target = shift(newest, 1) if newest else None
+    yield "published", {"weeks": weeks, "newest": newest, "target_week": target}
+    targets = reversed([*weeks, target] if target else [])
+    yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
+    yield "pinned", ArtifactStore(home.artifacts).pinned()
+    yield "unused_rows", unused
 
 
-def _source(backlog: Backlog) -> Iterator[str]:
-    weeks = backlog.weeks()
-    if not weeks:
-        yield "weeks      none has closed in the source yet"
-        return
-    ingested = sum(week in backlog.lineage.ingested for week in weeks)
-    yield f"weeks      {weeks[0]} to {weeks[-1]} are closed; {ingested:,} of {len(weeks):,} are ingested"
-
-
-def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
+def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Unfinished runs, and failed ones with no newer run of the same weeks."""
     seen: set[str] = set()
+    unfinished, failed = [], []
     for record in instance.get_run_records(limit=RECENT):
         run = record.dagster_run
         week = run.tags.get(PARTITION)
@@ -74,20 +68,101 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[str]:
             continue
         weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
         if run.status in UNFINISHED:
-            yield f"run        {weeks} is {run.status.value.lower()} (run {run.run_id[:8]})"
+            unfinished.append({"weeks": weeks, "status": run.status.value.lower(), "run_id": run.run_id})
         elif weeks not in seen and run.status == dg.DagsterRunStatus.FAILURE:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
-            when = record.update_timestamp.strftime("%Y-%m-%d %H:%M UTC")
-            yield f"failed     {weeks} at {when}: {failure(events, run.run_id)} (run {run.run_id[:8]})"
-            again = f"tgn refresh --week {week}" if week else "tgn refresh"
-            yield f"           `{again}` runs it again; until then, the published lists stay"
+            cause, again = str(failure(events, run.run_id)), f"tgn refresh --week {week}" if week else "tgn refresh"
+            when = record.update_timestamp
+            failed.append({"weeks": weeks, "time": when, "cause": cause, "remedy": again, "run_id": run.run_id})
         seen.add(weeks)
+    return unfinished, failed
+
+
+def _to_do(item: WorkItem) -> dict[str, Any]:
+    return {
+        "first_week": item.first,
+        "last_week": item.last,
+        "action": item.action,
+        "reason": item.reason,
+        "assets": item.assets,
+        "text": _remedy(item),
+    }
 
 
 def _remedy(item: WorkItem) -> str:
+    """What is to do, and who does it."""
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
         STALE: f"{', '.join(item.assets)} {'was' if len(item.assets) == 1 else 'were'} made from something older",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
+
+
+def _show_published(published: Mapping[str, Any]) -> Iterator[str]:
+    if not (weeks := published["weeks"]):
+        yield "published  nothing yet"
+        return
+    made = "1 week" if len(weeks) == 1 else f"{len(weeks):,} weeks"
+    newest, target = published["newest"], published["target_week"]
+    yield f"published  {made}, the newest at the close of {newest} for the week of {target}"
+
+
+def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
+    if unused is None:
+        return
+    if unused.rejected:
+        rows = f"{rows_of(sum(unused.rejected.values()))} of the source ({_reasons(unused.rejected)})"
+        yield f"rejected   {rows}: table rejected_interactions has the reason of each"
+    yield from not_used(unused.before_first_week, "of weeks before the first one")
+    yield from not_used(unused.after_last_week, "of weeks after TGN_END_WEEK")
+    if unused.rejected_outside:
+        count = sum(unused.rejected_outside.values())
+        yield from not_used(
+            count, f"of earlier or later weeks that could not be used ({_reasons(unused.rejected_outside)})"
+        )
+
+
+def _reasons(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in rows.items())
+
+
+def _show_weeks(weeks: Mapping[str, Any] | None) -> Iterator[str]:
+    if weeks is None:
+        yield "weeks      none has closed in the source yet"
+        return
+    closed = f"weeks      {weeks['first']} to {weeks['newest']} are closed"
+    yield f"{closed}; {weeks['ingested']:,} of {weeks['closed']:,} are ingested"
+
+
+def _show_failed(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for run in failed:
+        yield f"failed     {run['weeks']} at {run['time']:%Y-%m-%d %H:%M} UTC: {run['cause']} (run {run['run_id'][:8]})"
+        yield f"           `{run['remedy']}` runs it again; until then, the published lists stay"
+
+
+def _show_to_do(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield from (f"to do      {item['text']}" for item in items[:MOST_ITEMS])
+    if len(items) > MOST_ITEMS:
+        yield f"           and {len(items) - MOST_ITEMS:,} more"
+    if not items:
+        yield "to do      nothing: every closed week is complete"
+
+
+NO_SCORE = "none yet: it takes lists and the week after them"
+SHOWN: Shown = {
+    "home": lambda root: [f"home       {root}"],
+    "source": source_line,
+    "published": _show_published,
+    "score": lambda score: [f"score      {score_text(score) if score else NO_SCORE}"],
+    "pinned": lambda week: (
+        [f"pinned     lists come from the model of {week}; `tgn models unpin` ends it"] if week else []
+    ),
+    "unused_rows": _show_unused,
+    "weeks": _show_weeks,
+    "unfinished_runs": lambda runs: (
+        f"run        {run['weeks']} is {run['status']} (run {run['run_id'][:8]})" for run in runs
+    ),
+    "failed_runs": _show_failed,
+    "to_do": _show_to_do,
+}

@@ -110,6 +110,15 @@ TABLES: dict[str, Table] = {
             Column("ts", "VARCHAR", "The time as text, as the source writes it.", nullable=True),
         ),
     ),
+    "rows_outside_weeks": Table(
+        "How many rows of the source lie outside of the weeks that can be ingested, as the newest load counted them. "
+        "Empty for PostgreSQL, which is asked for the weeks alone.",
+        (
+            Column("side", "VARCHAR", "`before` the first week, or `after` the last one, TGN_END_WEEK."),
+            Column("reason", "VARCHAR", "Why they could not be used; NULL for rows that could.", nullable=True),
+            Column("rows", "BIGINT", "How many."),
+        ),
+    ),
     "ingested_weeks": Table(
         "The weeks whose rows were loaded, and from what.",
         (

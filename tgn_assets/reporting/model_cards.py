@@ -4,15 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import Scores, pooled_scores, results_table, weeks_with_lists
+from tgn_assets.reporting.tables import Column, ResultTable, digits, shown
+from tgn_assets.reporting.terminal import Scores, pooled_scores, weeks_with_lists
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import Warehouse
 
@@ -85,34 +83,54 @@ def trained_weeks(store: ArtifactStore) -> list[str]:
     return sorted(week for week in both if not any(store.is_outdated(asset, week) for asset in (GNN, RANKER)))
 
 
-def models_table(cards: Sequence[ModelCard]) -> Table:
+def models_table(cards: Sequence[ModelCard]) -> ResultTable:
     """A row per model."""
-    heads = ["warm start", "epochs", "parameters", "MB", "validation NDCG", "best baseline", "lists from"]
-    table = results_table("models by week", "week", [*heads, "NDCG of its lists"])
-    for card in cards:
-        best = card.best_baseline
-        ours = card.validation.get(f"ndcg_{OURS}")
-        table.add_row(
-            card.week,
-            card.warm_from or "cold",
-            f"{card.encoder_epochs}+{card.ranker_epochs}",
-            f"{card.parameters:,}",
-            f"{card.size / 1e6:.1f}",
-            "" if ours is None else f"{ours:.4f}",
-            f"{best[0]} {best[1]:.4f}" if best else "",
-            Text(", ".join(sorted(set(card.sources.values())))),
-            "" if card.score is None else f"{card.score:.4f}",
-        )
-    return table
+    columns = [
+        Column("week", "week"),
+        Column("warm_from", "warm start", lambda week: week or "cold", drop=3),
+        Column("encoder_epochs", "encoder epochs", drop=6),
+        Column("ranker_epochs", "ranker epochs", drop=7),
+        Column("parameters", "parameters", drop=8),
+        Column("bytes", "MB", lambda size: f"{size / 1e6:.1f}", drop=9),
+        Column("validation_ndcg", "validation NDCG"),
+        Column("best_baseline", "best baseline", drop=4),
+        Column("best_baseline_ndcg", "its NDCG", drop=5),
+        Column("sources", "lists from", ", ".join, drop=2),
+        Column("score", "NDCG of its lists"),
+    ]
+    return ResultTable("models by week", columns, [_row(card) for card in cards])
 
 
-def comparison_table(one: ModelCard, other: ModelCard) -> Table:
+def _row(card: ModelCard) -> dict[str, Any]:
+    best, best_ndcg = card.best_baseline or (None, None)
+    return {
+        "week": card.week,
+        "warm_from": card.warm_from,
+        "encoder_epochs": card.encoder_epochs,
+        "ranker_epochs": card.ranker_epochs,
+        "parameters": card.parameters,
+        "bytes": card.size,
+        "validation_ndcg": card.validation.get(f"ndcg_{OURS}"),
+        "best_baseline": best,
+        "best_baseline_ndcg": best_ndcg,
+        "sources": sorted(set(card.sources.values())),
+        "score": card.score,
+    }
+
+
+def comparison_table(one: ModelCard, other: ModelCard) -> ResultTable:
     """A row for everything that differs between two models: numbers, with their difference, and configuration."""
-    table = results_table("models compared", "", [one.week, other.week, "difference"])
+    rows = []
     for name, left, right in _differing(one, other):
         both = isinstance(left, int | float) and isinstance(right, int | float)
-        table.add_row(name, _shown(left), _shown(right), f"{right - left:+,.4g}" if both else "")
-    return table
+        rows.append({"name": name, "first": left, "second": right, "difference": right - left if both else None})
+    columns = [
+        Column("name", ""),
+        Column("first", one.week, _shown),
+        Column("second", other.week, _shown),
+        Column("difference", "difference", _signed, drop=1),
+    ]
+    return ResultTable("models compared", columns, rows)
 
 
 def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any]]:
@@ -128,10 +146,14 @@ def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any
             yield name, str(one.config.get(name)), str(other.config.get(name))
 
 
+def _signed(change: float | None) -> str:
+    if change is None:
+        return ""
+    return f"{change:+,}" if isinstance(change, int) else f"{'+' if change > 0 else ''}{digits(change)}"
+
+
 def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return "none" if value is None else shown(value)
 
 
 def _card(store: ArtifactStore, week: str, scores: Scores) -> ModelCard:

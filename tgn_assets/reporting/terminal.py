@@ -1,21 +1,18 @@
-"""Tables and lines for the terminal, read from the warehouse."""
+"""Results read from the warehouse, as tables and lines for the terminal and as numbers for `--json`."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import duckdb
-from rich.box import SIMPLE
-from rich.console import JustifyMethod
-from rich.table import Table
-from rich.text import Text
 
 from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 BOUNDS = ("candidates", "ceiling")
@@ -29,9 +26,13 @@ LENGTHS_SQL = """
 """
 SEGMENT_TITLES = {"all": "all active users", "seen": "users seen before"}
 
+IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
+"""In which order the columns of a narrow terminal go, the last one first."""
+
 POOLED_SQL = """
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
-           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END
+           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END,
+           CASE WHEN count(*) = 1 AND isfinite(min(ci_low)) THEN [min(ci_low), min(ci_high)] END
     FROM eval_metrics
     WHERE users > 0 AND isfinite(value) AND list_contains($weeks, strftime(week, '%Y-%m-%d'))
     GROUP BY ALL
@@ -53,13 +54,11 @@ class Score(NamedTuple):
 
     value: float
     users: int
-    margin: float | None
-    """Half of the 95% interval."""
+    ci: Sequence[float] | None
+    """95% limits; those of a metric that lies in [0, 1] lie there, too."""
 
     def __str__(self) -> str:
-        if self.margin is None:
-            return f"{self.value:.4f}"
-        return f"{self.value:.4f}  [{self.value - self.margin:.4f}, {self.value + self.margin:.4f}]"
+        return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
 
 
 Scores = dict[tuple[str, str, str], Score]
@@ -70,38 +69,64 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
     """The scores of the lists for the target `weeks`, all weeks together."""
     with warehouse.reader() as con:
         rows = con.execute(POOLED_SQL, {"weeks": list(weeks)}).fetchall()
-    return {(model, segment, metric): Score(*score) for model, segment, metric, *score in rows}
+    scores: Scores = {}
+    for model, segment, metric, value, users, margin, limits in rows:
+        if limits is None and margin is not None:
+            limits = [value - margin, value + margin]
+        if limits and metric in LABELS:
+            limits = [min(max(limit, 0.0), 1.0) for limit in limits]
+        scores[model, segment, metric] = Score(value, users, limits)
+    return scores
+
+
+def interval(limits: Sequence[float] | None) -> str:
+    """A 95% interval as it is shown; nothing for None."""
+    return f"[{', '.join(map(digits, limits))}]" if limits else ""
+
+
+def list_lengths(warehouse: Warehouse, weeks: Sequence[str]) -> list[int]:
+    """How long the lists for the target `weeks` may be, where that is recorded."""
+    with warehouse.reader() as con:
+        return [k for (k,) in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()]
 
 
 def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
     """`text` with the length of the lists for the target `weeks` in place of the 5 of `@5`."""
-    with warehouse.reader() as con:
-        lengths = [str(k) for (k,) in con.execute(LENGTHS_SQL, {"weeks": list(weeks)}).fetchall()]
-    return text.replace("@5", f"@{'/'.join(lengths) or K}")
+    return text.replace("@5", f"@{'/'.join(map(str, list_lengths(warehouse, weeks))) or K}")
 
 
-def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[Table]:
-    """For each segment, our metrics over the target `weeks` beside the baselines'; then NDCG@5 week by week."""
+def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, ResultTable]:
+    """By segment, our metrics over the target `weeks` beside the baselines'; `by_week`, NDCG@5 week by week."""
     scores = pooled_scores(warehouse, weeks)
-    names = [at_length(name, warehouse, weeks) for name in LABELS.values()]
+    titles = {metric: at_length(name, warehouse, weeks) for metric, name in LABELS.items()}
+    metrics = [Column(metric, title, drop=IMPORTANCE.index(metric)) for metric, title in titles.items()]
+    metrics.insert(1, Column("ci", "95% interval", interval, drop=IMPORTANCE.index("ci")))
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
+    tables = {}
     for segment, who in SEGMENT_TITLES.items():
         users = max((score.users for key, score in scores.items() if key[1:] == (segment, "ndcg")), default=0)
-        table = results_table(f"{who}: {users:,} in {len(weeks)} target weeks, {span}", "ranker", names)
-        for model in _models(scores, segment):
-            ndcg, *others = (scores[model, segment, metric] for metric in LABELS)
-            cells = [str(ndcg), *(f"{score.value:.4f}" for score in others)]
-            table.add_row(Text(model), *cells, style="bold" if model == OURS else None)
-        yield table
+        title = f"{who}: {users:,} in {len(weeks)} target weeks, {span}"
+        models = _models(scores, segment)
+        rows = [
+            {"model": model, "ci": scores[model, segment, "ndcg"].ci, "users": scores[model, segment, "ndcg"].users}
+            | {metric: scores[model, segment, metric].value for metric in LABELS}
+            for model in models
+        ]
+        ours = [at for at, model in enumerate(models) if model == OURS]
+        tables[segment] = ResultTable(title, [Column("model", "ranker"), *metrics], rows, ours)
     models = _models(scores, "all")
-    title = at_length(f"{NDCG} by target week, all active users", warehouse, weeks)
-    table = results_table(title, "week", ["users", *models])
+    by_week: list[dict[str, Any]] = []
     for week in weeks:
         of_week = pooled_scores(warehouse, [week])
         ndcg_of = {model: of_week.get((model, "all", "ndcg")) for model in models}
         users = max((score.users for score in ndcg_of.values() if score), default=0)
-        table.add_row(week, f"{users:,}", *(f"{score.value:.4f}" if score else "" for score in ndcg_of.values()))
-    yield table
+        by_week.append(
+            {"week": week, "users": users} | {m: score.value if score else None for m, score in ndcg_of.items()}
+        )
+    columns = [Column(model, model, drop=at) for at, model in enumerate(models)]
+    title = at_length(f"{NDCG} by target week, all active users", warehouse, weeks)
+    tables["by_week"] = ResultTable(title, [Column("week", "week"), Column("users", "users"), *columns], by_week)
+    return tables
 
 
 def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") -> Iterator[str]:
@@ -121,27 +146,41 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
         yield f"{'' if place else 'next':10} {verb:{width}}  {meaning}"
 
 
-def week_summary(warehouse: Warehouse, week: str) -> str:
+def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
     """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
     with warehouse.reader() as con:
         users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
-    score = score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
-    return f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})\n{score}"
+    yield f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"
+    yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
 
 
-def score_line(warehouse: Warehouse, week: str) -> str | None:
+def newest_score(warehouse: Warehouse, week: str) -> dict[str, Any] | None:
     """Our NDCG@5 on the target week `week` beside the best baseline's; None if nothing was scored."""
     scores = pooled_scores(warehouse, [week])
     if (ours := scores.get((OURS, "all", "ndcg"))) is None:
         return None
     best = next((model for model in _models(scores, "all") if model not in (OURS, WITHOUT_FALLBACK, *BOUNDS)), None)
-    beside = f"; the best baseline, {best}, {scores[best, 'all', 'ndcg'].value:.4f}" if best else ""
-    ndcg = at_length(NDCG, warehouse, [week])
-    return f"the lists for the week of {week} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
+    baseline = {"model": best, "value": scores[best, "all", "ndcg"].value} if best else None
+    k = next(iter(list_lengths(warehouse, [week])), K)
+    return {"target_week": week, "metric": "ndcg", "k": k, **ours._asdict(), "best_baseline": baseline}
 
 
-def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tuple[Table, str | None]:
-    """The list of `user` made at the close of `week` (None: the newest), and a note if it is the list for new users.
+def score_text(score: Mapping[str, Any]) -> str:
+    """What `newest_score` found, as a line."""
+    best, ours = score["best_baseline"], Score(score["value"], score["users"], score["ci"])
+    beside = f"; the best baseline, {best['model']}, {digits(best['value'])}" if best else ""
+    lists, ndcg = f"the lists for the week of {score['target_week']}", f"NDCG@{score['k']}"
+    return f"{lists} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
+
+
+def score_line(warehouse: Warehouse, week: str) -> str | None:
+    """The line about the score of the lists for the target week `week`; None if nothing was scored."""
+    score = newest_score(warehouse, week)
+    return score_text(score) if score else None
+
+
+def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, Any]:
+    """The list of `user` made at the close of `week` (None: the newest), or the list for new users.
 
     WarehouseError if nothing was published for that week.
     """
@@ -151,46 +190,41 @@ def top5_table(warehouse: Warehouse, user: str, week: str | None = None) -> tupl
             there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"
             asked = f"no lists were published for week {week}: {there}; run `tgn refresh`"
             raise WarehouseError(asked if week else there)
-        week, who, note = week or published[-1], printable(user), None
+        week = week or published[-1]
         query = "SELECT rank, event_id, score, source FROM {} ORDER BY rank"
         of_user = query.format("weekly_top5_predictions WHERE week = ? AND user_id = ?")
-        if not (rows := con.execute(of_user, [week, user]).fetchall()):
-            note = f"{who} has no interaction up to the close of week {week}: this is the list for new users"
-            who = "new users"
-            rows = con.execute(query.format("new_user_top5_predictions WHERE week = ?"), [week]).fetchall()
-    table = results_table(f"{who}, week of {shift(week, 1)}", "rank", ["event", "score", "source"], "left")
-    for rank, event, score, source in rows:
-        table.add_row(str(rank), Text(printable(event)), f"{score:.4f}", Text(source))
-    return table, note
+        own = con.execute(of_user, [week, user]).fetchall()
+        of_new_users = query.format("new_user_top5_predictions WHERE week = ?")
+        rows = own or con.execute(of_new_users, [week]).fetchall()
+    columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
+    columns.append(Column("source", "source", drop=1))
+    names = [column.key for column in columns]
+    who = printable(user) if own else "new users"
+    table = ResultTable(
+        f"{who}, week of {shift(week, 1)}", columns, [dict(zip(names, row, strict=True)) for row in rows]
+    )
+    return {"user_id": user, "week": week, "target_week": shift(week, 1), "is_new_user": not own, "list": table}
 
 
-def sample_table(warehouse: Warehouse, week: str) -> Table:
+def sample_table(warehouse: Warehouse, week: str) -> ResultTable:
     """The lists of a fixed sample of users, made at the close of `week`."""
     with warehouse.reader() as con:
-        rows = con.execute(SAMPLE_SQL, [week]).fetchall()
+        lists = con.execute(SAMPLE_SQL, [week]).fetchall()
         length = con.execute("SELECT k FROM published_weeks WHERE week = ?", [week]).fetchone()
-    longest = length[0] if length else K
-    columns = [*map(str, range(1, longest + 1)), "source"]
-    table = results_table(f"some lists for the week of {shift(week, 1)}", "user", columns, "left")
-    for user, events, source in rows:
-        cells = [printable(event) for event in events] + [""] * (longest - len(events))
-        table.add_row(*(Text(cell) for cell in (printable(user), *cells, source)))
-    return table
+    places = range(1, (length[0] if length else K) + 1)
+    rows = [
+        {"user_id": user, "source": source} | {f"event_{rank}": event for rank, event in enumerate(events, 1)}
+        for user, events, source in lists
+    ]
+    columns = [Column(f"event_{rank}", str(rank), drop=rank - 1) for rank in places]
+    columns = [Column("user_id", "user"), *columns, Column("source", "source", drop=len(places))]
+    return ResultTable(f"some lists for the week of {shift(week, 1)}", columns, rows)
 
 
 def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The weeks at whose close lists were published, oldest first: every one of them has the list for new users."""
     query = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
     return [week for (week,) in con.execute(query).fetchall()]
-
-
-def results_table(title: str, first: str, others: Iterable[str], justify: JustifyMethod = "right") -> Table:
-    """An empty table in the style of all commands, with the columns `first` and `others`."""
-    table = Table(box=SIMPLE, title=Text(title), title_justify="left")
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify=justify, overflow="fold")
-    return table
 
 
 def _models(scores: Scores, segment: str) -> list[str]:

@@ -106,7 +106,7 @@ def test_lists_are_scored_under_their_own_policy(strict: Deployment) -> None:
     warehouse = strict.home.warehouse()
     assert "NDCG@3" in str(score_line(warehouse, WEEKS[2]))
     assert at_length("MAP@5", warehouse, [WEEKS[1], WEEKS[2]]) == "MAP@3"
-    assert [column.header for column in sample_table(warehouse, WEEKS[2]).columns] == ["user", "1", "2", "3", "source"]
+    assert [column.title for column in sample_table(warehouse, WEEKS[2]).columns] == ["user", "1", "2", "3", "source"]
 
 
 def test_mlflow_run_per_week_gets_its_score(strict: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.cli.main import cli
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.export.parquet import EXPORTED, ExportError
-from tgn_assets.ml.export.postgres import read_week, replace_week
+from tgn_assets.ml.export.postgres import KEYS, read_week, replace_week
 from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import Warehouse
@@ -65,6 +65,57 @@ def test_postgres_export_copies_every_row(filled: Warehouse, postgres: Postgres,
     assert copied[0] >= sum(sum(week.values()) for week in rows)
     types = f"SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = '{schema}'"
     assert {("week", "date"), ("score", "double precision"), ("user_id", "text")} <= set(postgres.run(types))
+
+
+def keys(postgres: Postgres, schema: str) -> dict[str, str]:
+    """The columns of the primary key of each table that has one."""
+    columns = "string_agg(column_name, ' ' ORDER BY ordinal_position)"
+    query = f"SELECT table_name, {columns} FROM information_schema.key_column_usage"
+    return dict(postgres.run(f"{query} WHERE table_schema = '{schema}' GROUP BY table_name"))
+
+
+def test_exported_tables_have_keys_and_a_view_of_newest_lists(
+    filled: Warehouse, postgres: Postgres, schema: str
+) -> None:
+    url, view = f"{postgres.url()}?schema={schema}", f"SELECT * FROM {schema}.current_top5 ORDER BY user_id, rank"
+    export(filled, url, WEEKS[1])
+    assert keys(postgres, schema) == {name: " ".join(key) for name, key in KEYS.items()}
+    assert {str(week) for week, *_ in postgres.run(view)} == {WEEKS[1]}
+    export(filled, url, WEEK)
+    with filled.reader() as con:
+        assert postgres.run(view) == con.execute("SELECT * FROM current_top5 ORDER BY user_id, rank").fetchall()
+
+
+def test_tables_of_an_older_release_get_their_keys(filled: Warehouse, postgres: Postgres, schema: str) -> None:
+    url = f"{postgres.url()}?schema={schema}"
+    export(filled, url, WEEKS[1])
+    undo = [f"ALTER TABLE {schema}.{table} DROP CONSTRAINT {table}_pkey" for table in EXPORTED]
+    postgres.run(*undo, f"DROP VIEW {schema}.current_top5")
+    export(filled, url, WEEK)
+    assert set(keys(postgres, schema)) == set(EXPORTED)
+    lists = f"{schema}.weekly_top5_predictions"
+    assert postgres.run(f"SELECT count(*) FROM {schema}.current_top5") == [(2,)]
+    twice = f"INSERT INTO {lists} SELECT * FROM {lists} WHERE week = '{WEEKS[1]}' AND user_id = 'ann'"
+    postgres.run(undo[0], twice)
+    with pytest.raises(ExportError, match=rf"several rows of \(week, user_id, rank\) = \({WEEKS[1]}, ann, 1\).*drop"):
+        export(filled, url, WEEK)
+    assert postgres.run(f"SELECT count(*) FROM {lists}") == [(5,)]
+
+
+def test_a_writer_without_the_right_to_create_fills_tables(
+    filled: Warehouse, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(filled, f"{postgres.url()}?schema={schema}", WEEKS[1])
+    postgres.run(
+        *(f"ALTER TABLE {schema}.{table} DROP CONSTRAINT {table}_pkey" for table in EXPORTED),
+        f"DROP VIEW {schema}.current_top5",
+        f"CREATE ROLE {schema} LOGIN PASSWORD 'filler'",
+        f"GRANT USAGE ON SCHEMA {schema} TO {schema}",
+        f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}",
+    )
+    monkeypatch.setenv("PGPASSWORD", "filler")
+    assert export(filled, f"{postgres.url(schema)}?schema={schema}", WEEK)["weekly_top5_predictions"] == 2
+    assert keys(postgres, schema) == {}
 
 
 def test_postgres_export_is_one_transaction(

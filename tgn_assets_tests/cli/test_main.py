@@ -1,10 +1,15 @@
 """The verbs, on a log of four weeks; one backtest is real, the other homes are made without training."""
 
+import fcntl
+import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +21,7 @@ from tgn_assets.cli.main import cli
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.run_lock import hold
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest, publish
 
 ROOT = Path(__file__).parents[2]
 LISTS = ["event 0", "event 1", "event 2"]
@@ -229,6 +234,64 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert "2024-01-08 has changed in the source since ingested" in _tgn("status", home=home).stdout
 
 
+def test_status_on_a_terminal_fits_its_80_columns(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path, [*ROWS, f",event 1,{WEEKS[0]} 08:00:00"]))
+    screen, stdout = pty.openpty()
+    fcntl.ioctl(stdout, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment |= {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tgn_assets.cli.main", "status"]
+    subprocess.run(command, env=environment, stdin=stdout, stdout=stdout, check=True)
+    os.close(stdout)
+    lines = os.read(screen, 10_000).decode().splitlines()
+    os.close(screen)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    assert f"source     {home.settings.source}" in lines
+    assert "published  1 week, the newest at the close of 2024-01-22 for the week of" in lines
+
+
+def test_json_is_one_document_with_its_documented_keys(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path, [*ROWS, f",event 1,{WEEKS[0]} 08:00:00"]))
+    page = (ROOT / "docs" / "operations.md").read_text()
+    documents = {}
+    for command in ("status", "check"):
+        result = _tgn(command, "--json", home=home)
+        documents[command] = json.loads(result.stdout)
+        (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", page, re.MULTILINE)
+        assert list(documents[command]) == re.findall(r"`(\w+)`", row)
+    assert documents["status"]["unused_rows"] == {
+        "rejected": {"missing_user": 1},
+        "before_first_week": 0,
+        "after_last_week": 0,
+        "rejected_outside": {},
+    }
+    assert documents["status"]["weeks"] == {"first": WEEKS[0], "newest": WEEKS[3], "closed": 4, "ingested": 4}
+    assert documents["check"]["rows"] == {"usable": 16, "users": 4, "events": 3}
+    shown = json.loads(re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    top5 = json.loads(_tgn("top5", "user 1", "--json", home=home).stdout)
+    assert list(top5) == list(shown)
+    assert top5["list"][2] == {"rank": 3, "event_id": "event 2", "score": 1 / 3, "source": "tgn_assets"}
+
+
+def test_a_command_that_fails_prints_no_json(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    (tmp_path / "log.csv").unlink()
+    result = _tgn("status", "--json", home=home)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "does not exist" in result.stderr
+
+
+def test_rows_after_the_last_week_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = [f"late,event 1,{WEEKS[3]} 08:00:00", f",event 1,{WEEKS[3]} 09:00:00"]
+    home = home_on_log(tmp_path, [*ROWS, *late], end_week=WEEKS[2])
+    monkeypatch.setenv("TGN_END_WEEK", WEEKS[2])
+    ingest(home, WEEKS[2])
+    status = _tgn("status", home=home).stdout
+    assert "not used   5 rows of weeks after TGN_END_WEEK" in status
+    assert "not used   1 row of earlier or later weeks that could not be used (missing_user 1)" in status
+    assert "not used   5 rows of weeks after TGN_END_WEEK" in _tgn("check", home=home).stdout
+
+
 # check
 
 
@@ -239,9 +302,9 @@ def test_check_says_what_was_understood_and_stores_nothing(tmp_path: Path) -> No
     assert "18 can be used, of 6 users and 3 events" in result.stdout
     assert "2024-01-02 00:00 to 2024-01-28 12:00 UTC" in result.stdout
     assert "4 with rows from 2024-01-01 on; the newest closed one is 2024-01-22" in result.stdout
-    assert "1 rows, missing_user: user None, event 'event 1', time '2024-01-02'" in result.stdout
-    assert "1 rows, unreadable_time: user 'user 1', event 'event 1', time 'soon'" in result.stdout
-    assert "1 rows, time_in_future: user 'user 1', event 'event 1', time '2038-01-19'" in result.stdout
+    assert "1 row, missing_user: user None, event 'event 1', time '2024-01-02'" in result.stdout
+    assert "1 row, unreadable_time: user 'user 1', event 'event 1', time 'soon'" in result.stdout
+    assert "1 row, time_in_future: user 'user 1', event 'event 1', time '2038-01-19'" in result.stdout
     assert "1 of 6 user ids have blanks at an end, such as ' user 1'" in result.stdout
     assert "the user ids 'unknown' may stand for a missing value" in result.stdout
     assert not (tmp_path / "home" / "log.json").exists()

@@ -62,10 +62,10 @@ def test_a_card_has_training_validation_and_score(home: Home) -> None:
 
 def test_the_comparison_has_only_what_differs(home: Home) -> None:
     table = comparison_table(*model_cards(ArtifactStore(home.artifacts), home.warehouse()))
-    names = list(table.columns[0].cells)
+    names = [row["name"] for row in table.rows]
     assert "trained_ranker.candidates" in names and "trained_ranker.dim" not in names
-    at = names.index("trained_ranker.candidates")
-    assert [list(column.cells)[at] for column in table.columns[1:3]] == ["8", "9"]
+    row = table.rows[names.index("trained_ranker.candidates")]
+    assert (row["first"], row["second"]) == ("8", "9")
 
 
 def test_list_and_compare_print_the_cards(home: Home) -> None:

@@ -38,7 +38,7 @@ def test_every_active_user_of_every_week_counts_once(warehouse: Warehouse) -> No
     assert score.users == 40
     assert score.value == pytest.approx((30 * 0.4 + 10 * 0.8) / 40)
     # Standard errors add up as those of independent means: sqrt((30 * .1)^2 + (10 * .1)^2) / 40.
-    assert score.margin == pytest.approx(math.sqrt(10) / 40)
+    assert score.ci == pytest.approx([0.5 - math.sqrt(10) / 40, 0.5 + math.sqrt(10) / 40])
 
 
 def test_pooling_without_intervals_or_users(warehouse: Warehouse) -> None:
@@ -51,23 +51,42 @@ def test_no_pooled_interval_if_a_week_has_none(warehouse: Warehouse) -> None:
     single = (ALONE, "tgn_assets", "all", "ndcg", 1.0, None, None, 1)
     warehouse.replace_week("eval_metrics", ALONE, pd.DataFrame([single], columns=COLUMNS))
     score = pooled_scores(warehouse, [*WEEKS, ALONE])["tgn_assets", "all", "ndcg"]
-    assert (score.users, score.margin) == (41, None)
+    assert (score.users, score.ci) == (41, None)
+
+
+def test_a_bounded_metric_has_its_interval_in_bounds(warehouse: Warehouse) -> None:
+    rows = [
+        (week, model, "all", metric, value, value - 0.2, value + 0.2, 10)
+        for week in WEEKS
+        for model, metric, value in (("popular", "ndcg", 0.1), ("ceiling", "mrr", 0.95), ("popular", "ndcg_lift", 0.1))
+    ]
+    for week in WEEKS:
+        frame = pd.DataFrame([row for row in rows if row[0] == week], columns=COLUMNS)
+        warehouse.replace_week("eval_metrics", week, frame)
+    margin = 0.2 / math.sqrt(2)
+    for weeks, wide in ((WEEKS, margin), (WEEKS[:1], 0.2)):
+        scores = pooled_scores(warehouse, weeks)
+        assert scores["popular", "all", "ndcg"].ci == pytest.approx([0, 0.1 + wide])
+        assert scores["ceiling", "all", "mrr"].ci == pytest.approx([0.95 - wide, 1])
+        assert scores["popular", "all", "ndcg_lift"].ci == pytest.approx([0.1 - wide, 0.1 + wide])
 
 
 def test_a_score_is_shown_with_its_interval() -> None:
-    assert str(Score(0.5, 10, 0.125)) == "0.5000  [0.3750, 0.6250]"
+    assert str(Score(0.5, 10, (0.375, 0.625))) == "0.5000  [0.3750, 0.6250]"
 
 
 def test_models_are_ordered_ours_baselines_by_score_ceiling(warehouse: Warehouse) -> None:
-    for table in list(backtest_tables(warehouse, WEEKS))[:2]:
-        assert [str(cell) for cell in table.columns[0].cells] == ["tgn_assets", "repeat", "popular", "ceiling"]
+    tables = backtest_tables(warehouse, WEEKS)
+    for segment in ("all", "seen"):
+        models = [row["model"] for row in tables[segment].rows]
+        assert models == ["tgn_assets", "repeat", "popular", "ceiling"]
 
 
 def test_the_last_table_has_a_row_per_week(warehouse: Warehouse) -> None:
-    table = list(backtest_tables(warehouse, WEEKS))[-1]
-    assert [str(column.header) for column in table.columns][:4] == ["week", "users", "tgn_assets", "repeat"]
-    assert [str(cell) for cell in table.columns[0].cells] == WEEKS
-    assert [str(cell) for cell in table.columns[2].cells] == ["0.4000", "0.8000"]
+    table = backtest_tables(warehouse, WEEKS)["by_week"]
+    assert [column.title for column in table.columns][:4] == ["week", "users", "tgn_assets", "repeat"]
+    assert [row["week"] for row in table.rows] == WEEKS
+    assert [row["tgn_assets"] for row in table.rows] == [0.4, 0.8]
 
 
 def test_score_line_has_our_score_and_the_best_baseline(warehouse: Warehouse) -> None:
@@ -81,5 +100,6 @@ def test_a_short_catalogue_leaves_places_empty(warehouse: Warehouse) -> None:
     rows = [(WEEKS[1], "2024-01-22", "u", rank, f"e{rank}", 0.5, "popular") for rank in (2, 1)]
     columns = ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]
     warehouse.replace_week("weekly_top5_predictions", WEEKS[1], pd.DataFrame(rows, columns=columns))
-    cells = [str(next(iter(column.cells))) for column in sample_table(warehouse, WEEKS[1]).columns]
-    assert cells == ["u", "e1", "e2", "", "", "", "popular"]
+    table = sample_table(warehouse, WEEKS[1])
+    cells = [table.rows[0].get(column.key) for column in table.columns]
+    assert cells == ["u", "e1", "e2", None, None, None, "popular"]

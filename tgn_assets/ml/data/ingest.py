@@ -185,8 +185,11 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> IngestRe
     reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
     con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
     try:
+        outside = _count_outside(counts, start_week, end_week)
+        all_read = kind_of(spec).reads_all
         with transaction(con):
             new_users, new_events = _write(con, _dates(weeks), list(loaded.values()), unreadable)
+            _write_outside(con, outside if all_read else {})
     finally:
         con.execute("DETACH staged")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
@@ -194,27 +197,38 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> IngestRe
         if kept and reason and reason != FILTERED:
             rejected[reason] += rows
             rejected_in_week[week] += rows
-    valid = {week: rows for week, reason, _, rows, _ in counts if reason is None}
-    all_read = kind_of(spec).reads_all
     report = IngestReport(
         rows={week: rows for week, (rows, _) in loaded.items()},
         digests={week: text for week, (_, text) in loaded.items()},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
-        before_start=sum(rows for week, rows in valid.items() if week < start_week) if all_read else None,
-        after_end=sum(rows for week, rows in valid.items() if end_week and week > end_week) if all_read else None,
+        before_start=outside["before", None] if all_read else None,
+        after_end=outside["after", None] if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
         new_users=new_users,
         new_events=new_events,
     )
     _warn(spec, report, reported, staged.with_blanks)
-    if report.filtered:
-        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
     return report
 
 
+def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:
+    """Rows of `COUNT_SQL` by side and reason, of weeks `before` the first one and `after` the last one."""
+    outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
+    for week, reason, _, rows, _ in counts:
+        side = (
+            None if not week else "before" if week < start_week else "after" if end_week and week > end_week else None
+        )
+        if side and reason != FILTERED:
+            outside[side, reason] += rows
+    return outside
+
+
 def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
-    """Says what was rejected, and what is odd about the ids. Rows without a week were `reported` by an earlier load."""
+    """Says what was rejected or filtered, and what is odd about the ids.
+
+    Rows without a week were `reported` by an earlier load.
+    """
     loaded, rejected = sum(report.rows.values()), report.rejected
     if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
@@ -227,6 +241,8 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     if with_blanks:
         text = "%s: %.2g %% of the rows have ids with blanks at their ends, which are kept"
         logger.warning(text, spec.shown, 100 * with_blanks / loaded)
+    if report.filtered:
+        logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
 
 
 @contextmanager
@@ -268,3 +284,9 @@ def _write(
         new.append(con.execute(NEW_NODES_SQL.format(node=node)).fetchall()[0][0])
     con.execute("DROP TABLE seen; DROP TABLE lost")
     return new[0], new[1]
+
+
+def _write_outside(con: duckdb.DuckDBPyConnection, outside: Mapping[tuple[str, str | None], int]) -> None:
+    con.execute("DELETE FROM rows_outside_weeks")
+    for (side, reason), rows in sorted(outside.items(), key=str):
+        con.execute("INSERT INTO rows_outside_weeks VALUES (?, ?, ?)", [side, reason, rows])

@@ -18,7 +18,8 @@ REASONS_SQL = """
     FROM looked WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """
 SIZES_SQL = """
-    SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts), count(DISTINCT week)
+    SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts), count(DISTINCT week),
+           count(*) FILTER (WHERE week < $start_week::DATE), count(*) FILTER (WHERE week > $end_week::DATE)
     FROM looked WHERE reason IS NULL
 """
 IDS_SQL = """
@@ -76,17 +77,23 @@ class SourceCheck:
     """Of the rows that can be used, UTC."""
     weeks: int
     """With rows."""
+    before_start: int
+    after_end: int
+    """Of the rows that can be used, those before the first and after the last week that the settings name."""
     rejected: list[Rejection]
     """By reason, most rows first; rows that the row filter leaves out are among them."""
     suspicions: list[str]
     """What looks odd though it can be used, in sentences."""
 
 
-def check_source(spec: SourceSpec) -> SourceCheck:
-    """Reads all of the source. SourceError if it cannot be read."""
+def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str | None = None) -> SourceCheck:
+    """Reads all of the source; `start_week` and `end_week` (None: none) limit what would be ingested.
+
+    SourceError if it cannot be read.
+    """
     with connect() as con:
         unreadable = scan(con, spec, LOOK_SQL).unreadable
-        sizes = con.execute(SIZES_SQL).fetchall()[0]
+        sizes = con.execute(SIZES_SQL, {"start_week": start_week, "end_week": end_week}).fetchall()[0]
         rejected = [
             Rejection(reason, rows, ", ".join(f"{name} {value!r}" for name, value in zip(NAMES, row, strict=True)))
             for reason, rows, row in con.execute(REASONS_SQL).fetchall()
@@ -94,8 +101,8 @@ def check_source(spec: SourceSpec) -> SourceCheck:
         if unreadable.count:
             rejected.append(Rejection(UNREADABLE_LINE, unreadable.count, repr(unreadable.first[0])))
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
-    rows, users, events, first, last, weeks = sizes
-    return SourceCheck(rows, users, events, first, last, weeks, rejected, suspicions)
+    rows, users, events, first, last, weeks, before, after = sizes
+    return SourceCheck(rows, users, events, first, last, weeks, before, after, rejected, suspicions)
 
 
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:

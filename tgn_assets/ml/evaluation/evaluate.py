@@ -81,7 +81,7 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
     for segment, members in week.segments.items():
         values = np.hstack([of_model[members].to_numpy() for of_model in week.metrics.values()])
         mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
-        low, high = mean_interval(values)
+        low, high = (np.clip(limits, 0, 1) for limits in mean_interval(values))  # the normal interval may lie beyond
         names = [(model, segment, metric) for model in week.metrics for metric in METRICS]
         for name, m, a, b in zip(names, mean, low, high, strict=True):
             yield (*name, float(m), float(a), float(b), len(values))

@@ -34,7 +34,7 @@ METRICS: Mapping[str, Metric] = {
     "hit_rate": _link_pred(pyg.LinkPredHitRatio),
     "mrr": _link_pred(pyg.LinkPredMRR),
 }
-"""The registry of ranking metrics: every model of `eval_metrics` gets each of them in each segment."""
+"""The registry of ranking metrics, all in [0, 1]: every model of `eval_metrics` gets each of them in each segment."""
 
 RESAMPLES = 1_000
 TAILS = np.array([0.025, 0.975])

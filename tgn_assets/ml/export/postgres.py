@@ -12,7 +12,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.postgres import PostgresError, connected, require_driver, split_schema
 from tgn_assets.ml.export.parquet import EXPORTED, ExportError
-from tgn_assets.ml.schema import TABLES, quoted
+from tgn_assets.ml.schema import TABLES, VIEWS, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 TYPES = {"VARCHAR": "text", "DOUBLE": "double precision"}
 """Where PostgreSQL's name of a type is another one."""
 
+KEYS = {
+    "weekly_top5_predictions": ("week", "user_id", "rank"),
+    "new_user_top5_predictions": ("week", "rank"),
+    "eval_metrics": ("week", "model", "segment", "metric"),
+}
+"""The primary key of each exported table: a week's rows are found without reading the others."""
+VIEW = "current_top5"
+
+TABLE_SQL = """
+    SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE')
+           AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary)
+    FROM pg_class WHERE oid = to_regclass('{table}')
+"""
+"""No row for a table that is missing; otherwise whether it is ours and without a primary key."""
+TWICE_SQL = "SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
+NO_VIEW_SQL = f"SELECT to_regclass('{VIEW}') IS NULL AND has_schema_privilege(current_schema(), 'CREATE')"
 LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtext('tgn_assets'))"
 """Two that replace the same week at once would each leave the rows of the other."""
 
@@ -36,8 +52,9 @@ def read_week(con: duckdb.DuckDBPyConnection, week: str) -> dict[str, pa.Table]:
 def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[str, int]:
     """Makes `tables` the rows of `week` in the database at `url`, in one transaction; returns how many there are.
 
-    A reader finds either the old week or the new one, in all tables. A missing table is made, in the schema that
-    `schema=` in the URL names, or else in the user's own. ExportError if PostgreSQL refuses: then nothing changes.
+    A reader finds either the old week or the new one, in all tables. What is missing is made, in the schema that
+    `schema=` in the URL names, or else in the user's own: the tables, their primary keys and the view `current_top5`.
+    ExportError if PostgreSQL refuses: then nothing changes.
     """
     place, schema = split_schema(url)
     with _export_errors(week), connected(place) as con:
@@ -45,14 +62,32 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
             _run(con, f"SET LOCAL search_path TO {quoted(schema)}")
         _run(con, LOCK_SQL)
         for name, rows in tables.items():
-            if not _run(con, f"SELECT to_regclass('{name}') IS NOT NULL")[0][0]:
-                _run(con, f"CREATE TABLE {name} ({_columns(name)})")
-                _run(con, f"CREATE INDEX {name}_week ON {name} (week)")
+            _make_table(con, name)
             _run(con, f"DELETE FROM {name} WHERE week = '{date.fromisoformat(week)}'")
             with con.cursor() as cursor:
                 cursor.adbc_ingest(name, rows, mode="append")
+        if _run(con, NO_VIEW_SQL)[0][0]:
+            _run(con, f"CREATE VIEW {VIEW} AS {VIEWS[VIEW].query}")
         con.commit()
     return {name: rows.num_rows for name, rows in tables.items()}
+
+
+def _make_table(con: Connection, name: str) -> None:
+    """Makes the table if it is missing, and its primary key if it is ours and has none: older releases made none.
+
+    PostgresError if the table has two rows of one key.
+    """
+    key, found = ", ".join(KEYS[name]), _run(con, TABLE_SQL.format(table=name))
+    if not found:
+        _run(con, f"CREATE TABLE {name} ({_columns(name)}, PRIMARY KEY ({key}))")
+    elif found[0][0]:
+        if twice := _run(con, TWICE_SQL.format(key=key, table=name)):
+            raise PostgresError(
+                f"the table {name}, which has no primary key yet, has several rows of ({key}) = "
+                f"({', '.join(map(str, twice[0]))})",
+                "drop this table, and run `tgn export` to write all weeks again",
+            )
+        _run(con, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
 
 
 def _columns(table: str) -> str:

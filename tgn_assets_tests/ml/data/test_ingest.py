@@ -6,6 +6,7 @@ import duckdb
 import pytest
 
 from tgn_assets.ml.data.ingest import load_weeks, stage_weeks, store_weeks
+from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.sources.extent import SourceError, SourceSpec, source_digests
 from tgn_assets.ml.weeks import shift
@@ -69,6 +70,20 @@ def test_rows_outside_start_and_end_week_are_only_counted(tmp_path: Path, con: d
     report = load_weeks(con, spec, ["2024-01-08"], start_week="2024-01-08", end_week="2024-01-08")
     assert (report.rows, report.before_start, report.after_end) == ({"2024-01-08": 2}, 2, 2)
     assert len(rows(con, "raw_interactions")) == 2
+
+
+def test_unused_rows_are_counted_for_people(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    assert unused_rows(con) == UnusedRows({}, None, None, {})
+    lines = ["u,e,2024-01-01", ",e,2024-01-02", "u,e,2024-01-08", ",e,2024-01-09", "u,,soon", "u,e,2024-01-16"]
+    lines += [",e,2024-01-17", "u,,2024-01-18", ",e,2024-01-19", "u,e,2024-01-20"]
+    spec = csv(tmp_path, HEADER + "\n".join(lines) + "\n")
+    for _ in range(2):
+        load_weeks(con, spec, ["2024-01-08"], start_week="2024-01-08", end_week="2024-01-08")
+        assert unused_rows(con) == UnusedRows(
+            {"missing_event": 1, "missing_user": 1}, 1, 2, {"missing_user": 3, "missing_event": 1}
+        )
+    load_weeks(con, spec, WEEKS, start_week=START, end_week=None)
+    assert unused_rows(con) == UnusedRows({"missing_user": 4, "missing_event": 2}, 0, 0, {})
 
 
 def test_indices_follow_first_week_then_id_in_any_load_order(tmp_path: Path) -> None:
