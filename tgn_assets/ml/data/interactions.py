@@ -95,7 +95,7 @@ class InteractionHistory:
         return self._by_user[1]
 
     def of_users(self, users: IntArray) -> "UserPast":
-        """The rows of the user positions `users` alone."""
+        """The rows of the user positions `users` alone; -1 has none."""
         by_user, start = self._by_user
         place, entry = entries_of(start, users)
         return UserPast(self, users, place, by_user[entry])
@@ -200,10 +200,12 @@ class UserPast:
 def entries_of(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     """(place in `rows`, entry) of all entries of `rows`, where those of row r are `start[r]` to `start[r + 1]` - 1.
 
-    >>> [part.tolist() for part in entries_of(np.array([0, 2, 2, 5]), np.array([2, 0]))]
-    [[0, 0, 0, 1, 1], [2, 3, 4, 0, 1]]
+    Row -1 has none.
+
+    >>> [part.tolist() for part in entries_of(np.array([0, 2, 2, 5]), np.array([2, -1, 0]))]
+    [[0, 0, 0, 2, 2], [2, 3, 4, 0, 1]]
     """
-    size = np.diff(start)[rows]
+    size = np.append(np.diff(start), 0)[rows]
     place = np.repeat(np.arange(len(rows)), size)
     return place, np.arange(size.sum()) + (start[rows] - np.cumsum(size) + size)[place]
 
