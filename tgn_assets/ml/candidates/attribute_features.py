@@ -14,13 +14,13 @@ import numpy as np
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables, Kind, Node
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
 
 NORMAL_IQR = 1.349
 """Distance between the quartiles of a normal distribution, in standard deviations."""
 
-PairFeature = Callable[[IntArray, IntArray], FloatArray]
-"""[p] values of the pairs with the user positions [p] and the event positions [p]."""
+PairFeature = Callable[[UserPast, IntArray, IntArray], FloatArray]
+"""[p] values of the pairs of a place [p] in the users of a `UserPast` and an event position [p]."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class AttributeValues:
 
     history: InteractionHistory
     config: CandidateConfig
-    weight: FloatArray  # [N] decayed weight of each row of the history
     values: FloatArray
 
     @cached_property
@@ -47,6 +46,10 @@ class AttributeValues:
         """[n] weeks from the time to the close of the week, as their inverse hyperbolic sine."""
         return np.arcsinh(self.history.week + 1 - self.values)
 
+    def weight(self, age: FloatArray) -> FloatArray:
+        """Decayed weights of rows of that age in weeks."""
+        return 0.5 ** (age / self.config.profile_half_life)
+
     @cached_property
     def code(self) -> IntArray:
         """[n] categories numbered from 0; -1 for NaN."""
@@ -55,41 +58,49 @@ class AttributeValues:
         codes[known] = np.unique(self.values[known], return_inverse=True)[1]
         return codes
 
+    @property
+    def categories(self) -> int:
+        """How many of them there are."""
+        return int(self.code.max(initial=-1)) + 1
+
     def shares(self, node: IntArray, weight: FloatArray) -> FloatArray:
         """[categories] share of each in the `weight` [N] of the history's rows, whose nodes are `node` [N]."""
         code = self.code[node]
-        amount = np.bincount(code[code >= 0], weight[code >= 0], int(self.code.max(initial=-1)) + 1)
+        amount = np.bincount(code[code >= 0], weight[code >= 0], self.categories)
         return (amount + 1) / (amount.sum() + max(len(amount), 1))  # as if there was one more of each
 
-    def user_mean(self, values: FloatArray) -> FloatArray:
-        """[U] weighted mean of `values` [N] over the rows of each user."""
-        h, known = self.history, ~np.isnan(values)
-        total = np.bincount(h.user[known], self.weight[known], h.num_users)
-        summed = np.bincount(h.user[known], self.weight[known] * values[known], h.num_users)
-        return np.divide(summed, total, out=np.full(h.num_users, np.nan), where=total > 0)
+    def user_mean(self, past: UserPast, values: FloatArray) -> FloatArray:
+        """[n] weighted mean of `values` [m] over the rows of each user."""
+        known = ~np.isnan(values)
+        weight = np.where(known, self.weight(past.age), 0)
+        total, summed = past.sums(weight), past.sums(weight * np.where(known, values, 0))
+        return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def _event_value_affinity(column: AttributeValues) -> PairFeature:
     """The event's number less the mean of the user's events."""
     value = column.standardized
-    usual = column.user_mean(value[column.history.event])
-    return lambda user, event: value[event] - usual[user]
+    return lambda past, row, event: value[event] - column.user_mean(past, value[past.event])[row]
 
 
 def _event_time_affinity(column: AttributeValues) -> PairFeature:
     """The event's age less the mean age of the user's events, when the user interacted with them."""
-    h, age = column.history, column.age
-    usual = column.user_mean(np.arcsinh(h.week + 1 - h.age - column.values[h.event]))
-    return lambda user, event: age[event] - usual[user]
+
+    def affinity(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
+        age_then = np.arcsinh(column.history.week + 1 - past.age - column.values[past.event])
+        return column.age[event] - column.user_mean(past, age_then)[row]
+
+    return affinity
 
 
 def _event_category_share(column: AttributeValues) -> PairFeature:
     """Share of the event's category in the user's interactions, smoothed by its share in everyone's."""
     h, code, prior = column.history, column.code, column.config.category_prior
-    everyone, own = column.shares(h.event, column.weight), _CategorySums(column, h.user, h.event, h.num_users)
+    everyone = column.shares(h.event, column.weight(h.age))
 
-    def share(user: IntArray, event: IntArray) -> FloatArray:
-        return (own.at(user, code[event]) + prior * _at(everyone, code[event])) / (own.total[user] + prior)
+    def share(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
+        own = _CategorySums(past.place, code[past.event], column.weight(past.age), (len(past.users), column.categories))
+        return (own.at(row, code[event]) + prior * _at(everyone, code[event])) / (own.total[row] + prior)
 
     return share
 
@@ -98,27 +109,32 @@ def _event_category_popularity(column: AttributeValues) -> PairFeature:
     """Logarithm of the category's share in everyone's latest interactions."""
     h, code = column.history, column.code
     popularity = np.log(column.shares(h.event, h.count * 0.5 ** (h.age / column.config.category_half_life)))
-    return lambda _, event: _at(popularity, code[event])
+    return lambda _, _row, event: _at(popularity, code[event])
 
 
 def _user_category_lift(column: AttributeValues) -> PairFeature:
     """Logarithm of the share of the user's category among the event's interactions, over its share in everyone's."""
     h, code, prior = column.history, column.code, column.config.category_prior
-    expected, theirs = column.shares(h.user, column.weight), _CategorySums(column, h.event, h.user, h.num_events)
+    weight, shape = column.weight(h.age), (h.num_events, column.categories)
+    expected, theirs = column.shares(h.user, weight), _CategorySums(h.event, code[h.user], weight, shape)
 
-    def lift(user: IntArray, event: IntArray) -> FloatArray:
-        share = _at(expected, code[user])
-        return np.log((theirs.at(event, code[user]) + prior * share) / ((theirs.total[event] + prior) * share))
+    def lift(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
+        of_user = code[past.users[row]]
+        share = _at(expected, of_user)
+        return np.log((theirs.at(event, of_user) + prior * share) / ((theirs.total[event] + prior) * share))
 
     return lift
 
 
 REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues], PairFeature]]] = {
-    ("event", "number"): {"value": lambda c: lambda _, event: c.standardized[event], "affinity": _event_value_affinity},
-    ("event", "time"): {"age": lambda c: lambda _, event: c.age[event], "age_affinity": _event_time_affinity},
+    ("event", "number"): {
+        "value": lambda c: lambda _, _row, event: c.standardized[event],
+        "affinity": _event_value_affinity,
+    },
+    ("event", "time"): {"age": lambda c: lambda _, _row, event: c.age[event], "age_affinity": _event_time_affinity},
     ("event", "category"): {"share": _event_category_share, "popularity": _event_category_popularity},
-    ("user", "number"): {"value": lambda c: lambda user, _: c.standardized[user]},
-    ("user", "time"): {"age": lambda c: lambda user, _: c.age[user]},
+    ("user", "number"): {"value": lambda c: lambda past, row, _: c.standardized[past.users[row]]},
+    ("user", "time"): {"age": lambda c: lambda past, row, _: c.age[past.users[row]]},
     ("user", "category"): {"lift": _user_category_lift},
 }
 """The features of a column by name, in the order of the columns."""
@@ -139,31 +155,28 @@ class AttributeFeatures:
         config: CandidateConfig | None = None,
     ) -> None:
         config = config or CandidateConfig()
-        weight = 0.5 ** (history.age / config.profile_half_life)
         events = tables.event.at(history.event_idx, history.week)
         users = tables.user.at(history.user_idx, history.week)
         self._features: list[PairFeature] = []
         for (node, _, kind), values in zip(tables.columns, [*events.T, *users.T], strict=True):
-            column = AttributeValues(history, config, weight, values)
+            column = AttributeValues(history, config, values)
             self._features += [make(column) for make in REGISTRY[node, kind].values()]
 
-    def features(self, user: IntArray, event: IntArray) -> FloatArray:
-        """[p, len(feature_names(columns))] float32 for pairs of user position [p] and event position [p]."""
-        columns = [feature(user, event) for feature in self._features]
-        return np.array(columns, np.float32).T if columns else np.zeros((len(user), 0), np.float32)
+    def features(self, past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
+        """[p, len(feature_names(columns))] float32 for pairs (place in the users of `past` [p], event position [p])."""
+        columns = [feature(past, row, event) for feature in self._features]
+        return np.array(columns, np.float32).T if columns else np.zeros((len(row), 0), np.float32)
 
 
 class _CategorySums:
-    """Weights of the history's rows by their `node` [N] and the category of their `other` node [N], where it has one.
+    """The `weight` [m] of rows summed by their `node` [m] and category `code` [m], where it is >= 0; `shape` says how
+    many nodes and categories there are. `total` [nodes] are those of each node."""
 
-    `total` [size] are those of each node.
-    """
-
-    def __init__(self, column: AttributeValues, node: IntArray, other: IntArray, size: int) -> None:
-        known, self.width = column.code[other] >= 0, int(column.code.max(initial=-1)) + 1
-        node, weight = node[known], column.weight[known]
-        self.total = np.bincount(node, weight, size)
-        keys, place = np.unique(node * self.width + column.code[other[known]], return_inverse=True)
+    def __init__(self, node: IntArray, code: IntArray, weight: FloatArray, shape: tuple[int, int]) -> None:
+        known, self.width = code >= 0, shape[1]
+        node, weight = node[known], weight[known]
+        self.total = np.bincount(node, weight, shape[0])
+        keys, place = np.unique(node * self.width + code[known], return_inverse=True)
         # With a last entry for what is not there.
         self.key, self.sum = np.append(keys, -1), np.bincount(place, weight, len(keys) + 1)
 

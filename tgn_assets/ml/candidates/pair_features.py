@@ -18,7 +18,8 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
-from tgn_assets.ml.candidates.pair_tables import PairTables
+from tgn_assets.ml.candidates.event_tables import EventTables, event_tables
+from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.linalg.sparse import row_of
@@ -30,34 +31,33 @@ Source = TypeVarTuple("Source")
 
 @dataclass(frozen=True)
 class RepeatPairs:
-    """Pairs that have interacted: `pair` [h] of the tables, of user positions `user` [h]."""
+    """Pairs that have interacted: `pair` [h] of the pairs of the tables."""
 
-    tables: PairTables
+    tables: UserTables
     pair: IntArray
-    user: IntArray
 
     def count(self, half_life: float) -> FloatArray:
         """[h] decayed interactions."""
-        return self.tables.pair_count[half_life][self.pair]
+        return self.tables.pairs.count(half_life)[self.pair]
 
     @cached_property
     def weeks(self) -> IntArray:
         """[h] weeks in which the pair interacted."""
-        return self.tables.pair_weeks[self.pair]
+        return self.tables.pairs.weeks[self.pair]
 
     @cached_property
     def silence(self) -> FloatArray:
         """[h] weeks since the last one."""
-        return (self.tables.history.week - self.tables.pair_last[self.pair]).astype(float)
+        return (self.tables.past.history.week - self.tables.pairs.last[self.pair]).astype(float)
 
     def share(self) -> FloatArray:
         """[h] share of the user's interactions."""
-        count = self.count(self.tables.config.repeat_share_half_life)
-        return count / np.maximum(self.tables.user_total[self.user], 1e-9)
+        count = self.count(self.tables.events.config.repeat_share_half_life)
+        return count / np.maximum(self.tables.repeat_total[self.tables.pairs.user[self.pair]], 1e-9)
 
     def cadence(self) -> FloatArray:
         """[h] weeks from the last interaction to the week to come, in mean intervals of the pair: due at 1."""
-        span = self.tables.pair_last[self.pair] - self.tables.pair_first[self.pair]
+        span = (self.tables.pairs.last - self.tables.pairs.first)[self.pair]
         interval = span / np.maximum(self.weeks - 1, 1)
         return np.where(self.weeks > 1, np.minimum((self.silence + 1) / np.maximum(interval, 1), MAX_CADENCE), 0)
 
@@ -75,14 +75,20 @@ class PairFeatureRegistry(NamedTuple):
 
     repeat: Mapping[str, Callable[[RepeatPairs], FloatArray]]
     co_occurrence: Mapping[str, Callable[[CoOccurrence], FloatArray]]
-    event: Mapping[str, Callable[[PairTables], FloatArray]]  # [E]
-    user: Mapping[str, Callable[[PairTables], FloatArray]]  # [U]
-    affinity: Mapping[str, Callable[[PairTables, IntArray, IntArray], FloatArray]]  # of user and event positions [p]
+    event: Mapping[str, Callable[[EventTables], FloatArray]]  # [E]
+    user: Mapping[str, Callable[[UserTables], FloatArray]]  # [n]
+    affinity: Mapping[str, Callable[[UserTables, IntArray, IntArray], FloatArray]]  # of rows and event positions [p]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns of `PairFeatures.features`, in order."""
         return tuple(name for family in self for name in family)
+
+    @property
+    def user_columns(self) -> slice:
+        """The columns of `user` among all of them."""
+        before = sum(map(len, (self.repeat, self.co_occurrence, self.event)))
+        return slice(before, before + len(self.user))
 
 
 def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
@@ -95,7 +101,7 @@ def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
             "repeat_recency": lambda repeats: 1 / (1 + repeats.silence),
             "repeat_silence": lambda repeats: np.log1p(repeats.silence),
             "repeat_cadence": RepeatPairs.cadence,
-            "repeat_reciprocal_rank": lambda repeats: 1 / (1 + repeats.tables.pair_rank[repeats.pair]),
+            "repeat_reciprocal_rank": lambda repeats: 1 / (1 + repeats.tables.pairs.rank[repeats.pair]),
         },
         co_occurrence={
             "co_occurrence": lambda similarity: np.log1p(similarity.long),
@@ -110,23 +116,23 @@ def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
             },
             "popularity_rank": lambda tables: np.log1p(tables.popularity_rank),
             "event_age": lambda tables: tables.log_age,
-            "event_silence": lambda tables: np.log1p(tables.event_silence),
-            "event_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_event, tables.history.num_events),
+            "event_silence": lambda tables: np.log1p(tables.silence),
+            "event_repeat_rate": lambda tables: tables.repeat_rate,
         },
         user={
-            "user_count": lambda tables: np.log1p(tables.user_count),
-            "user_events": lambda tables: np.log1p(np.diff(tables.user_start)),
-            "user_silence": lambda tables: np.log1p(tables.user_silence),
-            "user_age": lambda tables: np.log1p(tables.history.week - tables.history.first_week_of_user),
-            "user_weeks": lambda tables: np.log1p(tables.user_weeks),
-            "user_repeat_rate": lambda tables: tables.repeat_rate(tables.pair_user, tables.history.num_users),
+            "user_count": lambda tables: np.log1p(tables.count),
+            "user_events": lambda tables: np.log1p(np.diff(tables.pairs.start)),
+            "user_silence": lambda tables: np.log1p(tables.past.history.week - tables.last_week),
+            "user_age": lambda tables: np.log1p(tables.past.history.week - tables.first_week),
+            "user_weeks": lambda tables: np.log1p(tables.weeks),
+            "user_repeat_rate": lambda tables: tables.repeat_rate,
         },
         affinity={
-            "user_popularity": lambda tables, user, _: tables.user_popularity[user],
-            "user_novelty": lambda tables, user, _: tables.user_novelty[user],
-            "user_basket": lambda tables, user, _: tables.user_basket[user],
-            "popularity_affinity": lambda tables, u, e: tables.log_popularity[e] - tables.user_popularity[u],
-            "novelty_affinity": lambda tables, u, e: tables.log_age[e] - tables.user_novelty[u],
+            "user_popularity": lambda tables, row, _: tables.popularity[row],
+            "user_novelty": lambda tables, row, _: tables.novelty[row],
+            "user_basket": lambda tables, row, _: tables.basket[row],
+            "popularity_affinity": lambda tables, row, e: tables.events.log_popularity[e] - tables.popularity[row],
+            "novelty_affinity": lambda tables, row, e: tables.events.log_age[e] - tables.novelty[row],
         },
     )
 
@@ -136,36 +142,37 @@ class PairFeatures:
 
     def __init__(self, history: InteractionHistory, config: CandidateConfig | None = None) -> None:
         self.history, self.config = history, config or CandidateConfig()
-        self.tables, self.registry = PairTables(history, self.config), pair_feature_registry(self.config)
-        self.event_features = _columns(self.registry.event, self.tables)
-        self.user_features = _columns(self.registry.user, self.tables)
+        self.events, self.registry = event_tables(history, self.config), pair_feature_registry(self.config)
+        self.event_features = _columns(self.registry.event, self.events)
 
-    def features(self, users: IntArray, row: IntArray, event: IntArray, similar: sparse.csr_array) -> FloatArray:
-        """[p, len(registry.names)] float32 for the pairs (`users[row]`, `event`), sorted by row, then event.
+    def of_users(self, users: IntArray) -> UserTables:
+        """The tables of user positions `users`, from their own rows."""
+        return UserTables(self.history.of_users(users), self.events)
 
-        `similar` is what `tables.co_occurrence(users)` gives.
-        """
-        user = users[row]
-        both, best = _values(similar, row, event), np.zeros(len(users))
+    def user_features(self, tables: UserTables) -> FloatArray:
+        """[n, len(registry.user)] float32 for each user of `tables`."""
+        return _columns(self.registry.user, tables)
+
+    def features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
+        """[p, len(registry.names)] float32 for pairs (place in the users of `tables`, event position), in order."""
+        both, best = _values(tables.co_occurrence, row, event), np.zeros(tables.size)
         np.maximum.at(best, row, both.real)
         families = [
-            self._repeat_features(users, row, event),
+            self._repeat_features(tables, row, event),
             _columns(self.registry.co_occurrence, CoOccurrence(both.real, both.imag, best[row])),
             self.event_features[event],
-            self.user_features[user],
-            _columns(self.registry.affinity, self.tables, user, event),
+            self.user_features(tables)[row],
+            _columns(self.registry.affinity, tables, row, event),
         ]
         return np.column_stack(families)
 
-    def _repeat_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
+    def _repeat_features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
-        tables, size = self.tables, self.history.num_events
-        own_row, own_pair = tables.pairs_of(users)
-        key, own = row * size + event, own_row * size + tables.pair_event[own_pair]
+        key, own = row * self.history.num_events + event, tables.pairs.key
         place = np.searchsorted(own, key).clip(max=len(own) - 1)  # ascending: by row, then event
         had = np.flatnonzero(own[place] == key)
         features = np.zeros((len(row), len(self.registry.repeat)), np.float32)
-        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, own_pair[place[had]], users[row[had]]))
+        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, place[had]))
         return features
 
 
@@ -178,11 +185,11 @@ def _log_count(repeats: RepeatPairs, *, half_life: float) -> FloatArray:
     return np.log1p(repeats.count(half_life))
 
 
-def _log_popularity(tables: PairTables, *, half_life: float) -> FloatArray:
+def _log_popularity(tables: EventTables, *, half_life: float) -> FloatArray:
     return np.log1p(tables.popularity[half_life])
 
 
-def _trend(tables: PairTables, *, short: float, long: float) -> FloatArray:
+def _trend(tables: EventTables, *, short: float, long: float) -> FloatArray:
     return np.log(tables.popularity[short] + 0.1) - np.log(tables.popularity[long] + 0.1)
 
 

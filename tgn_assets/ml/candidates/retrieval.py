@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeFeatures, feature_names
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
+from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import AttributeColumn
 from tgn_assets.ml.data.policy import OPEN, Rules
@@ -52,15 +52,14 @@ class RetrievedPairs(NamedTuple):
     row: IntArray  # [p]
     event: IntArray  # [p]
     channels: BoolArray  # [p, len(CHANNELS)]
-    similar: csr_array  # [n, E] `PairTables.co_occurrence` of the users
 
 
 class Request(NamedTuple):
-    """What a channel is asked for: up to `limit` events for each of the user positions `users` [n]."""
+    """What a channel is asked for: up to `limit` events for each user [n] of `tables`."""
 
-    users: IntArray
+    tables: UserTables
     limit: int
-    similar: csr_array  # [n, E] `PairTables.co_occurrence` of the users
+    links: list[torch.Tensor]  # [n, r] the users' vectors of each of `LINKS`
 
 
 class CandidateGenerator:
@@ -82,39 +81,53 @@ class CandidateGenerator:
         self.pair_features, self.rules = pair_features, rules
         self.attributes = attributes or AttributeFeatures(history)
         self.allowed = rules.allowed(history)
-        self.user_vectors = self.event_vectors = torch.zeros(0, 0)
-        self.user_known = np.zeros(history.num_users, bool)
-        self.event_known = np.zeros(history.num_events, bool)
-        self.links = [(torch.zeros(history.num_users, 1), torch.zeros(history.num_events, 1)) for _ in LINKS]
+        self.embeddings, self.device = embeddings, device
+        self.event_vectors, self.event_known = torch.zeros(0, 0), np.zeros(history.num_events, bool)
+        self.event_links = [torch.zeros(history.num_events, 1)] * len(LINKS)
         if embeddings is not None:
-            user_vectors, user_known = embeddings.users_at(history.user_idx)
-            event_vectors, event_known = embeddings.events_at(history.event_idx)
-            self.user_vectors, self.event_vectors = user_vectors.to(device), event_vectors.to(device)
-            self.user_known, self.event_known = user_known.numpy(), event_known.numpy()
-            links = (x.to(device) for x in embeddings.links_at(history.user_idx, history.event_idx))
-            self.links = list(zip(*(vectors.chunk(len(LINKS), dim=1) for vectors in links), strict=True))
-        users, events = self.links[LINKS.index("next_week")]
-        self.linked_users = users.any(1).cpu().numpy()
-        self.linked_events = np.flatnonzero(events.any(1).cpu().numpy() & self.allowed)
+            vectors, known = embeddings.events_at(history.event_idx)
+            self.event_vectors, self.event_known = vectors.to(device), known.numpy()
+            self.event_links = _parts(embeddings.event_links_at(history.event_idx).to(device))
+        linked = self.event_links[LINKS.index("next_week")].any(1)
+        self.linked_events = np.flatnonzero(linked.cpu().numpy() & self.allowed)
 
     def candidates(self, users: IntArray, limit: int) -> Candidates:
         """The pairs of `retrieve` for user positions `users` [n], with their features."""
-        row, event, channels, similar = self.retrieve(users, limit)
+        request = self._request(users, limit)
+        row, event, channels = self._retrieve(request)
+        links = zip(request.links, self.event_links, strict=True)
         features = [
-            self.pair_features.features(users, row, event, similar),
+            self.pair_features.features(request.tables, row, event),
             self._encoder_features(users, row, event),
-            *(group_zscore(row, _dot_products(of[users], to, row, event)).astype(np.float32) for of, to in self.links),
-            self.attributes.features(users[row], event),
+            *(group_zscore(row, _dot_products(of, to, row, event)).astype(np.float32) for of, to in links),
+            self.attributes.features(request.tables.past, row, event),
         ]
         return Candidates(users, row, event, np.column_stack(features), channels)
+
+    def user_features(self, users: IntArray) -> FloatArray:
+        """[n, F] the features of user positions `users` [n]: `user_columns` of their candidates' features."""
+        return self.pair_features.user_features(self.pair_features.of_users(users))
+
+    @property
+    def user_columns(self) -> slice:
+        """The columns of `Candidates.features` that say something about the user alone."""
+        return self.pair_features.registry.user_columns
 
     def retrieve(self, users: IntArray, limit: int) -> RetrievedPairs:
         """The union of the channels for user positions `users` [n].
 
         Up to `limit` events from each channel; `popular` adds half as many of the steadily popular ones.
         """
+        return self._retrieve(self._request(users, limit))
+
+    def _request(self, users: IntArray, limit: int) -> Request:
+        user_idx, links = self.pair_features.history.user_idx[users], [torch.zeros(len(users), 1)] * len(LINKS)
+        if self.embeddings is not None:
+            links = _parts(self.embeddings.user_links_at(user_idx).to(self.device))
+        return Request(self.pair_features.of_users(users), limit, links)
+
+    def _retrieve(self, request: Request) -> RetrievedPairs:
         size = self.pair_features.history.num_events
-        request = Request(users, limit, self.pair_features.tables.co_occurrence(users))
         retrieved = [channel(self, request) for channel in CHANNEL_REGISTRY.values()]
         keys = [row * size + event for row, event in retrieved]
         ordered = np.sort(np.concatenate(keys))
@@ -125,29 +138,30 @@ class CandidateGenerator:
         row, event = np.divmod(union, max(size, 1))
         permitted = self.allowed[event]
         if self.rules.exclude_own:
-            permitted &= ~np.isin(users[row] * size + event, self.pair_features.tables.pair_key)
-        return RetrievedPairs(row[permitted], event[permitted], channels[permitted], request.similar)
+            permitted &= ~np.isin(union, request.tables.pairs.key)
+        return RetrievedPairs(row[permitted], event[permitted], channels[permitted])
 
     def _encoder_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
         """[p, 2] float32: the encoder's logit, standardized for each user, and whether both nodes have an embedding."""
-        user = users[row]
-        known = self.user_known[user] & self.event_known[event]
-        logit = np.zeros(len(user), np.float32)
+        logit, known = np.zeros(len(row), np.float32), np.zeros(len(row), bool)
+        if self.embeddings is not None:
+            vectors, user_known = self.embeddings.users_at(self.pair_features.history.user_idx[users])
+            known = user_known.numpy()[row] & self.event_known[event]
         if known.any():
             both = np.flatnonzero(known)
-            raw = _dot_products(self.user_vectors[users], self.event_vectors, row[both], event[both])
+            raw = _dot_products(vectors.to(self.device), self.event_vectors, row[both], event[both])
             logit[both] = group_zscore(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
 
 
-def _repeat(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
+def _repeat(_: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
     """The user's own events of the largest weight."""
-    return generator.pair_features.tables.repeats(request.users, request.limit)
+    return request.tables.repeats(request.limit)
 
 
 def _co_occurrence(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
     """The events that are most similar to those of the user's profile."""
-    similar = only_columns(request.similar.real, generator.allowed)
+    similar = only_columns(request.tables.co_occurrence.real, generator.allowed)
     similar.eliminate_zeros()  # what is similar to recent interests alone
     similar = top_n_per_row(similar, request.limit)
     return row_of(similar), similar.indices.astype(np.int64)
@@ -155,19 +169,19 @@ def _co_occurrence(generator: CandidateGenerator, request: Request) -> tuple[Int
 
 def _popular(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
     """The most popular events now, and half as many of the steadily popular ones: the same for everyone."""
-    tables, users = generator.pair_features.tables, len(request.users)
-    now, steady = (order[generator.allowed[order]] for order in (tables.by_popularity, tables.by_steady_popularity))
+    events, users = generator.pair_features.events, request.tables.size
+    now, steady = (order[generator.allowed[order]] for order in (events.by_popularity, events.by_steady_popularity))
     popular = np.union1d(now[: request.limit], steady[: request.limit // 2])
     return np.repeat(np.arange(users), len(popular)), np.tile(popular, users)
 
 
 def _next_week(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
     """The events that the link model expects most in the next week, by exact search, where it has vectors."""
-    rows, events = np.flatnonzero(generator.linked_users[request.users]), generator.linked_events
+    of_users, of_events = (links[LINKS.index("next_week")] for links in (request.links, generator.event_links))
+    rows, events = np.flatnonzero(of_users.any(1).cpu().numpy()), generator.linked_events
     if not len(rows) or not len(events):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    of_users, of_events = generator.links[LINKS.index("next_week")]
-    top = top_products(of_users[request.users[rows]], of_events[events], request.limit).cpu().numpy()
+    top = top_products(of_users[rows], of_events[events], request.limit).cpu().numpy()
     return np.repeat(rows, top.shape[1]), events[top.ravel()]
 
 
@@ -181,6 +195,11 @@ CHANNEL_REGISTRY: Mapping[str, Channel] = {
 }
 CHANNELS = tuple(CHANNEL_REGISTRY)
 """Names of the columns of `Candidates.channels`."""
+
+
+def _parts(vectors: torch.Tensor) -> list[torch.Tensor]:
+    """The vectors of each of `LINKS`, which lie side by side in `NodeEmbeddings`."""
+    return list(vectors.chunk(len(LINKS), dim=1))
 
 
 def _dot_products(users: torch.Tensor, events: torch.Tensor, row: IntArray, event: IntArray) -> FloatArray:

@@ -84,6 +84,23 @@ class InteractionHistory:
         return len(self.event_idx)
 
     @cached_property
+    def _by_user(self) -> tuple[IntArray, IntArray]:
+        """([N] rows by user, then week, then event, [U + 1] where those of each user begin)."""
+        begin = np.append(0, np.cumsum(np.bincount(self.user, minlength=self.num_users)))
+        return np.argsort(self.user, kind="stable"), begin
+
+    @property
+    def user_start(self) -> IntArray:
+        """[U + 1] number of rows of the users before each user position."""
+        return self._by_user[1]
+
+    def of_users(self, users: IntArray) -> "UserPast":
+        """The rows of the user positions `users` alone; -1 has none."""
+        by_user, start = self._by_user
+        place, entry = entries_of(start, users)
+        return UserPast(self, users, place, by_user[entry])
+
+    @cached_property
     def age(self) -> FloatArray:
         """[N] weeks from the row's last interaction to the close of the history's week, > 0."""
         return self.week - self.week_no + self.since
@@ -144,6 +161,53 @@ class InteractionHistory:
         """Returns the (user positions, event positions) of the distinct pairs that interacted in week number `week`."""
         low, high = np.searchsorted(self.week_no, [week, week + 1])
         return self.user[low:high], self.event[low:high]
+
+
+@dataclass(frozen=True)
+class UserPast:
+    """The rows of some users of a history: what is computed for one user reads no other user's."""
+
+    history: InteractionHistory
+    users: IntArray  # [n] user positions
+    place: IntArray  # [m] place in `users` of each row; rows are sorted by place, then week, then event
+    row: IntArray  # [m] the same rows in the history
+
+    @cached_property
+    def event(self) -> IntArray:
+        """[m] event positions."""
+        return self.history.event[self.row]
+
+    @cached_property
+    def week_no(self) -> IntArray:
+        """[m] week numbers."""
+        return self.history.week_no[self.row]
+
+    @cached_property
+    def count(self) -> FloatArray:
+        """[m] interactions with the event in that week."""
+        return self.history.count[self.row]
+
+    @cached_property
+    def age(self) -> FloatArray:
+        """[m] weeks from the row's last interaction to the close of the history's week, > 0."""
+        return self.history.week - self.week_no + self.history.since[self.row]
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """[n] the sum of `values` [m] over the rows of each user."""
+        return np.bincount(self.place, values, len(self.users)).astype(float)  # of nothing it is of integers
+
+
+def entries_of(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """(place in `rows`, entry) of all entries of `rows`, where those of row r are `start[r]` to `start[r + 1]` - 1.
+
+    Row -1 has none.
+
+    >>> [part.tolist() for part in entries_of(np.array([0, 2, 2, 5]), np.array([2, -1, 0]))]
+    [[0, 0, 0, 2, 2], [2, 3, 4, 0, 1]]
+    """
+    size = np.append(np.diff(start), 0)[rows]
+    place = np.repeat(np.arange(len(rows)), size)
+    return place, np.arange(size.sum()) + (start[rows] - np.cumsum(size) + size)[place]
 
 
 def _in_order(*columns: IntArray) -> bool:

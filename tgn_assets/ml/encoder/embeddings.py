@@ -51,12 +51,13 @@ class NodeEmbeddings:
         """([n, d] float32 vectors, [n] bool known) of events by warehouse index; an unknown event's vector is zero."""
         return _rows(self.event_idx, self.events, event_idx)
 
-    def links_at(self, user_idx: IntArray, event_idx: IntArray) -> tuple[Tensor, Tensor]:
-        """([n, r], [m, r]) float32 link vectors of users and events: zero for unknown nodes, or if there are none."""
-        if self.link_users is None or self.link_events is None:
-            return torch.zeros(len(user_idx), 2), torch.zeros(len(event_idx), 2)
-        ends = (self.user_idx, self.link_users, user_idx), (self.event_idx, self.link_events, event_idx)
-        return _rows(*ends[0])[0], _rows(*ends[1])[0]
+    def user_links_at(self, user_idx: IntArray) -> Tensor:
+        """[n, r] float32 link vectors of users: zero for unknown ones, or if there are no link vectors."""
+        return _links(self.user_idx, self.link_users, user_idx)
+
+    def event_links_at(self, event_idx: IntArray) -> Tensor:
+        """[m, r] float32 link vectors of events, as `user_links_at`."""
+        return _links(self.event_idx, self.link_events, event_idx)
 
     def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
         """The same with the vectors of `links`, whose history ends with the same week: zero for nodes it lacks."""
@@ -85,6 +86,10 @@ class NodeEmbeddings:
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
         tensors, meta = load_artifact(directory)
         return cls.from_tensors(meta["week"], tensors)
+
+
+def _links(known: Tensor, vectors: Tensor | None, wanted: IntArray) -> Tensor:
+    return torch.zeros(len(wanted), 2) if vectors is None else _rows(known, vectors, wanted)[0]
 
 
 def _rows(known: Tensor, vectors: Tensor, wanted: IntArray) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
     NEIGHBOURS,
@@ -24,10 +24,10 @@ from tgn_assets.ml.linalg.sparse import (
     only_columns,
     ordered,
     row_of,
-    rows_of,
     sums,
     top_n_per_row,
 )
+from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.schema import K
 
 POPULAR_HALF_LIFE = 0.3
@@ -37,6 +37,8 @@ KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
+ROWS_PER_BLOCK = 20_000
+"""Rows of the history that one thread makes profiles of at a time."""
 
 
 def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
@@ -56,7 +58,8 @@ def filled(history: InteractionHistory, users: IntArray, lists: IntArray, rules:
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
         columns = np.append(history.event_order, -1)[lists[short]]
-        taken = rows_of(_user_events(history, history.count), users[short]) if rules.exclude_own else None
+        past = history.of_users(users[short])
+        taken = _user_events(past, past.count) if rules.exclude_own else None
         lists[short] = _positions(history, _fill(columns, _by_popularity(history, rules), taken))
     return lists
 
@@ -68,7 +71,8 @@ def repeat(history: InteractionHistory, users: IntArray, k: int = K, rules: Rule
     """
     if rules.exclude_own:
         return popular_lists(history, users, k, rules)
-    own = rows_of(_user_events(history, history.count * _decay(history, REPEAT_HALF_LIFE)), users)
+    past = history.of_users(users)
+    own = _user_events(past, past.count * _decay(history, past.week_no, REPEAT_HALF_LIFE))
     popularity = _popularity(history, TIE_HALF_LIFE)
     own.data += 1e-3 * (popularity / popularity.max(initial=np.finfo(float).tiny))[own.indices]
     own = only_columns(own, _columns(history, rules))
@@ -112,11 +116,8 @@ def all_baselines(history: InteractionHistory, users: IntArray, k: int = K, rule
 
 
 def _item_knn(history: InteractionHistory, users: IntArray, k: int, rules: Rules) -> dict[str, IntArray]:
-    columns = _columns(history, rules)
-    everything = _user_events(history, np.log1p(history.count) * _decay(history, KNN_HALF_LIFE))
-    profile = top_n_per_row(everything, KNN_EVENTS_PER_USER)
-    similar = history.derived("item_knn", lambda: item_similarity(profile))
-    own, taken = rows_of(profile, users), rows_of(everything, users)
+    columns, similar = _columns(history, rules), history.derived("item_knn", lambda: _neighbours(history))
+    own, taken = _profiles(history, users)
     included = np.full((len(users), k), -1)
     left_out = included.copy()
     for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
@@ -128,18 +129,36 @@ def _item_knn(history: InteractionHistory, users: IntArray, k: int, rules: Rules
     return {"item_knn": new if rules.exclude_own else _positions(history, _fill(included, order)), "item_knn_new": new}
 
 
+def _neighbours(history: InteractionHistory) -> sparse.csr_array:
+    """`item_similarity` [columns, columns] of everyone's profiles, which are made in blocks of users."""
+
+    def profile(block: tuple[int, int]) -> sparse.csr_array:
+        return _profiles(history, np.arange(*block))[0]
+
+    none = sparse.csr_array((0, history.num_events))
+    profiles = map_threaded(profile, blocks(np.diff(history.user_start), ROWS_PER_BLOCK))
+    return item_similarity(sparse.csr_array(sparse.vstack([none, *profiles], format="csr")))
+
+
+def _profiles(history: InteractionHistory, users: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """[n, columns] the heaviest events of each user, and all of them."""
+    past = history.of_users(users)
+    everything = _user_events(past, np.log1p(past.count) * _decay(history, past.week_no, KNN_HALF_LIFE))
+    return top_n_per_row(everything, KNN_EVENTS_PER_USER), everything
+
+
 def _columns(history: InteractionHistory, rules: Rules) -> BoolArray:
     """[columns] bool: the event may be recommended."""
     return rules.allowed(history)[np.argsort(history.event_order)]
 
 
-def _decay(history: InteractionHistory, half_life: float) -> FloatArray:
+def _decay(history: InteractionHistory, week_no: IntArray, half_life: float) -> FloatArray:
     # Age 0 is the newest closed week, the newest that may be known; the target week would have age -1.
-    return 0.5 ** ((history.week - history.week_no) / half_life)
+    return 0.5 ** ((history.week - week_no) / half_life)
 
 
 def _popularity(history: InteractionHistory, half_life: float) -> FloatArray:
-    weight = history.count * _decay(history, half_life)
+    weight = history.count * _decay(history, history.week_no, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 
 
@@ -148,12 +167,13 @@ def _by_popularity(history: InteractionHistory, rules: Rules) -> IntArray:
     return order[_columns(history, rules)[order]]
 
 
-def _user_events(history: InteractionHistory, weight: FloatArray) -> sparse.csr_array:
-    """The sum of `weight` [N] over the weeks, [users, columns]."""
-    pairs, pair = np.unique(history.user * history.num_events + history.event_order[history.event], return_inverse=True)
-    user, column = np.divmod(pairs, max(history.num_events, 1))
-    starts = np.searchsorted(user, np.arange(history.num_users + 1))
-    shape = (history.num_users, history.num_events)
+def _user_events(past: UserPast, weight: FloatArray) -> sparse.csr_array:
+    """The sum of `weight` [m] over the weeks, [users, columns]."""
+    users, events = len(past.users), past.history.num_events
+    pairs, pair = np.unique(past.place * events + past.history.event_order[past.event], return_inverse=True)
+    user, column = np.divmod(pairs, max(events, 1))
+    starts = np.searchsorted(user, np.arange(users + 1))
+    shape = (users, events)
     return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
 
 

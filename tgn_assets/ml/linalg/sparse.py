@@ -82,18 +82,6 @@ def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     return sparse.csr_array((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
 
 
-def rows_of(matrix: sparse.csr_array, users: IntArray) -> sparse.csr_array:
-    """The rows `users` of a matrix, an empty one for -1.
-
-    >>> rows_of(sparse.csr_array(np.array([[1, 2], [3, 4]])), np.array([1, -1])).toarray().tolist()
-    [[3, 4], [0, 0]]
-    """
-    users, (rows, columns) = np.asarray(users), matrix.shape
-    indptr = np.append(matrix.indptr, matrix.indptr[-1])
-    padded = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(rows + 1, columns))
-    return sparse.csr_array(padded[np.where(users < 0, rows, users)])
-
-
 def only_columns(matrix: sparse.csr_array, kept: BoolArray) -> sparse.csr_array:
     """The entries in the columns where `kept` [columns] is True; the shape stays.
 

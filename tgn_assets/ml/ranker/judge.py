@@ -102,7 +102,7 @@ def calibrate_on_newest_week(
         row, score = dataset.candidates.row, ranker.blend(network_scores(ranker.model, dataset), dataset, view)
         top = grouped_top_k(row, score, dataset.candidates.event, len(users), view.rules.k)
         top = top[top >= 0]
-        user_features = view.candidate_generator.pair_features.user_features[users[row[top]]]
+        user_features = dataset.candidates.features[top, view.candidate_generator.user_columns]
         return group_softmax(row, score)[top], user_features, dataset.label[top]
 
     users = sampled(np.arange(view.past.num_users), config.users, view.config.seed)

@@ -16,11 +16,10 @@ from torch import Tensor
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
 from tgn_assets.ml.candidates.pair_features import PairFeatures
-from tgn_assets.ml.candidates.pair_tables import entries_of
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.interactions import InteractionHistory, entries_of
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.parallel import map_threaded
@@ -198,7 +197,7 @@ def build_training_set(history: InteractionHistory, view: PointInTimeView) -> Tr
     """The training set of the cut-off `view`, with the week after it as `history` has it."""
     truth, size, seed = next_week(history, view.past), view.config.users_per_cutoff, view.config.seed
     anyone = sampled(np.arange(view.past.num_users), size, seed)
-    features = view.candidate_generator.pair_features.user_features[anyone]
+    features = view.candidate_generator.user_features(anyone)
     dataset = _dataset_in_blocks(view, sampled(np.flatnonzero(truth.num_relevant), size, seed), truth)
     return TrainingSet(dataset, features, truth.num_relevant[anyone] > 0)
 

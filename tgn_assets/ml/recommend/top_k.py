@@ -88,7 +88,8 @@ def recommend(
         events[block], scores[block] = ranked.events, ranked.scores
         if rules.min_distinct:
             row, event = block[ranked.candidates.row], ranked.candidates.event
-            spare.append(runner_ups(row, event, lists.probability(row, ranked.share), events, scores[:, -1]))
+            chance = lists.probability(ranked.candidates, np.arange(len(row)), ranked.share)
+            spare.append(runner_ups(row, event, chance, events, scores[:, -1]))
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
         # A baseline that leaves out a user's own events may have nothing else left for the user.
@@ -183,16 +184,17 @@ class _Ranker:
             candidates, self.embeddings, event_order=view.past.event_order, k=k, rescore=blend
         )
         share = group_softmax(row, score)
-        chance = self.probability(np.repeat(users, k), np.append(share, 0.0)[top].ravel()).reshape(top.shape)
+        there, chance = top >= 0, np.zeros(top.shape)
+        chance[there] = self.probability(candidates, top[there], share[top[there]])
         events = filled(view.past, users, np.append(event, -1)[top], view.rules)
-        return _Ranked(candidates, events, np.where(events >= 0, chance, 0.0), share)
+        return _Ranked(candidates, events, chance, share)
 
-    def probability(self, users: IntArray, share: FloatArray) -> FloatArray:
-        """[p] calibrated probabilities of the softmax shares [p] of candidates of the user positions `users` [p]."""
+    def probability(self, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
+        """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
         if self.calibration is None:
             return share
-        user_features = self.view.candidate_generator.pair_features.user_features
-        return self.calibration.probability(share, user_features[users])
+        columns = self.view.candidate_generator.user_columns
+        return self.calibration.probability(share, candidates.features[pairs, columns])
 
 
 def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> IntArray:

@@ -11,6 +11,7 @@ from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.ranker.training_set import PointInTimeView, next_week
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, history
@@ -53,9 +54,15 @@ def tables(
     )
 
 
+def features(past: InteractionHistory, attributes: AttributeTables, users: list[int], events: list[int]) -> np.ndarray:
+    """[p, columns] of the pairs of `users` and `events`."""
+    known, row = past.of_users(np.array(users, np.int64)), np.arange(len(users))
+    return AttributeFeatures(past, attributes).features(known, row, np.array(events, np.int64))
+
+
 def value(folder: Path, name: str, user: int, event: int) -> float:
     attributes = tables(folder, 2)
-    found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([user]), np.array([event]))
+    found = features(history(ROWS, 2), attributes, [user], [event])
     assert found.shape == (1, len(feature_names(attributes.columns))) and found.dtype == np.float32
     return float(found[0, feature_names(attributes.columns).index(name)])
 
@@ -156,7 +163,6 @@ def test_without_tables_there_are_no_attribute_features() -> None:
 
 def test_attribute_features_of_unknown_nodes_are_nan(tmp_path: Path) -> None:
     attributes = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
-    found = AttributeFeatures(history(ROWS, 2), attributes).features(np.array([ANN, BOB]), np.array([JAM, TEA]))
+    found = features(history(ROWS, 2), attributes, [ANN, BOB], [JAM, TEA])
     np.testing.assert_array_equal(np.isnan(found), [[True, True, False], [False, False, True]])
-    no_log = AttributeFeatures(history([], 2), attributes).features(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    assert no_log.shape == (0, 3)
+    assert features(history([], 2), attributes, [], []).shape == (0, 3)

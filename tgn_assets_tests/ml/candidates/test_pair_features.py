@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tgn_assets.ml.candidates import pair_tables
+from tgn_assets.ml.candidates import event_tables
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, candidate_feature_names
 from tgn_assets.ml.config import CandidateConfig
@@ -27,9 +27,8 @@ NAMES = candidate_feature_names(CandidateConfig())
 
 
 def feature(name: str, user: int, event: int, rows: Sequence[Row] = ROWS, week: int = 4) -> float:
-    pair_features, users = PairFeatures(history(rows, week)), np.array([user])
-    similar = pair_features.tables.co_occurrence(users)
-    table = pair_features.features(users, np.array([0]), np.array([event]), similar)
+    pair_features = PairFeatures(history(rows, week))
+    table = pair_features.features(pair_features.of_users(np.array([user])), np.array([0]), np.array([event]))
     assert table.shape == (1, len(REGISTRY.names)) and table.dtype == np.float32
     return float(table[0, REGISTRY.names.index(name)])
 
@@ -75,20 +74,29 @@ def test_feature_names_follow_the_config() -> None:
 def test_similarity_is_not_shared_between_configs() -> None:
     past = history(ROWS, 4)
     usual, unshrunk = (
-        PairFeatures(past, CandidateConfig(events_per_user=events)).tables.item_similarity for events in (200, 1)
+        PairFeatures(past, CandidateConfig(events_per_user=events)).events.item_similarity for events in (200, 1)
     )
     assert usual.nnz > unshrunk.nnz == 0
 
 
-def test_pair_ranks_do_not_depend_on_the_sort_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_some_users_are_those_of_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
     past = history(habits(weeks=8), 7)
-    whole = PairFeatures(past).tables
-    monkeypatch.setattr(pair_tables, "PAIRS_PER_SORT", 5)
-    np.testing.assert_array_equal(PairFeatures(past).tables.pair_rank, whole.pair_rank)
-    for user in range(past.num_users):
-        own = whole.pair_user == user
-        by_weight = np.lexsort((past.event_order[whole.pair_event[own]], -whole.pair_weight[own]))
-        np.testing.assert_array_equal(whole.pair_rank[own][by_weight], np.arange(own.sum()))
+    whole = PairFeatures(past).of_users(np.arange(past.num_users))
+    monkeypatch.setattr(event_tables, "ROWS_PER_BLOCK", 5)
+    in_blocks = PairFeatures(history(habits(weeks=8), 7))
+    np.testing.assert_array_equal(in_blocks.events.repeat_rate, whole.events.repeat_rate)
+    near, near_of_whole = in_blocks.events.item_similarity, whole.events.item_similarity
+    np.testing.assert_array_equal(near.toarray(), near_of_whole.toarray())
+    users = np.array([3, 0, past.num_users - 1])
+    some = in_blocks.of_users(users)
+    for name in ("popularity", "novelty", "basket", "repeat_rate", "first_week", "last_week", "count", "repeat_total"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[users])
+    for place, user in enumerate(users):
+        mine, own = some.pairs.user == place, whole.pairs.user == user
+        for name in ("event", "weight", "rank", "weeks", "first", "last"):
+            np.testing.assert_array_equal(getattr(some.pairs, name)[mine], getattr(whole.pairs, name)[own])
+        by_weight = np.lexsort((past.event_order[whole.pairs.event[own]], -whole.pairs.weight[own]))
+        np.testing.assert_array_equal(whole.pairs.rank[own][by_weight], np.arange(own.sum()))
 
 
 def test_repeat_rate_counts_weeks_after_the_first() -> None:
@@ -99,7 +107,7 @@ def test_pair_features_do_not_see_the_future() -> None:
     whole = history([*ROWS, ("zoe", "aaa", 5, 9), ("ann", "tea", 5, 1)], 5)
     users, pairs = np.array([ANN, BOB]), (np.array([0, 0, 1]), np.array([TEA, PIE, JAM]))
     direct, cut = (
-        pair_features.features(users, *pairs, pair_features.tables.co_occurrence(users))
+        pair_features.features(pair_features.of_users(users), *pairs)
         for pair_features in (PairFeatures(history(ROWS, 4)), PairFeatures(whole.as_of(week_number(START) + 4)))
     )
     np.testing.assert_array_equal(direct, cut)

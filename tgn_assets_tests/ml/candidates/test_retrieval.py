@@ -46,7 +46,7 @@ def test_link_models_give_features_and_a_channel() -> None:
     assert not without.features[:, columns].any()
     links = plain.with_links(link_vectors(past))
     candidates = CandidateGenerator(PairFeatures(past), links).candidates(users, limit=3)
-    of_users, of_events = links.links_at(past.user_idx, past.event_idx)
+    of_users, of_events = links.user_links_at(past.user_idx), links.event_links_at(past.event_idx)
     rank = LinearLinkConfig().rank
     expected = [(of_users[:, half] @ of_events[:, half].T).numpy() for half in (slice(rank), slice(rank, None))]
     for column, raw in zip(columns, expected, strict=True):

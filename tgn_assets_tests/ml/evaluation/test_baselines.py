@@ -75,8 +75,7 @@ def test_item_knn_weights_are_shrunk_cosines() -> None:
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
-    weight = np.log1p(history.count) * baselines._decay(history, 8)
-    item_similarity = sparse.item_similarity(baselines._user_events(history, weight), shrinkage=1.0)
+    item_similarity = sparse.item_similarity(baselines._profiles(history, np.arange(3))[0], shrinkage=1.0)
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(item_similarity.toarray(), expected)
     assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
