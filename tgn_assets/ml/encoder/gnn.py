@@ -73,8 +73,12 @@ class GNNEncoder(nn.Module):
         targets = outputs[-1]
         ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
         outputs.append(self.convs[-1](ends, adjacency))
+        # A share is a row: its gradient is then added up by column, in one order whatever the number of threads.
         mixed = {
-            kind: sum(share * output[kind] for share, output in zip(weight.softmax(0), outputs, strict=True))
+            kind: sum(
+                share.expand(output[kind].shape[1]) * output[kind]
+                for share, output in zip(weight.softmax(0), outputs, strict=True)
+            )
             for kind, weight in self.layer_weight.items()
         }
         column = {USER: torch.ones_like(mixed[USER][:, :1]), EVENT: self.popularity(event_features)}

@@ -21,6 +21,8 @@ from tgn_assets.ml.schema import EVENT, USER
 DEFAULTS = SoftmaxLossConfig()
 BLOCK_LOGITS = 2**20
 """Logits computed at a time: they stay in the processor's cache."""
+SUMMED_BESIDE = 64
+"""Columns of a matrix that a vector is added up by."""
 
 
 def drawn_users(
@@ -101,6 +103,12 @@ def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, 
     return among, torch.where(other[among], stands_for, 0.0)
 
 
+def _ordered_sum(values: Tensor) -> Tensor:
+    """The sum of `values` [n], added up in the same order whatever the number of threads: torch's own does so by column
+    of a matrix, but not of a long vector."""
+    return F.pad(values, (0, -len(values) % SUMMED_BESIDE)).view(-1, SUMMED_BESIDE).sum(0).sum()
+
+
 class _BlockwiseSoftmax(torch.autograd.Function):
     """Sum over blocks of (users, events, correction, row, column, weight of links): cross-entropies and gradients.
 
@@ -119,7 +127,7 @@ class _BlockwiseSoftmax(torch.autograd.Function):
             of_links, largest = logits[row, column], logits.amax(1, keepdim=True)
             error = logits.sub_(largest).exp_()
             size = error.sum(1, keepdim=True)
-            total -= (weight * (of_links - (largest + size.log())[row, 0])).sum()
+            total -= _ordered_sum(weight * (of_links - (largest + size.log())[row, 0]))
             if not any(ctx.needs_input_grad):
                 continue
             error.div_(size)

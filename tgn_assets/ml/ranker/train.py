@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.parallel import run_alongside
+from tgn_assets.ml.parallel import map_threaded, run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
@@ -43,8 +44,8 @@ from tgn_assets.ml.ranker.training_set import (
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache, cache_keys
 from tgn_assets.ml.weeks import week_key, week_number
 
-USERS_EMBEDDED_TOGETHER = 2048
-"""Users whose temporal embeddings are computed at a time."""
+USERS_EMBEDDED_TOGETHER = 512
+"""Users whose temporal embeddings one thread computes at a time."""
 
 
 @dataclass
@@ -133,11 +134,16 @@ def temporal_embeddings(
 ) -> NodeEmbeddings:
     """The ranker's embeddings of all users and events of `history` as of its week, in blocks of users."""
     model, view = load_model(ranker, device), PointInTimeView(history, embedding_history, ranker.config)
+
+    @torch.no_grad()
+    def embedded(block: IntArray) -> Tensor:
+        return model.get_temporal_embeddings(*(x.to(device) for x in view.sequence(block))).cpu()
+
     reporter, users = ProgressReporter(progress, "embeddings", history.num_users, "user"), list[Tensor]()
+    for block in map_threaded(embedded, blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER)):
+        users.append(block)
+        reporter.add(len(block))
     with torch.no_grad():
-        for block in blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER):
-            users.append(model.get_temporal_embeddings(*(x.to(device) for x in view.sequence(block))).cpu())
-            reporter.add(len(block))
         events = model.event_embeddings(view.event_vectors().to(device)).cpu()
     user_idx, event_idx = torch.as_tensor(history.user_idx), torch.as_tensor(history.event_idx)
     return NodeEmbeddings(view.week, user_idx, torch.cat([events[:0], *users]), event_idx, events)

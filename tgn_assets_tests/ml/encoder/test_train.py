@@ -52,6 +52,20 @@ def weeks_before_last(weeks: Weeks) -> Weeks:
     return {week: snapshot for week, snapshot in weeks.items() if week < LAST}
 
 
+def test_the_number_of_threads_does_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "EDGES_FOR_ALL_THREADS", 0)
+    rows = [(f"u{user}", f"e{(user * 7 + week) % 600}", week, 1) for user in range(2000) for week in range(3)]
+    week, config, threads = shift(START, 2), GNNConfig(epochs=2, replay=1), torch.get_num_threads()
+    made = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            made.append(bytes_of(train_gnn(snapshots(rows, range(3)), week, config), tmp_path / str(number)))
+    finally:
+        torch.set_num_threads(threads)
+    assert made[0] == made[1] == made[2]
+
+
 def test_training_lowers_the_loss_and_records_its_curve(cold: GNNCheckpoint) -> None:
     first = [row for row in cold.curve if row["cutoff"] == shift(LAST, -2)]
     assert first[-1]["loss"] < first[0]["loss"]

@@ -3,7 +3,7 @@ import torch
 
 from tgn_assets.ml.config import FitConfig, GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
-from tgn_assets.ml.ranker import listwise
+from tgn_assets.ml.ranker import listwise, train
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
@@ -87,13 +87,16 @@ def test_the_number_of_threads_does_not_change_a_byte(
     embedding_history: EmbeddingHistory, three: RankerCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listwise, "USERS_PER_PART", 5)  # as if there were more users: a step has several parts
-    threads, rankers = torch.get_num_threads(), []
+    monkeypatch.setattr(train, "USERS_EMBEDDED_TOGETHER", 16)
+    threads, rankers, digests = torch.get_num_threads(), [], set()
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
             rankers.append(trained(embedding_history, WEEKS - 1, three))
+            digests.add(temporal_embeddings(three, KNOWN, embedding_history).digest)
     finally:
         torch.set_num_threads(threads)
+    assert len(digests) == 1
     one, several = rankers
     assert one.booster == several.booster and one.fallback == several.fallback and one.curve == several.curve
     assert one.calibration == several.calibration
