@@ -1,7 +1,9 @@
 """What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
+import sys
 from collections.abc import Callable
 from datetime import date
+from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,7 +50,28 @@ def explain(error: Exception) -> str:
         return f"{text}\nThe UI (dagster dev) shows it as run {run}; {WHAT_IS_LEFT}."
     if type(error).__module__.startswith("tgn_assets"):
         return text
+    if isinstance(error, OSError) and error.strerror:
+        return _of_the_system(error)
     return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
+
+
+def _of_the_system(error: OSError) -> str:
+    """What to print about a full disk, a missing right, and the like: the file and what to do."""
+    if not error.filename and not is_output_open():
+        return f"the output cannot be written: {error.strerror}"
+    text = error.strerror + (f": {error.filename}" if error.filename else "")
+    if error.errno in (ENOSPC, EDQUOT):
+        return f"{text}; make room on the disk, and run it again: `tgn doctor` says how much is free"
+    return f"{text}; `tgn doctor` checks the whole home"
+
+
+def is_output_open() -> bool:
+    """Whether stdout takes what was printed so far; False if it is full or closed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 class Week(click.ParamType):

@@ -290,18 +290,43 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 def main() -> None:
     """The program `tgn`: runs a command and ends the process with its exit code."""
+    _open_closed_streams()
     prepare_process()
     # Importing Dagster and torch makes millions of objects, none of them garbage: collect less often.
     gc.set_threshold(OBJECTS_PER_COLLECTION)
+    code = 0
     try:
         cli(prog_name="tgn")
     except SystemExit as end:
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
+        code = int(end.code or 0)
+    except OSError as error:  # while help or a version was printed
+        code = _unwritten(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _unwritten(error)
+    with suppress(OSError):
         sys.stderr.flush()
-        # Everything is closed by now. With torch loaded, an ordinary exit takes a while, and DuckDB's binding prints a
-        # page about its own references.
-        os._exit(int(end.code or 0))
+    # Everything is closed by now. With torch loaded, an ordinary exit takes a while, and DuckDB's binding prints a page
+    # about its own references.
+    os._exit(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code after what was printed could not be written, which one line says unless the reader has gone."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    with suppress(OSError):
+        click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+    return 1
+
+
+def _open_closed_streams() -> None:
+    """Lets what is printed to a closed stdout or stderr vanish: a file opened later must not take its place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (as long as the process lives)
 
 
 if __name__ == "__main__":

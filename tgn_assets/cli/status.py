@@ -12,6 +12,7 @@ from tgn_assets.reporting.terminal import score_line, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
@@ -21,18 +22,21 @@ def status_lines(home: Home) -> Iterator[str]:
     """Lines for the terminal; SourceError, after the lines about the home, if the source cannot be read."""
     yield f"home       {home.root}"
     yield f"source     {home.settings.source} {home.settings.source_query or ''}".rstrip()
-    with home.instance() as instance:
-        fail_killed_runs(instance, home.run_lock)
-        yield from _published(home)
-        backlog = Backlog(home)
-        yield from _source(backlog)
-        yield from _runs(instance)
-        items = backlog.work_items()
-        yield from (f"to do      {_remedy(item)}" for item in items[:10])
-        if len(items) > 10:
-            yield f"           and {len(items) - 10} more"
-        if not items:
-            yield "to do      nothing: every closed week is complete"
+    yield from _published(home)
+    backlog = Backlog(home)
+    yield from _source(backlog)
+    try:
+        with home.instance() as instance:
+            fail_killed_runs(instance, home.run_lock)
+            yield from _runs(instance)
+    except StateError as error:  # the history of runs is not needed for the rest
+        yield f"runs       {error}"
+    items = backlog.work_items()
+    yield from (f"to do      {_remedy(item)}" for item in items[:10])
+    if len(items) > 10:
+        yield f"           and {len(items) - 10} more"
+    if not items:
+        yield "to do      nothing: every closed week is complete"
 
 
 def _published(home: Home) -> Iterator[str]:

@@ -92,7 +92,7 @@ def test_a_reader_cannot_write(warehouse: Warehouse) -> None:
 def test_a_file_that_is_no_warehouse_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "warehouse.duckdb").write_text("not a database" * 1000)
     broken = Warehouse(tmp_path / "warehouse.duckdb")
-    with pytest.raises(WarehouseError, match=r"duckdb cannot be opened: .*not a valid DuckDB"), broken.writer():
+    with pytest.raises(WarehouseError, match=r"duckdb cannot be opened or read: .*not a valid DuckDB"), broken.writer():
         pass
 
 
