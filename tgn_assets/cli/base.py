@@ -1,6 +1,5 @@
 """What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
-import sys
 from collections.abc import Callable
 from datetime import date
 from errno import EDQUOT, ENOSPC
@@ -57,21 +56,11 @@ def explain(error: Exception) -> str:
 
 def _of_the_system(error: OSError) -> str:
     """What to print about a full disk, a missing right, and the like: the file and what to do."""
-    if not error.filename and not is_output_open():
-        return f"the output cannot be written: {error.strerror}"
-    text = error.strerror + (f": {error.filename}" if error.filename else "")
+    place = f": {error.filename}" if error.filename else " for the output or a file of the home"
+    text = f"{error.strerror}{place}"
     if error.errno in (ENOSPC, EDQUOT):
-        return f"{text}; make room on the disk, and run it again: `tgn doctor` says how much is free"
+        return f"{text}; make room and try again: `tgn doctor` says how much is free"
     return f"{text}; `tgn doctor` checks the whole home"
-
-
-def is_output_open() -> bool:
-    """Whether stdout takes what was printed so far; False if it is full or closed."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
 
 
 class Week(click.ParamType):

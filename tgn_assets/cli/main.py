@@ -228,6 +228,27 @@ def status() -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+@cli.command(short_help="Check the files of a home: what is wrong, what makes it again.")
+@verbose_option
+def doctor() -> None:
+    """Check all files of TGN_HOME and say what is wrong, what can be made again, and how: one line each.
+
+    It reads every table, artifact and SQLite file, and writes nothing. Exit code 1 if something must be done. For what
+    is published and pending, see `tgn status`.
+    """
+    from tgn_assets.cli.console import stdout
+    from tgn_assets.cli.doctor import findings
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    home, console, to_do = Home(read_settings()), stdout(), 0
+    for finding in findings(home):
+        console.print(str(finding), markup=False, soft_wrap=True)
+        to_do += finding.to_do
+    console.print(f"{'checked':10} {home.root}: {f'{to_do} to do' if to_do else 'nothing to do'}", soft_wrap=True)
+    click.get_current_context().exit(1 if to_do else 0)
+
+
 cli.add_command(models)
 
 

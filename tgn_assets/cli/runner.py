@@ -59,13 +59,15 @@ class Runner:
         self._run_config = {} if verbose else QUIET
 
     def ingest_before(self, week: str) -> None:
-        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are outdated."""
+        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are missing or outdated."""
         lineage, artifacts = self._home.warehouse().lineage(), ArtifactStore(self._home.artifacts)
-        earlier = weeks_between(self._home.start_week(), shift(week, -1))
+        earlier, there = weeks_between(self._home.start_week(), shift(week, -1)), artifacts.weeks(SNAPSHOTS)
         missing = [
             week
             for week in earlier
-            if lineage.stale(week, {SNAPSHOTS}, newest=False) or artifacts.is_outdated(SNAPSHOTS, week)
+            if lineage.stale(week, {SNAPSHOTS}, newest=False)
+            or week not in there
+            or artifacts.is_outdated(SNAPSHOTS, week)
         ]
         if missing:
             self._ingest(missing[0], missing[-1])

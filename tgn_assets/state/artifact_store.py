@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pkgutil
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +27,8 @@ TYPES = {
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
 PIN = "pinned.json"
+ABANDONED = 3600.0
+"""Seconds after which a file that was to replace another belongs to a process that is gone."""
 
 
 class ArtifactStore:
@@ -67,6 +71,11 @@ class ArtifactStore:
                 left.rename(self.directory(left.parent.name, week))
             elif _is_week(week):
                 shutil.rmtree(left, ignore_errors=True)
+        long_ago = time.time() - ABANDONED
+        for left in (*self.root.parent.glob("*.new"), *self.root.parent.glob("reports/*.new")):
+            with suppress(OSError):  # another process may have replaced its file by now
+                if left.stat().st_mtime < long_ago:
+                    left.unlink()
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""

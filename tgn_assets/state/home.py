@@ -129,7 +129,6 @@ class Home:
     def instance(self) -> "Iterator[DagsterInstance]":
         """The Dagster instance of this home; StateError if its configuration or its files cannot be used."""
         from dagster import DagsterInstance
-        from sqlalchemy.exc import DBAPIError
 
         self.ensure()
         try:
@@ -137,18 +136,22 @@ class Home:
                 instance = DagsterInstance.from_config(str(self.dagster_home))
             with instance:
                 yield instance
-        except DBAPIError as error:
-            raise StateError(self._trouble_with_history(error)) from error
+        except Exception as error:
+            if type(error).__module__ == "sqlalchemy.exc":
+                raise StateError(self._trouble_with_history(error)) from error
+            raise
 
     @contextmanager
     def _configured(self) -> Iterator[None]:
         """Turns what is wrong with dagster.yaml into a StateError."""
         from dagster import DagsterError
-        from yaml import YAMLError
 
         try:
             yield
-        except (DagsterError, YAMLError, ImportError, AttributeError, UnicodeDecodeError) as error:
+        except Exception as error:
+            wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
+            if not wrong and not type(error).__module__.startswith("yaml."):
+                raise
             text = " ".join(str(error).split()).partition(" Expected: ")[0]
             raise StateError(
                 f"{self.dagster_home / 'dagster.yaml'} cannot be used ({text}): mend it, or move it away, and it is "

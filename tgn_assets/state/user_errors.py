@@ -31,4 +31,13 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.state.warehouse import StateError
 
     training = (TrainingError, SamplerNotInstalled)
-    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, *training, SettingsError, StateError
+    return (
+        ArtifactError,
+        ExportError,
+        PolicyError,
+        AttributeTableError,
+        SourceError,
+        *training,
+        SettingsError,
+        StateError,
+    )

@@ -100,6 +100,16 @@ class Warehouse:
             con.close()
 
     @contextmanager
+    def unchecked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """As `reader`, whatever tables and columns there are; it makes none."""
+        con = self._connect(read_only=True)
+        try:
+            with self._damage_named():
+                yield con
+        finally:
+            con.close()
+
+    @contextmanager
     def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """The only connection of all processes, in UTC; it makes the file, the tables that are missing and the views.
 

@@ -91,7 +91,7 @@ def test_a_damaged_model_is_named_with_the_remedy(home: Home, tmp_path: Path) ->
         directory = store.directory(asset, START)
         directory.mkdir(parents=True)
         (directory / "meta.json").write_text(json.dumps({"week": START})[:-3])
-    with pytest.raises(FileNotFoundError, match=r"is damaged .*materialize that week again"):
+    with pytest.raises(FileNotFoundError, match=r"is damaged .*`tgn refresh --week .* makes it again"):
         model_cards(store, home.warehouse())
 
 
