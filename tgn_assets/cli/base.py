@@ -36,7 +36,7 @@ class Commands(click.Group):
 
                 traceback.print_exc()
             if getattr(error, "interrupted", False):
-                click.echo(f"interrupted; {WHAT_IS_LEFT}", err=True)
+                click.echo(str(error), err=True)
                 ctx.exit(INTERRUPTED)
             raise click.ClickException(explain(error)) from error
 

@@ -180,6 +180,9 @@ def export(week: str | None) -> None:
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
     """
+    from functools import partial
+
+    from tgn_assets.assets.exports import record_export
     from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
     from tgn_assets.ml.export.parquet import exportable_weeks
 
@@ -194,7 +197,13 @@ def export(week: str | None) -> None:
         raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
     for name, place in places.items():
         destination = DESTINATIONS[name]
-        rows = export_weeks(destination, home.warehouse().reader, place, [week] if week else exportable)
+        rows = export_weeks(
+            destination,
+            home.warehouse().reader,
+            place,
+            [week] if week else exportable,
+            done=partial(record_export, home.warehouse(), name),
+        )
         for table, count in rows.items():
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=place, table=table)}")
 

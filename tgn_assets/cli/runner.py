@@ -23,7 +23,7 @@ from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS
+from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, Made
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -49,8 +49,8 @@ def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterat
 class Runner:
     """Ingests and refreshes weeks, one after the other, and shows it on `progress`.
 
-    A run waits for one that another process executes. A run that fails or is interrupted leaves its week as it was and
-    raises RunFailed.
+    A run waits for one that another process executes. A run that fails or is interrupted raises RunFailed;
+    each asset of its week is then as it was or as it should be.
     """
 
     def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False) -> None:
@@ -129,13 +129,31 @@ class Runner:
         run_id = str(uuid4())
         self._instance.add_event_listener(run_id, self._listen)
         self._progress.begin(task)
-        began = time.monotonic()
+        began, week = time.monotonic(), how.get("partition_key")
+        before = self._lists(week)
         result = self._job.execute_in_process(
             run_config=self._run_config, instance=self._instance, raise_on_error=False, run_id=run_id, **how
         )
         if not result.success:
-            raise failure(result.all_events, run_id)
+            failed = failure(result.all_events, run_id)
+            raise self._interrupted(week, before, run_id) if failed.interrupted else failed
         self._progress.say(f"{task.split(',')[0]}: done in {duration(time.monotonic() - began)}")
+
+    def _lists(self, week: str | None) -> Made | None:
+        """The record of the lists of `week`, if there are any."""
+        return self._home.warehouse().lineage().made.get((PREDICTIONS, week)) if week else None
+
+    def _interrupted(self, week: str | None, before: Made | None, run_id: str) -> RunFailed:
+        """Says what is published of `week`, whose lists were those of `before`."""
+        now = self._lists(week)
+        if now is None:
+            what = "; nothing was published"
+        elif now == before:
+            what = f"; the lists of {week} are as they were published before"
+        else:
+            what = f" after the lists of {week} were published"
+        rest = "`tgn refresh` does what is left, `tgn status` says what that is"
+        return RunFailed(f"interrupted{what}: {rest}", run_id, interrupted=True)
 
     def _listen(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event

@@ -172,6 +172,15 @@ def publishing_model(
     return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))
 
 
+def check_publishable(store: ArtifactStore, week: str, model_week: str) -> None:
+    """ArtifactError unless the ranker of `model_week` can make the lists of `week`, which has an encoder."""
+    from tgn_assets.ml.ranker.checkpoint import load_model
+
+    load_model(store.load("trained_ranker", model_week))
+    store.load("trained_gnn", model_week)
+    _check_chain(store, week, model_week)
+
+
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
     """ArtifactError unless the encoders of `model_week` and `week` are of one chain of warm starts."""
     from tgn_assets.ml.artifact_io import ArtifactError, load_meta
@@ -181,8 +190,8 @@ def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
         link = load_meta(store.directory("trained_gnn", link))["warm_from"]
     if link != model_week:
         raise ArtifactError(
-            f"the ranker of {model_week} is pinned, but the encoder had a cold start since, so that the embeddings of "
-            f"{week} are not comparable with those it learned from; run `tgn models unpin`, or pin a later week"
+            f"the ranker of {model_week} cannot make the lists of {week}: the encoder had a cold start since, so that "
+            f"its embeddings are not comparable with those of then; run `tgn models unpin`, or pin a later week"
         )
 
 
