@@ -10,7 +10,7 @@ import duckdb
 
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
-from tgn_assets.state.artifact_store import PIN, TYPES, ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
 from tgn_assets.state.home import HISTORY_REMEDY, Home, damaged_history
 from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
@@ -164,8 +164,9 @@ def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
                 continue
             if made and made.digest != digest_of_files(directory):
                 yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+    oldest = store.oldest_kept(home.settings.keep_weeks) or ""
     for asset, week in sorted(lineage.made):
-        if asset in TYPES and week not in store.weeks(asset):
+        if asset in TYPES and week not in store.weeks(asset) and (asset not in MODELS or week >= oldest):
             directory = store.directory(asset, week)
             yield Fault(f"{directory} is missing; {remedy(directory)} makes it again")
 

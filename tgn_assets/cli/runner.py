@@ -14,6 +14,7 @@ from tgn_assets.automation.backlog import (
     RANGE_START,
     Backlog,
 )
+from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
@@ -40,10 +41,11 @@ class RunFailed(Exception):
 
 @contextmanager
 def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
-    """A runner on the instance of `home`; marks runs whose process was killed as failed."""
+    """A runner on the instance of `home`; marks killed runs as failed, and in the end deletes old ones."""
     with home.instance() as instance:
         fail_killed_runs(instance, home.run_lock)
         yield Runner(home, instance, progress, verbose)
+        delete_old_runs(instance, home.settings.keep_run_days)
 
 
 class Runner:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgn_assets.ml.weeks import week_number
+from tgn_assets.ml.weeks import shift, week_number
 
 if TYPE_CHECKING:
     from tgn_assets.ml.data.interactions import InteractionHistory
@@ -26,6 +26,7 @@ TYPES = {
 }
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
+MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings")
 PIN = "pinned.json"
 ABANDONED = 3600.0
 """Seconds after which a file that was to replace another belongs to a process that is gone."""
@@ -76,6 +77,23 @@ class ArtifactStore:
             with suppress(OSError):  # another process may have replaced its file by now
                 if left.stat().st_mtime < long_ago:
                     left.unlink()
+
+    def oldest_kept(self, keep: int | None) -> str | None:
+        """The first of the newest `keep` weeks of models, or an earlier one that is pinned; None: all are kept."""
+        trained = self.weeks("trained_ranker")
+        if keep is None or not trained:
+            return None
+        return min(shift(trained[-1], 1 - keep), self.pinned() or trained[-1])
+
+    def forget(self, keep: int | None) -> None:
+        """Removes the models before `oldest_kept`; snapshots stay. Hold the run lock."""
+        oldest = self.oldest_kept(keep) or ""
+        for directory in [
+            self.directory(asset, week) for asset in MODELS for week in self.weeks(asset) if week < oldest
+        ]:
+            left = directory.with_name(f".{directory.name}.forgotten")
+            directory.rename(left)  # a model is there as a whole or not at all
+            shutil.rmtree(left, ignore_errors=True)
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""

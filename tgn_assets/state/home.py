@@ -72,6 +72,15 @@ run_launcher:
   module: tgn_assets.run_launcher
   class: WatchfulRunLauncher
   config: {}
+# Days for which ticks are kept; a sensor looks every 30 seconds. TGN_KEEP_RUN_DAYS is for runs.
+retention:
+  schedule:
+    purge_after_days: 365
+  sensor:
+    purge_after_days:
+      skipped: 7
+      success: 90
+      failure: 90
 run_monitoring:
   enabled: true
   poll_interval_seconds: 15
