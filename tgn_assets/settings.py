@@ -147,6 +147,18 @@ class Settings(BaseSettings):
         description='URL of a webhook that gets `{"text": ...}` by POST when a run fails, the source cannot be read '
         "twice in a row, or the newest week has no lists by Monday 12:00 UTC. A daemon must run.",
     )
+    keep_weeks: int | None = Field(
+        default=None,
+        ge=26,
+        description="Weeks whose models are kept, and all since a pinned one; older ones are removed when a run "
+        "starts. Default: all. It must be more than `origins` + `sequence` of the ranker.",
+    )
+    keep_run_days: int | None = Field(
+        default=None,
+        ge=7,
+        description="Days for which Dagster's history of runs is kept; default: all. Ticks: see `retention` in "
+        "`dagster.yaml`.",
+    )
     future_blind: bool = Field(
         default=False,
         description="Adds the check future_blind. When weekly_top5_predictions of a past week is materialized from its "

@@ -1,5 +1,7 @@
 """Copies of the week's lists and metrics outside the warehouse, for deployments that are configured to make them."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from tgn_assets.ml.export.destinations import DESTINATIONS
@@ -20,6 +22,11 @@ def asset_name(destination: str) -> str:
     return f"{destination}_export"
 
 
+def record_export(warehouse: Warehouse, destination: str, week: str, rows: Mapping[str, int]) -> None:
+    """Records that `destination` has `week`, with so many rows by table: it need not be written again."""
+    warehouse.record_made(asset_name(destination), {week: f"{sum(rows.values())} rows"})
+
+
 def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     """The asset that writes to the destination `name` at `place`."""
     destination = DESTINATIONS[name]
@@ -35,7 +42,7 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         week = context.partition_key
         rows = destination.write(warehouse.reader, place, week)
-        warehouse.record_made(asset_name(name), {week: f"{sum(rows.values())} rows"})
+        record_export(warehouse, name, week, rows)
         return dg.MaterializeResult(
             metadata={"place": dg.MetadataValue.path(safe_text(place)), **numbers(rows, "rows/")}
         )

@@ -17,6 +17,7 @@ from tgn_assets.automation.backlog import (
     should_not_retry,
     unfinished_run,
 )
+from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.schedules import HOUR
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.sources.extent import source_signature
@@ -74,6 +75,7 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same
+        delete_old_runs(context.instance, home.settings.keep_run_days)
         return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), **seen)
 
     return missing_or_changed_weeks

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,7 +37,7 @@ class Commands(click.Group):
 
                 traceback.print_exception(safe_error(error))
             if getattr(error, "interrupted", False):
-                click.echo(f"interrupted; {WHAT_IS_LEFT}", err=True)
+                click.echo(str(error), err=True)
                 ctx.exit(INTERRUPTED)
             raise click.ClickException(explain(error)) from error
 
@@ -49,7 +50,18 @@ def explain(error: Exception) -> str:
         return f"{text}\nThe UI (dagster dev) shows it as run {run}; {WHAT_IS_LEFT}."
     if type(error).__module__.startswith("tgn_assets"):
         return text
+    if isinstance(error, OSError) and error.strerror:
+        return _of_the_system(error)
     return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
+
+
+def _of_the_system(error: OSError) -> str:
+    """What to print about a full disk, a missing right, and the like: the file and what to do."""
+    place = f": {error.filename}" if error.filename else " for the output or a file of the home"
+    text = f"{error.strerror}{place}"
+    if error.errno in (ENOSPC, EDQUOT):
+        return f"{text}; make room and try again: `tgn doctor` says how much is free"
+    return f"{text}; `tgn doctor` checks the whole home"
 
 
 class Week(click.ParamType):

@@ -191,6 +191,9 @@ def export(week: str | None) -> None:
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
     """
+    from functools import partial
+
+    from tgn_assets.assets.exports import record_export
     from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
     from tgn_assets.ml.export.parquet import exportable_weeks
 
@@ -205,7 +208,13 @@ def export(week: str | None) -> None:
         raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
     for name, place in places.items():
         destination = DESTINATIONS[name]
-        rows = export_weeks(destination, home.warehouse().reader, place, [week] if week else exportable)
+        rows = export_weeks(
+            destination,
+            home.warehouse().reader,
+            place,
+            [week] if week else exportable,
+            done=partial(record_export, home.warehouse(), name),
+        )
         for table, count in rows.items():
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=safe_text(place), table=table)}")
 
@@ -238,6 +247,27 @@ def status() -> None:
     from tgn_assets.cli.status import SHOWN, status_sections
 
     answer(status_sections(open_home()), SHOWN)
+
+
+@cli.command(short_help="Check the files of a home: what is wrong, what makes it again.")
+@json_option
+@verbose_option
+def doctor() -> None:
+    """Check all files of TGN_HOME and say what is wrong, what can be made again, and how: one line each.
+
+    It reads every table, artifact and SQLite file, and writes nothing. Exit code 1 if something must be done. For what
+    is published and pending, see `tgn status`.
+    """
+    from tgn_assets.cli.console import answer
+    from tgn_assets.cli.doctor import SHOWN, findings
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    home = Home(read_settings())
+    found = list(findings(home))
+    to_do = sum(finding.to_do for finding in found)
+    answer({"home": str(home.root), "findings": found, "to_do": to_do}.items(), SHOWN)
+    click.get_current_context().exit(1 if to_do else 0)
 
 
 cli.add_command(models)
@@ -307,18 +337,43 @@ def _closed_week(home: "Home", week: str | None) -> str:
 
 def main() -> None:
     """The program `tgn`: runs a command and ends the process with its exit code."""
+    _open_closed_streams()
     prepare_process()
     # Importing Dagster and torch makes millions of objects, none of them garbage: collect less often.
     gc.set_threshold(OBJECTS_PER_COLLECTION)
+    code = 0
     try:
         cli(prog_name="tgn")
     except SystemExit as end:
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
+        code = int(end.code or 0)
+    except OSError as error:  # while help or a version was printed
+        code = _unwritten(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _unwritten(error)
+    with suppress(OSError):
         sys.stderr.flush()
-        # Everything is closed by now. With torch loaded, an ordinary exit takes a while, and DuckDB's binding prints a
-        # page about its own references.
-        os._exit(int(end.code or 0))
+    # Everything is closed by now. With torch loaded, an ordinary exit takes a while, and DuckDB's binding prints a page
+    # about its own references.
+    os._exit(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code after what was printed could not be written, which one line says unless the reader has gone."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    with suppress(OSError):
+        click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+    return 1
+
+
+def _open_closed_streams() -> None:
+    """Lets what is printed to a closed stdout or stderr vanish: a file opened later must not take its place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (as long as the process lives)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tgn_assets.automation.backlog import (
     RANGE_START,
     Backlog,
 )
+from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
@@ -23,7 +24,7 @@ from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS
+from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, Made
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -40,17 +41,18 @@ class RunFailed(Exception):
 
 @contextmanager
 def open_runner(home: Home, progress: Progress, verbose: bool = False) -> Iterator["Runner"]:
-    """A runner on the instance of `home`; marks runs whose process was killed as failed."""
+    """A runner on the instance of `home`; marks killed runs as failed, and in the end deletes old ones."""
     with home.instance() as instance:
         fail_killed_runs(instance, home.run_lock)
         yield Runner(home, instance, progress, verbose)
+        delete_old_runs(instance, home.settings.keep_run_days)
 
 
 class Runner:
     """Ingests and refreshes weeks, one after the other, and shows it on `progress`.
 
-    A run waits for one that another process executes. A run that fails or is interrupted leaves its week as it was and
-    raises RunFailed.
+    A run waits for one that another process executes. A run that fails or is interrupted raises RunFailed;
+    each asset of its week is then as it was or as it should be.
     """
 
     def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False) -> None:
@@ -59,13 +61,15 @@ class Runner:
         self._run_config = {} if verbose else QUIET
 
     def ingest_before(self, week: str) -> None:
-        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are outdated."""
+        """Ingest, in one run, the earlier weeks that never were, or whose snapshots are missing or outdated."""
         lineage, artifacts = self._home.warehouse().lineage(), ArtifactStore(self._home.artifacts)
-        earlier = weeks_between(self._home.start_week(), shift(week, -1))
+        earlier, there = weeks_between(self._home.start_week(), shift(week, -1)), artifacts.weeks(SNAPSHOTS)
         missing = [
             week
             for week in earlier
-            if lineage.stale(week, {SNAPSHOTS}, newest=False) or artifacts.is_outdated(SNAPSHOTS, week)
+            if lineage.stale(week, {SNAPSHOTS}, newest=False)
+            or week not in there
+            or artifacts.is_outdated(SNAPSHOTS, week)
         ]
         if missing:
             self._ingest(missing[0], missing[-1])
@@ -127,13 +131,31 @@ class Runner:
         run_id = str(uuid4())
         self._instance.add_event_listener(run_id, self._listen)
         self._progress.begin(task)
-        began = time.monotonic()
+        began, week = time.monotonic(), how.get("partition_key")
+        before = self._lists(week)
         result = self._job.execute_in_process(
             run_config=self._run_config, instance=self._instance, raise_on_error=False, run_id=run_id, **how
         )
         if not result.success:
-            raise failure(result.all_events, run_id)
+            failed = failure(result.all_events, run_id)
+            raise self._interrupted(week, before, run_id) if failed.interrupted else failed
         self._progress.say(f"{task.split(',')[0]}: done in {duration(time.monotonic() - began)}")
+
+    def _lists(self, week: str | None) -> Made | None:
+        """The record of the lists of `week`, if there are any."""
+        return self._home.warehouse().lineage().made.get((PREDICTIONS, week)) if week else None
+
+    def _interrupted(self, week: str | None, before: Made | None, run_id: str) -> RunFailed:
+        """Says what is published of `week`, whose lists were those of `before`."""
+        now = self._lists(week)
+        if now is None:
+            what = "; nothing was published"
+        elif now == before:
+            what = f"; the lists of {week} are as they were published before"
+        else:
+            what = f" after the lists of {week} were published"
+        rest = "`tgn refresh` does what is left, `tgn status` says what that is"
+        return RunFailed(f"interrupted{what}: {rest}", run_id, interrupted=True)
 
     def _listen(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event

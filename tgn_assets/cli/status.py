@@ -18,6 +18,7 @@ from tgn_assets.reporting.terminal import newest_score, score_text, weeks_with_l
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
@@ -29,18 +30,21 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     """What there is, by section; SourceError, after the sections about the home, if the source cannot be read."""
     yield "home", str(home.root)
     yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
-    with home.instance() as instance:
-        fail_killed_runs(instance, home.run_lock)
-        yield from _published(home)
-        backlog = Backlog(home)
-        weeks = backlog.weeks()
-        ingested = sum(week in backlog.lineage.ingested for week in weeks)
-        closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
-        yield "weeks", closed
-        unfinished, failed = _runs(instance)
+    yield from _published(home)
+    backlog = Backlog(home)
+    weeks = backlog.weeks()
+    ingested = sum(week in backlog.lineage.ingested for week in weeks)
+    closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
+    yield "weeks", closed
+    try:
+        with home.instance() as instance:
+            fail_killed_runs(instance, home.run_lock)
+            unfinished, failed = _runs(instance)
         yield "unfinished_runs", unfinished
         yield "failed_runs", failed
-        yield "to_do", [_to_do(item) for item in backlog.work_items()]
+    except StateError as error:  # the history of runs is not needed for the rest
+        yield "history", str(error)
+    yield "to_do", [_to_do(item) for item in backlog.work_items()]
 
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
@@ -164,5 +168,6 @@ SHOWN: Shown = {
         f"run        {run['weeks']} is {run['status']} (run {run['run_id'][:8]})" for run in runs
     ),
     "failed_runs": _show_failed,
+    "history": lambda trouble: [f"runs       {trouble}"],
     "to_do": _show_to_do,
 }

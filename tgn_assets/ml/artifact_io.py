@@ -118,9 +118,14 @@ def count_numbers(directory: Path, prefix: str = "") -> int:
 def _outdated(directory: Path, meta: Mapping[str, Any]) -> str:
     asset, week = directory.parent.name, directory.name
     maker = f"tgn_assets {meta['package_version']}" if "package_version" in meta else "an earlier version of tgn_assets"
-    # Without a week, `tgn refresh` ingests all weeks again whose snapshot is outdated.
-    command = "tgn refresh" if asset == "weekly_snapshots" else f"tgn refresh --week {week}"
-    return f"the {asset} of week {week} was made by {maker}, in another format: run `{command}` to make it again"
+    return f"the {asset} of week {week} was made by {maker}, in another format: {remedy(directory)} makes it again"
+
+
+def remedy(directory: Path) -> str:
+    """What makes the artifact in `directory` again."""
+    asset, week = directory.parent.name, directory.name
+    # `tgn refresh` ingests all weeks again whose snapshot is missing or outdated.
+    return "remove it, and `tgn refresh`" if asset == "weekly_snapshots" else f"`tgn refresh --week {week}`"
 
 
 @contextmanager
@@ -134,4 +139,4 @@ def damage_named(directory: Path) -> Iterator[None]:
         raise ArtifactError(f"{directory} cannot be read: permission denied for {error.filename}") from error
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{directory} is damaged ({reason}); materialize that week again") from error
+        raise ArtifactError(f"{directory} is damaged ({reason}); {remedy(directory)} makes it again") from error

@@ -5,8 +5,10 @@ Import it where it is used: the definitions must load without Altair.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 import altair as alt
 import dagster as dg
@@ -16,6 +18,11 @@ from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.reporting.svg import svg
 from tgn_assets.reporting.weekly_charts import POINTS, quality_lines, week_axis, week_numbers
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+Plot = Callable[P, dict[str, dg.MetadataValue]]
 
 WIDTH, HEIGHT = 250, 130
 """Of a panel, in pixels."""
@@ -34,6 +41,24 @@ CONFIG = {
 }
 
 
+def _optional(name: str) -> Callable[[Plot[P]], Plot[P]]:
+    """Makes a plot leave the picture `name` out, with a word, if it cannot be drawn: no week fails for a picture."""
+
+    def wrap(plot: Plot[P]) -> Plot[P]:
+        @wraps(plot)
+        def drawn(*args: P.args, **kwargs: P.kwargs) -> dict[str, dg.MetadataValue]:
+            try:
+                return plot(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 (drawing fails in many ways)
+                logger.warning("the picture %s is left out: %s", name, error)
+                return {name: dg.MetadataValue.text(f"left out: {error}")}
+
+        return drawn
+
+    return wrap
+
+
+@_optional("curve")
 def curve_plot(curve: Sequence[Mapping[str, Any]], *panels: Sequence[str]) -> dict[str, dg.MetadataValue]:
     """A panel for each of `panels`, with these values over the epochs of `curve`; nothing for a single epoch."""
     if len(curve) < 2:
@@ -53,6 +78,7 @@ def curve_plot(curve: Sequence[Mapping[str, Any]], *panels: Sequence[str]) -> di
     return {"curve": _picture(alt.hconcat(*drawn).resolve_scale(color="independent"), "training curve")}
 
 
+@_optional("activity")
 def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """Interactions, users and events (columns) by week, each in a panel."""
     if weeks.empty:
@@ -61,6 +87,7 @@ def activity_plot(weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     return {"activity": _picture(alt.hconcat(*panels), "interactions, users and events per week")}
 
 
+@_optional("quality")
 def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """NDCG@5 by week, a line for each model with its 95% intervals."""
     if scores.empty:
@@ -71,6 +98,7 @@ def quality_plot(scores: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     }
 
 
+@_optional("catalogue")
 def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[str, dg.MetadataValue]:
     """The events on the most lists (event_id, lists), and by week the share of known events that is on any list."""
     if most_recommended.empty:
@@ -89,6 +117,7 @@ def catalogue_plot(most_recommended: pd.DataFrame, weeks: pd.DataFrame) -> dict[
     return {"catalogue": _picture(both, "most recommended events, and catalogue coverage by week")}
 
 
+@_optional("reliability")
 def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.MetadataValue]:
     """Observed frequency over mean score, both logarithmic. On the diagonal, scores are probabilities."""
     shown = [(predicted, observed) for predicted, observed in points if predicted > 0 and observed > 0]

@@ -11,7 +11,7 @@ from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.tables import Column, ResultTable, digits, shown
 from tgn_assets.reporting.terminal import Scores, pooled_scores, weeks_with_lists
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import ArtifactStore, check_publishable
 from tgn_assets.state.warehouse import Warehouse
 
 GNN, RANKER = "trained_gnn", "trained_ranker"
@@ -50,13 +50,18 @@ def model_cards(store: ArtifactStore, warehouse: Warehouse, weeks: Sequence[str]
     ModelError for a week without a model, ArtifactError for a damaged one.
     """
     for week in sorted(weeks or ()):
-        check_pin(store, week)
+        _require_model(store, week)
     chosen = sorted(set(weeks)) if weeks else trained_weeks(store)
     return [_card(store, week, pooled_scores(warehouse, [shift(week, 1)])) for week in chosen]
 
 
 def check_pin(store: ArtifactStore, week: str) -> None:
-    """ModelError unless there is a trained model of `week` to publish from."""
+    """ModelError unless there is a trained model of `week`; ArtifactError unless lists can be published from it."""
+    _require_model(store, week)
+    check_publishable(store, trained_weeks(store)[-1], week)
+
+
+def _require_model(store: ArtifactStore, week: str) -> None:
     if week not in (there := trained_weeks(store)):
         have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
         raise ModelError(f"there is no trained model of week {week}; {have}")

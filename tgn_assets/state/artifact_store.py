@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pkgutil
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgn_assets.ml.weeks import week_number
+from tgn_assets.ml.weeks import shift, week_number
 
 if TYPE_CHECKING:
     from tgn_assets.ml.data.interactions import InteractionHistory
@@ -24,7 +26,10 @@ TYPES = {
 }
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
+MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings")
 PIN = "pinned.json"
+ABANDONED = 3600.0
+"""Seconds after which a file that was to replace another belongs to a process that is gone."""
 
 
 class ArtifactStore:
@@ -67,6 +72,28 @@ class ArtifactStore:
                 left.rename(self.directory(left.parent.name, week))
             elif _is_week(week):
                 shutil.rmtree(left, ignore_errors=True)
+        long_ago = time.time() - ABANDONED
+        for left in (*self.root.parent.glob("*.new"), *self.root.parent.glob("reports/*.new")):
+            with suppress(OSError):  # another process may have replaced its file by now
+                if left.stat().st_mtime < long_ago:
+                    left.unlink()
+
+    def oldest_kept(self, keep: int | None) -> str | None:
+        """The first of the newest `keep` weeks of models, or an earlier one that is pinned; None: all are kept."""
+        trained = self.weeks("trained_ranker")
+        if keep is None or not trained:
+            return None
+        return min(shift(trained[-1], 1 - keep), self.pinned() or trained[-1])
+
+    def forget(self, keep: int | None) -> None:
+        """Removes the models before `oldest_kept`; snapshots stay. Hold the run lock."""
+        oldest = self.oldest_kept(keep) or ""
+        for directory in [
+            self.directory(asset, week) for asset in MODELS for week in self.weeks(asset) if week < oldest
+        ]:
+            left = directory.with_name(f".{directory.name}.forgotten")
+            directory.rename(left)  # a model is there as a whole or not at all
+            shutil.rmtree(left, ignore_errors=True)
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""
@@ -163,6 +190,15 @@ def publishing_model(
     return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))
 
 
+def check_publishable(store: ArtifactStore, week: str, model_week: str) -> None:
+    """ArtifactError unless the ranker of `model_week` can make the lists of `week`, which has an encoder."""
+    from tgn_assets.ml.ranker.checkpoint import load_model
+
+    load_model(store.load("trained_ranker", model_week))
+    store.load("trained_gnn", model_week)
+    _check_chain(store, week, model_week)
+
+
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
     """ArtifactError unless the encoders of `model_week` and `week` are of one chain of warm starts."""
     from tgn_assets.ml.artifact_io import ArtifactError, load_meta
@@ -172,8 +208,8 @@ def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
         link = load_meta(store.directory("trained_gnn", link))["warm_from"]
     if link != model_week:
         raise ArtifactError(
-            f"the ranker of {model_week} is pinned, but the encoder had a cold start since, so that the embeddings of "
-            f"{week} are not comparable with those it learned from; run `tgn models unpin`, or pin a later week"
+            f"the ranker of {model_week} cannot make the lists of {week}: the encoder had a cold start since, so that "
+            f"its embeddings are not comparable with those of then; run `tgn models unpin`, or pin a later week"
         )
 
 

@@ -13,11 +13,15 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -36,7 +40,8 @@ from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, week_of, weeks_between
 from tgn_assets.settings import Settings, SettingsError
-from tgn_assets.state.warehouse import Warehouse
+from tgn_assets.state import published_copy
+from tgn_assets.state.warehouse import StateError, Warehouse, first_line
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -48,6 +53,8 @@ SYNTHETIC_WEEKS = 26
 
 RUN_LOCK = "run.lock"
 NO_ROWS = digest(0, None)
+FILES = ("warehouse.duckdb", published_copy.NAME, "log.json", "home.lock", RUN_LOCK, "dagster/dagster.yaml")
+FOLDERS = ("artifacts", "reports", "dagster")
 
 FIRST_NUMBERED_WEEK = "2024-01-01"
 """The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
@@ -67,6 +74,15 @@ run_launcher:
   module: tgn_assets.run_launcher
   class: WatchfulRunLauncher
   config: {}
+# Days for which ticks are kept; a sensor looks every 30 seconds. TGN_KEEP_RUN_DAYS is for runs.
+retention:
+  schedule:
+    purge_after_days: 365
+  sensor:
+    purge_after_days:
+      skipped: 7
+      success: 90
+      failure: 90
 run_monitoring:
   enabled: true
   poll_interval_seconds: 15
@@ -90,27 +106,80 @@ class Home:
     def ensure(self) -> "Home":
         """Create what is missing, and change nothing that exists; any number of processes may do so at once.
 
-        SettingsError if TGN_HOME cannot be written to.
+        SettingsError if TGN_HOME cannot be written to, StateError if something in it is of the wrong kind.
         """
+        for wrong in self.misplaced():
+            raise StateError(wrong)
         try:
             self.artifacts.mkdir(parents=True, exist_ok=True)
             self.dagster_home.mkdir(exist_ok=True)
+            config = self.dagster_home / "dagster.yaml"
+            if not config.exists():
+                with self._lock():
+                    if not config.exists():
+                        _write(config, DAGSTER_YAML)
         except OSError as error:
-            raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror} ({error.filename})") from error
-        config = self.dagster_home / "dagster.yaml"
-        if not config.exists():
-            with self._lock():
-                if not config.exists():
-                    _write(config, DAGSTER_YAML)
+            where = f" ({error.filename})" if error.filename else ""
+            raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror}{where}") from error
         return self
 
-    def instance(self) -> "DagsterInstance":
-        """The Dagster instance of this home; use it as a context manager."""
+    def misplaced(self) -> list[str]:
+        """What is a folder and should be a file, or the other way round, and what to do about it."""
+        files = (self.root / name for name in FILES if (self.root / name).is_dir())
+        folders = (self.root / name for name in FOLDERS)
+        return [
+            *(f"{path} is a folder and should be a file: move it away" for path in files),
+            *(
+                f"{path} is no folder: move it away, or mend the link"
+                for path in folders
+                if not path.is_dir() and (path.exists() or path.is_symlink())
+            ),
+        ]
+
+    @contextmanager
+    def instance(self) -> "Iterator[DagsterInstance]":
+        """The Dagster instance of this home; StateError if its configuration or its files cannot be used."""
         from dagster import DagsterInstance
 
         self.ensure()
-        with self._lock():  # only one process may create the SQLite files
-            return DagsterInstance.from_config(str(self.dagster_home))
+        try:
+            with self._configured(), self._lock():  # only one process may create the SQLite files
+                instance = DagsterInstance.from_config(str(self.dagster_home))
+            with instance:
+                yield instance
+        except Exception as error:
+            if type(error).__module__ == "sqlalchemy.exc":
+                raise StateError(self._trouble_with_history(error)) from error
+            raise
+
+    @contextmanager
+    def _configured(self) -> Iterator[None]:
+        """Turns what is wrong with dagster.yaml into a StateError."""
+        from dagster import DagsterError
+
+        try:
+            yield
+        except Exception as error:
+            wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
+            if not wrong and not type(error).__module__.startswith("yaml."):
+                raise
+            text = " ".join(str(error).split()).partition(" Expected: ")[0]
+            raise StateError(
+                f"{self.dagster_home / 'dagster.yaml'} cannot be used ({text}): mend it, or move it away, and it is "
+                "written anew"
+            ) from error
+
+    def _trouble_with_history(self, error: Exception) -> str:
+        """What is wrong with the SQLite files of Dagster's history, one of which raised `error`, and what to do."""
+        text = first_line(error)
+        if "disk is full" in text or not shutil.disk_usage(self.root).free:
+            return f"the disk of {self.dagster_home} is full: make room, and run it again"
+        if "readonly" in text or "unable to open" in text:
+            return f"{self.dagster_home} cannot be written to ({text}): give this user the right to"
+        damaged = damaged_history(self.dagster_home)
+        if not damaged:
+            return f"Dagster's history in {self.dagster_home} cannot be used: {text}"
+        return f"{damaged[0]} is damaged: {HISTORY_REMEDY}"
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
         """The tables; waits at most `lock_timeout` seconds for another process that writes."""
@@ -227,6 +296,25 @@ class Home:
         return FileLock(self.root / "home.lock")
 
 
+HISTORY_REMEDY = "move it away; only Dagster's history of runs goes with it, weeks and lists do not"
+"""What to do about a damaged file of Dagster's history."""
+
+
+def damaged_history(dagster_home: Path) -> list[Path]:
+    """The SQLite files of Dagster's history that are damaged."""
+    return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as con:
+            return con.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+    except sqlite3.OperationalError:  # locked, or not ours to read
+        return True
+    except sqlite3.DatabaseError:
+        return False
+
+
 def _one_spelling(source: str) -> str:
     """`source`, as an absolute path if it is one: `log.csv` and `./log.csv` are one log."""
     return source if source == SYNTHETIC or is_url(source) else os.path.abspath(Path(source).expanduser())
@@ -234,13 +322,17 @@ def _one_spelling(source: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        if isinstance(known := json.loads(file.read_text()), dict):
+            return known
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise SettingsError(
-            f"{file} is damaged; remove it: the first week of the log is found anew, or set TGN_START_WEEK to it"
-        ) from error
+    except OSError as error:
+        raise StateError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError:
+        pass
+    raise StateError(
+        f"{file} is damaged; remove it: the first week of the log is found anew, or set TGN_START_WEEK to it"
+    )
 
 
 def _write(path: Path, text: str) -> None:

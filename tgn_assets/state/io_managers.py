@@ -23,10 +23,13 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     artifacts: dg.ResourceDependency[ArtifactStore]
     lock: dg.ResourceDependency[RunLock]
     warehouse: dg.ResourceDependency[Warehouse]
+    keep_weeks: int | None = None
+    """Weeks whose models are kept; None: all."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 (Dagster's signature)
         """Mends what a killed run left; `lock` is held by now."""
         self.artifacts.sweep()
+        self.artifacts.forget(self.keep_weeks)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Saves the artifact `obj` of the run's week, and records what it was made from."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.schema import VIEWS, literal, quoted
 from tgn_assets.state.lineage import METRICS, PREDICTIONS
 
@@ -39,3 +40,12 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         con.execute(f"USE {quoted(main)}")
         con.execute("DETACH published")
     fresh.replace(folder / NAME)
+
+
+def newest_week(copy: Path) -> str | None:
+    """The week whose lists the file `copy` has; duckdb.Error if it cannot be read."""
+    with connect(copy, read_only=True) as con:
+        for table in (*WHOLE, *NEWEST):
+            con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()
+        (week,) = con.execute(f"SELECT strftime(max(week), '%Y-%m-%d') FROM {PREDICTIONS}").fetchall()[0]
+    return week

@@ -115,7 +115,9 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
     return {
         "warehouse": warehouse,
         "artifacts": artifacts,
-        "io_manager": ArtifactIOManager(artifacts=artifacts, lock=lock, warehouse=warehouse),
+        "io_manager": ArtifactIOManager(
+            artifacts=artifacts, lock=lock, warehouse=warehouse, keep_weeks=home.settings.keep_weeks
+        ),
         "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
         "attribute_files": AttributeFiles(

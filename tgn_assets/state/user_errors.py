@@ -31,7 +31,17 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.export.parquet import ExportError
     from tgn_assets.ml.graph.loaders import SamplerNotInstalled
     from tgn_assets.ml.sources.extent import SourceError
-    from tgn_assets.state.warehouse import WarehouseError
+    from tgn_assets.settings import SettingsError
+    from tgn_assets.state.warehouse import StateError
 
     training = (TrainingError, SamplerNotInstalled)
-    return ArtifactError, ExportError, PolicyError, AttributeTableError, SourceError, *training, WarehouseError
+    return (
+        ArtifactError,
+        ExportError,
+        PolicyError,
+        AttributeTableError,
+        SourceError,
+        *training,
+        SettingsError,
+        StateError,
+    )

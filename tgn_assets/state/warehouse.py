@@ -22,7 +22,15 @@ from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
-from tgn_assets.state.lineage import PREDICTIONS, UPSTREAM, Lineage, digest_of_rows, read_lineage, record_made
+from tgn_assets.state.lineage import (
+    METRICS,
+    PREDICTIONS,
+    UPSTREAM,
+    Lineage,
+    digest_of_rows,
+    read_lineage,
+    record_made,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +43,26 @@ REMIND_SECONDS = 30.0
 """How often a process that waits for the warehouse says so."""
 
 
-class WarehouseError(SafeError, RuntimeError):
-    """The warehouse is not there or cannot be opened; the message says what to do."""
+RESTORE = (
+    "put a backup in its place, or move it away: `tgn refresh` then makes the weeks again whose models are kept; "
+    "`tgn doctor` checks the rest of the home"
+)
+"""What to do about a damaged warehouse."""
+RECORDED_BY = {
+    PREDICTIONS: PREDICTIONS,
+    "new_user_top5_predictions": PREDICTIONS,
+    "published_weeks": PREDICTIONS,
+    "eval_metrics": METRICS,
+}
+"""Table -> the asset whose record says that its rows are there."""
+
+
+class StateError(SafeError, RuntimeError):
+    """Something in TGN_HOME is damaged, missing or cannot be used; the message names the file and what to do."""
+
+
+class WarehouseError(StateError):
+    """The warehouse is not there or cannot be used; the message says what to do."""
 
 
 class Warehouse:
@@ -58,21 +84,29 @@ class Warehouse:
             raise self._not_made()
         con = self._connect(read_only=True)
         try:
-            if not self._complete:
-                there = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-                if "raw_interactions" not in there:
-                    raise self._not_made()
-                if not set(TABLES) <= there:
-                    con.close()
-                    with self.writer():  # makes the tables that came with a newer version
-                        pass
-                    con = self._connect(read_only=True)
-                self._complete = True
-            yield con
-        except duckdb.Error as error:
-            if type(error) in (duckdb.Error, duckdb.IOException):  # what it says of damaged blocks
-                raise self._unreadable(error) from error
-            raise
+            with self._damage_named():
+                if not self._complete:
+                    there = columns(con)
+                    if TABLES.keys().isdisjoint(there):
+                        raise self._not_made()
+                    if not TABLES.keys() <= there.keys():
+                        con.close()
+                        with self.writer():  # makes the tables that are missing
+                            pass
+                        con = self._connect(read_only=True)
+                    self._require_columns(con)
+                    self._complete = True
+                yield con
+        finally:
+            con.close()
+
+    @contextmanager
+    def unchecked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """As `reader`, whatever tables and columns there are; it makes none."""
+        con = self._connect(read_only=True)
+        try:
+            with self._damage_named():
+                yield con
         finally:
             con.close()
 
@@ -86,11 +120,46 @@ class Warehouse:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         con = self._connect(read_only=False)
         try:
-            with transaction(con):
-                create_tables(con)
-            yield con
+            with self._damage_named():
+                with transaction(con):
+                    self._forget_lost(con)
+                    create_tables(con)
+                self._require_columns(con)
+                yield con
         finally:
             con.close()
+
+    def _forget_lost(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Makes the weeks pending whose rows are gone with a table that is missing.
+
+        WarehouseError if nothing fits the models without it.
+        """
+        if self._complete or not (there := columns(con).keys() & TABLES.keys()):
+            return
+        if lost := sorted({"users", "events"} - there):
+            reason = f"lacks the table {lost[0]}, which says what the indices in the models mean"
+            raise WarehouseError(f"{self.path} {reason}: {RESTORE}")
+        if "ingested_weeks" in there and not {"raw_interactions", "rejected_interactions"} <= there:
+            con.execute("DELETE FROM ingested_weeks")
+        for asset in {RECORDED_BY[table] for table in RECORDED_BY.keys() - there} if "made_weeks" in there else ():
+            con.execute("DELETE FROM made_weeks WHERE asset = ?", [asset])
+        if lost := sorted(TABLES.keys() - there):
+            logger.warning("%s lacked %s: now empty, and pending for `tgn refresh`", self.path, ", ".join(lost))
+
+    def _require_columns(self, con: duckdb.DuckDBPyConnection) -> None:
+        """WarehouseError if a table lacks a column."""
+        if not self._complete and (lacking := lacking_columns(con)):
+            raise WarehouseError(f"{self.path}: {lacking[0]}; {RESTORE}")
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        """Turns what DuckDB says of a damaged, forbidden or full file into a WarehouseError that names it."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if reason := _fault(self.path, error):
+                raise WarehouseError(reason) from error
+            raise
 
     def replace_week(self, table: str, week: str, frame: pd.DataFrame) -> int:
         """Makes `frame` the rows of `week` in `table`, by column name; returns how many there are.
@@ -143,12 +212,21 @@ class Warehouse:
         `reader` if there is no copy yet.
         """
         copy = self.path.with_name(published_copy.NAME)
-        if not copy.exists():
+        try:
+            con = connect(copy, read_only=True)
+        except duckdb.Error as error:
+            if copy.exists():
+                logger.warning("%s cannot be opened (%s); reading %s instead", copy, first_line(error), self.path)
             with self.reader() as con:
                 yield con
             return
-        with connect(copy, read_only=True) as con:
+        try:
             yield con
+        except duckdb.Error as error:
+            reason = f"{copy} is damaged ({first_line(error)}): remove it; the lists are then read from {self.path}"
+            raise WarehouseError(reason) from error
+        finally:
+            con.close()
 
     def _write_copy(self, made: Iterable[str]) -> None:
         """Writes the copy for readers if lists are among what was `made`, or the last asset of a week."""
@@ -179,7 +257,9 @@ class Warehouse:
             except duckdb.Error as error:
                 holder = _holder(error)
                 if holder is None:
-                    raise self._unreadable(error) from error
+                    raise WarehouseError(
+                        _fault(self.path, error) or f"{self.path} cannot be opened: {first_line(error)}"
+                    ) from error
                 now = time.monotonic()
                 if now - start > self.lock_timeout:
                     raise WarehouseError(
@@ -191,16 +271,49 @@ class Warehouse:
                     said = now
             time.sleep(random.uniform(0.05, 0.25))  # jitter, lest those who wait come back all at once
 
-    def _unreadable(self, error: duckdb.Error) -> WarehouseError:
-        return WarehouseError(
-            f"{self.path} cannot be opened: {str(error).splitlines()[0]}. If it is damaged, put a backup in its place, "
-            "or move it away: `tgn refresh` then makes the weeks again whose models are kept"
-        )
-
     def _not_made(self) -> WarehouseError:
         return WarehouseError(
             f"there are no tables in {self.path} yet; run `tgn refresh`, or materialize raw_interactions"
         )
+
+
+def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """The columns of each table that is there."""
+    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() GROUP BY ALL"
+    return dict(con.execute(query).fetchall())
+
+
+def lacking_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """A phrase for each column that a table of `ml.schema` lacks."""
+    there = columns(con)
+    return [
+        f"the table {name} lacks the column {column}"
+        for name, table in TABLES.items()
+        if name in there
+        for column in table.names
+        if column not in there[name]
+    ]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what `error` says, without the full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".!")
+
+
+def _fault(path: Path, error: duckdb.Error) -> str | None:
+    """What is wrong with the warehouse at `path`, and what to do; None if the error is of another kind."""
+    text = first_line(error)
+    if "Permission denied" in text or "Read-only file system" in text:
+        reason = text.rpartition(": ")[2].lower()
+        return f"{path} cannot be used: {reason}; give this user the right to read and write it"
+    if any(sign in str(error) for sign in ("No space left", "not enough disk space", "Disk quota")):
+        return f"the disk of {path} is full: make room, and run it again; the tables are as they were"
+    lost = isinstance(error, duckdb.IOException) and path.name in str(error)
+    broken = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+    of_blocks = type(error) is duckdb.Error  # of some that are damaged
+    if lost or of_blocks or isinstance(error, broken) or "Corrupt" in text or "checksum" in text:
+        return f"{path} cannot be opened or read: {text}. If it is damaged, {RESTORE}"
+    return None
 
 
 def _holder(error: duckdb.Error) -> str | None:

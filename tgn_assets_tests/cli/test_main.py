@@ -11,13 +11,17 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from tgn_assets.cli import runner as runner_module
+from tgn_assets.cli.console import Progress
 from tgn_assets.cli.main import cli
+from tgn_assets.cli.runner import RunFailed, open_runner
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.run_lock import hold
@@ -169,6 +173,27 @@ def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -
     assert f"failed     {WEEKS[0]}" in _tgn("status", home=home_on_log(tmp_path)).stdout
 
 
+@pytest.mark.parametrize(
+    ("published", "says"),
+    [(True, f"interrupted after the lists of {WEEKS[3]} were published"), (False, f"the lists of {WEEKS[3]} are as")],
+)
+def test_an_interrupted_run_says_what_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool, says: str
+) -> None:
+    home = home_on_log(tmp_path)
+    home.warehouse().record_made("weekly_top5_predictions", {WEEKS[3]: "earlier lists"})
+
+    def interrupted(*_: object, **__: object) -> object:
+        if published:
+            home.warehouse().record_made("weekly_top5_predictions", {WEEKS[3]: "lists"})
+        return SimpleNamespace(success=False, all_events=[])
+
+    monkeypatch.setattr(dg.JobDefinition, "execute_in_process", interrupted)
+    monkeypatch.setattr(runner_module, "failure", lambda _, run_id: RunFailed("interrupted", run_id, interrupted=True))
+    with open_runner(home, Progress()) as runner, pytest.raises(RunFailed, match=says):
+        runner.refresh([WEEKS[3]])
+
+
 def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
     with hold(home.run_lock, "run abc of process 1", print):
@@ -180,7 +205,7 @@ def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:
     assert "waiting for run abc of process 1, which holds" in said
     assert (waiting.returncode, errors.splitlines()[-1]) == (
         130,
-        "interrupted; `tgn status` says what is published and what is left to do",
+        "interrupted; nothing was published: `tgn refresh` does what is left, `tgn status` says what that is",
     )
     with home.instance() as instance:
         assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
@@ -350,6 +375,8 @@ def test_export_writes_what_was_published_and_says_where(tmp_path: Path, monkeyp
     assert done.exit_code == 0, done.output
     assert f"3 rows  {tmp_path / 'out' / 'weekly_top5_predictions'}" in done.stdout
     assert (tmp_path / "out" / "weekly_top5_predictions" / f"week={WEEKS[3]}" / "data.parquet").exists()
+    assert ("parquet_export", WEEKS[3]) in home.warehouse().lineage().made
+    assert f"{WEEKS[3]} parquet_export" not in _tgn("status", home=home).stdout  # the sensor leaves it alone
     assert "nothing was published in week 2023-12-25" in _tgn("export", "--week", "2023-12-25", home=home).stderr
 
 

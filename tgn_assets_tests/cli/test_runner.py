@@ -1,5 +1,6 @@
 """The runner behind `tgn refresh` and `tgn backtest`."""
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -8,6 +9,7 @@ import pytest
 from tgn_assets.cli import runner
 from tgn_assets.cli.console import Progress
 from tgn_assets.cli.runner import Runner
+from tgn_assets.ml.artifact_io import save_artifact
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, ingest
 
@@ -31,11 +33,18 @@ def test_the_time_left_is_estimated_from_the_last_week(
     ]
 
 
-def test_weeks_with_an_outdated_snapshot_are_ingested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outdated", [True, False])
+def test_weeks_without_a_readable_snapshot_are_ingested_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outdated: bool
+) -> None:
     home, tasks = home_on_log(tmp_path), list[str]()
-    outdated = ArtifactStore(home.artifacts).directory("weekly_snapshots", WEEKS[1])
-    outdated.mkdir(parents=True)
-    (outdated / "meta.json").write_text('{"week": "2024-01-08"}')
+    folders = [ArtifactStore(home.artifacts).directory("weekly_snapshots", week) for week in WEEKS]
+    for folder in folders:
+        save_artifact(folder, {}, {})
+    if outdated:
+        (folders[1] / "meta.json").write_text('{"week": "2024-01-08"}')
+    else:
+        shutil.rmtree(folders[1])
     monkeypatch.setattr(Runner, "_run", lambda _, task, **how: tasks.append(task))
     ingest(home, *WEEKS)
     with dg.DagsterInstance.ephemeral() as instance:

@@ -69,10 +69,10 @@ def test_a_damaged_artifact_is_an_error_and_never_runs_code(tmp_path: Path) -> N
             "trained_gnn",
             {"format_version": FORMAT_VERSION + 1, "package_version": "9.1"},
             "trained_gnn of week 2024-01-01 was made by tgn_assets 9.1, in another format: "
-            "run `tgn refresh --week 2024-01-01` to make it again",
+            "`tgn refresh --week 2024-01-01` makes it again",
         ),
         ("trained_ranker", {}, "was made by an earlier version of tgn_assets, in another format"),
-        ("weekly_snapshots", {}, "run `tgn refresh` to make it again"),
+        ("weekly_snapshots", {}, "remove it, and `tgn refresh` makes it again"),
     ],
 )
 def test_another_format_is_an_error_with_a_remedy(tmp_path: Path, asset: str, meta: dict, message: str) -> None:

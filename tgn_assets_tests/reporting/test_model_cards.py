@@ -1,6 +1,7 @@
 """Cards of models that were trained on a small world, and the commands that print them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -91,7 +92,7 @@ def test_a_damaged_model_is_named_with_the_remedy(home: Home, tmp_path: Path) ->
         directory = store.directory(asset, START)
         directory.mkdir(parents=True)
         (directory / "meta.json").write_text(json.dumps({"week": START})[:-3])
-    with pytest.raises(FileNotFoundError, match=r"is damaged .*materialize that week again"):
+    with pytest.raises(FileNotFoundError, match=r"is damaged .*`tgn refresh --week .* makes it again"):
         model_cards(store, home.warehouse())
 
 
@@ -122,3 +123,22 @@ def test_a_pin_needs_a_model_and_holds_for_later_weeks_only(home: Home) -> None:
 def test_without_lists_there_is_nothing_to_roll_back(home: Home) -> None:
     result = tgn(home, "rollback")
     assert result.exit_code == 1 and "nothing was published yet" in result.stderr
+
+
+def test_pin_refuses_a_model_that_cannot_publish(home: Home, tmp_path: Path) -> None:
+    shutil.copytree(home.root, tmp_path / "home")
+    other = Home(home.settings.model_copy(update={"home": tmp_path / "home"}))
+    store = ArtifactStore(other.artifacts)
+    assert tgn(other, "pin", WEEKS[0]).exit_code == 0
+    store.pin(None)
+    tensors = store.directory("trained_ranker", WEEKS[0]) / "tensors.safetensors"
+    whole = tensors.read_bytes()
+    tensors.write_bytes(whole[:100])
+    refused = tgn(other, "pin", WEEKS[0])
+    assert refused.exit_code == 1 and f"trained_ranker/{WEEKS[0]} is damaged" in refused.stderr
+    tensors.write_bytes(whole)
+    meta = store.directory("trained_gnn", WEEKS[1]) / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"warm_from": None}))
+    refused = tgn(other, "pin", WEEKS[0])
+    assert refused.exit_code == 1 and "the encoder had a cold start since" in refused.stderr
+    assert store.pinned() is None

@@ -1,3 +1,4 @@
+import os
 import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,3 +111,33 @@ def test_a_damaged_pin_names_its_file(tmp_path: Path) -> None:
     (store.root / "pinned.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"pinned\.json is damaged"):
         store.pinned()
+
+
+def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    for asset in TYPES:
+        for week in WEEKS:
+            store.directory(asset, week).mkdir(parents=True)
+    store.forget(None)
+    store.pin(WEEKS[1])
+    store.forget(2)
+    assert store.weeks("trained_gnn") == WEEKS[1:]
+    store.pin(None)
+    store.forget(2)
+    kept = {asset: store.weeks(asset) for asset in TYPES}
+    assert kept.pop("weekly_snapshots") == WEEKS
+    assert list(kept.values()) == [WEEKS[2:]] * 3
+    assert list(tmp_path.glob("*/.*")) == []
+
+
+def test_files_of_a_process_long_gone_are_swept(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    old, young = reports / "2024-01-01.html.new", tmp_path / "current.duckdb.new"
+    for path in (old, young, reports / "2024-01-01.html"):
+        path.write_text("x")
+        os.utime(path, (0, 0))
+    os.utime(young)
+    store.sweep()
+    assert not old.exists() and young.exists() and (reports / "2024-01-01.html").exists()

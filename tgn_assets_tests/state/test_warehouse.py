@@ -92,7 +92,7 @@ def test_a_reader_cannot_write(warehouse: Warehouse) -> None:
 def test_a_file_that_is_no_warehouse_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "warehouse.duckdb").write_text("not a database" * 1000)
     broken = Warehouse(tmp_path / "warehouse.duckdb")
-    with pytest.raises(WarehouseError, match=r"duckdb cannot be opened: .*not a valid DuckDB"), broken.writer():
+    with pytest.raises(WarehouseError, match=r"duckdb cannot be opened or read: .*not a valid DuckDB"), broken.writer():
         pass
 
 
@@ -283,3 +283,83 @@ def test_the_copy_is_written_when_a_week_is_finished(tmp_path: Path) -> None:
     warehouse.record_made("weekly_report", {WEEK: "a page"})
     with warehouse.newest_lists() as con:
         assert con.execute("SELECT count(*) FROM current_top5").fetchall() == [(1,)]
+
+
+def _recorded(tmp_path: Path) -> Warehouse:
+    """A warehouse of two ingested weeks with lists and scores, by its records."""
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    with warehouse.writer() as con:
+        con.execute("INSERT INTO ingested_weeks VALUES ('2024-01-01', 1, 'a'), ('2024-01-08', 1, 'b')")
+    for asset in ("weekly_top5_predictions", "eval_metrics"):
+        warehouse.record_made(asset, {"2024-01-08": "digest"})
+    return warehouse
+
+
+@pytest.mark.parametrize(
+    ("table", "ingested", "made"),
+    [
+        ("eval_metrics", 2, {"weekly_top5_predictions"}),
+        ("published_weeks", 2, {"eval_metrics"}),
+        ("raw_interactions", 0, {"weekly_top5_predictions", "eval_metrics"}),
+        ("made_weeks", 2, set()),
+    ],
+)
+def test_weeks_of_a_lost_table_are_pending(tmp_path: Path, table: str, ingested: int, made: set[str]) -> None:
+    warehouse = _recorded(tmp_path)
+    with duckdb.connect(warehouse.path) as con:
+        con.execute(f"DROP TABLE {table}")
+    lineage = Warehouse(warehouse.path).lineage()
+    assert len(lineage.ingested) == ingested
+    assert {asset for asset, _ in lineage.made} == made
+
+
+def test_without_the_indices_nothing_is_made_again(tmp_path: Path) -> None:
+    warehouse = _recorded(tmp_path)
+    with duckdb.connect(warehouse.path) as con:
+        con.execute("DROP TABLE users")
+    for use in (Warehouse(warehouse.path).reader, Warehouse(warehouse.path).writer):
+        with pytest.raises(WarehouseError, match=r"lacks the table users, .*put a backup in its place"), use():
+            pass
+
+
+def test_a_lost_column_names_file_and_table(tmp_path: Path) -> None:
+    warehouse = _recorded(tmp_path)
+    with duckdb.connect(warehouse.path) as con:
+        con.execute("ALTER TABLE eval_metrics DROP COLUMN value")
+    for use in (Warehouse(warehouse.path).reader, Warehouse(warehouse.path).writer):
+        with pytest.raises(WarehouseError, match=r"duckdb: the table eval_metrics lacks the column value"), use():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            duckdb.IOException('IO Error: Cannot open file "w.duckdb": Permission denied'),
+            "permission denied; give this",
+        ),
+        (
+            duckdb.IOException('IO Error: Could not write file "w.duckdb": No space left on device'),
+            "disk of .* is full",
+        ),
+        (duckdb.IOException('IO Error: Could not read from file "w.duckdb"'), "If it is damaged"),
+        (duckdb.FatalException("FATAL Error: Corrupt database file"), "If it is damaged"),
+        (duckdb.BinderException("Binder Error: no column"), None),
+    ],
+)
+def test_a_fault_of_the_file_is_told_apart(tmp_path: Path, error: duckdb.Error, says: str | None) -> None:
+    warehouse = _recorded(tmp_path)
+    message = str(error).replace("w.duckdb", "warehouse.duckdb")
+    with (
+        pytest.raises(WarehouseError if says else type(error), match=says or "no column") as raised,
+        warehouse.reader(),
+    ):
+        raise type(error)(message)
+    assert says is None or "damaged" in says or "damaged" not in str(raised.value)
+
+
+def test_a_damaged_copy_is_read_around(tmp_path: Path) -> None:
+    warehouse = _recorded(tmp_path)
+    (tmp_path / "current.duckdb").write_text("no database" * 1000)
+    with warehouse.newest_lists() as con:
+        assert con.execute("SELECT count(*) FROM ingested_weeks").fetchall() == [(2,)]

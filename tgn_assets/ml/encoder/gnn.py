@@ -6,6 +6,8 @@ the layers' outputs are combined as in LightGCN (arXiv 2002.02126); popularity i
 own, so that the rest of the vector is free for affinity and every score is one dot product.
 """
 
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -138,9 +140,16 @@ class WeightedMeanSAGEConv(SAGEConv):
 
     def __init__(self, dim: int) -> None:
         super().__init__((dim, dim), dim, aggr="sum")  # rows add up to one, so that the sum is a weighted mean
+        self._remove_generated_file()
         nn.init.eye_(self.lin_l.weight)
         nn.init.zeros_(self.lin_l.bias)
         nn.init.zeros_(self.lin_r.weight)
+
+    def _remove_generated_file(self) -> None:
+        """Removes the module that PyG writes to the temporary folder, once in each process, and imports."""
+        generated = sys.modules.get(f"{self.__module__}_{type(self).__name__}_propagate")
+        if generated and generated.__file__:
+            Path(generated.__file__).unlink(missing_ok=True)
 
     def forward(self, x: tuple[Tensor, Tensor], adjacency: tuple[Tensor, Tensor]) -> Tensor:
         """[n_dst, dim] from the vectors of sources and targets, and an entry of `graph.adjacency`."""

@@ -31,11 +31,20 @@ class Destination:
     """(warehouse, place, week) -> rows by table. Replaces what the place has of the week; ExportError if it cannot."""
 
 
-def export_weeks(destination: Destination, reader: Reader, place: str, weeks: Sequence[str]) -> dict[str, int]:
-    """Exports `weeks`; the rows by table."""
+def export_weeks(
+    destination: Destination,
+    reader: Reader,
+    place: str,
+    weeks: Sequence[str],
+    *,
+    done: Callable[[str, Mapping[str, int]], None] = lambda *_: None,
+) -> dict[str, int]:
+    """Exports `weeks`; the rows by table. Calls `done` with each week and its rows by table."""
     rows = Counter(dict.fromkeys(parquet.EXPORTED, 0))
     for week in weeks:
-        rows.update(destination.write(reader, place, week))
+        written = destination.write(reader, place, week)
+        done(week, written)
+        rows.update(written)
     return dict(rows)
 
 

@@ -1,5 +1,6 @@
 """The report's charts: Vega-Altair rendered to static SVG, with the colours of the page's style sheet."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from markupsafe import Markup
 from tgn_assets.reporting.svg import svg
 from tgn_assets.reporting.weekly_charts import quality_lines, week_axis, week_numbers
 from tgn_assets.reporting.weekly_page.headline import NAMES
+
+logger = logging.getLogger(__name__)
 
 WIDE, NARROW = 620, 250
 """Width of a plot, in pixels, on a screen and on a phone."""
@@ -129,7 +132,12 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
 
 
 def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
-    return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+    try:
+        return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+    except Exception as error:  # noqa: BLE001 (a report without a picture is better than none)
+        logger.warning("the chart %s is left out of the report: %s", name, error)
+        note = Markup("<p>The picture is left out: {}.</p>").format(error)
+        return Picture(label, note, note)
 
 
 def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:

@@ -1,0 +1,197 @@
+"""`tgn doctor`: what is wrong in a home, what can be made again, and how. It reads all of it and changes nothing."""
+
+import json
+import shutil
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from tgn_assets.cli.console import Shown
+from tgn_assets.ml.schema import TABLES
+from tgn_assets.state import published_copy
+from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
+from tgn_assets.state.home import HISTORY_REMEDY, Home, damaged_history
+from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
+from tgn_assets.state.run_lock import held_by
+from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, lacking_columns
+
+ROOM = 3
+"""How many times the warehouse must fit into what is free: a week replaces its rows, artifacts and the copy."""
+LEAST_ROOM = 200_000_000
+"""Bytes that must be free at least."""
+
+LISTS_SQL = """
+    SELECT strftime(week, '%Y-%m-%d'), users, coalesce(n, 0) FROM published_weeks
+    LEFT JOIN (SELECT week, count(DISTINCT user_id) AS n FROM weekly_top5_predictions GROUP BY ALL) USING (week)
+    WHERE users != coalesce(n, 0) ORDER BY week
+"""
+ROWS_SQL = """
+    SELECT strftime(week, '%Y-%m-%d') FROM ingested_weeks
+    ANTI JOIN (SELECT week FROM raw_interactions UNION SELECT week FROM rejected_interactions) USING (week)
+    WHERE rows > 0 ORDER BY week
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it should be: which file, what is wrong, and what to do."""
+
+    text: str
+    to_do: bool = True
+    """Whether someone must do something."""
+
+    def __str__(self) -> str:
+        return f"{'wrong' if self.to_do else 'note':10} {self.text}"
+
+
+def findings(home: Home) -> Iterator[Fault]:
+    """All that is wrong in `home`."""
+    if not home.root.is_dir():
+        yield Fault(f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it")
+        return
+    if misplaced := home.misplaced():
+        yield from map(Fault, misplaced)
+        return
+    yield from _room(home)
+    yield from _dagster(home)
+    yield from _json_files(home)
+    lineage = yield from _warehouse(home)
+    yield from _copy(home, lineage)
+    yield from _artifacts(home, lineage)
+    yield from _reports(home, lineage)
+    yield from _leftovers(home)
+
+
+def _room(home: Home) -> Iterator[Fault]:
+    free = shutil.disk_usage(home.root).free
+    size = home.warehouse_path.stat().st_size if home.warehouse_path.exists() else 0
+    if free < (needed := max(LEAST_ROOM, ROOM * size)):
+        yield Fault(f"{home.root}: {free / 1e6:,.0f} MB are free, and a week may take {needed / 1e6:,.0f}; make room")
+
+
+def _dagster(home: Home) -> Iterator[Fault]:
+    damaged = damaged_history(home.dagster_home)
+    yield from (Fault(f"{path} is damaged: {HISTORY_REMEDY}") for path in damaged)
+    if not damaged and (home.dagster_home / "dagster.yaml").exists():
+        try:
+            with home.instance():
+                pass
+        except StateError as error:
+            yield Fault(str(error))
+    if holder := held_by(home.run_lock):
+        yield Fault(f"{home.run_lock} is held by {holder}, which is at work", to_do=False)
+
+
+def _json_files(home: Home) -> Iterator[Fault]:
+    remedies = {
+        home.root / "log.json": "remove it: the first week of the log is found anew, or set TGN_START_WEEK to it",
+        home.root / "alerts.json": "remove it: what was told is told again",
+        home.artifacts / PIN: "`tgn models pin` writes it anew, `tgn models unpin` removes it",
+    }
+    for path, remedy in remedies.items():
+        try:
+            if path.exists() and not isinstance(json.loads(path.read_text()), dict):
+                yield Fault(f"{path} is damaged; {remedy}")
+        except ValueError:
+            yield Fault(f"{path} is damaged; {remedy}")
+        except OSError as error:
+            yield Fault(f"{path} cannot be read: {error.strerror}")
+
+
+def _warehouse(home: Home) -> Generator[Fault, None, Lineage]:
+    """Findings; returns what the warehouse records, as far as it can be read."""
+    path = home.warehouse_path
+    if not path.exists():
+        if ArtifactStore(home.artifacts).weeks("trained_ranker"):
+            yield Fault(f"{path} is missing: put a backup in its place, or let `tgn refresh` make the weeks again")
+        return Lineage()
+    try:
+        with home.warehouse().unchecked() as con:
+            return (yield from _tables(con, path))
+    except StateError as error:
+        yield Fault(str(error))
+    except (duckdb.Error, ValueError) as error:
+        yield Fault(f"{path} cannot be read: {first_line(error)}; {RESTORE}")
+    return Lineage()
+
+
+def _tables(con: duckdb.DuckDBPyConnection, path: Path) -> Generator[Fault, None, Lineage]:
+    there = columns(con)
+    lost = [
+        f"it lacks the table {table}: `tgn status` says what is pending then" for table in TABLES if table not in there
+    ]
+    lost += [f"{lacking}; {RESTORE}" for lacking in lacking_columns(con)]
+    yield from (Fault(f"{path}: {what}") for what in lost)
+    for table in TABLES.keys() & there.keys():  # reads every block, and with it the checksums
+        con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()
+    if lost:
+        return Lineage()
+    for week, users, found in con.execute(LISTS_SQL).fetchall():
+        what = f"week {week} has lists of {found:,} users and was published to {users:,}"
+        yield Fault(f"{path}: {what}; `tgn refresh --week {week}` makes them again")
+    for (week,) in con.execute(ROWS_SQL).fetchall():
+        yield Fault(f"{path}: the rows of week {week} are gone; `tgn refresh --week {week}` reads them again")
+    return read_lineage(con)
+
+
+def _copy(home: Home, lineage: Lineage) -> Iterator[Fault]:
+    """Looks whether the copy for readers is there and has the newest lists."""
+    copy = home.root / published_copy.NAME
+    if not lineage.published:
+        return
+    try:
+        there = published_copy.newest_week(copy) if copy.exists() else None
+    except duckdb.Error as error:
+        yield Fault(f"{copy} is damaged ({first_line(error)}): remove it; the next week writes it again")
+        return
+    if there is None or there != max(lineage.published):
+        has = f"has the lists of {there}, not those of {max(lineage.published)}" if there else "is missing"
+        yield Fault(f"{copy} {has}; the next week writes it again", to_do=False)
+
+
+def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
+    """Reads every artifact, and compares its digest with the recorded one."""
+    from tgn_assets.ml.artifact_io import ArtifactError, remedy
+
+    store = ArtifactStore(home.artifacts)
+    for asset in TYPES:
+        for week in store.weeks(asset):
+            directory, made = store.directory(asset, week), lineage.made.get((asset, week))
+            try:
+                store.load(asset, week)
+            except ArtifactError as error:
+                yield Fault(str(error))
+                continue
+            if made and made.digest != digest_of_files(directory):
+                yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+    oldest = store.oldest_kept(home.settings.keep_weeks) or ""
+    for asset, week in sorted(lineage.made):
+        if asset in TYPES and week not in store.weeks(asset) and (asset not in MODELS or week >= oldest):
+            directory = store.directory(asset, week)
+            yield Fault(f"{directory} is missing; {remedy(directory)} makes it again")
+
+
+def _reports(home: Home, lineage: Lineage) -> Iterator[Fault]:
+    for asset, week in sorted(lineage.made):
+        page = home.reports / f"{week}.html"
+        if asset == "weekly_report" and not page.exists():
+            yield Fault(f"{page} is missing; `tgn report --week {week}` writes it again", to_do=False)
+
+
+def _leftovers(home: Home) -> Iterator[Fault]:
+    """What killed processes left; nobody need do anything about it."""
+    if held_by(home.run_lock):
+        return
+    patterns = {home.root: "*.new", home.reports: "*.new", home.dagster_home: "*.new", home.artifacts: "*/.*"}
+    for folder, pattern in patterns.items():
+        for path in sorted(folder.glob(pattern)):
+            yield Fault(f"{path} was left by a process that was killed; a later run removes it", to_do=False)
+
+
+SHOWN: Shown = {
+    "home": lambda root: [f"checked    {root}"],
+    "findings": lambda found: map(str, found),
+    "to_do": lambda number: [f"to do      {number} of these" if number else "to do      nothing"],
+}

@@ -1,0 +1,37 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tgn_assets.automation import retention
+from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets_tests.support.event_logs import home_on_log, weekly_refresh
+
+SUCCESS, STARTED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
+
+
+@dg.job
+def of_others() -> None:
+    """A job of another project on the same instance."""
+
+
+def test_old_finished_runs_of_ours_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with home_on_log(tmp_path).instance() as instance:
+        old = instance.create_run_for_job(weekly_refresh, status=SUCCESS).run_id
+        instance.report_engine_event("it ran", instance.get_run_by_id(old))
+        others = instance.create_run_for_job(of_others, status=SUCCESS).run_id
+        at_work = instance.create_run_for_job(weekly_refresh, status=STARTED).run_id
+        shard = Path(instance.root_directory) / "history" / "runs" / f"{old}.db"
+        assert shard.exists()
+        assert (delete_old_runs(instance, None), delete_old_runs(instance, 30)) == (0, 0)
+
+        class InTwoMonths(datetime):
+            @classmethod
+            def now(cls, tz: object = UTC) -> "InTwoMonths":
+                return super().now(UTC) + timedelta(days=60)
+
+        monkeypatch.setattr(retention, "datetime", InTwoMonths)
+        assert delete_old_runs(instance, 30) == 1
+        assert {run.run_id for run in instance.get_runs()} == {others, at_work}
+        assert not shard.exists()

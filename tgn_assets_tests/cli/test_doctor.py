@@ -1,0 +1,163 @@
+"""What `tgn doctor` finds in a home, and how damage ends the other commands."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from tgn_assets.cli import doctor
+from tgn_assets.cli.doctor import findings
+from tgn_assets.cli.status import status_sections
+from tgn_assets.ml.artifact_io import save_artifact
+from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import PREDICTIONS
+from tgn_assets.state.warehouse import StateError
+from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, ingest
+
+
+@pytest.fixture(autouse=True)
+def room_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_ROOM", 0)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with ingested weeks and the list of one user in the newest."""
+    home = home_on_log(tmp_path)
+    ingest(home, *WEEKS)
+    new_users = {"week": [WEEKS[3]], "target_week": ["2024-01-29"], "rank": [1], "event_id": ["event 1"]}
+    new_users |= {"score": [0.5], "source": ["popular"]}
+    record = {"week": [WEEKS[3]], "target_week": ["2024-01-29"], "model_week": [WEEKS[3]], "k": [1], "users": [1]}
+    record |= {"distinct_events": [1], "policy": ["{}"]}
+    frames = {"new_user_top5_predictions": pd.DataFrame(new_users), "published_weeks": pd.DataFrame(record)}
+    lists = pd.DataFrame(new_users | {"user_id": ["user 1"]})
+    home.warehouse().replace_week_tables(WEEKS[3], {PREDICTIONS: lists, **frames})
+    with home.warehouse().writer() as con:
+        con.execute("DELETE FROM made_weeks WHERE asset = 'weekly_snapshots'")  # none was written
+    with home.instance():
+        pass
+    return home
+
+
+def found(home: Home) -> list[str]:
+    return [str(finding) for finding in findings(home)]
+
+
+def sql(home: Home, statement: str) -> None:
+    with duckdb.connect(home.warehouse_path) as con:
+        con.execute(statement)
+
+
+def test_a_sound_home_has_no_findings_and_is_not_changed(home: Home) -> None:
+    before = {path: path.read_bytes() for path in home.root.glob("*.*") if path.is_file()}
+    assert found(home) == []
+    assert {path: path.read_bytes() for path in home.root.glob("*.*") if path.is_file()} == before
+
+
+def test_a_missing_home_is_one_finding(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path, home=tmp_path / "other")
+    shutil.rmtree(home.root)
+    assert found(home) == [f"wrong      there is no folder TGN_HOME={home.root}; `tgn refresh` makes it"]
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DROP TABLE eval_metrics", "it lacks the table eval_metrics"),
+        ("ALTER TABLE published_weeks DROP COLUMN k", "the table published_weeks lacks the column k; put a backup"),
+        ("DELETE FROM weekly_top5_predictions", f"week {WEEKS[3]} has lists of 0 users and was published to 1; `tgn"),
+        (f"DELETE FROM raw_interactions WHERE week = '{WEEKS[1]}'", f"the rows of week {WEEKS[1]} are gone; `tgn"),
+    ],
+)
+def test_doctor_names_what_the_warehouse_lacks(home: Home, statement: str, says: str) -> None:
+    sql(home, statement)
+    (finding,) = found(home)
+    assert finding.startswith(f"wrong      {home.warehouse_path}: {says}")
+
+
+def test_doctor_names_every_damaged_file(home: Home) -> None:
+    (home.root / "log.json").write_text("[1]")
+    (home.artifacts / "pinned.json").write_text("{")
+    (home.dagster_home / "history" / "runs.db").write_text("no database" * 100)
+    (home.root / "current.duckdb").write_text("no database" * 1000)
+    home.warehouse_path.write_text("no database" * 1000)
+    folder = home.artifacts / "trained_gnn" / WEEKS[3]
+    save_artifact(folder, {}, {})
+    (folder / "tensors.safetensors").write_bytes(b"short")
+    lines = found(home)
+    assert all(line.startswith("wrong") for line in lines)
+    for path in (home.root / "log.json", home.artifacts / "pinned.json", folder, home.warehouse_path):
+        assert sum(str(path) in line for line in lines) == 1, lines
+    assert f"`tgn refresh --week {WEEKS[3]}` makes it again" in next(line for line in lines if str(folder) in line)
+    assert sum("history/runs.db is damaged: move it away" in line for line in lines) == 1
+
+
+def test_an_artifact_other_than_recorded_is_found(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgn_assets.state.artifact_store.ArtifactStore.load", lambda *_: None)
+    save_artifact(home.artifacts / "trained_gnn" / WEEKS[3], {}, {})
+    home.warehouse().record_made("trained_gnn", {WEEKS[3]: "another digest", WEEKS[2]: "digest"})
+    missing, other = sorted(found(home), key=lambda line: "is not what" in line)
+    assert f"trained_gnn/{WEEKS[3]} is not what was made then" in other
+    assert f"trained_gnn/{WEEKS[2]} is missing; `tgn refresh --week {WEEKS[2]}` makes it again" in missing
+
+
+def test_leftovers_and_a_missing_copy_are_notes(home: Home) -> None:
+    (home.artifacts / "trained_gnn" / f".{WEEKS[3]}.abc.old").mkdir(parents=True)
+    (home.root / "current.duckdb").unlink()
+    lines = found(home)
+    assert len(lines) == 2 and all(line.startswith("note") for line in lines)
+
+
+def test_little_room_is_a_finding(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_ROOM", 10**18)
+    (finding,) = found(home)
+    assert "MB are free" in finding and "make room" in finding
+
+
+@pytest.mark.parametrize("name", ["run.lock", "home.lock", "warehouse.duckdb", "log.json", "dagster/dagster.yaml"])
+def test_a_folder_in_place_of_a_file_is_named(home: Home, name: str) -> None:
+    (home.root / name).unlink(missing_ok=True)
+    (home.root / name).mkdir()
+    with pytest.raises(StateError, match=rf"{name} is a folder and should be a file: move it away"):
+        home.ensure()
+    assert found(home) == [f"wrong      {home.root / name} is a folder and should be a file: move it away"]
+
+
+def test_a_dangling_link_to_the_artifacts_is_named(home: Home, tmp_path: Path) -> None:
+    home.artifacts.rmdir()
+    home.artifacts.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(StateError, match=r"artifacts is no folder: move it away, or mend the link"):
+        home.ensure()
+
+
+@pytest.mark.parametrize("text", ["a: [", "no_such_option: 1"])
+def test_a_broken_dagster_yaml_is_named(home: Home, text: str) -> None:
+    (home.dagster_home / "dagster.yaml").write_text(text)
+    (finding,) = found(home)
+    assert "dagster.yaml cannot be used" in finding and "mend it, or move it away" in finding
+
+
+def test_status_goes_on_without_the_history_of_runs(home: Home) -> None:
+    runs = home.dagster_home / "history" / "runs.db"
+    runs.write_text("no database" * 100)
+    said = dict(status_sections(home))
+    assert f"{runs} is damaged: move it away" in said["history"] and "to_do" in said
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "{", '"log"'])
+def test_a_damaged_log_file_is_one_error(home: Home, text: str) -> None:
+    (home.root / "log.json").write_text(text)
+    with pytest.raises(StateError, match=r"log\.json is damaged; remove it"):
+        home.start_week()
+
+
+def test_removed_log_file_is_found_anew(home: Home) -> None:
+    before = json.loads((home.root / "log.json").read_text())
+    os.remove(home.root / "log.json")
+    home.start_week()
+    assert json.loads((home.root / "log.json").read_text())["first_week"] == before["first_week"]
