@@ -251,7 +251,7 @@ def doctor() -> None:
     from tgn_assets.state.home import Home
 
     home, console, to_do = Home(read_settings()), stdout(), 0
-    for finding in findings(home):
+    for finding in dict.fromkeys(findings(home)):
         console.print(str(finding), markup=False, soft_wrap=True)
         to_do += finding.to_do
     console.print(f"{'checked':10} {home.root}: {f'{to_do} to do' if to_do else 'nothing to do'}", soft_wrap=True)
