@@ -1,6 +1,7 @@
 """`tgn doctor`: what is wrong in a home, what can be made again, and how. It reads all of it and changes nothing."""
 
 import json
+import os
 import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from tgn_assets.cli.console import Shown
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
-from tgn_assets.state.home import HISTORY_REMEDY, Home, damaged_history
+from tgn_assets.state.home import HISTORY_REMEDY, Home, damaged_history, forbidden
 from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, lacking_columns
@@ -51,17 +52,34 @@ def findings(home: Home) -> Iterator[Fault]:
     if not home.root.is_dir():
         yield Fault(f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it")
         return
-    if misplaced := home.misplaced():
-        yield from map(Fault, misplaced)
+    if not os.access(home.root, os.R_OK | os.W_OK | os.X_OK):
+        yield Fault(f"{home.root} may not be read and written; give this user the right to")
+    try:
+        if misplaced := home.misplaced():
+            yield from map(Fault, misplaced)
+            return
+    except OSError as error:
+        yield Fault(forbidden(error))
         return
-    yield from _room(home)
-    yield from _dagster(home)
-    yield from _json_files(home)
-    lineage = yield from _warehouse(home)
-    yield from _copy(home, lineage)
-    yield from _artifacts(home, lineage)
-    yield from _reports(home, lineage)
-    yield from _leftovers(home)
+    yield from _readable(_room(home))
+    yield from _readable(_dagster(home))
+    yield from _readable(_json_files(home))
+    lineage = Lineage()
+    try:
+        lineage = yield from _warehouse(home)
+    except OSError as error:
+        yield Fault(forbidden(error))
+    for section in (_copy, _artifacts, _reports):
+        yield from _readable(section(home, lineage))
+    yield from _readable(_leftovers(home))
+
+
+def _readable(section: Iterator[Fault]) -> Iterator[Fault]:
+    """`section`, up to a file that may not be read."""
+    try:
+        yield from section
+    except OSError as error:
+        yield Fault(forbidden(error))
 
 
 def _room(home: Home) -> Iterator[Fault]:
@@ -144,6 +162,9 @@ def _copy(home: Home, lineage: Lineage) -> Iterator[Fault]:
     try:
         there = published_copy.newest_week(copy) if copy.exists() else None
     except duckdb.Error as error:
+        if not os.access(copy, os.R_OK):
+            yield Fault(f"{copy} may not be read; give this user the right to")
+            return
         yield Fault(f"{copy} is damaged ({first_line(error)}): remove it; the next week writes it again")
         return
     if there is None or there != max(lineage.published):

@@ -264,7 +264,7 @@ def doctor() -> None:
     from tgn_assets.state.home import Home
 
     home = Home(read_settings())
-    found = list(findings(home))
+    found = list(dict.fromkeys(findings(home)))
     to_do = sum(finding.to_do for finding in found)
     answer({"home": str(home.root), "findings": found, "to_do": to_do}.items(), SHOWN)
     click.get_current_context().exit(1 if to_do else 0)

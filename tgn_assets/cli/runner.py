@@ -1,5 +1,6 @@
 """Runs weeks in this process, through the same definitions and instance that `dagster dev` shows."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -181,4 +182,5 @@ def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
     causes = list(error_chain(error))
     if any(cause.cls_name in INTERRUPTIONS for cause in causes):
         return RunFailed(where + "interrupted", run_id, interrupted=True)
-    return RunFailed(where + " ".join((causes[-1].message if causes else reason).split()), run_id)
+    message = " ".join((causes[-1].message if causes else reason).split())
+    return RunFailed(where + re.sub(r"^tgn_assets[.\w]*: ", "", message), run_id)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import EBUSY, EXDEV
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,18 +64,33 @@ def save_artifact(directory: Path, tensors: Mapping[str, Tensor], meta: Mapping[
 
 
 def replace_directory(fresh: Path, directory: Path) -> None:
-    """Moves `fresh` to `directory`, and removes what was there only afterwards."""
+    """Moves `fresh` to `directory`, and removes what was there only afterwards.
+
+    Both lie in one folder, which may be a link to another device. ArtifactError if `directory` itself is a mount, or
+    comes from a lower layer of a container's image: it cannot be moved.
+    """
     if not directory.exists():
         fresh.rename(directory)
         return
     retired = fresh.with_name(fresh.name + ".old")
-    directory.rename(retired)
+    try:
+        directory.rename(retired)
+    except OSError as error:
+        if error.errno in (EXDEV, EBUSY):
+            raise ArtifactError(
+                f"{directory} cannot be replaced: it is on another device than {directory.parent}; copy TGN_HOME to "
+                "one volume, or link the whole folder artifacts to the other device"
+            ) from error
+        raise
     try:
         fresh.rename(directory)
     except OSError:
         retired.rename(directory)
         raise
-    shutil.rmtree(retired)
+    if retired.is_symlink():
+        retired.unlink()
+    else:
+        shutil.rmtree(retired)
 
 
 def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -89,10 +105,10 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def load_meta(directory: Path) -> dict[str, Any]:
     """The meta of `directory` without its tensors; ArtifactError as of `load_artifact`."""
-    if not (directory / META).exists():
-        asset, week = directory.parent.name, directory.name
-        raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
     with damage_named(directory):
+        if not (directory / META).exists():
+            asset, week = directory.parent.name, directory.name
+            raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
         meta = json.loads((directory / META).read_text())
         if meta.get("format_version") != FORMAT_VERSION:
             raise OutdatedArtifactError(_outdated(directory, meta))

@@ -71,7 +71,7 @@ class ArtifactStore:
             if left.name.endswith(".old") and _is_week(week) and not self.directory(left.parent.name, week).exists():
                 left.rename(self.directory(left.parent.name, week))
             elif _is_week(week):
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left)
         long_ago = time.time() - ABANDONED
         for left in (*self.root.parent.glob("*.new"), *self.root.parent.glob("reports/*.new")):
             with suppress(OSError):  # another process may have replaced its file by now
@@ -93,7 +93,7 @@ class ArtifactStore:
         ]:
             left = directory.with_name(f".{directory.name}.forgotten")
             directory.rename(left)  # a model is there as a whole or not at all
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""
@@ -211,6 +211,14 @@ def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
             f"the ranker of {model_week} cannot make the lists of {week}: the encoder had a cold start since, so that "
             f"its embeddings are not comparable with those of then; run `tgn models unpin`, or pin a later week"
         )
+
+
+def _remove(left: Path) -> None:
+    """Removes a folder, or a link to one, as far as it can be."""
+    if left.is_symlink():
+        left.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_week(name: str) -> bool:

@@ -154,11 +154,13 @@ class Home:
 
     @contextmanager
     def _configured(self) -> Iterator[None]:
-        """Turns what is wrong with dagster.yaml into a StateError."""
+        """Turns what is wrong with dagster.yaml, or a file that may not be used, into a StateError."""
         from dagster import DagsterError
 
         try:
             yield
+        except OSError as error:
+            raise StateError(forbidden(error)) from error
         except Exception as error:
             wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
             if not wrong and not type(error).__module__.startswith("yaml."):
@@ -303,6 +305,11 @@ HISTORY_REMEDY = "move it away; only Dagster's history of runs goes with it, wee
 def damaged_history(dagster_home: Path) -> list[Path]:
     """The SQLite files of Dagster's history that are damaged."""
     return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
+
+
+def forbidden(error: OSError) -> str:
+    """What to say of a file that may not be read or written."""
+    return f"{error.filename} cannot be used: {(error.strerror or 'error').lower()}; give this user the right to"
 
 
 def _is_sound(path: Path) -> bool:

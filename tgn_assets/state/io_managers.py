@@ -36,7 +36,8 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         from tgn_assets.ml.parallel import trim_malloc
 
         asset, week = _name(context), context.asset_partition_key
-        self.artifacts.save(asset, week, obj)
+        with explained():
+            self.artifacts.save(asset, week, obj)
         self.warehouse.record_made(asset, {week: digest_of_files(self.artifacts.directory(asset, week))})
         trim_malloc()  # or the next asset in this process would need its memory on top of this one's
 

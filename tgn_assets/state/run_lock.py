@@ -8,6 +8,8 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from tgn_assets.state.warehouse import StateError
+
 REMIND_SECONDS = 60.0
 """How often a run that waits says so."""
 
@@ -43,7 +45,8 @@ def held_by(path: Path) -> str:
 def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock file `path`, which names the `holder`; waits as long as it takes, and logs for whom.
 
-    The kernel releases it when its process ends, in whichever way; `run_launcher.py` mends Dagster's record of the run.
+    StateError if this user may not lock it. The kernel releases it when its process ends, in whichever way;
+    `run_launcher.py` mends Dagster's record of the run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, poll_interval=0.5, thread_local=False)
@@ -54,6 +57,8 @@ def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
         except Timeout:
             log(f"waiting for {path.read_text() or 'another run'}, which holds {path}")
             timeout = REMIND_SECONDS
+        except OSError as error:
+            raise StateError(f"{path} cannot be locked: {error.strerror}; give this user the right to") from None
     try:
         path.write_text(holder)
         yield

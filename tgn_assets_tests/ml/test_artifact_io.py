@@ -1,3 +1,4 @@
+import errno
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -91,3 +92,28 @@ def test_what_is_missing_or_damaged_is_not_outdated(tmp_path: Path) -> None:
     assert not is_outdated(tmp_path / "trained_gnn" / "2024-01-01")
     (tmp_path / META).write_text("{")
     assert not is_outdated(tmp_path)
+
+
+def test_a_linked_artifact_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+    target, link = tmp_path / "elsewhere", tmp_path / "trained_gnn" / "2024-01-01"
+    save_artifact(target, {}, {"version": 1})
+    link.parent.mkdir()
+    link.symlink_to(target)
+    save_artifact(link, {}, {"version": 2})
+    assert (load_meta(link)["version"], load_meta(target)["version"]) == (2, 1)
+    assert [path.name for path in link.parent.iterdir()] == ["2024-01-01"]
+
+
+def test_an_artifact_that_cannot_be_moved_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "trained_gnn" / "2024-01-01"
+    save_artifact(directory, {}, {"version": 1})
+
+    def cross_device(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", cross_device)
+        with pytest.raises(ArtifactError, match=r"on another device than .*one volume"):
+            save_artifact(directory, {}, {"version": 2})
+    assert load_meta(directory)["version"] == 1
+    assert [path.name for path in directory.parent.iterdir()] == ["2024-01-01"]
