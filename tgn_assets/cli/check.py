@@ -7,10 +7,13 @@ from typing import Any
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
-from tgn_assets.ml.sources.extent import describe_source
+from tgn_assets.ml.sources.extent import describe_source, first_week_of
 from tgn_assets.ml.sources.reader import FILTERED
-from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.tables import rows_of
+
+FIRST_YEAR_AND_WEEK = 190001
+"""Week numbers from here on look like 202401."""
 
 
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
@@ -32,7 +35,19 @@ def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | Non
     yield "before_first_week", found.before_start
     yield "after_last_week", found.after_end
     yield "rejected", found.rejected
-    yield "suspicions", found.suspicions
+    yield "suspicions", [*found.suspicions, *([] if start_week else _first_week_suspicions(spec))]
+
+
+def _first_week_suspicions(spec: SourceSpec) -> Iterator[str]:
+    """What a first week that no setting names may be wrong about."""
+    if spec.week_number_anchor:
+        number, monday = spec.week_number_anchor
+        looks = ", though it looks like a year and a week" if number >= FIRST_YEAR_AND_WEEK else ""
+        yield f"weeks have numbers: {number} is taken for the week of {monday}{looks}; set TGN_START_WEEK to its Monday"
+    try:
+        first_week_of(spec)
+    except SourceError as error:
+        yield str(error)
 
 
 def source_line(source: Mapping[str, Any]) -> Iterator[str]:

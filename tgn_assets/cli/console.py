@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, is_dataclass
-from datetime import date
+from datetime import date, datetime
 from math import isfinite
 from typing import Any
 
@@ -138,5 +138,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     if isinstance(value, date):
-        return value.isoformat()
+        return value.isoformat() + ("Z" if isinstance(value, datetime) and value.tzinfo is None else "")
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -83,7 +83,12 @@ def refresh(week: str | None, if_needed: bool) -> None:
         progress.begin("reading the source")
         chosen = _closed_week(home, week)
         with open_runner(home, progress, is_verbose()) as runner:
-            if week is None and chosen not in runner.do_pending(Backlog(home)) and not if_needed:
+            done = [] if week else runner.do_pending(Backlog(home))
+            if if_needed and not done:
+                progress.say("nothing was pending")
+                return
+            whole = {item.first for item in done if not item.assets}
+            if week is None and chosen not in whole and not if_needed:
                 progress.say(f"week {chosen} was complete and is run again; --if-needed would leave it")
                 week = chosen
             if week:
@@ -323,7 +328,8 @@ def _closed_week(home: "Home", week: str | None) -> str:
         if (newest := home.newest_closed_week()) is None:
             source = f"TGN_SOURCE={safe_text(home.settings.source)}" + (f" up to TGN_END_WEEK={end}" if end else "")
             raise click.ClickException(
-                f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later"
+                f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later; "
+                "`tgn check` says which rows were understood"
             )
         return newest
     if week < first:

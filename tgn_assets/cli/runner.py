@@ -75,18 +75,18 @@ class Runner:
         if missing:
             self._ingest(missing[0], missing[-1])
 
-    def do_pending(self, backlog: Backlog) -> set[str]:
-        """Do what is pending, oldest first, as the sensor does; returns the weeks that were run as a whole.
+    def do_pending(self, backlog: Backlog) -> list[WorkItem]:
+        """Do what is pending, oldest first, as the sensor does; returns what was done.
 
         A week that fails does not hold up later ones; RunFailed at the end names the first that did.
         """
-        done, whole, failures = set[str](), set[str](), list[RunFailed]()
-        while items := [item for item in backlog.work_items() if item.key not in done]:
+        done, tried, failures = list[WorkItem](), set[str](), list[RunFailed]()
+        while items := [item for item in backlog.work_items() if item.key not in tried]:
             item = items[0]
-            done.add(item.key)
+            tried.add(item.key)
             try:
                 self._do(item)
-                whole |= {item.first} if not item.assets else set()
+                done.append(item)
             except RunFailed as failure:
                 if failure.interrupted or item.action == INGEST:
                     raise
@@ -95,14 +95,15 @@ class Runner:
             backlog = Backlog(self._home, backlog.view)
         if failures:
             raise failures[0]
-        return whole
+        return done
 
     def _do(self, item: WorkItem) -> None:
         if item.action == INGEST:
             self._ingest(item.first, item.last)
         elif item.assets:
             selection = [dg.AssetKey(asset) for asset in item.assets]
-            self._run(f"{', '.join(item.assets)} of {item.first}", partition_key=item.first, asset_selection=selection)
+            part = f"{len(selection)} stale asset{'s' if len(selection) > 1 else ''}"
+            self._run(f"week {item.first} ({part})", partition_key=item.first, asset_selection=selection)
         else:
             self.refresh([item.first])
 

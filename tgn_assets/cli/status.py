@@ -44,7 +44,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
         yield "failed_runs", failed
     except StateError as error:  # the history of runs is not needed for the rest
         yield "history", str(error)
-    yield "to_do", [_to_do(item) for item in backlog.work_items()]
+    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks else None
 
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
@@ -133,7 +133,10 @@ def _reasons(rows: Mapping[str, int]) -> str:
 
 def _show_weeks(weeks: Mapping[str, Any] | None) -> Iterator[str]:
     if weeks is None:
-        yield "weeks      none has closed in the source yet"
+        yield (
+            "weeks      none from TGN_START_WEEK to TGN_END_WEEK has closed in the source yet; `tgn check` says which "
+            "rows were understood"
+        )
         return
     closed = f"weeks      {weeks['first']} to {weeks['newest']} are closed"
     yield f"{closed}; {weeks['ingested']:,} of {weeks['closed']:,} are ingested"
@@ -145,7 +148,10 @@ def _show_failed(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"           `{run['remedy']}` runs it again; until then, the published lists stay"
 
 
-def _show_to_do(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _show_to_do(items: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
+    if items is None:
+        yield "to do      nothing before a week has closed"
+        return
     yield from (f"to do      {item['text']}" for item in items[:MOST_ITEMS])
     if len(items) > MOST_ITEMS:
         yield f"           and {len(items) - MOST_ITEMS:,} more"

@@ -139,7 +139,7 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
     verbs |= {
         f"{tgn} status": "what is published, how it scored, what is missing",
         f"{tgn} dev": "the Dagster UI, with all of this in it",
-        f"TGN_SOURCE=your_log.csv {tgn} status": "your own log: docs/tutorial.md",
+        f"{tgn} report": "the newest week as a page",
     }
     width = max(map(len, verbs))
     for place, (verb, meaning) in enumerate(verbs.items()):

@@ -32,7 +32,8 @@ class Difference(NamedTuple):
         return "better" if self.low > 0 else "worse" if self.high < 0 else "same"
 
     def __str__(self) -> str:
-        return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
+        known = isfinite(self.low) and isfinite(self.high)
+        return signed(self.value) + (f" [{signed(self.low)}, {signed(self.high)}]" if known else "")
 
 
 class Ndcg(NamedTuple):

@@ -178,13 +178,16 @@ def publishing_model(
 ) -> TrainedModel:
     """The ranker of `model_week` for the lists of `week`, neither trained nor changed.
 
+    Its embeddings are of the nodes of `history`, which may have changed since those of `week` were made.
     ArtifactError if it is missing, or was trained on another chain of embeddings than that of `week`.
     """
     from tgn_assets.ml.ranker.train import temporal_embeddings
 
     ranker = store.load("trained_ranker", model_week)
     if model_week == week:
-        return TrainedModel(ranker, store.load("temporal_embeddings", week))
+        made = store.load("temporal_embeddings", week)
+        if made.fits(history.user_idx, history.event_idx):
+            return TrainedModel(ranker, made)
     _check_chain(store, week, model_week)
     embedding_history = load_embedding_history(store, week, ranker.config.sequence)
     return TrainedModel(ranker, temporal_embeddings(ranker, history, embedding_history, device=device))

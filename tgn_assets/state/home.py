@@ -208,7 +208,7 @@ class Home:
             row_filter=s.row_filter,
             query=s.source_query,
             time_style=TimeStyle(s.timestamp_format, s.time_zone),
-            null_values=tuple(filter(None, s.null_values.split(","))),
+            null_values=tuple(filter(None, map(str.strip, s.null_values.split(",")))),
         )
 
     def start_week(self) -> str:
@@ -272,8 +272,12 @@ class Home:
     def _of_this_log(self, known: dict[str, Any]) -> dict[str, Any]:
         """`known`, as of the log that the settings name; nothing is known of another one if there are no rows yet."""
         s = self.settings
-        columns = [s.user_column, s.event_column, s.timestamp_column]
-        this = {"source": _one_spelling(redacted(s.source)), "query": s.source_query, "columns": columns}
+        this = {
+            "source": _one_spelling(redacted(s.source)),
+            "query": s.source_query,
+            "columns": [s.user_column, s.event_column, s.timestamp_column],
+            "read_as": [s.timestamp_format, s.time_zone, s.null_values, s.row_filter],
+        }
         if {name: known.get(name) for name in this} == this:
             return known
         rows = {week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != NO_ROWS}
@@ -283,8 +287,8 @@ class Home:
         if not stays and not self._has_any(rows, known.get("week_number")):
             raise SettingsError(
                 f"TGN_HOME={self.root} holds the log {known.get('source', 'of an unknown source')}, and "
-                f"TGN_SOURCE={s.source} has none of its {len(rows)} weeks with rows: set TGN_HOME to a folder of its "
-                "own for this log, or TGN_SOURCE to the former one"
+                f"TGN_SOURCE={s.source} has no week with the same rows as one of its {len(rows)}: set TGN_HOME to a "
+                "folder of its own for this log, or TGN_SOURCE to the former one"
             )
         return known | this
 

@@ -28,12 +28,12 @@ HISTORY = "history"
 """All rows up to a week. Rows that arrive late make the newest lists stale, and not those of every week in between."""
 
 UPSTREAM: Mapping[str, Mapping[str, int]] = {
-    SNAPSHOTS: {RAW: 0},
+    SNAPSHOTS: {RAW: 0, HISTORY: 0},
     "trained_gnn": {SNAPSHOTS: 0, HISTORY: 0},
     "trained_ranker": {"trained_gnn": 0},
     "temporal_embeddings": {"trained_ranker": 0},
     PREDICTIONS: {"temporal_embeddings": 0},
-    METRICS: {RAW: 0, PREDICTIONS: -1},
+    METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
     "weekly_report": {PREDICTIONS: 0, METRICS: 0},
 }
 """asset -> what it is made from -> the week of that, from its own; in the order in which a week makes them.

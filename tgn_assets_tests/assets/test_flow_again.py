@@ -141,7 +141,8 @@ def test_erased_users_and_events_leave_later_weeks_runnable(copy: Deployment, tm
     grown = with_rows(copy, tmp_path, f"gone,gone event,{WEEKS[1]} 08:00:00", f"gone,event 1,{WEEKS[1]} 09:00:00")
     for week in WEEKS[1:]:
         grown.run(week)
-    erased = with_rows(copy, tmp_path)
+    late = (f"event 1,late event {number},{WEEKS[1]} 08:00:00" for number in range(3))
+    erased = with_rows(copy, tmp_path, *late)
     erased.run(WEEKS[1])
     erased.run(WEEKS[3])  # the snapshot of the week between still has both
     lists = erased.table(PREDICTIONS, WEEKS[3])

@@ -68,7 +68,7 @@ def test_a_run_killed_in_the_ranker_leaves_it_and_what_follows_stale() -> None:
     [item, newest] = plan_work(WEEKS, lineage, {})
     assert (item.first, item.reason) == (WEEKS[4], STALE)
     assert item.assets == ("trained_ranker", "temporal_embeddings", PREDICTIONS, METRICS, "weekly_report")
-    assert (newest.first, newest.assets[0]) == (WEEKS[5], "trained_gnn")
+    assert (newest.first, newest.assets[0]) == (WEEKS[5], "weekly_snapshots")
 
 
 def test_a_run_killed_before_the_scores_leaves_them_to_be_made() -> None:
@@ -93,7 +93,7 @@ def test_lists_made_again_are_scored_again() -> None:
 def test_late_rows_of_an_old_week_make_only_the_newest_lists_stale() -> None:
     lineage = _ingested(_home(WEEKS[3:]), [WEEKS[0]], {WEEKS[0]: "late rows"})
     [item] = plan_work(WEEKS, lineage, {})
-    assert (item.first, item.assets[0]) == (WEEKS[5], "trained_gnn")
+    assert (item.first, item.assets) == (WEEKS[5], tuple(UPSTREAM))
 
 
 def test_an_export_that_was_not_written_is_stale() -> None:

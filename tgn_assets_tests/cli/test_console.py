@@ -81,4 +81,4 @@ def test_piped_results_are_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch) 
 
 def test_json_has_dates_as_text_and_no_nan() -> None:
     values = {"when": datetime(2024, 1, 1, 12), "nan": float("nan"), "table": ResultTable("t", [], [{"a": (1, 2.5)}])}
-    assert plain(values) == {"when": "2024-01-01T12:00:00", "nan": None, "table": [{"a": [1, 2.5]}]}
+    assert plain(values) == {"when": "2024-01-01T12:00:00Z", "nan": None, "table": [{"a": [1, 2.5]}]}

@@ -9,7 +9,8 @@ from datetime import datetime
 import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.sources.reader import UNREADABLE_LINE, scan
+from tgn_assets.ml.safe_text import shortened
+from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, scan
 from tgn_assets.ml.sources.spec import SourceSpec
 
 LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT user_id, event_id, ts, week, reason, text FROM {rows}"
@@ -35,6 +36,10 @@ SUSPICIOUS_SQL = f"""
 """
 STAND_INS = [
     "null",
+    "<na>",
+    "nat",
+    "#n/a",
+    "(null)",
     "nan",
     "none",
     "n/a",
@@ -95,12 +100,19 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         unreadable = scan(con, spec, LOOK_SQL).unreadable
         sizes = con.execute(SIZES_SQL, {"start_week": start_week, "end_week": end_week}).fetchall()[0]
         rejected = [
-            Rejection(reason, rows, ", ".join(f"{name} {value!r}" for name, value in zip(NAMES, row, strict=True)))
+            Rejection(
+                reason,
+                rows,
+                ", ".join(f"{name} {shortened(repr(value))}" for name, value in zip(NAMES, row, strict=True)),
+            )
             for reason, rows, row in con.execute(REASONS_SQL).fetchall()
         ]
         if unreadable.count:
             rejected.append(Rejection(UNREADABLE_LINE, unreadable.count, repr(unreadable.first[0])))
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
+        no_time = sum(found.rows for found in rejected if found.reason in (UNREADABLE_TIME, OUT_OF_RANGE))
+        if no_time > sizes[0]:
+            suspicions.append(f"most rows have times that cannot be read ({no_time:,}): set TGN_TIMESTAMP_FORMAT")
     rows, users, events, first, last, weeks, before, after = sizes
     return SourceCheck(rows, users, events, first, last, weeks, before, after, rejected, suspicions)
 

@@ -43,6 +43,11 @@ class NodeEmbeddings:
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()
 
+    def fits(self, user_idx: IntArray, event_idx: IntArray) -> bool:
+        """Whether its nodes are those with these warehouse indices: rows that came or went since may change them."""
+        both = (self.user_idx, user_idx), (self.event_idx, event_idx)
+        return all(torch.equal(own, torch.as_tensor(wanted)) for own, wanted in both)
+
     def users_at(self, user_idx: IntArray) -> tuple[Tensor, Tensor]:
         """([n, d] float32 vectors, [n] bool known) of users by warehouse index; an unknown user's vector is zero."""
         return _rows(self.user_idx, self.users, user_idx)

@@ -74,7 +74,7 @@ def recommend(
     """
     known = attributes_of(ranker, attributes)
     view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
-    if not embeddings.week == view.week >= ranker.week:
+    if not embeddings.week == view.week >= ranker.week or not embeddings.fits(history.user_idx, history.event_idx):
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )

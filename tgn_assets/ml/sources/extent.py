@@ -145,6 +145,8 @@ def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
     if UNREADABLE_TIME in rejected or OUT_OF_RANGE in rejected:
         sample = _sample_time(spec)
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
+        if present := spec.time_style.format:
+            remedy += f"; it is {present!r} now"
     return SourceError(
         f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.shown} can be used ({reasons}); {remedy}"
     )

@@ -51,7 +51,8 @@ FILTERED = "filtered"
 ID_LENGTH = 1000
 """Characters that an id may have."""
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
-    WHEN user_id IS NULL THEN 'missing_user' WHEN event_id IS NULL THEN 'missing_event'
+    WHEN coalesce(trim(user_id), '') = '' THEN 'missing_user'
+    WHEN coalesce(trim(event_id), '') = '' THEN 'missing_event'
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
          AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN 'id_too_long'
     WHEN {{nested}} THEN 'nested_id'

@@ -12,7 +12,7 @@ from tgn_assets.ml.weeks import shift, week_of
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
-NULL_VALUES = ("NULL", "null", "NaN", "nan", "None", r"\N")
+NULL_VALUES = ("NULL", "null", "NaN", "nan", "NaT", "<NA>", "None", r"\N")
 """How exports write a missing value. Not NA, which is Namibia as well."""
 
 CLOCK_SKEW = timedelta(days=1)

@@ -72,7 +72,7 @@ def test_null_values_are_missing_and_said_once(
         assert [record.getMessage().removeprefix(spec.location) for record in caplog.records] == [
             ": rejected rows: missing_user 9, missing_event 8, missing_time 7 (see the table rejected_interactions)",
             ": 89 % of the rows lack a user, an event or a time: empty, or one of "
-            "TGN_NULL_VALUES=NULL,null,NaN,nan,None,\\N",
+            "TGN_NULL_VALUES=NULL,null,NaN,nan,NaT,<NA>,None,\\N",
             ": 33 % of the rows have ids with blanks at their ends, which are kept",
         ]
         caplog.clear()
