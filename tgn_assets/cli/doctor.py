@@ -191,7 +191,8 @@ def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
     for asset, week in sorted(lineage.made):
         if asset in TYPES and week not in store.weeks(asset) and (asset not in MODELS or week >= oldest):
             directory = store.directory(asset, week)
-            yield Fault(f"{directory} is missing; {remedy(directory)} makes it again")
+            command = remedy(directory).removeprefix("remove it, and ")
+            yield Fault(f"{directory} is missing; {command} makes it again")
 
 
 def _reports(home: Home, lineage: Lineage) -> Iterator[Fault]:

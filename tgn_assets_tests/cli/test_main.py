@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -91,6 +92,24 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     assert writer.stdout.readline() == "ip_address,event_id,timestamp\n"
     writer.stdout.close()
     assert (writer.stderr.read(), writer.wait()) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "to", "code"),
+    [
+        ("generate --weeks 1", "/dev/full", 1),
+        ("--help", "/dev/full", 1),
+        ("generate --weeks 1", "&-", 0),
+        ("generate --weeks 1", "&- 2>&- <&-", 0),
+    ],
+)
+def test_full_output_is_one_line_and_closed_output_quiet(tmp_path: Path, arguments: str, to: str, code: int) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m tgn_assets.cli.main {arguments} >{to}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TGN_HOME": str(tmp_path)}
+    ended = subprocess.run(["bash", "-c", command], env=environment, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == code, ended.stderr
+    assert bool(re.fullmatch(r"Error: .*No space left on device.*\n", ended.stderr)) == (code == 1)
+    assert code or ended.stderr == ""
 
 
 # usage
