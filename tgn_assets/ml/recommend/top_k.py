@@ -74,7 +74,7 @@ def recommend(
     """
     known = attributes_of(ranker, attributes)
     view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
-    if not embeddings.week == view.week >= ranker.week or not embeddings.fits(history.user_idx, history.event_idx):
+    if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
@@ -163,6 +163,8 @@ class _Ranker:
     """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
 
     def __init__(self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings) -> None:
+        if not embeddings.fits(view.past.user_idx, view.past.event_idx):
+            raise ValueError(f"the embeddings of {embeddings.week} are of other nodes than those of the history")
         self.model: Ensemble = load_model(checkpoint, view.device)
         self.booster: lgb.Booster | None = load_booster(checkpoint.booster)
         self.calibration, self.view, self.embeddings = checkpoint.calibration, view.ready(), embeddings

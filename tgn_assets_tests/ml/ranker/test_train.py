@@ -211,6 +211,16 @@ def test_data_of_another_week_is_refused(embedding_history: EmbeddingHistory) ->
         train_ranker(PAST, embedding_history, shift(LAST, -1), config=CONFIG)
 
 
+def test_embeddings_of_other_nodes_are_refused(embedding_history: EmbeddingHistory, ranker: RankerCheckpoint) -> None:
+    embeddings = temporal_embeddings(ranker, PAST, embedding_history)
+    grown = history([*habits(weeks=WEEKS), ("a late user", "a late event", 0, 1)], WEEKS - 1)
+    assert embeddings.fits(PAST.user_idx, PAST.event_idx) and not embeddings.fits(grown.user_idx, grown.event_idx)
+    with pytest.raises(ValueError, match="other nodes"):
+        recommend(grown, ranker, embedding_history, embeddings)
+    with pytest.raises(ValueError, match="other nodes"):
+        diagnose(grown, ranker, embedding_history, embeddings).lists(np.arange(3))
+
+
 def test_the_tuned_numbers_are_kept_with_the_checkpoint(ranker: RankerCheckpoint, tmp_path: Path) -> None:
     tuned = replace(ranker, config=CONFIG.model_copy(update={"blend": BlendConfig(tree_weight=0.7)}))
     tuned.save(tmp_path / LAST)
