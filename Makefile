@@ -50,8 +50,9 @@ deptry:  ## every import is a declared dependency, every dependency is used, the
 	$(BIN)/deptry .
 	$(BIN)/deptry tgn_assets --optional-dependencies-dev-groups dev --per-rule-ignores DEP004=tgn_assets --ignore DEP002
 
-chaos: $(READY)  ## kills a week and injects errors wherever it writes, within 10 minutes: docs/reliability.md
-	$(BIN)/python -m benchmarks.chaos --every 3
+chaos: $(READY)  ## kills a week and injects errors wherever it writes, and damages sources, within 10 minutes: docs/reliability.md
+	$(BIN)/python -m benchmarks.chaos --every 3 --minutes 7
+	$(BIN)/python -m benchmarks.mutated_sources --files 1000
 
 DATA ?= ../shared/data
 LOGS := $(basename $(notdir $(wildcard $(DATA)/*.parquet)))
