@@ -118,6 +118,18 @@ def test_rows_are_counted_by_reason_in_the_week_and_so_far(filled: Warehouse, pa
     assert early == [(None, 2, 4), ("missing_user", 0, 1)]
 
 
+def test_rows_after_the_last_week_are_counted(filled: Warehouse) -> None:
+    rows = "INSERT INTO rows_outside_weeks VALUES ('after', NULL, 12), ('before', 'missing_user', 1)"
+    with filled.writer() as con:
+        con.execute(rows)
+    try:
+        said = "the log has 12 rows of weeks after TGN_END_WEEK, 1 row of these weeks that cannot be used"
+        assert said in page_of(filled)
+    finally:
+        with filled.writer() as con:
+            con.execute("DELETE FROM rows_outside_weeks")
+
+
 def test_hostile_ids_are_text(page: str) -> None:
     assert HOSTILE not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -17,6 +17,7 @@ from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
@@ -111,6 +112,13 @@ def _rows(rows: RowCounts) -> dict[str, Any]:
         reasons = ", ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in rows.undated.items())
         count = sum(rows.undated.values())
         notes.append(f"As of the newest load, {count:,} {'row has' if count == 1 else 'rows have'} no week: {reasons}.")
+    outside = [
+        (rows.unused.before_first_week, "of weeks before the first one"),
+        (rows.unused.after_last_week, "of weeks after TGN_END_WEEK"),
+        (sum(rows.unused.rejected_outside.values()), "of these weeks that cannot be used"),
+    ]
+    if said := [f"{rows_of(count)} {where}" for count, where in outside if count]:
+        notes.append(f"As of the newest load, the log has {', '.join(said)}: no list is made from them.")
     if len(table) == 1:
         notes.append("No row of these weeks was rejected.")
     return {"table": table, "notes": notes}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import duckdb
 import pandas as pd
 
+from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.weeks import shift
@@ -104,6 +105,7 @@ class RowCounts:
 
     by_reason: list[tuple[str | None, int, int]]  # (reason; None: accepted), rows of the week, rows up to the week
     undated: dict[str, int]  # by reason: rows whose week cannot be known, as of the newest load
+    unused: UnusedRows
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,11 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
         return Facts(
             week=week,
             seen=seen,
-            rows=RowCounts(con.execute(ROWS_SQL, asked).fetchall(), dict(con.execute(UNDATED_SQL).fetchall())),
+            rows=RowCounts(
+                con.execute(ROWS_SQL, asked).fetchall(),
+                dict(con.execute(UNDATED_SQL).fetchall()),
+                unused_rows(con),
+            ),
             size=dict(con.execute(SIZE_SQL, asked).df().iloc[0]),
             metrics=con.execute(METRICS_SQL, asked).df(),
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
