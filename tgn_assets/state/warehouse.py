@@ -279,8 +279,11 @@ class Warehouse:
 
 def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     """The columns of each table that is there."""
-    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() GROUP BY ALL"
-    return dict(con.execute(query).fetchall())
+    found = dict[str, list[str]]()
+    query = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
+    for table, column in con.execute(query).fetchall():
+        found.setdefault(table, []).append(column)
+    return found
 
 
 def lacking_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
