@@ -258,10 +258,11 @@ class Home:
         SettingsError if the home holds the rows of another log.
         """
         file = self.root / "log.json"
-        known = self._of_this_log(_read(file))
-        if name in known:
+        stored = _read(file)
+        known = self._of_this_log(stored)
+        if name in known and known == stored:
             return known[name]
-        found = find()
+        found = known[name] if name in known else find()
         self.ensure()
         with self._lock():
             pinned = self._of_this_log(_read(file))

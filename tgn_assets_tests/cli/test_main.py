@@ -66,6 +66,15 @@ def _published(home: Home) -> Home:
     return home
 
 
+# refresh
+
+
+def test_if_needed_prints_nothing_where_nothing_is_pending(tmp_path: Path) -> None:
+    result = _tgn("refresh", "--if-needed", home=_published(home_on_log(tmp_path)))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing was pending" in result.stderr
+
+
 # generate
 
 

@@ -72,6 +72,12 @@ def test_a_home_without_rows_may_turn_to_another_log(tmp_path: Path) -> None:
     assert _home(tmp_path, source=str(tmp_path / "other.csv")).start_week() == "2023-12-04"
 
 
+def test_other_settings_of_how_a_log_is_read_find_its_first_week_anew(tmp_path: Path) -> None:
+    rows = "u,e,2024-01-31 12:00:00\nu,e,08.01.2024 12:00\n"
+    assert _home(tmp_path, rows).start_week() == "2024-01-29"  # of the only row that is understood
+    assert _home(tmp_path, rows, timestamp_format="%d.%m.%Y %H:%M").start_week() == "2024-01-08"
+
+
 def _ingested(tmp_path: Path) -> Home:
     home = _home(tmp_path)
     ingest(home, home.start_week())

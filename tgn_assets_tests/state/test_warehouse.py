@@ -313,21 +313,19 @@ def test_weeks_of_a_lost_table_are_pending(tmp_path: Path, table: str, ingested:
     assert {asset for asset, _ in lineage.made} == made
 
 
-def test_without_the_indices_nothing_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("DROP TABLE users", r"lacks the table users, .*put a backup in its place"),
+        ("ALTER TABLE eval_metrics DROP COLUMN value", r"duckdb: the table eval_metrics lacks the column value"),
+    ],
+)
+def test_what_cannot_be_made_again_is_named(tmp_path: Path, loss: str, said: str) -> None:
     warehouse = _recorded(tmp_path)
     with duckdb.connect(warehouse.path) as con:
-        con.execute("DROP TABLE users")
+        con.execute(loss)
     for use in (Warehouse(warehouse.path).reader, Warehouse(warehouse.path).writer):
-        with pytest.raises(WarehouseError, match=r"lacks the table users, .*put a backup in its place"), use():
-            pass
-
-
-def test_a_lost_column_names_file_and_table(tmp_path: Path) -> None:
-    warehouse = _recorded(tmp_path)
-    with duckdb.connect(warehouse.path) as con:
-        con.execute("ALTER TABLE eval_metrics DROP COLUMN value")
-    for use in (Warehouse(warehouse.path).reader, Warehouse(warehouse.path).writer):
-        with pytest.raises(WarehouseError, match=r"duckdb: the table eval_metrics lacks the column value"), use():
+        with pytest.raises(WarehouseError, match=said), use():
             pass
 
 

@@ -1,0 +1,33 @@
+"""What `tgn check` says of logs whose first week may be a mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from tgn_assets.cli.check import check_sections
+from tgn_assets_tests.support.event_logs import ROWS, home_on_log
+
+
+def suspicions(folder: Path, *rows: str, header: str = "ip_address,event_id,timestamp") -> str:
+    log = folder / "numbered.csv"
+    log.write_text("\n".join([header, *rows]) + "\n")
+    home = home_on_log(folder, source=str(log))
+    return "\n".join(dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"])
+
+
+def test_a_first_week_years_before_the_rest_is_suspicious(tmp_path: Path) -> None:
+    assert "TGN_START_WEEK" not in suspicions(tmp_path, *ROWS)
+    assert "set TGN_START_WEEK=2024-01-01 to begin there" in suspicions(tmp_path, *ROWS, "u,e,2001-05-03 10:00:00")
+
+
+@pytest.mark.parametrize(("number", "looks"), [(3, False), (202350, True)])
+def test_numbered_weeks_are_suspicious(tmp_path: Path, number: int, looks: bool) -> None:
+    rows = [f"user {user},event {user},{week}" for week in (number, number + 1) for user in range(3)]
+    said = suspicions(tmp_path, *rows, header="ip_address,event_id,week_number")
+    assert f"{number} is taken for the week of 2024-01-01" in said
+    assert ("looks like a year and a week" in said) == looks
+
+
+def test_mostly_unreadable_times_name_the_setting(tmp_path: Path) -> None:
+    said = suspicions(tmp_path, "u,e,2024-01-31 12:00:00", "u,e,08.01.2024 12:00", "u,e,09.01.2024 12:00")
+    assert "times that cannot be read (2): set TGN_TIMESTAMP_FORMAT" in said
