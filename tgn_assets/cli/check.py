@@ -9,7 +9,8 @@ from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.sources.extent import describe_source, first_week_of
 from tgn_assets.ml.sources.reader import FILTERED
-from tgn_assets.ml.sources.spec import SourceError, SourceSpec
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec
+from tgn_assets.ml.weeks import weeks_between
 from tgn_assets.reporting.tables import rows_of
 
 FIRST_YEAR_AND_WEEK = 190001
@@ -19,7 +20,11 @@ FIRST_YEAR_AND_WEEK = 190001
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
     """What was understood, by section; SourceError if the source cannot be read or has no row that can be used."""
     yield "source", {"location": spec.shown, "query": spec.query}
-    extent, found = describe_source(spec), check_source(spec, start_week, end_week)
+    extent = describe_source(spec)
+    weeks = None
+    if spec.location == SYNTHETIC and extent.newest_closed:
+        weeks = weeks_between(extent.first_week, extent.newest_closed)
+    found = check_source(spec, start_week, end_week, weeks=weeks)
     yield "rows", {"usable": found.rows, "users": found.users, "events": found.events}
     yield "time", {"first": found.first, "last": found.last}
     yield (
@@ -44,6 +49,8 @@ def _first_week_suspicions(spec: SourceSpec) -> Iterator[str]:
         number, monday = spec.week_number_anchor
         looks = ", though it looks like a year and a week" if number >= FIRST_YEAR_AND_WEEK else ""
         yield f"weeks have numbers: {number} is taken for the week of {monday}{looks}; set TGN_START_WEEK to its Monday"
+    if spec.location == SYNTHETIC:
+        return
     try:
         first_week_of(spec)
     except SourceError as error:

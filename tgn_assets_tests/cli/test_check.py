@@ -31,3 +31,10 @@ def test_numbered_weeks_are_suspicious(tmp_path: Path, number: int, looks: bool)
 def test_mostly_unreadable_times_name_the_setting(tmp_path: Path) -> None:
     said = suspicions(tmp_path, "u,e,2024-01-31 12:00:00", "u,e,08.01.2024 12:00", "u,e,09.01.2024 12:00")
     assert "times that cannot be read (2): set TGN_TIMESTAMP_FORMAT" in said
+
+
+def test_the_synthetic_log_is_checked_up_to_its_newest_week(tmp_path: Path) -> None:
+    found = dict(check_sections(home_on_log(tmp_path, source="synthetic").unpinned_source_spec(), None, None))
+    assert found["weeks"]["with_rows"] == 26
+    assert found["rows"]["usable"] > 0 and found["time"]["last"] is not None
+    assert found["rejected"] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -91,13 +91,20 @@ class SourceCheck:
     """What looks odd though it can be used, in sentences."""
 
 
-def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str | None = None) -> SourceCheck:
-    """Reads all of the source; `start_week` and `end_week` (None: none) limit what would be ingested.
+def check_source(
+    spec: SourceSpec,
+    start_week: str | None = None,
+    end_week: str | None = None,
+    *,
+    weeks: Sequence[str] | None = None,
+) -> SourceCheck:
+    """Reads all of the source, or of one that has no end the `weeks`; `start_week` and `end_week` (None: none) limit
+    what would be ingested.
 
     SourceError if it cannot be read.
     """
     with connect() as con:
-        unreadable = scan(con, spec, LOOK_SQL).unreadable
+        unreadable = scan(con, spec, LOOK_SQL, weeks=weeks).unreadable
         sizes = con.execute(SIZES_SQL, {"start_week": start_week, "end_week": end_week}).fetchall()[0]
         rejected = [
             Rejection(
@@ -113,8 +120,8 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         no_time = sum(found.rows for found in rejected if found.reason in (UNREADABLE_TIME, OUT_OF_RANGE))
         if no_time > sizes[0]:
             suspicions.append(f"most rows have times that cannot be read ({no_time:,}): set TGN_TIMESTAMP_FORMAT")
-    rows, users, events, first, last, weeks, before, after = sizes
-    return SourceCheck(rows, users, events, first, last, weeks, before, after, rejected, suspicions)
+    rows, users, events, first, last, with_rows, before, after = sizes
+    return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions)
 
 
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
