@@ -23,6 +23,7 @@ def test_an_interval_that_contains_zero_is_no_difference() -> None:
     found = [Difference(0.1, *interval).word for interval in ((-0.1, 0.3), (0.05, 0.2), (float("nan"),) * 2)]
     assert found == ["same", "better", "unknown"]
     assert Difference(-0.1, -0.2, -0.05).word == "worse"
+    assert str(Difference(-0.1, float("nan"), float("nan"))) == "\u22120.1000"
 
 
 def test_a_value_that_rounds_to_zero_has_no_sign() -> None:

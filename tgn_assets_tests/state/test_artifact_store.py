@@ -5,10 +5,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from tgn_assets.ml.artifact_io import ArtifactError
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.ranker import train
+from tgn_assets.state import artifact_store
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore, load_embedding_history
+from tgn_assets_tests.support.worlds import habits, history
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 
@@ -141,3 +146,19 @@ def test_files_of_a_process_long_gone_are_swept(tmp_path: Path) -> None:
     os.utime(young)
     store.sweep()
     assert not old.exists() and young.exists() and (reports / "2024-01-01.html").exists()
+
+
+def test_embeddings_of_other_nodes_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    past = history(habits(), 11)
+    users, events = (torch.as_tensor(index) for index in (past.user_idx, past.event_idx))
+    kept = NodeEmbeddings("2024-01-08", users, torch.zeros(len(users), 2), events, torch.zeros(len(events), 2))
+    ranker = SimpleNamespace(config=SimpleNamespace(sequence=8))
+    held = {"trained_ranker": ranker, "temporal_embeddings": kept}
+    store: Any = SimpleNamespace(load=lambda asset, _: held[asset])
+    monkeypatch.setattr(artifact_store, "_check_chain", lambda *_: None)
+    monkeypatch.setattr(artifact_store, "load_embedding_history", lambda *_: {})
+    monkeypatch.setattr(train, "temporal_embeddings", lambda *_, **__: "made again")
+    grown = history([*habits(), ("a late user", "a late event", 0, 1)], 11)
+    for of, expected in ((past, kept), (grown, "made again")):
+        model = artifact_store.publishing_model(store, of, "2024-01-08", "2024-01-08", "cpu")
+        assert model.embeddings is expected
