@@ -25,7 +25,7 @@ RAW, SNAPSHOTS, PREDICTIONS, METRICS = (
     "eval_metrics",
 )
 HISTORY = "history"
-"""All rows up to a week. Rows that arrive late make the newest lists stale, and not those of every week in between."""
+"""All rows up to a week. Rows that arrive late make the newest week stale, and not every week in between."""
 
 UPSTREAM: Mapping[str, Mapping[str, int]] = {
     SNAPSHOTS: {RAW: 0, HISTORY: 0},
