@@ -216,11 +216,12 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
     """Rows of `COUNT_SQL` by side and reason, of weeks `before` the first one and `after` the last one."""
     outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
     for week, reason, _, rows, _ in counts:
-        side = (
-            None if not week else "before" if week < start_week else "after" if end_week and week > end_week else None
-        )
-        if side and reason != FILTERED:
-            outside[side, reason] += rows
+        if not week or reason == FILTERED:
+            continue
+        if week < start_week:
+            outside["before", reason] += rows
+        elif end_week and week > end_week:
+            outside["after", reason] += rows
     return outside
 
 
