@@ -22,7 +22,7 @@ from benchmarks.logs.cases import Case, retail
 from benchmarks.table import Row, show
 from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.evaluation.baselines import popular, repeat
+from tgn_assets.ml.evaluation.baselines import baseline_lists, popular
 from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.state.warehouse import Warehouse
@@ -103,7 +103,8 @@ class Task:
         history = self._history(shift(self.target, -1))
         names = history.event_idx
         self.popular = names[popular(history, 5)]
-        lists = np.append(names, -1)[repeat(history, np.arange(history.num_users), 5)]
+        own = baseline_lists(["repeat"], history, np.arange(history.num_users), 5)["repeat"]
+        lists = np.append(names, -1)[own]
         self.repeat = self.ndcg(lists, np.flatnonzero(self.position >= 0))
 
     def given(self) -> Mapping[str, NDArray[Any] | float]:

@@ -1,4 +1,7 @@
-"""Threads: NumPy, SciPy, LightGBM and torch release the GIL while they compute."""
+"""Work side by side. Threads by default: NumPy, SciPy, LightGBM and torch release the GIL while they compute.
+
+What is done for every user goes through `Workers.map`, shard by shard, so that another engine can do it elsewhere.
+"""
 
 import ctypes
 import threading
@@ -6,16 +9,43 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 
 Block = TypeVar("Block")
+Shared = TypeVar("Shared")
+Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 _here = threading.local()
 """`threads`: how many threads this one may start work in while torch has one; unset in the threads of a pool."""
 BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is returned to the system: after every block it would cost too much time."""
+
+
+class Workers(Protocol):
+    """An engine that does the same work for many shards of users."""
+
+    def map(self, work: Callable[[Shared, Shard], Result], shared: Shared, shards: Iterable[Shard]) -> Iterator[Result]:
+        """Yields `work(shared, shard)` of each shard, in order; torch has one thread in it.
+
+        `work` is a function at the top of a module, and changes neither of its arguments, which may be copies in
+        another process: all that it reads of users is in the shard, and it returns all that it finds. Only a few
+        shards are made ahead of the reader. An exception of `work` ends the iteration.
+        """
+        ...
+
+
+class Threads:
+    """`Workers` in the threads of this process."""
+
+    def map(self, work: Callable[[Shared, Shard], Result], shared: Shared, shards: Iterable[Shard]) -> Iterator[Result]:
+        """`Workers.map`."""
+        return map_threaded(partial(work, shared), shards)
+
+
+THREADS = Threads()
 
 
 def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:

@@ -25,9 +25,9 @@ PairFeature = Callable[[UserPast, IntArray, IntArray], FloatArray]
 
 @dataclass(frozen=True)
 class AttributeValues:
-    """One column of a table as of `history.week`: `values` [n], of all events or of all users."""
+    """One column of a table as of the close of `week`: `values` [n], of all events or of all users."""
 
-    history: InteractionHistory
+    week: int
     config: CandidateConfig
     values: FloatArray
 
@@ -44,7 +44,7 @@ class AttributeValues:
     @cached_property
     def age(self) -> FloatArray:
         """[n] weeks from the time to the close of the week, as their inverse hyperbolic sine."""
-        return np.arcsinh(self.history.week + 1 - self.values)
+        return np.arcsinh(self.week + 1 - self.values)
 
     def weight(self, age: FloatArray) -> FloatArray:
         """Decayed weights of rows of that age in weeks."""
@@ -77,25 +77,25 @@ class AttributeValues:
         return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def _event_value_affinity(column: AttributeValues) -> PairFeature:
+def _event_value_affinity(column: AttributeValues, _: InteractionHistory) -> PairFeature:
     """The event's number less the mean of the user's events."""
     value = column.standardized
     return lambda past, row, event: value[event] - column.user_mean(past, value[past.event])[row]
 
 
-def _event_time_affinity(column: AttributeValues) -> PairFeature:
+def _event_time_affinity(column: AttributeValues, _: InteractionHistory) -> PairFeature:
     """The event's age less the mean age of the user's events, when the user interacted with them."""
 
     def affinity(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
-        age_then = np.arcsinh(column.history.week + 1 - past.age - column.values[past.event])
+        age_then = np.arcsinh(past.week + 1 - past.age - column.values[past.event])
         return column.age[event] - column.user_mean(past, age_then)[row]
 
     return affinity
 
 
-def _event_category_share(column: AttributeValues) -> PairFeature:
+def _event_category_share(column: AttributeValues, h: InteractionHistory) -> PairFeature:
     """Share of the event's category in the user's interactions, smoothed by its share in everyone's."""
-    h, code, prior = column.history, column.code, column.config.category_prior
+    code, prior = column.code, column.config.category_prior
     everyone = column.shares(h.event, column.weight(h.age))
 
     def share(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
@@ -105,16 +105,16 @@ def _event_category_share(column: AttributeValues) -> PairFeature:
     return share
 
 
-def _event_category_popularity(column: AttributeValues) -> PairFeature:
+def _event_category_popularity(column: AttributeValues, h: InteractionHistory) -> PairFeature:
     """Logarithm of the category's share in everyone's latest interactions."""
-    h, code = column.history, column.code
+    code = column.code
     popularity = np.log(column.shares(h.event, h.count * 0.5 ** (h.age / column.config.category_half_life)))
     return lambda _, _row, event: _at(popularity, code[event])
 
 
-def _user_category_lift(column: AttributeValues) -> PairFeature:
+def _user_category_lift(column: AttributeValues, h: InteractionHistory) -> PairFeature:
     """Logarithm of the share of the user's category among the event's interactions, over its share in everyone's."""
-    h, code, prior = column.history, column.code, column.config.category_prior
+    code, prior = column.code, column.config.category_prior
     weight, shape = column.weight(h.age), (h.num_events, column.categories)
     expected, theirs = column.shares(h.user, weight), _CategorySums(h.event, code[h.user], weight, shape)
 
@@ -126,18 +126,18 @@ def _user_category_lift(column: AttributeValues) -> PairFeature:
     return lift
 
 
-REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues], PairFeature]]] = {
+REGISTRY: Mapping[tuple[Node, Kind], Mapping[str, Callable[[AttributeValues, InteractionHistory], PairFeature]]] = {
     ("event", "number"): {
-        "value": lambda c: lambda _, _row, event: c.standardized[event],
+        "value": lambda c, _: lambda _, _row, event: c.standardized[event],
         "affinity": _event_value_affinity,
     },
-    ("event", "time"): {"age": lambda c: lambda _, _row, event: c.age[event], "age_affinity": _event_time_affinity},
+    ("event", "time"): {"age": lambda c, _: lambda _, _row, event: c.age[event], "age_affinity": _event_time_affinity},
     ("event", "category"): {"share": _event_category_share, "popularity": _event_category_popularity},
-    ("user", "number"): {"value": lambda c: lambda past, row, _: c.standardized[past.users[row]]},
-    ("user", "time"): {"age": lambda c: lambda past, row, _: c.age[past.users[row]]},
+    ("user", "number"): {"value": lambda c, _: lambda past, row, _: c.standardized[past.users[row]]},
+    ("user", "time"): {"age": lambda c, _: lambda past, row, _: c.age[past.users[row]]},
     ("user", "category"): {"lift": _user_category_lift},
 }
-"""The features of a column by name, in the order of the columns."""
+"""The features of a column by name, in the order of the columns; what they return holds no row of the history."""
 
 
 def feature_names(columns: Sequence[AttributeColumn]) -> list[str]:
@@ -159,8 +159,8 @@ class AttributeFeatures:
         users = tables.user.at(history.user_idx, history.week)
         self._features: list[PairFeature] = []
         for (node, _, kind), values in zip(tables.columns, [*events.T, *users.T], strict=True):
-            column = AttributeValues(history, config, values)
-            self._features += [make(column) for make in REGISTRY[node, kind].values()]
+            column = AttributeValues(history.week, config, values)
+            self._features += [make(column, history) for make in REGISTRY[node, kind].values()]
 
     def features(self, past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(feature_names(columns))] float32 for pairs (place in the users of `past` [p], event position [p])."""

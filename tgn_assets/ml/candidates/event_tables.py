@@ -23,7 +23,7 @@ class EventTables:
     """Tables over the events of `history`, as of its close."""
 
     def __init__(self, history: InteractionHistory, config: CandidateConfig) -> None:
-        self.history, self.config = history, config
+        self.catalogue, self.config = history.catalogue, config
         trends = (half_life for pair in config.trend_half_lives for half_life in pair)
         others = (config.popular_half_life, config.steady_half_life, config.affinity_half_life)
         half_lives = dict.fromkeys([*config.popularity_half_lives, *trends, *others])
@@ -36,14 +36,14 @@ class EventTables:
         self.log_popularity = np.log1p(self.popularity[config.affinity_half_life])
         self.log_age = np.log1p(history.week - history.first_week_of_event)
         self.silence = history.week - _last_week(history)
-        self._sum_over_users()
+        self._sum_over_users(history)
 
-    def _sum_over_users(self) -> None:
+    def _sum_over_users(self, h: InteractionHistory) -> None:
         """Repeat rates and `item_similarity` [E, E], from the pairs of everyone, made in blocks of users."""
-        h, config = self.history, self.config
+        config = self.config
 
         def made(block: tuple[int, int]) -> tuple[IntArray, sparse.csr_array]:
-            pairs = PairTables(h.of_users(np.arange(*block)), config)
+            pairs = PairTables(h.of_users(np.arange(*block)), self.catalogue, config)
             return np.bincount(pairs.event, minlength=h.num_events), pairs.profile
 
         pairs, profiles = np.zeros(h.num_events, np.int64), [sparse.csr_array((0, h.num_events))]
@@ -74,7 +74,7 @@ def event_tables(history: InteractionHistory, config: CandidateConfig) -> EventT
 def _popularity(h: InteractionHistory, half_life: float) -> FloatArray:
     """[E] interactions with each event, halved every half-life, without those that are negligibly old."""
     low = int(np.searchsorted(h.week_no, h.week - NEGLIGIBLE * half_life))
-    age = h.week - h.week_no[low:] + h.since[low:]
+    age = h.since[low:].astype(np.float64) + (h.week - h.week_no[low:])
     return sums(h.event[low:], h.count[low:] * 0.5 ** (age / half_life), h.num_events)
 
 

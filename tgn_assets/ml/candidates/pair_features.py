@@ -21,7 +21,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.event_tables import EventTables, event_tables
 from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.linalg.sparse import row_of
 
 MAX_CADENCE = 4.0
@@ -48,7 +48,7 @@ class RepeatPairs:
     @cached_property
     def silence(self) -> FloatArray:
         """[h] weeks since the last one."""
-        return (self.tables.past.history.week - self.tables.pairs.last[self.pair]).astype(float)
+        return (self.tables.past.week - self.tables.pairs.last[self.pair]).astype(float)
 
     def share(self) -> FloatArray:
         """[h] share of the user's interactions."""
@@ -122,8 +122,8 @@ def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
         user={
             "user_count": lambda tables: np.log1p(tables.count),
             "user_events": lambda tables: np.log1p(np.diff(tables.pairs.start)),
-            "user_silence": lambda tables: np.log1p(tables.past.history.week - tables.last_week),
-            "user_age": lambda tables: np.log1p(tables.past.history.week - tables.first_week),
+            "user_silence": lambda tables: np.log1p(tables.past.week - tables.last_week),
+            "user_age": lambda tables: np.log1p(tables.past.week - tables.first_week),
             "user_weeks": lambda tables: np.log1p(tables.weeks),
             "user_repeat_rate": lambda tables: tables.repeat_rate,
         },
@@ -141,13 +141,18 @@ class PairFeatures:
     """The features of any pairs as of the close of `history.week`; built once per cut-off."""
 
     def __init__(self, history: InteractionHistory, config: CandidateConfig | None = None) -> None:
-        self.history, self.config = history, config or CandidateConfig()
-        self.events, self.registry = event_tables(history, self.config), pair_feature_registry(self.config)
+        config = config or CandidateConfig()
+        self.events, self.registry = event_tables(history, config), pair_feature_registry(config)
         self.event_features = _columns(self.registry.event, self.events)
 
-    def of_users(self, users: IntArray) -> UserTables:
-        """The tables of user positions `users`, from their own rows."""
-        return UserTables(self.history.of_users(users), self.events)
+    @property
+    def catalogue(self) -> Catalogue:
+        """The events that were known."""
+        return self.events.catalogue
+
+    def tables(self, past: UserPast) -> UserTables:
+        """The tables of the users of `past`, from their own rows."""
+        return UserTables(past, self.events)
 
     def user_features(self, tables: UserTables) -> FloatArray:
         """[n, len(registry.user)] float32 for each user of `tables`."""
@@ -168,7 +173,7 @@ class PairFeatures:
 
     def _repeat_features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
-        key, own = row * self.history.num_events + event, tables.pairs.key
+        key, own = row * self.catalogue.num_events + event, tables.pairs.key
         place = np.searchsorted(own, key).clip(max=len(own) - 1)  # ascending: by row, then event
         had = np.flatnonzero(own[place] == key)
         features = np.zeros((len(row), len(self.registry.repeat)), np.float32)

@@ -7,22 +7,22 @@ from scipy import sparse
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.interactions import UserPast
+from tgn_assets.ml.data.interactions import Catalogue, UserPast
 from tgn_assets.ml.linalg.sparse import top_n_per_row
 
 
 class PairTables:
     """The distinct pairs [P] of `past`, by user, then event; a user is a place in `past.users`."""
 
-    def __init__(self, past: UserPast, config: CandidateConfig) -> None:
-        self.past, self.config, self._counts = past, config, dict[float, FloatArray]()
-        key = past.place * past.history.num_events + past.event
+    def __init__(self, past: UserPast, catalogue: Catalogue, config: CandidateConfig) -> None:
+        self.past, self.catalogue, self.config, self._counts = past, catalogue, config, dict[float, FloatArray]()
+        key = past.place * catalogue.num_events + past.event
         order = np.argsort(key, kind="stable")  # rows of a user are sorted by week, and those of a pair stay so
         key, week, self._row_count = key[order], past.week_no[order], past.count[order]
-        self._row_age, self._begin = past.history.week - week, np.flatnonzero(np.diff(key, prepend=-1))
+        self._row_age, self._begin = past.week - week, np.flatnonzero(np.diff(key, prepend=-1))
         end = np.append(self._begin[1:], len(key))[: len(self._begin)]
         self.key = key[self._begin]  # [P] ascending: place * E + event position
-        self.user, self.event = np.divmod(self.key, max(past.history.num_events, 1))
+        self.user, self.event = np.divmod(self.key, max(catalogue.num_events, 1))
         self.weeks = end - self._begin  # [P] weeks in which the pair interacted
         self.first, self.last = week[self._begin], week[end - 1]  # [P] week numbers
         self.start = np.searchsorted(self.user, np.arange(len(past.users) + 1))
@@ -41,7 +41,7 @@ class PairTables:
     @cached_property
     def rank(self) -> IntArray:
         """[P] rank from 0 of each pair among the user's, by descending weight."""
-        rank, ties = np.empty(len(self.key), np.int64), self.past.history.event_order[self.event]
+        rank, ties = np.empty(len(self.key), np.int64), self.catalogue.event_order[self.event]
         rank[np.lexsort((ties, -self.weight, self.user))] = np.arange(len(self.key)) - self.start[self.user]
         return rank
 
@@ -57,7 +57,7 @@ class PairTables:
         return sparse.csr_array(self.profile + 1j * self._heaviest(recent))
 
     def _heaviest(self, weight: FloatArray) -> sparse.csr_array:
-        shape = (len(self.past.users), self.past.history.num_events)
+        shape = (len(self.past.users), self.catalogue.num_events)
         return top_n_per_row(
             sparse.csr_array((weight, self.event, self.start), shape=shape), self.config.events_per_user
         )

@@ -15,7 +15,8 @@ from tgn_assets.ml.candidates.attribute_features import AttributeFeatures, featu
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
 from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.attributes import AttributeColumn
+from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.pair_dot import pair_dot
@@ -54,6 +55,25 @@ class RetrievedPairs(NamedTuple):
     channels: BoolArray  # [p, len(CHANNELS)]
 
 
+class UserShard(NamedTuple):
+    """What is known of some users [n] at a cut-off, all that their candidates are made from beside the event side."""
+
+    past: UserPast
+    vectors: torch.Tensor  # [n, d] the newest embedding of each, zero where there is none
+    known: BoolArray  # [n] there is one
+    links: torch.Tensor  # [n, r] the link vectors
+
+
+def user_shard(history: InteractionHistory, embeddings: NodeEmbeddings | None, users: IntArray) -> UserShard:
+    """The shard of user positions `users` [n] at the close of `history`, whose `embeddings` are those of its week."""
+    past, none = history.of_users(users), torch.zeros(len(users), len(LINKS))
+    if embeddings is None:
+        return UserShard(past, none, np.zeros(len(users), bool), none)
+    idx = history.user_idx[users]
+    vectors, known = embeddings.users_at(idx)
+    return UserShard(past, vectors, known.numpy(), embeddings.user_links_at(idx))
+
+
 class Request(NamedTuple):
     """What a channel is asked for: up to `limit` events for each user [n] of `tables`."""
 
@@ -63,25 +83,25 @@ class Request(NamedTuple):
 
 
 class CandidateGenerator:
-    """Candidates as of one cut-off, from the history of `pair_features` and the `embeddings` known then (None: none).
+    """Candidates of any users as of one cut-off: the event side, made once and shared by all shards of users.
 
-    What `rules` do not allow is no candidate. Dot products are computed on `device`.
+    It is made from `history` and the `embeddings` known at its close (None: none). What `rules` do not allow is no
+    candidate. Dot products are computed on `device`.
     """
 
     def __init__(
         self,
-        pair_features: PairFeatures,
+        history: InteractionHistory,
         embeddings: NodeEmbeddings | None,
         *,
+        config: CandidateConfig | None = None,
         device: str = "cpu",
         rules: Rules = OPEN,
-        attributes: AttributeFeatures | None = None,
+        attributes: AttributeTables = NO_ATTRIBUTES,
     ) -> None:
-        history = pair_features.history
-        self.pair_features, self.rules = pair_features, rules
-        self.attributes = attributes or AttributeFeatures(history)
-        self.allowed = rules.allowed(history)
-        self.embeddings, self.device = embeddings, device
+        self.pair_features, self.rules = PairFeatures(history, config), rules
+        self.attributes = AttributeFeatures(history, attributes, config)
+        self.catalogue, self.device, self.allowed = history.catalogue, device, rules.allowed(history)
         self.event_vectors, self.event_known = torch.zeros(0, 0), np.zeros(history.num_events, bool)
         self.event_links = [torch.zeros(history.num_events, 1)] * len(LINKS)
         if embeddings is not None:
@@ -91,43 +111,40 @@ class CandidateGenerator:
         linked = self.event_links[LINKS.index("next_week")].any(1)
         self.linked_events = np.flatnonzero(linked.cpu().numpy() & self.allowed)
 
-    def candidates(self, users: IntArray, limit: int) -> Candidates:
-        """The pairs of `retrieve` for user positions `users` [n], with their features."""
-        request = self._request(users, limit)
+    def candidates(self, shard: UserShard, limit: int) -> Candidates:
+        """The pairs of `retrieve`, with their features."""
+        request = self._request(shard, limit)
         row, event, channels = self._retrieve(request)
         links = zip(request.links, self.event_links, strict=True)
         features = [
             self.pair_features.features(request.tables, row, event),
-            self._encoder_features(users, row, event),
+            self._encoder_features(shard, row, event),
             *(group_zscore(row, _dot_products(of, to, row, event)).astype(np.float32) for of, to in links),
-            self.attributes.features(request.tables.past, row, event),
+            self.attributes.features(shard.past, row, event),
         ]
-        return Candidates(users, row, event, np.column_stack(features), channels)
+        return Candidates(shard.past.users, row, event, np.column_stack(features), channels)
 
-    def user_features(self, users: IntArray) -> FloatArray:
-        """[n, F] the features of user positions `users` [n]: `user_columns` of their candidates' features."""
-        return self.pair_features.user_features(self.pair_features.of_users(users))
+    def user_features(self, past: UserPast) -> FloatArray:
+        """[n, F] the features of the users of `past`: `user_columns` of their candidates' features."""
+        return self.pair_features.user_features(self.pair_features.tables(past))
 
     @property
     def user_columns(self) -> slice:
         """The columns of `Candidates.features` that say something about the user alone."""
         return self.pair_features.registry.user_columns
 
-    def retrieve(self, users: IntArray, limit: int) -> RetrievedPairs:
-        """The union of the channels for user positions `users` [n].
+    def retrieve(self, shard: UserShard, limit: int) -> RetrievedPairs:
+        """The union of the channels for the users of `shard`.
 
         Up to `limit` events from each channel; `popular` adds half as many of the steadily popular ones.
         """
-        return self._retrieve(self._request(users, limit))
+        return self._retrieve(self._request(shard, limit))
 
-    def _request(self, users: IntArray, limit: int) -> Request:
-        user_idx, links = self.pair_features.history.user_idx[users], [torch.zeros(len(users), 1)] * len(LINKS)
-        if self.embeddings is not None:
-            links = _parts(self.embeddings.user_links_at(user_idx).to(self.device))
-        return Request(self.pair_features.of_users(users), limit, links)
+    def _request(self, shard: UserShard, limit: int) -> Request:
+        return Request(self.pair_features.tables(shard.past), limit, _parts(shard.links.to(self.device)))
 
     def _retrieve(self, request: Request) -> RetrievedPairs:
-        size = self.pair_features.history.num_events
+        size = self.catalogue.num_events
         retrieved = [channel(self, request) for channel in CHANNEL_REGISTRY.values()]
         keys = [row * size + event for row, event in retrieved]
         ordered = np.sort(np.concatenate(keys))
@@ -141,15 +158,12 @@ class CandidateGenerator:
             permitted &= ~np.isin(union, request.tables.pairs.key)
         return RetrievedPairs(row[permitted], event[permitted], channels[permitted])
 
-    def _encoder_features(self, users: IntArray, row: IntArray, event: IntArray) -> FloatArray:
+    def _encoder_features(self, shard: UserShard, row: IntArray, event: IntArray) -> FloatArray:
         """[p, 2] float32: the encoder's logit, standardized for each user, and whether both nodes have an embedding."""
-        logit, known = np.zeros(len(row), np.float32), np.zeros(len(row), bool)
-        if self.embeddings is not None:
-            vectors, user_known = self.embeddings.users_at(self.pair_features.history.user_idx[users])
-            known = user_known.numpy()[row] & self.event_known[event]
+        logit, known = np.zeros(len(row), np.float32), shard.known[row] & self.event_known[event]
         if known.any():
             both = np.flatnonzero(known)
-            raw = _dot_products(vectors.to(self.device), self.event_vectors, row[both], event[both])
+            raw = _dot_products(shard.vectors.to(self.device), self.event_vectors, row[both], event[both])
             logit[both] = group_zscore(row[both], raw)
         return np.column_stack([logit, known.astype(np.float32)])
 

@@ -16,7 +16,7 @@ class UserTables:
     """Tables over the users [n] of `past` and their pairs, beside the `events` of the same history."""
 
     def __init__(self, past: UserPast, events: EventTables) -> None:
-        self.past, self.events, self.pairs = past, events, PairTables(past, events.config)
+        self.past, self.events, self.pairs = past, events, PairTables(past, events.catalogue, events.config)
         self.size = len(past.users)
         self.first_week, self.last_week = np.zeros((2, self.size), np.int64)
         # Rows of a user are sorted by week: the last one that is written is the newest, or in reverse the oldest.
@@ -40,7 +40,7 @@ class UserTables:
     @cached_property
     def novelty(self) -> FloatArray:
         """[n] the same mean of the logarithm of the events' age then."""
-        return self._mean(np.log1p(self.past.week_no - self.past.history.first_week_of_event[self.past.event]))
+        return self._mean(np.log1p(self.past.week_no - self.events.catalogue.first_week_of_event[self.past.event]))
 
     @cached_property
     def basket(self) -> FloatArray:

@@ -15,8 +15,9 @@ HISTORY_SQL = """
     WITH u AS (SELECT user_id, user_idx FROM users WHERE first_week <= $week),
          e AS (SELECT event_id, event_idx, row_number() OVER (ORDER BY event_id) - 1 AS event_order
                FROM events WHERE first_week <= $week)
-    SELECT user_idx, event_idx, event_order, date_diff('day', DATE '1970-01-05', week) // 7 AS week_no,
-           count(*) AS count, (epoch(week + 7) - epoch(max(ts))) / 604800 AS since
+    SELECT user_idx::INTEGER AS user_idx, event_idx::INTEGER AS event_idx, event_order::INTEGER AS event_order,
+           (date_diff('day', DATE '1970-01-05', week) // 7)::INTEGER AS week_no, count(*)::FLOAT AS count,
+           ((epoch(week + 7) - epoch(max(ts))) / 604800)::FLOAT AS since
     FROM raw_interactions JOIN u USING (user_id) JOIN e USING (event_id)
     WHERE week <= $week
     GROUP BY user_idx, event_idx, event_order, week ORDER BY week_no, user_idx, event_idx
@@ -27,22 +28,35 @@ Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True)
-class InteractionHistory:
+class Catalogue:
+    """The events that are known at the close of week `week`."""
+
+    week: int
+    event_idx: NodeIndices  # [E] warehouse index of each event position, ascending
+    event_order: IntArray  # [E] rank of the event's id in text order: breaks ties
+    first_week_of_event: IntArray  # [E] number of the week of its first interaction
+
+    @property
+    def num_events(self) -> int:
+        """Events E that are known."""
+        return len(self.event_idx)
+
+
+@dataclass(frozen=True)
+class InteractionHistory(Catalogue):
     """Interactions up to the close of week `week`, aggregated per (user, event, week).
 
     A node's *position* is the rank of its append-only index among the nodes that have a row by then. So positions and
-    lengths do not depend on nodes that appear later.
+    lengths do not depend on nodes that appear later. Rows are kept in 20 bytes: arithmetic on a column of positions or
+    weeks needs `astype(np.int64)`.
     """
 
-    week: int
     user_idx: NodeIndices  # [U] warehouse index of each user position, ascending
-    event_idx: NodeIndices  # [E] the same for events
-    event_order: IntArray  # [E] rank of the event's id in text order: breaks ties
-    user: NodePositions  # [N] user position of each row; rows are sorted by (week_no, user, event)
-    event: NodePositions  # [N] event position of each row
-    week_no: IntArray  # [N] week number, <= week
-    count: FloatArray  # [N] interactions of that user with that event in that week, >= 1
-    since: FloatArray  # [N] weeks from the last of them to the close of that week, in (0, 1]
+    user: NodePositions  # [N] int32 user position of each row; rows are sorted by (week_no, user, event)
+    event: NodePositions  # [N] int32 event position of each row
+    week_no: IntArray  # [N] int32 week number, <= week
+    count: FloatArray  # [N] float32 interactions of that user with that event in that week, >= 1
+    since: FloatArray  # [N] float32 weeks from the last of them to the close of that week, in (0, 1]
 
     @classmethod
     def from_frame(cls, rows: pd.DataFrame, week: str) -> "InteractionHistory":
@@ -54,40 +68,43 @@ class InteractionHistory:
         closed = week_number(week)
         if len(rows) and int(rows.week_no.max()) > closed:
             raise ValueError(f"rows newer than week {week} are in its history")
-        if not _in_order(*(rows[name].to_numpy(np.int64) for name in ORDER)):
+        if not _in_order(*(rows[name].to_numpy(np.int32) for name in ORDER)):
             rows = rows.sort_values(ORDER, kind="stable")
-        user_idx, user = dense(rows.user_idx.to_numpy(np.int64))
-        event_idx, event = dense(rows.event_idx.to_numpy(np.int64))
+        user_idx, user = dense(rows.user_idx.to_numpy(np.int32), np.int32)
+        event_idx, event = dense(rows.event_idx.to_numpy(np.int32), np.int32)
+        weeks = rows.week_no.to_numpy(np.int32)
         # Text order among the events known now; a rank among all events ever would leak how many are still to come.
         order = np.empty(len(event_idx), np.int64)
         order[event] = rows.event_order.to_numpy(np.int64)
+        since = rows.since if "since" in rows else pd.Series(1.0, rows.index)
         return cls(
             week=closed,
-            user_idx=NodeIndices(user_idx),
             event_idx=NodeIndices(event_idx),
             event_order=np.argsort(np.argsort(order, kind="stable"), kind="stable"),
+            first_week_of_event=_first_week(event, weeks, len(event_idx)),
+            user_idx=NodeIndices(user_idx),
             user=NodePositions(user),
             event=NodePositions(event),
-            week_no=rows.week_no.to_numpy(np.int64),
-            count=rows["count"].to_numpy(np.float64),
-            since=rows.since.to_numpy(np.float64) if "since" in rows else np.ones(len(rows)),
+            week_no=weeks,
+            count=rows["count"].to_numpy(np.float32),
+            since=since.to_numpy(np.float32),
         )
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is known of events, without the rows."""
+        return Catalogue(self.week, self.event_idx, self.event_order, self.first_week_of_event)
 
     @property
     def num_users(self) -> int:
         """Users U that are known."""
         return len(self.user_idx)
 
-    @property
-    def num_events(self) -> int:
-        """Events E that are known."""
-        return len(self.event_idx)
-
     @cached_property
     def _by_user(self) -> tuple[IntArray, IntArray]:
         """([N] rows by user, then week, then event, [U + 1] where those of each user begin)."""
         begin = np.append(0, np.cumsum(np.bincount(self.user, minlength=self.num_users)))
-        return np.argsort(self.user, kind="stable"), begin
+        return np.argsort(self.user, kind="stable").astype(np.int32), begin
 
     @property
     def user_start(self) -> IntArray:
@@ -98,27 +115,22 @@ class InteractionHistory:
         """The rows of the user positions `users` alone; -1 has none."""
         by_user, start = self._by_user
         place, entry = entries_of(start, users)
-        return UserPast(self, users, place, by_user[entry])
+        row = by_user[entry]
+        week_no = self.week_no[row].astype(np.int64)
+        age = self.since[row].astype(np.float64) + (self.week - week_no)
+        return UserPast(
+            self.week, users, place, self.event[row].astype(np.int64), week_no, self.count[row].astype(np.float64), age
+        )
 
     @cached_property
     def age(self) -> FloatArray:
         """[N] weeks from the row's last interaction to the close of the history's week, > 0."""
-        return self.week - self.week_no + self.since
+        return self.since.astype(np.float64) + (self.week - self.week_no)
 
     @cached_property
     def first_week_of_user(self) -> IntArray:
         """[U] number of the week of each user's first interaction."""
-        return self._first_week(self.user, self.num_users)
-
-    @cached_property
-    def first_week_of_event(self) -> IntArray:
-        """[E] number of the week of each event's first interaction."""
-        return self._first_week(self.event, self.num_events)
-
-    def _first_week(self, node: IntArray, size: int) -> IntArray:
-        first = np.empty(size, np.int64)
-        first[node[::-1]] = self.week_no[::-1]  # rows are sorted by week: the oldest one is written last
-        return first
+        return _first_week(self.user, self.week_no, self.num_users)
 
     def as_of(self, week: int) -> "InteractionHistory":
         """The history as known at the close of week number `week`, with positions of its own; itself if not later."""
@@ -143,13 +155,14 @@ class InteractionHistory:
 
     def _truncate(self, week: int) -> "InteractionHistory":
         cut = int(np.searchsorted(self.week_no, week, side="right"))
-        users, user = dense(self.user[:cut])
-        events, event = dense(self.event[:cut])
+        users, user = dense(self.user[:cut], np.int32)
+        events, event = dense(self.event[:cut], np.int32)
         return InteractionHistory(
             week=week,
-            user_idx=NodeIndices(self.user_idx[users]),
             event_idx=NodeIndices(self.event_idx[events]),
             event_order=np.argsort(np.argsort(self.event_order[events], kind="stable"), kind="stable"),
+            first_week_of_event=self.first_week_of_event[events],
+            user_idx=NodeIndices(self.user_idx[users]),
             user=NodePositions(user),
             event=NodePositions(event),
             week_no=self.week_no[:cut],
@@ -160,37 +173,20 @@ class InteractionHistory:
     def in_week(self, week: int) -> tuple[IntArray, IntArray]:
         """Returns the (user positions, event positions) of the distinct pairs that interacted in week number `week`."""
         low, high = np.searchsorted(self.week_no, [week, week + 1])
-        return self.user[low:high], self.event[low:high]
+        return self.user[low:high].astype(np.int64), self.event[low:high].astype(np.int64)
 
 
 @dataclass(frozen=True)
 class UserPast:
-    """The rows of some users of a history: what is computed for one user reads no other user's."""
+    """The rows of some users up to the close of week `week`: what is computed for one user reads no other user's."""
 
-    history: InteractionHistory
+    week: int
     users: IntArray  # [n] user positions
     place: IntArray  # [m] place in `users` of each row; rows are sorted by place, then week, then event
-    row: IntArray  # [m] the same rows in the history
-
-    @cached_property
-    def event(self) -> IntArray:
-        """[m] event positions."""
-        return self.history.event[self.row]
-
-    @cached_property
-    def week_no(self) -> IntArray:
-        """[m] week numbers."""
-        return self.history.week_no[self.row]
-
-    @cached_property
-    def count(self) -> FloatArray:
-        """[m] interactions with the event in that week."""
-        return self.history.count[self.row]
-
-    @cached_property
-    def age(self) -> FloatArray:
-        """[m] weeks from the row's last interaction to the close of the history's week, > 0."""
-        return self.history.week - self.week_no + self.history.since[self.row]
+    event: IntArray  # [m] event positions
+    week_no: IntArray  # [m] week numbers
+    count: FloatArray  # [m] interactions with the event in that week
+    age: FloatArray  # [m] weeks from the row's last interaction to the close of `week`, > 0
 
     def sums(self, values: FloatArray) -> FloatArray:
         """[n] the sum of `values` [m] over the rows of each user."""
@@ -219,8 +215,16 @@ def _in_order(*columns: IntArray) -> bool:
     return bool((after | equal).all())
 
 
-def dense(index: IntArray) -> tuple[IntArray, IntArray]:
-    """`np.unique(index, return_inverse=True)` without sorting, for indices that leave out few below the largest."""
+def _first_week(node: IntArray, week_no: IntArray, size: int) -> IntArray:
+    """[size] the week of each node's first row."""
+    first = np.empty(size, np.int64)
+    first[node[::-1]] = week_no[::-1]  # rows are sorted by week: the oldest one is written last
+    return first
+
+
+def dense(index: IntArray, dtype: type[np.integer[Any]] = np.int64) -> tuple[IntArray, IntArray]:
+    """`np.unique(index, return_inverse=True)` without sorting, for indices that leave out few below the largest; the
+    inverse is of `dtype`."""
     there = np.zeros(int(index.max(initial=-1)) + 1, bool)
     there[index] = True
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[index]
+    return np.flatnonzero(there), (np.cumsum(there, dtype=dtype) - dtype(1))[index]

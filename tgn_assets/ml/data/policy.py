@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift, week_number, week_of
 
@@ -31,13 +31,13 @@ class Rules:
     restricted: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
     last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
 
-    def allowed(self, history: InteractionHistory, week: int | None = None) -> BoolArray:
-        """[E] the event may be listed for the week after week number `week` (None: the history's), to a new user."""
-        week = history.week if week is None else week
-        free = np.ones(history.num_events, bool)
-        if len(self.restricted) and history.num_events:
-            at = np.searchsorted(history.event_idx, self.restricted).clip(max=history.num_events - 1)
-            known = history.event_idx[at] == self.restricted
+    def allowed(self, known_events: Catalogue, week: int | None = None) -> BoolArray:
+        """[E] the event may be listed for the week after week number `week` (None: the catalogue's), to a new user."""
+        week = known_events.week if week is None else week
+        free = np.ones(known_events.num_events, bool)
+        if len(self.restricted) and known_events.num_events:
+            at = np.searchsorted(known_events.event_idx, self.restricted).clip(max=known_events.num_events - 1)
+            known = known_events.event_idx[at] == self.restricted
             free[at[known]] = self.last_week[known] > week
         return free
 
@@ -68,7 +68,7 @@ OPEN = Rules()
 
 def own_pairs(history: InteractionHistory) -> IntArray:
     """User position * num_events + event position of every pair that has interacted, ascending."""
-    return np.unique(history.user * history.num_events + history.event)
+    return np.unique(history.user.astype(np.int64) * history.num_events + history.event)
 
 
 @dataclass(frozen=True)

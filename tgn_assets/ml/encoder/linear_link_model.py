@@ -62,7 +62,7 @@ class _PastByUser:
         self.history, self.config = history, config
         self.by_user = np.argsort(history.user, kind="stable")  # rows are sorted by week: those of a user stay so
         self.span = history.week + 2
-        self.moment = history.user[self.by_user] * self.span + history.week_no[self.by_user]
+        self.moment = history.user[self.by_user].astype(np.int64) * self.span + history.week_no[self.by_user]
 
     def neighbourhoods(self, user: IntArray, week: IntArray, half_life: float) -> sparse.csr_array:
         """[n, E] float32 edges as they were when the week closed."""

@@ -85,7 +85,7 @@ class ScoredWeek:
         # A pair is one number: a new user's are negative, and a new event's must not pass for the next user's first.
         known = active.event < history.num_events
         pair = active.position[active.row] * history.num_events + active.event
-        own = known & np.isin(pair, history.user[past] * history.num_events + history.event[past])
+        own = known & np.isin(pair, history.user[past].astype(np.int64) * history.num_events + history.event[past])
         return {
             "all": np.ones(len(active), bool),
             "seen": seen,

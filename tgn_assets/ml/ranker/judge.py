@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
+from torch import Tensor
 
-from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
+from tgn_assets.ml.arrays import BoolArray, FloatArray
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator
+from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines
 from tgn_assets.ml.linalg.per_user import group_softmax
 from tgn_assets.ml.linalg.topk import grouped_top_k
-from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.ranker.baseline_fallback import (
     ACTIVITY_SEGMENTS,
     BaselineFallback,
@@ -25,17 +29,19 @@ from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
 from tgn_assets.ml.ranker.listwise import hits_of, network_scores
 from tgn_assets.ml.ranker.training_set import (
+    LabelledUsers,
     PointInTimeView,
     RankingDataset,
     TrainingSet,
     blocks_of,
+    labelled_candidates,
     next_week,
     sampled,
 )
 from tgn_assets.ml.schema import OURS
 
 USERS_CALIBRATED_TOGETHER = 512
-"""Users whose lists one thread makes at a time."""
+"""Users whose lists one worker makes at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,26 @@ class BlendedRanker:
     model: Ensemble
     booster: lgb.Booster | None
 
-    def blend(self, network: FloatArray, dataset: RankingDataset, view: PointInTimeView) -> FloatArray:
+    def blend(self, network: FloatArray, dataset: RankingDataset, k: int, config: RankerConfig) -> FloatArray:
         """[p] blended scores of the candidates of `dataset`, whose networks' scores are `network` [p]."""
-        k, config = view.rules.k, view.config.blend
-        return blend_scores(dataset.candidates, network, booster=self.booster, k=k, config=config)
+        return blend_scores(dataset.candidates, network, booster=self.booster, k=k, config=config.blend)
+
+
+class _Calibrated(NamedTuple):
+    """Softmax share, user features and label of the pairs in the lists of some users."""
+
+    share: FloatArray
+    user_features: FloatArray
+    label: BoolArray
 
 
 def choose_fallback(
-    ranker: BlendedRanker | None, *, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset
+    ranker: BlendedRanker | None,
+    *,
+    history: InteractionHistory,
+    view: PointInTimeView,
+    held_out: RankingDataset,
+    workers: Workers = THREADS,
 ) -> tuple[BaselineFallback, dict[str, float]]:
     """(who serves which segment of users, each source's NDCG@k) on the week after the cut-off `view`.
 
@@ -63,13 +81,13 @@ def choose_fallback(
     positive = truth.user * past.num_events + truth.event
     hits = {
         name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
-        for name, lists in all_baselines(past, users, rules.k, rules).items()
+        for name, lists in all_baselines(past, users, rules.k, rules, workers=workers).items()
     }
     if ranker is not None:
         network, features = network_scores(ranker.model, held_out), held_out.candidates.features
         hits["network"] = hits_of(held_out, network, rules.k)
         hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
-        hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, view), rules.k)
+        hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, rules.k, view.config), rules.k)
     ndcg = {name: ndcg_of(hit, held_out.num_relevant) for name, hit in hits.items()}
     config, segments = view.config.fallback, len(ACTIVITY_SEGMENTS)
     everyone = segment_of(past, np.arange(past.num_users), active_weeks=config.active_weeks)
@@ -86,7 +104,12 @@ def choose_fallback(
 
 
 def calibrate_on_newest_week(
-    ranker: BlendedRanker, past: Sequence[TrainingSet], *, history: InteractionHistory, view: PointInTimeView
+    ranker: BlendedRanker,
+    past: Sequence[TrainingSet],
+    *,
+    history: InteractionHistory,
+    view: PointInTimeView,
+    workers: Workers = THREADS,
 ) -> Calibration:
     """Who is active is learned from the `past` training sets, how far scores can be trusted from the week after `view`.
 
@@ -96,16 +119,41 @@ def calibrate_on_newest_week(
     features = np.concatenate([training_set.user_features for training_set in past])
     activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)
 
-    def listed(users: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Softmax share, user features and label of the pairs in the lists of `users`."""
-        dataset = view.dataset(users, truth)
-        row, score = dataset.candidates.row, ranker.blend(network_scores(ranker.model, dataset), dataset, view)
-        top = grouped_top_k(row, score, dataset.candidates.event, len(users), view.rules.k)
-        top = top[top >= 0]
-        user_features = dataset.candidates.features[top, view.candidate_generator.user_columns]
-        return group_softmax(row, score)[top], user_features, dataset.label[top]
-
     users = sampled(np.arange(view.past.num_users), config.users, view.config.seed)
-    parts = zip(*map_threaded(listed, blocks_of(users, USERS_CALIBRATED_TOGETHER)), strict=True)
+    shards = (
+        _CalibrationUsers(view.labelled(block, truth), *view.sequence(block))
+        for block in blocks_of(users, USERS_CALIBRATED_TOGETHER)
+    )
+    shared = _CalibrationShared(ranker, view.generator, view.limit, view.event_vectors(), view.rules.k, view.config)
+    parts = zip(*workers.map(_calibration_pairs, shared, shards), strict=True)
     share, user_features, label = (np.concatenate(part) for part in parts)
     return calibrate(activity, share, user_features, label, config=config)
+
+
+class _CalibrationShared(NamedTuple):
+    ranker: BlendedRanker
+    generator: CandidateGenerator
+    limit: int
+    event_vectors: Tensor
+    k: int
+    config: RankerConfig
+
+
+class _CalibrationUsers(NamedTuple):
+    labelled: LabelledUsers
+    sequence: Tensor
+    known: Tensor
+
+
+def _calibration_pairs(shared: _CalibrationShared, users: _CalibrationUsers) -> _Calibrated:
+    candidates, label = labelled_candidates((shared.generator, shared.limit), users.labelled)
+    size = len(candidates.users)
+    dataset = RankingDataset(
+        candidates, users.sequence, users.known, shared.event_vectors, label, np.zeros(size, np.int64)
+    )
+    network = network_scores(shared.ranker.model, dataset)
+    score = shared.ranker.blend(network, dataset, shared.k, shared.config)
+    top = grouped_top_k(candidates.row, score, candidates.event, size, shared.k)
+    top = top[top >= 0]
+    user_features = candidates.features[top, shared.generator.user_columns]
+    return _Calibrated(group_softmax(candidates.row, score)[top], user_features, label[top])

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.parallel import map_threaded, run_alongside
+from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
@@ -45,7 +44,7 @@ from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache, cache_keys
 from tgn_assets.ml.weeks import week_key, week_number
 
 USERS_EMBEDDED_TOGETHER = 512
-"""Users whose temporal embeddings one thread computes at a time."""
+"""Users whose temporal embeddings one worker computes at a time."""
 
 
 @dataclass
@@ -53,6 +52,7 @@ class _Training:
     """The state of a ranker during training."""
 
     inputs: RankerInputs
+    workers: Workers
     progress: LogFn
     model: Ensemble
     warm_from: str | None
@@ -80,6 +80,7 @@ def train_ranker(
     cache: TrainingSetCache | None = None,
     attributes: AttributeTables = NO_ATTRIBUTES,
     earlier: RankerCheckpoint | None = None,
+    workers: Workers = THREADS,
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
 
@@ -102,9 +103,9 @@ def train_ranker(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + history.week)
         view = inputs.view(history.week - 1)
-        *past, newest = _build_training_sets(inputs, view, cache or TrainingSetCache(), progress)
+        *past, newest = _build_training_sets(inputs, view, cache or TrainingSetCache(), workers, progress)
         datasets, held_out = [one.dataset for one in past if one.dataset is not None], newest.dataset
-        training = _start(inputs, datasets, earlier, progress)
+        training = _start(inputs, datasets, earlier, workers, progress)
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
         if training.warm_from is None and datasets and held_out is not None:
             with run_alongside(partial(fit, datasets)) as booster:
@@ -119,7 +120,7 @@ def train_ranker(
                 _finetune(training, [*datasets, held_out])
             training.booster = booster.result()
         elif held_out is not None:
-            fallback = choose_fallback(None, history=history, view=view, held_out=held_out)
+            fallback = choose_fallback(None, history=history, view=view, held_out=held_out, workers=workers)
             training.fallback, training.validation = fallback
         return _checkpoint(training, week)
 
@@ -131,26 +132,30 @@ def temporal_embeddings(
     *,
     device: str = "cpu",
     progress: LogFn = no_log,
+    workers: Workers = THREADS,
 ) -> NodeEmbeddings:
     """The ranker's embeddings of all users and events of `history` as of its week, in blocks of users."""
     model, view = load_model(ranker, device), PointInTimeView(history, embedding_history, ranker.config)
-
-    @torch.no_grad()
-    def embedded(block: IntArray) -> Tensor:
-        return model.get_temporal_embeddings(*(x.to(device) for x in view.sequence(block))).cpu()
-
     reporter, users = ProgressReporter(progress, "embeddings", history.num_users, "user"), list[Tensor]()
-    for block in map_threaded(embedded, blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER)):
+    shards = map(view.sequence, blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER))
+    for block in workers.map(_embedded, model, shards):
         users.append(block)
         reporter.add(len(block))
     with torch.no_grad():
-        events = model.event_embeddings(view.event_vectors().to(device)).cpu()
+        events = model.event_embeddings(view.event_vectors().to(device)).half().cpu()
     user_idx, event_idx = torch.as_tensor(history.user_idx), torch.as_tensor(history.event_idx)
     return NodeEmbeddings(view.week, user_idx, torch.cat([events[:0], *users]), event_idx, events)
 
 
+@torch.no_grad()
+def _embedded(model: Ensemble, sequence: tuple[Tensor, Tensor]) -> Tensor:
+    """The temporal embeddings of users with the weekly embeddings `sequence`, as `PointInTimeView.sequence` gives it;
+    half precision, as they are kept."""
+    return model.get_temporal_embeddings(*(x.to(model.device) for x in sequence)).half().cpu()
+
+
 def _build_training_sets(
-    inputs: RankerInputs, newest: PointInTimeView, cache: TrainingSetCache, progress: LogFn
+    inputs: RankerInputs, newest: PointInTimeView, cache: TrainingSetCache, workers: Workers, progress: LogFn
 ) -> list[TrainingSet]:
     """Those of all cut-offs, oldest first, from `cache` where it has them; `newest` is the view of the last cut-off.
 
@@ -161,7 +166,7 @@ def _build_training_sets(
     keys = cache_keys(inputs, cutoffs)
 
     def build(cutoff: int) -> TrainingSet:
-        return build_training_set(inputs.history, newest if cutoff == last else inputs.view(cutoff))
+        return build_training_set(inputs.history, newest if cutoff == last else inputs.view(cutoff), workers)
 
     training_sets, new = [], [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
     reporter = ProgressReporter(progress, "ranker, training sets of past weeks", len(new), "week")
@@ -175,7 +180,11 @@ def _build_training_sets(
 
 
 def _start(
-    inputs: RankerInputs, datasets: Sequence[RankingDataset], earlier: RankerCheckpoint | None, progress: LogFn
+    inputs: RankerInputs,
+    datasets: Sequence[RankingDataset],
+    earlier: RankerCheckpoint | None,
+    workers: Workers,
+    progress: LogFn,
 ) -> _Training:
     """A warm start from `earlier` if there is one that fits, or else a cold start."""
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
@@ -183,10 +192,12 @@ def _start(
     if earlier is not None and can_warm_start_from(earlier, inputs):
         # Kept unchanged if nobody was active in the newest week.
         model = Ensemble(load_model(earlier, inputs.device).members[:networks])
-        return _Training(inputs, progress, model, earlier.week, earlier.booster, earlier.fallback, earlier.calibration)
+        of_earlier = earlier.week, earlier.booster, earlier.fallback, earlier.calibration
+        return _Training(inputs, workers, progress, model, *of_earlier)
     width = embedding_width(inputs.embedding_history)
     model = new_ensemble(config, width=width, attributes=inputs.attributes.columns, networks=networks)
-    return _Training(inputs, progress, model.to(inputs.device), None, "", untested_fallback(inputs.rules.k), None)
+    model, fallback = model.to(inputs.device), untested_fallback(inputs.rules.k)
+    return _Training(inputs, workers, progress, model, None, "", fallback, None)
 
 
 def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset) -> None:
@@ -210,8 +221,10 @@ def _validate(
 ) -> None:
     """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet."""
     ranker, history = BlendedRanker(training.model, load_booster(training.booster)), training.inputs.history
-    training.fallback, training.validation = choose_fallback(ranker, history=history, view=view, held_out=held_out)
-    training.calibration = calibrate_on_newest_week(ranker, past, history=history, view=view)
+    training.fallback, training.validation = choose_fallback(
+        ranker, history=history, view=view, held_out=held_out, workers=training.workers
+    )
+    training.calibration = calibrate_on_newest_week(ranker, past, history=history, view=view, workers=training.workers)
 
 
 def _finetune(training: _Training, datasets: Sequence[RankingDataset]) -> None:

@@ -14,30 +14,57 @@ import torch
 from torch import Tensor
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
-from tgn_assets.ml.candidates.attribute_features import AttributeFeatures
-from tgn_assets.ml.candidates.pair_features import PairFeatures
-from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, RetrievedPairs
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, UserShard, user_shard
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, entries_of
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.weeks import week_key, week_number
 
-USERS_PER_THREAD = 256
-"""Users whose candidates one thread makes at a time."""
+USERS_PER_SHARD = 256
+"""Users whose candidates one worker makes at a time."""
 
 EmbeddingHistory = Mapping[str, NodeEmbeddings]
 """Week key -> the embeddings as they were known at the close of that week."""
 
 
-class NextWeek(NamedTuple):
+@dataclass(frozen=True)
+class NextWeek:
     """What happened in the week after a cut-off, by positions in the history of the cut-off."""
 
-    user: IntArray  # [m] distinct (user, event) pairs whose user and event were known at the cut-off
+    user: IntArray  # [m] distinct (user, event) pairs whose user and event were known at the cut-off, ascending
     event: IntArray  # [m]
     num_relevant: IntArray  # [U] distinct events of each user, those that were not known yet included
+
+    @cached_property
+    def _start(self) -> IntArray:
+        return np.searchsorted(self.user, np.arange(len(self.num_relevant) + 1))
+
+    def of_users(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """(place in the user positions `users`, event position) of the pairs of `users`."""
+        place, pair = entries_of(self._start, users)
+        return place, self.event[pair]
+
+
+class LabelledUsers(NamedTuple):
+    """Some users at a cut-off, and the pairs (place in them, event position) of the week after."""
+
+    shard: UserShard
+    place: IntArray
+    event: IntArray
+
+
+def labelled_candidates(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -> tuple[Candidates, BoolArray]:
+    """(the candidates of `users`, [p] whether the user interacted with each in the week after).
+
+    `shared` is the event side of the cut-off, and how many events each channel gives.
+    """
+    generator, limit = shared
+    candidates, num_events = generator.candidates(users.shard, limit), generator.catalogue.num_events
+    positive = users.place * num_events + users.event
+    return candidates, np.isin(candidates.row * num_events + candidates.event, positive)
 
 
 @dataclass(frozen=True)
@@ -105,20 +132,25 @@ class PointInTimeView:
         return [self.embedding_history.get(week_key(self.past.week - n)) for n in reversed(range(self.config.sequence))]
 
     @cached_property
-    def candidate_generator(self) -> CandidateGenerator:
+    def generator(self) -> CandidateGenerator:
         """Candidates and their features, built when first asked for: the weekly embeddings alone cost little."""
         return CandidateGenerator(
-            PairFeatures(self.past, self.config.features),
+            self.past,
             self.weekly[-1],
+            config=self.config.features,
             device=self.device,
             rules=self.rules,
-            attributes=AttributeFeatures(self.past, self.attributes, self.config.features),
+            attributes=self.attributes,
         )
 
-    def ready(self) -> "PointInTimeView":
-        """Itself with `candidate_generator` built, by all threads there are, before blocks of users share it."""
-        _ = self.candidate_generator
-        return self
+    @property
+    def limit(self) -> int:
+        """Events that each channel of candidates gives: at least as many as a list holds."""
+        return max(self.config.candidates, self.rules.k)
+
+    def shard(self, users: IntArray) -> UserShard:
+        """What `generator` makes the candidates of user positions `users` from."""
+        return user_shard(self.past, self.weekly[-1], users)
 
     def sequence(self, users: IntArray) -> tuple[Tensor, Tensor]:
         """([n, L, d], [n, L] bool) weekly embeddings of user positions `users`, zero where a week has none."""
@@ -136,23 +168,26 @@ class PointInTimeView:
         return newest.events_at(self.past.event_idx)[0]
 
     def candidates(self, users: IntArray) -> Candidates:
-        """The candidates of user positions `users`; each channel gives at least as many as a list holds."""
-        return self.candidate_generator.candidates(users, self._limit)
+        """The candidates of user positions `users`."""
+        return self.generator.candidates(self.shard(users), self.limit)
 
-    def retrieve(self, users: IntArray) -> RetrievedPairs:
-        """The pairs of `candidates` without their features."""
-        return self.candidate_generator.retrieve(users, self._limit)
+    def labelled(self, users: IntArray, truth: NextWeek) -> LabelledUsers:
+        """User positions `users` with what they did in the week after."""
+        return LabelledUsers(self.shard(users), *truth.of_users(users))
 
-    @property
-    def _limit(self) -> int:
-        return max(self.config.candidates, self.rules.k)
-
-    def dataset(self, users: IntArray, truth: NextWeek) -> RankingDataset:
+    def dataset(self, users: IntArray, truth: NextWeek, workers: Workers = THREADS) -> RankingDataset:
         """User positions `users` with their candidates, labelled by `truth`."""
-        candidates = self.candidates(users)
-        positive = truth.user * self.past.num_events + truth.event
-        label = np.isin(users[candidates.row] * self.past.num_events + candidates.event, positive)
-        return RankingDataset(candidates, *self.sequence(users), self.event_vectors(), label, truth.num_relevant[users])
+        shards = (self.labelled(block, truth) for block in blocks_of(users, USERS_PER_SHARD))
+        pairs, labels = zip(*workers.map(labelled_candidates, (self.generator, self.limit), shards), strict=True)
+        row = np.concatenate([of.row + at * USERS_PER_SHARD for at, of in enumerate(pairs)])
+        columns = (np.concatenate([getattr(of, name) for of in pairs]) for name in ("event", "features", "channels"))
+        return RankingDataset(
+            Candidates(users, row, *columns),
+            *self.sequence(users),
+            self.event_vectors(),
+            np.concatenate(labels),
+            truth.num_relevant[users],
+        )
 
 
 @dataclass(frozen=True)
@@ -193,13 +228,15 @@ def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek
     return NextWeek(user[both], event[both], size)
 
 
-def build_training_set(history: InteractionHistory, view: PointInTimeView) -> TrainingSet:
+def build_training_set(history: InteractionHistory, view: PointInTimeView, workers: Workers = THREADS) -> TrainingSet:
     """The training set of the cut-off `view`, with the week after it as `history` has it."""
     truth, size, seed = next_week(history, view.past), view.config.users_per_cutoff, view.config.seed
     anyone = sampled(np.arange(view.past.num_users), size, seed)
-    features = view.candidate_generator.user_features(anyone)
-    dataset = _dataset_in_blocks(view, sampled(np.flatnonzero(truth.num_relevant), size, seed), truth)
-    return TrainingSet(dataset, features, truth.num_relevant[anyone] > 0)
+    features = view.generator.user_features(view.past.of_users(anyone))
+    active = sampled(np.flatnonzero(truth.num_relevant), size, seed)
+    dataset = view.dataset(active, truth, workers) if len(active) else None
+    has_pairs = dataset is not None and len(dataset.label) > 0
+    return TrainingSet(dataset if has_pairs else None, features, truth.num_relevant[anyone] > 0)
 
 
 def sampled(users: IntArray, size: int, seed: int) -> IntArray:
@@ -213,27 +250,6 @@ def blocks_of(users: IntArray, size: int) -> Iterator[IntArray]:
     """`users` in consecutive pieces of at most `size`."""
     for low in range(0, len(users), size):
         yield users[low : low + size]
-
-
-def _dataset_in_blocks(view: PointInTimeView, users: IntArray, truth: NextWeek) -> RankingDataset | None:
-    """`view.dataset` of `users`, made in blocks side by side; None if they have no candidates."""
-    view.ready()
-    parts = list(map_threaded(lambda block: view.dataset(block, truth), blocks_of(users, USERS_PER_THREAD)))
-    if not sum(len(part.label) for part in parts):
-        return None
-    pairs = [part.candidates for part in parts]
-    row = np.concatenate([of.row + at * USERS_PER_THREAD for at, of in enumerate(pairs)])
-    event, features, channels = (
-        np.concatenate([getattr(of, name) for of in pairs]) for name in ("event", "features", "channels")
-    )
-    return RankingDataset(
-        Candidates(users, row, event, features, channels),
-        torch.cat([part.sequence for part in parts]),
-        torch.cat([part.known for part in parts]),
-        parts[0].event_vectors,
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.num_relevant for part in parts]),
-    )
 
 
 def _position(known: IntArray, idx: IntArray) -> tuple[IntArray, BoolArray]:

@@ -7,30 +7,34 @@ from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
+import torch
+from torch import Tensor
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
-from tgn_assets.ml.candidates.retrieval import CHANNELS, Candidates
+from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator, Candidates, UserShard
+from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.evaluation.baselines import BASELINES, filled
+from tgn_assets.ml.evaluation.baselines import BaselineTables, baseline_lists, baseline_tables, filled, popular
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.linalg.per_user import group_softmax
-from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import ACTIVITY_SEGMENTS, segment_of
 from tgn_assets.ml.ranker.blend import blend_scores
+from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import load_booster
-from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, blocks_of
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, LabelledUsers, PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
 from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.schema import OURS
 
-USERS_PER_BLOCK = 512
-"""Users that one thread ranks at a time, so that memory does not grow with the number of users."""
+USERS_PER_SHARD = 512
+"""Users that one worker ranks at a time, so that memory does not grow with the number of users."""
 UNSCORED_TRIES = 4
 """Lists that may take in an event that is no user's candidate, to reach `rules.min_distinct`."""
 
@@ -64,6 +68,7 @@ def recommend(
     device: str = "cpu",
     progress: LogFn = no_log,
     attributes: AttributeTables = NO_ATTRIBUTES,
+    workers: Workers = THREADS,
 ) -> Recommendations:
     """Makes a list for every user of `history`, block by block, and one for new users.
 
@@ -83,18 +88,19 @@ def recommend(
     source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
     events: IntArray = np.full((len(users), k), -1)
     scores: FloatArray = np.zeros((len(users), k))
-    spare, lists = list[RunnerUps](), _Ranker(ranker, view, embeddings)
-    for block, ranked in lists.blocks(users[source == OURS], progress, "lists"):
-        events[block], scores[block] = ranked.events, ranked.scores
-        if rules.min_distinct:
-            row, event = block[ranked.candidates.row], ranked.candidates.event
-            chance = lists.probability(ranked.candidates, np.arange(len(row)), ranked.share)
-            spare.append(runner_ups(row, event, chance, events, scores[:, -1]))
+    spare = list[RunnerUps]()
+    ranked = users[source == OURS]
+    for block, lists in _RankedUsers(ranker, view, embeddings, workers).shards(ranked, progress, "lists"):
+        events[block], scores[block] = lists.events, lists.scores
+        spare.append(lists.runner_ups)
     for name in sorted(set(source) - {OURS}):
         chosen = users[source == name]
+        listed = baseline_lists([name], history, chosen, k, rules, workers=workers)[name]
         # A baseline that leaves out a user's own events may have nothing else left for the user.
-        events[chosen] = filled(history, chosen, BASELINES[name](history, chosen, k, rules), rules)
-        scores[chosen] = np.where(events[chosen] >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
+        short = (listed < 0).any(1)
+        listed[short] = filled(baseline_tables(history, k, rules), history.of_users(chosen[short]), listed[short])
+        events[chosen] = listed
+        scores[chosen] = np.where(listed >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
         unscored = _unscored(history, rules, scores)
         events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
@@ -121,82 +127,135 @@ def diagnose(
     device: str = "cpu",
     attributes: AttributeTables = NO_ATTRIBUTES,
     progress: LogFn = no_log,
+    workers: Workers = THREADS,
 ) -> RankerDiagnostics:
     """What `evaluate_week` asks about the users who were active: candidates by channel, lists before the fallback."""
     known = attributes_of(ranker, attributes)
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known).ready()
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
+    ranked = _RankedUsers(ranker, view, embeddings, workers)
 
     def lists(users: IntArray) -> IntArray:
-        blocks = _Ranker(ranker, view, embeddings).blocks(users, progress, "lists before the fallback")
-        return np.concatenate([np.zeros((0, rules.k), np.int64), *(ranked.events for _, ranked in blocks)])
+        shards = ranked.shards(users, progress, "lists before the fallback")
+        return np.concatenate([np.zeros((0, rules.k), np.int64), *(of_shard.events for _, of_shard in shards)])
 
-    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, progress), lists)
+    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, workers, progress), lists)
 
 
-def _retrieved_by(view: PointInTimeView, progress: LogFn, users: IntArray, row: IntArray, event: IntArray) -> BoolArray:
+def _retrieved_by(
+    view: PointInTimeView, workers: Workers, progress: LogFn, users: IntArray, row: IntArray, event: IntArray
+) -> BoolArray:
     """[m, channels] bool: which channels retrieved the pairs of `users[row]` and event position, [m] each."""
-    order, num_events = np.argsort(row, kind="stable"), view.past.num_events
+    order = np.argsort(row, kind="stable")
+    start = np.searchsorted(row[order], np.arange(len(users) + 1))
     found = np.zeros((len(row), len(CHANNELS)), bool)
     reporter = ProgressReporter(progress, "candidates that active users had", len(users), "user")
-    blocks = blocks_of(np.arange(len(users)), USERS_PER_BLOCK)
-    for block, retrieved in map_threaded(lambda block: (block, view.retrieve(users[block])), blocks):
-        asked = order[slice(*np.searchsorted(row[order], [block[0], block[-1] + 1]))]
-        key = retrieved.row * num_events + retrieved.event  # ascending
-        wanted = (row[asked] - block[0]) * num_events + event[asked]
-        at = np.searchsorted(key, wanted)
-        here = np.append(key, -1)[at] == wanted
-        found[asked[here]] = retrieved.channels[at[here]]
+    blocks = list(blocks_of(np.arange(len(users)), USERS_PER_SHARD))
+    asked = [order[start[block[0]] : start[block[-1] + 1]] for block in blocks]
+    shards = (
+        LabelledUsers(view.shard(users[block]), row[pairs] - block[0], event[pairs])
+        for block, pairs in zip(blocks, asked, strict=True)
+    )
+    for block, pairs, channels in zip(
+        blocks, asked, workers.map(_channels_of, (view.generator, view.limit), shards), strict=True
+    ):
+        found[pairs] = channels
         reporter.add(len(block))
     return found
 
 
-class _Ranked(NamedTuple):
-    """The lists [n, k] of a block of n users with their scores, and all p candidates with their softmax shares [p]."""
+def _channels_of(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -> BoolArray:
+    """[m, channels] bool: which channels retrieve the pairs of `users`."""
+    generator, limit = shared
+    retrieved, num_events = generator.retrieve(users.shard, limit), generator.catalogue.num_events
+    key, wanted = retrieved.row * num_events + retrieved.event, users.place * num_events + users.event
+    at = np.searchsorted(key, wanted)  # ascending
+    found = np.zeros((len(wanted), len(CHANNELS)), bool)
+    here = np.append(key, -1)[at] == wanted
+    found[here] = retrieved.channels[at[here]]
+    return found
 
-    candidates: Candidates
+
+class _Ranking(NamedTuple):
+    """What all users are ranked with."""
+
+    model: Ensemble
+    booster: lgb.Booster | None
+    calibration: Calibration | None
+    generator: CandidateGenerator
+    limit: int
+    blend: BlendConfig
+    events: NodeEmbeddings  # the temporal ones of all events, and of no user
+    popular: BaselineTables
+    runner_ups: bool
+
+
+class _RankedShard(NamedTuple):
+    """The lists [n, k] of a shard of n users with their scores, and what came after them, if that is asked for."""
+
     events: IntArray
     scores: FloatArray
-    share: FloatArray
+    runner_ups: RunnerUps
 
 
-class _Ranker:
+class _RankedUsers:
     """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
 
-    def __init__(self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings) -> None:
+    def __init__(
+        self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings, workers: Workers
+    ) -> None:
         if not embeddings.fits(view.past.user_idx, view.past.event_idx):
             raise ValueError(f"the embeddings of {embeddings.week} are of other nodes than those of the history")
-        self.model: Ensemble = load_model(checkpoint, view.device)
-        self.booster: lgb.Booster | None = load_booster(checkpoint.booster)
-        self.calibration, self.view, self.embeddings = checkpoint.calibration, view.ready(), embeddings
+        self.view, self.embeddings, self.workers = view, embeddings, workers
+        self.ranking = _Ranking(
+            load_model(checkpoint, view.device),
+            load_booster(checkpoint.booster),
+            checkpoint.calibration,
+            view.generator,
+            view.limit,
+            view.config.blend,
+            replace(embeddings, user_idx=embeddings.user_idx[:0], users=embeddings.users[:0]),
+            baseline_tables(view.past, view.rules.k, view.rules),
+            runner_ups=view.rules.min_distinct > 0,
+        )
 
-    def blocks(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _Ranked]]:
-        """Yields the user positions `users` in blocks, in order, each with its lists."""
-        reporter = ProgressReporter(progress, what, len(users), "user")
-        for block, ranked in map_threaded(lambda block: (block, self.rank(block)), blocks_of(users, USERS_PER_BLOCK)):
+    def shards(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _RankedShard]]:
+        """Yields the user positions `users` in shards, in order, each with its lists."""
+        reporter, blocks = ProgressReporter(progress, what, len(users), "user"), list(blocks_of(users, USERS_PER_SHARD))
+        shards = ((self.view.shard(block), self.embeddings.users[torch.as_tensor(block)]) for block in blocks)
+        for block, ranked in zip(blocks, self.workers.map(_rank, self.ranking, shards), strict=True):
             yield block, ranked
             reporter.add(len(block))
 
-    def rank(self, users: IntArray) -> _Ranked:
-        """Ranks one block: the exact top k of its candidates, filled up with popular events where these are too few."""
-        view, k = self.view, self.view.rules.k
-        candidates = view.candidates(users)
-        row, event = candidates.row, candidates.event
-        blend = partial(blend_scores, booster=self.booster, k=k, config=view.config.blend)
-        top, score = self.model.predict_top_k(
-            candidates, self.embeddings, event_order=view.past.event_order, k=k, rescore=blend
-        )
-        share = group_softmax(row, score)
-        there, chance = top >= 0, np.zeros(top.shape)
-        chance[there] = self.probability(candidates, top[there], share[top[there]])
-        events = filled(view.past, users, np.append(event, -1)[top], view.rules)
-        return _Ranked(candidates, events, chance, share)
 
-    def probability(self, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
-        """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
-        if self.calibration is None:
-            return share
-        columns = self.view.candidate_generator.user_columns
-        return self.calibration.probability(share, candidates.features[pairs, columns])
+def _rank(ranking: _Ranking, users: tuple[UserShard, Tensor]) -> _RankedShard:
+    """The exact top k of the candidates of one shard with its temporal embeddings [n, dim], filled up with popular
+    events where these are too few."""
+    shard, temporal = users
+    k, catalogue = ranking.popular.k, ranking.generator.catalogue
+    candidates = replace(ranking.generator.candidates(shard, ranking.limit), users=np.arange(len(temporal)))
+    row, event = candidates.row, candidates.event
+    top, score = ranking.model.predict_top_k(
+        candidates,
+        replace(ranking.events, user_idx=torch.arange(len(temporal)), users=temporal),
+        event_order=catalogue.event_order,
+        k=k,
+        rescore=partial(blend_scores, booster=ranking.booster, k=k, config=ranking.blend),
+    )
+    share, there, chance = group_softmax(row, score), top >= 0, np.zeros(top.shape)
+    chance[there] = _probability(ranking, candidates, top[there], share[top[there]])
+    events, spare = filled(ranking.popular, shard.past, np.append(event, -1)[top]), joined([])
+    if ranking.runner_ups:
+        of_all = _probability(ranking, candidates, np.arange(len(row)), share)
+        spare = runner_ups(row, event, of_all, events, chance[:, -1])
+        spare = spare._replace(row=shard.past.users[spare.row])
+    return _RankedShard(events, chance, spare)
+
+
+def _probability(ranking: _Ranking, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
+    """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
+    if ranking.calibration is None:
+        return share
+    return ranking.calibration.probability(share, candidates.features[pairs, ranking.generator.user_columns])
 
 
 def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> IntArray:
@@ -204,7 +263,7 @@ def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> 
 
     Popular events come first; each is offered to the next of the lists in ascending order of their last score.
     """
-    order = filled(history, np.array([-1]), np.full((1, history.num_events), -1), replace(rules, exclude_own=False))[0]
+    order = popular(history, history.num_events, rules)
     order = order[order >= 0]
     hesitant = np.argsort(scores[:, -1], kind="stable")
     tries = np.arange(len(order))[:, None] * UNSCORED_TRIES + np.arange(UNSCORED_TRIES)

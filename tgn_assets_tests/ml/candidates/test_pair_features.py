@@ -7,7 +7,7 @@ import pytest
 
 from tgn_assets.ml.candidates import event_tables
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
-from tgn_assets.ml.candidates.retrieval import CandidateGenerator, candidate_feature_names
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator, candidate_feature_names, user_shard
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import AttributeColumn
 from tgn_assets.ml.weeks import week_number
@@ -27,8 +27,11 @@ NAMES = candidate_feature_names(CandidateConfig())
 
 
 def feature(name: str, user: int, event: int, rows: Sequence[Row] = ROWS, week: int = 4) -> float:
-    pair_features = PairFeatures(history(rows, week))
-    table = pair_features.features(pair_features.of_users(np.array([user])), np.array([0]), np.array([event]))
+    past = history(rows, week)
+    pair_features = PairFeatures(past)
+    table = pair_features.features(
+        pair_features.tables(past.of_users(np.array([user]))), np.array([0]), np.array([event])
+    )
     assert table.shape == (1, len(REGISTRY.names)) and table.dtype == np.float32
     return float(table[0, REGISTRY.names.index(name)])
 
@@ -65,8 +68,8 @@ def test_feature_names_follow_the_config() -> None:
     assert len(set(names)) == len(names) == len(NAMES) - 3 - 4 - 2 + 1
     assert {"repeat_count_2w", "popularity_3w", "popularity_5w", "user.town:lift"} <= set(names)
     past = history(ROWS, 4)
-    generator = CandidateGenerator(PairFeatures(past, config), None)
-    features = generator.candidates(np.array([ANN]), limit=5).features
+    ann = user_shard(past, None, np.array([ANN]))
+    features = CandidateGenerator(past, None, config=config).candidates(ann, limit=5).features
     assert features.shape[1] == len(names) - 1
     assert features[0, 0] == pytest.approx(np.log1p(0.5 ** (4 / 2) + 3 * 0.5 ** (2 / 2)))
 
@@ -81,14 +84,14 @@ def test_similarity_is_not_shared_between_configs() -> None:
 
 def test_tables_of_some_users_are_those_of_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
     past = history(habits(weeks=8), 7)
-    whole = PairFeatures(past).of_users(np.arange(past.num_users))
+    whole = PairFeatures(past).tables(past.of_users(np.arange(past.num_users)))
     monkeypatch.setattr(event_tables, "ROWS_PER_BLOCK", 5)
     in_blocks = PairFeatures(history(habits(weeks=8), 7))
     np.testing.assert_array_equal(in_blocks.events.repeat_rate, whole.events.repeat_rate)
     near, near_of_whole = in_blocks.events.item_similarity, whole.events.item_similarity
     np.testing.assert_array_equal(near.toarray(), near_of_whole.toarray())
     users = np.array([3, 0, past.num_users - 1])
-    some = in_blocks.of_users(users)
+    some = in_blocks.tables(past.of_users(users))
     for name in ("popularity", "novelty", "basket", "repeat_rate", "first_week", "last_week", "count", "repeat_total"):
         np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[users])
     for place, user in enumerate(users):
@@ -107,7 +110,7 @@ def test_pair_features_do_not_see_the_future() -> None:
     whole = history([*ROWS, ("zoe", "aaa", 5, 9), ("ann", "tea", 5, 1)], 5)
     users, pairs = np.array([ANN, BOB]), (np.array([0, 0, 1]), np.array([TEA, PIE, JAM]))
     direct, cut = (
-        pair_features.features(pair_features.of_users(users), *pairs)
-        for pair_features in (PairFeatures(history(ROWS, 4)), PairFeatures(whole.as_of(week_number(START) + 4)))
+        PairFeatures(past).features(PairFeatures(past).tables(past.of_users(users)), *pairs)
+        for past in (history(ROWS, 4), whole.as_of(week_number(START) + 4))
     )
     np.testing.assert_array_equal(direct, cut)

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN
 from tgn_assets.ml.evaluation import baselines
-from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, item_knn, item_knn_new, popular, repeat
+from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, baseline_lists, popular
 from tgn_assets.ml.linalg import sparse
 from tgn_assets.ml.weeks import shift, week_number
 
@@ -38,6 +37,10 @@ def history_of(rows: list[Row], week: str = WEEK) -> InteractionHistory:
     )
 
 
+def lists_of(name: str, history: InteractionHistory, users: np.ndarray, k: int = 5) -> np.ndarray:
+    return baseline_lists([name], history, users, k)[name]
+
+
 def names(history: InteractionHistory, lists: np.ndarray) -> list[str]:
     """Lists as words, `.` for an empty place."""
     alphabet = np.array([*(EVENTS[100 - index] for index in history.event_idx), "."])
@@ -54,12 +57,12 @@ def test_popular_is_decayed_count_with_ties_in_text_order() -> None:
 def test_repeat_is_decayed_count_filled_with_popular() -> None:
     history = history_of([(0, "a", 8, 3), (0, "b", 0, 1), (1, "c", 0, 5), (1, "d", 0, 4), (1, "b", 16, 1)])
     # User 0: a 3 / 2 before b 1. User 1: c 5, d 4, b 1 / 4. Popular: c, d, b, a.
-    assert names(history, repeat(history, np.array([0, 1, -1]))) == ["abcd.", "cdba.", "cdba."]
+    assert names(history, lists_of("repeat", history, np.array([0, 1, -1]))) == ["abcd.", "cdba.", "cdba."]
 
 
 def test_repeat_ties_go_by_popularity_then_text_order() -> None:
     history = history_of([(0, "c", 0, 1), (0, "b", 0, 1), (0, "a", 0, 1), (1, "c", 0, 1)])
-    assert names(history, repeat(history, np.array([0]), 3)) == ["cab"]
+    assert names(history, lists_of("repeat", history, np.array([0]), 3)) == ["cab"]
 
 
 def test_lists_follow_the_order_of_the_users() -> None:
@@ -75,11 +78,13 @@ def test_item_knn_weights_are_shrunk_cosines() -> None:
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
-    item_similarity = sparse.item_similarity(baselines._profiles(history, np.arange(3))[0], shrinkage=1.0)
+    item_similarity = sparse.item_similarity(
+        baselines._profiles(history, history.of_users(np.arange(3)))[0], shrinkage=1.0
+    )
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(item_similarity.toarray(), expected)
-    assert names(history, item_knn(history, np.array([0]), 3)) == ["abc"]
-    assert names(history, item_knn_new(history, np.array([0]), 3)) == ["bc."]
+    assert names(history, lists_of("item_knn", history, np.array([0]), 3)) == ["abc"]
+    assert names(history, lists_of("item_knn_new", history, np.array([0]), 3)) == ["bc."]
 
 
 def test_item_knn_finds_the_users_community() -> None:
@@ -87,15 +92,15 @@ def test_item_knn_finds_the_users_community() -> None:
     rows += [(9, "h", 0, 50), (5, "a", 0, 1), (6, "e", 0, 1)]
     history = history_of(rows)
     asked = np.searchsorted(history.user_idx, [5, 6])
-    assert names(history, item_knn(history, asked, 3)) == ["abc", "edf"]
+    assert names(history, lists_of("item_knn", history, asked, 3)) == ["abc", "edf"]
     # Then popular: h, and the first of a and e that is not their own.
-    assert names(history, item_knn_new(history, asked, 4)) == ["bche", "dfha"]
+    assert names(history, lists_of("item_knn_new", history, asked, 4)) == ["bche", "dfha"]
 
 
 def test_item_knn_new_never_lists_an_own_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "KNN_EVENTS_PER_USER", 2)
     history = history_of([(0, event, 0, 1) for event in "abcdefg"] + [(1, "h", 5, 1), (1, "a", 5, 1)])
-    assert names(history, item_knn_new(history, np.array([0]))) == ["h...."]
+    assert names(history, lists_of("item_knn_new", history, np.array([0]))) == ["h...."]
 
 
 def test_every_baseline_of_the_registry_is_made() -> None:
@@ -103,8 +108,8 @@ def test_every_baseline_of_the_registry_is_made() -> None:
     users = np.array([0, -1, 1])
     lists = all_baselines(history, users, 3)
     assert list(lists) == list(BASELINES)
-    for name, baseline in BASELINES.items():
-        np.testing.assert_array_equal(baseline(history, users, 3, OPEN), lists[name])
+    for name in BASELINES:
+        np.testing.assert_array_equal(lists_of(name, history, users, 3), lists[name])
 
 
 def test_block_size_does_not_change_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +120,7 @@ def test_block_size_does_not_change_lists(monkeypatch: pytest.MonkeyPatch) -> No
     users = np.arange(-1, history.num_users)
     whole = all_baselines(history, users)
     monkeypatch.setattr(sparse, "BLOCK", 10)
+    monkeypatch.setattr(baselines, "USERS_PER_SHARD", 4)
     for name, lists in all_baselines(again, users).items():
         np.testing.assert_array_equal(lists, whole[name])
 

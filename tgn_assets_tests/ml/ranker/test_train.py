@@ -8,8 +8,7 @@ import torch
 
 from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.artifact_io import ArtifactError
-from tgn_assets.ml.candidates.pair_features import PairFeatures
-from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator
+from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator, user_shard
 from tgn_assets.ml.config import BlendConfig, GNNConfig, RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
@@ -142,7 +141,7 @@ def test_blocks_of_users_do_not_change_a_list(
     lists: Recommendations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tgn_assets.ml.recommend.top_k.USERS_PER_BLOCK", 7)
+    monkeypatch.setattr("tgn_assets.ml.recommend.top_k.USERS_PER_SHARD", 7)
     monkeypatch.setattr("tgn_assets.ml.ranker.train.USERS_EMBEDDED_TOGETHER", 7)
     again = lists_of(ranker, embedding_history)
     np.testing.assert_array_equal(again.events, lists.events)
@@ -154,7 +153,7 @@ def test_a_segment_that_falls_back_gets_the_baselines_list(
     fallback = type(ranker.fallback)({"active": "repeat", "lapsed": OURS}, ranker.fallback.hit_rate)
     lists = lists_of(replace(ranker, fallback=fallback), embedding_history)
     assert set(lists.source) == {"repeat"}
-    np.testing.assert_array_equal(lists.events, baselines.repeat(PAST, lists.users))
+    np.testing.assert_array_equal(lists.events, baselines.baseline_lists(["repeat"], PAST, lists.users)["repeat"])
 
 
 def test_diagnostics_show_lists_before_the_fallback_and_channels(
@@ -170,9 +169,8 @@ def test_diagnostics_show_lists_before_the_fallback_and_channels(
     event = np.append(own.ravel()[::-1], PAST.num_events - 1)
     diagnostics = diagnose(PAST, with_fallback, embedding_history, embeddings)
     np.testing.assert_array_equal(diagnostics.lists(np.arange(PAST.num_users)), own)
-    candidates = CandidateGenerator(PairFeatures(PAST), embedding_history[LAST]).candidates(
-        np.arange(PAST.num_users), CONFIG.candidates
-    )
+    everyone = user_shard(PAST, embedding_history[LAST], np.arange(PAST.num_users))
+    candidates = CandidateGenerator(PAST, embedding_history[LAST]).candidates(everyone, CONFIG.candidates)
     pairs = candidates.row * PAST.num_events + candidates.event
     of_channel = diagnostics.found(np.arange(PAST.num_users), row, event)
     for key, found in zip(row * PAST.num_events + event, of_channel, strict=True):

@@ -14,6 +14,7 @@ from tgn_assets.ml.data.policy import Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.import_closure import ROOT, import_closure
+from tgn_assets.ml.parallel import Workers
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.ranker import training_set, training_set_cache
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
@@ -60,9 +61,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The weeks of the training sets that are made from now on, as they are made."""
     weeks = list[str]()
 
-    def recorded(history: InteractionHistory, view: PointInTimeView) -> TrainingSet:
+    def recorded(history: InteractionHistory, view: PointInTimeView, workers: Workers) -> TrainingSet:
         weeks.append(view.week)
-        return build_training_set(history, view)
+        return build_training_set(history, view, workers)
 
     monkeypatch.setattr("tgn_assets.ml.ranker.train.build_training_set", recorded)
     return weeks
@@ -104,7 +105,7 @@ def test_a_training_set_does_not_depend_on_its_blocks(
 ) -> None:
     checkpoints = list[bytes]()
     for users in (1000, 5):
-        monkeypatch.setattr(training_set, "USERS_PER_THREAD", users)
+        monkeypatch.setattr(training_set, "USERS_PER_SHARD", users)
         ranker = train(embedding_history, LAST, TrainingSetCache(tmp_path / f"{users}"))
         checkpoints.append(bytes_of(ranker, tmp_path / "ranker"))
     assert checkpoints[0] == checkpoints[1]
