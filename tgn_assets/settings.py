@@ -93,6 +93,16 @@ class Settings(BaseSettings):
         description="What draws the neighbours of sampled batches: `native`, `torch-sparse`, `pyg-lib`, or `auto` (a "
         "compiled one if one is installed). The launchpad's `sampler` wins where it is not `auto`.",
     )
+    workers: str = Field(
+        default="",
+        description="What works through the users: threads of the run's process (empty), `ray` (a Ray cluster of this "
+        "machine that lasts as long as the run) or the address of a cluster of Ray. It needs the extra `[ray]`.",
+    )
+    task_shards: int = Field(
+        default=4,
+        ge=1,
+        description="Shards of users (each of 256 to 4,096, by step) in one task of Ray: fewer need less memory.",
+    )
     owner: str = Field(
         default="team:recommendations",
         description="The owner of the assets in the UI: an e-mail address, or `team:` and a name.",

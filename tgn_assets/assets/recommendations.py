@@ -13,6 +13,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
 from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
 from tgn_assets.ml.recommend.published import (
@@ -29,7 +30,7 @@ from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
-from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles
+from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -47,6 +48,7 @@ def weekly_top5_predictions(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    workers: WorkersSetting,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
@@ -76,6 +78,7 @@ def weekly_top5_predictions(
             embedding_history=load_embedding_history(artifacts, week, model.ranker.config.sequence),
             attributes=attribute_files.read(users, events, week),
             device=device.name(),
+            workers=workers.start(device.name(), context.log.warning),
             progress=context.log.info,
         )
     for check in made.checks:
@@ -126,6 +129,7 @@ def eval_metrics(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    workers: WorkersSetting,
     attribute_files: AttributeFiles,
 ) -> dg.MaterializeResult:
     """Score the lists that were published for this week, beside baselines that knew the same.
@@ -144,6 +148,7 @@ def eval_metrics(
         note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
         return dg.MaterializeResult(metadata={**row_count(0), "note": note})
     history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    engine = workers.start(device.name(), context.log.warning)
     diagnostics = diagnostics_of(
         artifacts,
         history,
@@ -152,6 +157,7 @@ def eval_metrics(
         rules=rules,
         attributes=attribute_files.read(users, events, origin),
         device=device.name(),
+        workers=engine,
         progress=context.log.info,
     )
     scored = score_week(
@@ -185,6 +191,7 @@ def diagnostics_of(
     rules: Rules,
     attributes: AttributeTables,
     device: str,
+    workers: Workers = THREADS,
     progress: LogFn = no_log,
 ) -> "RankerDiagnostics | None":
     """What the ranker of `model_week` had before the baseline fallback when it published `origin`.
@@ -210,6 +217,7 @@ def diagnostics_of(
         rules=rules,
         device=device,
         attributes=attributes,
+        workers=workers,
         progress=progress,
     )
 

@@ -12,7 +12,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles
+from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -106,6 +106,7 @@ def trained_ranker(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    workers: WorkersSetting,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
 ) -> dg.MaterializeResult:
@@ -135,6 +136,7 @@ def trained_ranker(
         week,
         config=RankerConfig.model_validate(config.model_dump()),
         device=device.name(),
+        workers=workers.start(device.name(), context.log.warning),
         progress=context.log.info,
         rules=rules,
         cache=TrainingSetCache(artifacts.training_sets),
@@ -166,6 +168,7 @@ def temporal_embeddings(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    workers: WorkersSetting,
 ) -> dg.MaterializeResult:
     """Compute the ranker's embedding of every user and event as of the week's close, comparable by dot product."""
     from tgn_assets.ml.ranker import train
@@ -174,7 +177,12 @@ def temporal_embeddings(
     embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
     history = warehouse.history(week)
     embeddings = train.temporal_embeddings(
-        trained_ranker, history, embedding_history, device=device.name(), progress=context.log.info
+        trained_ranker,
+        history,
+        embedding_history,
+        device=device.name(),
+        workers=workers.start(device.name(), context.log.warning),
+        progress=context.log.info,
     )
     sizes = {"users": len(embeddings.user_idx), "events": len(embeddings.event_idx)}
     return dg.MaterializeResult(value=embeddings, metadata={**sizes, "dimension": embeddings.users.shape[1]})

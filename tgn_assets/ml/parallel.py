@@ -24,6 +24,10 @@ BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is returned to the system: after every block it would cost too much time."""
 
 
+class WorkersError(RuntimeError):
+    """The engine cannot be used, or could not do the work; the message says what helps."""
+
+
 class Workers(Protocol):
     """An engine that does the same work for many shards of users."""
 

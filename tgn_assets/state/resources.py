@@ -11,6 +11,8 @@ from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.parallel import THREADS, Workers, WorkersError
+from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -64,6 +66,27 @@ class Device(dg.ConfigurableResource):
             reason = str(error).splitlines()[0]
             raise dg.Failure(f"TGN_DEVICE={self.setting} cannot be used ({reason}); set it to auto or cpu") from error
         return self.setting
+
+
+class WorkersSetting(dg.ConfigurableResource):
+    """What works through the users: threads, or a cluster of Ray."""
+
+    address: str
+    task_shards: int
+
+    def start(self, device: str, log: LogFn) -> Workers:
+        """The engine, which tells `log` what goes wrong; WorkersError if there is none, or it cannot use `device`."""
+        if not self.address:
+            return THREADS
+        if device != "cpu":
+            raise WorkersError(f"Ray's workers compute on processors, not on {device}: set TGN_DEVICE=cpu")
+        try:
+            from tgn_assets.ray_tasks import RayTasks
+        except ModuleNotFoundError as error:
+            raise WorkersError(
+                f"TGN_WORKERS needs {error.name}: run pip install -c constraints.txt -e '.[ray]', or unset it"
+            ) from error
+        return RayTasks(self.address, shards_per_task=self.task_shards, log=log)
 
 
 class GraphBatching(dg.ConfigurableResource):
@@ -125,5 +148,6 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         ),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
+        "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),
         "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
     }

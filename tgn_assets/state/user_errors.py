@@ -30,6 +30,7 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.data.policy_files import PolicyError
     from tgn_assets.ml.export.parquet import ExportError
     from tgn_assets.ml.graph.loaders import SamplerNotInstalled
+    from tgn_assets.ml.parallel import WorkersError
     from tgn_assets.ml.sources.extent import SourceError
     from tgn_assets.settings import SettingsError
     from tgn_assets.state.warehouse import StateError
@@ -44,4 +45,5 @@ def _fixable() -> tuple[type[Exception], ...]:
         *training,
         SettingsError,
         StateError,
+        WorkersError,
     )

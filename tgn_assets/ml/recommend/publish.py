@@ -11,6 +11,7 @@ from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
@@ -63,6 +64,7 @@ def publish_week(
     embedding_history: EmbeddingHistory,
     attributes: AttributeTables = NO_ATTRIBUTES,
     device: str = "cpu",
+    workers: Workers = THREADS,
     progress: LogFn = no_log,
 ) -> WeekPublication:
     """The lists that are made at the close of `week` for the week after it, under `record`, and their checks.
@@ -79,6 +81,7 @@ def publish_week(
         embeddings,
         rules=rules,
         device=device,
+        workers=workers,
         progress=progress,
         attributes=attributes,
     )
