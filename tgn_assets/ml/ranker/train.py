@@ -7,7 +7,7 @@ then finetunes. LambdaRank is fitted anew beside all that.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -159,7 +159,8 @@ def _build_training_sets(
 ) -> list[TrainingSet]:
     """Those of all cut-offs, oldest first, from `cache` where it has them; `newest` is the view of the last cut-off.
 
-    The last one is held out; its dataset is None if nobody was active in the newest closed week.
+    The last one is held out; its dataset is None if nobody was active in the newest closed week. The others are
+    `learnable`.
     """
     last = newest.past.week
     cutoffs = [*range(inputs.oldest_cutoff, last), last]
@@ -171,9 +172,12 @@ def _build_training_sets(
     training_sets, new = [], [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
     reporter = ProgressReporter(progress, "ranker, training sets of past weeks", len(new), "week")
     for cutoff in cutoffs:
-        training_sets.append(cache.get(week_key(cutoff), keys[cutoff], partial(build, cutoff)))
+        training_set = cache.get(week_key(cutoff), keys[cutoff], partial(build, cutoff))
+        dataset = training_set.dataset
+        if dataset is not None and cutoff != last:
+            training_set = replace(training_set, dataset=dataset.learnable())
+        training_sets.append(training_set)
         if cutoff in new:
-            dataset = training_sets[-1].dataset
             reporter.add(1, f"{week_key(cutoff)} with {0 if dataset is None else len(dataset.num_relevant):,} users")
     cache.forget_before(week_key(cutoffs[0]))
     return training_sets

@@ -5,7 +5,7 @@ that the encoder of that week gave. What it learns to predict is the distinct ev
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -82,6 +82,12 @@ class RankingDataset:
     def has_positive(self) -> BoolArray:
         """[n] bool: the user interacted with a candidate. Users without a positive candidate carry no loss."""
         return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
+
+    def learnable(self) -> "RankingDataset":
+        """The same users, and the candidates of those alone from whom something is learned: often half of all."""
+        of, keep = self.candidates, self.has_positive[self.candidates.row]
+        candidates = Candidates(of.users, of.row[keep], of.event[keep], of.features[keep], of.channels[keep])
+        return replace(self, candidates=candidates, label=self.label[keep])
 
     @cached_property
     def _start(self) -> IntArray:
