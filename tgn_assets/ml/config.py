@@ -59,6 +59,7 @@ class GNNConfig(BaseModel, frozen=True):
     learning_rate: float = option(0.01, "Adam's step size.", gt=0)
     weight_decay: float = option(1e-5, "Adam's L2 penalty.", ge=0)
     id_dropout: float = option(0.2, "Share of nodes whose id is hidden in each epoch.", ge=0, lt=1)
+    max_user_ids: int = option(2**18, "Users up to which each has a learnt id; of more users none has.", ge=0)
     event_id_std: float = option(0.25, "Standard deviation of a new event's id embedding; a new user's is zero.", gt=0)
     half_life: float = option(4.0, "Weeks after which an edge's weight in the message graph has halved.", gt=0)
     batching: Batching = option(

@@ -107,6 +107,11 @@ class InteractionHistory(Catalogue):
         return np.argsort(self.user, kind="stable").astype(np.int32), begin
 
     @property
+    def by_user(self) -> IntArray:
+        """[N] rows by user, then week, then event."""
+        return self._by_user[0]
+
+    @property
     def user_start(self) -> IntArray:
         """[U + 1] number of rows of the users before each user position."""
         return self._by_user[1]

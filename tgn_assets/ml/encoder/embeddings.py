@@ -66,8 +66,8 @@ class NodeEmbeddings:
 
     def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
         """The same with the vectors of `links`, whose history ends with the same week: zero for nodes it lacks."""
-        users = _rows(torch.as_tensor(links.user_idx), links.users, self.user_idx.numpy())[0]
-        events = _rows(torch.as_tensor(links.event_idx), links.events, self.event_idx.numpy())[0]
+        users = _aligned(links.user_idx, links.users, self.user_idx)
+        events = _aligned(links.event_idx, links.events, self.event_idx)
         return NodeEmbeddings(self.week, self.user_idx, self.users, self.event_idx, self.events, users, events)
 
     def to_tensors(self, prefix: str = "") -> dict[str, Tensor]:
@@ -91,6 +91,12 @@ class NodeEmbeddings:
         """Reads what `save` wrote; ArtifactError if it is missing or damaged."""
         tensors, meta = load_artifact(directory)
         return cls.from_tensors(meta["week"], tensors)
+
+
+def _aligned(index: IntArray, vectors: Tensor, wanted: Tensor) -> Tensor:
+    """The rows of `vectors`, which are of the nodes `index`, for the nodes `wanted`; zero for one without."""
+    known = torch.as_tensor(index)
+    return vectors if torch.equal(known, wanted) else _rows(known, vectors, wanted.numpy())[0].half()
 
 
 def _links(known: Tensor, vectors: Tensor | None, wanted: IntArray) -> Tensor:

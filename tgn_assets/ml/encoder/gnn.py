@@ -35,8 +35,9 @@ class GNNEncoder(nn.Module):
         super().__init__()
         dim, layers = config.dim, config.layers
         # Users start without an id of their own: they are what they interacted with, until training finds more to say.
-        events = torch.randn(num_nodes[EVENT], dim) * config.event_id_std
-        self.ids = nn.ParameterDict({USER: torch.zeros(num_nodes[USER], dim), EVENT: events})
+        self.ids = nn.ParameterDict({EVENT: torch.randn(num_nodes[EVENT], dim) * config.event_id_std})
+        if num_nodes[USER] <= config.max_user_ids:
+            self.ids[USER] = torch.zeros(num_nodes[USER], dim)
         self.features = nn.ModuleDict({kind: nn.Linear(num_features, dim) for kind in num_nodes})
         self.convs = nn.ModuleList(
             HeteroConv({edge_type: WeightedMeanSAGEConv(dim) for edge_type in (INTERACTS, REV_INTERACTS)})
@@ -51,6 +52,8 @@ class GNNEncoder(nn.Module):
         `id_dropout` is the share of nodes whose id is hidden, so that the model learns to do with the features alone:
         they are all that is known of a node that was never trained on.
         """
+        if kind not in self.ids:
+            return self.features[kind](features)
         ids = self.ids[kind] if position is None else self.ids[kind].index_select(0, position)
         if id_dropout:
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= id_dropout)

@@ -25,8 +25,11 @@ from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.config import LinearLinkConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.linalg.sparse import row_of, sums, top_n_per_row
+from tgn_assets.ml.parallel import map_threaded
 
 DEFAULTS = LinearLinkConfig()
+USERS_PER_BLOCK = 2**14
+"""Users whose vectors one thread computes at a time."""
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 """Of the randomised singular value decomposition (arXiv 0909.4061)."""
 
@@ -38,7 +41,7 @@ class LinkVectors:
     larger for likelier ones and no probability. Zero where nothing is known."""
 
     user_idx: IntArray  # [U] warehouse indices, ascending
-    users: Tensor  # [U, 2 * rank]
+    users: Tensor  # [U, 2 * rank] float16
     event_idx: IntArray  # [E]
     events: Tensor  # [E, 2 * rank]
 
@@ -46,13 +49,20 @@ class LinkVectors:
 def link_vectors(history: InteractionHistory, config: LinearLinkConfig = DEFAULTS, *, seed: int = 0) -> LinkVectors:
     """The link vectors at the close of `history`, fitted to its weeks, each explained by the weeks before it."""
     past, kept = _PastByUser(history, config), _popular_events(history, config)
-    everyone, now = np.arange(history.num_users), np.full(history.num_users, history.week)
-    users, events = [], []
-    for half_life, weights in ((config.half_life, _next_week_weights), (np.inf, _co_occurrence_weights)):
-        inputs, outputs = _low_rank(weights(past, kept, seed), config.rank, seed)
-        users.append(torch.from_numpy(past.neighbourhoods(everyone, now, half_life)[:, kept] @ inputs))
-        events.append(torch.zeros(history.num_events, config.rank).index_copy_(0, torch.from_numpy(kept), outputs))
-    return LinkVectors(history.user_idx, torch.cat(users, dim=1), history.event_idx, torch.cat(events, dim=1))
+    regressions = ((config.half_life, _next_week_weights), (np.inf, _co_occurrence_weights))
+    fitted = [
+        (half_life, *_low_rank(weights(past, kept, seed), config.rank, seed)) for half_life, weights in regressions
+    ]
+
+    def of_users(user: IntArray) -> Tensor:
+        now = np.full(len(user), history.week)
+        parts = [past.neighbourhoods(user, now, decay)[:, kept] @ inputs for decay, inputs, _ in fitted]
+        return torch.from_numpy(np.column_stack(parts)).half()
+
+    blocks = np.split(np.arange(history.num_users), range(USERS_PER_BLOCK, history.num_users, USERS_PER_BLOCK))
+    events = torch.zeros(history.num_events, 2 * config.rank)
+    events[torch.from_numpy(kept)] = torch.cat([outputs for _, _, outputs in fitted], dim=1)
+    return LinkVectors(history.user_idx, torch.cat([*map_threaded(of_users, blocks)]), history.event_idx, events)
 
 
 class _PastByUser:
@@ -60,7 +70,7 @@ class _PastByUser:
 
     def __init__(self, history: InteractionHistory, config: LinearLinkConfig) -> None:
         self.history, self.config = history, config
-        self.by_user = np.argsort(history.user, kind="stable")  # rows are sorted by week: those of a user stay so
+        self.by_user = history.by_user
         self.span = history.week + 2
         self.moment = history.user[self.by_user].astype(np.int64) * self.span + history.week_no[self.by_user]
 

