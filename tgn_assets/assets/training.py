@@ -63,6 +63,7 @@ def trained_gnn(
         history=warehouse.history(week),
         device=device.name(),
         log=context.log.info,
+        scratch=artifacts.scratch("trained_gnn", week),
     )
     epochs = [entry for entry in checkpoint.curve if entry["cutoff"] == week]
     return dg.MaterializeResult(

@@ -45,17 +45,26 @@ def finite(loss: float, phase: str) -> float:
     return loss
 
 
-def save_artifact(directory: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Writes `tensors` and JSON-able `meta` as the new content of `directory`.
+def save_artifact(
+    directory: Path,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Writes `tensors` and JSON-able `meta` as the new content of `directory`, and `parts` as files of their own.
 
     A reader finds the old content or the new, never a mixture, even if this process is killed. The same input gives
-    the same bytes.
+    the same bytes. Writing a file takes as much memory as its tensors.
     """
     meta = {"format_version": FORMAT_VERSION, "package_version": version("tgn_assets"), **meta}
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, fresh / TENSORS)
+        for name, part in {
+            TENSORS: tensors,
+            **{f"{name}.safetensors": part for name, part in (parts or {}).items()},
+        }.items():
+            save_file({key: part[key].contiguous() for key in sorted(part)}, fresh / name)
         (fresh / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
         fresh.chmod(0o755)
         replace_directory(fresh, directory)
@@ -99,8 +108,13 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ArtifactError if they are missing, damaged or of another format version.
     """
     meta = load_meta(directory)
+    return load_part(directory), meta
+
+
+def load_part(directory: Path, name: str | None = None) -> dict[str, Tensor]:
+    """The tensors of the part `name` of `directory` (None: of no part), mapped; ArtifactError as of `load_artifact`."""
     with damage_named(directory):
-        return load_file(directory / TENSORS), meta
+        return load_file(directory / (TENSORS if name is None else f"{name}.safetensors"))
 
 
 def load_meta(directory: Path) -> dict[str, Any]:

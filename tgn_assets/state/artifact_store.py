@@ -47,6 +47,10 @@ class ArtifactStore:
         """The folder of the artifact of `asset` for `week`, which need not exist."""
         return self.root / asset / week
 
+    def scratch(self, asset: str, week: str) -> Path:
+        """A folder for what a run needs while it makes the artifact; the next run's `sweep` removes it."""
+        return self.root / asset / f".{week}.scratch"
+
     def weeks(self, asset: str) -> list[str]:
         """The weeks for which there is an artifact of `asset`, oldest first."""
         folder = self.root / asset
@@ -55,6 +59,7 @@ class ArtifactStore:
     def save(self, asset: str, week: str, artifact: Any) -> None:
         """Writes or replaces the artifact of `asset` for `week`, as a whole."""
         artifact.save(self.directory(asset, week))
+        _remove(self.scratch(asset, week))
 
     def load(self, asset: str, week: str) -> Any:
         """The artifact of `asset` for `week`; ArtifactError if it is missing, damaged or outdated."""

@@ -6,6 +6,7 @@ from typing import Literal
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph.loaders import InstalledSampler, installed_sampler
 from tgn_assets.ml.graph.temporal_graph import View
+from tgn_assets.ml.schema import EVENT, USER
 
 MEMORY_BUDGET = 6 * 2**30
 """Bytes that an estimate of the encoder's memory may reach before `auto` takes sampled batches."""
@@ -15,6 +16,8 @@ moments and what is on the way; and for each layer an input, an aggregate and a 
 INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 8, 1
 """The same for the embeddings of a whole graph: the four that training still holds, and what is on the way; the output
 of each layer. Layer by layer it is three instead of what is on the way and the outputs."""
+ID_VECTORS = 4
+"""Those of an id that is learnt: itself, its gradient and Adam's two moments."""
 EDGE_BYTES = 20
 """Of an edge of one direction: its place in the sparse adjacency, and in the transpose for the gradient."""
 
@@ -48,6 +51,8 @@ def _path(config: GNNConfig, views: list[View], vectors: int) -> ResolvedBatchin
     """`full` if the `vectors` of each node, float32 numbers, and the edges of all views fit the budget."""
     if config.batching != "auto":
         return config.batching
-    nodes = max(sum(len(known) for known in view.known.values()) for view in views)
+    users, events = (max(len(view.known[kind]) for view in views) for kind in (USER, EVENT))
+    of_user = vectors if users <= config.max_user_ids else vectors - ID_VECTORS
     edges = sum(2 * len(view.edge_week) for view in views)
-    return "full" if 4 * config.dim * vectors * nodes + EDGE_BYTES * edges <= MEMORY_BUDGET else "sampled"
+    estimate = 4 * config.dim * (of_user * users + vectors * events) + EDGE_BYTES * edges
+    return "full" if estimate <= MEMORY_BUDGET else "sampled"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tgn_assets.ml.artifact_io import load_artifact, save_artifact
+from tgn_assets.ml.artifact_io import load_artifact, load_part, save_artifact
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
@@ -35,12 +35,12 @@ class GNNCheckpoint:
         """Writes the checkpoint to `directory`, replacing what is there."""
         tensors = {f"state.{name}": value for name, value in self.state.items()}
         tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
-        for week, embeddings in self.embeddings.items():
-            tensors |= embeddings.to_tensors(f"embeddings.{week}.")
+        tensors |= self.embeddings[self.week].to_tensors(f"embeddings.{self.week}.")
+        earlier = {week: known.to_tensors() for week, known in self.embeddings.items() if week != self.week}
         meta: dict[str, Any] = {"week": self.week, "warm_from": self.warm_from, "curve": self.curve}
         meta |= {"config": self.config.model_dump(), "batching": asdict(self.batching)}
         meta["embeddings"] = {week: self.embeddings[week].digest for week in sorted(self.embeddings)}
-        save_artifact(directory, tensors, meta)
+        save_artifact(directory, tensors, meta, earlier)
 
     @classmethod
     def load(cls, directory: Path) -> "GNNCheckpoint":
@@ -51,7 +51,7 @@ class GNNCheckpoint:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
         embeddings = {
-            week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}."), digest)
+            week: NodeEmbeddings.from_tensors(week, named(f"embeddings.{week}.") or load_part(directory, week), digest)
             for week, digest in meta["embeddings"].items()
         }
         config, batching = GNNConfig(**meta["config"]), BatchingPlan(**meta["batching"])

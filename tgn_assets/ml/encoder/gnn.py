@@ -28,7 +28,7 @@ class GNNEncoder(nn.Module):
     """Heterogeneous GraphSAGE (arXiv 1706.02216) over user-event interactions.
 
     `num_nodes` is the number of learnable ids per node type, `num_features` the width of the features; the vectors
-    that come out are `config.dim` + 1 wide.
+    that come out are `config.dim` + 1 wide. More than `config.max_user_ids` users have no ids.
     """
 
     def __init__(self, num_nodes: dict[str, int], num_features: int, config: GNNConfig) -> None:

@@ -5,6 +5,7 @@ So the graph that predicts a link holds neither that link nor any edge as new as
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -37,13 +38,15 @@ def train_gnn(
     history: InteractionHistory | None = None,
     device: str = "cpu",
     log: LogFn = no_log,
+    scratch: Path | None = None,
 ) -> GNNCheckpoint:
     """Trains the encoder at the close of `week` on `snapshots`, of which that of `week` must be the newest.
 
     With `warm`, last week's checkpoint, training continues from its weights and has one cut-off, `week`. Without it, or
     if `can_warm_start_from` is False, training starts from scratch and visits the last `config.replay` weeks as
     cut-offs, one after the other. With `history`, which ends with `week`, the embeddings of each cut-off include the
-    link vectors of `linear_link_model` at that week's close. ValueError if the weeks do not fit.
+    link vectors of `linear_link_model` at that week's close. With a folder `scratch`, those of earlier cut-offs
+    are kept there, not in memory, as long as the checkpoint is read. ValueError if the weeks do not fit.
     """
     now = week_number(week)
     if week not in snapshots or max(snapshots) > week:
@@ -70,6 +73,9 @@ def train_gnn(
                 known = trainer.embeddings()
             links = linear.result()
             embeddings[key] = known if links is None else known.with_links(links)
+            if scratch is not None and key != week:
+                embeddings[key].save(scratch / key)
+                embeddings[key] = NodeEmbeddings.load(scratch / key)
             reporter.left(sum(later.links for later in cutoffs[number:]))
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     warm_from = warm.week if warm else None
@@ -116,14 +122,14 @@ def _initial_encoder(graph: WindowGraph, config: GNNConfig, warm: GNNCheckpoint 
     """An encoder for the nodes of `graph` with the weights of `warm`, if given; a new node has a fresh id."""
     encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, graph.num_features, config)
     if warm is not None:
-        fresh, state = encoder.state_dict(), dict(warm.state)
+        fresh = encoder.state_dict()
+        state = {name: value for name, value in warm.state.items() if not name.startswith("ids.")}
         for kind, index in graph.node_idx.items():
             name, old = f"ids.{kind}", warm.node_idx[kind]
-            if name not in fresh or name not in state:
-                state.pop(name, None)
-                continue
-            kept = torch.isin(index, old)
-            state[name] = fresh[name].clone()
-            state[name][kept] = warm.state[name][torch.searchsorted(old, index[kept])]
+            if name in fresh:
+                state[name] = fresh[name].clone()
+            if name in fresh and name in warm.state:
+                kept = torch.isin(index, old)
+                state[name][kept] = warm.state[name][torch.searchsorted(old, index[kept])]
         encoder.load_state_dict(state)
     return encoder

@@ -99,6 +99,25 @@ def test_cold_start_replays_weeks_and_warm_start_trains_one(weeks: Weeks, cold: 
     assert list(warm.embeddings) == [LAST] and warm.warm_from == shift(LAST, -1)
 
 
+def test_embeddings_of_earlier_weeks_may_lie_on_disk(weeks: Weeks, cold: GNNCheckpoint, tmp_path: Path) -> None:
+    on_disk = train_gnn(weeks, LAST, CONFIG, scratch=tmp_path / "scratch")
+    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == [shift(LAST, -2), shift(LAST, -1)]
+    assert bytes_of(on_disk, tmp_path / "disk") == bytes_of(cold, tmp_path / "memory")
+    loaded = GNNCheckpoint.load(tmp_path / "disk")
+    assert {week: known.digest for week, known in loaded.embeddings.items()} == {
+        week: known.digest for week, known in cold.embeddings.items()
+    }
+    assert torch.equal(loaded.embeddings[shift(LAST, -2)].users, cold.embeddings[shift(LAST, -2)].users)
+
+
+def test_beyond_a_limit_users_have_no_ids_and_still_their_community(weeks: Weeks) -> None:
+    without = train_gnn(weeks_before_last(weeks), shift(LAST, -1), changed(max_user_ids=39))
+    assert "ids.user" not in without.state and len(without.embeddings[shift(LAST, -1)].users) == 40
+    test_user_scores_events_of_its_community_higher(train_gnn(weeks, LAST, changed(max_user_ids=39), warm=without))
+    grown = train_gnn(weeks, LAST, changed(max_user_ids=40), warm=without)
+    assert grown.state["ids.user"].shape == (40, 8) and grown.warm_from == shift(LAST, -1)
+
+
 def test_warm_start_keeps_learned_ids_and_new_nodes_get_fresh_ones() -> None:
     rows = [*habits(weeks=WEEKS), ("aaa-new", "aaa-new", WEEKS - 1, 1)]
     grown = snapshots(rows, range(WEEKS))
