@@ -193,6 +193,7 @@ class Home:
         SourceError if it cannot be read when it is used for the first time, SettingsError if this home has another log.
         """
         spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
+        spec = replace(spec, summaries=self.root / "source_files.json")
         return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
 
     def unpinned_source_spec(self) -> SourceSpec:

@@ -36,25 +36,25 @@ HEADER_LENGTH = 100_000
 COUNTED, STORED = "ignore_errors = true", "store_rejects = true, rejects_limit = 0"
 """What becomes of lines that DuckDB rejects: their number is missed, or each is kept in memory (1 kB)."""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
+FILE_NAME = "tgn_source_file"
 LINES_SQL = f"""(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
-               <rejects>, max_line_size = {LONGEST_RECORD}, columns = {{line: 'VARCHAR'}}) WHERE line <> '')"""
+               <rejects>, max_line_size = {LONGEST_RECORD}, columns = {{line: 'VARCHAR'}}, filename = '{FILE_NAME}')
+               WHERE line <> '')"""
 IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
 FIRST_LINES = 1000
 """Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
-ARRAY_SQL = "(SELECT CAST(json AS VARCHAR) AS line FROM read_json_objects($files, format = 'array'))"
+ARRAY_SQL = f"""(SELECT CAST(json AS VARCHAR) AS line, {FILE_NAME}
+                FROM read_json_objects($files, format = 'array', filename = '{FILE_NAME}'))"""
 JSON_LINES, JSON_ARRAY = (
-    Relation(
-        sql.replace("<rejects>", COUNTED), lines, readable=IS_OBJECT_SQL, unreadable_text=f"left(line, {LINE_SHOWN})"
-    )
+    Relation(sql.replace("<rejects>", COUNTED), lines, IS_OBJECT_SQL, FILE_NAME, f"left(line, {LINE_SHOWN})")
     for sql, lines in ((LINES_SQL, 0), (ARRAY_SQL, None))
 )
-FILE_NAME = "tgn_source_file"
 PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
 # Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
 # line's surplus columns, or the character after a stray carriage return, without a word.
 CSV_SQL = f"""read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
              strict_mode = true, <rejects>, parallel = <parallel>, max_line_size = {LONGEST_RECORD},
-             columns = {{<columns>}}<short>)"""
+             columns = {{<columns>}}, filename = '{FILE_NAME}'<short>)"""
 # Columns that a line lacks at its end are NULL, and no others.
 SHORT_SQL = ", null_padding = true, nullstr = chr(1)"
 PACKED = (".zst", ".zip")
@@ -150,7 +150,9 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], Unread
             shape = part.relation.csv
             copies = [folder / f"{len(safe)}-{number}.csv" for number in range(len(part.files))]
             for file, copy in zip(part.files, copies, strict=True):
-                bad.extend(split_records(Path(file), copy, *shape) if shape else split_lines(Path(file), copy))
+                lines = split_records(Path(file), copy, *shape) if shape else split_lines(Path(file), copy)
+                lines.by_file[str(copy)] = lines.count
+                bad.extend(lines)
             sql = _csv_sql(*shape, parallel=False) if shape else part.relation.sql.replace(COUNTED, STORED)
             part = replace(part, relation=replace(part.relation, sql=sql), files=tuple(map(str, copies)))
         safe.append(part)
@@ -182,7 +184,7 @@ def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file
     for column in re.findall("(?<=/)[^/=]+(?==[^/]*/)", file):
         value = f"url_decode(regexp_extract({FILE_NAME}, {literal(f'/{re.escape(column)}=([^/]*)/')}, 1))"
         columns.setdefault(column, Column(f"NULLIF({value}, '__HIVE_DEFAULT_PARTITION__')", "VARCHAR"))
-    return Table(name, file, columns, Relation(PARQUET_SQL))
+    return Table(name, file, columns, Relation(PARQUET_SQL, file=FILE_NAME))
 
 
 def _members(name: str, sql: str, dtype: Any) -> dict[str, Column]:
@@ -216,7 +218,7 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
         )
     wanted = _wanted_places(places, spec)
     shape = delimiter, len(names), max(wanted, default=-1) + 1
-    relation = Relation(_csv_sql(*shape, parallel=True), header_lines=1, csv=shape)
+    relation = Relation(_csv_sql(*shape, parallel=True), header_lines=1, file=FILE_NAME, csv=shape)
     short = 0 < shape[2] < len(names)
     if short:
         relation = replace(relation, readable=f"c{shape[2] - 1} IS NOT NULL")

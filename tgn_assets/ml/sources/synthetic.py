@@ -26,7 +26,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, row_filter
+from tgn_assets.ml.sources.relations import Column, Opened, Part, Relation, SourceKind, row_filter
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
@@ -121,12 +121,14 @@ class SyntheticSource(SourceKind):
         return week_of(now)
 
     @contextmanager
-    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> Iterator[list[Part]]:
+    def open(
+        self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None, _summarise: bool = False
+    ) -> Iterator[Opened]:
         """The rows of `weeks` alone: of all weeks there is no end."""
         keep = row_filter(self.spec.row_filter, SYNTHETIC, {column.sql: column for column in COLUMNS})
         con.register(ROWS, self._rows(weeks or ()))
         try:
-            yield [Part(Relation(ROWS), (), *COLUMNS, False, *keep)]
+            yield Opened([Part(Relation(ROWS), (), *COLUMNS, False, *keep)])
         finally:
             con.unregister(ROWS)
 
