@@ -25,7 +25,7 @@ from tgn_assets.ml.sources.reader import (
 )
 from tgn_assets.ml.sources.relations import FileSummary, RowGroup
 from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source, horizon
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
@@ -199,7 +199,10 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
         return empty_source(spec)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
-    if sample := min((group.sample for group in groups if group.sample), default=None):
+    sample = min((group.sample for group in groups if group.sample), default=None)
+    if sample and is_number_text(sample) and SERIAL_DAYS[0] <= float(sample) <= SERIAL_DAYS[1]:
+        remedy += f": times such as {sample!r} may be {SERIAL_REMEDY}"
+    elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:
             remedy += f"; it is {present!r} now"

@@ -25,7 +25,7 @@ import duckdb
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
-from tgn_assets.ml.sources.formats import SUFFIXES, format_of, open_file
+from tgn_assets.ml.sources.formats import READABLE, SUFFIXES, format_of, open_file
 from tgn_assets.ml.sources.relations import FileSummary, Opened, RowGroup, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source, horizon
 
@@ -159,7 +159,7 @@ def find_files(location: str) -> list[str]:
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
         found = [str(file) for file in inside if file.name.lower().endswith(SUFFIXES)]
-        lack = f"is a folder without {', '.join(SUFFIXES)} files"
+        lack = f"is a folder without {READABLE} files"
     elif path.exists():
         return [str(path)]
     else:
@@ -212,7 +212,7 @@ def _find_objects(location: str) -> list[StoredFile]:
     if holds_password(location):
         raise SourceError("TGN_SOURCE holds a password; take it out: credentials are read from the environment alone")
     if not (found := stored_files(location, SUFFIXES)):
-        raise _no_files(location, f"has no {', '.join(SUFFIXES)} files")
+        raise _no_files(location, f"has no {READABLE} files")
     return found
 
 

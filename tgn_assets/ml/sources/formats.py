@@ -319,3 +319,4 @@ FORMATS = (
 UNPACKERS = {".gz": gzip.open}
 """How compressed text is opened, by what its name ends with behind the suffix of its format."""
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.all_suffixes)
+READABLE = ", ".join(suffix for suffix in SUFFIXES if not suffix.endswith(PACKED))

@@ -95,7 +95,7 @@ def test_unreadable_lines_are_counted_across_file_shapes(tmp_path: Path) -> None
     [
         ("missing.csv", "TGN_SOURCE=.*missing.csv does not exist"),
         ("*.csv", r"TGN_SOURCE=.*\*.csv does not exist"),
-        ("", "TGN_SOURCE=.* is a folder without .csv"),
+        ("", "TGN_SOURCE=.* is a folder without ((?!zst).)*, .pq files"),
     ],
 )
 def test_missing_source_names_the_setting(tmp_path: Path, name: str, message: str) -> None:
