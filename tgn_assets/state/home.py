@@ -5,6 +5,7 @@
     reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
+    source_files.json    which weeks the rows of each file of the log are of; it may be deleted
     run.lock             held by the process whose run is in progress
     home.lock            held for a moment by a process that writes dagster.yaml or log.json
 
