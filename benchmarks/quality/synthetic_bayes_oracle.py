@@ -14,6 +14,7 @@ from math import perm
 import numpy as np
 import pandas as pd
 
+from benchmarks.quality.synthetic_oracle import interest_by_community
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.sources.synthetic import (
@@ -133,7 +134,8 @@ def _appeal(world: World, now: WeekState, number: int) -> FloatArray:
     """[users, events] share of each event of `now` in the interest of each user of `now`, in week `number`."""
     catalogue = WeekState(world, number).catalogue
     share = catalogue.share * (catalogue.tenant == now.catalogue.tenant)
-    return interests_of(world, now.who, number).by_community(world)[:, catalogue.community] * share
+    interest = interest_by_community(interests_of(world, now.who, number), world)
+    return interest[:, catalogue.community] * share
 
 
 def _counts(world: World, number: int, users: pd.Index, events: pd.Index) -> IntArray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.evaluation.metrics import METRICS, per_user
 from tgn_assets.ml.schema import K
-from tgn_assets.ml.sources.synthetic import DEFAULT, WeekState, World, generate_week
+from tgn_assets.ml.sources.synthetic import DEFAULT, Interests, WeekState, World, generate_week
 from tgn_assets.ml.weeks import week_number
 
 
@@ -21,11 +21,19 @@ def interaction_chances(week: str, users: Sequence[str], world: World = DEFAULT)
     """
     state = WeekState(world, week_number(week))
     row = pd.Index(state.user_ids()).get_indexer(pd.Index(users))
-    interest = state.interests.by_community(world)
+    interest = interest_by_community(state.interests, world)
     no_interaction = np.exp(-state.rate[:, None] * interest[:, state.catalogue.community] * state.catalogue.share)
     for event, chance in zip(state.habit_event.T, state.habit_chance.T, strict=True):
         no_interaction[np.arange(world.users), event] *= 1 - chance
     return state.event_ids().tolist(), np.where(row[:, None] >= 0, 1 - no_interaction[row], 0.0)
+
+
+def interest_by_community(interests: Interests, world: World) -> FloatArray:
+    """[n, communities] share of the interest of each of n users, the background included; rows sum to one."""
+    shares = np.full((len(interests.community), world.communities), world.background / world.communities)
+    for community, share in zip(interests.community.T, interests.share.T, strict=True):
+        shares[np.arange(len(shares)), community] += share
+    return shares
 
 
 def oracle_lists(

@@ -7,10 +7,9 @@ from typing import Any
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
-from tgn_assets.ml.sources.extent import describe_source, first_week_of
+from tgn_assets.ml.sources.extent import check_first_week
 from tgn_assets.ml.sources.reader import FILTERED
-from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec
-from tgn_assets.ml.weeks import weeks_between
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.tables import rows_of
 
 FIRST_YEAR_AND_WEEK = 190001
@@ -20,17 +19,14 @@ FIRST_YEAR_AND_WEEK = 190001
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
     """What was understood, by section; SourceError if the source cannot be read or has no row that can be used."""
     yield "source", {"location": spec.shown, "query": spec.query}
-    extent = describe_source(spec)
-    weeks = None
-    if spec.location == SYNTHETIC and extent.newest_closed:
-        weeks = weeks_between(extent.first_week, extent.newest_closed)
-    found = check_source(spec, start_week, end_week, weeks=weeks)
+    found = check_source(spec, start_week, end_week)
+    extent = found.extent
     yield "rows", {"usable": found.rows, "users": found.users, "events": found.events}
     yield "time", {"first": found.first, "last": found.last}
     yield (
         "weeks",
         {
-            "with_rows": found.weeks,
+            "with_rows": len(found.weeks),
             "first": extent.first_week,
             "newest_closed": extent.newest_closed,
             "may_close": not extent.newest_closed
@@ -40,19 +36,17 @@ def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | Non
     yield "before_first_week", found.before_start
     yield "after_last_week", found.after_end
     yield "rejected", found.rejected
-    yield "suspicions", [*found.suspicions, *([] if start_week else _first_week_suspicions(spec))]
+    yield "suspicions", [*found.suspicions, *([] if start_week else _first_week_suspicions(spec, found.weeks))]
 
 
-def _first_week_suspicions(spec: SourceSpec) -> Iterator[str]:
+def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[str]:
     """What a first week that no setting names may be wrong about."""
     if spec.week_number_anchor:
         number, monday = spec.week_number_anchor
         looks = ", though it looks like a year and a week" if number >= FIRST_YEAR_AND_WEEK else ""
         yield f"weeks have numbers: {number} is taken for the week of {monday}{looks}; set TGN_START_WEEK to its Monday"
-    if spec.location == SYNTHETIC:
-        return
     try:
-        first_week_of(spec)
+        check_first_week(spec, weeks)
     except SourceError as error:
         yield str(error)
 

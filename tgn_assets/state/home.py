@@ -5,6 +5,7 @@
     reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
+    source_files.json    which weeks the rows of each file of the log are of; it may be deleted
     run.lock             held by the process whose run is in progress
     home.lock            held for a moment by a process that writes dagster.yaml or log.json
 
@@ -193,6 +194,7 @@ class Home:
         SourceError if it cannot be read when it is used for the first time, SettingsError if this home has another log.
         """
         spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
+        spec = replace(spec, summaries=self.root / "source_files.json")
         return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
 
     def unpinned_source_spec(self) -> SourceSpec:

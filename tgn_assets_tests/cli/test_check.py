@@ -1,10 +1,12 @@
 """What `tgn check` says of logs whose first week may be a mistake."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tgn_assets.cli.check import check_sections
+from tgn_assets.ml.sources import reader
 from tgn_assets_tests.support.event_logs import ROWS, home_on_log
 
 
@@ -31,6 +33,27 @@ def test_numbered_weeks_are_suspicious(tmp_path: Path, number: int, looks: bool)
 def test_mostly_unreadable_times_name_the_setting(tmp_path: Path) -> None:
     said = suspicions(tmp_path, "u,e,2024-01-31 12:00:00", "u,e,08.01.2024 12:00", "u,e,09.01.2024 12:00")
     assert "times that cannot be read (2): set TGN_TIMESTAMP_FORMAT" in said
+
+
+def test_days_as_a_spreadsheet_counts_them_are_named(tmp_path: Path) -> None:
+    said = suspicions(tmp_path, "u,e,2024-01-31", "u,e,45322.5", "u,e,45323", "u,e,99999")
+    assert "2 rows have times such as '45322.5', days as a spreadsheet counts them" in said
+
+
+def test_ids_written_in_two_ways_are_named(tmp_path: Path) -> None:
+    ids = ("007", "7", "Anna", "anna", "jose\u0301", "jos\u00e9", "0a", "a")
+    said = suspicions(tmp_path, *(f"{one},e,2024-01-31" for one in ids))
+    assert "3 user ids are written in more than one way" in said and "'007' and '7'" in said
+    assert "event ids are written" not in said
+
+
+def test_a_check_reads_the_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")
+    counted = Mock(side_effect=reader.expected_rows)
+    monkeypatch.setattr(reader, "expected_rows", counted)
+    found = dict(check_sections(home_on_log(tmp_path, source=str(log)).unpinned_source_spec(), None, None))
+    assert (found["rows"]["usable"], counted.call_count) == (len(ROWS), 1)
 
 
 def test_the_synthetic_log_is_checked_up_to_its_newest_week(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_
     *("mtime", "modified", "updated", "created")
 }
 """What stores call the fields that move when a file is written."""
+VERSIONS = {"etag", "generation", "content-md5", "md5hash"}
+"""Those that move even if it is written twice at the same time."""
 
 
 STALL_SECONDS = 30
@@ -47,6 +49,11 @@ class StoredFile:
     """Bytes; None where the store does not say."""
     state: tuple[str, ...]
     """Moves when the file is written; empty where the store says nothing of it."""
+
+    @property
+    def has_version(self) -> bool:
+        """Whether `state` moves with every change: the ETag of a web server may not."""
+        return _scheme(self.url) not in WEB and any(field.split()[0].lower() in VERSIONS for field in self.state)
 
 
 def is_url(location: str) -> bool:

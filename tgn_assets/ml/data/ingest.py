@@ -122,7 +122,7 @@ class StagedWeeks:
     database: Path
     """A DuckDB file with the table `scanned`."""
     counts: list[tuple]
-    """The rows of `COUNT_SQL`."""
+    """The rows of `COUNT_SQL`, and the same of files that have no row of these weeks, and were not read."""
     unreadable: UnreadableLines
     with_blanks: int
 
@@ -159,13 +159,14 @@ def stage_weeks(
         database = Path(folder) / "scanned.duckdb"
         with connect(database) as con:
             with log_query_progress(con, progress, "reading the source"):
-                unreadable = scan(con, spec, SCAN_SQL, _dates(weeks), weeks).unreadable
+                found = scan(con, spec, SCAN_SQL, _dates(weeks), weeks)
             counts = con.execute(COUNT_SQL).fetchall()
+            counts += [(group.week, group.reason, False, group.rows, None) for group in found.unread_groups()]
             with source_errors(spec):
-                if not counts and not unreadable.count and kind_of(spec).is_empty():
+                if not counts and not found.unreadable.count and kind_of(spec).is_empty():
                     raise empty_source(spec)
             ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
-        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, unreadable, with_blanks)
+        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, found.unreadable, with_blanks)
 
 
 def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,22 +10,26 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.safe_text import shortened
-from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, scan
-from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of
+from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
+from tgn_assets.ml.sources.relations import RowGroup
+from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
+from tgn_assets.ml.sources.timestamp_sql import SERIAL_DAYS, SERIAL_REMEDY
+from tgn_assets.ml.weeks import weeks_between
 
-LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT user_id, event_id, ts, week, reason, text FROM {rows}"
+LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT * EXCLUDE (number, file), '' AS file FROM {rows}"
 REASONS_SQL = """
     SELECT reason, count(*), first([user_id, event_id, text] ORDER BY user_id, event_id, text)
     FROM looked WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """
 SIZES_SQL = """
-    SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts), count(DISTINCT week),
+    SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts),
            count(*) FILTER (WHERE week < $start_week::DATE), count(*) FILTER (WHERE week > $end_week::DATE)
     FROM looked WHERE reason IS NULL
 """
 IDS_SQL = """
     SELECT {node}_id, count(*), count(*) / sum(count(*)) OVER (),
-           trim({node}_id) <> {node}_id, list_contains($stand_ins, lower(trim({node}_id)))
+           trim({node}_id) <> {node}_id, list_contains(string_split($stand_ins, ' '), lower(trim({node}_id)))
     FROM looked WHERE reason IS NULL GROUP BY {node}_id ORDER BY count(*) DESC, {node}_id
 """
 SUSPICIOUS_SQL = f"""
@@ -34,26 +38,20 @@ SUSPICIOUS_SQL = f"""
     FROM (SELECT *, row_number() OVER (ORDER BY rows DESC, id) AS place
           FROM ({IDS_SQL}) AS t(id, rows, share, blank, stand_in))
 """
-STAND_INS = [
-    "null",
-    "<na>",
-    "nat",
-    "#n/a",
-    "(null)",
-    "nan",
-    "none",
-    "n/a",
-    "na",
-    "nil",
-    "undefined",
-    "unknown",
-    "anonymous",
-    "guest",
-    "-",
-    "?",
-    "0",
-    "-1",
-]
+ALIKE_SQL = """
+    SELECT count(*), min(pair) FROM (
+        SELECT [min(id), max(id)] AS pair FROM (SELECT DISTINCT {node}_id AS id FROM looked WHERE reason IS NULL)
+        GROUP BY CASE WHEN regexp_full_match(id, '[0-9]+') THEN ltrim(id, '0') ELSE lower(nfc_normalize(id)) END
+        HAVING count(*) > 1
+    )
+"""
+TIMES_SQL = f"""
+    SELECT count(*), count(*) FILTER (WHERE is_serial), min(text) FILTER (WHERE is_serial)
+    FROM (SELECT text, reason = '{UNREADABLE_TIME}'
+                 AND TRY_CAST(text AS DOUBLE) BETWEEN {SERIAL_DAYS[0]} AND {SERIAL_DAYS[1]} AS is_serial
+          FROM looked WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}'))
+"""
+STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown anonymous guest - ? 0 -1"
 """Ids, in lower case, that often stand for no id at all."""
 NAMES = ("user", "event", "time")
 LARGE_SHARE = 0.5
@@ -80,8 +78,8 @@ class SourceCheck:
     first: datetime | None
     last: datetime | None
     """Of the rows that can be used, UTC."""
-    weeks: int
-    """With rows."""
+    weeks: list[str]
+    """With rows that can be used."""
     before_start: int
     after_end: int
     """Of the rows that can be used, those before the first and after the last week that the settings name."""
@@ -89,39 +87,46 @@ class SourceCheck:
     """By reason, most rows first; rows that the row filter leaves out are among them."""
     suspicions: list[str]
     """What looks odd though it can be used, in sentences."""
+    extent: SourceExtent
 
 
-def check_source(
-    spec: SourceSpec,
-    start_week: str | None = None,
-    end_week: str | None = None,
-    *,
-    weeks: Sequence[str] | None = None,
-) -> SourceCheck:
-    """Reads all of the source, or of one that has no end the `weeks`; `start_week` and `end_week` (None: none) limit
-    what would be ingested.
+def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str | None = None) -> SourceCheck:
+    """Reads all of the source once, or of one that has no end the closed weeks; `start_week` and `end_week` (None:
+    none) limit what would be ingested.
 
-    SourceError if it cannot be read.
+    SourceError if it cannot be read, or has no row that can be used.
     """
+    extent = kind_of(spec).extent(None)
+    weeks = weeks_between(extent.first_week, extent.newest_closed) if extent and extent.newest_closed else None
     with connect() as con:
-        unreadable = scan(con, spec, LOOK_SQL, weeks=weeks).unreadable
-        sizes = con.execute(SIZES_SQL, {"start_week": start_week, "end_week": end_week}).fetchall()[0]
+        found = scan(con, spec, LOOK_SQL, weeks=weeks)
+        groups = [RowGroup(*row) for *row, _ in con.execute(GROUPS_SQL.replace("{rows}", "looked")).fetchall()]
+        groups.append(RowGroup(found.unreadable.count, UNREADABLE_LINE, None))
+        extent = extent or extent_of(spec, groups, numbers_weeks=found.numbers_weeks)
+        asked = {"start_week": start_week, "end_week": end_week}
+        ((rows, users, events, first, last, before, after),) = con.execute(SIZES_SQL, asked).fetchall()
         rejected = [
             Rejection(
                 reason,
-                rows,
+                count,
                 ", ".join(f"{name} {shortened(repr(value))}" for name, value in zip(NAMES, row, strict=True)),
             )
-            for reason, rows, row in con.execute(REASONS_SQL).fetchall()
+            for reason, count, row in con.execute(REASONS_SQL).fetchall()
         ]
-        if unreadable.count:
-            rejected.append(Rejection(UNREADABLE_LINE, unreadable.count, repr(unreadable.first[0])))
+        if found.unreadable.count:
+            rejected.append(Rejection(UNREADABLE_LINE, found.unreadable.count, repr(found.unreadable.first[0])))
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
-        no_time = sum(found.rows for found in rejected if found.reason in (UNREADABLE_TIME, OUT_OF_RANGE))
-        if no_time > sizes[0]:
-            suspicions.append(f"most rows have times that cannot be read ({no_time:,}): set TGN_TIMESTAMP_FORMAT")
-    rows, users, events, first, last, with_rows, before, after = sizes
-    return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions)
+        suspicions += _time_suspicions(con, usable=rows)
+    with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
+    return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions, extent)
+
+
+def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator[str]:
+    unread, serial, sample = con.execute(TIMES_SQL).fetchall()[0]
+    if serial:
+        yield f"{serial:,} rows have times such as {sample!r}, {SERIAL_REMEDY}"
+    elif unread > usable:
+        yield f"most rows have times that cannot be read ({unread:,}): set TGN_TIMESTAMP_FORMAT"
 
 
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
@@ -133,3 +138,8 @@ def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
         yield f"the {node} ids {', '.join(map(repr, stand_ins[:5]))} may stand for a missing value"
     if count > 1 and share > LARGE_SHARE:
         yield f"{share:.0%} of the rows are of one {node}, {largest!r}"
+    alike, pair = con.execute(ALIKE_SQL.format(node=node)).fetchall()[0]
+    if alike:
+        one, other = map(ascii, pair)
+        ways = f"in more than one way (case, leading zeros or Unicode form), such as {one} and {other}"
+        yield f"{alike:,} {node} ids are written {ways}: they count as different {node}s"

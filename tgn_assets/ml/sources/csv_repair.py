@@ -9,6 +9,7 @@ with `count_lines`; where they differ, the file is read again from a copy that h
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ class UnreadableLines:
 
     count: int = 0
     first: list[str] = field(default_factory=list)
+    by_file: Counter[str] = field(default_factory=Counter)
+    """How many there are in each file, where that is known."""
 
     def add(self, line: bytes) -> None:
         """Adds a line."""
@@ -43,6 +46,7 @@ class UnreadableLines:
     def extend(self, more: "UnreadableLines") -> None:
         """Adds all lines of `more`."""
         self.count += more.count
+        self.by_file += more.by_file
         self.first += [line.strip("\r\n")[:LINE_SHOWN] for line in more.first[: LINES_KEPT - len(self.first)]]
 
 

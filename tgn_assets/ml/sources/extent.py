@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
+from pathlib import Path
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.sources.reader import FILTERED, OUT_OF_RANGE, UNREADABLE_TIME, Scan, kind_of, scan, source_errors
+from tgn_assets.ml.sources.files import load_summaries, save_summaries
+from tgn_assets.ml.sources.reader import (
+    FILTERED,
+    IN_FUTURE,
+    OUT_OF_RANGE,
+    UNREADABLE_LINE,
+    UNREADABLE_TIME,
+    Scan,
+    kind_of,
+    scan,
+    source_errors,
+)
+from tgn_assets.ml.sources.relations import FileSummary, RowGroup
 from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source, horizon
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
 
-SPAN_SQL = "SELECT count(*), reason, min(ts), max(ts) FROM {rows} GROUP BY reason"
-"""A row for each reason: how many, the reason, their first and their last time."""
-WEEKS_SQL = f"""
-    SELECT count(*), reason, min(ts), max(ts), week::VARCHAR, {DIGEST_SQL} FILTER (WHERE valid)
-    FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY reason, week
+GROUPS_SQL = f"""
+    SELECT count(*), reason, week::VARCHAR, min(ts) FILTER (WHERE valid), max(ts) FILTER (WHERE valid),
+           {DIGEST_SQL} FILTER (WHERE valid),
+           min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}'))[:40], file
+    FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY reason, week, file
 """
-"""The same for each reason and week, with the week and the `DIGEST_SQL` of its valid rows."""
+"""A `RowGroup` and its file."""
 
 LONG_GAP = 5 * 52
 """Weeks without a row, after which what lies before them is hardly the same log."""
@@ -41,36 +55,55 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
-    return _described(spec, SPAN_SQL, now)[0]
+    return survey_source(spec, now)[0]
 
 
-def survey_source(spec: SourceSpec) -> tuple[SourceExtent, dict[str, str] | None]:
+def survey_source(spec: SourceSpec, now: datetime | None = None) -> tuple[SourceExtent, dict[str, str] | None]:
     """`describe_source` and the digest of each week with valid rows, in one reading.
 
     None instead of the digests where the extent is known without reading all rows.
     """
-    extent, found = _described(spec, WEEKS_SQL)
-    if found is None:
-        return extent, None
-    return extent, {week: digest(rows, total) for rows, reason, _, _, week, total in found.rows if reason is None}
-
-
-def _described(spec: SourceSpec, query: str, now: datetime | None = None) -> tuple[SourceExtent, Scan | None]:
-    """The extent, and the result of `query`, which begins as `SPAN_SQL` does, if it had to be run for that."""
     with source_errors(spec):
         extent = kind_of(spec).extent(now) or _sought(spec)
     if extent:
         return extent, None
-    found = _summary(spec, query=query)
-    filtered = sum(rows for rows, reason, *_ in found.rows if reason == FILTERED)
-    spans = [(first, last) for _, reason, first, last, *_ in found.rows if reason is None]
-    if not spans and filtered and not found.rejected_by_reason():
-        raise SourceError(
-            f"none of the {filtered} rows of TGN_SOURCE={spec.shown} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
-        )
-    if not spans:
-        raise _no_valid_row(spec, found)
-    return _extent(min(first for first, _ in spans), max(last for _, last in spans), found), found
+    groups, numbers_weeks = _read_groups(spec)
+    rows, totals = Counter[str](), Counter[str]()
+    for group in groups:
+        if group.reason is None and group.week:
+            rows[group.week] += group.rows
+            totals[group.week] += group.digest or 0
+    return extent_of(spec, groups, numbers_weeks=numbers_weeks), {
+        week: digest(rows[week], totals[week]) for week in rows
+    }
+
+
+def _read_groups(spec: SourceSpec, weeks: Sequence[str] | None = None) -> tuple[list[RowGroup], bool]:
+    """All rows, or at least those of `weeks`, and whether they have the number of a week and no time.
+
+    What is read of a file that its key tells is remembered.
+    """
+    with connect() as con:
+        found = scan(con, spec, GROUPS_SQL, weeks=weeks, summarise=weeks is None)
+    by_file: dict[str, list[RowGroup]] = {name: [] for name in found.keys}
+    for *group, file in found.rows:
+        by_file.setdefault(file, []).append(RowGroup(*group))
+    for file, count in found.unreadable.by_file.items():
+        by_file.setdefault(file, []).append(RowGroup(count, UNREADABLE_LINE, None))
+    if spec.summaries and weeks is None and by_file.keys() == found.keys.keys():
+        _remember(spec.summaries, found, by_file)
+    return [*found.unread_groups(), *chain.from_iterable(by_file.values())], found.numbers_weeks
+
+
+def _remember(path: Path, found: Scan, by_file: Mapping[str, list[RowGroup]]) -> None:
+    """Remembers the files of the source as they are now; not one with rows whose time has yet to come."""
+    fresh = {
+        key: FileSummary(found.numbers_weeks, groups)
+        for file, groups in by_file.items()
+        if (key := found.keys[file]) and not any(group.reason == IN_FUTURE for group in groups)
+    }
+    if fresh or len(found.unread) < len(load_summaries(path)):
+        save_summaries(path, {**found.unread, **fresh})
 
 
 def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
@@ -94,14 +127,16 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     To be pinned with its Monday as `SourceSpec.week_number_anchor`: a smaller one that arrives later must not move the
     weeks. SourceError as in `describe_source`.
     """
+    query = "SELECT count(*), reason, min(week::VARCHAR), min(number) FROM {rows} GROUP BY reason"
     with connect() as con, source_errors(spec):
         if not kind_of(spec).numbers_weeks(con):
             return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
-        found = scan(con, anywhere, "SELECT count(*), reason, min(number) FROM {rows} GROUP BY reason")
-    numbers = [number for _, reason, number in found.rows if reason in (None, OUT_OF_RANGE)]
+        found = scan(con, anywhere, query)
+    numbers = [number for _, reason, _, number in found.rows if reason in (None, OUT_OF_RANGE)]
     if not numbers:
-        raise _no_valid_row(anywhere, found)
+        groups = [RowGroup(*row[:3]) for row in found.rows]
+        raise _no_valid_row(anywhere, [*groups, RowGroup(found.unreadable.count, UNREADABLE_LINE, None)])
     return int(min(numbers))
 
 
@@ -115,35 +150,59 @@ def first_week_of(spec: SourceSpec) -> str:
 
     SourceError as in `describe_source`, too.
     """
-    first = describe_source(spec).first_week
-    # Of a source that can be asked for its span, reading the weeks up to the gap is enough.
-    with source_errors(spec):
-        after = kind_of(spec).span(date.fromisoformat(shift(first, 1)), horizon().date())
-    if after:
-        starts = [first, after[0]]
-    else:
-        query = "SELECT count(*), week::VARCHAR, bool_or(reason IS NULL) FROM {rows} GROUP BY week"
-        with connect() as con:
-            starts = sorted(week for _, week, valid in scan(con, spec, query).rows if valid)
+    extent, digests = survey_source(spec)
+    if digests is None:
+        with source_errors(spec):
+            after = kind_of(spec).span(date.fromisoformat(shift(extent.first_week, 1)), horizon().date())
+        digests = dict.fromkeys([extent.first_week, *(after or ())[:1]], "")
+    check_first_week(spec, digests)
+    return extent.first_week
+
+
+def check_first_week(spec: SourceSpec, weeks: Iterable[str]) -> None:
+    """SourceError if years without a row follow the first of the `weeks` with rows."""
+    starts = sorted(weeks)
     for before, then in pairwise(starts):
         if week_number(then) - week_number(before) >= LONG_GAP:
             raise SourceError(
-                f"the first rows of TGN_SOURCE={spec.shown} are of week {first}, and after {before} there are none "
-                f"until {then}: set TGN_START_WEEK={then} to begin there, or TGN_START_WEEK={first} if these times are "
-                "right"
+                f"the first rows of TGN_SOURCE={spec.shown} are of week {starts[0]}, and after {before} there are none "
+                f"until {then}: set TGN_START_WEEK={then} to begin there, or TGN_START_WEEK={starts[0]} if these times "
+                "are right"
             )
-    return first
 
 
-def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
+def extent_of(spec: SourceSpec, groups: Sequence[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
+    """What the rows `groups` of the source span. SourceError as in `describe_source`."""
+    first = min((group.first for group in groups if group.first), default=None)
+    newest = max((group.last for group in groups if group.last), default=None)
+    if first is None or newest is None:
+        raise _no_valid_row(spec, groups)
+    return _extent(first, newest, groups, numbers_weeks=numbers_weeks)
+
+
+def _rejected(groups: Iterable[RowGroup]) -> dict[str, int]:
+    rejected = Counter[str]()
+    for group in groups:
+        if group.reason not in (None, FILTERED):
+            rejected[group.reason] += group.rows
+    return dict(+rejected)
+
+
+def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     """The error for a source of which only rejected rows, or none at all, could be read."""
-    rejected = found.rejected_by_reason()
+    rejected, filtered = _rejected(groups), sum(group.rows for group in groups if group.reason == FILTERED)
+    if filtered and not rejected:
+        return SourceError(
+            f"none of the {filtered} rows of TGN_SOURCE={spec.shown} meets TGN_ROW_FILTER={spec.row_filter}; mend it"
+        )
     if not rejected:
         return empty_source(spec)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
-    if UNREADABLE_TIME in rejected or OUT_OF_RANGE in rejected:
-        sample = _sample_time(spec)
+    sample = min((group.sample for group in groups if group.sample), default=None)
+    if sample and is_number_text(sample) and SERIAL_DAYS[0] <= float(sample) <= SERIAL_DAYS[1]:
+        remedy += f": times such as {sample!r} may be {SERIAL_REMEDY}"
+    elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:
             remedy += f"; it is {present!r} now"
@@ -152,28 +211,11 @@ def _no_valid_row(spec: SourceSpec, found: Scan) -> SourceError:
     )
 
 
-def _sample_time(spec: SourceSpec) -> str:
-    """One of the times that cannot be read, shortened."""
-    query = f"SELECT count(*), min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')) FROM {{rows}}"
-    with connect() as con:
-        return str(scan(con, spec, query).rows[0][1])[:40]
-
-
-def _summary(spec: SourceSpec, weeks: Sequence[str] | None = None, query: str = SPAN_SQL) -> Scan:
-    with connect() as con:
-        return scan(con, spec, query, weeks=weeks)
-
-
-def _extent(first: datetime, newest: datetime, found: Scan) -> SourceExtent:
+def _extent(first: datetime, newest: datetime, groups: Iterable[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
-    closed = newest_week if found.numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
-    return SourceExtent(
-        first_week,
-        closed if closed >= first_week else None,
-        newest.replace(tzinfo=UTC),
-        found.numbers_weeks,
-        found.rejected_by_reason(),
-    )
+    closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
+    newest_closed = closed if closed >= first_week else None
+    return SourceExtent(first_week, newest_closed, newest.replace(tzinfo=UTC), numbers_weeks, _rejected(groups))
 
 
 def _sought(spec: SourceSpec) -> SourceExtent | None:
@@ -190,12 +232,12 @@ def _sought(spec: SourceSpec) -> SourceExtent | None:
         at, weeks = whole, 1
         while True:
             start = shift(at[1], 1 - weeks) if backwards else at[0]
-            found = _summary(spec, [shift(start, week) for week in range(weeks)])
-            if counted := [last if backwards else first for _, reason, first, last in found.rows if reason is None]:
-                ends.append(counted[0])
+            groups, numbers_weeks = _read_groups(spec, [shift(start, week) for week in range(weeks)])
+            if counted := [moment for group in groups if (moment := group.last if backwards else group.first)]:
+                ends.append(max(counted) if backwards else min(counted))
                 break
             edge = date.fromisoformat(start if backwards else shift(start, weeks))
             if not (further := kind.span(*((EARLIEST, edge) if backwards else (edge, end)))):
                 return None
             at, weeks = further, 2 * weeks
-    return _extent(ends[0], ends[1], found)
+    return _extent(ends[0], ends[1], groups, numbers_weeks=numbers_weeks)

@@ -1,11 +1,21 @@
-"""A file, folder, glob or URL as a source."""
+"""A file, folder, glob or URL as a source, and what is remembered of the rows of each file.
+
+A row's week is looked for nowhere but in the row: the date in a file's name, or of a folder dt=2024-01-05/, may be that
+of another zone or of a late export. So of each file that was read it is remembered which weeks its rows are of, until
+the file changes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +23,25 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
+from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
-from tgn_assets.ml.sources.formats import SUFFIXES, format_of, open_file
-from tgn_assets.ml.sources.relations import Part, SourceKind, parts_of
-from tgn_assets.ml.sources.spec import SourceError, empty_source
+from tgn_assets.ml.sources.formats import READABLE, SUFFIXES, format_of, open_file
+from tgn_assets.ml.sources.relations import FileSummary, Opened, RowGroup, SourceKind, parts_of
+from tgn_assets.ml.sources.spec import SourceError, empty_source, horizon
 
 EDGE = 4096
 """Bytes at both ends of a file that tell whether it was appended to or written anew."""
+SETTLED_NS = 2_000_000_000
+"""A file whose times are not older than this may be written again without them moving: some clocks tick every 2 s."""
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    """As people may see it."""
+    place: str | StoredFile
+    key: str | None
+    """Of its summary: moves whenever its rows, or what they are taken for, may have changed. None: it may not move."""
 
 
 class FileSource(SourceKind):
@@ -37,20 +59,98 @@ class FileSource(SourceKind):
         return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
 
     @contextmanager
-    def open(self, con: duckdb.DuckDBPyConnection, _weeks: Sequence[str] | None) -> Iterator[list[Part]]:
-        """All rows. What lies behind a URL is copied, and what is compressed unpacked."""
+    def open(
+        self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None, summarise: bool = False
+    ) -> Iterator[Opened]:
+        """All rows, but for files whose summary tells that they have none of those, or will do. What lies behind a URL
+        is copied, and what is compressed unpacked.
+        """
+        files, known = self._files(), load_summaries(self.spec.summaries)
+        unread = {
+            file.key: known[file.key]
+            for file in files
+            if file.key in known and (summarise or not (weeks is None or known[file.key].has_any(weeks)))
+        }
+        with self._open(con, [file for file in files if file.key not in unread], unread) as opened:
+            if len(opened.kinds_of_time) <= 1:
+                yield opened
+                return
+        with self._open(con, files, {}) as opened:  # what their times are is to be decided for all of them together
+            yield opened
+
+    @contextmanager
+    def _open(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[_File], unread: Mapping[str, FileSummary]
+    ) -> Iterator[Opened]:
         with TemporaryDirectory(prefix="tgn-source-") as folder:
-            if is_url(self.spec.location):
-                objects = _find_objects(self.spec.location)
-                copies = map(str, fetch(objects, Path(folder)))
-                files = [(safe_text(file.url), copy) for file, copy in zip(objects, copies, strict=True)]
-            else:
-                files = [(safe_text(file), file) for file in find_files(self.spec.location)]
-            with _unchanged([copy for _, copy in files]):
-                tables = [table for file in files if (table := open_file(con, self.spec, *file, Path(folder)))]
-                if not tables:
+            objects = [file.place for file in files if isinstance(file.place, StoredFile)]
+            paths = [*map(str, fetch(objects, Path(folder)))] or [str(file.place) for file in files]
+            with _unchanged(paths):
+                tables, keys = [], dict[str, str | None]()
+                for file, path in zip(files, paths, strict=True):
+                    table = open_file(con, self.spec, file.name, path, Path(folder))
+                    keys[table.file if table else path] = file.key
+                    tables += [table] if table else []
+                if not tables and not unread:
                     raise empty_source(self.spec)
-                yield parts_of(self.spec, tables)
+                yield Opened(parts_of(self.spec, tables), unread, keys)
+
+    def _files(self) -> list[_File]:
+        now, made_by = time.time_ns(), (repr(self.spec), _made_by())
+
+        def key(*state: object) -> str:
+            return hashlib.sha256(repr((made_by, state)).encode()).hexdigest()
+
+        if is_url(self.spec.location):
+            return [
+                _File(safe_text(file.url), file, key(file.url, file.size, file.state) if file.has_version else None)
+                for file in _find_objects(self.spec.location)
+            ]
+        found = []
+        for file in find_files(self.spec.location):
+            stat = Path(file).stat()
+            # The time of the last change of its status cannot be set, as that of its content can: by cp -p, rsync, tar.
+            settled = max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
+            state = file, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+            found.append(_File(safe_text(file), file, key(*state) if settled else None))
+        return found
+
+
+@lru_cache(maxsize=1)
+def _made_by() -> tuple[str, str]:
+    """What rows are understood by, and hashed."""
+    return code_digest(["tgn_assets.ml.sources.extent"]), duckdb.__version__
+
+
+def load_summaries(path: Path | None) -> dict[str, FileSummary]:
+    """The summaries by key, without those that the clock contradicts; none if the file is missing or damaged."""
+    if path is None:
+        return {}
+    try:
+        checksum, _, text = path.read_text().partition("\n")
+        if hashlib.sha256(text.encode()).hexdigest() != checksum:
+            return {}
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found, end = dict[str, FileSummary](), horizon()
+    for key, (numbers_weeks, groups) in json.loads(text).items():
+        rows = [RowGroup(*group[:3], *map(_time, group[3:5]), *group[5:]) for group in groups]
+        if all(group.last is None or group.last < end for group in rows):
+            found[key] = FileSummary(numbers_weeks, rows)
+    return found
+
+
+def save_summaries(path: Path, summaries: Mapping[str, FileSummary]) -> None:
+    """Remembers `summaries` and no others. Nothing happens where that is not possible: each file is read again."""
+    text = json.dumps({key: (one.numbers_weeks, one.groups) for key, one in summaries.items()}, default=str)
+    with suppress(OSError), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        fresh.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        fresh.replace(path)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def find_files(location: str) -> list[str]:
@@ -59,7 +159,7 @@ def find_files(location: str) -> list[str]:
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
         found = [str(file) for file in inside if file.name.lower().endswith(SUFFIXES)]
-        lack = f"is a folder without {', '.join(SUFFIXES)} files"
+        lack = f"is a folder without {READABLE} files"
     elif path.exists():
         return [str(path)]
     else:
@@ -67,7 +167,7 @@ def find_files(location: str) -> list[str]:
         lack = f"does not exist, seen from {Path.cwd()}"
     if not found:
         raise _no_files(location, lack)
-    return sorted(found)
+    return sorted(set(found))
 
 
 @contextmanager
@@ -112,7 +212,7 @@ def _find_objects(location: str) -> list[StoredFile]:
     if holds_password(location):
         raise SourceError("TGN_SOURCE holds a password; take it out: credentials are read from the environment alone")
     if not (found := stored_files(location, SUFFIXES)):
-        raise _no_files(location, f"has no {', '.join(SUFFIXES)} files")
+        raise _no_files(location, f"has no {READABLE} files")
     return found
 
 

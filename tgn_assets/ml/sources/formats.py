@@ -35,30 +35,22 @@ HEADER_LENGTH = 100_000
 """Characters of the names of a file's columns: ten thousand columns are read in seconds, many more are not."""
 COUNTED, STORED = "ignore_errors = true", "store_rejects = true, rejects_limit = 0"
 """What becomes of lines that DuckDB rejects: their number is missed, or each is kept in memory (1 kB)."""
+LINE_LIMIT = f"max_line_size = {LONGEST_RECORD}"
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
+FILE_NAME = "tgn_source_file"
 LINES_SQL = f"""(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
-               <rejects>, max_line_size = {LONGEST_RECORD}, columns = {{line: 'VARCHAR'}}) WHERE line <> '')"""
+               {COUNTED}, {LINE_LIMIT}, columns = {{line: 'VARCHAR'}}, filename = '{FILE_NAME}')
+               WHERE line <> '')"""
 IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
 FIRST_LINES = 1000
 """Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
-ARRAY_SQL = "(SELECT CAST(json AS VARCHAR) AS line FROM read_json_objects($files, format = 'array'))"
-JSON_LINES, JSON_ARRAY = (
-    Relation(
-        sql.replace("<rejects>", COUNTED), lines, readable=IS_OBJECT_SQL, unreadable_text=f"left(line, {LINE_SHOWN})"
-    )
-    for sql, lines in ((LINES_SQL, 0), (ARRAY_SQL, None))
-)
-FILE_NAME = "tgn_source_file"
+ARRAY_SQL = f"""(SELECT CAST(json AS VARCHAR) AS line, {FILE_NAME}
+                FROM read_json_objects($files, format = 'array', filename = '{FILE_NAME}'))"""
+JSON_LINES = Relation(LINES_SQL, 0, IS_OBJECT_SQL, FILE_NAME, f"left(line, {LINE_SHOWN})")
+JSON_ARRAY = replace(JSON_LINES, sql=ARRAY_SQL, header_lines=None)
 PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
-# Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise drops a
-# line's surplus columns, or the character after a stray carriage return, without a word.
-CSV_SQL = f"""read_csv($files, auto_detect = false, header = true, delim = '<delimiter>', quote = '"', escape = '"',
-             strict_mode = true, <rejects>, parallel = <parallel>, max_line_size = {LONGEST_RECORD},
-             columns = {{<columns>}}<short>)"""
-# Columns that a line lacks at its end are NULL, and no others.
-SHORT_SQL = ", null_padding = true, nullstr = chr(1)"
-PACKED = (".zst", ".zip")
-"""Endings of compressed text that is found, and refused."""
+GZIP, PACKED = ".gz", (".zst", ".zip")
+"""Endings of compressed text: of what is read, and of what is found, and refused."""
 FOREIGN = {
     rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": ("text in UTF-16", "write it in UTF-8: iconv -f UTF-16 -t UTF-8"),
     rb"PK\x03\x04": ("a ZIP archive or a workbook", "unpack it, or save its sheet as CSV"),
@@ -89,7 +81,7 @@ class FileFormat:
     @property
     def all_suffixes(self) -> tuple[str, ...]:
         """What names of its files end with, those of compressed ones included."""
-        more = ("", *UNPACKERS, *PACKED) if self.is_text else ("",)
+        more = ("", GZIP, *PACKED) if self.is_text else ("",)
         return tuple(suffix + end for end in more for suffix in self.suffixes)
 
 
@@ -99,10 +91,9 @@ def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file:
     Compressed text is unpacked into `folder`. SourceError if there is no header or the like.
     """
     known = format_of(name, file)
-    unpack = next((unpack for suffix, unpack in UNPACKERS.items() if _plain(name).endswith(suffix)), None)
-    if known.is_text and unpack:
+    if known.is_text and _plain(name).endswith(GZIP):
         copy = folder / hashlib.sha256(file.encode()).hexdigest()
-        with unpack(file, "rb") as packed, copy.open("wb") as out:
+        with gzip.open(file, "rb") as packed, copy.open("wb") as out:
             shutil.copyfileobj(packed, out)
         file = str(copy)
     _check_format(name, file, is_text=known.is_text)
@@ -117,9 +108,8 @@ def _check_format(name: str, file: str, *, is_text: bool) -> None:
         if re.match(magic, begin):
             raise SourceError(f"TGN_SOURCE: {name} is {what}, which is not read: {remedy}")
     lines = begin.splitlines() if is_text and not is_utf8(begin) else []
-    faults = [
-        number for number, line in enumerate(lines[: -1 if len(begin) == HEADER_BYTES else None]) if not is_utf8(line)
-    ]
+    whole = lines[:-1] if len(begin) == HEADER_BYTES else lines
+    faults = [number for number, line in enumerate(whole) if not is_utf8(line)]
     # A few damaged lines among many are rejected, each by itself.
     if faults and (faults[0] == 0 or len(faults) * 100 >= len(lines)):
         raise SourceError(
@@ -132,14 +122,17 @@ def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int 
     """Rows and unreadable lines, more than come if values span lines; None where no file has a line per row."""
     if all(part.relation.header_lines is None for part in parts):
         return None
-    rows = 0
-    for part in parts:
-        if (header := part.relation.header_lines) is not None:
-            rows += sum(count_lines(Path(file)) - header for file in part.files)
-        else:
-            query = f"SELECT count(*) FROM {part.relation.sql}"
-            rows += con.execute(query, {"files": part.patterns}).fetchall()[0][0]
-    return rows
+    return sum(
+        _count_rows(con, part.relation, part.files)
+        if (header := part.relation.header_lines) is None
+        else sum(count_lines(Path(file)) - header for file in part.files)
+        for part in parts
+    )
+
+
+def _count_rows(con: duckdb.DuckDBPyConnection, relation: Relation, files: Sequence[str]) -> int:
+    query = f"SELECT count(*) FROM {relation.sql}"
+    return con.execute(query, {"files": [pattern(file) for file in files]}).fetchall()[0][0]
 
 
 def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], UnreadableLines]:
@@ -150,7 +143,9 @@ def well_formed(parts: Iterable[Part], folder: Path) -> tuple[list[Part], Unread
             shape = part.relation.csv
             copies = [folder / f"{len(safe)}-{number}.csv" for number in range(len(part.files))]
             for file, copy in zip(part.files, copies, strict=True):
-                bad.extend(split_records(Path(file), copy, *shape) if shape else split_lines(Path(file), copy))
+                lines = split_records(Path(file), copy, *shape) if shape else split_lines(Path(file), copy)
+                lines.by_file[str(copy)] = lines.count
+                bad.extend(lines)
             sql = _csv_sql(*shape, parallel=False) if shape else part.relation.sql.replace(COUNTED, STORED)
             part = replace(part, relation=replace(part.relation, sql=sql), files=tuple(map(str, copies)))
         safe.append(part)
@@ -182,7 +177,7 @@ def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file
     for column in re.findall("(?<=/)[^/=]+(?==[^/]*/)", file):
         value = f"url_decode(regexp_extract({FILE_NAME}, {literal(f'/{re.escape(column)}=([^/]*)/')}, 1))"
         columns.setdefault(column, Column(f"NULLIF({value}, '__HIVE_DEFAULT_PARTITION__')", "VARCHAR"))
-    return Table(name, file, columns, Relation(PARQUET_SQL))
+    return Table(name, file, columns, Relation(PARQUET_SQL, file=FILE_NAME))
 
 
 def _members(name: str, sql: str, dtype: Any) -> dict[str, Column]:
@@ -195,31 +190,27 @@ def _members(name: str, sql: str, dtype: Any) -> dict[str, Column]:
 
 
 def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
-    header = _header(file)
-    if header is None:
+    with open(file, "rb") as opened:
+        begin = opened.read(HEADER_BYTES)
+    if not begin:
         return None
+    header = re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig")
+    rule = "a CSV file in TGN_SOURCE begins with its columns' names"
     if not header:
-        raise SourceError(f"the first line of {name} is empty; a CSV file in TGN_SOURCE begins with its columns' names")
+        raise SourceError(f"the first line of {name} is empty; {rule}")
     if len(header) > HEADER_LENGTH:
-        raise SourceError(
-            f"the first line of {name} has {len(header):,} characters; a CSV file in TGN_SOURCE begins with its "
-            f"columns' names, which may have {HEADER_LENGTH:,} together"
-        )
+        length = f"{len(header):,} characters; {rule}, which may have {HEADER_LENGTH:,} together"
+        raise SourceError(f"the first line of {name} has {length}")
     delimiter, names = _split_header(header, (spec.user_column, spec.event_column))
     places = {column: names.index(column) for column in names}
-    if re.match('"?sep=.?"?$|#', header) and not (
-        spelling(places, spec.user_column) and spelling(places, spec.event_column)
-    ):
-        raise SourceError(
-            f"the first line of {name} is {header[:40]!r}; a CSV file in TGN_SOURCE begins with its columns' names: "
-            "remove what comes before them"
-        )
+    has_ids = all(spelling(places, wanted) for wanted in (spec.user_column, spec.event_column))
+    if re.match('"?sep=.?"?$|#', header) and not has_ids:
+        raise SourceError(f"the first line of {name} is {header[:40]!r}; {rule}: remove what comes before them")
     wanted = _wanted_places(places, spec)
     shape = delimiter, len(names), max(wanted, default=-1) + 1
-    relation = Relation(_csv_sql(*shape, parallel=True), header_lines=1, csv=shape)
     short = 0 < shape[2] < len(names)
-    if short:
-        relation = replace(relation, readable=f"c{shape[2] - 1} IS NOT NULL")
+    readable = f"c{shape[2] - 1} IS NOT NULL" if short else "true"
+    relation = Relation(_csv_sql(*shape, parallel=True), 1, readable, FILE_NAME, csv=shape)
     columns = {
         column: Column(f"c{place}", "VARCHAR", repeated=names.count(column) > 1, keeps_empty=short)
         for column, place in places.items()
@@ -244,16 +235,10 @@ def _open_json(
 
     paths = {key: _path(key) for (key,) in sorted(ask("unnest(json_keys(line))"))}
     if not paths:
-        count = f"SELECT count(*) FROM {relation.sql}"
-        if not (
-            count_lines(Path(file))
-            if relation.header_lines == 0
-            else con.execute(count, {"files": [pattern(file)]}).fetchall()[0][0]
-        ):
+        if not (_count_rows(con, relation, [file]) if relation.header_lines is None else count_lines(Path(file))):
             return None
-        raise SourceError(
-            f"none of the first {FIRST_LINES} lines of {name} is a JSON object; TGN_SOURCE takes one each"
-        )
+        fault = f"none of the first {FIRST_LINES} lines of {name} is a JSON object"
+        raise SourceError(f"{fault}; TGN_SOURCE takes one each")
     for wanted in (spec.user_column, spec.event_column, spec.timestamp_column):
         *parent, member = wanted.split(".")
         if parent and not spelling(paths, wanted) and (member,) in ask(f"unnest(json_keys(line, {_path(*parent)}))"):
@@ -282,28 +267,24 @@ def _path(*names: str) -> str:
     return literal("$" + "".join(f'."{name}"' for name in escaped))
 
 
-def _header(file: str) -> str | None:
-    """The first line of a CSV file; None if there is none."""
-    with open(file, "rb") as opened:
-        begin = opened.read(HEADER_BYTES)
-    return re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig") if begin else None
-
-
 def _csv_sql(delimiter: str, columns: int, least: int, *, parallel: bool) -> str:
     struct = ", ".join(f"c{number}: 'VARCHAR'" for number in range(columns))
-    sql = CSV_SQL.replace("<delimiter>", delimiter).replace("<columns>", struct)
-    sql = sql.replace("<rejects>", COUNTED if parallel else STORED)
-    return sql.replace("<parallel>", str(parallel).lower()).replace("<short>", SHORT_SQL if least < columns else "")
+    # Columns that a line lacks at its end are NULL, and no others.
+    short = ", null_padding = true, nullstr = chr(1)" if least < columns else ""
+    # Nothing is sniffed: how a line is read must not depend on rows of later weeks. Strict, since DuckDB otherwise
+    # drops a line's surplus columns, or the character after a stray carriage return, without a word.
+    return f"""read_csv($files, auto_detect = false, header = true, delim = '{delimiter}', quote = '"', escape = '"',
+        strict_mode = true, {COUNTED if parallel else STORED}, parallel = {str(parallel).lower()},
+        {LINE_LIMIT}, columns = {{{struct}}}, filename = '{FILE_NAME}'{short})"""
 
 
 def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
     """The delimiter that yields the wanted columns, or else the most columns; and the names of the columns."""
-    found: list[tuple[tuple[bool, int], str, list[str]]] = []
-    for delimiter in DELIMITERS:
-        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
-        merit = {name.lower() for name in wanted} <= {name.lower() for name in names}, len(names)
-        found.append((merit, delimiter, names))
-    return max(found, key=lambda one: one[0])[1:]  # the first of equal ones
+    splits = {mark: next(csv.reader([line], delimiter=mark, skipinitialspace=True)) for mark in DELIMITERS}
+    found = [(mark, [name.strip() for name in names]) for mark, names in splits.items()]
+    needed = {name.lower() for name in wanted}
+    # The first of equal ones.
+    return max(found, key=lambda one: (needed <= {name.lower() for name in one[1]}, len(one[1])))
 
 
 CSV = FileFormat((".csv", ".tsv"), _open_csv)
@@ -314,6 +295,5 @@ FORMATS = (
     FileFormat((".parquet", ".pq"), _open_parquet, magic=b"PAR1", is_text=False),
 )
 """Every format. A file that none of them claims is CSV."""
-UNPACKERS = {".gz": gzip.open}
-"""How compressed text is opened, by what its name ends with behind the suffix of its format."""
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.all_suffixes)
+READABLE = ", ".join(suffix for suffix in SUFFIXES if not suffix.endswith(PACKED))

@@ -13,7 +13,7 @@ import duckdb
 from tgn_assets.ml.connectors.postgres import connected, relation
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.postgres_time import TIMES, Clock, clocks, span_sql, weeks_condition
-from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, Table, parts_of
+from tgn_assets.ml.sources.relations import Column, Opened, Part, Relation, SourceKind, Table, parts_of
 from tgn_assets.ml.sources.spec import SourceSpec, horizon
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class PostgresSource(SourceKind):
     remedy = "check TGN_SOURCE_QUERY, and that the server let it come to an end"
 
     @contextmanager
-    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> Iterator[list[Part]]:
+    def open(
+        self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None, _summarise: bool = False
+    ) -> Iterator[Opened]:
         """The rows of `weeks` and those without a week, if the time's type tells on the server; else, and for None,
         all. They can be read once.
         """
@@ -53,7 +55,7 @@ class PostgresSource(SourceKind):
             cursor.execute(query.select(weeks))
             con.register(ROWS, cursor.fetch_record_batch())
             try:
-                yield [query.part]
+                yield Opened([query.part])
             finally:
                 con.unregister(ROWS)
 

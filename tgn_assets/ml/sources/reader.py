@@ -9,7 +9,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
-from tgn_assets.ml.sources.relations import Column, Part, SourceKind, id_text
+from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, id_text
 from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
@@ -61,6 +62,8 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep T
     WHEN week IS NULL AND ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN '{IN_FUTURE}'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
 """A time of exactly 0 stands for none: systems that have no time write it so."""
+NO_ROWS = """SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS event_id, NULL::TIMESTAMP AS ts, NULL::DATE AS week,
+    NULL::VARCHAR AS reason, NULL::VARCHAR AS text, NULL::DOUBLE AS number, NULL::VARCHAR AS file WHERE false"""
 
 
 def kind_of(spec: SourceSpec) -> SourceKind:
@@ -80,14 +83,14 @@ class Scan:
     """Lines of CSV that are no record, and of JSON that cannot even be split off."""
     numbers_weeks: bool
     """Whether the rows have the number of a week and no time."""
+    unread: Mapping[str, FileSummary] = field(default_factory=dict)
+    """By key: what is remembered of files that were not read, as `Opened` has it."""
+    keys: Mapping[str, str | None] = field(default_factory=dict)
+    """The same for those that were, by the name that rows have in the column file."""
 
-    def rejected_by_reason(self) -> dict[str, int]:
-        """Rows that cannot be used, for a query whose columns begin with a count and the reason."""
-        rejected = Counter({UNREADABLE_LINE: self.unreadable.count})
-        for count, reason, *_ in self.rows:
-            if reason not in (None, FILTERED):
-                rejected[reason] += count
-        return dict(+rejected)
+    def unread_groups(self) -> list[RowGroup]:
+        """The rows of the files that were not read."""
+        return [group for summary in self.unread.values() for group in summary.groups]
 
 
 def scan(
@@ -96,36 +99,43 @@ def scan(
     query: str,
     parameters: Mapping[str, Any] | None = None,
     weeks: Sequence[str] | None = None,
+    *,
+    summarise: bool = False,
 ) -> Scan:
     """Runs `query` over the source, once: `{rows}` in it stands for the rows, with the columns user_id, event_id, ts,
-    week, reason (NULL: the row is valid), text (the time of a row that is not) and number (see `week_number`).
+    week, reason (NULL: the row is valid), text (the time of a row that is not), number (see `week_number`) and file.
 
     The first column of the query's result must add up to the number of rows that it was given: this is how rows that
     DuckDB loses are noticed, and the query run again over a safer reading. `SourceKind.open` says which rows there are
-    beside those of `weeks`. Not within a transaction. SourceError if the source cannot be read.
+    beside those of `weeks`, and what it is to `summarise`. Not within a transaction. SourceError if the source cannot
+    be read.
     """
     con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
     with (
         source_errors(spec),
-        kind_of(spec).open(con, weeks) as parts,
+        kind_of(spec).open(con, weeks, summarise) as opened,
         TemporaryDirectory(prefix="tgn-source-") as folder,
     ):
+        parts, unreadable, names = opened.parts, UnreadableLines(), dict[str, str]()
         if spec.row_filter:  # checked as it is, it is SQL that a user wrote
             confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
-        expected = expected_rows(con, parts)
+        rows, expected = list[tuple](), expected_rows(con, parts)
         try:
-            found = _run(con, spec, parts, query, parameters or {})
-            if expected is None or sum(row[0] for row in found.rows) == expected:
-                return found
+            rows = _run(con, spec, parts, query, parameters or {})
+            as_expected = expected is None or sum(row[0] for row in rows) == expected
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
                 raise
-        logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
-        safe, bad = well_formed(parts, Path(folder))
-        con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-        found = _run(con, spec, safe, query, parameters or {})
-        bad.extend(_rejects(con))
-        return Scan(found.rows, bad, found.numbers_weeks)
+            as_expected = False
+        if not as_expected:
+            logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
+            safe, unreadable = well_formed(parts, Path(folder))
+            con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+            rows = _run(con, spec, safe, query, parameters or {})
+            unreadable.extend(_rejects(con))
+            names = dict(zip(*(chain(*(part.files for part in some)) for some in (parts, safe)), strict=True))
+        keys = {names.get(file, file): key for file, key in opened.keys.items()}
+        return Scan(rows, unreadable, True in opened.kinds_of_time, opened.unread, keys)
 
 
 @contextmanager
@@ -151,26 +161,26 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
 
 def _run(
     con: duckdb.DuckDBPyConnection, spec: SourceSpec, parts: Sequence[Part], query: str, parameters: Mapping[str, Any]
-) -> Scan:
-    union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts))
+) -> list[tuple]:
+    union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts)) or NO_ROWS
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
     # A damaged Parquet file may claim times between two days, so that DuckDB would not compare them with these.
     con.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
-        rows = con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
+        return con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
     finally:
         con.execute("RESET disabled_optimizers")
-    return Scan(rows, UnreadableLines(), any(part.numbers_weeks for part in parts))
 
 
 def _rejects(con: duckdb.DuckDBPyConnection) -> UnreadableLines:
     """The lines that DuckDB rejected although they looked well-formed."""
     # A line has an entry for each of its errors.
-    lines = "(SELECT DISTINCT scan_id, file_id, line, line_byte_position, csv_line FROM reject_errors)"
-    count = con.execute(f"SELECT count(*) FROM {lines}").fetchall()[0][0]
+    lines = """(SELECT DISTINCT file_path, line, line_byte_position, csv_line
+                FROM reject_errors JOIN reject_scans USING (scan_id, file_id))"""
+    counts = dict(con.execute(f"SELECT file_path, count(*) FROM {lines} GROUP BY file_path").fetchall())
     first = con.execute(f"SELECT csv_line FROM {lines} LIMIT {LINES_KEPT}").fetchall()
     con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return UnreadableLines(count, [text for (text,) in first])
+    return UnreadableLines(sum(counts.values()), [text for (text,) in first], Counter(counts))
 
 
 def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
@@ -193,12 +203,14 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
-        SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text, number
+        SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text,
+               number, file
         FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts
         FROM (SELECT *, {number_sql("value", time.dtype)} AS number
-        FROM (SELECT {user} AS user_id, {event} AS event_id, {time.sql} AS value, readable, {part.keep} AS keep
+        FROM (SELECT {user} AS user_id, {event} AS event_id, {time.sql} AS value, readable, {part.keep} AS keep,
+                     {part.relation.file} AS file
         FROM (SELECT *{filtered} FROM (SELECT *, {part.relation.readable} AS readable FROM {read})))))))
     """
 

@@ -9,9 +9,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import duckdb
 
@@ -41,15 +41,17 @@ class SourceKind(ABC):
         return f"{now:%Y-%m-%d %H}"
 
     @abstractmethod
-    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> AbstractContextManager[list[Part]]:
-        """Rows, at least those of `weeks` (None: all), that `con` can read within the context. SourceError names a
-        column that is missing.
+    def open(
+        self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None, summarise: bool = False
+    ) -> AbstractContextManager[Opened]:
+        """Rows, at least those of `weeks` and without a week (None: all), that `con` can read within the context. To
+        `summarise` them, a remembered summary of a file will do. SourceError names a column that is missing.
         """
 
     def numbers_weeks(self, con: duckdb.DuckDBPyConnection) -> bool:
         """Whether it has no time, but the number of a week."""
-        with self.open(con, ()) as parts:
-            return any(part.numbers_weeks for part in parts)
+        with self.open(con, ()) as opened:
+            return True in opened.kinds_of_time
 
     def extent(self, _now: datetime | None) -> SourceExtent | None:
         """What it spans, where that is known without a scan."""
@@ -74,6 +76,8 @@ class Relation:
     """Of a file with a line per row, of which DuckDB may lose some, so that they are counted; None: no such file."""
     readable: str = "true"
     """SQL: whether a row could be made out at all."""
+    file: str = "''"
+    """SQL of the name of the file that a row is in."""
     unreadable_text: str | None = None
     """SQL of what is recorded of a row that could not; None where there are none."""
     csv: tuple[str, int, int] | None = None
@@ -125,6 +129,50 @@ class Part:
     def patterns(self) -> list[str]:
         """`files` as DuckDB must be given them."""
         return [pattern(file) for file in self.files]
+
+
+class RowGroup(NamedTuple):
+    """The rows of one week that are valid, or rejected for one reason."""
+
+    rows: int
+    reason: str | None
+    """None: valid."""
+    week: str | None
+    first: datetime | None = None
+    last: datetime | None = None
+    """The smallest and the largest time of valid rows."""
+    digest: int | None = None
+    """Of valid rows: the sum of their hashes, so that those of several files add up."""
+    sample: str | None = None
+    """A time that cannot be read."""
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What is known of the rows of a file."""
+
+    numbers_weeks: bool
+    groups: list[RowGroup]
+
+    def has_any(self, weeks: Sequence[str]) -> bool:
+        """Whether a row is of one of `weeks`, or of none."""
+        return any(group.week is None or group.week in weeks for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source that can be read."""
+
+    parts: list[Part]
+    unread: Mapping[str, FileSummary] = field(default_factory=dict)
+    """By key: what is remembered of files that are not among `parts`."""
+    keys: Mapping[str, str | None] = field(default_factory=dict)
+    """By name of each file that was opened: the key to remember its summary by; None if it could change unnoticed."""
+
+    @property
+    def kinds_of_time(self) -> set[bool]:
+        """Whether files have the number of a week and no time: one answer, if they can be read together."""
+        return {part.numbers_weeks for part in self.parts} | {one.numbers_weeks for one in self.unread.values()}
 
 
 def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:

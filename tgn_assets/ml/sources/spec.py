@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from tgn_assets.ml.safe_text import SafeError, safe_text
 from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
@@ -47,6 +48,8 @@ class SourceSpec:
     """How times are written that do not tell by themselves."""
     null_values: tuple[str, ...] = NULL_VALUES
     """Ids and times that stand for a missing value, as the empty text does."""
+    summaries: Path | None = field(default=None, repr=False, compare=False)
+    """Where it is remembered which weeks the rows of each file are of; None: nowhere, so that each file is read."""
 
     @property
     def shown(self) -> str:

@@ -26,7 +26,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.sources.relations import Column, Part, Relation, SourceKind, row_filter
+from tgn_assets.ml.sources.relations import Column, Opened, Part, Relation, SourceKind, row_filter
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
@@ -85,23 +85,17 @@ class World:
     """Share of interest spread over all communities alike."""
 
     def __post_init__(self) -> None:
-        def require(name: str, fine: bool, rule: str) -> None:
-            if not fine:
-                raise ValueError(f"World.{name} is {getattr(self, name)}; it must be {rule}")
-
-        slots = 1 << (ID_BITS - 2)
-        require("seed", 0 <= self.seed < 1 << 63, "from 0 to 2**63 - 1")
-        require("users", 1 <= self.users <= slots, f"from 1 to {slots}")
-        require("events", 1 <= self.events <= slots, f"from 1 to {slots}")
-        require("communities", 1 <= self.communities <= self.events, "from 1 to the number of events")
+        slots, most = 1 << (ID_BITS - 2), (1 << 63) - 1
+        bounds = dict.fromkeys(("users", "events"), (1, slots)) | dict.fromkeys(("focus", "background"), (0, 1))
+        bounds |= {"communities": (1, self.events), "drift": (1, most)}
+        bounds |= dict.fromkeys(("seed", "habits", "explorations"), (0, most))
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"World.{name} is {getattr(self, name)}; it must be from {low} to {high}")
         for name in ("user_life", "event_life", "habit_life"):
-            shortest, longest = getattr(self, name)
-            require(name, 1 <= shortest <= longest, "two numbers of weeks, from 1, the shorter first")
-        require("habits", self.habits >= 0, "0 or more")
-        require("explorations", self.explorations >= 0, "0 or more")
-        require("drift", self.drift >= 1, "1 or more")
-        require("focus", 0 <= self.focus <= 1, "from 0 to 1")
-        require("background", 0 <= self.background <= 1, "from 0 to 1")
+            if not 1 <= getattr(self, name)[0] <= getattr(self, name)[1]:
+                rule = "two numbers of weeks, from 1, the shorter first"
+                raise ValueError(f"World.{name} is {getattr(self, name)}; it must be {rule}")
 
 
 DEFAULT = World()
@@ -121,12 +115,14 @@ class SyntheticSource(SourceKind):
         return week_of(now)
 
     @contextmanager
-    def open(self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None) -> Iterator[list[Part]]:
+    def open(
+        self, con: duckdb.DuckDBPyConnection, weeks: Sequence[str] | None, _summarise: bool = False
+    ) -> Iterator[Opened]:
         """The rows of `weeks` alone: of all weeks there is no end."""
         keep = row_filter(self.spec.row_filter, SYNTHETIC, {column.sql: column for column in COLUMNS})
         con.register(ROWS, self._rows(weeks or ()))
         try:
-            yield [Part(Relation(ROWS), (), *COLUMNS, False, *keep)]
+            yield Opened([Part(Relation(ROWS), (), *COLUMNS, False, *keep)])
         finally:
             con.unregister(ROWS)
 
@@ -177,13 +173,6 @@ class Interests(NamedTuple):
 
     community: np.ndarray
     share: np.ndarray
-
-    def by_community(self, world: World) -> np.ndarray:
-        """[n, communities] share of the interest of each of n users, the background included; rows sum to one."""
-        shares = np.full((len(self.community), world.communities), world.background / world.communities)
-        for community, share in zip(self.community.T, self.share.T, strict=True):
-            shares[np.arange(len(shares)), community] += share
-        return shares
 
 
 class WeekState:

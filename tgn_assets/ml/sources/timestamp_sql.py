@@ -23,6 +23,9 @@ DAY_KEYS = (1970_01_01, 2199_12_31)
 """A whole number within is a day written as digits, such as 20240101: as unix seconds it would be of August 1970."""
 MINUTE_KEYS = (1970_01_01_00_00, 2199_12_31_23_59)
 """A number within may be a minute written as digits, or milliseconds of 1976: it is not read without a format."""
+SERIAL_DAYS = (25_569, 73_050)
+"""A number within may be a day of 1970 to 2099 as spreadsheets count them: it is not read."""
+SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week
 _JUST_OUTSIDE = ("-1e6", "7258118400e6")  # what lies further off is clamped to these, so that no cast overflows

@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,9 +18,17 @@ from fsspec.registry import _registry
 from s3fs import S3FileSystem
 
 from tgn_assets.ml.connectors import object_store
-from tgn_assets.ml.connectors.object_store import StoreError, fetch, put, stored_files
+from tgn_assets.ml.connectors.object_store import StoredFile, StoreError, fetch, put, stored_files
 from tgn_assets.ml.safe_text import holds_password
-from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests, source_signature
+from tgn_assets.ml.sources import files as files_module
+from tgn_assets.ml.sources.extent import (
+    SourceError,
+    SourceSpec,
+    describe_source,
+    source_digests,
+    source_signature,
+    survey_source,
+)
 from tgn_assets.ml.sources.formats import SUFFIXES
 from tgn_assets_tests.support.histories import (
     BAD,
@@ -137,6 +145,38 @@ def test_signature_changes_with_objects_without_reading_them(s3: S3FileSystem, m
     second = source_signature(spec)
     s3.pipe(f"{BUCKET}/watched/b.csv", HEADER.encode())
     assert len({first, second, source_signature(spec)}) == 3
+
+
+def test_objects_that_did_not_change_are_not_fetched_again(
+    s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (HEADER + row for row in ROWS.splitlines(keepends=True))
+    s3.pipe({f"{BUCKET}/grown/a.csv": first.encode(), f"{BUCKET}/grown/b.csv": second.encode()})
+    spec = SourceSpec(f"s3://{BUCKET}/grown", summaries=tmp_path / "summaries.json")
+    survey_source(spec)
+    fetched = list[str]()
+
+    def watched(files: Sequence[StoredFile], folder: Path) -> list[Path]:
+        fetched.extend(file.url for file in files)
+        return fetch(files, folder)
+
+    monkeypatch.setattr(files_module, "fetch", watched)
+    s3.pipe({f"{BUCKET}/grown/b.csv": second.replace("u2", "u3").encode(), f"{BUCKET}/grown/c.csv": third.encode()})
+    found = survey_source(spec)
+    assert fetched == [f"s3://{BUCKET}/grown/b.csv", f"s3://{BUCKET}/grown/c.csv"]
+    assert found == survey_source(replace(spec, summaries=None))
+    fetched.clear()
+    with warehouse() as con:
+        assert load(con, spec, WEEKS[:1]).rows == {WEEKS[0]: 1}
+    assert fetched == [f"s3://{BUCKET}/grown/a.csv"]
+
+
+def test_what_has_no_version_is_read_each_time(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    memory.pipe("/store/a.csv", (HEADER + ROWS).encode())
+    spec = SourceSpec("memory://store", summaries=tmp_path / "summaries.json")
+    found = survey_source(spec)
+    memory.store["/store/a.csv"].getbuffer()[len(HEADER) + 1 : len(HEADER) + 2] = b"7"  # of the same size and time
+    assert survey_source(spec) != found
 
 
 @pytest.mark.parametrize(

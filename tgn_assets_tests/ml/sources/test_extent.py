@@ -203,6 +203,11 @@ def test_times_of_no_known_kind_are_shown_with_the_setting(tmp_path: Path, time:
         describe_source(csv(tmp_path, f"{HEADER}u,e,{time}\n"))
 
 
+def test_days_of_a_spreadsheet_are_not_taken_for_a_format(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'45291.75' may be days as a spreadsheet counts them: export them as dates"):
+        describe_source(csv(tmp_path, f"{HEADER}u,e,45291.75\n"))
+
+
 def test_a_format_and_a_zone_say_how_times_are_written(tmp_path: Path) -> None:
     log = csv(tmp_path, f"{HEADER}u,e,01.01.2024 00:30\n")
     style = TimeStyle("%d.%m.%Y %H:%M", "Europe/Berlin")

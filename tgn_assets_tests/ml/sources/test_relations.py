@@ -10,7 +10,6 @@ import pytest
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources import formats
-from tgn_assets.ml.sources.csv_repair import LONGEST_RECORD
 from tgn_assets.ml.sources.extent import (
     SourceError,
     SourceSpec,
@@ -95,7 +94,7 @@ def test_unreadable_lines_are_counted_across_file_shapes(tmp_path: Path) -> None
     [
         ("missing.csv", "TGN_SOURCE=.*missing.csv does not exist"),
         ("*.csv", r"TGN_SOURCE=.*\*.csv does not exist"),
-        ("", "TGN_SOURCE=.* is a folder without .csv"),
+        ("", "TGN_SOURCE=.* is a folder without ((?!zst).)*, .pq files"),
     ],
 )
 def test_missing_source_names_the_setting(tmp_path: Path, name: str, message: str) -> None:
@@ -162,9 +161,7 @@ def test_sql_in_a_column_or_file_name_is_a_name(tmp_path: Path) -> None:
 
 
 def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = f"max_line_size = {LONGEST_RECORD}"
-    small_chunks = formats.CSV_SQL.replace(limits, "buffer_size = 4000, max_line_size = 1000")
-    monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
+    monkeypatch.setattr(formats, "LINE_LIMIT", "buffer_size = 4000, max_line_size = 1000")
     luck = random.Random(0)
     kinds = ["u,e,2024-01-0{}\n"] * 20 + [
         "u,e\n",
@@ -187,9 +184,7 @@ def test_dirty_file_read_in_chunks_keeps_every_row_once(tmp_path: Path, monkeypa
 def test_dirty_file_with_short_rows_keeps_every_row_once(
     quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = f"max_line_size = {LONGEST_RECORD}"
-    small_chunks = formats.CSV_SQL.replace(limits, "buffer_size = 4000, max_line_size = 1000")
-    monkeypatch.setattr(formats, "CSV_SQL", small_chunks)
+    monkeypatch.setattr(formats, "LINE_LIMIT", "buffer_size = 4000, max_line_size = 1000")
     good = ["u,e,2024-01-0{}\n"] * 9 + ["u,e,2024-01-0{},a\n", "u,e,2024-01-0{},a,b\n", "u,e,2024-01-0{},,\n"]
     good += ['u,e,2024-01-0{},"a\nb",\n'] * quoted
     bad = ["u,e\n", "u\n", "u,e,1,2,3,4\n"] + ['u,"e,1\n'] * quoted
