@@ -101,7 +101,7 @@ bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measur
 bench: bench-setup  ## ratios beside other software, within 25 minutes after the set-up: benchmarks/RESULTS.md
 	DATA=$(DATA) $(BIN)/python -m benchmarks.run
 
-bench-scale: $(READY)  ## seconds and memory of a refresh at 1, 3 and 10 million interactions: benchmarks/RESULTS.md
+bench-scale: $(READY)  ## seconds and memory of a refresh at 1 and 10 million interactions, warm and cold: benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.profiling.scale --publish
 
 bench-profile: $(READY)  ## which part of which asset a refresh spends its time in: benchmarks/RESULTS.md
