@@ -112,7 +112,7 @@ def shown_of(home: Home) -> str:
         except SourceError as error:
             said += traceback.format_exception(error)
     said.append(printed.getvalue())
-    sensor, cursor = missing_or_changed_weeks_sensor(home, weekly_refresh), None
+    sensor, cursor = missing_or_changed_weeks_sensor(home), None
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):
             with suppress(SourceError):

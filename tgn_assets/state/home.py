@@ -5,8 +5,9 @@
     reports/             a page about each week, <week>.html
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
+    observation.json     what the last reading of the source found
     run.lock             held by the process whose run is in progress
-    home.lock            held for a moment by a process that writes dagster.yaml or log.json
+    home.lock            held for a moment by a process that writes dagster.yaml or a file of JSON
 
 `python -m tgn_assets.state.home` creates the folder and prints the path of its `dagster/`.
 """
@@ -51,9 +52,17 @@ T = TypeVar("T")
 SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
 
-RUN_LOCK = "run.lock"
+RUN_LOCK, OBSERVATION = "run.lock", "observation.json"
 NO_ROWS = digest(0, None)
-FILES = ("warehouse.duckdb", published_copy.NAME, "log.json", "home.lock", RUN_LOCK, "dagster/dagster.yaml")
+FILES = (
+    "warehouse.duckdb",
+    published_copy.NAME,
+    "log.json",
+    OBSERVATION,
+    "home.lock",
+    RUN_LOCK,
+    "dagster/dagster.yaml",
+)
 FOLDERS = ("artifacts", "reports", "dagster")
 
 FIRST_NUMBERED_WEEK = "2024-01-01"
@@ -182,6 +191,12 @@ class Home:
         if not damaged:
             return f"Dagster's history in {self.dagster_home} cannot be used: {text}"
         return f"{damaged[0]} is damaged: {HISTORY_REMEDY}"
+
+    def store(self, name: str, text: str) -> None:
+        """Replaces the file `name` of this home with `text` as a whole. OSError if it cannot be written."""
+        self.ensure()
+        with self._lock():
+            _write(self.root / name, text)
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
         """The tables; waits at most `lock_timeout` seconds for another process that writes."""

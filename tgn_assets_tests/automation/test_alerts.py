@@ -102,7 +102,7 @@ def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> 
 
 
 def test_a_source_that_cannot_be_read_twice_in_a_row_is_told(home: Home, receiver: Receiver, tmp_path: Path) -> None:
-    sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
+    sensor = missing_or_changed_weeks_sensor(home)
     home.start_week()
     (tmp_path / "log.csv").unlink()
     with dg.DagsterInstance.ephemeral() as instance:

@@ -33,7 +33,7 @@ class Ticks:
     """Ticks of the sensor of `home`, each with the cursor that the last one left."""
 
     def __init__(self, home: Home, instance: dg.DagsterInstance) -> None:
-        self._sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
+        self._sensor = missing_or_changed_weeks_sensor(home)
         self._instance = instance
         self._cursor: str | None = None
 
