@@ -40,6 +40,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         weeks,
         owner=settings.owner,
     )
+    observed = for_deployment([interaction_log_asset(home)], None, owner=settings.owner)
     checks = monitoring_checks(weeks)
     sensors = [missing_or_changed_weeks_sensor(home)]
     if settings.future_blind:
@@ -50,7 +51,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     if settings.alert_url:
         sensors.append(failed_runs_sensor(home))
     return dg.Definitions(
-        assets=[interaction_log_asset(home), *assets],
+        assets=[*observed, *assets],
         asset_checks=checks,
         jobs=[weekly_refresh, observe_source],
         schedules=[weekly_refresh_schedule(home, weekly_refresh)],

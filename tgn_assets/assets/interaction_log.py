@@ -92,7 +92,6 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
     spec = dg.AssetSpec(
         LOG,
         group_name=GROUP,
-        owners=[home.settings.owner],
         description=(
             "The source, TGN_SOURCE. An observation reads it and notes which weeks are closed and which of them have "
             "other rows than were ingested; the sensor missing_or_changed_weeks asks for one when the source may have "
@@ -118,7 +117,7 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
             "newest_closed_week": observation.newest_closed or "none",
             "to_ingest": ", ".join(changed[-50:]) or "none",
         }
-        return dg.ObserveResult(asset_key=LOG, metadata={**text, **numbers(found)})
+        return dg.ObserveResult(asset_key=dg.AssetKey(LOG), metadata={**text, **numbers(found)})
 
     return interaction_log
 

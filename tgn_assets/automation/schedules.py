@@ -41,8 +41,8 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
                 )
             if backlog is None:
                 return dg.SkipReason(
-                    f"the source has changed since it was last observed; the sensor missing_or_changed_weeks has it "
-                    f"observed, and then requests week {week}"
+                    f"the source has to be observed first; the sensor missing_or_changed_weeks asks for that, and then "
+                    f"for week {week}"
                 )
             newest = backlog.observation.newest_closed
             if newest is None or newest < week:

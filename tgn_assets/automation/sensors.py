@@ -10,6 +10,7 @@ import dagster as dg
 from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import (
+    FAILED,
     OBSERVE_JOB,
     SCHEDULE_HOUR,
     SIGNATURE_TAG,
@@ -100,7 +101,9 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
     failed = [*takewhile(lambda record: record.create_timestamp.timestamp() > since, records)]
     if failed:
         run = failed[0].dagster_run
-        reason = f"the source could not be observed: {failure_message(instance, run)}"
+        lost = "its run left nothing here, so it may have another TGN_HOME or other settings"
+        cause = failure_message(instance, run) if run.status in FAILED else lost
+        reason = f"the source could not be observed: {cause}"
         if len(failed) > 1:  # it may be back in a moment
             Alerts(home).tell("source", reason)
         most = MOST_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MOST_TICKS_CHANGED
