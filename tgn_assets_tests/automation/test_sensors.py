@@ -191,7 +191,7 @@ def test_a_run_that_changed_nothing_is_repeated_once_at_most(tmp_path: Path, ins
 
 
 @pytest.mark.parametrize(
-    ("hour", "asks"), [("2024-01-29 06:59", False), ("2024-01-29 07:01", True), ("2024-02-10 00:00", True)]
+    ("hour", "asks"), [("2024-01-29 06:04", False), ("2024-01-29 06:06", True), ("2024-02-10 00:00", True)]
 )
 def test_a_week_just_closed_is_left_to_the_schedule(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, hour: str, asks: bool
