@@ -141,7 +141,7 @@ class Home:
             *(
                 f"{path} is no folder: move it away, or mend the link"
                 for path in folders
-                if not path.is_dir() and (path.exists() or path.is_symlink())
+                if (path.exists() or path.is_symlink()) and not path.is_dir()  # in this order: it may just be made
             ),
         ]
 
