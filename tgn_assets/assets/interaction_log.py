@@ -47,10 +47,13 @@ class SourceObservation:
 
     @classmethod
     def load(cls, home: Home) -> "SourceObservation | None":
-        """The one of `home`; None if there is none, or it is damaged, or of another log or other settings."""
+        """The one of `home`; None if there is none, or it is damaged, or of another log or other settings.
+
+        SourceError if the home does not know its log yet, and the source cannot be read.
+        """
         try:
             found = cls(**json.loads((home.root / OBSERVATION).read_text()))
-        except (FileNotFoundError, TypeError, ValueError):
+        except (OSError, TypeError, ValueError):
             return None
         return found if found.log == _log(home) else None
 

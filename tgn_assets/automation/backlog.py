@@ -15,7 +15,7 @@ from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_w
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import ArtifactStore
-from tgn_assets.state.dagster_compat import error_chain, event_error
+from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
 
@@ -90,8 +90,8 @@ def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
 
     None in place of the backlog if the source has to be observed first; in place of the signature, why there is none.
     """
-    observation = SourceObservation.load(home)
     try:
+        observation = SourceObservation.load(home)
         signature = _within(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
         return None, digest_of(str(error).encode())
@@ -163,17 +163,16 @@ def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why `run`, which has ended, failed."""
+    """Why `run` failed, as far as its error was made to be shown."""
     kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     message = f"it ended as {run.status.value.lower()}"
     for entry in instance.all_logs(run.run_id, of_type=kinds):
-        event = entry.dagster_event
-        if event and event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                return data.user_failure_data.description
-            return " ".join([*error_chain(data.error)][-1].message.split()) if data.error else message
-        message = (event and event.message) or message
+        if (event := entry.dagster_event) is None:
+            continue
+        data = event.step_failure_data.user_failure_data if event.is_step_failure else None
+        if data and data.description:
+            return data.description
+        message = event.message or message
     return message
 
 
