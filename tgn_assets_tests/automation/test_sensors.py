@@ -9,7 +9,6 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import freeze_time
 
-from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation import backlog, sensors
 from tgn_assets.automation.backlog import OBSERVE_JOB, RANGE_END, RANGE_START, REASON_TAG, stored_backlog
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
@@ -293,12 +292,14 @@ def test_a_tick_never_reads_a_slow_source(
 def test_a_signature_that_takes_too_long_asks_for_an_observation(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, tick = complete(tmp_path, instance)
+    home = home_on_log(tmp_path)
+    observe(home)
+    tick = Ticks(home, instance)
     monkeypatch.setattr(backlog, "SIGNATURE_SECONDS", 0.01)
     monkeypatch.setattr(backlog, "signature_of", lambda _home: time.sleep(1))
     assert _observes(tick.once())
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
-    assert "complete" in tick.reason()
+    assert not _observes(tick.once())
 
 
 def test_the_observation_run_leaves_its_result_in_home_and_catalogue(
@@ -346,10 +347,12 @@ def test_an_observation_of_other_settings_is_not_used(
 
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", "{"])
 def test_a_damaged_observation_is_made_again(tmp_path: Path, instance: dg.DagsterInstance, damage: str) -> None:
-    home, tick = complete(tmp_path, instance)
+    home = home_on_log(tmp_path)
+    observe(home)
     (home.root / OBSERVATION).write_text(damage)
+    tick = Ticks(home, instance)
     assert _observes(tick.once())
-    assert "complete" in tick.reason()
+    assert tick.request().tags[RANGE_START] == WEEKS[0]
 
 
 def test_rows_ingested_since_end_the_cooldown(
@@ -369,12 +372,8 @@ def test_rows_ingested_since_end_the_cooldown(
 def test_the_hour_of_the_schedule_ends_the_cooldown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
     home = home_on_log(tmp_path)
-    observe(home)
-    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     read_at = datetime(2026, 3, 2, 5, 59, tzinfo=UTC).timestamp()  # a Monday
-    observation = SourceObservation.load(home)
-    assert observation
-    dataclasses.replace(observation, read_at=read_at).store(home)
+    dataclasses.replace(observe(home), signature="another", read_at=read_at).store(home)
     for seconds, current in ((30, True), (90, False)):
         monkeypatch.setattr(backlog.time, "time", lambda now=read_at + seconds: now)
         assert (stored_backlog(home)[0] is not None) == current
@@ -429,13 +428,11 @@ def test_an_observation_that_another_home_got_counts_as_failed(tmp_path: Path, i
 def test_a_clock_that_was_ahead_does_not_blind_the_sensor(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, tick = complete(tmp_path, instance)
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
-    observation = SourceObservation.load(home)
-    assert observation
-    dataclasses.replace(observation, read_at=time.time() + 1e6).store(home)
-    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
-    assert tick.request().partition_key == WEEKS[1]
+    home = home_on_log(tmp_path)
+    for ahead, observes in ((0, False), (1e5, True)):
+        dataclasses.replace(observe(home), signature="another", read_at=time.time() + ahead).store(home)
+        assert _observes(Ticks(home, instance).once()) == observes
 
 
 def _observes(answer: dg.SensorResult | dg.SkipReason) -> bool:
