@@ -7,10 +7,11 @@ import dagster as dg
 from tgn_assets.assets import ingest, recommendations, training, weekly_report
 from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import export_assets
+from tgn_assets.assets.interaction_log import interaction_log_asset
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.assets.recommendations import predictions_asset
 from tgn_assets.automation.alerts import failed_runs_sensor, overdue_lists_sensor
-from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.checks.freshness import published_in_time_check
@@ -39,8 +40,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         weeks,
         owner=settings.owner,
     )
+    observed = for_deployment([interaction_log_asset(home)], None, owner=settings.owner)
     checks = monitoring_checks(weeks)
-    sensors = [missing_or_changed_weeks_sensor(home, weekly_refresh)]
+    sensors = [missing_or_changed_weeks_sensor(home)]
     if settings.future_blind:
         checks.append(future_blind_check(assets, weeks, home, source))
     if settings.end_week is None:
@@ -49,9 +51,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     if settings.alert_url:
         sensors.append(failed_runs_sensor(home))
     return dg.Definitions(
-        assets=assets,
+        assets=[*observed, *assets],
         asset_checks=checks,
-        jobs=[weekly_refresh],
+        jobs=[weekly_refresh, observe_source],
         schedules=[weekly_refresh_schedule(home, weekly_refresh)],
         sensors=sensors,
         resources=build_resources(home, source),

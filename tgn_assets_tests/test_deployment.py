@@ -16,7 +16,7 @@ from tgn_assets.cli.main import cli
 from tgn_assets.definitions import build_definitions
 from tgn_assets.run_launcher import WatchfulRunLauncher
 from tgn_assets.state.home import DAGSTER_YAML, Home
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish
+from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, observe, publish
 from tgn_assets_tests.support.postgres import Postgres
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
@@ -43,6 +43,7 @@ def home(tmp_path: Path) -> Home:
     """A home all of whose weeks were made by `tgn`, under another instance."""
     home = home_on_log(tmp_path)
     publish(home, *WEEKS)
+    observe(home)
     return home
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -24,7 +24,6 @@ from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.ingest import raw_interactions
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.automation.alerts import Alerts
-from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.cli import check, status
 from tgn_assets.cli.console import answer, print_results
@@ -37,7 +36,7 @@ from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import build_resources
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish, run_observation
 
 SECRET = "s3cr3tW0rd"
 LOG = "\n".join(["ip_address,event_id,timestamp", *ROWS]).encode()
@@ -99,7 +98,7 @@ def ingest_in_dagster(home: Home) -> str:
 
 
 def shown_of(home: Home) -> str:
-    """What `tgn status`, `tgn check`, two ticks of the sensor and the files of `home` say."""
+    """What `tgn status`, `tgn check`, the sensor, observations and the files of `home` say."""
     said = list[str]()
     printed = io.StringIO()
     for sections, shown in (
@@ -112,14 +111,13 @@ def shown_of(home: Home) -> str:
         except SourceError as error:
             said += traceback.format_exception(error)
     said.append(printed.getvalue())
-    sensor, cursor = missing_or_changed_weeks_sensor(home, weekly_refresh), None
-    with dg.DagsterInstance.ephemeral() as instance:
+    sensor = missing_or_changed_weeks_sensor(home)
+    with dg.DagsterInstance.ephemeral() as instance, redirect_stderr(printed):
         for _ in range(2):
-            with suppress(SourceError):
-                tick = sensor(dg.build_sensor_context(instance, cursor=cursor))
-                assert isinstance(tick, dg.SensorResult)
-                cursor = tick.cursor
-                said += [repr(tick), str(cursor)]
+            said.append(repr(sensor(dg.build_sensor_context(instance))))
+            observed = run_observation(home, instance)
+            said += map(serialize_value, instance.all_logs(observed.run_id))
+        said += [repr(sensor(dg.build_sensor_context(instance))), printed.getvalue()]
     said += [file.read_text() for file in home.root.glob("*.json")]
     return "\n".join([*said, repr(home.settings), repr(home.settings.model_dump(exclude={"source", "alert_url"}))])
 

@@ -43,13 +43,15 @@ def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
 
 
 def for_deployment(
-    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, *, owner: str
+    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition | None, *, owner: str
 ) -> list[dg.AssetsDefinition]:
-    """`assets` partitioned by `weeks`, with their owner, their code version and a link to their code."""
+    """`assets` partitioned by `weeks` (None: not), with their owner, their code version and a link to their code."""
     return [_entry(asset, weeks, owner=owner) for asset in assets]
 
 
-def _entry(asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition, *, owner: str) -> dg.AssetsDefinition:
+def _entry(
+    asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition | None, *, owner: str
+) -> dg.AssetsDefinition:
     function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
     return asset.map_asset_specs(
         lambda spec: spec.replace_attributes(

@@ -15,12 +15,13 @@ from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
-GROUP = "ingest"
+GROUP, LOG = "ingest", "interaction_log"
 
 
 @single_run_asset(
     group_name=GROUP,
     kinds={"duckdb"},
+    deps=[LOG],
     metadata=table_definition("raw_interactions"),
 )
 @explained()

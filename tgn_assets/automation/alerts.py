@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import dagster as dg
 
 from tgn_assets.assets.recommendations import PREDICTIONS
-from tgn_assets.automation.backlog import PARTITION, RANGE_START, READER_PATIENCE, is_ours
+from tgn_assets.automation.backlog import PARTITION, RANGE_START, READER_PATIENCE, failure_message, is_ours
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
 from tgn_assets.ml.safe_text import chat_text
 from tgn_assets.state.home import Home
@@ -79,9 +79,7 @@ def failed_runs_sensor(home: Home) -> dg.SensorDefinition:
         run = context.dagster_run
         if is_ours(run):
             week = run.tags.get(PARTITION) or run.tags.get(RANGE_START, "of no week")
-            causes = [event.step_failure_data.user_failure_data for event in context.get_step_failure_events()]
-            said = (data.description for data in causes if data and data.description)
-            cause = next(said, context.failure_event.message)
+            cause = failure_message(context.instance, run)
             Alerts(home).tell(f"run {week}", f"run {run.run_id[:8]} of {week} failed: {cause}; see `tgn status`")
 
     return failed_runs

@@ -1,78 +1,64 @@
 """Compares what a home has published with what its source holds, for the schedule, the sensor and `tgn status`."""
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from threading import Thread
 
 import dagster as dg
 
 from tgn_assets.assets.exports import asset_name
+from tgn_assets.assets.ingest import LOG
+from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest, observe_source, signature_of
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
-from tgn_assets.ml.sources.extent import source_signature
+from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM
+from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
 
 INGEST_ASSETS = [dg.AssetKey(RAW), dg.AssetKey(SNAPSHOTS)]
 
-JOB = "weekly_refresh"
-REQUEST_TAG, REASON_TAG = "tgn/request", "tgn/reason"
+JOB, OBSERVE_JOB = "weekly_refresh", "observe_source"
+REQUEST_TAG, REASON_TAG, SIGNATURE_TAG = "tgn/request", "tgn/reason", "tgn/signature"
 PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
+SCHEDULE_HOUR = 6
+"""Of Monday, in UTC, when the schedule requests the week that has closed: late enough for rows that arrive after
+midnight."""
+
 RESCAN_COOLDOWN = 20
 """A source is read again only after this many times the duration of the last reading. A log that grows by the minute
-changes at every look, and must not keep the machine busy with reading."""
+changes at every tick, and must not keep the machine busy with reading."""
+
+RUN_SECONDS = 15.0
+"""What an observation takes at least: its run has a process of its own."""
+
+SIGNATURE_SECONDS = 15.0
+"""Dagster ends a tick after 60 s, and a store may take longer to list its files."""
 
 READER_PATIENCE = 10.0
 """Seconds to wait for a locked warehouse."""
 
 
-@dataclass(frozen=True)
-class SourceView:
-    """What the last reading of the source found. The sensor keeps it as its cursor."""
-
-    signature: str
-    newest_closed: str | None
-    changes: dict[str, str]
-    """The digest of each closed week whose rows differ from the ingested ones."""
-    read_at: float
-    """Unix seconds."""
-    seconds: float
-    """How long the reading took."""
-
-    def to_json(self) -> str:
-        """The cursor's text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | None) -> "SourceView | None":
-        """None if the cursor is empty or was written by another version."""
-        try:
-            return cls(**json.loads(text or "{}"))
-        except (TypeError, ValueError):
-            return None
-
-
 class Backlog:
-    """What `home` has made and what it should have; reads the source only if it changed since `last`."""
+    """What `home` has made and what it should have, as of an observation of its source; by default, of a new one."""
 
-    def __init__(self, home: Home, last: SourceView | None = None) -> None:
+    def __init__(self, home: Home, observation: SourceObservation | None = None) -> None:
         self.home = home
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
         self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_places()}
-        self.view = self._read_source(last)
+        self.observation = observation or observe_source(home, self.lineage)
 
     def weeks(self) -> list[str]:
         """All closed weeks, oldest first."""
-        newest = self.view.newest_closed
+        newest = self.observation.newest_closed
         return weeks_between(self.home.start_week(), newest) if newest else []
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
@@ -80,7 +66,7 @@ class Backlog:
         return plan_work(
             self.weeks(),
             self.lineage,
-            self.view.changes,
+            self.observation.digests,
             assets=self.assets,
             trained=set(ArtifactStore(self.home.artifacts).weeks("trained_ranker")),
             last_week=last_week,
@@ -98,26 +84,60 @@ class Backlog:
             for week, asset in sorted(unknown)
         ]
 
-    def _read_source(self, last: SourceView | None) -> SourceView:
-        spec, now = self.home.source_spec(), time.time()
-        # A new calendar week may close a week even in a source that did not change.
-        signature = f"{source_signature(spec)} {week_of(datetime.fromtimestamp(now, UTC))}"
-        if (
-            last
-            and (last.signature == signature or 0 <= now - last.read_at < RESCAN_COOLDOWN * last.seconds)
-            and self._covers(last)
-        ):
-            return last
-        newest, digests = self.home.closed_weeks()
-        changes = {week: digest for week, digest in digests.items() if self.lineage.ingested.get(week) != digest}
-        return SourceView(signature, newest, changes, now, time.time() - now)
 
-    def _covers(self, view: SourceView) -> bool:
-        """Whether `view` has the digest of every closed week that is not ingested: warehouses get deleted."""
-        if view.newest_closed is None:
-            return True
-        closed = weeks_between(self.home.start_week(), view.newest_closed)
-        return all(week in self.lineage.ingested or week in view.changes for week in closed)
+def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
+    """The backlog as of the stored observation, and the signature of the source now, both without reading the source.
+
+    None in place of the backlog if the source has to be observed first; in place of the signature, why there is none.
+    """
+    try:
+        observation = SourceObservation.load(home)
+        signature = _within(SIGNATURE_SECONDS, lambda: signature_of(home))
+    except SourceError as error:  # no week is requested from a source that is gone
+        return None, digest_of(str(error).encode())
+    except TimeoutError:
+        signature = "it took too long"
+    backlog = Backlog(home, observation) if observation else None
+    return backlog if backlog and _is_current(backlog.observation, signature, backlog.lineage) else None, signature
+
+
+def latest_backlog(home: Home) -> Backlog:
+    """The backlog; reads the source if that may bring something else than the stored observation."""
+    return stored_backlog(home)[0] or Backlog(home)
+
+
+def _is_current(observation: SourceObservation, signature: str, lineage: Lineage) -> bool:
+    """Whether the source need not be read again: it did not change, or it was read a moment ago.
+
+    The cooldown ends early at the hour of the schedule, and when rows were ingested that the observation may not know.
+    """
+    if observation.signature == signature:
+        return True
+    now = time.time()
+    return (
+        0 <= now - observation.read_at < RESCAN_COOLDOWN * max(observation.seconds, RUN_SECONDS)
+        and _schedule_week(observation.read_at) == _schedule_week(now)
+        and observation.ingested == ingested_digest(lineage)
+    )
+
+
+def _schedule_week(moment: float) -> str:
+    """The week from one tick of the schedule to the next that `moment` (unix seconds) lies in."""
+    return week_of(datetime.fromtimestamp(moment, UTC) - timedelta(hours=SCHEDULE_HOUR))
+
+
+def _within(seconds: float, work: Callable[[], str]) -> str:
+    """What `work` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
+    answer = Future[str]()
+
+    def do() -> None:
+        try:
+            answer.set_result(work())
+        except Exception as error:  # noqa: BLE001 (raised by `result`)
+            answer.set_exception(error)
+
+    Thread(target=do, daemon=True).start()
+    return answer.result(seconds)
 
 
 def attempts(instance: dg.DagsterInstance, item: WorkItem) -> list[dg.DagsterRun]:
@@ -142,18 +162,37 @@ def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return not any(event and (event.is_step_failure or event_error(event)) for event in failures)
 
 
+def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why `run` failed, as far as its error was made to be shown."""
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    message = f"it ended as {run.status.value.lower()}"
+    for entry in instance.all_logs(run.run_id, of_type=kinds):
+        if (event := entry.dagster_event) is None:
+            continue
+        data = event.step_failure_data.user_failure_data if event.is_step_failure else None
+        if data and data.description:
+            return data.description
+        message = event.message or message
+    return message
+
+
 def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None = None) -> dg.DagsterRun | None:
     """A run of our assets that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
     tags = {} if item is None else {REQUEST_TAG: item.key} if item.action == INGEST else {PARTITION: item.first}
     runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED))
-    return next((run for run in runs if is_ours(run)), None)
+    return next((run for run in runs if is_ours(run) or is_observation(run)), None)
 
 
 def is_ours(run: dg.DagsterRun) -> bool:
-    """Whether `run` is of this project's assets: an instance may be shared with others."""
+    """Whether `run` makes this project's assets: an instance may be shared with others."""
     return run.job_name == JOB or any(
         key.path[-1] in UPSTREAM or key.path[-1] == RAW for key in run.asset_selection or ()
     )
+
+
+def is_observation(run: dg.DagsterRun) -> bool:
+    """Whether `run` observes the source, and makes nothing."""
+    return run.job_name == OBSERVE_JOB or run.asset_selection == {dg.AssetKey(LOG)}
 
 
 def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
@@ -162,6 +201,6 @@ def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
     run_key = f"{item.key} {attempt}"
     if item.action == INGEST:
         weeks = {RANGE_START: item.first, RANGE_END: item.last}
-        return dg.RunRequest(run_key=run_key, tags=tags | weeks, asset_selection=INGEST_ASSETS)
+        return dg.RunRequest(run_key=run_key, job_name=JOB, tags=tags | weeks, asset_selection=INGEST_ASSETS)
     selection = [dg.AssetKey(asset) for asset in item.assets] or None
-    return dg.RunRequest(run_key=run_key, tags=tags, partition_key=item.first, asset_selection=selection)
+    return dg.RunRequest(run_key=run_key, job_name=JOB, tags=tags, partition_key=item.first, asset_selection=selection)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import UNFINISHED, is_ours
+from tgn_assets.automation.backlog import OBSERVE_JOB, UNFINISHED, is_observation, is_ours
 
 AT_ONCE = 20
 """Runs that are deleted in a tick or after a command."""
@@ -14,20 +14,27 @@ LOOKED_AT = 500
 """An instance may be shared: the oldest runs need not be ours."""
 
 
+OBSERVATION_DAYS = 3
+"""Observations are kept so long; a log that changes all the time is observed every five minutes."""
+
+
 def delete_old_runs(instance: dg.DagsterInstance, days: int | None) -> int:
     """Deletes runs that ended and were created more than `days` ago, a few at a time; returns how many. None: none.
 
-    What they made stays known from the warehouse.
+    What they made stays known from the warehouse. Observations of the source go after `OBSERVATION_DAYS` in any case.
     """
-    if days is None:
-        return 0
-    before = datetime.now(UTC) - timedelta(days=days)
-    records = instance.get_run_records(dg.RunsFilter(created_before=before), limit=LOOKED_AT, ascending=True)
-    runs = [record.dagster_run for record in records]
-    old = [run.run_id for run in runs if is_ours(run) and run.status not in UNFINISHED][:AT_ONCE]
-    for run_id in old:
+    old = _created_before(instance, OBSERVATION_DAYS, OBSERVE_JOB)
+    if days is not None:
+        old += [run for run in _created_before(instance, days) if is_ours(run) or is_observation(run)]
+    ended = dict.fromkeys(run.run_id for run in old if run.status not in UNFINISHED)
+    for run_id in [*ended][:AT_ONCE]:
         instance.delete_run(run_id)
         instance.compute_log_manager.delete_logs(prefix=[run_id])
         for emptied in Path(instance.root_directory).glob(f"history/runs/{run_id}.db*"):  # the default, SQLite
             emptied.unlink()
-    return len(old)
+    return min(len(ended), AT_ONCE)
+
+
+def _created_before(instance: dg.DagsterInstance, days: int, job: str | None = None) -> list[dg.DagsterRun]:
+    wanted = dg.RunsFilter(job_name=job, created_before=datetime.now(UTC) - timedelta(days=days))
+    return [record.dagster_run for record in instance.get_run_records(wanted, limit=LOOKED_AT, ascending=True)]

@@ -4,15 +4,11 @@ from contextlib import ExitStack
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import Backlog, attempts, run_request, unfinished_run
-from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.automation.backlog import SCHEDULE_HOUR, attempts, run_request, stored_backlog, unfinished_run
 from tgn_assets.ml.weeks import shift, week_of
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
-
-HOUR = 6
-"""Of Monday, in UTC: late enough for rows that arrive after midnight."""
 
 AT_MOST = 8
 """Requests in one tick; the sensor asks for the rest."""
@@ -24,12 +20,13 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
     @dg.schedule(
         name="weekly_refresh_schedule",
         job=job,
-        cron_schedule=f"0 {HOUR} * * 1",
+        cron_schedule=f"0 {SCHEDULE_HOUR} * * 1",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
-            "Refreshes the week that has just closed, after any earlier one that is still missing. It waits for the "
-            "data: a week whose last day has no rows yet is left to the sensor missing_or_changed_weeks."
+            "Refreshes the week that has just closed, after any earlier one that is still missing. A week whose last "
+            "day has no rows yet, or whose source has to be observed first, is left to the sensor "
+            "missing_or_changed_weeks, which goes on from 06:05 UTC."
         ),
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
@@ -37,12 +34,17 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
         with ExitStack() as stack:
             instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
             try:
-                backlog = Backlog(home)
-            except (SourceError, WarehouseError) as error:
+                backlog, _ = stored_backlog(home)
+            except WarehouseError as error:
                 return dg.SkipReason(
                     f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"
                 )
-            newest = backlog.view.newest_closed
+            if backlog is None:
+                return dg.SkipReason(
+                    f"the source has to be observed first; the sensor missing_or_changed_weeks asks for that, and then "
+                    f"for week {week}"
+                )
+            newest = backlog.observation.newest_closed
             if newest is None or newest < week:
                 last = f"ends with {newest}" if newest else "has no closed week"
                 return dg.SkipReason(

@@ -1,56 +1,63 @@
 """The sensor: requests what the schedule missed, weeks without predictions and weeks whose source has changed."""
 
-import json
 import time
-from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 
+from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import (
+    FAILED,
+    OBSERVE_JOB,
+    SCHEDULE_HOUR,
+    SIGNATURE_TAG,
     Backlog,
-    SourceView,
     attempts,
+    failure_message,
     run_request,
     should_not_retry,
+    stored_backlog,
     unfinished_run,
 )
+from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.retention import delete_old_runs
-from tgn_assets.automation.schedules import HOUR
 from tgn_assets.automation.work_items import INGEST, WorkItem
-from tgn_assets.ml.sources.extent import source_signature
-from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of
-from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition, unfinished_backfill
+from tgn_assets.state.dagster_compat import unfinished_backfill
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
-SCHEDULE_FIRST = timedelta(hours=HOUR + 1)
-"""How long after its close a week is left to the schedule."""
+SCHEDULE_FIRST = timedelta(hours=SCHEDULE_HOUR, minutes=5)
+"""How long after its close a week is left to the schedule, or both would request it."""
 
 INTERVAL = 30
 """Seconds from tick to tick."""
+
+MOST_TICKS, MOST_TICKS_CHANGED = 64, 10
+"""Ticks from one failed observation to the next at most; if the source has changed since, too."""
 
 EVENTS_PER_TICK = 500
 """Recording one takes milliseconds, and a tick must end within a minute."""
 
 
-def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """The sensor of `job` for the weeks of `home`."""
+def missing_or_changed_weeks_sensor(home: Home) -> dg.SensorDefinition:
+    """The sensor for the weeks of `home`."""
 
     @dg.sensor(
         name="missing_or_changed_weeks",
-        job=job,
+        jobs=[weekly_refresh, observe_source],
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Requests, oldest first and one at a time, each closed week that has no predictions or whose source "
-            "changed since it was ingested. On a new home it ingests the whole past in one run and refreshes the "
+            "changed since it was ingested. When the source may have changed, a run of observe_source reads it first. "
+            "On a new home it ingests the whole past in one run and refreshes the "
             "newest closed week; from then on it keeps all later weeks complete. A week that failed is left alone "
             "until its source changes or someone runs it again. The week that has just closed belongs to "
-            "weekly_refresh_schedule until Monday 07:00 UTC."
+            "weekly_refresh_schedule until Monday 06:05 UTC."
         ),
     )
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -59,13 +66,14 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
             return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")
         if backfill := unfinished_backfill(context.instance):
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
-        backlog = _read(home, context.cursor)
-        if not isinstance(backlog, Backlog):
-            return backlog
-        seen: dict[str, Any] = {
-            "cursor": backlog.view.to_json(),
-            "asset_events": backlog.unknown_to(context.instance)[:EVENTS_PER_TICK],
-        }
+        try:
+            backlog, signature = stored_backlog(home)
+        except WarehouseError as error:
+            return dg.SkipReason(str(error))
+        if backlog is None:
+            return _observe(home, context.instance, signature)
+        Alerts(home).settle("source")
+        seen: dict[str, Any] = {"asset_events": backlog.unknown_to(context.instance)[:EVENTS_PER_TICK]}
         last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
@@ -81,68 +89,31 @@ def missing_or_changed_weeks_sensor(home: Home, job: UnresolvedAssetJobDefinitio
     return missing_or_changed_weeks
 
 
-def _read(home: Home, cursor: str | None) -> Backlog | dg.SensorResult | dg.SkipReason:
-    """What is pending, or why the tick is skipped; SourceError if the source could not be read before, either."""
-    trouble = Trouble.from_json(cursor)
-    if trouble and not trouble.is_due(home):
-        raise SourceError(f"{trouble.message} (it is read again less and less often, or once its files change)")
-    try:
-        backlog = Backlog(home, trouble.view if trouble else SourceView.from_json(cursor))
-    except WarehouseError as error:
-        return dg.SkipReason(str(error))
-    except SourceError as error:
-        if trouble is None:  # it may be back in a moment
-            found = Trouble(str(error), time.time(), _signature(home), cursor)
-            return dg.SensorResult(skip_reason=str(error), cursor=found.to_json())
-        Alerts(home).tell("source", str(error))
-        raise
-    Alerts(home).settle("source")
-    return backlog
+def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.SensorResult | dg.SkipReason:
+    """Requests an observation of the source, which is at `signature`; alerts of a second one that failed.
 
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why the source could not be read. It is the sensor's cursor until the source can be read again.
-
-    The tick that finds it is skipped, later ones fail. A failed tick keeps its cursor, so the time since the first one
-    decides when to read again: after 30 s, 1, 2, 4, ... minutes, every 32 minutes, or as soon as the files change.
+    After one that failed, the next is requested 30 s later, then 1, 2, 4, ... 32 minutes, or at most 5 minutes once the
+    source has changed. One that was killed, or whose result this home does not have, counts as failed.
     """
-
-    message: str
-    since: float
-    """Unix seconds."""
-    signature: str
-    cursor: str | None
-    """The cursor before."""
-
-    @property
-    def view(self) -> SourceView | None:
-        """What the last reading found."""
-        return SourceView.from_json(self.cursor)
-
-    def is_due(self, home: Home) -> bool:
-        """Whether to read the source again."""
-        looks = int((time.time() - self.since) / INTERVAL)
-        return looks & (looks - 1) == 0 or looks % 64 == 0 or _signature(home) != self.signature
-
-    def to_json(self) -> str:
-        """The cursor's text."""
-        return json.dumps({"trouble": asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str | None) -> "Trouble | None":
-        """None if the cursor is another one."""
-        try:
-            return cls(**json.loads(text or "{}")["trouble"])
-        except (KeyError, TypeError, ValueError):
-            return None
-
-
-def _signature(home: Home) -> str:
-    try:
-        return source_signature(home.source_spec())
-    except SourceError as error:
-        return str(error)
+    observation, moment = SourceObservation.load(home), time.time()
+    since = observation.read_at if observation and observation.read_at <= moment else 0.0
+    records = instance.get_run_records(dg.RunsFilter(job_name=OBSERVE_JOB), limit=8)
+    failed = [*takewhile(lambda record: record.create_timestamp.timestamp() > since, records)]
+    if failed:
+        run = failed[0].dagster_run
+        lost = "its run left nothing here, so it may have another TGN_HOME or other settings"
+        cause = failure_message(instance, run) if run.status in FAILED else lost
+        reason = f"the source could not be observed: {cause}"
+        if len(failed) > 1:  # it may be back in a moment
+            Alerts(home).tell("source", reason)
+        most = MOST_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MOST_TICKS_CHANGED
+        wait = INTERVAL * min(2 ** (len(failed) - 1), most)
+        if 0 <= moment - failed[0].update_timestamp.timestamp() < wait:
+            return dg.SkipReason(f"{reason} (it is tried again less and less often, or once it changes)")
+    # Whatever was requested twice for the same run before it is launched once.
+    run_key = f"{OBSERVE_JOB} after {records[0].dagster_run.run_id if records else 'none'}"
+    request = dg.RunRequest(run_key=run_key, job_name=OBSERVE_JOB, tags={SIGNATURE_TAG: signature})
+    return dg.SensorResult(run_requests=[request])
 
 
 def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]]) -> str:
@@ -150,6 +121,6 @@ def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]
         runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
-    if backlog.view.newest_closed is None:
+    if backlog.observation.newest_closed is None:
         return "the source has no closed week yet"
-    return f"all weeks up to {backlog.view.newest_closed} are complete"
+    return f"all weeks up to {backlog.observation.newest_closed} are complete"

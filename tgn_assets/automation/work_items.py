@@ -47,9 +47,9 @@ def plan_work(
 ) -> list[WorkItem]:
     """What does not match what it should be made from, in the closed `weeks` (ascending) up to `last_week`.
 
-    Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source,
-    where that is another one than `lineage` has ingested. `assets` are those that a refreshed week has. `trained` are
-    the weeks that have a model: they had lists, even if the warehouse is gone.
+    Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source;
+    those of a week without one are as `lineage` has ingested them. `assets` are those that a refreshed week has.
+    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone.
 
     Weeks before the first published one are there to learn from: they are ingested in one run, and get no
     predictions. If nothing was published yet, the newest closed week is the first. Every week from there on is

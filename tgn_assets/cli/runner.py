@@ -14,6 +14,7 @@ from tgn_assets.automation.backlog import (
     RANGE_END,
     RANGE_START,
     Backlog,
+    latest_backlog,
 )
 from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
@@ -92,7 +93,7 @@ class Runner:
                     raise
                 self._progress.say(str(failure))
                 failures.append(failure)
-            backlog = Backlog(self._home, backlog.view)
+            backlog = latest_backlog(self._home)
         if failures:
             raise failures[0]
         return done

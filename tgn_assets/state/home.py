@@ -6,8 +6,9 @@
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
     source_files.json    which weeks the rows of each file of the log are of; it may be deleted
+    observation.json     what the last reading of the source found
     run.lock             held by the process whose run is in progress
-    home.lock            held for a moment by a process that writes dagster.yaml or log.json
+    home.lock            held for a moment by a process that writes dagster.yaml or a file of JSON
 
 `python -m tgn_assets.state.home` creates the folder and prints the path of its `dagster/`.
 """
@@ -52,9 +53,17 @@ T = TypeVar("T")
 SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
 
-RUN_LOCK = "run.lock"
+RUN_LOCK, OBSERVATION = "run.lock", "observation.json"
 NO_ROWS = digest(0, None)
-FILES = ("warehouse.duckdb", published_copy.NAME, "log.json", "home.lock", RUN_LOCK, "dagster/dagster.yaml")
+FILES = (
+    "warehouse.duckdb",
+    published_copy.NAME,
+    "log.json",
+    OBSERVATION,
+    "home.lock",
+    RUN_LOCK,
+    "dagster/dagster.yaml",
+)
 FOLDERS = ("artifacts", "reports", "dagster")
 
 FIRST_NUMBERED_WEEK = "2024-01-01"
@@ -133,7 +142,7 @@ class Home:
             *(
                 f"{path} is no folder: move it away, or mend the link"
                 for path in folders
-                if not path.is_dir() and (path.exists() or path.is_symlink())
+                if (path.exists() or path.is_symlink()) and not path.is_dir()  # in this order: it may just be made
             ),
         ]
 
@@ -183,6 +192,12 @@ class Home:
         if not damaged:
             return f"Dagster's history in {self.dagster_home} cannot be used: {text}"
         return f"{damaged[0]} is damaged: {HISTORY_REMEDY}"
+
+    def store(self, name: str, text: str) -> None:
+        """Replaces the file `name` of this home with `text` as a whole. OSError if it cannot be written."""
+        self.ensure()
+        with self._lock():
+            _write(self.root / name, text)
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
         """The tables; waits at most `lock_timeout` seconds for another process that writes."""

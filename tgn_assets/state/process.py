@@ -11,9 +11,6 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Large tensors are allocated in huge pages: the vectors of a million nodes are hundreds of megabytes.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # Seconds that a tick of the sensor or the schedule may take: each reads the source once it has changed.
-    "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "900",
-    "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": "900",
 }
 """Defaults; what the user has set stays."""
 

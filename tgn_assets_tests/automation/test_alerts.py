@@ -14,9 +14,8 @@ from tgn_assets.automation import alerts
 from tgn_assets.automation.alerts import Alerts, failed_runs_sensor, overdue_lists_sensor
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
-from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish
+from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish, run_observation
 
 MONDAY = datetime(2024, 1, 29, tzinfo=UTC)
 """When the last of `WEEKS` closes."""
@@ -102,15 +101,32 @@ def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> 
 
 
 def test_a_source_that_cannot_be_read_twice_in_a_row_is_told(home: Home, receiver: Receiver, tmp_path: Path) -> None:
-    sensor = missing_or_changed_weeks_sensor(home, weekly_refresh)
+    sensor = missing_or_changed_weeks_sensor(home)
     home.start_week()
     (tmp_path / "log.csv").unlink()
     with dg.DagsterInstance.ephemeral() as instance:
-        first = sensor(dg.build_sensor_context(instance))
-        assert isinstance(first, dg.SensorResult) and receiver.texts == []
-        with pytest.raises(SourceError):
-            sensor(dg.build_sensor_context(instance, cursor=first.cursor))
-    assert len(receiver.texts) == 1 and "log.csv" in receiver.texts[0]
+        for told in (0, 1, 1):
+            assert not run_observation(home, instance).success
+            sensor(dg.build_sensor_context(instance))
+            assert len(receiver.texts) == told
+        assert "could not be observed" in receiver.texts[0] and "log.csv does not exist" in receiver.texts[0]
+        assert "source" in json.loads((home.root / "alerts.json").read_text())
+        home_on_log(tmp_path)
+        assert run_observation(home, instance).success
+        sensor(dg.build_sensor_context(instance))
+    assert json.loads((home.root / "alerts.json").read_text()) == {}
+
+
+def test_a_failed_observation_is_no_failed_run_of_a_week(home: Home, receiver: Receiver, tmp_path: Path) -> None:
+    home.start_week()
+    (tmp_path / "log.csv").unlink()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run_observation(home, instance)
+        context = dg.build_run_status_sensor_context(
+            "failed_runs", result.get_run_failure_event(), instance, result.dagster_run
+        ).for_run_failure()
+        failed_runs_sensor(home)(context)
+    assert receiver.texts == []
 
 
 def test_lists_that_are_missing_on_monday_noon_are_told_once(

@@ -6,7 +6,7 @@ import pytest
 
 from tgn_assets.automation import retention
 from tgn_assets.automation.retention import delete_old_runs
-from tgn_assets_tests.support.event_logs import home_on_log, weekly_refresh
+from tgn_assets_tests.support.event_logs import home_on_log, run_observation, weekly_refresh
 
 SUCCESS, STARTED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
 
@@ -35,3 +35,16 @@ def test_old_finished_runs_of_ours_are_deleted(tmp_path: Path, monkeypatch: pyte
         assert delete_old_runs(instance, 30) == 1
         assert {run.run_id for run in instance.get_runs()} == {others, at_work}
         assert not shard.exists()
+
+
+def test_observations_are_deleted_after_days_whatever_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_on_log(tmp_path)
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_observation(home, instance)
+        of_a_week = instance.create_run_for_job(weekly_refresh, status=SUCCESS).run_id
+        assert delete_old_runs(instance, None) == 0
+        monkeypatch.setattr(retention, "OBSERVATION_DAYS", -1)
+        assert delete_old_runs(instance, None) == 1
+        assert [run.run_id for run in instance.get_runs()] == [of_a_week]

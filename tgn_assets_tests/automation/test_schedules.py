@@ -6,11 +6,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from tgn_assets.automation import backlog
 from tgn_assets.automation.backlog import RANGE_END, RANGE_START
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, publish
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, observe, publish
 
 MONDAY = datetime(2024, 1, 29, 6, tzinfo=UTC)
 """The tick after the last of `WEEKS`."""
@@ -24,6 +25,12 @@ def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
 
 
 def _tick(home: Home, moment: datetime = MONDAY) -> list[dg.RunRequest] | dg.SkipReason:
+    """The answer of a tick that finds the source observed."""
+    observe(home)
+    return _tick_as_it_is(home, moment)
+
+
+def _tick_as_it_is(home: Home, moment: datetime = MONDAY) -> list[dg.RunRequest] | dg.SkipReason:
     answer = weekly_refresh_schedule(home, weekly_refresh)(dg.build_schedule_context(scheduled_execution_time=moment))
     assert isinstance(answer, list | dg.SkipReason)
     return answer
@@ -94,8 +101,17 @@ def test_after_the_last_week_there_is_nothing_to_ask_for(tmp_path: Path, instanc
     assert "not complete" in _reason(_tick(home))
 
 
-def test_a_source_that_is_gone_is_said_in_the_tick(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("rows", [[*ROWS, "late user,event 1,2024-01-22 08:00:00"], None])
+def test_a_source_that_changed_or_is_gone_is_left_to_the_sensor(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, rows: list[str] | None
+) -> None:
+    monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 0)
     home = home_on_log(tmp_path)
     publish(home, *WEEKS[:3])
-    (tmp_path / "log.csv").unlink()
-    assert "TGN_SOURCE" in _reason(_tick(home))
+    observe(home)
+    if rows:
+        home_on_log(tmp_path, rows)
+    else:
+        (tmp_path / "log.csv").unlink()
+    reason = _reason(_tick_as_it_is(home))
+    assert "has to be observed first" in reason and f"then for week {WEEKS[3]}" in reason

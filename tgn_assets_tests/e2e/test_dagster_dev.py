@@ -20,8 +20,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_sensor_ingests_and_a_run_and_a_backfill_refresh(server: Server) -> None:
-    # The sensor is on unless someone has turned it off: on a new home, it begins with the past.
-    wait_for("the sensor", lambda: server.runs("dagster/sensor_name", "missing_or_changed_weeks"))
+    # The sensor is on unless someone has turned it off: on a new home, it observes the source and begins with the past.
+    wait_for("the sensor", lambda: server.runs("dagster/asset_partition_range_start", WEEKS[0]))
 
     clicked = server.client.submit_job_execution("weekly_refresh", *LOCATION, tags={"dagster/partition": WEEKS[0]})
     selector = dict(zip(("repositoryLocationName", "repositoryName"), LOCATION, strict=True))
@@ -45,8 +45,9 @@ def test_the_sensor_ingests_and_a_run_and_a_backfill_refresh(server: Server) -> 
     assert runs[0]["endTime"] <= runs[1]["startTime"]
     assert server.published() == WEEKS
 
-    [past] = server.runs("dagster/sensor_name", "missing_or_changed_weeks")
-    assert past["status"] == "SUCCESS"
+    observation, past = server.runs("dagster/sensor_name", "missing_or_changed_weeks")
+    assert (observation["jobName"], past["jobName"]) == ("observe_source", "weekly_refresh")
+    assert (observation["status"], past["status"]) == ("SUCCESS", "SUCCESS")
     assert past["tags"]["dagster/asset_partition_range_start"] == WEEKS[0]
     assert past["tags"]["dagster/asset_partition_range_end"] == WEEKS[1]
 

@@ -47,7 +47,7 @@ class Server:
         """Runs with the tag, in the order in which they started."""
         found = self.ask(
             """query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results {
-                 runId status startTime endTime tags { key value } } } } }""",
+                 runId jobName status startTime endTime tags { key value } } } } }""",
             filter={"tags": [{"key": tag, "value": value}]},
         )["runsOrError"]["results"]
         for run in found:

@@ -8,6 +8,8 @@ import dagster as dg
 from dagster._core.events import JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
+from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, observe_source
+from tgn_assets.automation import jobs
 from tgn_assets.automation.backlog import REQUEST_TAG
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.settings import Settings
@@ -25,6 +27,17 @@ def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: Any) -> Ho
     log.write_text("\n".join(["ip_address,event_id,timestamp", *rows]) + "\n")
     defaults: dict[str, Any] = {"home": folder / "home", "source": str(log)}
     return Home(Settings(**(defaults | settings))).ensure()
+
+
+def observe(home: Home) -> SourceObservation:
+    """Leaves what a run of observe_source leaves in the home."""
+    return observe_source(home, home.warehouse().lineage())
+
+
+def run_observation(home: Home, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    """A run of observe_source, which may fail."""
+    job = dg.Definitions([interaction_log_asset(home)], jobs=[jobs.observe_source]).resolve_job_def("observe_source")
+    return job.execute_in_process(instance=instance, raise_on_error=False)
 
 
 def ingest(home: Home, *weeks: str) -> None:
