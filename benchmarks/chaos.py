@@ -140,6 +140,8 @@ class Campaign:
     def __init__(self, folder: Path) -> None:
         for module in MODULES:  # once, and not in each child; nothing is computed here, so that no thread runs
             import_module(f"tgn_assets.{module}")
+        with Home(Settings(_env_file=None, home=folder / "unused")).instance():
+            pass  # SQLAlchemy and much of Dagster are loaded when an instance is opened
         self.folder, self.home = folder, folder / "home"
         log = folder / "log.csv"
         rows = [
