@@ -1,7 +1,7 @@
 """`tgn` without the seconds of CPU that its imports take: a process that has them done forks one for each command.
 
-The processes of the commands have the folder, environment and streams of whoever asks. What they have not: signals,
-and imports of their own. `python -m tgn_assets_tests.support.preloaded SOCKET` is the server, which ends with its stdin.
+The processes of the commands have the folder, environment and streams of whoever asks; what they have not is signals,
+and imports of their own. `python -m tgn_assets_tests.support.preloaded SOCKET` is the server; it ends with its stdin.
 """
 
 import json
