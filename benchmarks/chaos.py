@@ -135,11 +135,13 @@ def main() -> int:
 
 
 class Campaign:
-    """The homes under `folder`: one before the week, one after it, and one for each case."""
+    """The homes under `folder`, one before the week and one for each case; the `points` of an undisturbed week."""
 
     def __init__(self, folder: Path) -> None:
         for module in MODULES:  # once, and not in each child; nothing is computed here, so that no thread runs
             import_module(f"tgn_assets.{module}")
+        with Home(Settings(_env_file=None, home=folder / "unused")).instance():
+            pass  # SQLAlchemy and much of Dagster are loaded when an instance is opened
         self.folder, self.home = folder, folder / "home"
         log = folder / "log.csv"
         rows = [
@@ -155,19 +157,22 @@ class Campaign:
             end_week=shift(FIRST, WEEKS - 1),
         )
         head = "ip_address,event_id,timestamp\n"
+        listed = folder / "points"
         for last in (WEEKS - 2, WEEKS - 1, WEEKS):
             log.write_text(head + "\n".join(rows[: last * USERS]) + "\n")
-            self._in_child(lambda: do_pending(self.settings.model_copy(update={"end_week": shift(FIRST, last - 1)})))  # noqa: B023
-            if last == WEEKS - 1:
+            if last == WEEKS:
                 shutil.copytree(self.home, folder / "before")
+            settings = self.settings.model_copy(update={"end_week": shift(FIRST, last - 1)})
+            self._in_child(lambda: listed.write_text("\n".join(_struck(settings, None))))  # noqa: B023
+        self.points = listed.read_text().splitlines()
         self.after = self._state()
 
     def run(self, every: int, seconds: float, seed: int) -> tuple[Counter[str], list[tuple[Fault, str]]]:
         """Faults tried by kind, and those after which something was wrong."""
         start, draw = time.monotonic(), random.Random(seed)
-        names = self.points()
-        cases = [Fault(at, kind, name) for at, name in enumerate(names) for kind in (KILL, draw.choice(ERRORS))]
-        cases = cases[:: max(every, 1)]
+        kinds = ((KILL, draw.choice(ERRORS)) for _ in self.points)
+        cases = [Fault(at, kind, self.points[at]) for at, both in enumerate(kinds) for kind in both]
+        cases = cases[every // 2 :: max(every, 1)]
         draw.shuffle(cases)
         tried, failed = Counter[str](), list[tuple[Fault, str]]()
         for case in cases:
@@ -178,13 +183,6 @@ class Campaign:
             if why := self.strike(case):
                 failed.append((case, why))
         return tried, failed
-
-    def points(self) -> list[str]:
-        """The points of an undisturbed week."""
-        self._restore()
-        listed = self.folder / "points"
-        self._in_child(lambda: listed.write_text("\n".join(_struck(self.settings, None))))
-        return listed.read_text().splitlines()
 
     def strike(self, fault: Fault) -> str:
         """What was wrong after `fault`; empty if nothing."""

@@ -10,6 +10,7 @@ import pytest
 
 from tgn_assets.state.process import prepare_process
 from tgn_assets_tests.support.postgres import Postgres, postgres_server
+from tgn_assets_tests.support.preloaded import preloaded_tgn
 
 if TYPE_CHECKING:
     from tgn_assets_tests.support.deployment import Deployment
@@ -61,6 +62,13 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server, one for each worker that has a test for it."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tgn() -> Iterator[Path]:
+    """A program as `tgn`, with its imports done: `support.preloaded`."""
+    with preloaded_tgn() as program:
+        yield program
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Two worlds, one direction: `ml` knows nothing of Dagster, and a module imports only what stands below it."""
 
 import ast
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,17 +56,6 @@ def test_ml_never_names_dagster_nor_anything_outside_ml(name: str) -> None:
         assert not imported.startswith("tgn_assets.") or imported.startswith("tgn_assets.ml")
 
 
-def test_ml_works_where_dagster_is_not_installed() -> None:
-    code = f"""
-import importlib, sys
-sys.modules["dagster"] = None
-for name in {ML!r}:
-    importlib.import_module("tgn_assets." + name)
-assert not [name for name in sys.modules if name.startswith("dagster.")]
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
 def layer(module: str) -> int | None:
     """The line of `LAYERS` that names the module or a package around it."""
     parts = module.removeprefix("tgn_assets.").split(".")
@@ -88,24 +75,6 @@ def test_a_module_imports_only_what_stands_above_it(name: str) -> None:
 
 def test_every_module_has_its_place_in_the_layers() -> None:
     assert [name for name in MODULES if layer(name) is None and name not in ("__init__", "ml.__init__")] == []
-
-
-def test_a_process_that_used_it_all_ends_without_a_word() -> None:
-    """DuckDB reports what is still held of it when a process ends, if only a class in an annotation of a function."""
-    code = "import tgn_assets.definitions, tgn_assets.ml.encoder.train"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
-def test_the_definitions_load_without_torch() -> None:
-    """A code server starts in the time that importing Dagster takes; torch is loaded by the run that needs it."""
-    code = """
-import sys
-import tgn_assets.definitions
-heavy = {"torch", "torch_geometric", "altair", "vl_convert"} & set(sys.modules)
-assert not heavy, f"imported at the top of a module: {heavy}"
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 MAX_MODULES, MAX_LINES, MAX_POSITIONAL = 12, 60, 5

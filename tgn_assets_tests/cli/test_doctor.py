@@ -24,10 +24,11 @@ def room_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LEAST_ROOM", 0)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home with ingested weeks and the list of one user in the newest."""
-    home = home_on_log(tmp_path)
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a home with ingested weeks and the list of one user in the newest; to be copied."""
+    folder = tmp_path_factory.mktemp("sound")
+    home = home_on_log(folder)
     ingest(home, *WEEKS)
     new_users = {"week": [WEEKS[3]], "target_week": ["2024-01-29"], "rank": [1], "event_id": ["event 1"]}
     new_users |= {"score": [0.5], "source": ["popular"]}
@@ -40,7 +41,15 @@ def home(tmp_path: Path) -> Home:
         con.execute("DELETE FROM made_weeks WHERE asset = 'weekly_snapshots'")  # none was written
     with home.instance():
         pass
-    return home
+    return folder
+
+
+@pytest.fixture
+def home(sound: Path, tmp_path: Path) -> Home:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "home" / "log.json"
+    log.write_text(log.read_text().replace(str(sound), str(tmp_path)))
+    return home_on_log(tmp_path)
 
 
 def found(home: Home) -> list[str]:

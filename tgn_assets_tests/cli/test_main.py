@@ -368,9 +368,9 @@ def test_check_says_what_was_understood_and_stores_nothing(tmp_path: Path) -> No
 
 def test_a_backtest_runs_weeks_in_order_and_prints_scores(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
-    process = _command(home, "backtest", "--weeks", "1", "--show-lists")
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    result = _tgn("backtest", "--weeks", "1", "--show-lists", home=home)
+    output, errors = result.stdout, result.stderr
+    assert result.exit_code == 0, errors
     done = re.findall(r"^(.*): done in", errors, re.MULTILINE)
     assert done == ["ingest 2024-01-01 to 2024-01-08", "week 2024-01-15 (1 of 2)", "week 2024-01-22 (2 of 2)"]
     assert "some lists for the week of 2024-01-29" in output

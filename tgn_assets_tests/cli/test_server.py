@@ -1,15 +1,13 @@
-"""`tgn dev`: its port, its address, what it says before it starts, and the code location that it loads."""
+"""`tgn dev`: its port, its address, what it says before it starts, and the code location that it loads.
+
+e2e/test_dagster_dev.py starts it for real, and looks at the address that it prints.
+"""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from click import ClickException
@@ -20,7 +18,6 @@ from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFi
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.server import browser_url, refuse_taken_port
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.dagster_server import wait_for
 from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish
 
 ROOT = Path(__file__).parents[2]
@@ -107,38 +104,6 @@ def test_a_new_home_is_told_that_it_will_train(tmp_path: Path) -> None:
 def test_the_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(cli, ["--version"])
     assert (result.exit_code, result.output) == (0, f"tgn {version('tgn_assets')}\n")
-
-
-@pytest.mark.e2e
-def test_the_ui_answers_at_the_printed_address(tmp_path: Path) -> None:
-    home = home_on_log(tmp_path)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
-    settings = {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tgn_assets.cli.main", "dev", "--port", str(_free_port())]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=inherited | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stderr
-        address = process.stderr.readline().split(" shows ")[0]
-        wait_for("the UI", lambda: _answers(address))
-    finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(address: str) -> bool:
-    with suppress(OSError):
-        return urlopen(f"{address}/server_info", timeout=5).status == 200
-    return False
 
 
 def test_dagster_dev_and_tgn_dev_load_the_same_location_under_one_name() -> None:

@@ -2,12 +2,15 @@
 
 import re
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
 from tgn_assets.cli.main import cli
+from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.event_logs import ROWS
 
@@ -23,7 +26,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[
     folder = tmp_path_factory.mktemp("operations")
     (folder / "interactions.csv").write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")
     settings, printed = dict[str, str](), list[tuple[str, str]]()
-    with pytest.MonkeyPatch.context() as patch:
+    # Dagster's history is kept in memory: on disk it would take as long as all else.
+    with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Home, "instance", lambda home: nullcontext(instance))
         patch.chdir(folder)
         for line in COMMANDS:
             if line.startswith("export "):

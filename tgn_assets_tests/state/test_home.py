@@ -37,6 +37,16 @@ def test_the_instance_is_local_and_runs_one_week_at_a_time(tmp_path: Path) -> No
         assert queue and queue.max_concurrent_runs == 1
 
 
+def test_the_module_makes_the_home_of_the_settings_and_prints_dagster_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no .env
+    monkeypatch.setenv("TGN_HOME", str(tmp_path / "new"))
+    home_module.main()
+    assert capsys.readouterr().out == f"{tmp_path / 'new' / 'dagster'}\n"
+    assert (tmp_path / "new" / "dagster" / "dagster.yaml").exists()
+
+
 def test_making_a_home_again_keeps_what_the_user_edited(tmp_path: Path) -> None:
     home = _home(tmp_path).ensure()
     config = home.dagster_home / "dagster.yaml"

@@ -159,19 +159,6 @@ def test_what_is_made_as_a_proof_is_not_logged(store: MlflowClient) -> None:
     assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
 
 
-def test_without_the_variable_mlflow_is_not_even_imported() -> None:
-    code = """
-import os, sys
-from pathlib import Path
-os.environ.pop("MLFLOW_TRACKING_URI", None)
-from tgn_assets.state.mlflow_tracking import log_model
-import tgn_assets.definitions
-assert log_model(Path("."), "2024-01-01", {}, {}, print) == "off"
-assert "mlflow" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
 def test_a_server_that_is_away_is_told_and_does_not_stop_the_week(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -1,4 +1,4 @@
-"""A real `dagster dev` on a small log of three weeks."""
+"""A real `tgn dev`, which becomes `dagster dev`, on a small log of three weeks."""
 
 import json
 import os
@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import duckdb
 import pandas as pd
-from dagster_graphql import DagsterGraphQLClient
 
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -31,9 +29,8 @@ LOCATION = "tgn_assets", "__repository__"
 class Server:
     """A running `dagster dev`, through the GraphQL that its UI uses."""
 
-    def __init__(self, port: int, home: Path):
-        self.url, self.home = f"http://localhost:{port}", home
-        self.client = DagsterGraphQLClient("localhost", port_number=port)
+    def __init__(self, url: str, home: Path):
+        self.url, self.home = url, home
 
     def ask(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -65,7 +62,7 @@ def wait_for(what: str, ready: Callable[[], Any], seconds: float = 240) -> Any:
     while time.monotonic() < end:
         if answer := ready():
             return answer
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise AssertionError(f"{what} took more than {seconds} s")
 
 
@@ -77,23 +74,20 @@ def dagster_dev(folder: Path) -> Iterator[Server]:
     rows.rename(columns={"user_id": "ip_address", "ts": "timestamp"}).to_csv(log, index=False)
     settings = {"TGN_HOME": str(folder / "home"), "TGN_SOURCE": str(log), "TGN_END_WEEK": WEEKS[-1]}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TGN_", "DAGSTER_"))}
-    environment = inherited | settings
-    home = subprocess.run(
-        [sys.executable, "-m", "tgn_assets.state.home"], env=environment, capture_output=True, text=True
-    )
-    assert home.returncode == 0, home.stderr
-    environment["DAGSTER_HOME"] = home.stdout.strip()
+    environment = inherited | settings | {"PYTHONPATH": str(ROOT)}
     with socket.socket() as free:
-        free.bind(("localhost", 0))
+        free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", "localhost"]
+    command = [sys.executable, "-m", "tgn_assets.cli.main", "dev", "--port", str(port)]
     with (folder / "dagster.log").open("w+") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            wait_for("the start of dagster dev", lambda: _answers(port) or process.poll() is not None)
-            yield Server(port, folder / "home")
+            first = wait_for("the address", lambda: (folder / "dagster.log").read_text().partition("\n")[0])
+            url, _, home = first.partition(" shows ")
+            wait_for("the start of dagster dev", lambda: _answers(url) or process.poll() is not None)
+            yield Server(url, Path(home))
         finally:
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
@@ -105,7 +99,7 @@ def dagster_dev(folder: Path) -> Iterator[Server]:
             print(output.read()[-5000:])
 
 
-def _answers(port: int) -> bool:
-    with suppress(URLError, OSError):
-        return urlopen(f"http://localhost:{port}/server_info", timeout=5).status == 200
+def _answers(url: str) -> bool:
+    with suppress(OSError):
+        return urlopen(f"{url}/server_info", timeout=5).status == 200
     return False

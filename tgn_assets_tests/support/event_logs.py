@@ -11,10 +11,11 @@ from dagster._utils.error import SerializableErrorInfo
 from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, observe_source
 from tgn_assets.automation import jobs
 from tgn_assets.automation.backlog import REQUEST_TAG
-from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.ingest import load_weeks, transaction
 from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM
+from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, UPSTREAM, read_lineage, record_made
+from tgn_assets.state.published_copy import write_copy
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 ROWS = [f"user {i},event {i % 3},{week[:8]}{int(week[8:]) + 6:02d} 12:00:00" for week in WEEKS for i in range(4)]
@@ -42,21 +43,26 @@ def run_observation(home: Home, instance: dg.DagsterInstance) -> dg.ExecuteInPro
 
 def ingest(home: Home, *weeks: str) -> None:
     """Leaves what a run of raw_interactions and weekly_snapshots leaves."""
-    source, first = home.source_spec(), home.start_week()
-    with home.warehouse().writer() as con:
-        load_weeks(con, source, weeks, start_week=first, end_week=home.settings.end_week)
-    rows = home.warehouse().lineage().ingested
-    home.warehouse().record_made(SNAPSHOTS, {week: f"snapshot of {rows[week]}" for week in weeks})
+    _record(home, weeks, [SNAPSHOTS])
 
 
 def publish(home: Home, *weeks: str, but: tuple[str, ...] = ()) -> None:
     """Leaves what a run of weekly_refresh leaves, as far as the automation reads it; without the assets `but`."""
-    for week in weeks:
-        ingest(home, week)
-        for asset in UPSTREAM:
-            if asset not in (SNAPSHOTS, *but):
-                rows = home.warehouse().lineage().ingested[week]
-                home.warehouse().record_made(asset, {week: f"{asset} of {rows}"})
+    _record(home, weeks, [asset for asset in UPSTREAM if asset not in but])
+
+
+def _record(home: Home, weeks: Iterable[str], assets: list[str]) -> None:
+    """Ingests `weeks` and records `assets` of each: in one writer, since opening one takes longer than all else."""
+    source, first = home.source_spec(), home.start_week()
+    with home.warehouse().writer() as con:
+        load_weeks(con, source, list(weeks), start_week=first, end_week=home.settings.end_week)
+        with transaction(con):
+            rows = read_lineage(con).ingested
+            for week in weeks:
+                for asset in assets:
+                    record_made(con, asset, {week: f"{asset} of {rows[week]}"})
+        if PREDICTIONS in assets:
+            write_copy(con, home.root)
 
 
 def asked(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:

@@ -1,10 +1,6 @@
 """The encoder as a module: whole graph, sampled batches and layer by layer agree."""
 
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,10 +144,3 @@ def test_conv_has_the_gradient_of_a_dense_product(view: View) -> None:
     ours, torchs = (torch.autograd.grad((x**2).sum(), sources)[0] for x in (found, expected))
     torch.testing.assert_close(ours, torchs)
     assert ours.abs().sum() > 0
-
-
-def test_an_encoder_leaves_no_temporary_file(tmp_path: Path) -> None:
-    """PyG writes a module for each kind of layer, once in a process."""
-    code = "from tgn_assets.ml.encoder.gnn import WeightedMeanSAGEConv as Conv; Conv(4); Conv(4)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=os.environ | {"TMPDIR": str(tmp_path)})
-    assert list(tmp_path.glob("*.py")) == []
