@@ -93,6 +93,8 @@ def weekly_top5_predictions(
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
     sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
+    if record.policy.max_silent_weeks is not None:
+        sizes["users_left_out"] = made.left_out
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
 
 

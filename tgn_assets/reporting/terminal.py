@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import duckdb
 
 from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -46,6 +47,12 @@ SAMPLE_SQL = """
     SELECT user_id, list(event_id ORDER BY rank), any_value(source)
     FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT 8
 """
+WITHOUT_LIST_SQL = """
+    SELECT (SELECT count(*) FROM users WHERE first_week <= $week::DATE) - users FROM published_weeks WHERE week = $week
+"""
+LAST_WEEK_SQL = """
+    SELECT strftime(max(week), '%Y-%m-%d') FROM raw_interactions WHERE user_id = $user AND week <= $week::DATE
+"""
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
 
 
@@ -59,6 +66,18 @@ class Score(NamedTuple):
 
     def __str__(self) -> str:
         return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
+
+
+class LeftOut(NamedTuple):
+    """How many known users have no list, as they were silent for longer than `max_silent_weeks`."""
+
+    users: int
+    max_silent_weeks: int
+
+    def __str__(self) -> str:
+        users = f"{self.users:,} {'user was' if self.users == 1 else 'users were'}"
+        weeks = f"{self.max_silent_weeks:,} {'week' if self.max_silent_weeks == 1 else 'weeks'}"
+        return f"{users} left out, silent for longer than {weeks}"
 
 
 Scores = dict[tuple[str, str, str], Score]
@@ -150,7 +169,10 @@ def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
     """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
     with warehouse.reader() as con:
         users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
+        left = left_out(con, week)
     yield f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"
+    if left:
+        yield str(left)
     yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
 
 
@@ -179,10 +201,17 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
     return score_text(score) if score else None
 
 
+def left_out(con: duckdb.DuckDBPyConnection, week: str) -> LeftOut | None:
+    """Who was left out of the lists made at the close of `week`; None if everybody was to have one."""
+    silent = read_publication_record(con, week).policy.max_silent_weeks
+    return None if silent is None else LeftOut(con.execute(WITHOUT_LIST_SQL, {"week": week}).fetchall()[0][0], silent)
+
+
 def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, Any]:
     """The list of `user` made at the close of `week` (None: the newest), or the list for new users.
 
-    WarehouseError if nothing was published for that week.
+    `silent_weeks` is for how long a user was silent who was left out, and else None. WarehouseError if nothing was
+    published for that week.
     """
     with warehouse.reader() if week else warehouse.newest_lists() as con:
         published = weeks_with_lists(con)
@@ -196,6 +225,8 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         own = con.execute(of_user, [week, user]).fetchall()
         of_new_users = query.format("new_user_top5_predictions WHERE week = ?")
         rows = own or con.execute(of_new_users, [week]).fetchall()
+        most = None if own else read_publication_record(con, week).policy.max_silent_weeks
+    silent = None if most is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
     columns.append(Column("source", "source", drop=1))
     names = [column.key for column in columns]
@@ -203,7 +234,15 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
     table = ResultTable(
         f"{who}, week of {shift(week, 1)}", columns, [dict(zip(names, row, strict=True)) for row in rows]
     )
-    return {"user_id": user, "week": week, "target_week": shift(week, 1), "is_new_user": not own, "list": table}
+    found = {"user_id": user, "week": week, "target_week": shift(week, 1)}
+    return {**found, "is_new_user": not own and silent is None, "silent_weeks": silent, "list": table}
+
+
+def _silent_weeks(warehouse: Warehouse, user: str, week: str) -> int | None:
+    """For how many weeks up to the close of `week` the user has had no interaction; None for a user without any."""
+    with warehouse.reader() as con:
+        (last,) = con.execute(LAST_WEEK_SQL, {"user": user, "week": week}).fetchall()[0]
+    return None if last is None else week_number(week) - week_number(last)
 
 
 def sample_table(warehouse: Warehouse, week: str) -> ResultTable:

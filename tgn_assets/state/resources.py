@@ -18,7 +18,10 @@ from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.warehouse import Warehouse
 
-POLICY_SETTINGS = ("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events")
+POLICY_SETTINGS = (
+    *("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events"),
+    "max_silent_weeks",
+)
 
 
 class WarehouseResource(dg.ConfigurableResource[Warehouse]):
@@ -87,6 +90,7 @@ class PolicyFiles(dg.ConfigurableResource):
     deny_events: str | None = None
     event_expiry: str | None = None
     min_distinct_events: int
+    max_silent_weeks: int | None = None
 
     def read(self) -> Policy:
         """The policy as it is in the files now; PolicyError if one of them cannot be used."""
