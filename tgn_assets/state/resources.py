@@ -97,6 +97,12 @@ class PolicyFiles(dg.ConfigurableResource):
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
+class EvaluationUsers(dg.ConfigurableResource):
+    """How many of a week's active users baselines and diagnostics are computed for; 0: everybody."""
+
+    number: int
+
+
 class AttributeFiles(dg.ConfigurableResource):
     """The attribute tables of events and users, whose files are read by each run that needs them."""
 
@@ -127,6 +133,7 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),
+        "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
         "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
