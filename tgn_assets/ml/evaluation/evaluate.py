@@ -9,7 +9,6 @@ they are over the same users.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-
 from fractions import Fraction
 
 import numpy as np

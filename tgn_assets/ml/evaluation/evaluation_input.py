@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.arrays import IntArray
-from tgn_assets.ml.weeks import shift
 
 MEMORY = "4GB"
 """What the joins may take before they go on on disk."""
@@ -155,9 +154,19 @@ def read_evaluation_input(
         return None
     con.execute("CREATE OR REPLACE TEMP TABLE new_user_list (rank INTEGER, event_id VARCHAR)")
     con.executemany("INSERT INTO new_user_list VALUES (?, ?)", [row[:2] for row in new_user_list])
-    for query in (PAIRS_SQL, LISTS_SQL, ACTIVE_SQL):
+    for query in (PAIRS_SQL, LISTS_SQL):
         con.execute(query, given)
-    published = _published_result(con, week, k)
+    bins = _score_bins(con, week, k)
+    con.execute(ACTIVE_SQL, given)
+    columns = ["hits", "events", "seen", "repeats", "explores", "source", "users"]
+    kinds = pd.DataFrame(con.execute(KINDS_SQL).fetchall(), columns=columns)
+    published = PublishedResult(
+        kinds=kinds.astype({"hits": object, "source": object, "events": np.int64, "users": np.int64}),
+        sources=[source for (source,) in con.execute(SOURCES_SQL, given).fetchall()],
+        distinct_events=con.execute(LISTED_SQL, given).fetchall()[0][0],
+        bins=bins,
+        interactions=con.execute(INTERACTIONS_SQL, given).fetchall()[0][0],
+    )
     con.execute(DRAWN_SQL, given | {"users": min(users or published.users, published.users)})
     active = con.execute("SELECT user_idx, source FROM drawn ORDER BY row").df()
     return EvaluationInput(
@@ -172,23 +181,15 @@ def read_evaluation_input(
     )
 
 
-def _published_result(con: duckdb.DuckDBPyConnection, week: str, k: int) -> PublishedResult:
-    given = {"week": week}
+def _score_bins(con: duckdb.DuckDBPyConnection, week: str, k: int) -> list[ScoreBin]:
+    """The bins of `PublishedResult`; ValueError if a rank is outside of 1 to `k`."""
     edge = " + ".join(f"(score >= {edge}::DOUBLE)::INTEGER" for edge in BINS[1:-1])
-    scores = con.execute(SCORES_SQL.format(bin=edge), given | {"one": float(ONE)}).fetchall()
+    scores = con.execute(SCORES_SQL.format(bin=edge), {"week": week, "one": float(ONE)}).fetchall()
     if any(low < 1 or high > k for *_, low, high in scores):
         raise ValueError(f"a user's predictions must have distinct ranks from 1 to {k}")
-    hits = {bin: of_bin for bin, *of_bin in con.execute(HITS_SQL.format(bin=edge), {"one": float(ONE)}).fetchall()}
+    of_hits = {bin: of_bin for bin, *of_bin in con.execute(HITS_SQL.format(bin=edge), {"one": float(ONE)}).fetchall()}
     bins = []
     for bin, pairs, total, squares, *_ in sorted(scores):
-        hit, total_of_hits = hits.get(bin, (0, 0))
-        bins.append(ScoreBin(bin, pairs, hit, int(total), int(squares) - 2 * int(total_of_hits) + hit * ONE))
-    columns = ["hits", "events", "seen", "repeats", "explores", "source", "users"]
-    kinds = pd.DataFrame(con.execute(KINDS_SQL).fetchall(), columns=columns)
-    return PublishedResult(
-        kinds=kinds.astype({"hits": object, "source": object, "events": np.int64, "users": np.int64}),
-        sources=[source for (source,) in con.execute(SOURCES_SQL, given).fetchall()],
-        distinct_events=con.execute(LISTED_SQL, given).fetchall()[0][0],
-        bins=bins,
-        interactions=con.execute(INTERACTIONS_SQL, given).fetchall()[0][0],
-    )
+        hits, total_of_hits = of_hits.get(bin, (0, 0))
+        bins.append(ScoreBin(bin, pairs, hits, int(total), int(squares) - 2 * int(total_of_hits) + hits * ONE))
+    return bins

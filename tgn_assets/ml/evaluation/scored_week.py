@@ -80,7 +80,8 @@ class ScoredWeek:
         kinds = self.published.kinds
         found = list(zip(kinds.hits, kinds.events, strict=True))
         place = {result: at for at, result in enumerate(dict.fromkeys(found))}
-        values = from_hits([hits for hits, _ in place], np.array([events for _, events in place], np.int64), self.rules.k)
+        num_relevant = np.array([events for _, events in place], np.int64)
+        values = from_hits([hits for hits, _ in place], num_relevant, self.rules.k)
         return values.iloc[[place[result] for result in found]].reset_index(drop=True)
 
     @cached_property
@@ -143,8 +144,9 @@ def score_week(
     row, event, position = active.row, active.event, active.position
     new_user_list = codes_of(drawn.new_user_list, history)
     lists = {
-        OURS: published_lists(drawn.lists.assign(event=codes_of(drawn.lists.event_idx, history)), new_user_list,
-                              users=len(active), k=k),
+        OURS: published_lists(
+            drawn.lists.assign(event=codes_of(drawn.lists.event_idx, history)), new_user_list, users=len(active), k=k
+        ),
         **all_baselines(history, position, k, rules),
         CEILING: perfect_lists(row, event, active.reachable, rows=len(active), k=k),
     }
