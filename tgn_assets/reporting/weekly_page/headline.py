@@ -24,6 +24,7 @@ SEGMENT_NAMES = {
     "repeat": "repeated an event",
     "explore": "interacted with an event that was new to them",
     "new": "without earlier interactions",
+    "left_out": "left out, as they had been silent for too long",
 }
 
 SINCE_LAST_WEEK = {
@@ -61,7 +62,9 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
     lift, change = lift_over_best(facts.metrics), change_since(facts)
     difference = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
     if lift:
-        sentences.append(f"Compared with the best baseline, {NAMES.get(lift.baseline, lift.baseline)}: {difference}.")
+        drawn = f" with {lift.users:,} of them, drawn" if lift.users < ours.users else ""
+        best = NAMES.get(lift.baseline, lift.baseline)
+        sentences.append(f"Compared with the best baseline, {best}{drawn}: {difference}.")
     sentences.append(
         f"Compared with the week before: {change}; other users were active then, so this compares weeks as well as "
         "lists."
