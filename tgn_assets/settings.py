@@ -132,6 +132,18 @@ class Settings(BaseSettings):
         description="The least number of different events on all lists of a week; last places are replaced until they "
         "have it.",
     )
+    max_silent_weeks: int | None = Field(
+        default=None,
+        ge=0,
+        description="Users without an interaction in the week and this many weeks before it get no list of their own; "
+        "default: every user gets one. 0: only users of the week itself.",
+    )
+    evaluation_users: int = Field(
+        default=50_000,
+        ge=0,
+        description="Published lists are scored with all active users, baselines and diagnostics with so many of them, "
+        "drawn by a hash of week and id; 0: with all of them.",
+    )
     event_features: str | None = Field(
         default=None,
         description="CSV or Parquet file with `event_id` and attributes of the event: category, price, date. With a "

@@ -27,7 +27,7 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
-    "settings",
+    "settings ray_tasks",
     "state run_launcher",
     "reporting",
     "assets",

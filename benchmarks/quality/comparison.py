@@ -17,11 +17,11 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metrics import per_user
-from tgn_assets.ml.evaluation.scored_week import event_codes, published_lists
+from tgn_assets.ml.evaluation.scored_week import published_lists
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.recommend.published import read_nodes, read_published_lists, read_truth
+from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import World
@@ -37,6 +37,12 @@ TRANSFORMER_GATE = "gate"
 FEATURE_SCORE = ("feature_mlp.4.weight", "feature_mlp.4.bias")
 """Parameters of a ranker's network: zeros in them silence the Transformer, or the scores from pair features."""
 
+TRUTH_SQL = "SELECT DISTINCT user_id, event_id FROM raw_interactions WHERE week = $week ORDER BY ALL"
+LISTS_SQL = """
+    SELECT user_id, rank, event_id FROM weekly_top5_predictions
+    WHERE week = $week::DATE - 7 AND user_id IN (SELECT user_id FROM raw_interactions WHERE week = $week)
+"""
+NEW_USERS_SQL = "SELECT event_id FROM new_user_top5_predictions WHERE week = $week::DATE - 7 ORDER BY rank"
 PAST_SQL = "SELECT user_id, event_id, epoch(ts)::BIGINT AS ts FROM raw_interactions WHERE week <= $week ORDER BY ts"
 
 
@@ -87,14 +93,16 @@ def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None
     """What the warehouse knows of `week` and of the lists that were published for it."""
     published_week = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth = read_published_lists(con, published_week), read_truth(con, week)
+        truth, rows, new_users = (
+            con.execute(sql, {"week": week}).df() for sql in (TRUTH_SQL, LISTS_SQL, NEW_USERS_SQL)
+        )
         users, events = read_nodes(con, published_week)
-    truth = truth[["user_id", "event_id"]].drop_duplicates()
     ids, true_row = np.unique(truth.user_id.to_numpy(object), return_inverse=True)
     user_ids, active = pd.Index(users.id), pd.Index(ids)
-    new_user_list = list(published.new_users.event_id)
-    codes = event_codes(events.id.to_numpy(object), published.predictions.event_id, new_user_list, truth.event_id)
-    rows = published.predictions[published.predictions.user_id.isin(ids)]
+    codes, unknown = pd.Index(events.id), pd.concat([rows.event_id, new_users.event_id, truth.event_id]).unique()
+    codes = codes.append(pd.Index(unknown).difference(codes))
+    rows = rows.assign(row=active.get_indexer(pd.Index(rows.user_id)), event=codes.get_indexer(pd.Index(rows.event_id)))
+    new_user_list = codes.get_indexer(pd.Index(new_users.event_id))
     return EvaluatedWeek(
         week=week,
         published_week=published_week,
@@ -107,8 +115,8 @@ def read_week(warehouse: Warehouse, week: str, attribute_files: tuple[str | None
         user=user_ids.get_indexer(active),
         true_row=true_row,
         true_event=codes.get_indexer(pd.Index(truth.event_id)),
-        published=published_lists(rows, new_user_list, active=active, events=codes, k=K),
-        for_new_users=published_lists(rows[:0], new_user_list, active=active, events=codes, k=K),
+        published=published_lists(rows, new_user_list, users=len(active), k=K),
+        for_new_users=published_lists(rows[:0], new_user_list, users=len(active), k=K),
     )
 
 

@@ -18,6 +18,7 @@ from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
@@ -25,12 +26,12 @@ from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import publish_week
 from tgn_assets.ml.recommend.published import (
     PublicationRecord,
+    read_kind,
     read_nodes,
     read_publication_record,
-    read_published_lists,
-    read_truth,
     rules_of,
 )
+from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.weekly_page.page import report_page, write_page
 from tgn_assets.settings import read_settings
@@ -48,7 +49,7 @@ def main() -> None:
     ingest(home, warehouse, artifacts, week)
     train(warehouse, artifacts, policy, week)
     publish(warehouse, artifacts, policy, week)
-    evaluate(warehouse, artifacts, week)
+    evaluate(warehouse, artifacts, week, home.settings.evaluation_users)
     page = report_page(warehouse, week, {}, {}, source=home.source_spec(), made=datetime.now(UTC))
     write_page(page, Path(home.reports) / f"{week}.html")
 
@@ -105,12 +106,14 @@ def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week
     warehouse.replace_week_tables(week, made.tables)
 
 
-def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
-    """`eval_metrics`, of the lists of the week before."""
+def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: int) -> None:
+    """`eval_metrics`, of the lists of the week before, with `users` drawn ones."""
     origin = shift(week, -1)
     with warehouse.reader() as con:
-        published, truth = read_published_lists(con, origin), read_truth(con, week)
-        (users, events), record = read_nodes(con, origin), read_publication_record(con, origin)
+        record, events = read_publication_record(con, origin), read_kind(con, EVENT, origin)
+        given = read_evaluation_input(con, week, k=record.policy.k, users=users)
+    if given is None:
+        raise RuntimeError(f"no lists were published for {week}")
     history, rules = warehouse.history(origin), rules_of(record.policy, events)
     diagnostics = diagnostics_of(
         artifacts,
@@ -121,18 +124,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
         attributes=NO_ATTRIBUTES,
         device="cpu",
     )
-    scored = score_week(
-        week,
-        published.predictions,
-        truth,
-        new_user_list=list(published.new_users.event_id),
-        history=history,
-        user_ids=users.id.to_numpy(),
-        event_ids=events.id.to_numpy(),
-        diagnostics=diagnostics,
-        rules=rules,
-    )
-    metrics = evaluate_week(scored)
+    metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
     warehouse.replace_week("eval_metrics", week, metrics)
 
 

@@ -18,19 +18,19 @@ from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
 from tgn_assets.ml.recommend.published import (
     PublicationRecord,
+    read_kind,
     read_nodes,
     read_publication_record,
-    read_published_lists,
-    read_truth,
     rules_of,
 )
+from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
-from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, WorkersSetting
+from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -96,6 +96,8 @@ def weekly_top5_predictions(
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
     sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
+    if record.policy.max_silent_weeks is not None:
+        sizes["users_left_out"] = made.left_out
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
 
 
@@ -131,19 +133,23 @@ def eval_metrics(
     device: Device,
     workers: WorkersSetting,
     attribute_files: AttributeFiles,
+    evaluation_users: EvaluationUsers,
 ) -> dg.MaterializeResult:
     """Score the lists that were published for this week, beside baselines that knew the same.
 
     The lists were made when the week before closed. If none were made, there is nothing to score and no row.
     """
     from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+    from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
     from tgn_assets.ml.evaluation.scored_week import score_week
 
     week, origin = context.partition_key, shift(context.partition_key, -1)
     with warehouse.reader() as con:
-        published, truth = read_published_lists(con, origin), read_truth(con, week)
-        (users, events), record = read_nodes(con, origin), read_publication_record(con, origin)
-    if published.new_users.empty:
+        record = read_publication_record(con, origin)
+        given = read_evaluation_input(con, week, k=record.policy.k, users=evaluation_users.number)
+        events = read_kind(con, EVENT, origin)
+        users = read_kind(con, USER, origin) if attribute_files.user_features else events[:0]
+    if given is None:
         warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
         note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
         return dg.MaterializeResult(metadata={**row_count(0), "note": note})
@@ -160,23 +166,14 @@ def eval_metrics(
         workers=engine,
         progress=context.log.info,
     )
-    scored = score_week(
-        week,
-        published.predictions,
-        truth,
-        new_user_list=list(published.new_users.event_id),
-        history=history,
-        user_ids=users.id.to_numpy(),
-        event_ids=events.id.to_numpy(),
-        diagnostics=diagnostics,
-        rules=rules,
-    )
+    scored = score_week(week, given, history=history, diagnostics=diagnostics, rules=rules, workers=engine)
     metrics = evaluate_week(scored)
     warehouse.replace_week("eval_metrics", week, metrics)
     with warehouse.reader() as con:
         trend = quality(con, week)
     log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
-    sizes = {"active_users": truth.user_id.nunique(), "interactions": int(truth["count"].sum())}
+    drawn = {"active_users": given.published.users, "drawn_users": len(given.drawn.user_idx)}
+    sizes = {**drawn, "interactions": given.published.interactions}
     ndcg = at_length(NDCG, warehouse, [week])
     table: dict[str, Any] = {**row_count(len(metrics)), **column_lineage("eval_metrics")}
     return dg.MaterializeResult(metadata={**scores_metadata(metrics, trend, ndcg), **numbers(sizes), **table})

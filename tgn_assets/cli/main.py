@@ -141,17 +141,23 @@ def backtest(weeks: int, show_lists: bool) -> None:
 def top5(user: str, week: str | None) -> None:
     """Print the events that USER is most likely to interact with next, the likeliest first, five by default.
 
-    USER is an id as the log writes it. A USER without interactions gets the list for new users, as in the published
-    tables; stderr says so, and the exit code is 0.
+    USER is an id as the log writes it. A USER without interactions, or left out as silent for too long, gets the list
+    for new users, as in the published tables; stderr says so, and the exit code is 0.
     """
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.terminal import top5 as read_list
 
     found = read_list(open_home().warehouse(), user, week)
+    who, until, silent = printable(user), found["week"], found["silent_weeks"]
     if found["is_new_user"]:
-        who, until = printable(user), found["week"]
         click.echo(
             f"{who} has no interaction up to the close of week {until}: this is the list for new users", err=True
+        )
+    elif silent is not None:
+        click.echo(
+            f"{who} was left out at the close of week {until}, silent for {silent:,} weeks (TGN_MAX_SILENT_WEEKS): "
+            "this is the list for new users",
+            err=True,
         )
     answer(found.items(), {"list": lambda table: [table]})
 

@@ -14,7 +14,7 @@ from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.reporting.terminal import newest_score, score_text, weeks_with_lists
+from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -48,13 +48,15 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
 
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
-    weeks, unused = [], None
+    weeks, unused, left = [], None, None
     if home.warehouse_path.exists():
         with home.warehouse().reader() as con:
             weeks, unused = weeks_with_lists(con), unused_rows(con)
+            left = left_out(con, weeks[-1]) if weeks else None
     newest = weeks[-1] if weeks else None
     target = shift(newest, 1) if newest else None
     yield "published", {"weeks": weeks, "newest": newest, "target_week": target}
+    yield "left_out", left._asdict() if left else None
     targets = reversed([*weeks, target] if target else [])
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
     yield "pinned", ArtifactStore(home.artifacts).pinned()
@@ -164,6 +166,7 @@ SHOWN: Shown = {
     "home": lambda root: [f"home       {root}"],
     "source": source_line,
     "published": _show_published,
+    "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],
     "score": lambda score: [f"score      {score_text(score) if score else NO_SCORE}"],
     "pinned": lambda week: (
         [f"pinned     lists come from the model of {week}; `tgn models unpin` ends it"] if week else []

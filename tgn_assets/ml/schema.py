@@ -198,12 +198,14 @@ TABLES: dict[str, Table] = {
             Column(
                 "segment",
                 "VARCHAR",
-                "Which active users: `all`, `seen` before, those with a `repeat`, those who `explore`, `new` ones.",
+                "Which active users: `all`, `seen` before, those with a `repeat`, those who `explore`, `new` ones; "
+                "under TGN_MAX_SILENT_WEEKS those `left_out`.",
             ),
             Column(
                 "metric",
                 "VARCHAR",
-                "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them.",
+                "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them. "
+                "`drawn:<metric>`: of the published lists over the drawn users alone, to compare with other models.",
             ),
             Column("value", "DOUBLE", "Mean over the users; NULL where there are none.", nullable=True),
             Column(

@@ -28,18 +28,19 @@ def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> di
 
     everyone, recall, lift = comparison(metrics), candidate_recall(metrics), lift_over_best(metrics)
     published = everyone[~everyone.model.isin(UNPUBLISHED)].set_index("model")
-    ours, baselines = published.loc[OURS].drop(["ndcg", "ci_low", "ci_high"]), published.ndcg.drop(OURS)
+    of_all = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric").value
+    shown, baselines = published.columns.drop(["ndcg", "ci_low", "ci_high", "users"]), published.ndcg.drop(OURS)
     of_ours = diagnostics(metrics).set_index("metric")
     channels = pd.DataFrame(recall.items(), columns=["channel", "recall"])
     bins = pd.DataFrame(reliability(metrics), columns=["predicted", "observed"])
     return {
         "verdict": verdict(metrics, ndcg),
-        **numbers({"NDCG": published.ndcg[OURS], "NDCG/lift_over_best": lift.value if lift else None}),
+        **numbers({"NDCG": of_all["ndcg"], "NDCG/lift_over_best": lift.value if lift else None}),
         **numbers(baselines.to_dict(), "NDCG/"),
         "comparison": preview(everyone),
         "comparison_seen": preview(comparison(metrics, "seen")),
         **quality_plot(trend),
-        **numbers(ours.to_dict()),
+        **numbers(of_all.reindex(shown).to_dict()),
         **numbers(points_lost(metrics), "lost/"),
         **numbers({"candidate_recall": recall.get("candidate_recall")}),
         **numbers(of_ours.value.filter(like="brier").to_dict()),

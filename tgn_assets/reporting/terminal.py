@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.metric_names import DRAWN, FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -30,14 +31,22 @@ IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
 """In which order the columns of a narrow terminal go, the last one first."""
 
 POOLED_SQL = """
+    WITH rows AS (
+        SELECT * FROM eval_metrics WHERE list_contains($weeks, strftime(week, '%Y-%m-%d'))
+    ), drawn AS (
+        SELECT * REPLACE (substring(metric, length($drawn) + 1) AS metric) FROM rows WHERE starts_with(metric, $drawn)
+    ), scores AS (
+        FROM rows WHERE NOT starts_with(metric, $drawn)
+            AND NOT ($compared AND (week, model, segment, metric) IN (SELECT (week, model, segment, metric) FROM drawn))
+        UNION ALL
+        FROM drawn WHERE $compared
+    )
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
            CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END,
            CASE WHEN count(*) = 1 AND isfinite(min(ci_low)) THEN [min(ci_low), min(ci_high)] END
-    FROM eval_metrics
-    WHERE users > 0 AND isfinite(value) AND list_contains($weeks, strftime(week, '%Y-%m-%d'))
-    GROUP BY ALL
+    FROM scores WHERE users > 0 AND isfinite(value) GROUP BY ALL
 """
-"""The mean over the active users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
+"""The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
 SOURCES_SQL = """
     SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source)
     FROM weekly_top5_predictions WHERE week = ?
@@ -45,6 +54,12 @@ SOURCES_SQL = """
 SAMPLE_SQL = """
     SELECT user_id, list(event_id ORDER BY rank), any_value(source)
     FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT 8
+"""
+WITHOUT_LIST_SQL = """
+    SELECT (SELECT count(*) FROM users WHERE first_week <= $week::DATE) - users FROM published_weeks WHERE week = $week
+"""
+LAST_WEEK_SQL = """
+    SELECT strftime(max(week), '%Y-%m-%d') FROM raw_interactions WHERE user_id = $user AND week <= $week::DATE
 """
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
 
@@ -61,14 +76,30 @@ class Score(NamedTuple):
         return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
 
 
+class LeftOut(NamedTuple):
+    """How many known users have no list, as they were silent for longer than `max_silent_weeks`."""
+
+    users: int
+    max_silent_weeks: int
+
+    def __str__(self) -> str:
+        users = f"{self.users:,} {'user was' if self.users == 1 else 'users were'}"
+        weeks = f"{self.max_silent_weeks:,} {'week' if self.max_silent_weeks == 1 else 'weeks'}"
+        return f"{users} left out, silent for longer than {weeks}"
+
+
 Scores = dict[tuple[str, str, str], Score]
 """By (model, segment, metric)."""
 
 
-def pooled_scores(warehouse: Warehouse, weeks: Sequence[str]) -> Scores:
-    """The scores of the lists for the target `weeks`, all weeks together."""
+def pooled_scores(warehouse: Warehouse, weeks: Sequence[str], *, compared: bool = False) -> Scores:
+    """The scores of the lists for the target `weeks`, all weeks together.
+
+    Ours are over all active users, or `compared` with the others over the drawn users, as theirs are.
+    """
     with warehouse.reader() as con:
-        rows = con.execute(POOLED_SQL, {"weeks": list(weeks)}).fetchall()
+        given = {"weeks": list(weeks), "drawn": DRAWN, "compared": compared}
+        rows = con.execute(POOLED_SQL, given).fetchall()
     scores: Scores = {}
     for model, segment, metric, value, users, margin, limits in rows:
         if limits is None and margin is not None:
@@ -97,7 +128,7 @@ def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
 
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, ResultTable]:
     """By segment, our metrics over the target `weeks` beside the baselines'; `by_week`, NDCG@5 week by week."""
-    scores = pooled_scores(warehouse, weeks)
+    scores, of_all = pooled_scores(warehouse, weeks, compared=True), pooled_scores(warehouse, weeks)
     titles = {metric: at_length(name, warehouse, weeks) for metric, name in LABELS.items()}
     metrics = [Column(metric, title, drop=IMPORTANCE.index(metric)) for metric, title in titles.items()]
     metrics.insert(1, Column("ci", "95% interval", interval, drop=IMPORTANCE.index("ci")))
@@ -105,7 +136,9 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
     tables = {}
     for segment, who in SEGMENT_TITLES.items():
         users = max((score.users for key, score in scores.items() if key[1:] == (segment, "ndcg")), default=0)
-        title = f"{who}: {users:,} in {len(weeks)} target weeks, {span}"
+        active = of_all[OURS, segment, "ndcg"].users if (OURS, segment, "ndcg") in of_all else users
+        number = f"{users:,}" if users == active else f"{users:,} drawn of {active:,}"
+        title = f"{who}: {number} in {len(weeks)} target weeks, {span}"
         models = _models(scores, segment)
         rows = [
             {"model": model, "ci": scores[model, segment, "ndcg"].ci, "users": scores[model, segment, "ndcg"].users}
@@ -117,7 +150,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
     models = _models(scores, "all")
     by_week: list[dict[str, Any]] = []
     for week in weeks:
-        of_week = pooled_scores(warehouse, [week])
+        of_week = pooled_scores(warehouse, [week], compared=True)
         ndcg_of = {model: of_week.get((model, "all", "ndcg")) for model in models}
         users = max((score.users for score in ndcg_of.values() if score), default=0)
         by_week.append(
@@ -150,7 +183,10 @@ def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
     """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
     with warehouse.reader() as con:
         users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
+        left = left_out(con, week)
     yield f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"
+    if left:
+        yield str(left)
     yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
 
 
@@ -160,7 +196,10 @@ def newest_score(warehouse: Warehouse, week: str) -> dict[str, Any] | None:
     if (ours := scores.get((OURS, "all", "ndcg"))) is None:
         return None
     best = next((model for model in _models(scores, "all") if model not in (OURS, WITHOUT_FALLBACK, *BOUNDS)), None)
-    baseline = {"model": best, "value": scores[best, "all", "ndcg"].value} if best else None
+    baseline = None
+    if best:
+        of_best = scores[best, "all", "ndcg"]
+        baseline = {"model": best, "value": of_best.value, "users": of_best.users}
     k = next(iter(list_lengths(warehouse, [week])), K)
     return {"target_week": week, "metric": "ndcg", "k": k, **ours._asdict(), "best_baseline": baseline}
 
@@ -169,6 +208,8 @@ def score_text(score: Mapping[str, Any]) -> str:
     """What `newest_score` found, as a line."""
     best, ours = score["best_baseline"], Score(score["value"], score["users"], score["ci"])
     beside = f"; the best baseline, {best['model']}, {digits(best['value'])}" if best else ""
+    if best and best["users"] < ours.users:
+        beside += f" with {best['users']:,} drawn ones"
     lists, ndcg = f"the lists for the week of {score['target_week']}", f"NDCG@{score['k']}"
     return f"{lists} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
 
@@ -179,10 +220,17 @@ def score_line(warehouse: Warehouse, week: str) -> str | None:
     return score_text(score) if score else None
 
 
+def left_out(con: duckdb.DuckDBPyConnection, week: str) -> LeftOut | None:
+    """Who was left out of the lists made at the close of `week`; None if everybody was to have one."""
+    silent = read_publication_record(con, week).policy.max_silent_weeks
+    return None if silent is None else LeftOut(con.execute(WITHOUT_LIST_SQL, {"week": week}).fetchall()[0][0], silent)
+
+
 def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, Any]:
     """The list of `user` made at the close of `week` (None: the newest), or the list for new users.
 
-    WarehouseError if nothing was published for that week.
+    `silent_weeks` is for how long a user was silent who was left out, and else None. WarehouseError if nothing was
+    published for that week.
     """
     with warehouse.reader() if week else warehouse.newest_lists() as con:
         published = weeks_with_lists(con)
@@ -196,6 +244,8 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         own = con.execute(of_user, [week, user]).fetchall()
         of_new_users = query.format("new_user_top5_predictions WHERE week = ?")
         rows = own or con.execute(of_new_users, [week]).fetchall()
+        most = None if own else read_publication_record(con, week).policy.max_silent_weeks
+    silent = None if most is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
     columns.append(Column("source", "source", drop=1))
     names = [column.key for column in columns]
@@ -203,7 +253,15 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
     table = ResultTable(
         f"{who}, week of {shift(week, 1)}", columns, [dict(zip(names, row, strict=True)) for row in rows]
     )
-    return {"user_id": user, "week": week, "target_week": shift(week, 1), "is_new_user": not own, "list": table}
+    found = {"user_id": user, "week": week, "target_week": shift(week, 1)}
+    return {**found, "is_new_user": not own and silent is None, "silent_weeks": silent, "list": table}
+
+
+def _silent_weeks(warehouse: Warehouse, user: str, week: str) -> int | None:
+    """For how many weeks up to the close of `week` the user has had no interaction; None for a user without any."""
+    with warehouse.reader() as con:
+        (last,) = con.execute(LAST_WEEK_SQL, {"user": user, "week": week}).fetchall()[0]
+    return None if last is None else week_number(week) - week_number(last)
 
 
 def sample_table(warehouse: Warehouse, week: str) -> ResultTable:

@@ -54,14 +54,18 @@ class Ndcg(NamedTuple):
 
 
 def verdict(metrics: pd.DataFrame, metric: str) -> str:
-    """Our NDCG, called `metric`, of a week's rows of `eval_metrics`, with its interval, beside the best baseline's."""
+    """Our NDCG, called `metric`, of a week's rows of `eval_metrics`, with its interval, beside the best baseline's.
+
+    The difference is over the drawn users, and says so where these were not all.
+    """
     if (ours := ndcg(metrics)) is None:
         return "no score: nobody was active in this week"
     scored, lift = f"{metric} {ours} over {ours.users:,} active users", lift_over_best(metrics)
     if lift is None:
         return f"{scored}: {AGAINST_BASELINE['unknown']}"
     difference = Difference(lift.value, lift.ci_low, lift.ci_high)
-    return f"{scored}: {AGAINST_BASELINE[difference.word]}, {lift.baseline} ({difference})"
+    drawn = f" with {lift.users:,} drawn ones" if lift.users < ours.users else ""
+    return f"{scored}: {AGAINST_BASELINE[difference.word]}, {lift.baseline} ({difference}{drawn})"
 
 
 def ndcg(metrics: pd.DataFrame, segment: str = "all", model: str = OURS) -> Ndcg | None:

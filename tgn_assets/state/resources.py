@@ -20,7 +20,10 @@ from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.warehouse import Warehouse
 
-POLICY_SETTINGS = ("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events")
+POLICY_SETTINGS = (
+    *("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events"),
+    "max_silent_weeks",
+)
 
 
 class WarehouseResource(dg.ConfigurableResource[Warehouse]):
@@ -110,10 +113,17 @@ class PolicyFiles(dg.ConfigurableResource):
     deny_events: str | None = None
     event_expiry: str | None = None
     min_distinct_events: int
+    max_silent_weeks: int | None = None
 
     def read(self) -> Policy:
         """The policy as it is in the files now; PolicyError if one of them cannot be used."""
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+
+
+class EvaluationUsers(dg.ConfigurableResource):
+    """How many of a week's active users baselines and diagnostics are computed for; 0: everybody."""
+
+    number: int
 
 
 class AttributeFiles(dg.ConfigurableResource):
@@ -146,6 +156,7 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),
+        "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
         "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),

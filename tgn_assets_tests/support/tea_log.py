@@ -1,17 +1,20 @@
 """A log that fits a page, what was published for the week after it, what happened then, and how that is scored."""
 
-from typing import Any, TypedDict
+from typing import TypedDict
 
+import duckdb
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.metric_names import CEILING
-from tgn_assets.ml.evaluation.scored_week import score_week
-from tgn_assets.ml.schema import OURS
-from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics, score_week
+from tgn_assets.ml.schema import OURS, create_tables
+from tgn_assets.ml.weeks import shift, week_key, week_number
 
 WEEK = "2024-03-11"
 KNOWN = [
@@ -27,7 +30,7 @@ DISCOUNT = 1 / np.log2(np.arange(2, 7))
 
 
 class Past(TypedDict):
-    """Arguments of `score_week`."""
+    """Arguments of `metrics_of`."""
 
     history: InteractionHistory
     user_ids: np.ndarray
@@ -73,9 +76,69 @@ HAPPENED = {"ann": "tea oil", "bob": "tea", "dan": "rye new"}
 MODELS = (OURS, *BASELINES, CEILING)
 
 
-def metrics_of(*args: Any, **kwargs: Any) -> pd.DataFrame:
-    """Rows of `eval_metrics` from the arguments of `score_week`."""
-    return evaluate_week(score_week(*args, **kwargs))
+def metrics_of(
+    week: str,
+    predictions: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    new_user_list: list[str],
+    history: InteractionHistory,
+    user_ids: np.ndarray,
+    event_ids: np.ndarray,
+    diagnostics: RankerDiagnostics | None = None,
+    rules: Rules = OPEN,
+    users: int = 0,
+) -> pd.DataFrame:
+    """Rows of `eval_metrics` of `week` from what was published and happened, with `users` drawn ones."""
+    new_users = pd.DataFrame({"rank": range(1, 1 + len(new_user_list)), "event_id": new_user_list})
+    known: Past = {"history": history, "user_ids": user_ids, "event_ids": event_ids}
+    with warehouse_of(week, predictions, truth, new_users, **known) as con:
+        given = read_evaluation_input(con, week, k=rules.k, users=users)
+    assert given is not None
+    return evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
+
+
+def warehouse_of(
+    week: str,
+    predictions: pd.DataFrame,
+    truth: pd.DataFrame,
+    new_users: pd.DataFrame,
+    *,
+    history: InteractionHistory,
+    user_ids: np.ndarray,
+    event_ids: np.ndarray,
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory warehouse with the rows of `history`, the lists published for `week` and what happened in it."""
+    origin = shift(week, -1)
+    past = pd.DataFrame(
+        {
+            "user_id": user_ids[history.user],
+            "event_id": event_ids[history.event],
+            "week": [week_key(number) for number in history.week_no.tolist()],
+        }
+    )
+    rows = pd.concat([past, truth.assign(week=week)]).assign(ts=lambda frame: frame.week)
+    defaults = {"week": origin, "target_week": week, "score": 0.5, "source": "model"}
+    shown = {"weekly_top5_predictions": predictions, "new_user_top5_predictions": new_users}
+    tables = {"raw_interactions": rows}
+    for name, frame in shown.items():
+        lacking = [column for column in defaults if column not in frame]
+        tables[name] = pd.concat([frame, pd.DataFrame(defaults, index=frame.index)[lacking]], axis=1)
+    others = {"user": [truth.user_id], "event": [truth.event_id, predictions.event_id, new_users.event_id]}
+    for kind, known, idx in (("user", user_ids, history.user_idx), ("event", event_ids, history.event_idx)):
+        unknown = np.setdiff1d(np.concatenate(others[kind]).astype(object), known)
+        ids = [*known, *unknown]
+        after = np.arange(len(ids) - len(idx)) + idx.max(initial=-1) + 1
+        nodes = {f"{kind}_id": ids, f"{kind}_idx": np.append(idx, after)}
+        tables[f"{kind}s"] = pd.DataFrame(nodes).assign(first_week=[origin] * len(known) + [week] * len(unknown))
+    con = duckdb.connect()
+    create_tables(con)
+    for name, frame in tables.items():
+        if len(frame):
+            con.register("frame", frame)
+            con.execute(f"INSERT INTO {name} BY NAME FROM frame")
+            con.unregister("frame")
+    return con
 
 
 def evaluate(lists: dict[str, str] = PUBLISHED, truth: dict[str, str] = HAPPENED) -> pd.DataFrame:

@@ -30,6 +30,7 @@ class Rules:
     min_distinct: int = 0  # distinct events that the lists of a week hold together, if so many are allowed
     restricted: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
     last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
+    max_silent_weeks: int | None = None  # who was silent for longer has no list; None: everybody has one
 
     def allowed(self, known_events: Catalogue, week: int | None = None) -> BoolArray:
         """[E] the event may be listed for the week after week number `week` (None: the catalogue's), to a new user."""
@@ -48,14 +49,23 @@ class Rules:
             return free
         return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
 
+    def have_lists(self, history: InteractionHistory) -> BoolArray:
+        """[U] whether each user gets a list: false for those who were silent for too long up to the history's week."""
+        if self.max_silent_weeks is None:
+            return np.ones(history.num_users, bool)
+        heard = int(np.searchsorted(history.week_no, history.week - self.max_silent_weeks))
+        have = np.zeros(history.num_users, bool)
+        have[history.user[heard:]] = True
+        return have
+
     def list_lengths(self, history: InteractionHistory) -> IntArray:
-        """[U] number of events in each user's list: k, or fewer if fewer may be recommended."""
+        """[U] number of events in each user's list: k, or fewer if fewer may be recommended; 0 for who has no list."""
         free = self.allowed(history)
-        choice = np.full(history.num_users, int(free.sum()))
+        choice = np.where(self.have_lists(history), int(free.sum()), 0)
         if self.exclude_own:
             user, event = np.divmod(own_pairs(history), max(history.num_events, 1))
             choice -= np.bincount(user[free[event]], minlength=history.num_users)
-        return np.minimum(choice, self.k)
+        return np.clip(choice, 0, self.k)
 
     def new_user_length(self, history: InteractionHistory) -> int:
         """Number of events in the list for new users."""
@@ -82,6 +92,7 @@ class Policy:
     deny: frozenset[str] = frozenset()
     expires: Mapping[str, datetime] = field(default_factory=dict)  # (UTC) from when on an event is not recommended
     min_distinct_events: int = 0  # as `Rules.min_distinct`
+    max_silent_weeks: int | None = None  # as in `Rules`
 
     def rules(self, event_idx: IntArray, event_ids: Iterable[str]) -> Rules:
         """The policy for the events with the warehouse indices `event_idx` and, in that order, the ids `event_ids`."""
@@ -93,7 +104,8 @@ class Policy:
                 # The last week that begins before the event expires.
                 last.append((idx, week_number(week_of(self.expires[name] - timedelta(microseconds=1)))))
         restricted, last_week = np.array(sorted(last), np.int64).reshape(-1, 2).T
-        return Rules(self.k, self.repeats == "exclude", self.min_distinct_events, restricted, last_week)
+        exclude_own = self.repeats == "exclude"
+        return Rules(self.k, exclude_own, self.min_distinct_events, restricted, last_week, self.max_silent_weeks)
 
     def _bars(self, name: str) -> bool:
         return name in self.deny or (self.allow is not None and name not in self.allow)
@@ -111,6 +123,8 @@ class Policy:
     def to_json(self) -> str:
         """JSON text; equal policies give the same text."""
         stored = vars(self) | {"expires": {name: when.isoformat() for name, when in sorted(self.expires.items())}}
+        if self.max_silent_weeks is None:
+            del stored["max_silent_weeks"]  # as in the records of releases without it
         return json.dumps(stored, default=sorted)  # a set as a sorted list
 
     @classmethod

@@ -29,11 +29,13 @@ def read_policy(
     deny_events: str | None,
     event_expiry: str | None,
     min_distinct_events: int,
+    max_silent_weeks: int | None = None,
 ) -> Policy:
     """The policy of the settings of these names, files read as they are now; PolicyError if one cannot be used."""
     allow = read_ids("TGN_ALLOW_EVENTS", allow_events) if allow_events else None
     deny = read_ids("TGN_DENY_EVENTS", deny_events) if deny_events else frozenset()
-    return Policy(k, repeats, allow, deny, read_expiry(event_expiry) if event_expiry else {}, min_distinct_events)
+    expires = read_expiry(event_expiry) if event_expiry else {}
+    return Policy(k, repeats, allow, deny, expires, min_distinct_events, max_silent_weeks)
 
 
 def read_ids(setting: str, value: str) -> frozenset[str]:

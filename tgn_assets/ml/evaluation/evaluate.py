@@ -2,18 +2,29 @@
 
 To add a value per user's list, write a function of `metrics.METRICS`: every model gets its mean in every segment. To
 add any other number about the week, write a function that yields rows and enter it in `MEASURES`.
+
+Our lists are scored with all active users. All other lists have to be made first: they are scored with the users who
+were drawn, and so are ours once more, under `drawn:<metric>`, where that was not everybody. Numbers are comparable if
+they are over the same users.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.arrays import BoolArray
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.evaluation.metric_names import CANDIDATES, with_former_names
-from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage, mean_interval, paired_bootstrap
-from tgn_assets.ml.evaluation.scored_week import ScoredWeek, look_up, made_by
+from tgn_assets.ml.evaluation.evaluation_input import BINS, ONE
+from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN, with_former_names
+from tgn_assets.ml.evaluation.metrics import (
+    METRICS,
+    catalogue_coverage,
+    mean_interval,
+    paired_bootstrap,
+    weighted_mean,
+)
+from tgn_assets.ml.evaluation.scored_week import ScoredWeek
 from tgn_assets.ml.schema import OURS, TABLES
 
 COLUMNS = TABLES["eval_metrics"].names
@@ -21,17 +32,15 @@ NAN = float("nan")
 Row = tuple[str, str, str, float, float, float, int]
 """`COLUMNS` without the week."""
 
-BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
-"""Edges of the bins of published scores in which predicted and observed frequency are compared."""
-
 
 def evaluate_week(week: ScoredWeek) -> pd.DataFrame:
     """The rows of all `MEASURES`, as the table `eval_metrics` holds them.
 
     With the diagnostics of the ranker there are two more models, `candidates` and `without_fallback` (`metric_names`):
     a point lost lies between ceiling and candidates (recall), candidates and without_fallback (ranking), or
-    without_fallback and ours (the fallback). `users` counts the active users of the segment. Where there are none,
-    values are NaN (NULL in the warehouse); so are the intervals of a single user.
+    without_fallback and ours (the fallback). `users` counts the users that the value is over: of the segment, all who
+    were active or those who were drawn. Where there are none, values are NaN (NULL in the warehouse); so are the
+    intervals of a single user.
     """
     rows = [(week.week, *row) for measure in MEASURES for row in measure(week)]
     return with_former_names(pd.DataFrame(rows, columns=COLUMNS))
@@ -41,25 +50,19 @@ def calibration(week: ScoredWeek) -> Iterator[Row]:
     """`brier`: mean squared difference between score and what happened (1 interacted with, 0 not), over all published
     pairs of all users, active or not; `brier_constant`: the same had every score been the mean frequency;
     `predicted:<bin>` and `observed:<bin>`: mean score and frequency of the pairs whose score lies in the bin. `users`
-    counts pairs in these rows. There are none if the predictions have no score."""
-    predictions, truth = week.predictions, week.truth
-    if "score" not in predictions or predictions.empty:
+    counts pairs in these rows."""
+    bins = week.published.bins
+    if not (pairs := sum(of_bin.pairs for of_bin in bins)):
         return
-    users, events = (pd.Index(truth[name].unique(), dtype=object) for name in ("user_id", "event_id"))
-    (user, event), happened = (
-        (look_up(users, frame.user_id), look_up(events, frame.event_id)) for frame in (predictions, truth)
-    )
-    pairs = np.where((user < 0) | (event < 0), -1, user * len(events) + event)
-    hit = np.isin(pairs, happened[0] * len(events) + happened[1]).astype(float)
-    score = predictions.score.to_numpy(float)
-    frequency = hit.mean()
-    yield _number(OURS, "all", "brier", float(((score - hit) ** 2).mean()), len(score))
-    yield _number(OURS, "all", "brier_constant", float(frequency * (1 - frequency)), len(score))
-    bins = np.digitize(score, BINS[1:-1])
-    for at in np.unique(bins):
-        name, here = f"{BINS[at]:g}-{BINS[at + 1]:g}", bins == at
-        yield _number(OURS, "all", f"predicted:{name}", float(score[here].mean()), int(here.sum()))
-        yield _number(OURS, "all", f"observed:{name}", float(hit[here].mean()), int(here.sum()))
+    frequency = sum(of_bin.hits for of_bin in bins) / pairs
+    error = Fraction(sum(of_bin.errors for of_bin in bins), pairs * ONE)
+    yield _number(OURS, "all", "brier", float(error), pairs)
+    yield _number(OURS, "all", "brier_constant", frequency * (1 - frequency), pairs)
+    for of_bin in bins:
+        name = f"{BINS[of_bin.bin]:g}-{BINS[of_bin.bin + 1]:g}"
+        predicted = float(Fraction(of_bin.scores, of_bin.pairs * ONE))
+        yield _number(OURS, "all", f"predicted:{name}", predicted, of_bin.pairs)
+        yield _number(OURS, "all", f"observed:{name}", of_bin.hits / of_bin.pairs, of_bin.pairs)
 
 
 def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
@@ -77,12 +80,24 @@ def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
 
 
 def list_metrics(week: ScoredWeek) -> Iterator[Row]:
-    """Each of `METRICS` for every model in every segment: its mean over users and the 95% interval of the mean."""
+    """Each of `METRICS` for every model in every segment: its mean over users and the 95% interval of the mean.
+
+    Ours are over all active users; where not all of them were drawn, `drawn:<metric>` are ours over those who were.
+    """
+    for segment, members in week.segments_of_kinds.items() if week.is_sample else ():
+        number = week.published.kinds.users.to_numpy()[members]
+        mean, *limits = weighted_mean(week.metrics_of_kinds[members].to_numpy(), number)
+        low, high = (np.clip(limit, 0, 1) for limit in limits)
+        for metric, m, a, b in zip(METRICS, mean, low, high, strict=True):
+            yield OURS, segment, metric, float(m), float(a), float(b), int(number.sum())
+    ours = DRAWN if week.is_sample else ""
     for segment, members in week.segments.items():
         values = np.hstack([of_model[members].to_numpy() for of_model in week.metrics.values()])
         mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
         low, high = (np.clip(limits, 0, 1) for limits in mean_interval(values))  # the normal interval may lie beyond
-        names = [(model, segment, metric) for model in week.metrics for metric in METRICS]
+        names = [
+            (model, segment, (ours if model == OURS else "") + metric) for model in week.metrics for metric in METRICS
+        ]
         for name, m, a, b in zip(names, mean, low, high, strict=True):
             yield (*name, float(m), float(a), float(b), len(values))
 
@@ -101,27 +116,31 @@ def lifts(week: ScoredWeek) -> Iterator[Row]:
 
 def served(week: ScoredWeek) -> Iterator[Row]:
     """`served`, by segment: share of the active users who had a list of their own. A count, without an interval."""
-    for segment, members in week.segments.items():
-        yield _number(OURS, segment, "served", _mean(week.served[members]), int(members.sum()))
+    kinds = week.published.kinds
+    for segment, members in week.segments_of_kinds.items():
+        yield _share(segment, "served", kinds.users[members & kinds.source.notna()], kinds.users[members])
 
 
 def coverage(week: ScoredWeek) -> Iterator[Row]:
-    """`coverage` of ours and each baseline: share of the known events that the lists of the active users hold."""
+    """`coverage` of ours and each baseline: share of the known events that the lists of the active users hold.
+
+    It grows with the number of users: of ours, only `drawn:coverage` can be compared with that of drawn users.
+    """
+    known = week.history.num_events
+    if week.is_sample:
+        value = week.published.distinct_events / known if known else NAN
+        yield _number(OURS, "all", "coverage", value, week.published.users)
     for model in (OURS, *BASELINES):
-        value = catalogue_coverage(week.lists[model], week.history.num_events) if len(week.active) else NAN
-        yield _number(model, "all", "coverage", value, len(week.active))
+        value = catalogue_coverage(week.lists[model], known) if len(week.active) else NAN
+        metric = f"{DRAWN}coverage" if week.is_sample and model == OURS else "coverage"
+        yield _number(model, "all", metric, value, len(week.active))
 
 
 def shares_of_sources(week: ScoredWeek) -> Iterator[Row]:
     """`share_of_source:<name>`: share of the active users whose list came from that source."""
-    for source in sorted(week.predictions.source.unique()) if "source" in week.predictions else []:
-        yield _number(
-            OURS,
-            "all",
-            f"share_of_source:{source}",
-            _mean(made_by(source, week.predictions, week.active.ids)),
-            len(week.active),
-        )
+    kinds = week.published.kinds
+    for source in week.published.sources:
+        yield _share("all", f"share_of_source:{source}", kinds.users[kinds.source == source], kinds.users)
 
 
 MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...]
@@ -134,5 +153,7 @@ def _number(model: str, segment: str, metric: str, value: float, users: int) -> 
     return model, segment, metric, value, NAN, NAN, users
 
 
-def _mean(flags: BoolArray) -> float:
-    return float(flags.mean()) if len(flags) else NAN
+def _share(segment: str, metric: str, some: pd.Series, users: pd.Series) -> Row:
+    """`some` of `users`, numbers of users by kind, as a share."""
+    number = int(users.sum())
+    return _number(OURS, segment, metric, int(some.sum()) / number if number else NAN, number)

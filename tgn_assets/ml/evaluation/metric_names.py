@@ -11,6 +11,10 @@ CANDIDATES = "candidates"
 WITHOUT_FALLBACK = "without_fallback"
 """The ranker's own lists for all users, as they would have been without the baseline fallback."""
 
+DRAWN = "drawn:"
+"""Before the name of a metric of ours: over the drawn users alone, as all other models are scored; without it, over all
+active users. There are such rows where not all active users were drawn."""
+
 FORMER_MODELS: Mapping[str, str] = {WITHOUT_FALLBACK: "ungated"}
 FORMER_METRICS: Mapping[str, str] = {
     "candidate_recall:repeat": "candidate_recall:own",
@@ -21,6 +25,20 @@ FORMER_METRICS: Mapping[str, str] = {
 
 UNPUBLISHED = (CANDIDATES, CEILING, WITHOUT_FALLBACK, *FORMER_MODELS.values())
 """Models whose lists nobody was shown: neither ours nor a baseline."""
+
+
+def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `eval_metrics` (model, segment, metric, ...) that can be compared: ours over the drawn users, too."""
+    drawn = rows.metric.str.startswith(DRAWN)
+    compared = rows[drawn].assign(metric=rows.metric[drawn].str.removeprefix(DRAWN))
+    keys = ["week", "model", "segment", "metric"] if "week" in rows else ["model", "segment", "metric"]
+    replaced = pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(compared[keys]))
+    return pd.concat([rows[~drawn & ~replaced], compared], ignore_index=True) if drawn.any() else rows
+
+
+def on_all_users(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `eval_metrics` without ours over the drawn users alone."""
+    return rows[~rows.metric.str.startswith(DRAWN)]
 
 
 def with_former_names(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ the list holds, NDCG and MAP against an ideal of min(|truth|, k) hits. Their `co
 intervals and paired comparisons need every user, hence the metrics' per-example hook.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ ROUNDING = 1e-9
 """A mean gain no larger than this is none: the sum of exactly balanced gains and losses need not be exactly zero."""
 RESAMPLED_USERS = 5_000
 """With more users an interval is the normal one, which the mean of so many bounded values no longer departs from."""
+MICROS = 1_000_000
+"""Metrics have six decimals."""
 DRAWS = 500_000
 """Users drawn at a time while resampling: bounds the memory."""
 
@@ -73,6 +75,22 @@ def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd
     values = {name: metric(data, k).double().numpy().round(6) for name, metric in METRICS.items()}
     has_truth = np.bincount(truth_user, minlength=rows) > 0
     return pd.DataFrame({name: np.where(has_truth, value, np.nan) for name, value in values.items()})
+
+
+def from_hits(hits: Sequence[int], num_relevant: IntArray, k: int) -> pd.DataFrame:
+    """The `METRICS` of lists of which only their hits are known: bit r - 1 of `hits` [n] is the one at rank r.
+
+    `num_relevant` [n] are the events that the user interacted with.
+
+    >>> from_hits([0b10], np.array([1]), k=2)[["precision", "recall", "mrr"]].to_dict("records")
+    [{'precision': 0.5, 'recall': 1.0, 'mrr': 0.5}]
+    """
+    is_hit = np.array([[bits >> place & 1 for place in range(k)] for bits in hits], bool).reshape(-1, k)
+    missed = num_relevant - is_hit.sum(1)
+    place_of_miss = np.arange(missed.sum()) - np.repeat(np.cumsum(missed) - missed, missed)
+    row, place = np.nonzero(is_hit)
+    user = np.append(row, np.repeat(np.arange(len(hits)), missed))
+    return per_user(np.tile(np.arange(k), (len(hits), 1)), user, np.append(place, k + place_of_miss))
 
 
 def perfect_lists(truth_user: IntArray, truth_event: IntArray, reachable: BoolArray, *, rows: int, k: int) -> IntArray:
@@ -118,6 +136,25 @@ def mean_interval(values: FloatArray, *, resamples: int = RESAMPLES, seed: int =
     else:
         low, high = np.quantile(_resampled_means(values, resamples, seed), TAILS, axis=0)
     return low, high
+
+
+def weighted_mean(values: FloatArray, users: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The mean [m] of `values` [g, m] that `users` [g] users have each, and its limits as of `mean_interval`.
+
+    Values have six decimals, as those of `per_user`: the sums are exact, whatever the order.
+
+    >>> [part.tolist() for part in weighted_mean(np.array([[0.2], [0.6]]), np.array([3, 1]))[:1]]
+    [[0.3]]
+    """
+    number = int(users.sum())
+    if not number:
+        return (np.full(values.shape[1], np.nan),) * 3
+    mean = (np.rint(values * MICROS).astype(np.int64) * users[:, None]).sum(0) / (MICROS * number)
+    if number <= RESAMPLED_USERS:
+        return (mean, *mean_interval(np.repeat(values, users, axis=0)))
+    error = np.sqrt((users[:, None] * (values - mean) ** 2).sum(0) / (number - 1) / number)
+    low, high = mean + np.outer(NORMAL_LIMITS, error)
+    return mean, low, high
 
 
 class PairedComparison(NamedTuple):

@@ -1,6 +1,6 @@
 """A closed week in numbers: its active users, what they did, and every model's lists for them, ours among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,8 +12,10 @@ from tgn_assets.ml.arrays import BoolArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import all_baselines
+from tgn_assets.ml.evaluation.evaluation_input import DrawnUsers, EvaluationInput, PublishedResult
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK
-from tgn_assets.ml.evaluation.metrics import per_user, perfect_lists
+from tgn_assets.ml.evaluation.metrics import from_hits, per_user, perfect_lists
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_key, week_number
 
@@ -31,16 +33,15 @@ class RankerDiagnostics(NamedTuple):
 
 @dataclass(frozen=True)
 class ActiveUsers:
-    """The n users who were active in a week, and the m distinct events that they interacted with."""
+    """The n drawn users who were active in a week, and the m distinct events that they interacted with."""
 
-    ids: pd.Index  # [n] ascending
     position: IntArray  # [n] user position in the history, -1 for a user without a history
-    row: IntArray  # [m] row of the pair's user in `ids`
+    row: IntArray  # [m] the pair's user, of the n
     event: IntArray  # [m] event code: the position in the history, or a higher number for an event unknown before
     reachable: BoolArray  # [m] the event was known, and the rules allowed it for the user
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.position)
 
 
 class RetrievedTruth(NamedTuple):
@@ -53,134 +54,157 @@ class RetrievedTruth(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredWeek:
-    """What every measure of `week` reads. `predictions` are all published rows, of active users and of others."""
+    """What every measure of `week` reads: what was published for everybody, and all models' lists for drawn users."""
 
     week: str
     history: InteractionHistory
-    predictions: pd.DataFrame
-    truth: pd.DataFrame  # distinct (user_id, event_id)
+    published: PublishedResult
     active: ActiveUsers
     lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty place
+    has_list: BoolArray  # [n] the user had a list of their own
+    rules: Rules
     retrieved: RetrievedTruth | None
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether other users were active than those who were drawn."""
+        return len(self.active) < self.published.users
 
     @cached_property
     def metrics(self) -> dict[str, pd.DataFrame]:
-        """Model -> the `METRICS` of each active user [n, metrics]."""
+        """Model -> the `METRICS` of each drawn user [n, metrics]."""
         return {model: per_user(of_model, self.active.row, self.active.event) for model, of_model in self.lists.items()}
 
     @cached_property
-    def served(self) -> BoolArray:
-        """[n] the active user had a list of their own."""
-        return self.active.ids.isin(self.predictions.user_id)
+    def metrics_of_kinds(self) -> pd.DataFrame:
+        """The `METRICS` of the published lists, a row for each of `published.kinds`."""
+        kinds = self.published.kinds
+        found = list(zip(kinds.hits, kinds.events, strict=True))
+        place = {result: at for at, result in enumerate(dict.fromkeys(found))}
+        num_relevant = np.array([events for _, events in place], np.int64)
+        values = from_hits([hits for hits, _ in place], num_relevant, self.rules.k)
+        return values.iloc[[place[result] for result in found]].reset_index(drop=True)
 
     @cached_property
     def segments(self) -> dict[str, BoolArray]:
-        """Which active users [n] are in each segment: `all`; `seen` with a history; `repeat` with an
-        event of their own past, `explore` with one that is not (a user may be in both); `new` without a history."""
+        """Which drawn users [n] are in each segment of `segments_of`."""
         active, history = self.active, self.history
         seen = active.position >= 0
-        is_active = np.zeros(history.num_users, bool)
-        is_active[active.position[seen]] = True
-        past = is_active[history.user]
-        # A pair is one number: a new user's are negative, and a new event's must not pass for the next user's first.
-        known = active.event < history.num_events
-        pair = active.position[active.row] * history.num_events + active.event
-        own = known & np.isin(pair, history.user[past].astype(np.int64) * history.num_events + history.event[past])
-        return {
-            "all": np.ones(len(active), bool),
-            "seen": seen,
-            "repeat": np.bincount(active.row[own], minlength=len(active)) > 0,
-            "explore": np.bincount(active.row[~own], minlength=len(active)) > 0,
-            "new": ~seen,
-        }
+        past = history.of_users(active.position)
+        # A pair is one number: an event that was unknown must not pass for the next user's first.
+        own = active.event < history.num_events
+        own[own] = np.isin(
+            active.row[own] * history.num_events + active.event[own], past.place * history.num_events + past.event
+        )
+        repeats, explores = (np.bincount(active.row[which], minlength=len(active)) > 0 for which in (own, ~own))
+        return self.segments_of(seen=seen, repeats=repeats, explores=explores, has_list=self.has_list)
+
+    @cached_property
+    def segments_of_kinds(self) -> dict[str, BoolArray]:
+        """Which of `published.kinds` are in each segment of `segments_of`."""
+        kinds = self.published.kinds
+        flags = {name: kinds[name].to_numpy(bool) for name in ("seen", "repeats", "explores")}
+        return self.segments_of(**flags, has_list=kinds.source.notna().to_numpy())
+
+    def segments_of(
+        self, *, seen: BoolArray, repeats: BoolArray, explores: BoolArray, has_list: BoolArray
+    ) -> dict[str, BoolArray]:
+        """Segment -> which of some users are in it.
+
+        `all`; `seen` with a history; `repeat` with an event of their own past, `explore` with one that is not (a user
+        may be in both); `new` without a history; under a policy that leaves out silent users, `left_out` with a history
+        and without a list of their own: they were shown the one for new users.
+        """
+        segments = {"all": np.ones_like(seen), "seen": seen, "repeat": repeats, "explore": explores, "new": ~seen}
+        return segments if self.rules.max_silent_weeks is None else segments | {"left_out": seen & ~has_list}
 
 
 def score_week(
     week: str,
-    predictions: pd.DataFrame,
-    truth: pd.DataFrame,
+    given: EvaluationInput,
     *,
-    new_user_list: list[str],
     history: InteractionHistory,
-    user_ids: np.ndarray,
-    event_ids: np.ndarray,
     diagnostics: RankerDiagnostics | None = None,
     rules: Rules = OPEN,
+    workers: Workers = THREADS,
 ) -> ScoredWeek:
     """The lists published for `week`, and those of every other model, beside what the week's users did.
 
-    `predictions` (user_id, rank from 1, event_id, and optionally source and score) and `new_user_list` are what was
-    published a week before; an active user without predictions is scored on the list for new users. `truth` (user_id,
-    event_id) are the interactions of `week`. `history` is what was known before it, `user_ids` and `event_ids` the text
-    ids of its positions: the baselines and the ceiling see nothing else. `rules` are those that the lists were
-    published under, and hold for all models. `diagnostics` are what the ranker of the week before had.
+    An active user without a list of their own is scored on the list for new users. `history` is what was known before
+    the week: the baselines and the ceiling see nothing else. `rules` are those that the lists were published under, and
+    hold for all models. `diagnostics` are what the ranker of the week before had.
 
-    Raises ValueError if `history` is not that of the week before, or does not fit its ids, or if the predictions hold a
-    rank or an event twice or a rank outside 1 to k.
+    Raises ValueError if `history` is not that of the week before, or lacks a user who was known then, or if a list
+    holds a rank or an event twice or a rank outside 1 to k.
     """
     if history.week != week_number(week) - 1:
         raise ValueError(
             f"week {week} is scored with the history up to {shift(week, -1)}, not {week_key(history.week)}"
         )
-    if (len(user_ids), len(event_ids)) != (history.num_users, history.num_events):
-        raise ValueError("user_ids and event_ids must name the positions of the history, one for one")
-    truth = truth[["user_id", "event_id"]].drop_duplicates()
-    ids = pd.Index(np.unique(truth.user_id.to_numpy(object)), dtype=object)
-    of_active = predictions[predictions.user_id.isin(ids)]
-    codes = event_codes(event_ids, of_active.event_id, new_user_list, truth.event_id)
-    position = look_up(pd.Index(user_ids, dtype=object), ids)
-    row, event = look_up(ids, truth.user_id), look_up(codes, truth.event_id)
-    reachable = event < history.num_events
-    reachable[reachable] = rules.may(history, position[row[reachable]], event[reachable])
-    active = ActiveUsers(ids, position, row, event, reachable)
+    drawn = given.drawn
+    active, k = active_users(drawn, history, rules), rules.k
+    row, event, position = active.row, active.event, active.position
+    new_user_list = codes_of(drawn.new_user_list, history)
     lists = {
-        OURS: published_lists(of_active, new_user_list, active=ids, events=codes, k=rules.k),
-        **all_baselines(history, position, rules.k, rules),
-        CEILING: perfect_lists(row, event, reachable, rows=len(ids), k=rules.k),
+        OURS: published_lists(
+            drawn.lists.assign(event=codes_of(drawn.lists.event_idx, history)), new_user_list, users=len(active), k=k
+        ),
+        **all_baselines(history, position, k, rules, workers=workers),
+        CEILING: perfect_lists(row, event, active.reachable, rows=len(active), k=k),
     }
     retrieved = None
     if diagnostics is not None:
         # What the ranker made is there, unless other events were brought into its lists afterwards.
-        as_made = made_by(OURS, of_active, ids) & (rules.min_distinct == 0)
+        as_made = (drawn.source == OURS) & (rules.min_distinct == 0)
         own, others = lists[OURS].copy(), (position >= 0) & ~as_made
         own[others] = diagnostics.lists(position[others])
         lists[WITHOUT_FALLBACK] = own
-        retrieved, found = _retrieved(diagnostics, active, look_up(codes, new_user_list))
-        lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(ids), k=rules.k)
-    return ScoredWeek(week, history, predictions, truth, active, lists, retrieved)
+        retrieved, found = _retrieved(diagnostics, active, new_user_list)
+        lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(active), k=k)
+    has_list = pd.notna(drawn.source)
+    return ScoredWeek(week, history, given.published, active, lists, has_list, rules, retrieved)
 
 
-def event_codes(event_ids: np.ndarray, *others: Iterable[str]) -> pd.Index:
-    """Event codes: the positions of the history, then every other id, which nobody could know."""
-    known = pd.Index(event_ids, dtype=object)
-    rest = pd.Index(np.unique(np.concatenate([np.asarray(ids, dtype=object) for ids in others])), dtype=object)
-    return known.append(rest.difference(known))
+def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -> ActiveUsers:
+    """The drawn users by position in `history`, and their events by code; ValueError if it lacks one of them."""
+    position, known = _positions(history.user_idx, drawn.user_idx)
+    if not known[drawn.user_idx >= 0].all():
+        raise ValueError("the history lacks users whom the warehouse knew at the close of its week")
+    row, event = drawn.truth.row.to_numpy(np.int64), codes_of(drawn.truth.event_idx, history)
+    position = np.where(known, position, -1)
+    reachable = event < history.num_events
+    reachable[reachable] = rules.may(history, position[row[reachable]], event[reachable])
+    return ActiveUsers(position, row, event, reachable)
 
 
-def look_up(ids: pd.Index, wanted: Iterable[str]) -> IntArray:
-    """The position in `ids` of each of `wanted`, -1 where it is missing; a categorical value is looked up once."""
-    if isinstance(wanted, pd.Series) and isinstance(wanted.dtype, pd.CategoricalDtype):
-        return look_up(ids, wanted.cat.categories)[wanted.cat.codes]
-    return ids.get_indexer(pd.Index(wanted, dtype=object))
+def codes_of(event_idx: pd.Series | IntArray, history: InteractionHistory) -> IntArray:
+    """Event codes of warehouse indices: the position in `history`, or a number beyond them; -1 stays -1."""
+    event_idx = np.asarray(event_idx, np.int64)
+    position, known = _positions(history.event_idx, event_idx)
+    return np.where(known, position, np.where(event_idx >= 0, event_idx + history.num_events, -1))
 
 
-def published_lists(
-    predictions: pd.DataFrame, new_user_list: list[str], *, active: pd.Index, events: pd.Index, k: int
-) -> IntArray:
-    """The lists [n, k] that the `active` users [n] were shown, as positions in `events`; -1 for an empty place.
+def _positions(known: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
+    """([n] where `wanted` [n] would stand in the ascending `known`, [n] whether it does)."""
+    at = np.searchsorted(known, wanted)
+    return at, np.append(known, -1)[at] == np.where(wanted < 0, -2, wanted)
 
-    `predictions` are those of active users alone; one without predictions was shown `new_user_list`. Raises ValueError
-    for a rank outside 1 to `k`, a rank that a user has twice or a list for new users of more than `k` events.
+
+def published_lists(rows: pd.DataFrame, new_user_list: IntArray, *, users: int, k: int) -> IntArray:
+    """The lists [users, k] that users were shown, of event codes; -1 for an empty place.
+
+    `rows` (row, rank, event) are the places of users' own lists; a user without any was shown `new_user_list`. Raises
+    ValueError for a rank outside 1 to `k`, a rank that a user has twice or a list for new users of more than `k`.
     """
-    rank = predictions["rank"].to_numpy()
-    if not np.isin(rank, np.arange(1, k + 1)).all() or predictions.duplicated(["user_id", "rank"]).any():
+    rank = rows["rank"].to_numpy(np.int64)
+    if not np.isin(rank, np.arange(1, k + 1)).all() or rows.duplicated(["row", "rank"]).any():
         raise ValueError(f"a user's predictions must have distinct ranks from 1 to {k}")
     if len(new_user_list) > k:
         raise ValueError(f"the list for new users has {len(new_user_list)} events, more than {k}")
-    lists = np.full((len(active), k), -1)
-    lists[:, : len(new_user_list)] = look_up(events, new_user_list)
-    lists[active.isin(predictions.user_id)] = -1
-    lists[look_up(active, predictions.user_id), rank.astype(int) - 1] = look_up(events, predictions.event_id)
+    lists = np.full((users, k), -1)
+    lists[:, : len(new_user_list)] = new_user_list
+    lists[rows.row] = -1
+    lists[rows.row, rank - 1] = rows.event
     return lists
 
 
@@ -196,10 +220,3 @@ def _retrieved(
     found = np.isin(active.event, cold_start) & active.reachable
     found[asked] = channels.any(1)
     return RetrievedTruth(diagnostics.channels, row, channels), found
-
-
-def made_by(source: str, predictions: pd.DataFrame, active: pd.Index) -> BoolArray:
-    """[n] the list of each of the `active` users came from `source`; nobody's where the predictions do not say."""
-    if "source" not in predictions:
-        return np.zeros(len(active), bool)
-    return active.isin(predictions.user_id[predictions.source == source])

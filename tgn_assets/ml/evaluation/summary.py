@@ -7,8 +7,11 @@ import pandas as pd
 from tgn_assets.ml.evaluation.metric_names import (
     CANDIDATES,
     CEILING,
+    DRAWN,
     UNPUBLISHED,
     WITHOUT_FALLBACK,
+    on_all_users,
+    on_drawn_users,
     without_former_names,
 )
 from tgn_assets.ml.schema import OURS
@@ -16,7 +19,7 @@ from tgn_assets.ml.schema import OURS
 
 def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
     """What MLflow plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
-    metrics = without_former_names(metrics)
+    metrics = on_all_users(without_former_names(metrics))
     everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
     ours = (metrics.model == OURS) & (metrics.segment == "all")
     rows = metrics[everyone | ours]
@@ -26,12 +29,13 @@ def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
 def comparison(metrics: pd.DataFrame, segment: str = "all") -> pd.DataFrame:
     """A row for each model: NDCG@5, its 95% interval, then each other metric that all models have, in `segment`.
 
-    Ours first, then the baselines from the best to the worst, and last what was never published.
+    Ours first, then the baselines from the best to the worst, and last what was never published: all over the same
+    users, those who were drawn.
     """
-    of_segment = without_former_names(metrics[metrics.segment == segment])
+    of_segment = on_drawn_users(without_former_names(metrics[metrics.segment == segment]))
     table = of_segment.pivot(index="model", columns="metric", values="value")
     shared = table.loc[:, table.notna().all() | table.isna().all()].drop(columns="ndcg", errors="ignore")
-    ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high"]]
+    ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high", "users"]]
     rows = ndcg.rename(columns={"value": "ndcg"}).join(shared).reset_index()
     rows["place"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
     return rows.sort_values(["place", "ndcg"], ascending=[True, False]).drop(columns="place").reset_index(drop=True)
@@ -41,25 +45,31 @@ def diagnostics(metrics: pd.DataFrame) -> pd.DataFrame:
     """metric, value, users (or pairs): what is known of our lists alone, over all active users, bins left out."""
     ours = metrics[(metrics.model == OURS) & (metrics.segment == "all")]
     shared = set(metrics[metrics.model != OURS].metric) - {"coverage"}
-    return ours[~ours.metric.isin(shared) & ~ours.metric.str.contains("^(?:predicted|observed):")][
+    return ours[~ours.metric.isin(shared) & ~ours.metric.str.contains(f"^(?:predicted:|observed:|{DRAWN})")][
         ["metric", "value", "users"]
     ]
 
 
 def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
-    """NDCG@5 over all active users that was lost at each step from a perfect list to ours; less than zero: gained.
+    """NDCG@5 that was lost at each step from a perfect list to ours, over the drawn users; less than zero: gained.
 
-    Empty where the ranker could not be asked what it had.
+    `left_out` is there if silent users may be left out. Empty where the ranker could not be asked what it had.
     """
-    rows = metrics[(metrics.metric == "ndcg") & (metrics.segment == "all")].set_index("model").value
-    if WITHOUT_FALLBACK not in rows:
+    rows = on_drawn_users(metrics).query("metric == 'ndcg'").set_index(["segment", "model"])
+    if ("all", WITHOUT_FALLBACK) not in rows.index:
         return {}
-    return {
-        "unknown_events": 1 - rows[CEILING],
-        "recall": rows[CEILING] - rows[CANDIDATES],
-        "ranking": rows[CANDIDATES] - rows[WITHOUT_FALLBACK],
-        "fallback": rows[WITHOUT_FALLBACK] - rows[OURS],
+    ndcg = rows.value["all"]
+    lost = {
+        "unknown_events": 1 - ndcg[CEILING],
+        "recall": ndcg[CEILING] - ndcg[CANDIDATES],
+        "ranking": ndcg[CANDIDATES] - ndcg[WITHOUT_FALLBACK],
     }
+    fallback = ndcg[WITHOUT_FALLBACK] - ndcg[OURS]
+    if ("left_out", OURS) not in rows.index:
+        return lost | {"fallback": fallback}
+    of_them, share = rows.value["left_out"], rows.users["left_out"][OURS] / rows.users["all"][OURS]
+    left_out = (of_them[WITHOUT_FALLBACK] - of_them[OURS]) * share if share else 0.0
+    return lost | {"left_out": left_out, "fallback": fallback - left_out}
 
 
 def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
@@ -77,7 +87,7 @@ def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 class Lift(NamedTuple):
-    """Our NDCG minus that of `baseline`, with its paired 95% interval, over `users` active users."""
+    """Our NDCG minus that of `baseline`, with its paired 95% interval, over the `users` who were drawn."""
 
     baseline: str
     value: float

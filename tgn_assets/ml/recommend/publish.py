@@ -28,6 +28,7 @@ class WeekPublication:
     lists: PublishedLists
     checks: list[CheckResult]
     record: pd.DataFrame  # the row of `published_weeks`
+    left_out: int  # known users who get no list, as they were silent for too long
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -94,7 +95,8 @@ def publish_week(
     }
     expectations = expectations_of(record.policy, rules, week, history=history, users=users, events=events)
     checks = publish_checks(CheckInput(lists, users, events, week, input_weeks, rules.k, expectations))
-    return WeekPublication(lists, checks, record.row(lists, week))
+    left_out = history.num_users - int(rules.have_lists(history).sum())
+    return WeekPublication(lists, checks, record.row(lists, week), left_out)
 
 
 def named_lists(

@@ -143,17 +143,19 @@ def scores_are_finite(given: CheckInput) -> tuple[str, Mapping[str, int]]:
 
 @publish_check
 def rows_are_plausible(given: CheckInput) -> tuple[str, Mapping[str, int]]:
-    """Every user with a history, and nobody else, has a list as long as may be."""
+    """Every user with a history whom the policy does not leave out, and nobody else, has a list as long as may be."""
     lengths = given.lists.predictions.groupby("user_id", sort=False).size()
     expected = given.expectations.lengths[given.expectations.lengths > 0]
     served, general = len(lengths), len(given.lists.new_users)
-    due = expected.reindex(lengths.index)
-    short = int((due.notna() & (lengths != due)).sum())
+    due = given.expectations.lengths.reindex(lengths.index)
+    undue, short = int((due == 0).sum()), int(((due > 0) & (lengths != due)).sum())
     numbers = {"users": len(expected), "users_served": served, "lists_of_wrong_length": short, "new_user_rows": general}
     longest = int(expected.max()) if len(expected) else 0
     reason = ""
     if served != len(expected):
-        reason = f"{served} users have a list, and {len(expected)} have a history"
+        reason = f"{served} users have a list, and {len(expected)} are to have one"
+    elif undue:
+        reason = f"{undue} users have a list whom the policy leaves out"
     elif short:
         reason = f"{short} lists have not the length (at most {longest}) that catalogue and policy allow"
     elif general != given.expectations.new_user_length:

@@ -70,7 +70,7 @@ def recommend(
     attributes: AttributeTables = NO_ATTRIBUTES,
     workers: Workers = THREADS,
 ) -> Recommendations:
-    """Makes a list for every user of `history`, block by block, and one for new users.
+    """Makes a list for every user of `history` that `rules` do not leave out, block by block, and one for new users.
 
     `embeddings` are the temporal ones that `ranker` made of the same week. The ranker's baseline fallback says which
     source makes the lists of each segment. `rules` set the length of lists, the allowed events and how many different
@@ -83,18 +83,18 @@ def recommend(
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
         )
-    users, k = np.arange(history.num_users), rules.k
-    segment = segment_of(history, users, active_weeks=ranker.config.fallback.active_weeks)
+    everyone, users, k = np.arange(history.num_users), np.flatnonzero(rules.have_lists(history)), rules.k
+    segment = segment_of(history, everyone, active_weeks=ranker.config.fallback.active_weeks)
     source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
-    events: IntArray = np.full((len(users), k), -1)
-    scores: FloatArray = np.zeros((len(users), k))
+    events: IntArray = np.full((len(everyone), k), -1)
+    scores: FloatArray = np.zeros((len(everyone), k))
     spare = list[RunnerUps]()
-    ranked = users[source == OURS]
+    ranked = users[source[users] == OURS]
     for block, lists in _RankedUsers(ranker, view, embeddings, workers).shards(ranked, progress, "lists"):
         events[block], scores[block] = lists.events, lists.scores
         spare.append(lists.runner_ups)
     for name in sorted(set(source) - {OURS}):
-        chosen = users[source == name]
+        chosen = users[source[users] == name]
         listed = baseline_lists([name], history, chosen, k, rules, workers=workers)[name]
         # A baseline that leaves out a user's own events may have nothing else left for the user.
         short = (listed < 0).any(1)
@@ -102,15 +102,15 @@ def recommend(
         events[chosen] = listed
         scores[chosen] = np.where(listed >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
-        unscored = _unscored(history, rules, scores)
+        unscored = _unscored(history, rules, users, scores)
         events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
     for_new_users = new_user_list(history, k, rules)
     return Recommendations(
         week=history.week,
         users=users,
-        events=events,
-        scores=scores,
-        source=source,
+        events=events[users],
+        scores=scores[users],
+        source=source[users],
         new_user_events=for_new_users.events,
         new_user_scores=np.where(for_new_users.events >= 0, for_new_users.hit_rate, 0),
         new_user_source=for_new_users.source,
@@ -138,11 +138,11 @@ def diagnose(
         shards = ranked.shards(users, progress, "lists before the fallback")
         return np.concatenate([np.zeros((0, rules.k), np.int64), *(of_shard.events for _, of_shard in shards)])
 
-    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, workers, progress), lists)
+    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, workers=workers, progress=progress), lists)
 
 
 def _retrieved_by(
-    view: PointInTimeView, workers: Workers, progress: LogFn, users: IntArray, row: IntArray, event: IntArray
+    view: PointInTimeView, users: IntArray, row: IntArray, event: IntArray, *, workers: Workers, progress: LogFn
 ) -> BoolArray:
     """[m, channels] bool: which channels retrieved the pairs of `users[row]` and event position, [m] each."""
     order = np.argsort(row, kind="stable")
@@ -258,14 +258,15 @@ def _probability(ranking: _Ranking, candidates: Candidates, pairs: IntArray, sha
     return ranking.calibration.probability(share, candidates.features[pairs, ranking.generator.user_columns])
 
 
-def _unscored(history: InteractionHistory, rules: Rules, scores: FloatArray) -> IntArray:
+def _unscored(history: InteractionHistory, rules: Rules, users: IntArray, scores: FloatArray) -> IntArray:
     """[m, 2] pairs (user, event) to reach `rules.min_distinct` where no candidate can.
 
-    Popular events come first; each is offered to the next of the lists in ascending order of their last score.
+    Popular events come first; each is offered to the next of the lists of `users` in ascending order of their last
+    score.
     """
     order = popular(history, history.num_events, rules)
     order = order[order >= 0]
-    hesitant = np.argsort(scores[:, -1], kind="stable")
+    hesitant = users[np.argsort(scores[users, -1], kind="stable")]
     tries = np.arange(len(order))[:, None] * UNSCORED_TRIES + np.arange(UNSCORED_TRIES)
     pairs = np.column_stack([hesitant[(tries % len(hesitant)).ravel()], np.repeat(order, UNSCORED_TRIES)])
     return pairs[rules.may(history, pairs[:, 0], pairs[:, 1])]

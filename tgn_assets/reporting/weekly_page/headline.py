@@ -24,6 +24,7 @@ SEGMENT_NAMES = {
     "repeat": "repeated an event",
     "explore": "interacted with an event that was new to them",
     "new": "without earlier interactions",
+    "left_out": "left out, as they had been silent for too long",
 }
 
 SINCE_LAST_WEEK = {
@@ -45,7 +46,7 @@ class Headline(NamedTuple):
 
 def headline(facts: Facts, metric: str = NDCG) -> Headline:
     """Compares the week with the one before and with the best baseline, and says whose lists were published."""
-    lists = lists_sentence(facts)
+    lists = [lists_sentence(facts), *([f"{facts.left_out}."] if facts.left_out else [])]
     if (ours := ndcg(facts.metrics)) is None:
         why = f"Nobody was active in the week of {facts.week}, so the lists made for it have no score."
         if facts.metrics.empty:
@@ -53,7 +54,7 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
                 f"No lists were published for the week of {facts.week}, so there is nothing to score: the first score "
                 "comes one week after the first lists."
             )
-        return Headline("This week has no score", "unknown", [why, lists])
+        return Headline("This week has no score", "unknown", [why, *lists])
     sentences = [
         f"The lists for the week of {facts.week} scored {metric} {ours} over the {ours.users:,} users who were active "
         "in it."
@@ -61,7 +62,9 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
     lift, change = lift_over_best(facts.metrics), change_since(facts)
     difference = Difference(lift.value, lift.ci_low, lift.ci_high) if lift else None
     if lift:
-        sentences.append(f"Compared with the best baseline, {NAMES.get(lift.baseline, lift.baseline)}: {difference}.")
+        drawn = f" with {lift.users:,} of them, drawn" if lift.users < ours.users else ""
+        best = NAMES.get(lift.baseline, lift.baseline)
+        sentences.append(f"Compared with the best baseline, {best}{drawn}: {difference}.")
     sentences.append(
         f"Compared with the week before: {change}; other users were active then, so this compares weeks as well as "
         "lists."
@@ -69,7 +72,7 @@ def headline(facts: Facts, metric: str = NDCG) -> Headline:
         else "The week before has no score to compare with."
     )
     tone, since = (compared.word if compared else "unknown" for compared in (difference, change))
-    return Headline(f"{AGAINST_BASELINE[tone].capitalize()}; {SINCE_LAST_WEEK[since]}", tone, [*sentences, lists])
+    return Headline(f"{AGAINST_BASELINE[tone].capitalize()}; {SINCE_LAST_WEEK[since]}", tone, [*sentences, *lists])
 
 
 def change_since(facts: Facts) -> Difference | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tgn_assets.ml.evaluation.metric_names import on_drawn_users
 from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.progress import duration
@@ -29,6 +30,7 @@ LOSSES = {
     "unknown_events": ("events that nobody knew before the week", "unknown events"),
     "recall": ("known, but not among the candidates", "not found"),
     "ranking": ("among the candidates, but ranked too low", "ranked too low"),
+    "left_out": ("of users who were left out as silent", "left out"),
     "fallback": ("a baseline's list was published instead", "fallback"),
 }
 """What the steps of `points_lost` are called: in full, and in the chart."""
@@ -82,6 +84,7 @@ def report_page(
         headline=headline(facts, metric),
         quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
         segments=_segments(facts),
+        drawn=_drawn(facts),
         loss=_loss(facts, metric),
         calibration=_calibration(facts),
         drift=_drift(facts),
@@ -137,14 +140,20 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     return {"metric": metric, "chart": chart, "models": models, "rows": rows}
 
 
+def _drawn(facts: Facts) -> tuple[int, int] | None:
+    """(users that baselines and diagnostics are over, active users); None if that is everybody."""
+    ours, drawn = (ndcg(metrics) for metrics in (facts.metrics, on_drawn_users(facts.metrics)))
+    return (drawn.users, ours.users) if ours and drawn and drawn.users < ours.users else None
+
+
 def _segments(facts: Facts) -> list[dict[str, Any]]:
-    found = []
+    found, metrics = [], on_drawn_users(facts.metrics)
     for segment, who in SEGMENT_NAMES.items():
-        ours, lift = ndcg(facts.metrics, segment), lift_over_best(facts.metrics, segment)
+        ours, lift = ndcg(metrics, segment), lift_over_best(metrics, segment)
         if ours and lift:
             margin = ours.margin if isfinite(ours.margin) else None
             row = {"who": who, "ours": ours.value, "margin": margin, "users": ours.users}
-            baseline = ndcg(facts.metrics, segment, lift.baseline)
+            baseline = ndcg(metrics, segment, lift.baseline)
             row |= {"baseline": lift.baseline, "baseline_value": baseline.value if baseline else None}
             found.append(row | {"difference": Difference(lift.value, lift.ci_low, lift.ci_high)})
     return found

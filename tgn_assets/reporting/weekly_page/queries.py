@@ -11,7 +11,7 @@ from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.terminal import weeks_with_lists
+from tgn_assets.reporting.terminal import LeftOut, left_out, weeks_with_lists
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 USERS, MOVES, EVENTS_SHOWN = 6, 8, 8
@@ -120,6 +120,7 @@ class Facts:
     metrics_before: pd.DataFrame  # those of the week before
     quality: pd.DataFrame
     lists: dict[str, int]  # users by the source of the list made for them at the close of the week
+    left_out: LeftOut | None  # who has no list of the close of the week
     moves: pd.DataFrame  # event_id, before, now, change: shares of lists, the largest rise first
     examples: list[UserExample]
     measures: pd.DataFrame
@@ -157,6 +158,7 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
             quality=quality(con, week),
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
+            left_out=left_out(con, week),
             moves=con.execute(MOVES_SQL, asked).df(),
             examples=[_example(con, week, user) for (user,) in con.execute(SAMPLE_SQL, asked).fetchall()],
             measures=measures,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch import Tensor
 
+from tgn_assets.ml.candidates.retrieval import UserShard
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Policy, Rules, own_pairs
@@ -18,8 +20,9 @@ from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
+from tgn_assets.ml.recommend import top_k
 from tgn_assets.ml.recommend.new_user_list import new_user_list
-from tgn_assets.ml.recommend.top_k import diagnose, recommend
+from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.tea_log import metrics_of
@@ -34,7 +37,8 @@ WEEKS = 8
 LAST = shift(START, WEEKS - 1)
 CONFIG = RankerConfig(dim=8, heads=2, origins=3, sequence=2, epochs=3, candidates=6)
 GNN = GNNConfig(dim=8, window=3, replay=5, epochs=2, warm_epochs=1, batching="full")
-WORLD = habits(users=24, events=16, weeks=WEEKS)
+WORLD = [row for row in habits(users=24, events=16, weeks=WEEKS) if row[0] > "u005" or row[2] < 5]
+"""The first six users fall silent after five weeks."""
 EVENTS = [f"e{event:03}" for event in range(16)]
 POLICIES = {
     "short lists": Policy(k=3),
@@ -91,11 +95,36 @@ def test_excluded_repeats_shorten_lists() -> None:
     assert strict.new_user_length(known) == 2
 
 
+def test_silent_users_by_rows_up_to_the_week() -> None:
+    rows = [*ROWS, ("ann", "tea", 3, 1), ("cat", "tea", 4, 1)]  # ann in weeks 0, 1 and 3, bob in 1, cat in 4
+    everything = history(rows, 4)
+
+    def served(week: int, silent: int | None) -> list[bool]:
+        known, same = history(rows, week), everything.as_of(everything.week - 4 + week)
+        given = rules(Policy(max_silent_weeks=silent), known)
+        assert (given.have_lists(known) == given.have_lists(same)).all(), "later rows count for nothing"
+        assert ((given.list_lengths(known) > 0) == given.have_lists(known)).all()
+        return given.have_lists(known).tolist()
+
+    assert served(3, 0) == [True, False]
+    assert served(3, 1) == [True, False]
+    assert served(3, 2) == served(3, None) == [True, True]
+    assert served(2, 0) == [False, False]  # ann comes back only later
+    assert served(4, 1) == [True, False, True]
+    assert history([], 0).num_users == len(Rules(max_silent_weeks=0).have_lists(history([], 0))) == 0
+
+
+def test_no_length_is_negative_for_users_left_out() -> None:
+    known = history(ROWS, 3)
+    assert rules(Policy(repeats="exclude", max_silent_weeks=1), known).list_lengths(known).tolist() == [0, 0]
+
+
 def test_policy_json_round_trip_and_as_of() -> None:
-    policy = Policy(7, "exclude", frozenset("ab"), frozenset("c"), {"x": TARGET, "y": TARGET + timedelta(1)}, 9)
+    policy = Policy(7, "exclude", frozenset("ab"), frozenset("c"), {"x": TARGET, "y": TARGET + timedelta(1)}, 9, 2)
     assert Policy.from_json(policy.to_json()) == policy
     assert policy.as_of(shift(START, 1)).expires == {"x": TARGET}
     assert policy.as_of(START).expires == {}
+    assert "silent" not in Policy().to_json(), "records without it read as before"
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +172,40 @@ def test_ranker_and_baselines_respect_the_policy(
     for general in (for_new_users, popular(past, policy.k, given), made.new_user_events):
         assert (general >= 0).sum() == given.new_user_length(past)
         assert free[general[general >= 0]].all()
+
+
+@pytest.mark.parametrize("distinct", [0, 16])
+def test_users_left_out_are_not_ranked(
+    distinct: int,
+    past: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everybody = Policy(k=2, min_distinct_events=distinct)
+    ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=everybody.rules(past.event_idx, names))
+    embeddings, ranked = temporal_embeddings(ranker, past, embedding_history), list[int]()
+    rank = top_k._rank
+
+    def watched(ranking: top_k._Ranking, users: tuple[UserShard, Tensor]) -> top_k._RankedShard:
+        ranked.extend(users[0].past.users.tolist())
+        return rank(ranking, users)
+
+    monkeypatch.setattr(top_k, "_rank", watched)
+
+    def made(policy: Policy) -> Recommendations:
+        ranked.clear()
+        return recommend(past, ranker, embedding_history, embeddings, rules=policy.rules(past.event_idx, names))
+
+    everyone = made(everybody)
+    assert everyone.users.tolist() == list(range(24)) and ranked, "the ranker makes some of the lists"
+    some, heard = made(replace(everybody, max_silent_weeks=1)), np.arange(6, 24)
+    assert some.users.tolist() == heard.tolist() and min(ranked) >= 6
+    assert (some.events >= 0).all() and len(np.unique(some.events)) >= distinct
+    if not distinct:
+        np.testing.assert_array_equal(some.events, everyone.events[heard])
+        np.testing.assert_array_equal(some.scores, everyone.scores[heard])
+        np.testing.assert_array_equal(some.source, everyone.source[heard])
 
 
 def test_future_expiry_changes_nothing(

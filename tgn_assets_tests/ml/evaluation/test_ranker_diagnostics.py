@@ -75,8 +75,15 @@ def test_only_unpublished_own_lists_are_made_again(rules: Rules, asked: list[int
     diagnostics = RankerDiagnostics(("repeat",), lambda users, row, event: np.zeros((len(row), 1), bool), lists)
     # ann's list, with tea first, was the ranker's; bob's was that of `repeat`.
     made = published(PUBLISHED).replace({"source": {"model": OURS}})
-    given = {"new_user_list": ["tea"], "diagnostics": diagnostics, "rules": rules}
-    frame = metrics_of(WEEK, made, happened(HAPPENED), **past(KNOWN), **given)
+    frame = metrics_of(
+        WEEK,
+        made,
+        happened(HAPPENED),
+        new_user_list=["tea"],
+        **past(KNOWN),
+        diagnostics=diagnostics,
+        rules=rules,
+    )
     expected = (DISCOUNT[anns_tea] / DISCOUNT[:2].sum() + DISCOUNT[1]) / 2
     assert value(frame, WITHOUT_FALLBACK, "ndcg", "seen") == pytest.approx(expected, abs=1e-6)
 

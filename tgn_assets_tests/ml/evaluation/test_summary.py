@@ -47,8 +47,8 @@ def test_the_comparison_has_ours_then_baselines_then_bounds() -> None:
     frame = metrics(ceiling=0.9, popular=0.1, repeat=0.4, without_fallback=0.3, ungated=0.3, tgn_assets=0.32)
     table = comparison(frame)
     assert table.model.tolist() == ["tgn_assets", "repeat", "popular", "ceiling", "without_fallback"]
-    assert table.columns.tolist() == ["model", "ndcg", "ci_low", "ci_high"]
-    assert table.iloc[0, 1:].tolist() == pytest.approx([0.32, 0.22, 0.42])
+    assert table.columns.tolist() == ["model", "ndcg", "ci_low", "ci_high", "users"]
+    assert table.iloc[0, 1:].tolist() == pytest.approx([0.32, 0.22, 0.42, 9])
     assert comparison(frame, "seen").ndcg[0] == 0.16
 
 

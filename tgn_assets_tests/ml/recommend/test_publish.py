@@ -1,12 +1,9 @@
-import duckdb
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.recommend.publish import most_recommended, named_lists
-from tgn_assets.ml.recommend.published import read_published_lists
 from tgn_assets.ml.recommend.top_k import Recommendations
-from tgn_assets.ml.schema import create_tables
 
 WEEK = "2024-01-01"
 
@@ -44,30 +41,6 @@ def test_positions_become_ids_and_empty_places_no_rows() -> None:
         [WEEK, "2024-01-08", 1, "tea", 0.2, "popular"],
         [WEEK, "2024-01-08", 2, "Ω", 0.1, "popular"],
     ]
-
-
-def test_published_lists_are_read_in_order() -> None:
-    rows = [
-        (user, rank, event)
-        for user, events in (("zoe", "oil tea"), ("'; DROP", "tea"), ("Ω", "jam oil"))
-        for rank, event in enumerate(events.split(), 1)
-    ]
-    made = pd.DataFrame(rows, columns=["user_id", "rank", "event_id"]).assign(
-        week=WEEK, target_week="2024-01-08", score=0.5, source="repeat"
-    )
-    columns = ["user_id", "rank", "event_id", "source"]
-    with duckdb.connect() as con:
-        create_tables(con)
-        for frame in (made, made.assign(week="2024-01-15")):
-            con.register("rows", frame)
-            con.execute("INSERT INTO weekly_top5_predictions BY NAME FROM rows")
-        read = read_published_lists(con, WEEK)
-    assert read.new_users.empty
-    pd.testing.assert_frame_equal(
-        read.predictions[columns].astype({"rank": int}).astype(object),
-        made.sort_values(["user_id", "rank"], ignore_index=True)[columns].astype(object),
-    )
-    assert list(read.predictions.event_id.cat.categories) == ["jam", "oil", "tea"]
 
 
 def test_empty_history_publishes_nothing() -> None:

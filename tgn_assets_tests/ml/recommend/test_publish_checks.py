@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckInput, description_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckInput, Expectations, description_of, publish_checks
 from tgn_assets.ml.recommend.published import PublishedLists
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
@@ -101,7 +101,7 @@ def test_each_damage_fails_its_check_alone(damage: Callable[[PublishedLists], No
 def test_missing_list_fails() -> None:
     made = good()
     without_bob = PublishedLists(made.predictions[made.predictions.user_id == "ann"], made.new_users)
-    assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 have a history"}
+    assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 are to have one"}
 
 
 def test_short_list_fails() -> None:
@@ -110,6 +110,20 @@ def test_short_list_fails() -> None:
     assert failing(short) == {
         "rows_are_plausible": "1 lists have not the length (at most 5) that catalogue and policy allow"
     }
+
+
+def test_list_of_a_user_left_out_fails() -> None:
+    def failing_with(lengths: dict[str, int], users: str) -> dict[str, str]:
+        made = good()
+        lists = PublishedLists(made.predictions[made.predictions.user_id.isin(users.split())], made.new_users)
+        expected = Expectations(pd.Series(lengths), 5)
+        results = publish_checks(CheckInput(lists, USERS, EVENTS, WEEK, {}, expected=expected))
+        return {result.check: result.reason for result in results if not result.passed}
+
+    left_out = {"ann": 5, "bob": 0}
+    assert failing_with(left_out, "ann") == {}
+    assert failing_with(left_out, "ann bob") == {"rows_are_plausible": "2 users have a list, and 1 are to have one"}
+    assert failing_with(left_out, "bob") == {"rows_are_plausible": "1 users have a list whom the policy leaves out"}
 
 
 def test_unknown_user_fails() -> None:

@@ -1,0 +1,195 @@
+"""What a week is scored from, read from the warehouse: the hits of everybody, and the rows of drawn users.
+
+The published lists meet what happened in joins of DuckDB, which go to disk where memory ends. Into Python come the
+number of users of each kind, and the rows of no more users than were asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from tgn_assets.ml.arrays import IntArray
+
+MEMORY = "4GB"
+"""What the joins may take before they go on on disk."""
+BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+"""Edges of the bins of published scores in which predicted and observed frequency are compared."""
+ONE = 2**52
+"""Sums are of whole numbers, a score of one being this many: exact, so that no order of the rows changes a digit."""
+
+PAIRS_SQL = """
+    CREATE OR REPLACE TEMP TABLE pairs AS
+    WITH pairs AS MATERIALIZED (SELECT DISTINCT user_id, event_id FROM raw_interactions WHERE week = $week::DATE),
+         past AS (SELECT DISTINCT user_id, event_id FROM raw_interactions SEMI JOIN pairs USING (user_id, event_id)
+                  WHERE week < $week::DATE)
+    SELECT user_id, event_id, past.user_id IS NOT NULL AS own FROM pairs LEFT JOIN past USING (user_id, event_id)
+"""
+"""The distinct pairs of `$week`; `own`: the user had interacted with the event before."""
+LISTS_SQL = """
+    CREATE OR REPLACE TEMP TABLE lists AS
+    SELECT user_id, rank, event_id, score, source FROM weekly_top5_predictions
+    WHERE week = $week::DATE - 7 AND user_id IN (SELECT user_id FROM pairs)
+"""
+"""The lists of active users."""
+NEW_USER_LIST_SQL = """
+    SELECT rank, event_id, coalesce(event_idx, -1) FROM new_user_top5_predictions LEFT JOIN events USING (event_id)
+    WHERE week = $week::DATE - 7 ORDER BY rank
+"""
+ACTIVE_SQL = """
+    CREATE OR REPLACE TEMP TABLE active AS
+    WITH active AS (SELECT user_id, count(*) AS events, bool_or(own) AS repeats, bool_or(NOT own) AS explores
+                    FROM pairs GROUP BY user_id),
+         made AS (SELECT user_id, min(source) AS source FROM lists GROUP BY user_id),
+         hits AS (SELECT user_id, bit_or(1::HUGEINT << (rank - 1)) AS hits FROM (
+                      SELECT user_id, rank FROM pairs JOIN lists USING (user_id, event_id)
+                      UNION ALL
+                      SELECT user_id, rank FROM pairs JOIN new_user_list USING (event_id) ANTI JOIN made USING (user_id)
+                  ) GROUP BY user_id)
+    SELECT user_id, user_idx, events, repeats, explores, source, coalesce(hits, 0) AS hits
+    FROM active LEFT JOIN made USING (user_id) LEFT JOIN hits USING (user_id)
+    LEFT JOIN (SELECT user_id, user_idx FROM users WHERE first_week < $week::DATE) USING (user_id)
+"""
+"""The users of `$week`, those without a list on the one for new users; bit r - 1 of `hits` is the one at rank r."""
+KINDS_SQL = """
+    SELECT hits, events, user_idx IS NOT NULL AS seen, repeats, explores, source, count(*) FROM active
+    GROUP BY ALL ORDER BY ALL
+"""
+LISTED_SQL = """
+    SELECT count(DISTINCT event_id) FROM (
+        SELECT event_id FROM lists
+        UNION ALL
+        SELECT event_id FROM new_user_list WHERE EXISTS (FROM active WHERE source IS NULL)
+    ) JOIN events USING (event_id) WHERE first_week < $week::DATE
+"""
+SCORES_SQL = """
+    SELECT {bin} AS bin, count(*), sum(round(score * $one)::BIGINT), sum(round(score * score * $one)::BIGINT),
+           min(rank), max(rank)
+    FROM weekly_top5_predictions WHERE week = $week::DATE - 7 GROUP BY bin
+"""
+HITS_SQL = """
+    SELECT {bin} AS bin, count(*), sum(round(score * $one)::BIGINT) FROM lists JOIN pairs USING (user_id, event_id)
+    GROUP BY bin
+"""
+SOURCES_SQL = "SELECT DISTINCT source FROM weekly_top5_predictions WHERE week = $week::DATE - 7 ORDER BY source"
+INTERACTIONS_SQL = "SELECT count(*) FROM raw_interactions WHERE week = $week::DATE"
+DRAWN_SQL = """
+    CREATE OR REPLACE TEMP TABLE drawn AS
+    SELECT row_number() OVER (ORDER BY user_id) - 1 AS row, user_id, coalesce(user_idx, -1) AS user_idx, source
+    FROM (SELECT user_id, user_idx, source FROM active ORDER BY md5(concat($week, ' ', user_id)), user_id LIMIT $users)
+"""
+"""The draw depends on the week and the ids alone."""
+DRAWN_TRUTH_SQL = """
+    SELECT row, event_idx FROM pairs JOIN drawn USING (user_id) JOIN events USING (event_id) ORDER BY ALL
+"""
+DRAWN_LISTS_SQL = """
+    SELECT row, rank, coalesce(event_idx, -1) AS event_idx FROM lists JOIN drawn USING (user_id)
+    LEFT JOIN events USING (event_id) ORDER BY ALL
+"""
+
+
+class ScoreBin(NamedTuple):
+    """The published pairs whose score lies in one of `BINS`; sums in units of 1 / `ONE`."""
+
+    bin: int  # place in `BINS` of its lower edge
+    pairs: int
+    hits: int
+    scores: int  # sum of the scores
+    errors: int  # sum of the squared differences between score and what happened
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """How the published lists did with all active users."""
+
+    kinds: pd.DataFrame
+    """hits, events, seen, repeats, explores, source (None: the list for new users), users: how many users had these
+    hits (bit r - 1: at rank r) and so many distinct events, in a fixed order."""
+    sources: list[str]  # of all lists, those of users who were not active as well
+    distinct_events: int  # known events on the lists of active users
+    bins: list[ScoreBin]  # of all lists, in ascending order
+    interactions: int
+
+    @property
+    def users(self) -> int:
+        """How many users were active."""
+        return int(self.kinds.users.sum())
+
+
+@dataclass(frozen=True)
+class DrawnUsers:
+    """n active users in ascending order of their ids, what they were shown and what they did, by warehouse indices."""
+
+    user_idx: IntArray  # [n] -1 for a user without a history
+    source: np.ndarray  # [n] whose list it was; None for the list for new users
+    lists: pd.DataFrame  # row (of the n users), rank, event_idx: lists of their own; -1 for an event that is gone
+    truth: pd.DataFrame  # row, event_idx: distinct pairs
+    new_user_list: IntArray  # event_idx of the list for new users, by rank
+
+
+@dataclass(frozen=True)
+class EvaluationInput:
+    """What the lists for a week are scored from."""
+
+    published: PublishedResult
+    drawn: DrawnUsers
+
+
+def read_evaluation_input(
+    con: duckdb.DuckDBPyConnection, week: str, *, k: int, users: int = 0
+) -> EvaluationInput | None:
+    """What the lists of up to `k` events that were published for `week` are scored from; None if none were published.
+
+    `users` of the active users are drawn, by a hash of the week and their ids; everybody if there are no more, or if it
+    is 0. Makes temporary tables. ValueError if a rank is outside of 1 to `k`.
+    """
+    given = {"week": week}
+    con.execute(f"SET memory_limit = '{MEMORY}'")
+    new_user_list = con.execute(NEW_USER_LIST_SQL, given).fetchall()
+    if not new_user_list:
+        return None
+    con.execute("CREATE OR REPLACE TEMP TABLE new_user_list (rank INTEGER, event_id VARCHAR)")
+    con.executemany("INSERT INTO new_user_list VALUES (?, ?)", [row[:2] for row in new_user_list])
+    for query in (PAIRS_SQL, LISTS_SQL):
+        con.execute(query, given)
+    bins = _score_bins(con, week, k)
+    con.execute(ACTIVE_SQL, given)
+    columns = ["hits", "events", "seen", "repeats", "explores", "source", "users"]
+    kinds = pd.DataFrame(con.execute(KINDS_SQL).fetchall(), columns=columns)
+    published = PublishedResult(
+        kinds=kinds.astype({"hits": object, "source": object, "events": np.int64, "users": np.int64}),
+        sources=[source for (source,) in con.execute(SOURCES_SQL, given).fetchall()],
+        distinct_events=con.execute(LISTED_SQL, given).fetchall()[0][0],
+        bins=bins,
+        interactions=con.execute(INTERACTIONS_SQL, given).fetchall()[0][0],
+    )
+    con.execute(DRAWN_SQL, given | {"users": min(users or published.users, published.users)})
+    active = con.execute("SELECT user_idx, source FROM drawn ORDER BY row").df()
+    return EvaluationInput(
+        published,
+        DrawnUsers(
+            user_idx=active.user_idx.to_numpy(np.int64),
+            source=active.source.to_numpy(object),
+            lists=con.execute(DRAWN_LISTS_SQL).df(),
+            truth=con.execute(DRAWN_TRUTH_SQL).df(),
+            new_user_list=np.array([event for _, _, event in new_user_list], np.int64),
+        ),
+    )
+
+
+def _score_bins(con: duckdb.DuckDBPyConnection, week: str, k: int) -> list[ScoreBin]:
+    """The bins of `PublishedResult`; ValueError if a rank is outside of 1 to `k`."""
+    edge = " + ".join(f"(score >= {edge}::DOUBLE)::INTEGER" for edge in BINS[1:-1])
+    scores = con.execute(SCORES_SQL.format(bin=edge), {"week": week, "one": float(ONE)}).fetchall()
+    if any(low < 1 or high > k for *_, low, high in scores):
+        raise ValueError(f"a user's predictions must have distinct ranks from 1 to {k}")
+    of_hits = {bin: of_bin for bin, *of_bin in con.execute(HITS_SQL.format(bin=edge), {"one": float(ONE)}).fetchall()}
+    bins = []
+    for bin, pairs, total, squares, *_ in sorted(scores):
+        hits, total_of_hits = of_hits.get(bin, (0, 0))
+        bins.append(ScoreBin(bin, pairs, hits, int(total), int(squares) - 2 * int(total_of_hits) + hits * ONE))
+    return bins
