@@ -1,5 +1,6 @@
 """Tests see no setting of the person who runs them, and the slow ones come first."""
 
+import gc
 import os
 import shutil
 from collections.abc import Generator, Iterator
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from tgn_assets.cli.main import OBJECTS_PER_COLLECTION
 from tgn_assets.state.process import prepare_process
 from tgn_assets_tests.support.postgres import Postgres, postgres_server
 from tgn_assets_tests.support.preloaded import preloaded_tgn
@@ -25,6 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 prepare_process()
+gc.set_threshold(OBJECTS_PER_COLLECTION)  # as in `tgn`: what imports make is no garbage
 
 SLOW = (
     "test_dagster_dev",

@@ -5,4 +5,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vl_convert.vegalite_to_svg", lambda chart: "<svg></svg>")
+    for module in ("asset_plots", "weekly_page.charts"):
+        monkeypatch.setattr(f"tgn_assets.reporting.{module}.svg", lambda chart, config: "<svg></svg>")
