@@ -1,13 +1,15 @@
-"""Tests see no setting of the person who runs them, and the quick ones come first."""
+"""Tests see no setting of the person who runs them, and the slow ones come first."""
 
+import gc
 import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from tgn_assets.cli.main import OBJECTS_PER_COLLECTION
 from tgn_assets.state.process import prepare_process
 from tgn_assets_tests.support.postgres import Postgres, postgres_server
 from tgn_assets_tests.support.preloaded import preloaded_tgn
@@ -25,13 +27,41 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 prepare_process()
+gc.set_threshold(OBJECTS_PER_COLLECTION)  # as in `tgn`: what imports make is no garbage
 
-SLOW = ("test_flow", "test_flow_again", "test_time", "test_main", "test_docs", "test_dagster_dev")
+SLOW = (
+    "test_dagster_dev",
+    "test_docs",
+    "test_chaos",
+    "test_flow",
+    "test_flow_again",
+    "test_main",
+    "test_time",
+    "test_operations",
+    "test_policy_flow",
+    "test_setup",
+    "test_fresh_process",
+)
+"""Files of more than ten seconds, the longest first: one that starts last would leave the other workers idle."""
+SHARING = {"tgn_assets_tests/assets/test_flow.py": "flow", "tgn_assets_tests/assets/test_flow_again.py": "flow"}
+"""Files whose tests one worker runs, since they share the fixture `finished`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Plain functions first, then what runs weeks through Dagster, then what starts servers."""
-    items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
+    """Slow files first, in the order of `SLOW`."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One file, or those that share something, one worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARING.get(file := super()._split_scope(nodeid), file)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -139,7 +139,7 @@ def with_rows(copy: Deployment, folder: Path, *rows: str) -> Deployment:
 
 def test_erased_users_and_events_leave_later_weeks_runnable(copy: Deployment, tmp_path: Path) -> None:
     grown = with_rows(copy, tmp_path, f"gone,gone event,{WEEKS[1]} 08:00:00", f"gone,event 1,{WEEKS[1]} 09:00:00")
-    for week in WEEKS[1:]:
+    for week in WEEKS[1:3]:
         grown.run(week)
     late = (f"event 1,late event {number},{WEEKS[1]} 08:00:00" for number in range(3))
     erased = with_rows(copy, tmp_path, *late)

@@ -1,5 +1,8 @@
 """The Bayes oracle of the synthetic world, beside the oracle that knows the habits."""
 
+from collections.abc import Iterator
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +16,20 @@ FIRST, WEEK = "2025-04-28", "2025-08-04"
 SMALL = World(users=150, events=60, communities=4)
 
 
+WEEK_STATE = cache(WeekState)
+"""Of the same weeks in most tests."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def states_are_kept() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_bayes_oracle, "WeekState", WEEK_STATE)
+        yield
+
+
 def users_before(week: str, world: World) -> list[str]:
     """The users of the week before."""
-    return WeekState(world, week_number(week) - 1).user_ids().tolist()
+    return WEEK_STATE(world, week_number(week) - 1).user_ids().tolist()
 
 
 def true_chance(week: str, users: list[str], events: list[str], world: World) -> FloatArray:

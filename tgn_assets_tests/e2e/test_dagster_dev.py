@@ -19,10 +19,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server) -> None:
-    # The sensor is on unless someone has turned it off: on a new home, it observes the source and begins with the past.
-    wait_for("the sensor", lambda: server.runs("dagster/asset_partition_range_start", WEEKS[0]))
+@pytest.fixture(scope="module")
+def backfill(server: Server) -> str:
+    """The id of a backfill of all weeks but the first, launched once the sensor has requested the past.
 
+    The daemon looks for backfills every 30 s: the clicks go on meanwhile.
+    """
+    # The sensor is on unless someone has turned it off: on a new home, it observes the source first.
+    wait_for("the sensor", lambda: server.runs("dagster/asset_partition_range_start", WEEKS[0]))
     selector = dict(zip(("repositoryLocationName", "repositoryName"), LOCATION, strict=True))
     backfill = server.ask(
         """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
@@ -33,24 +37,12 @@ def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server) -> None:
         },
     )["launchPartitionBackfill"]
     assert backfill["__typename"] == "LaunchBackfillSuccess", backfill
-
-    runs = wait_for("the backfill", lambda: _ended(server.runs("dagster/backfill", backfill["backfillId"]), 2))
-    assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
-    assert [run["tags"]["dagster/partition"] for run in runs] == WEEKS[1:]
-    assert runs[0]["endTime"] <= runs[1]["startTime"]
-    assert server.published() == WEEKS[1:]
-
-    observation, past = server.runs("dagster/sensor_name", "missing_or_changed_weeks")
-    assert (observation["jobName"], past["jobName"]) == ("observe_source", "weekly_refresh")
-    assert (observation["status"], past["status"]) == ("SUCCESS", "SUCCESS")
-    assert past["tags"]["dagster/asset_partition_range_start"] == WEEKS[0]
-    assert past["tags"]["dagster/asset_partition_range_end"] == WEEKS[1]
+    return backfill["backfillId"]
 
 
-def test_a_week_is_materialized_by_clicks(server: Server, page: Page) -> None:
+def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: Page) -> None:
     page.set_default_timeout(30_000)
     expect.set_options(timeout=30_000)
-    wait_for("the sensor", lambda: server.runs("dagster/sensor_name", "missing_or_changed_weeks"))
 
     page.goto(f"{server.url}/asset-groups")
     for group in ("ingest", "model", "recommendations"):
@@ -70,7 +62,7 @@ def test_a_week_is_materialized_by_clicks(server: Server, page: Page) -> None:
     page.get_by_role("button", name="Launch 1 run").click()
     page.get_by_text("View", exact=True).click()
     expect(page).to_have_url(re.compile("/runs/[0-9a-f-]{36}"))
-    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=240_000)
 
     page.goto(f"{server.url}/assets/weekly_top5_predictions?view=partitions&partition={WEEKS[1]}")
     row = page.locator("tr").filter(has=page.get_by_text("catalogue", exact=True))
@@ -93,6 +85,20 @@ def test_a_week_is_materialized_by_clicks(server: Server, page: Page) -> None:
     switch.click()
     expect(switch.locator("input")).to_be_checked()
     wait_for("turning the schedule on", lambda: _schedule(server) == "RUNNING")
+
+
+def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: str) -> None:
+    runs = wait_for("the backfill", lambda: _ended(server.runs("dagster/backfill", backfill), 2))
+    assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
+    assert [run["tags"]["dagster/partition"] for run in runs] == WEEKS[1:]
+    assert runs[0]["endTime"] <= runs[1]["startTime"]
+    assert server.published() == WEEKS[1:]
+
+    observation, past = server.runs("dagster/sensor_name", "missing_or_changed_weeks")
+    assert (observation["jobName"], past["jobName"]) == ("observe_source", "weekly_refresh")
+    assert (observation["status"], past["status"]) == ("SUCCESS", "SUCCESS")
+    assert past["tags"]["dagster/asset_partition_range_start"] == WEEKS[0]
+    assert past["tags"]["dagster/asset_partition_range_end"] == WEEKS[1]
 
 
 def _schedule(server: Server) -> str:
