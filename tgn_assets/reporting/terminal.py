@@ -48,12 +48,15 @@ POOLED_SQL = """
 """
 """The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
 SOURCES_SQL = """
-    SELECT count(DISTINCT user_id), string_agg(DISTINCT source, ', ' ORDER BY source)
-    FROM weekly_top5_predictions WHERE week = ?
+    SELECT count(*), string_agg(DISTINCT source, ', ' ORDER BY source)
+    FROM weekly_top5_predictions WHERE week = ? AND rank = 1
 """
 SAMPLE_SQL = """
+    WITH some AS (SELECT user_id FROM weekly_top5_predictions WHERE week = $week AND rank = 1
+                  ORDER BY hash(user_id) LIMIT 8)
     SELECT user_id, list(event_id ORDER BY rank), any_value(source)
-    FROM weekly_top5_predictions WHERE week = ? GROUP BY user_id ORDER BY hash(user_id) LIMIT 8
+    FROM weekly_top5_predictions SEMI JOIN some USING (user_id) WHERE week = $week
+    GROUP BY user_id ORDER BY hash(user_id)
 """
 WITHOUT_LIST_SQL = """
     SELECT (SELECT count(*) FROM users WHERE first_week <= $week::DATE) - users FROM published_weeks WHERE week = $week
@@ -61,7 +64,7 @@ WITHOUT_LIST_SQL = """
 LAST_WEEK_SQL = """
     SELECT strftime(max(week), '%Y-%m-%d') FROM raw_interactions WHERE user_id = $user AND week <= $week::DATE
 """
-SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? ORDER BY hash(user_id) LIMIT 1"
+SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? AND rank = 1 ORDER BY hash(user_id) LIMIT 1"
 
 
 class Score(NamedTuple):
@@ -267,7 +270,7 @@ def _silent_weeks(warehouse: Warehouse, user: str, week: str) -> int | None:
 def sample_table(warehouse: Warehouse, week: str) -> ResultTable:
     """The lists of a fixed sample of users, made at the close of `week`."""
     with warehouse.reader() as con:
-        lists = con.execute(SAMPLE_SQL, [week]).fetchall()
+        lists = con.execute(SAMPLE_SQL, {"week": week}).fetchall()
         length = con.execute("SELECT k FROM published_weeks WHERE week = ?", [week]).fetchone()
     places = range(1, (length[0] if length else K) + 1)
     rows = [

@@ -23,6 +23,7 @@ from tgn_assets.cli import runner as runner_module
 from tgn_assets.cli.console import Progress
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.runner import RunFailed, open_runner
+from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.run_lock import hold
@@ -259,6 +260,23 @@ def test_a_user_without_interactions_gets_the_list_for_new_users(tmp_path: Path)
     assert "no\\x1b[31mbody has no interaction up to the close of week 2024-01-22" in result.stderr
     assert "new users, week of 2024-01-29" in result.stdout
     assert re.findall(r"(event \d).*popular", result.stdout) == LISTS[::-1]
+
+
+def test_a_user_left_out_gets_the_new_user_list_and_the_reason(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path, [*ROWS, f"gone,event 1,{WEEKS[0]} 08:00:00"]))
+    record = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "users": 4}
+    policy = Policy(max_silent_weeks=2).to_json()
+    frame = pd.DataFrame([record | {"distinct_events": 3, "policy": policy}])
+    home.warehouse().replace_week("published_weeks", WEEKS[3], frame)
+    home.warehouse().record_made("weekly_report", {WEEKS[3]: "a page"})  # writes the copy for readers
+    result = _tgn("top5", "gone", home=home)
+    assert "gone was left out at the close of week 2024-01-22, silent for 3 weeks" in result.stderr
+    assert re.findall(r"(event \d).*popular", result.stdout) == LISTS[::-1]
+    found = json.loads(_tgn("top5", "gone", "--json", home=home).stdout)
+    assert (found["is_new_user"], found["silent_weeks"]) == (False, 3)
+    new = json.loads(_tgn("top5", "nobody", "--json", home=home).stdout)
+    assert (new["is_new_user"], new["silent_weeks"]) == (True, None)
+    assert "left out   1 user was left out, silent for longer than 2 weeks" in _tgn("status", home=home).stdout
 
 
 def test_without_lists_top5_says_what_to_run(tmp_path: Path) -> None:

@@ -16,8 +16,23 @@ def test_ndcg_and_its_verdict_come_first() -> None:
     assert shown["verdict"].startswith("NDCG@5 0.5000 [0.4800, 0.5200] over 100 active users: better")
     assert [shown[name].value for name in list(shown)[1:4]] == [0.5, 0.2, 0.3]
     rows = [record.data for record in shown["comparison"].records]
-    assert rows[0] == {"model": "tgn_assets", "ndcg": 0.5, "ci_low": 0.48, "ci_high": 0.52}
+    assert rows[0] == {"model": "tgn_assets", "ndcg": 0.5, "ci_low": 0.48, "ci_high": 0.52, "users": 100}
     assert [row["model"] for row in rows] == ["tgn_assets", "repeat"]
+
+
+def test_score_is_of_everybody_and_comparison_of_drawn_users() -> None:
+    scores = metrics("2024-01-22", 0.5, 0.3)
+    ours = scores.model == "tgn_assets"
+    drawn = scores[ours].assign(metric="drawn:ndcg", value=0.45)
+    scores = pd.concat([scores.assign(users=scores.users.where(~ours, 1000)), drawn])
+    shown = scores_metadata(scores, NO_TREND, "NDCG@5")
+    assert shown["NDCG"].value == 0.5 and "over 1,000 active users" in shown["verdict"]
+    assert shown["verdict"].endswith("[+0.1800, +0.2200] with 100 drawn ones)")
+    rows = [record.data for record in shown["comparison"].records]
+    assert [(row["model"], row["ndcg"], row["users"]) for row in rows] == [
+        ("tgn_assets", 0.45, 100),
+        ("repeat", 0.3, 100),
+    ]
 
 
 def test_a_week_in_which_nobody_was_active_has_no_score() -> None:

@@ -96,6 +96,26 @@ def test_score_line_has_our_score_and_the_best_baseline(warehouse: Warehouse) ->
     assert score_line(warehouse, "2024-01-22") is None
 
 
+def test_drawn_users_are_compared_with_drawn_users(warehouse: Warehouse) -> None:
+    rows = [
+        (WEEKS[1], "tgn_assets", "all", "ndcg", 0.8, 0.7, 0.9, 1000),
+        (WEEKS[1], "tgn_assets", "all", "drawn:ndcg", 0.6, 0.5, 0.7, 10),
+        (WEEKS[1], "repeat", "all", "ndcg", 0.5, 0.4, 0.6, 10),
+    ]
+    warehouse.replace_week("eval_metrics", WEEKS[1], pd.DataFrame(rows, columns=COLUMNS))
+    assert pooled_scores(warehouse, WEEKS[1:])["tgn_assets", "all", "ndcg"].value == 0.8
+    assert ("tgn_assets", "all", "drawn:ndcg") not in pooled_scores(warehouse, WEEKS)
+    # Of the first week there is but one number: all of its 30 users were drawn.
+    compared = pooled_scores(warehouse, WEEKS, compared=True)["tgn_assets", "all", "ndcg"]
+    assert (compared.value, compared.users) == (pytest.approx((30 * 0.4 + 10 * 0.6) / 40), 40)
+    tables = backtest_tables(warehouse, WEEKS)
+    assert tables["all"].title.startswith("all active users: 40 drawn of 1,030 in 2 target weeks")
+    assert tables["by_week"].rows[1]["tgn_assets"] == 0.6
+    line = score_line(warehouse, WEEKS[1])
+    assert line and "0.8000  [0.7000, 0.9000] with 1,000 active users" in line
+    assert line.endswith("the best baseline, repeat, 0.5000 with 10 drawn ones")
+
+
 def test_a_short_catalogue_leaves_places_empty(warehouse: Warehouse) -> None:
     rows = [(WEEKS[1], "2024-01-22", "u", rank, f"e{rank}", 0.5, "popular") for rank in (2, 1)]
     columns = ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tgn_assets.ml.data.policy import Policy
 from tgn_assets.reporting.weekly_page import headline as headline_module
+from tgn_assets.reporting.weekly_page import page as page_module
 from tgn_assets.reporting.weekly_page.page import write_page
 from tgn_assets.reporting.weekly_page.queries import newest_week, read_facts
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
@@ -41,9 +43,54 @@ def test_the_headline_compares_with_baseline_and_week_before(filled: Warehouse) 
 def test_the_metric_is_named_by_the_length_of_the_lists(tmp_path: Path) -> None:
     short = warehouse(tmp_path)
     row = {"week": WEEKS[2], "target_week": WEEKS[3], "model_week": WEEKS[2], "k": 3, "users": 2, "distinct_events": 2}
-    short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": "{}"}]))
+    short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": Policy(k=3).to_json()}]))
     page = page_of(short)
     assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
+
+
+def test_users_left_out_are_counted_on_the_page(tmp_path: Path) -> None:
+    some = warehouse(tmp_path)
+    row = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "distinct_events": 2}
+    some.replace_week(
+        "published_weeks", WEEKS[3], pd.DataFrame([row | {"users": 2, "policy": Policy(max_silent_weeks=1).to_json()}])
+    )
+    with some.writer() as con:
+        con.execute(
+            "INSERT INTO users VALUES ('ann', 0, ?), ('bob', 1, ?), ('cat', 2, ?)", [WEEKS[0], WEEKS[0], WEEKS[1]]
+        )
+    assert "1 user was left out, silent for longer than 1 week." in page_of(some)
+
+
+def test_page_says_which_numbers_are_over_drawn_users(filled: Warehouse) -> None:
+    facts = read_facts(filled, WEEKS[-1])
+    drawn = drawn_metrics(facts.metrics, ours=0.45)
+    sentences = headline_module.headline(replace(facts, metrics=drawn)).sentences
+    assert "scored NDCG@5 0.5000 [0.4800, 0.5200] over the 1,000 users" in sentences[0]
+    assert sentences[1].startswith("Compared with the best baseline, repeat with 100 of them, drawn: +0.2000")
+    (row,) = page_module._segments(replace(facts, metrics=drawn))
+    assert (row["users"], row["ours"], row["baseline_value"]) == (100, 0.45, 0.3)
+    assert page_module._drawn(replace(facts, metrics=drawn)) == (100, 1000)
+    assert page_module._drawn(facts) is None
+
+
+def test_page_over_drawn_users_says_so_in_each_section(tmp_path: Path) -> None:
+    some = warehouse(tmp_path)
+    with some.reader() as con:
+        scores = con.execute("SELECT * FROM eval_metrics WHERE week = ?", [WEEKS[-1]]).df()
+    bounds = [scores.head(1).assign(model=name) for name in ("ceiling", "candidates", "without_fallback")]
+    some.replace_week("eval_metrics", WEEKS[-1], drawn_metrics(pd.concat([scores, *bounds]), ours=0.45))
+    page = page_of(some)
+    assert "over drawn ones in weeks with many: 100 of 1,000 in this one" in page
+    assert "All of this table is over the 100 drawn users, ours as well." in page
+    assert "From a perfect list down to ours, over the 100 drawn users." in page
+    assert "drawn" not in page_of(warehouse(tmp_path / "all"))
+
+
+def drawn_metrics(scores: pd.DataFrame, ours: float) -> pd.DataFrame:
+    """`scores` of drawn users, of whom our NDCG is `ours`; our own are over ten times as many."""
+    ndcg = (scores.model == "tgn_assets") & (scores.metric == "ndcg")
+    more = scores.assign(users=scores.users.where(~ndcg, 10 * scores.users))
+    return pd.concat([more, scores[ndcg].assign(metric="drawn:ndcg", value=ours)], ignore_index=True)
 
 
 def test_a_week_without_a_score_says_why(filled: Warehouse) -> None:

@@ -23,10 +23,12 @@ FLOORS = {"volume": 0.25, "new_user_share": 0.05, "event_turnover": 0.05, "popul
 """Each measure's smallest standard deviation; that of `volume` is of its logarithm."""
 
 SIZES_SQL = """
-    SELECT strftime(week, '%Y-%m-%d') AS week, count(*) AS interactions, count(DISTINCT user_id) AS users,
-           count(DISTINCT user_id) FILTER (WHERE first_week = week) AS new_users
-    FROM raw_interactions JOIN users USING (user_id)
-    WHERE week <= $week::DATE AND week >= $week::DATE - 7 * $trailing GROUP BY ALL ORDER BY week
+    WITH sizes AS (
+        SELECT week, count(*) AS interactions, count(DISTINCT user_id) AS users FROM raw_interactions
+        WHERE week <= $week::DATE AND week >= $week::DATE - 7 * $trailing GROUP BY week
+    ), new AS (SELECT first_week AS week, count(*) AS new_users FROM users GROUP BY first_week)
+    SELECT strftime(week, '%Y-%m-%d') AS week, interactions, users, coalesce(new_users, 0) AS new_users
+    FROM sizes LEFT JOIN new USING (week) ORDER BY week
 """
 COUNTS_SQL = """
     SELECT strftime(week, '%Y-%m-%d') AS week, event_id, count(*) AS interactions FROM raw_interactions

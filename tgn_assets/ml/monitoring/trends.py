@@ -22,11 +22,8 @@ QUALITY_SQL = """
 """
 """Published lists and baselines only: the other models know the truth or were not published."""
 CATALOGUE_SQL = """
-    WITH lists AS (
-        SELECT week, count(DISTINCT event_id) AS recommended FROM weekly_top5_predictions
-        WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks GROUP BY week
-    )
-    SELECT week, recommended, (SELECT count(*) FROM events WHERE first_week <= week) AS known FROM lists ORDER BY week
+    SELECT week, distinct_events AS recommended, (SELECT count(*) FROM events WHERE first_week <= week) AS known
+    FROM published_weeks WHERE week <= $week::DATE AND week > $week::DATE - 7 * $weeks AND users > 0 ORDER BY week
 """
 
 

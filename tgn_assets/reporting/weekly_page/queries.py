@@ -37,20 +37,20 @@ SIZE_SQL = """
 """
 METRICS_SQL = "SELECT * FROM eval_metrics WHERE week = $week::DATE ORDER BY ALL"
 LISTS_SQL = """
-    SELECT source, count(DISTINCT user_id) FROM weekly_top5_predictions WHERE week = $week::DATE
+    SELECT source, count(*) FROM weekly_top5_predictions WHERE week = $week::DATE AND rank = 1
     GROUP BY source ORDER BY 2 DESC, 1
 """
 MOVES_SQL = """
     WITH lists AS (
-        SELECT week, event_id, user_id FROM weekly_top5_predictions
-        WHERE week IN ($week::DATE, $week::DATE - 7)
+        SELECT event_id, count(*) FILTER (WHERE week < $week::DATE) AS before,
+               count(*) FILTER (WHERE week = $week::DATE) AS now,
+               count(*) FILTER (WHERE week < $week::DATE AND rank = 1) AS first_before,
+               count(*) FILTER (WHERE week = $week::DATE AND rank = 1) AS first_now
+        FROM weekly_top5_predictions WHERE week IN ($week::DATE, $week::DATE - 7) GROUP BY event_id
     ), shares AS (
-        SELECT event_id,
-               count(*) FILTER (WHERE week < $week::DATE)
-                   / (SELECT count(DISTINCT user_id) FROM lists WHERE week < $week::DATE) AS before,
-               count(*) FILTER (WHERE week = $week::DATE)
-                   / (SELECT count(DISTINCT user_id) FROM lists WHERE week = $week::DATE) AS now
-        FROM lists GROUP BY event_id
+        SELECT event_id, before / (SELECT sum(first_before) FROM lists) AS before,
+               now / (SELECT sum(first_now) FROM lists) AS now
+        FROM lists
     )
     SELECT event_id, before, now, now - before AS change FROM shares
     WHERE isfinite(before) AND isfinite(now) AND before <> now ORDER BY change DESC, event_id
@@ -58,21 +58,27 @@ MOVES_SQL = """
 """By event: its share of the lists of the week before, and of this week's."""
 SAMPLE_SQL = f"""
     SELECT user_id FROM weekly_top5_predictions
-    WHERE week = $week::DATE - 7
+    WHERE week = $week::DATE - 7 AND rank = 1
       AND user_id IN (SELECT user_id FROM raw_interactions WHERE week = $week::DATE)
-    GROUP BY user_id ORDER BY md5(user_id), user_id LIMIT {USERS}
+    ORDER BY md5(user_id), user_id LIMIT {USERS}
 """
+ROWS_OF_SQL = """
+    CREATE OR REPLACE TEMP TABLE shown AS SELECT user_id, event_id, ts, week FROM raw_interactions
+    WHERE week <= $week::DATE AND user_id IN (SELECT unnest($users::VARCHAR[]))
+"""
+LISTS_OF_SQL = """
+    CREATE OR REPLACE TEMP TABLE listed AS SELECT user_id, rank, event_id, score, source FROM weekly_top5_predictions
+    WHERE week = $week::DATE - 7 AND user_id IN (SELECT unnest($users::VARCHAR[]))
+"""
+"""All rows of the users on the page: the tables are read once, and not once for each user."""
 PAST_SQL = """
-    SELECT event_id, count(*) AS times FROM raw_interactions WHERE user_id = $user AND week < $week::DATE
+    SELECT event_id, count(*) AS times FROM shown WHERE user_id = $user AND week < $week::DATE
     GROUP BY event_id ORDER BY max(ts) DESC, event_id
 """
-PAST_WEEKS_SQL = "SELECT count(DISTINCT week) FROM raw_interactions WHERE user_id = $user AND week < $week::DATE"
-LIST_SQL = """
-    SELECT event_id, score, source FROM weekly_top5_predictions
-    WHERE week = $week::DATE - 7 AND user_id = $user ORDER BY rank
-"""
+PAST_WEEKS_SQL = "SELECT count(DISTINCT week) FROM shown WHERE user_id = $user AND week < $week::DATE"
+LIST_SQL = "SELECT event_id, score, source FROM listed WHERE user_id = $user ORDER BY rank"
 THEN_SQL = """
-    SELECT event_id, count(*) AS times FROM raw_interactions WHERE user_id = $user AND week = $week::DATE
+    SELECT event_id, count(*) AS times FROM shown WHERE user_id = $user AND week = $week::DATE
     GROUP BY event_id ORDER BY times DESC, event_id
 """
 
@@ -160,15 +166,22 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
             left_out=left_out(con, week),
             moves=con.execute(MOVES_SQL, asked).df(),
-            examples=[_example(con, week, user) for (user,) in con.execute(SAMPLE_SQL, asked).fetchall()],
+            examples=_examples(con, week),
             measures=measures,
             drift=drift(measures),
         )
 
 
+def _examples(con: duckdb.DuckDBPyConnection, week: str) -> list[UserExample]:
+    users = [user for (user,) in con.execute(SAMPLE_SQL, {"week": week}).fetchall()]
+    for query in (ROWS_OF_SQL, LISTS_OF_SQL):
+        con.execute(query, {"week": week, "users": users})
+    return [_example(con, week, user) for user in users]
+
+
 def _example(con: duckdb.DuckDBPyConnection, week: str, user: str) -> UserExample:
     asked = {"week": week, "user": user}
-    listed = con.execute(LIST_SQL, asked).fetchall()
+    listed = con.execute(LIST_SQL, {"user": user}).fetchall()
     return UserExample(
         user=user,
         past_weeks=con.execute(PAST_WEEKS_SQL, asked).fetchall()[0][0],

@@ -1,6 +1,7 @@
 import doctest
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,10 +22,12 @@ from tgn_assets.ml.evaluation import metrics
 from tgn_assets.ml.evaluation.metrics import (
     METRICS,
     catalogue_coverage,
+    from_hits,
     mean_interval,
     paired_bootstrap,
     per_user,
     perfect_lists,
+    weighted_mean,
 )
 
 EVENTS = 9
@@ -257,3 +260,33 @@ def test_noise_is_no_clear_gain() -> None:
     comparison = paired_bootstrap(rng.random(400), rng.random(400))
     assert comparison.ci_low < 0 < comparison.ci_high
     assert 0.025 < comparison.p < 0.975
+
+
+@given(rankings())
+@settings(max_examples=25, deadline=None)
+def test_hits_alone_give_the_same_metrics(ranking: tuple[np.ndarray, list[set[int]]]) -> None:
+    lists, truth = ranking
+    hits = [
+        sum(1 << place for place, event in enumerate(listed) if event in events)
+        for listed, events in zip(lists.tolist(), truth, strict=True)
+    ]
+    num_relevant = np.array([len(events) for events in truth])
+    expected = per_user(lists, *pairs(truth))
+    pd.testing.assert_frame_equal(from_hits(hits, num_relevant, lists.shape[1]), expected, check_exact=True)
+
+
+def test_hits_beyond_rank_64_count() -> None:
+    assert from_hits([1 << 99], np.array([1]), 100).mrr.tolist() == [0.01]
+
+
+@pytest.mark.parametrize("users", [(3, 0, 2, 5), (4000, 1, 2500, 3000), (0, 1, 0, 0), (0, 0, 0, 0)])
+def test_weighted_mean_is_that_of_repeated_rows(users: tuple[int, ...]) -> None:
+    values = np.array([[0.1, 1.0], [0.7, 0.25], [0.0, 0.0], [0.333333, 0.5]])
+    number = np.array(users)
+    rows = np.repeat(values, number, axis=0)
+    mean, low, high = weighted_mean(values, number)
+    if len(rows):
+        np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-12)
+    else:
+        assert np.isnan(mean).all()
+    np.testing.assert_allclose((low, high), mean_interval(rows), rtol=1e-10)
