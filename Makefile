@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
+.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -29,6 +29,9 @@ DOCTESTED := tgn_assets/ml
 
 doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
+
+test-ray: $(READY)  ## the engine of TGN_WORKERS on real clusters of Ray on this machine, with kills: two minutes
+	$(BIN)/python -m pytest -p no:cacheprovider -o addopts= tgn_assets_tests/ray
 
 test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more) and shows that both sampling paths agree
 	$(need_python)

@@ -30,7 +30,6 @@ prepare_process()
 gc.set_threshold(OBJECTS_PER_COLLECTION)  # as in `tgn`: what imports make is no garbage
 
 SLOW = (
-    "test_ray_tasks",
     "test_dagster_dev",
     "test_docs",
     "test_chaos",

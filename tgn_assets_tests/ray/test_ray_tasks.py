@@ -206,7 +206,7 @@ def test_a_killed_driver_leaves_no_process_and_no_shared_memory() -> None:
     code = """
 import time, ray
 from tgn_assets.ray_tasks import RayTasks
-from tgn_assets_tests.test_ray_tasks import slow
+from tgn_assets_tests.ray.test_ray_tasks import slow
 for _ in RayTasks("ray", shards_per_task=1, log=print).map(slow, None, range(1000)):
     print("working", flush=True)
 """
