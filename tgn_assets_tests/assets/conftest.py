@@ -1,9 +1,10 @@
-"""Weeks of these tests have no pictures, which take a tenth of their time; those of `finished` have them."""
+"""Weeks of these tests have no pictures; those of the fixture `finished` have them."""
 
 import pytest
+
+from tgn_assets_tests.support.deployment import without_pictures
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("asset_plots", "weekly_page.charts"):
-        monkeypatch.setattr(f"tgn_assets.reporting.{module}.svg", lambda chart, config: "<svg></svg>")
+    without_pictures(monkeypatch)

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pytest
 
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.sources.synthetic import World, generate_week
@@ -26,6 +27,12 @@ TINY = {
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 PREDICTIONS = "weekly_top5_predictions"
 ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embeddings"]
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Leaves charts out of runs and reports, of whose time they take a tenth."""
+    for module in ("asset_plots", "weekly_page.charts"):
+        patch.setattr(f"tgn_assets.reporting.{module}.svg", lambda chart, config: "<svg></svg>")
 
 
 @dataclass
