@@ -93,8 +93,8 @@ class Settings(BaseSettings):
         description="What draws the neighbours of sampled batches: `native`, `torch-sparse`, `pyg-lib`, or `auto` (a "
         "compiled one if one is installed). The launchpad's `sampler` wins where it is not `auto`.",
     )
-    workers: str = Field(
-        default="",
+    workers: str | None = Field(
+        default=None,
         description="What works through the users: threads of the run's process (empty), `ray` (a Ray cluster of this "
         "machine that lasts as long as the run) or the address of a cluster of Ray. It needs the extra `[ray]`.",
     )

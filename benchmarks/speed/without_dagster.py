@@ -21,6 +21,7 @@ from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
+from tgn_assets.ml.parallel import THREADS
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import publish_week
@@ -122,6 +123,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: i
         model_week=record.model_week,
         rules=rules,
         attributes=NO_ATTRIBUTES,
+        workers=THREADS,
         device="cpu",
     )
     metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))

@@ -13,7 +13,6 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
 from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
-from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
 from tgn_assets.ml.recommend.published import (
@@ -36,6 +35,7 @@ from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
+    from tgn_assets.ml.parallel import Workers
     from tgn_assets.ml.recommend.publish import WeekPublication
 
 GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
@@ -188,7 +188,7 @@ def diagnostics_of(
     rules: Rules,
     attributes: AttributeTables,
     device: str,
-    workers: Workers = THREADS,
+    workers: "Workers",
     progress: LogFn = no_log,
 ) -> "RankerDiagnostics | None":
     """What the ranker of `model_week` had before the baseline fallback when it published `origin`.

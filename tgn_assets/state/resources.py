@@ -1,7 +1,7 @@
 """The Dagster resources of assets and checks: warehouse, artifacts, source, device, policy, attribute files."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -11,7 +11,6 @@ from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
-from tgn_assets.ml.parallel import THREADS, Workers, WorkersError
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -19,6 +18,9 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from tgn_assets.ml.parallel import Workers
 
 POLICY_SETTINGS = (
     *("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events"),
@@ -74,11 +76,13 @@ class Device(dg.ConfigurableResource):
 class WorkersSetting(dg.ConfigurableResource):
     """What works through the users: threads, or a cluster of Ray."""
 
-    address: str
+    address: str | None = None
     task_shards: int
 
-    def start(self, device: str, log: LogFn) -> Workers:
+    def start(self, device: str, log: LogFn) -> "Workers":
         """The engine, which tells `log` what goes wrong; WorkersError if there is none, or it cannot use `device`."""
+        from tgn_assets.ml.parallel import THREADS, WorkersError
+
         if not self.address:
             return THREADS
         if device != "cpu":

@@ -105,8 +105,9 @@ def test_future_blind_passes_and_logs_no_model(
 def test_future_blind_finds_a_leak(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     from tgn_assets.state import warehouse
 
-    leak = "count(*) + (SELECT count(*) FROM raw_interactions WHERE week > $week) AS count"
-    monkeypatch.setattr(warehouse, "HISTORY_SQL", warehouse.HISTORY_SQL.replace("count(*) AS count", leak))
+    counted, leak = "count(*)::FLOAT", "(count(*) + (SELECT count(*) FROM raw_interactions WHERE week > $week))::FLOAT"
+    assert counted in warehouse.HISTORY_SQL
+    monkeypatch.setattr(warehouse, "HISTORY_SQL", warehouse.HISTORY_SQL.replace(counted, leak))
     check = future_blind(copy.run(WEEKS[1], "trained_ranker", "temporal_embeddings", PREDICTIONS))
     assert not check.passed
     assert "trained_ranker" in str(check.description)

@@ -20,4 +20,5 @@ def test_a_week_survives_a_kill_and_an_error() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (error, _, _), (kill, struck, survived) = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|$", done.stdout, re.MULTILINE)
-    assert (error in ERRORS, kill, struck, survived) == (True, "kill", "1", "1")
+    assert (error in ERRORS, kill) == (True, "kill")
+    assert int(struck) >= 1 and survived == struck

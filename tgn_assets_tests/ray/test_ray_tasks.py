@@ -256,7 +256,7 @@ def test_without_the_setting_ray_is_never_imported() -> None:
 import sys
 import tgn_assets.definitions
 from tgn_assets.state.resources import WorkersSetting
-WorkersSetting(address="", task_shards=1).start("cpu", print)
+WorkersSetting(task_shards=1).start("cpu", print)
 assert "ray" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
