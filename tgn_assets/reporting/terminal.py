@@ -52,10 +52,10 @@ SOURCES_SQL = """
     FROM weekly_top5_predictions WHERE week = ? AND rank = 1
 """
 SAMPLE_SQL = """
-    WITH some AS (SELECT user_id FROM weekly_top5_predictions WHERE week = $week AND rank = 1
-                  ORDER BY hash(user_id) LIMIT 8)
+    WITH shown AS (SELECT user_id FROM weekly_top5_predictions WHERE week = $week AND rank = 1
+                   ORDER BY hash(user_id) LIMIT 8)
     SELECT user_id, list(event_id ORDER BY rank), any_value(source)
-    FROM weekly_top5_predictions SEMI JOIN some USING (user_id) WHERE week = $week
+    FROM weekly_top5_predictions SEMI JOIN shown USING (user_id) WHERE week = $week
     GROUP BY user_id ORDER BY hash(user_id)
 """
 WITHOUT_LIST_SQL = """

@@ -13,6 +13,7 @@ from tgn_assets.cli import doctor
 from tgn_assets.cli.doctor import findings
 from tgn_assets.cli.status import status_sections
 from tgn_assets.ml.artifact_io import save_artifact
+from tgn_assets.ml.data.policy import Policy
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import StateError
@@ -32,7 +33,7 @@ def home(tmp_path: Path) -> Home:
     new_users = {"week": [WEEKS[3]], "target_week": ["2024-01-29"], "rank": [1], "event_id": ["event 1"]}
     new_users |= {"score": [0.5], "source": ["popular"]}
     record = {"week": [WEEKS[3]], "target_week": ["2024-01-29"], "model_week": [WEEKS[3]], "k": [1], "users": [1]}
-    record |= {"distinct_events": [1], "policy": ["{}"]}
+    record |= {"distinct_events": [1], "policy": [Policy(k=1).to_json()]}
     frames = {"new_user_top5_predictions": pd.DataFrame(new_users), "published_weeks": pd.DataFrame(record)}
     lists = pd.DataFrame(new_users | {"user_id": ["user 1"]})
     home.warehouse().replace_week_tables(WEEKS[3], {PREDICTIONS: lists, **frames})
