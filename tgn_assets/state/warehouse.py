@@ -178,7 +178,7 @@ class Warehouse:
         for table, frame in frames.items():
             if table not in TABLES or "week" not in TABLES[table].names:
                 raise ValueError(f"{table} is no table with weeks")
-            if len(frame) and set(pd.to_datetime(frame["week"]).dt.date) != {monday}:
+            if len(frame) and set(pd.to_datetime(frame["week"].drop_duplicates().astype(object)).dt.date) != {monday}:
                 raise ValueError(f"rows of other weeks than {week} were handed to {table}")
         with self.writer() as con, transaction(con):
             for table, frame in frames.items():

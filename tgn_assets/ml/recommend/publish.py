@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
@@ -18,7 +19,10 @@ from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
+from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.weeks import shift, week_key
+
+PREDICTION_COLUMNS = TABLES["weekly_top5_predictions"].names
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class WeekPublication:
     def lists_by_source(self) -> dict[str, int]:
         """How many users' lists each source made."""
         first = self.lists.predictions[self.lists.predictions["rank"] == 1]
-        return {str(source): int(lists) for source, lists in first.groupby("source").size().items()}
+        return {str(source): int(lists) for source, lists in first.groupby("source", observed=True).size().items()}
 
 
 def publish_week(
@@ -110,33 +114,38 @@ def named_lists(
     """Recommendations made at the close of `week` as rows for the week after it: ids as they came in, a row per rank.
 
     `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds no event, because the
-    catalogue has too few, becomes no row.
+    catalogue has too few, becomes no row. Text is categorical: there are many rows, of far fewer users and events.
     """
     user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
-    weeks = {"week": week, "target_week": shift(week, 1)}
+    sources = pd.CategoricalDtype(sorted({*recommendations.source, recommendations.new_user_source}))
+
+    def rows(events: IntArray, scores: FloatArray, place: IntArray, source: Any) -> dict[str, Any]:
+        text = {"week": week, "target_week": shift(week, 1)}
+        repeated = {
+            name: pd.Categorical.from_codes(np.zeros(len(place), np.int8), pd.Index([text[name]])) for name in text
+        }
+        event = pd.Categorical.from_codes(events, dtype=event_ids)
+        return {**repeated, "rank": place + 1, "event_id": event, "score": scores, "source": source}
+
     row, place = np.nonzero(recommendations.events >= 0)
-    predictions = weeks | {
-        "user_id": user_ids[recommendations.users[row]],
-        "rank": place + 1,
-        "event_id": event_ids[recommendations.events[row, place]],
-        "score": recommendations.scores[row, place],
-        "source": recommendations.source[row],
-    }
+    source = pd.Categorical(recommendations.source, dtype=sources)[row]
+    predictions = rows(recommendations.events[row, place], recommendations.scores[row, place], place, source)
+    user = pd.Categorical.from_codes(recommendations.users[row], dtype=user_ids)
     listed = np.flatnonzero(recommendations.new_user_events >= 0)
-    new_users = weeks | {
-        "rank": listed + 1,
-        "event_id": event_ids[recommendations.new_user_events[listed]],
-        "score": recommendations.new_user_scores[listed],
-        "source": recommendations.new_user_source,
-    }
-    return PublishedLists(pd.DataFrame(predictions), pd.DataFrame(new_users))
+    source = pd.Categorical([recommendations.new_user_source] * len(listed), dtype=sources)
+    scores = recommendations.new_user_scores[listed]
+    return PublishedLists(
+        pd.DataFrame(predictions | {"user_id": user}, copy=False)[PREDICTION_COLUMNS],
+        pd.DataFrame(rows(recommendations.new_user_events[listed], scores, listed, source)),
+    )
 
 
 def most_recommended(predictions: pd.DataFrame, events: int = 10) -> pd.DataFrame:
     """event_id, lists: the events that stand on the most users' lists, and on how many; ties by id."""
-    lists = predictions.groupby("event_id").size().rename("lists").reset_index()
+    lists = predictions.groupby("event_id", observed=True).size().rename("lists").reset_index()
+    lists = lists.astype({"event_id": object})  # ties by id, whatever the order of the categories
     return lists.sort_values(["lists", "event_id"], ascending=[False, True], ignore_index=True).head(events)
 
 
-def _ids(known: pd.DataFrame, idx: IntArray) -> np.ndarray:
-    return known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)
+def _ids(known: pd.DataFrame, idx: IntArray) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(pd.Index(known.set_index("idx").id.reindex(idx).to_numpy(dtype=object)))

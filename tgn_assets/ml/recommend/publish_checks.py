@@ -65,7 +65,9 @@ class CheckInput:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The rows of all lists; the list for new users belongs to nobody, user_id None."""
-        return pd.concat([self.lists.predictions, self.lists.new_users.assign(user_id=None)], ignore_index=True)
+        predictions, new_users = self.lists.predictions, self.lists.new_users
+        nobody = pd.Series(None, index=new_users.index, dtype=predictions.user_id.dtype)
+        return pd.concat([predictions, new_users.assign(user_id=nobody)], ignore_index=True)
 
     @cached_property
     def expectations(self) -> Expectations:
@@ -117,7 +119,7 @@ def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     # Its name is from when k was 5.
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
-    place = rows.groupby("user_id", dropna=False, sort=False)["rank"].rank(method="first")
+    place = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
     wrong = rows[(rows["rank"] != place) | (rows["rank"] > given.k)]
     twice = rows[rows.duplicated(["user_id", "event_id"])]
     reason = _reason(wrong, "has ranks other than 1, 2, ...") or _reason(twice, "names an event twice")
@@ -144,7 +146,8 @@ def scores_are_finite(given: CheckInput) -> tuple[str, Mapping[str, int]]:
 @publish_check
 def rows_are_plausible(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Every user with a history whom the policy does not leave out, and nobody else, has a list as long as may be."""
-    lengths = given.lists.predictions.groupby("user_id", sort=False).size()
+    lengths = given.lists.predictions.groupby("user_id", sort=False, observed=True).size()
+    lengths.index = lengths.index.astype(object)
     expected = given.expectations.lengths[given.expectations.lengths > 0]
     served, general = len(lengths), len(given.lists.new_users)
     due = given.expectations.lengths.reindex(lengths.index)
