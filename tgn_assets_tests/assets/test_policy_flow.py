@@ -172,6 +172,29 @@ def test_missing_attribute_column_stops_lists_not_scores(
     assert {"without_fallback", "ungated"} <= set(strict.table("eval_metrics", WEEKS[3]).model)
 
 
+def test_silent_users_are_left_out_and_scored_apart(strict: Deployment) -> None:
+    settings = strict.home.settings.model_copy(update={"max_silent_weeks": 0, "evaluation_users": 5})
+    choosy, own = Deployment(Home(settings), strict.instance), strict.table(PREDICTIONS, WEEKS[2])
+    try:
+        assert choosy.run(WEEKS[2], PREDICTIONS).success
+        lists, active = (set(choosy.table(table, WEEKS[2]).user_id) for table in (PREDICTIONS, "raw_interactions"))
+        assert lists == active < set(own.user_id)
+        assert Policy.from_json(choosy.table("published_weeks", WEEKS[2]).policy[0]).max_silent_weeks == 0
+        event = choosy.instance.get_latest_materialization_event(dg.AssetKey(PREDICTIONS))
+        shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
+        assert shown["users_left_out"].value == own.user_id.nunique() - len(active)
+        assert choosy.run(WEEKS[3], "raw_interactions").success and choosy.run(WEEKS[3], "eval_metrics").success
+        scores = choosy.table("eval_metrics", WEEKS[3])
+        users = scores[(scores.model == "tgn_assets") & (scores.segment == "all")].set_index("metric").users
+        back = set(choosy.table("raw_interactions", WEEKS[3]).user_id)
+        assert (users["ndcg"], users["drawn:ndcg"]) == (len(back), 5)
+        apart = scores[(scores.model == "tgn_assets") & (scores.segment == "left_out")].set_index("metric").users
+        assert apart["ndcg"] == len((back & set(own.user_id)) - active)
+    finally:
+        assert strict.run(WEEKS[2], PREDICTIONS).success
+    pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), own)
+
+
 def test_pinned_model_publishes_later_weeks_only(strict: Deployment) -> None:
     store = ArtifactStore(strict.home.artifacts)
     own = strict.table(PREDICTIONS, WEEKS[2])
