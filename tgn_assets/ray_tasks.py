@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import islice
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
 import ray
@@ -128,7 +129,8 @@ def _start(address: str) -> None:
         if port.isdigit() and "//" not in host:  # or Ray tries for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
         ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-        signal.signal(signal.SIGTERM, terminated)  # Ray would end the process where Dagster ends the run
+        if current_thread() is main_thread():  # where Ray has set it, to end the process where Dagster ends the run
+            signal.signal(signal.SIGTERM, terminated)
     except (ConnectionError, OSError, ValueError, RuntimeError, exceptions.RayError) as error:
         raise WorkersError(
             f"TGN_WORKERS={safe_text(address)}: no cluster of Ray can be used there ({_line(error)})"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,13 @@ def test_the_run_can_be_terminated_as_without_ray() -> None:
     ray.shutdown()
     tasks()
     assert signal.getsignal(signal.SIGTERM) is before
+    ray.shutdown()
+
+
+def test_the_cluster_may_be_started_by_another_thread() -> None:
+    ray.shutdown()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: list(tasks().map(plus, 1, [1, 2]))).result() == [2, 3]
     ray.shutdown()
 
 
