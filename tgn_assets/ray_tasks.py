@@ -62,7 +62,7 @@ class RayTasks:
     """
 
     def __init__(self, address: str, *, shards_per_task: int, log: LogFn) -> None:
-        self.shards_per_task, self.log, self.own = shards_per_task, log, _node()
+        self.shards_per_task, self.log, self.own, self.told = shards_per_task, log, _node(), set[str]()
         if not ray.is_initialized():
             _start(address)
         self.ahead = AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
@@ -112,12 +112,12 @@ class RayTasks:
         raise AssertionError
 
     def _compare(self, processor: str) -> None:
-        if processor != self.own.processor:
+        if processor != self.own.processor and processor not in self.told:
+            self.told.add(processor)
             self.log(
                 f"a node of Ray computes with {processor}, this one with {self.own.processor}: last digits of scores "
                 "may differ from those of one machine"
             )
-            self.own = self.own._replace(processor=processor)  # said once
 
 
 def _start(address: str) -> None:
@@ -139,7 +139,7 @@ def _start(address: str) -> None:
 
 @ray.remote(max_retries=0)
 def _done(driver: _Node, work: Callable[..., Any], store: "list[ray.ObjectRef[Any]]", shards: list[Any]) -> Any:
-    """(the results of `shards`, the processor that computed them); RuntimeError if the node has another version."""
+    """(the results of `shards`, the processor that computed them); WorkersError if the node has another version."""
     torch.set_num_threads(1)
     here = _node()
     if here.version != driver.version:

@@ -17,7 +17,6 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tgn_assets import ray_tasks
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.parallel import THREADS, Workers, WorkersError
 from tgn_assets.ml.ranker import training_set
@@ -68,6 +67,23 @@ def failing(folder: Path, shard: int) -> int:
     time.sleep(60)
     (folder / f"done {shard}").touch()
     return shard
+
+
+def second_takes_a_minute(mark: Path, shard: int) -> int:
+    """The first of two shards ends when the second is at work."""
+    if shard:
+        mark.touch()
+        time.sleep(60)
+    while not mark.exists():
+        time.sleep(0.05)
+    return shard
+
+
+def wait_for_free_processors() -> None:
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def slow(_: None, shard: int) -> int:
@@ -136,11 +152,16 @@ def test_an_error_of_a_task_ends_the_run_at_once_with_its_own_message(tmp_path: 
     with pytest.raises(KeyError, match="shard without users") as raised:
         list(tasks().map(failing, tmp_path, range(4)))
     assert type(raised.value) is KeyError
-    deadline = time.monotonic() + 20  # the others are cancelled: their processors are free again
-    while ray.available_resources().get("CPU") != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_free_processors()
     assert not list(tmp_path.glob("done *"))
+
+
+@pytest.mark.usefixtures("local")
+def test_tasks_of_a_reader_who_stops_are_cancelled(tmp_path: Path) -> None:
+    for shard in tasks().map(second_takes_a_minute, tmp_path / "second at work", range(2)):
+        assert shard == 0
+        break
+    wait_for_free_processors()
 
 
 @pytest.mark.usefixtures("local")
@@ -161,10 +182,10 @@ def test_a_node_with_another_version_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_node_with_another_processor_is_said_once() -> None:
     log = list[str]()
     engine = tasks(1, log)
-    engine.own = engine.own._replace(processor="ANCIENT")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_tasks, "_node", lambda: engine.own)
-        assert list(engine.map(plus, 1, [1, 2, 3])) == [2, 3, 4]
+    here, engine.own = engine.own.processor, engine.own._replace(processor="ANCIENT")
+    assert list(engine.map(plus, 1, [1, 2, 3])) == [2, 3, 4]
+    engine._compare("ANCIENT")
+    engine._compare(here)
     assert len(log) == 1 and "this one with ANCIENT: last digits of scores may differ" in log[0]
 
 

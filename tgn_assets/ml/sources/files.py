@@ -128,7 +128,7 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
         return {}
     try:
         checksum, _, text = path.read_text().partition("\n")
-        if hashlib.sha256(text.encode()).hexdigest() != checksum:
+        if _checksum(text) != checksum:
             return {}
     except (OSError, UnicodeDecodeError):
         return {}
@@ -143,10 +143,15 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
 def save_summaries(path: Path, summaries: Mapping[str, FileSummary]) -> None:
     """Remembers `summaries` and no others. Nothing happens where that is not possible: each file is read again."""
     text = json.dumps({key: (one.numbers_weeks, one.groups) for key, one in summaries.items()}, default=str)
-    with suppress(OSError), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        fresh = Path(folder) / path.name
-        fresh.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")  # what a killed process leaves of it is swept
+    with suppress(OSError):
+        fresh.write_text(f"{_checksum(text)}\n{text}")
         fresh.replace(path)
+
+
+def _checksum(text: str) -> str:
+    """Of what this code wrote: what another version wrote may mean something else."""
+    return hashlib.sha256(f"{_made_by()}{text}".encode()).hexdigest()
 
 
 def _time(text: str | None) -> datetime | None:

@@ -1,6 +1,7 @@
 """What is remembered of files: a look and a load read no more than they must, and find what reading all finds."""
 
 import gzip
+import hashlib
 import os
 import random
 from collections.abc import Callable
@@ -192,7 +193,14 @@ def test_lines_and_times_that_cannot_be_read_are_remembered(spec: SourceSpec, op
     assert sorted(opened) == ["c.csv", "d.csv", "e.csv", "h.jsonl", "i.csv.gz"]
 
 
-@pytest.mark.parametrize("damage", [lambda text: text.replace("1", "2"), lambda text: "", lambda text: text[:-1]])
+def of_another_version(_: str) -> str:
+    text = '{"key": "what a later version may write"}'
+    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text.replace("1", "2"), lambda text: "", lambda text: text[:-1], of_another_version]
+)
 def test_damaged_memory_is_not_trusted(spec: SourceSpec, opened: list[str], damage: Callable[[str], str]) -> None:
     found = survey_source(spec)
     assert spec.summaries
