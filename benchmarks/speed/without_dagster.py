@@ -34,7 +34,8 @@ from tgn_assets.ml.recommend.published import (
 )
 from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.weekly_page.page import report_page, write_page
+from tgn_assets.reporting.weekly_page.page import report_page
+from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets.settings import read_settings
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.home import Home

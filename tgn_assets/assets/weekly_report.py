@@ -28,14 +28,18 @@ def weekly_report(
 
     The page needs no network, and can be mailed or printed. `tgn report` writes it again at any time.
     """
-    from tgn_assets.reporting.weekly_page.page import report_page, write_page
+    from tgn_assets.reporting.weekly_page.index import write_index
+    from tgn_assets.reporting.weekly_page.page import report_page
+    from tgn_assets.reporting.weekly_page.rendering import write_page
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
     week = context.partition_key
     now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
-    page = report_page(warehouse, week, now, before, source=source, made=datetime.now(UTC))
+    made = datetime.now(UTC)
+    page = report_page(warehouse, week, now, before, source=source, made=made)
     path = Path(reports.root) / f"{week}.html"
     write_page(page, path)
+    write_index(path.parent, warehouse, source=source, made=made)
     warehouse.record_made("weekly_report", {week: digest_of(page.encode())})
     return dg.MaterializeResult(
         metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}

@@ -2,7 +2,7 @@
 
     warehouse.duckdb     the tables
     artifacts/           snapshots, checkpoints, embeddings, by asset and week
-    reports/             a page about each week, <week>.html
+    reports/             a page about each week, <week>.html, and index.html with all of them
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
     source_files.json    which weeks the rows of each file of the log are of; it may be deleted

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser
 
-from tgn_assets.reporting.weekly_page.page import write_page
+from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets_tests.support.weekly_reports import HOSTILE, page_of, warehouse
 
 pytestmark = pytest.mark.e2e

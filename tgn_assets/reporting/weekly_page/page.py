@@ -1,20 +1,15 @@
 """Renders the weekly report: one HTML page that loads nothing else."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tgn_assets.ml.evaluation.metric_names import on_drawn_users
 from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
-from tgn_assets.ml.progress import duration
-from tgn_assets.ml.safe_text import printable, shortened
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
@@ -24,6 +19,7 @@ from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, headline
 from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, RowCounts, read_facts
+from tgn_assets.reporting.weekly_page.rendering import render
 from tgn_assets.state.warehouse import Warehouse
 
 LOSSES = {
@@ -51,32 +47,24 @@ def report_page(
     *,
     source: SourceSpec,
     made: datetime,
+    linked: bool = True,
 ) -> str:
     """The HTML of the report of `week`, `made` now. The same arguments and warehouse give the same bytes.
 
-    `times` and `times_before` are seconds by step, of the week and of the one before. WarehouseError if the week was
+    `times` and `times_before` are seconds by step, of the week and of the one before. A `linked` page lies beside those
+    of other weeks, and has links to them. WarehouseError if the week was
     never ingested.
     """
     facts, metric = read_facts(warehouse, week), at_length(NDCG, warehouse, [week])
     weeks = [f"{of:%Y-%m-%d}" for of in pd.to_datetime(facts.quality.week)]
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "safe_text": lambda text: shortened(printable(text)),
-        "score": lambda value: f"{value:.4f}",
-        "signed": signed,
-        "percent": lambda value: f"{value:.1%}",
-        "duration": duration,
-        "name": lambda model: NAMES.get(model, model),
-    }
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         week=week,
         target=shift(week, 1),
         log=source.shown,
-        made=f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        version=version("tgn_assets"),
+        made=made,
+        linked=linked,
+        before=shift(week, -1) if facts.published_before else None,
         anchor=source.week_number_anchor,
         facts=facts,
         rows=_rows(facts.rows),
@@ -94,14 +82,6 @@ def report_page(
         times=times,
         times_before=times_before,
     )
-
-
-def write_page(page: str, path: Path) -> None:
-    """Replaces the file `path` with `page`, as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(page, encoding="utf-8")
-    fresh.replace(path)
 
 
 def _rows(rows: RowCounts) -> dict[str, Any]:

@@ -40,6 +40,7 @@ LISTS_SQL = """
     SELECT source, count(*) FROM weekly_top5_predictions WHERE week = $week::DATE AND rank = 1
     GROUP BY source ORDER BY 2 DESC, 1
 """
+PUBLISHED_BEFORE_SQL = "SELECT count(*) > 0 FROM weekly_top5_predictions WHERE week = $week::DATE - 7"
 MOVES_SQL = """
     WITH lists AS (
         SELECT event_id, count(*) FILTER (WHERE week < $week::DATE) AS before,
@@ -126,6 +127,7 @@ class Facts:
     metrics_before: pd.DataFrame  # those of the week before
     quality: pd.DataFrame
     lists: dict[str, int]  # users by the source of the list made for them at the close of the week
+    published_before: bool  # whether the week before has lists, and so a page
     left_out: LeftOut | None  # who has no list of the close of the week
     moves: pd.DataFrame  # event_id, before, now, change: shares of lists, the largest rise first
     examples: list[UserExample]
@@ -164,6 +166,7 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),
             quality=quality(con, week),
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
+            published_before=con.execute(PUBLISHED_BEFORE_SQL, asked).fetchall()[0][0],
             left_out=left_out(con, week),
             moves=con.execute(MOVES_SQL, asked).df(),
             examples=_examples(con, week),

@@ -1,0 +1,39 @@
+"""Templates of the report's pages, and how a page is written."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tgn_assets.ml.progress import duration
+from tgn_assets.ml.safe_text import printable, shortened
+from tgn_assets.reporting.verdict import signed
+from tgn_assets.reporting.weekly_page.headline import NAMES
+
+
+def render(template: str, *, made: datetime, **values: Any) -> str:
+    """The HTML of `template`, a file of this folder, with `values`; `made` is when."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "safe_text": lambda text: shortened(printable(text)),
+        "score": lambda value: f"{value:.4f}",
+        "signed": signed,
+        "percent": lambda value: f"{value:.1%}",
+        "duration": duration,
+        "name": lambda model: NAMES.get(model, model),
+    }
+    shown = f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return environment.get_template(template).render(made=shown, version=version("tgn_assets"), **values)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Replaces the file `path` with `page`, as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(page, encoding="utf-8")
+    fresh.replace(path)
