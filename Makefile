@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference screenshots clean
+.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference site screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -115,6 +115,9 @@ screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 
 reference: $(READY)  ## docs/reference.md anew, from the code
 	$(BIN)/python -m tgn_assets.cli.reference > docs/reference.md
+
+site: $(READY)  ## the pages of docs/ as a site in .site/: a link that leads nowhere, or a page that is not in its index, fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:  ## removes the environment; TGN_HOME stays
 	rm -rf .venv .samplers .bench
