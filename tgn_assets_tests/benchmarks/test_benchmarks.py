@@ -11,6 +11,7 @@ import pytest
 from benchmarks.common import Step
 from benchmarks.logs.generated import START, write_log
 from benchmarks.profiling.profile import BETWEEN, PARTS, by_asset
+from benchmarks.quality import summary as quality_summary
 from benchmarks.table import DOCS, RESULTS, replaced
 from tgn_assets.ml.weeks import shift
 
@@ -91,3 +92,27 @@ def test_function_of_profile_part_exists(name: str) -> None:
 def test_publish_rejects_page_without_section_marks() -> None:
     with pytest.raises(ValueError, match="side by side"):
         replaced("nothing", "side by side", "figures")
+
+
+def test_summary_of_all_logs_is_that_of_their_tables() -> None:
+    page = quality_summary.PAGES[0].read_text()
+    table = quality_summary.summary(page)
+    assert len(table.splitlines()) == 2 + page.count(quality_summary.OURS)
+    for path in quality_summary.PAGES:
+        assert f"<!-- summary: begin -->\n\n{table}\n\n<!-- summary: end -->" in path.read_text()
+
+
+def test_summary_puts_a_lead_that_may_be_chance_in_brackets() -> None:
+    page = f"""### tea
+
+10 active users in 4 weeks.
+
+| lists | NDCG@5 | 95% interval | against ours | 95% interval |
+|---|---|---|---|---|
+| {quality_summary.OURS} | 0.3300 | 0.3000 to 0.3600 | | |
+| {quality_summary.PEER} | 0.3000 | 0.2900 to 0.3100 | -9.1% | -0.0600 to +0.0100 |
+| *popular* | 0.1000 | 0.0900 to 0.1100 | -69.7% | -0.3000 to -0.1500 |
+| *repeat* | 0.2200 | 0.2100 to 0.2300 | -33.3% | -0.2000 to -0.0500 |
+"""
+    row = "| tea | 10 | 0.330 | 0.300 | (+10.0%) | repeat 0.220 | +50.0% |"
+    assert quality_summary.summary(page).splitlines()[2:] == [row]
