@@ -12,7 +12,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, WorkersSetting
+from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, Preset, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -41,6 +41,7 @@ def trained_gnn(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
+    preset: Preset,
     graph_batching: GraphBatching,
 ) -> dg.MaterializeResult:
     """Train the graph encoder to predict who interacts with what in the next week, from the last weeks' snapshots.
@@ -51,14 +52,14 @@ def trained_gnn(
     from tgn_assets.ml.encoder.train import train_gnn
     from tgn_assets.reporting.asset_plots import curve_plot
 
-    week = context.partition_key
+    week, settled = context.partition_key, preset.settle(GNNConfig.model_validate(config.model_dump()))
     require_earlier_weeks(warehouse, first_week(context), week)
-    read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
+    read = [shift(week, -back) for back in reversed(range(settled.window + settled.replay))]
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
         window,
         week,
-        graph_batching.settle(config),
+        graph_batching.settle(settled),
         warm=earlier.get(shift(week, -1)),
         history=warehouse.history(week),
         device=device.name(),
@@ -108,6 +109,7 @@ def trained_ranker(
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
     workers: WorkersSetting,
+    preset: Preset,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
 ) -> dg.MaterializeResult:
@@ -123,19 +125,19 @@ def trained_ranker(
     from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
     from tgn_assets.reporting.asset_plots import curve_plot
 
-    week = context.partition_key
+    week, settled = context.partition_key, preset.settle(RankerConfig.model_validate(config.model_dump()))
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
     # The oldest cut-off is `origins` + 1 weeks before this one, and looks back `sequence` weeks from there.
-    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+    embedding_history = load_embedding_history(artifacts, week, settled.origins + settled.sequence + 1)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,
         week,
-        config=RankerConfig.model_validate(config.model_dump()),
+        config=settled,
         device=device.name(),
         workers=workers.start(device.name(), context.log.warning),
         progress=context.log.info,

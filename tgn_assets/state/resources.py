@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.config import GNNConfig, PresetName
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.presets import Config, with_preset
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -96,6 +97,16 @@ class WorkersSetting(dg.ConfigurableResource):
         return RayTasks(self.address, shards_per_task=self.task_shards, log=log)
 
 
+class Preset(dg.ConfigurableResource):
+    """The preset of the training, where the launchpad leaves it open."""
+
+    preset: PresetName
+
+    def settle(self, config: Config) -> Config:
+        """`config` with the preset's values in the fields that were left at their default."""
+        return with_preset(config, self.preset)
+
+
 class GraphBatching(dg.ConfigurableResource):
     """How the encoder goes through a graph, where the launchpad leaves it open."""
 
@@ -164,5 +175,6 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
         "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),
+        "preset": Preset(preset=home.settings.preset),
         "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
     }
