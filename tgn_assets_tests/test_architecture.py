@@ -27,13 +27,14 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
-    "settings ray_tasks",
+    "settings names ray_tasks",
     "state run_launcher",
     "reporting",
     "assets",
     "checks",
     "automation",
     "definitions",
+    "component",
     "cli",
 ]
 """The folders (and top-level modules) in the order of the weekly pipeline: none imports from one below its own line."""
