@@ -2,16 +2,17 @@
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tgn_assets.ml.config import Batching, PresetName, SamplerName
 from tgn_assets.ml.connectors.object_store import WEB, is_url
@@ -283,6 +284,35 @@ class Settings(BaseSettings):
         if self.source_query and not is_postgres(self.source):
             raise ValueError(f"TGN_SOURCE_QUERY is for a PostgreSQL source; TGN_SOURCE={self.source} is none")
         return self
+
+
+class _GivenSettings(Settings):
+    """Settings that read nothing but their arguments."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic's signature)
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
+        **named: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The arguments alone."""
+        return (init_settings,)
+
+
+def given_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings `values`, by field, whatever the environment says; SettingsError names the field and the reason."""
+    try:
+        return _GivenSettings(**values)
+    except ValidationError as error:
+        reasons = "; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())
+        raise SettingsError(re.sub(r"\bTGN_[A-Z_]+", _field, reasons)) from safe_error(error)
+
+
+def _field(variable: re.Match[str]) -> str:
+    """The field of an environment variable's name."""
+    return variable[0].removeprefix(PREFIX).lower()
 
 
 @lru_cache(maxsize=1)

@@ -37,6 +37,7 @@ SLOW = (
     "test_flow_again",
     "test_main",
     "test_time",
+    "test_component",
     "test_operations",
     "test_policy_flow",
     "test_setup",

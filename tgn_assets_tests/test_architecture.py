@@ -14,7 +14,7 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("__init__")]
 
 LAYERS = [
-    "ml.safe_text ml.weeks ml.arrays ml.schema ml.config ml.progress ml.parallel ml.artifact_io ml.import_closure",
+    "ml.safe_text ml.weeks ml.arrays ml.schema ml.config ml.presets ml.progress ml.parallel ml.artifact_io ml.import_closure",
     "ml.connectors",
     "ml.sources",
     "ml.data",
@@ -27,13 +27,14 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
-    "settings ray_tasks",
+    "settings names ray_tasks",
     "state run_launcher",
     "reporting",
     "assets",
     "checks",
     "automation",
     "definitions",
+    "component",
     "cli",
 ]
 """The folders (and top-level modules) in the order of the weekly pipeline: none imports from one below its own line."""

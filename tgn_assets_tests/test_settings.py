@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tgn_assets.ml.export.destinations import DESTINATIONS
-from tgn_assets.settings import Settings, SettingsError, read_settings
+from tgn_assets.settings import Settings, SettingsError, given_settings, read_settings
 
 PASSWORD = "it holds a password; take it out: credentials are read from the environment alone"
 
@@ -81,6 +81,25 @@ def test_the_last_week_cannot_come_before_the_first(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TGN_END_WEEK", "2024-01-01")
     with pytest.raises(SettingsError, match="TGN_END_WEEK=2024-01-01 comes before TGN_START_WEEK=2024-01-08"):
         read_settings()
+
+
+def test_given_settings_read_neither_environment_nor_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TGN_USER_COLUMN=customer\n")
+    monkeypatch.setenv("TGN_K", "9")
+    settings = given_settings({"home": "shop", "event_column": "item"})
+    assert (settings.home, settings.user_column, settings.event_column, settings.k) == (
+        tmp_path / "shop",
+        "ip_address",
+        "item",
+        5,
+    )
+
+
+def test_a_given_setting_that_cannot_be_used_is_named_by_its_field() -> None:
+    with pytest.raises(SettingsError, match=r"^k: Input should be greater than or equal to 1$"):
+        given_settings({"k": 0})
+    with pytest.raises(SettingsError, match=r"^end_week=2024-01-01 comes before start_week=2024-01-08$"):
+        given_settings({"start_week": "2024-01-08", "end_week": "2024-01-01"})
 
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:

@@ -97,6 +97,8 @@ def test_the_wheel_has_the_package_and_its_data_and_no_tests(tmp_path: Path) -> 
     assert built.returncode == 0, built.stderr
     with ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        assert "[dagster_dg_cli.registry_modules]\ntgn_assets = tgn_assets\n" in wheel.read(entry_points).decode()
     data = {"py.typed", "workspace.yaml", "cli/main.py", "reporting/weekly_page/page.html"}
     assert {f"tgn_assets/{name}" for name in data} <= names
     assert {name.split("/")[0] for name in names} == {"tgn_assets"}

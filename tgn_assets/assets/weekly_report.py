@@ -34,7 +34,7 @@ def weekly_report(
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
     week = context.partition_key
-    now, before = (run_times(context.instance, of) for of in (week, shift(week, -1)))
+    now, before = (run_times(context.instance, of, context.op_def.name) for of in (week, shift(week, -1)))
     made = datetime.now(UTC)
     page = report_page(warehouse, week, now, before, source=source, made=made)
     path = Path(reports.root) / f"{week}.html"

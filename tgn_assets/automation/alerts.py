@@ -71,13 +71,13 @@ def failed_runs_sensor(home: Home) -> dg.SensorDefinition:
     """The sensor that alerts of runs of our assets that failed."""
 
     @dg.run_failure_sensor(
-        name="failed_runs",
+        name=home.names.of("failed_runs"),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells TGN_ALERT_URL of every run of this home that failed, with the cause.",
     )
     def failed_runs(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
-        if is_ours(run):
+        if is_ours(run, home.names):
             week = run.tags.get(PARTITION) or run.tags.get(RANGE_START, "of no week")
             cause = failure_message(context.instance, run)
             Alerts(home).tell(f"run {week}", f"run {run.run_id[:8]} of {week} failed: {cause}; see `tgn status`")
@@ -89,7 +89,7 @@ def overdue_lists_sensor(home: Home) -> dg.SensorDefinition:
     """The sensor that looks whether the newest week has lists by Monday noon."""
 
     @dg.sensor(
-        name="overdue_lists",
+        name=home.names.of("overdue_lists"),
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -109,7 +109,7 @@ def overdue_lists_sensor(home: Home) -> dg.SensorDefinition:
         if context.cursor == outcome.message:
             return dg.SkipReason(outcome.message)
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(PREDICTIONS),
+            asset_key=home.names.key(PREDICTIONS),
             check_name=PUBLISHED_IN_TIME,
             passed=outcome.passed,
             description=outcome.message,

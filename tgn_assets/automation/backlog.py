@@ -14,12 +14,13 @@ from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
+from tgn_assets.names import PLAIN, Names
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
 
-INGEST_ASSETS = [dg.AssetKey(RAW), dg.AssetKey(SNAPSHOTS)]
+INGEST_ASSETS = PLAIN.keys([RAW, SNAPSHOTS])
 
 JOB, OBSERVE_JOB = "weekly_refresh", "observe_source"
 REQUEST_TAG, REASON_TAG, SIGNATURE_TAG = "tgn/request", "tgn/reason", "tgn/signature"
@@ -75,12 +76,14 @@ class Backlog:
     def unknown_to(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
         """What was made by runs of which `instance` has no history: by `tgn`, or under another DAGSTER_HOME."""
         made = {(RAW, week) for week in self.lineage.ingested} | set(self.lineage.made)
-        unknown = []
+        unknown, key = [], self.home.names.key
         for asset in sorted({asset for asset, _ in made} & (self.assets | {RAW})):
-            known = instance.get_materialized_partitions(dg.AssetKey(asset))
+            known = instance.get_materialized_partitions(key(asset))
             unknown += [(week, asset) for name, week in made if name == asset and week not in known]
         return [
-            dg.AssetMaterialization(asset, partition=week, description="Made by a run that this instance did not see.")
+            dg.AssetMaterialization(
+                key(asset), partition=week, description="Made by a run that this instance did not see."
+            )
             for week, asset in sorted(unknown)
         ]
 
@@ -140,9 +143,9 @@ def _within(seconds: float, work: Callable[[], str]) -> str:
     return answer.result(seconds)
 
 
-def attempts(instance: dg.DagsterInstance, item: WorkItem) -> list[dg.DagsterRun]:
+def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
     """The runs that were requested for `item`, for the same rows of the source; newest first."""
-    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: item.key})))
+    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
 
 
 def should_not_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
@@ -176,31 +179,39 @@ def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return message
 
 
-def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None = None) -> dg.DagsterRun | None:
+def unfinished_run(
+    instance: dg.DagsterInstance, item: WorkItem | None = None, names: Names = PLAIN
+) -> dg.DagsterRun | None:
     """A run of our assets that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
-    tags = {} if item is None else {REQUEST_TAG: item.key} if item.action == INGEST else {PARTITION: item.first}
-    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED))
-    return next((run for run in runs if is_ours(run) or is_observation(run)), None)
-
-
-def is_ours(run: dg.DagsterRun) -> bool:
-    """Whether `run` makes this project's assets: an instance may be shared with others."""
-    return run.job_name == JOB or any(
-        key.path[-1] in UPSTREAM or key.path[-1] == RAW for key in run.asset_selection or ()
+    tags = (
+        {} if item is None else {REQUEST_TAG: names.of(item.key)} if item.action == INGEST else {PARTITION: item.first}
     )
+    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED))
+    return next((run for run in runs if is_ours(run, names) or is_observation(run, names)), None)
 
 
-def is_observation(run: dg.DagsterRun) -> bool:
+def is_ours(run: dg.DagsterRun, names: Names = PLAIN) -> bool:
+    """Whether `run` makes the assets with these `names`: an instance may be shared with others."""
+    return run.job_name == names.of(JOB) or not made_keys(names).isdisjoint(run.asset_selection or ())
+
+
+def made_keys(names: Names) -> set[dg.AssetKey]:
+    """The assets of a week with these `names`, without exports."""
+    return set(names.keys([RAW, *UPSTREAM]))
+
+
+def is_observation(run: dg.DagsterRun, names: Names = PLAIN) -> bool:
     """Whether `run` observes the source, and makes nothing."""
-    return run.job_name == OBSERVE_JOB or run.asset_selection == {dg.AssetKey(LOG)}
+    return run.job_name == names.of(OBSERVE_JOB) or run.asset_selection == {names.key(LOG)}
 
 
-def run_request(item: WorkItem, attempt: int) -> dg.RunRequest:
+def run_request(item: WorkItem, attempt: int, names: Names = PLAIN) -> dg.RunRequest:
     """The request for a run of job `weekly_refresh` that does `item`; each attempt has a key of its own."""
-    tags = {REQUEST_TAG: item.key, REASON_TAG: item.reason}
+    job, tags = names.of(JOB), {REQUEST_TAG: names.of(item.key), REASON_TAG: item.reason}
     run_key = f"{item.key} {attempt}"
     if item.action == INGEST:
         weeks = {RANGE_START: item.first, RANGE_END: item.last}
-        return dg.RunRequest(run_key=run_key, job_name=JOB, tags=tags | weeks, asset_selection=INGEST_ASSETS)
-    selection = [dg.AssetKey(asset) for asset in item.assets] or None
-    return dg.RunRequest(run_key=run_key, job_name=JOB, tags=tags, partition_key=item.first, asset_selection=selection)
+        selection = names.keys([RAW, SNAPSHOTS])
+        return dg.RunRequest(run_key=run_key, job_name=job, tags=tags | weeks, asset_selection=selection)
+    stale = names.keys(item.assets) or None
+    return dg.RunRequest(run_key=run_key, job_name=job, tags=tags, partition_key=item.first, asset_selection=stale)

@@ -1,28 +1,50 @@
 """The jobs: the assets and checks of one run, which is for one week, and the observation of the source."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from tgn_assets.assets.ingest import LOG
 from tgn_assets.checks.future_leakage import PREDICTIONS
 from tgn_assets.checks.monitoring import WARNING_KEYS
 from tgn_assets.ml.recommend.publish_checks import CHECKS
+from tgn_assets.names import PLAIN, Names
+from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 
-BEFORE_PUBLISHING = [dg.AssetCheckKey(dg.AssetKey(PREDICTIONS), name) for name in CHECKS]
 
-weekly_refresh = dg.define_asset_job(
-    "weekly_refresh",
-    selection=dg.AssetSelection.all().without_checks() | dg.AssetSelection.checks(*BEFORE_PUBLISHING, *WARNING_KEYS),
-    executor_def=dg.in_process_executor,
-    description=(
-        "The whole of a week: ingest it, retrain on it, publish every user's top five for the week after, and score "
-        "last week's lists on it. Run weeks oldest first: each starts from the model of the week before."
-    ),
-)
+def weekly_refresh_job(names: Names, assets: dg.AssetSelection) -> UnresolvedAssetJobDefinition:
+    """The job `weekly_refresh` of `assets`, which have these `names`, with the checks of a week."""
+    before_publishing = [dg.AssetCheckKey(names.key(PREDICTIONS), name) for name in CHECKS]
+    warnings = [dg.AssetCheckKey(names.key(key.asset_key.path[-1]), key.name) for key in WARNING_KEYS]
+    return dg.define_asset_job(
+        names.of("weekly_refresh"),
+        selection=assets.without_checks() | dg.AssetSelection.checks(*before_publishing, *warnings),
+        executor_def=dg.in_process_executor,
+        description=(
+            "The whole of a week: ingest it, retrain on it, publish every user's top five for the week after, and "
+            "score last week's lists on it. Run weeks oldest first: each starts from the model of the week before."
+        ),
+    )
 
-observe_source = dg.define_asset_job(
-    "observe_source",
-    selection=dg.AssetSelection.assets(LOG),
-    executor_def=dg.in_process_executor,
-    tags={"dagster/max_runtime": 6 * 3600},  # seconds; no week is refreshed beside it
-    description="Reads the source and notes which weeks are closed and which have changed. It changes no week.",
-)
+
+def observe_source_job(names: Names) -> UnresolvedAssetJobDefinition:
+    """The job `observe_source` of the log with these `names`."""
+    return dg.define_asset_job(
+        names.of("observe_source"),
+        selection=dg.AssetSelection.assets(names.key(LOG)),
+        executor_def=dg.in_process_executor,
+        tags={"dagster/max_runtime": 6 * 3600},  # seconds; no week is refreshed beside it
+        description="Reads the source and notes which weeks are closed and which have changed. It changes no week.",
+    )
+
+
+def jobs_of(names: Names, assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of a deployment with these `names`, whose weeks have `assets`: `weekly_refresh`, `observe_source`."""
+    if names == PLAIN:
+        return [weekly_refresh, observe_source]
+    keys = names.keys(key.path[-1] for asset in assets for key in asset.keys)
+    return [weekly_refresh_job(names, dg.AssetSelection.assets(*keys)), observe_source_job(names)]
+
+
+weekly_refresh = weekly_refresh_job(PLAIN, dg.AssetSelection.all())
+observe_source = observe_source_job(PLAIN)

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from tgn_assets.automation.backlog import OBSERVE_JOB, UNFINISHED, is_observation, is_ours
+from tgn_assets.names import PLAIN, Names
 
 AT_ONCE = 20
 """Runs that are deleted in a tick or after a command."""
@@ -18,14 +19,15 @@ OBSERVATION_DAYS = 3
 """Observations are kept so long; a log that changes all the time is observed every five minutes."""
 
 
-def delete_old_runs(instance: dg.DagsterInstance, days: int | None) -> int:
+def delete_old_runs(instance: dg.DagsterInstance, days: int | None, names: Names = PLAIN) -> int:
     """Deletes runs that ended and were created more than `days` ago, a few at a time; returns how many. None: none.
 
     What they made stays known from the warehouse. Observations of the source go after `OBSERVATION_DAYS` in any case.
     """
-    old = _created_before(instance, OBSERVATION_DAYS, OBSERVE_JOB)
+    old = _created_before(instance, OBSERVATION_DAYS, names.of(OBSERVE_JOB))
     if days is not None:
-        old += [run for run in _created_before(instance, days) if is_ours(run) or is_observation(run)]
+        others = _created_before(instance, days)
+        old += [run for run in others if is_ours(run, names) or is_observation(run, names)]
     ended = dict.fromkeys(run.run_id for run in old if run.status not in UNFINISHED)
     for run_id in [*ended][:AT_ONCE]:
         instance.delete_run(run_id)

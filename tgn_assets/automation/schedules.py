@@ -18,7 +18,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
     """The schedule of `job` for the weeks of `home`."""
 
     @dg.schedule(
-        name="weekly_refresh_schedule",
+        name=home.names.of("weekly_refresh_schedule"),
         job=job,
         cron_schedule=f"0 {SCHEDULE_HOUR} * * 1",
         execution_timezone="UTC",
@@ -51,9 +51,11 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
                     f"week {week} is not complete in the source, which {last}; the sensor missing_or_changed_weeks "
                     "requests it as soon as it is"
                 )
-            items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item)]
+            items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item, home.names)]
             # Dagster executes one run at a time, in the order of the requests.
-            requests = [run_request(item, len(attempts(instance, item))) for item in items[:AT_MOST]]
+            requests = [
+                run_request(item, len(attempts(instance, item, home.names)), home.names) for item in items[:AT_MOST]
+            ]
         return requests or dg.SkipReason(f"week {week} is already complete or on its way")
 
     return schedule

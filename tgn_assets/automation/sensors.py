@@ -1,6 +1,7 @@
 """The sensor: requests what the schedule missed, weeks without predictions and weeks whose source has changed."""
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import takewhile
 from typing import Any
@@ -11,12 +12,14 @@ from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import (
     FAILED,
+    JOB,
     OBSERVE_JOB,
     SCHEDULE_HOUR,
     SIGNATURE_TAG,
     Backlog,
     attempts,
     failure_message,
+    made_keys,
     run_request,
     should_not_retry,
     stored_backlog,
@@ -26,7 +29,7 @@ from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.weeks import week_of
-from tgn_assets.state.dagster_compat import unfinished_backfill
+from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition, unfinished_backfill
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
@@ -43,12 +46,14 @@ EVENTS_PER_TICK = 500
 """Recording one takes milliseconds, and a tick must end within a minute."""
 
 
-def missing_or_changed_weeks_sensor(home: Home) -> dg.SensorDefinition:
-    """The sensor for the weeks of `home`."""
+def missing_or_changed_weeks_sensor(
+    home: Home, jobs: Sequence[UnresolvedAssetJobDefinition] = (weekly_refresh, observe_source)
+) -> dg.SensorDefinition:
+    """The sensor for the weeks of `home`, which requests runs of `jobs`."""
 
     @dg.sensor(
-        name="missing_or_changed_weeks",
-        jobs=[weekly_refresh, observe_source],
+        name=home.names.of("missing_or_changed_weeks"),
+        jobs=jobs,
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -62,9 +67,9 @@ def missing_or_changed_weeks_sensor(home: Home) -> dg.SensorDefinition:
     )
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         # Each week starts from the model of the one before: a request waits until all earlier ones have ended.
-        if run := unfinished_run(context.instance):
+        if run := unfinished_run(context.instance, names=home.names):
             return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")
-        if backfill := unfinished_backfill(context.instance):
+        if backfill := unfinished_backfill(context.instance, home.names.of(JOB), made_keys(home.names)):
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
         try:
             backlog, signature = stored_backlog(home)
@@ -77,13 +82,13 @@ def missing_or_changed_weeks_sensor(home: Home) -> dg.SensorDefinition:
         last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
-            runs = attempts(context.instance, item)
+            runs = attempts(context.instance, item, home.names)
             if not should_not_retry(context.instance, runs):
-                return dg.SensorResult(run_requests=[run_request(item, len(runs))], **seen)
+                return dg.SensorResult(run_requests=[run_request(item, len(runs), home.names)], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same
-        delete_old_runs(context.instance, home.settings.keep_run_days)
+        delete_old_runs(context.instance, home.settings.keep_run_days, home.names)
         return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), **seen)
 
     return missing_or_changed_weeks
@@ -95,9 +100,9 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
     After one that failed, the next is requested 30 s later, then 1, 2, 4, ... 32 minutes, or at most 5 minutes once the
     source has changed. One that was killed, or whose result this home does not have, counts as failed.
     """
-    observation, moment = SourceObservation.load(home), time.time()
+    observation, moment, job = SourceObservation.load(home), time.time(), home.names.of(OBSERVE_JOB)
     since = observation.read_at if observation and observation.read_at <= moment else 0.0
-    records = instance.get_run_records(dg.RunsFilter(job_name=OBSERVE_JOB), limit=8)
+    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=8)
     failed = [*takewhile(lambda record: record.create_timestamp.timestamp() > since, records)]
     if failed:
         run = failed[0].dagster_run
@@ -111,8 +116,8 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
         if 0 <= moment - failed[0].update_timestamp.timestamp() < wait:
             return dg.SkipReason(f"{reason} (it is tried again less and less often, or once it changes)")
     # Whatever was requested twice for the same run before it is launched once.
-    run_key = f"{OBSERVE_JOB} after {records[0].dagster_run.run_id if records else 'none'}"
-    request = dg.RunRequest(run_key=run_key, job_name=OBSERVE_JOB, tags={SIGNATURE_TAG: signature})
+    run_key = f"{job} after {records[0].dagster_run.run_id if records else 'none'}"
+    request = dg.RunRequest(run_key=run_key, job_name=job, tags={SIGNATURE_TAG: signature})
     return dg.SensorResult(run_requests=[request])
 
 

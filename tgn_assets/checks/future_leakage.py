@@ -8,7 +8,6 @@ from pathlib import Path
 import dagster as dg
 
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication_record
-from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -25,7 +24,7 @@ PAST = {"raw_interactions": "week", "users": "first_week", "events": "first_week
 
 
 def future_blind_check(
-    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, home: Home, source: SourceSpec
+    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition, home: Home
 ) -> dg.AssetChecksDefinition:
     """The check `future_blind`, which makes a week of `assets` again as if `home` had no later one."""
 
@@ -53,7 +52,7 @@ def future_blind_check(
                 assets,
                 selection=[*ARTIFACTS, PREDICTIONS],
                 partition_key=week,
-                resources=build_resources(blind, source),
+                resources=build_resources(blind, home.source_spec()),
                 run_config={"ops": {name: {"config": config} for name, config in training.items()}},
                 instance=dg.DagsterInstance.ephemeral(),
             )

@@ -41,6 +41,7 @@ from tgn_assets.ml.sources.extent import (
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, week_of, weeks_between
+from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.warehouse import StateError, Warehouse, first_line
@@ -102,10 +103,10 @@ run_monitoring:
 
 
 class Home:
-    """The paths under `settings.home`, created on first use, and the weeks of the source."""
+    """The paths under `settings.home`, created on first use, the weeks of the source, and the names in Dagster."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, names: Names = PLAIN) -> None:
+        self.settings, self.names = settings, names
         self.root = settings.home
         self.warehouse_path = self.root / "warehouse.duckdb"
         self.artifacts = self.root / "artifacts"

@@ -18,6 +18,7 @@ from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.run_lock import RunLock
+from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -155,7 +156,18 @@ class AttributeFiles(dg.ConfigurableResource):
         return read_attribute_tables(self.event_features, self.user_features, users, events, week)
 
 
-def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
+def source_when_needed(home: Home) -> dg.ResourceDefinition:
+    """The source of `home` as a resource that reads it only once a run needs it: the log may not be there before."""
+
+    @dg.resource(description="The interaction log to ingest.")
+    def source() -> SourceSpec:
+        with explained():
+            return home.source_spec()
+
+    return source
+
+
+def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict[str, Any]:
     """The resources of all assets and checks, by key, for the state under `home`."""
     artifacts = ArtifactsResource(root=str(home.artifacts))
     warehouse = WarehouseResource(path=str(home.warehouse_path))
@@ -166,7 +178,9 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "io_manager": ArtifactIOManager(
             artifacts=artifacts, lock=lock, warehouse=warehouse, keep_weeks=home.settings.keep_weeks
         ),
-        "source": dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
+        "source": source
+        if isinstance(source, dg.ResourceDefinition)
+        else dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
         "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features

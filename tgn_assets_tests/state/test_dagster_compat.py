@@ -23,7 +23,25 @@ def test_only_a_backfill_that_launches_runs_is_unfinished(
     instance: dg.DagsterInstance, status: BulkActionStatus, found: str | None
 ) -> None:
     instance.add_backfill(PartitionBackfill("abc", status, from_failure=False, tags={}, backfill_timestamp=0.0))
-    assert unfinished_backfill(instance) == found
+    assert unfinished_backfill(instance, "ours", frozenset()) == found
+
+
+@pytest.mark.parametrize(("assets", "found"), [(["shop/lists", "other"], "abc"), (["lists", "other"], None)])
+def test_a_backfill_of_other_assets_does_not_count(
+    instance: dg.DagsterInstance, assets: list[str], found: str | None
+) -> None:
+    selection = [dg.AssetKey.from_user_string(key) for key in assets]
+    instance.add_backfill(
+        PartitionBackfill(
+            "abc",
+            BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=0.0,
+            asset_selection=selection,
+        )
+    )
+    assert unfinished_backfill(instance, "ours", {dg.AssetKey(["shop", "lists"])}) == found
 
 
 def test_the_error_of_a_failed_run_has_its_chain_of_causes(instance: dg.DagsterInstance) -> None:
