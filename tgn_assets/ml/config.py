@@ -93,7 +93,7 @@ class GNNConfig(BaseModel, frozen=True):
     warm_epochs: int = option(2, "Most epochs when last week's model is at hand.", ge=1, le=500)
     patience: int = option(3, "Stop after this many epochs without a better validation loss.", ge=1, le=500)
     learning_rate: float = option(0.01, "Adam's step size.", gt=0, le=1)
-    weight_decay: float = option(1e-5, "Adam's L2 penalty.", ge=0, le=1)
+    weight_decay: float = option(1e-5, "Adam's L2 penalty; of an id, only where it has a gradient.", ge=0, le=1)
     id_dropout: float = option(0.2, "Share of nodes whose id is hidden in each epoch.", ge=0, lt=1)
     max_user_ids: int = option(2**18, "Users up to which each has a learnt id; of more users none has.", ge=0, le=2**31)
     event_id_std: float = option(
