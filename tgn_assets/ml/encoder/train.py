@@ -87,6 +87,15 @@ def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
     return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
 
 
+def weeks_read(config: GNNConfig, warm: GNNCheckpoint | None) -> int:
+    """How many weeks of snapshots training reads, that of its own week included, if it is given `warm`.
+
+    A cut-off trains on the links of `window` weeks, each of which is predicted from the `window` weeks before it.
+    """
+    is_warm = warm is not None and can_warm_start_from(warm.config, config)
+    return 2 * config.window + (0 if is_warm else config.replay - 1)
+
+
 class _Cutoff(NamedTuple):
     """A week at whose close the encoder trains: at most `epochs` epochs, and so at most `links` links."""
 

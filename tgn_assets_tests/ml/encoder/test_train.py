@@ -14,7 +14,7 @@ from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.gnn import GNNEncoder
 from tgn_assets.ml.encoder.linear_link_model import link_vectors
-from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn
+from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn, weeks_read
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.schema import EVENT, USER
@@ -272,3 +272,20 @@ def test_ids_of_silent_users_and_events_are_not_forgotten() -> None:
     after = train_gnn(weeks, LAST, config, warm=replace(before, state=before.state | ids)).state
     silent, active = (after["ids.user"][-1], after["ids.user"][0])  # in the order of their ids
     assert (silent == 1).all() and not (active == 1).all()
+
+
+def test_a_cold_start_reads_all_weeks_that_its_oldest_cutoff_needs(weeks: Weeks, tmp_path: Path) -> None:
+    config = changed(window=2, replay=3)
+
+    def trained(read: int, warm: GNNCheckpoint | None = None) -> bytes:
+        newest = {week: weeks[week] for week in sorted(weeks)[-read:]}
+        return bytes_of(train_gnn(newest, LAST, config, warm=warm), tmp_path / str(read))
+
+    # The oldest of three cut-offs is two weeks back; its two weeks of links see two weeks before them each.
+    assert weeks_read(config, None) == 6
+    assert trained(6) == trained(WEEKS) != trained(5)
+    before = train_gnn(weeks_before_last(weeks), shift(LAST, -1), config)
+    assert weeks_read(config, before) == 4
+    assert trained(4, before) == trained(WEEKS, before) != trained(3, before)
+    assert weeks_read(config, replace(before, config=changed(window=2, replay=3, dim=4))) == 6
+    assert weeks_read(GNNConfig(), None) == 27
