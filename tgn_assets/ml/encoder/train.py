@@ -20,6 +20,7 @@ from tgn_assets.ml.encoder.trainer import EncoderTrainer
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.parallel import run_alongside
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import INTERACTS
 from tgn_assets.ml.weeks import week_key, week_number
@@ -79,7 +80,8 @@ def train_gnn(
             reporter.left(sum(later.links for later in cutoffs[number:]))
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     warm_from = warm.week if warm else None
-    return GNNCheckpoint(week, config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings)
+    parts = config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings
+    return GNNCheckpoint(week, *parts, processor(device))
 
 
 def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:

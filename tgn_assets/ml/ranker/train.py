@@ -22,6 +22,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
@@ -274,4 +275,5 @@ def _checkpoint(training: _Training, week: str) -> RankerCheckpoint:
         attributes=inputs.attributes.columns,
         warm_from=training.warm_from,
         embeddings=None if embeddings is None else embeddings.digest,
+        processor=processor(inputs.device),
     )

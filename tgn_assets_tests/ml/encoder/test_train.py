@@ -17,6 +17,7 @@ from tgn_assets.ml.encoder.linear_link_model import link_vectors
 from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn, weeks_read
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, history, snapshots
@@ -216,6 +217,7 @@ def test_checkpoint_survives_its_file(cold: GNNCheckpoint, linked_cold: GNNCheck
     loaded = GNNCheckpoint.load(tmp_path / LAST)
     assert (loaded.week, loaded.config, loaded.curve) == (cold.week, cold.config, cold.curve)
     assert loaded.batching == cold.batching == BatchingPlan("full", "full", None)
+    assert loaded.processor == cold.processor == processor("cpu")
     assert torch.equal(loaded.embeddings[LAST].events, cold.embeddings[LAST].events)
     assert loaded.embeddings[LAST].link_users is None
     linked_cold.save(tmp_path / LAST)
