@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-ROWS_PER_BLOCK = 2**16
-"""Rows that are computed at a time, which bounds the memory of a step."""
+ROWS_PER_BLOCK = 2**11
+"""Rows that are computed at a time: they stay in the processor's cache, and bound the memory of a step."""
 BETAS = 0.9, 0.999
 EPSILON = 1e-8
 
@@ -14,7 +14,7 @@ EPSILON = 1e-8
 class RowAdam(torch.optim.Optimizer):
     """Adam (arXiv 1412.6980) whose second moment is one number a row: the mean of the row's squared gradients.
 
-    A row moves only in steps in which its gradient is not all zero, and only then is the gradient of the L2 penalty
+    A row moves only in steps in which its gradient is not zero, and only then is the gradient of the L2 penalty
     `weight_decay` added to it. Adam would divide the penalty alone of any other row by its own size, and so take a
     whole step towards zero: ids of silent users and of new events would be erased. Gradients may be sparse.
     """
@@ -33,25 +33,29 @@ class RowAdam(torch.optim.Optimizer):
                 if not state:
                     state |= {"steps": 0, "mean": torch.zeros_like(table), "square": table.new_zeros(len(table))}
                 state["steps"] += 1
-                for rows, gradient in _blocks(table.grad):
-                    self._move(table, rows, gradient.add(table[rows], alpha=group["weight_decay"]), group["lr"])
+                options = state["steps"], group["lr"], group["weight_decay"]
+                parts = table, state["mean"], state["square"]
+                if not table.grad.is_sparse:
+                    _move(parts, table.grad, *options)
+                    continue
+                gradient = table.grad.coalesce()
+                rows = gradient.indices()[0]
+                of_rows = table[rows], state["mean"][rows], state["square"][rows]
+                _move(of_rows, gradient.values(), *options)
+                for part, moved in zip(parts, of_rows, strict=True):
+                    part[rows] = moved
 
-    def _move(self, table: Tensor, rows: Tensor, gradient: Tensor, lr: float) -> None:
-        state, (of_mean, of_square) = self.state[table], BETAS
-        mean = state["mean"][rows].lerp_(gradient, 1 - of_mean)
-        square = state["square"][rows].lerp_(gradient.square().mean(1), 1 - of_square)
-        state["mean"][rows], state["square"][rows] = mean, square
-        size = (square / (1 - of_square ** state["steps"])).sqrt_().add_(EPSILON)
-        table.index_add_(0, rows, mean / size[:, None], alpha=-lr / (1 - of_mean ** state["steps"]))
 
+def _move(parts: tuple[Tensor, Tensor, Tensor], gradient: Tensor, step: int, lr: float, weight_decay: float) -> None:
+    """Moves rows and both of their moments, `parts`, in place.
 
-def _blocks(gradient: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """(rows [n], their gradients [n, d]) of the rows whose `gradient` is not all zero, some at a time."""
-    if gradient.is_sparse:
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-    else:
-        rows, values = torch.arange(len(gradient), device=gradient.device), gradient
-    for at, part in zip(rows.split(ROWS_PER_BLOCK), values.split(ROWS_PER_BLOCK), strict=True):
-        moves = part.ne(0).any(1)
-        yield at[moves], part[moves]
+    All weights of a row without gradient are zero, which changes none of its bytes.
+    """
+    of_mean, of_square = BETAS
+    for row, mean, square, slope in zip(*(part.split(ROWS_PER_BLOCK) for part in (*parts, gradient)), strict=True):
+        moves = slope.square().sum(1).ne(0).to(slope.dtype)
+        slope = slope.add(row, alpha=weight_decay)
+        mean.lerp_(slope, (moves * (1 - of_mean))[:, None])
+        square.lerp_(slope.square().mean(1), moves * (1 - of_square))
+        size = (square / (1 - of_square**step)).sqrt_().add_(EPSILON)
+        row.addcmul_(mean, (moves / size)[:, None], value=-lr / (1 - of_mean**step))
