@@ -23,6 +23,7 @@ import torch
 from ray import exceptions
 
 from tgn_assets.ml.parallel import Result, Shard, Shared, WorkersError
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.safe_text import safe_text
 
@@ -154,7 +155,7 @@ def _shared(store: "ray.ObjectRef[Any]") -> Any:
 
 
 def _node() -> _Node:
-    return _Node(version("tgn_assets"), torch.backends.cpu.get_cpu_capability())
+    return _Node(version("tgn_assets"), processor("cpu"))
 
 
 def _line(error: BaseException) -> str:

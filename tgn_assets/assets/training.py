@@ -49,18 +49,20 @@ def trained_gnn(
     It warm-starts from last week's encoder if there is one. If there is none (cold start), it first trains week by week
     on some weeks of the past, so that the ranker has embeddings as they would have been known then.
     """
-    from tgn_assets.ml.encoder.train import train_gnn
+    from tgn_assets.ml.encoder.train import train_gnn, weeks_read
     from tgn_assets.reporting.asset_plots import curve_plot
 
-    week, settled = context.partition_key, preset.settle(GNNConfig.model_validate(config.model_dump()))
+    week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
-    read = [shift(week, -back) for back in reversed(range(settled.window + settled.replay))]
+    settled = graph_batching.settle(preset.settle(GNNConfig.model_validate(config.model_dump())))
+    warm = earlier.get(shift(week, -1))
+    read = [shift(week, -back) for back in reversed(range(weeks_read(settled, warm)))]
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
         window,
         week,
-        graph_batching.settle(settled),
-        warm=earlier.get(shift(week, -1)),
+        settled,
+        warm=warm,
         history=warehouse.history(week),
         device=device.name(),
         log=context.log.info,

@@ -34,6 +34,7 @@ class ModelCard:
     sources: Mapping[str, str]  # segment of users -> `tgn_assets`, or the baseline whose list they get
     validation: Mapping[str, float]  # `ndcg_<model>` on the newest closed week, which training held out
     config: Mapping[str, Any]  # `<asset>.<field>` of the configurations, and the columns of attribute tables
+    processors: Sequence[str]  # kinds that trained encoder and ranker; the same bytes are promised on one kind of CPU
     score: float | None  # NDCG of the lists published in that week, once their target week has closed
 
     @property
@@ -101,6 +102,7 @@ def models_table(cards: Sequence[ModelCard]) -> ResultTable:
         Column("best_baseline", "best baseline", drop=4),
         Column("best_baseline_ndcg", "its NDCG", drop=5),
         Column("sources", "lists from", ", ".join, drop=2),
+        Column("processors", "processor", ", ".join, drop=10),
         Column("score", "NDCG of its lists"),
     ]
     return ResultTable("models by week", columns, [_row(card) for card in cards])
@@ -119,6 +121,7 @@ def _row(card: ModelCard) -> dict[str, Any]:
         "best_baseline": best,
         "best_baseline_ndcg": best_ndcg,
         "sources": sorted(set(card.sources.values())),
+        "processors": [*card.processors],
         "score": card.score,
     }
 
@@ -142,6 +145,8 @@ def _differing(one: ModelCard, other: ModelCard) -> Iterator[tuple[str, Any, Any
     for name in ("warm_from", "encoder_epochs", "ranker_epochs", "parameters", "size"):
         yield name.replace("_", " "), getattr(one, name), getattr(other, name)
     yield "NDCG of its lists", one.score, other.score
+    if one.processors != other.processors:
+        yield "processor", ", ".join(one.processors), ", ".join(other.processors)
     for name in sorted({*one.validation, *other.validation}):
         yield f"validation {name}", one.validation.get(name), other.validation.get(name)
     for name in sorted({*one.sources, *other.sources}):
@@ -182,5 +187,6 @@ def _card(store: ArtifactStore, week: str, scores: Scores) -> ModelCard:
         sources=of_ranker["fallback"]["source"],
         validation=of_ranker["validation"],
         config=config | {f"attribute {node}.{name}": kind for node, name, kind in of_ranker["attributes"]},
+        processors=sorted({meta.get("processor") or "unknown" for meta in (of_gnn, of_ranker)}),
         score=ours.value if ours else None,
     )

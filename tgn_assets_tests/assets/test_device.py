@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.profiling.gpu import Stopwatch, run_week, synthetic_log
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.resources import Device
 from tgn_assets_tests.support.pretend_gpu import place, pretend_gpu
@@ -39,6 +40,7 @@ def test_every_stage_gives_the_same_on_gpu_and_cpu(
         assert Device(setting="auto").name() == "cuda"
         on_gpu = run_week(history, snapshots, watch=Stopwatch(), device="cuda", gnn=GNN, config=RANKER)
     assert gpu.operations > 1000
+    assert (on_cpu.ranker.processor, on_gpu.ranker.processor) == (processor("cpu"), "a simulated GPU")
     for name, value in on_cpu.ranker.state.items():
         assert torch.equal(on_gpu.ranker.state[name], value), name
         assert place(on_gpu.ranker.state[name]) == "cpu"  # a checkpoint can be read where there is no GPU

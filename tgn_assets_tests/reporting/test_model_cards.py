@@ -12,6 +12,7 @@ from tgn_assets.cli.main import cli
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import BASELINES
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.model_cards import ModelError, comparison_table, model_cards
@@ -57,6 +58,7 @@ def test_a_card_has_training_validation_and_score(home: Home) -> None:
     assert first.validation == ranker.validation
     assert first.encoder_epochs == sum(entry["cutoff"] == WEEKS[0] for entry in gnn.curve) > 0
     assert first.config["trained_ranker.lambdarank.rounds"] == 100
+    assert first.processors == [processor("cpu")] == second.processors
     assert first.best_baseline
     assert first.best_baseline[1] == max(ranker.validation[f"ndcg_{name}"] for name in BASELINES)
 
@@ -67,6 +69,23 @@ def test_the_comparison_has_only_what_differs(home: Home) -> None:
     assert "trained_ranker.candidates" in names and "trained_ranker.dim" not in names
     row = table.rows[names.index("trained_ranker.candidates")]
     assert (row["first"], row["second"]) == ("8", "9")
+
+
+def test_processors_of_a_model_are_shown_and_compared(home: Home, tmp_path: Path) -> None:
+    shutil.copytree(home.root, tmp_path / "home")
+    other = Home(home.settings.model_copy(update={"home": tmp_path / "home"}))
+    meta = ArtifactStore(other.artifacts).directory("trained_ranker", WEEKS[1]) / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"processor": "other"}))
+    cards = model_cards(ArtifactStore(other.artifacts), other.warehouse())
+    assert [card.processors for card in cards] == [[processor("cpu")], sorted([processor("cpu"), "other"])]
+    (row,) = [row for row in comparison_table(*cards).rows if row["name"] == "processor"]
+    assert "other" not in row["first"] and "other" in row["second"]
+    listed = json.loads(tgn(other, "list", "--json").stdout)
+    assert "other" in listed["models"][1]["processors"]
+    meta.write_text(
+        json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key != "processor"})
+    )
+    assert ArtifactStore(other.artifacts).load("trained_ranker", WEEKS[1]).processor is None
 
 
 def test_list_and_compare_print_the_cards(home: Home) -> None:

@@ -32,7 +32,7 @@ def graph() -> HeteroData:
 def batches(graph: HeteroData, sampler: SamplerName, fan_out: list[int], seed: int = 0, **options: Any) -> LinkLoader:
     """The first 600 edges as links, 50 a batch."""
     links = graph[INTERACTS].edge_index[:, :600]
-    config = GNNConfig(fan_out=fan_out, batch_size=50, sampler=sampler, seed=seed)
+    config = GNNConfig(layers=len(fan_out), fan_out=fan_out, batch_size=50, sampler=sampler, seed=seed)
     return link_loader(graph, links, config, **options)
 
 

@@ -59,7 +59,8 @@ class Sage(nn.Module):
 def loader(graph: HeteroData, links: list[tuple[int, int]] | Tensor, **options: Any) -> LinkLoader:
     """A native loader of all hops in full and eight links a batch, unless `options` say otherwise."""
     given = {name: options.pop(name) for name in ("may_be_negative", "shuffle") if name in options}
-    config = GNNConfig(**({"fan_out": [-1, -1], "batch_size": 8, "sampler": "native"} | options))
+    chosen: dict[str, Any] = {"fan_out": [-1, -1], "batch_size": 8, "sampler": "native"} | options
+    config = GNNConfig(layers=len(chosen["fan_out"]), **chosen)
     return link_loader(graph, links if isinstance(links, Tensor) else torch.tensor(links).t(), config, **given)
 
 

@@ -43,6 +43,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator["PretendGPU"]:
         patch.setattr(parallel, "ThreadPoolExecutor", Pool)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "synchronize", lambda: None)
+        patch.setattr(torch.cuda, "get_device_name", lambda device=None: "a simulated GPU")
         yield mode
 
 

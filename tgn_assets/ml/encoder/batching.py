@@ -10,14 +10,14 @@ from tgn_assets.ml.schema import EVENT, USER
 
 MEMORY_BUDGET = 6 * 2**30
 """Bytes that an estimate of the encoder's memory may reach before `auto` takes sampled batches."""
-TRAINING_VECTORS, TRAINING_VECTORS_PER_LAYER = 6, 3
-"""Vectors of width `dim` that a node takes while training on whole graphs: its id, the gradient of that, Adam's two
-moments and what is on the way; and for each layer an input, an aggregate and a gradient."""
-INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 8, 1
-"""The same for the embeddings of a whole graph: the four that training still holds, and what is on the way; the output
+TRAINING_VECTORS, TRAINING_VECTORS_PER_LAYER = 5, 3
+"""Vectors of width `dim` that a node takes while training on whole graphs: its id, the gradient of that, `RowAdam`'s
+first moment and what is on the way; and for each layer an input, an aggregate and a gradient."""
+INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 7, 1
+"""The same for the embeddings of a whole graph: the three that training still holds, and what is on the way; the output
 of each layer. Layer by layer it is three instead of what is on the way and the outputs."""
-ID_VECTORS = 4
-"""Those of an id that is learnt: itself, its gradient and Adam's two moments."""
+ID_VECTORS = 3
+"""Those of an id that is learnt: itself, its gradient and its first moment."""
 EDGE_BYTES = 20
 """Of an edge of one direction: its place in the sparse adjacency, and in the transpose for the gradient."""
 

@@ -19,7 +19,8 @@ class GNNCheckpoint:
     `embeddings` maps a week to what the encoder *of that week* made of the graph of that week: always the own week,
     and on a cold start the weeks it walked through as well. They are leak-free inputs for the ranker. `batching` is how
     the encoder went through the graphs of `week`. An entry of `curve` is an epoch: the `cutoff` (a week) whose window
-    was trained on, the number of the `epoch`, `loss` and `validation_loss`.
+    was trained on, the number of the `epoch`, `loss` and `validation_loss`. `processor` is the kind that trained it
+    (None: made by 0.2, which did not record it).
     """
 
     week: str
@@ -30,6 +31,7 @@ class GNNCheckpoint:
     node_idx: dict[str, Tensor]
     curve: list[dict[str, Any]]
     embeddings: dict[str, NodeEmbeddings]
+    processor: str | None
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -37,7 +39,12 @@ class GNNCheckpoint:
         tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
         tensors |= self.embeddings[self.week].to_tensors(f"embeddings.{self.week}.")
         earlier = {week: known.to_tensors() for week, known in self.embeddings.items() if week != self.week}
-        meta: dict[str, Any] = {"week": self.week, "warm_from": self.warm_from, "curve": self.curve}
+        meta: dict[str, Any] = {
+            "week": self.week,
+            "warm_from": self.warm_from,
+            "curve": self.curve,
+            "processor": self.processor,
+        }
         meta |= {"config": self.config.model_dump(), "batching": asdict(self.batching)}
         meta["embeddings"] = {week: self.embeddings[week].digest for week in sorted(self.embeddings)}
         save_artifact(directory, tensors, meta, earlier)
@@ -56,4 +63,5 @@ class GNNCheckpoint:
         }
         config, batching = GNNConfig(**meta["config"]), BatchingPlan(**meta["batching"])
         state, node_idx, warm_from = named("state."), named("node_idx."), meta["warm_from"]
-        return cls(meta["week"], config, batching, warm_from, state, node_idx, meta["curve"], embeddings)
+        curve, processor = meta["curve"], meta.get("processor")
+        return cls(meta["week"], config, batching, warm_from, state, node_idx, curve, embeddings, processor)

@@ -54,7 +54,8 @@ class GNNEncoder(nn.Module):
         """
         if kind not in self.ids:
             return self.features[kind](features)
-        ids = self.ids[kind] if position is None else self.ids[kind].index_select(0, position)
+        # The gradient of a lookup holds the rows of a batch; that of an index would be as large as the table.
+        ids = self.ids[kind] if position is None else nn.functional.embedding(position, self.ids[kind], sparse=True)
         if id_dropout:
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= id_dropout)
         return self.features[kind](features) + ids

@@ -79,14 +79,17 @@ def plan_links(known: Tensor, links: Tensor, weight: Tensor, config: SoftmaxLoss
 
 
 def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:
-    """`softmax_loss` estimated from a batch: its uniformly drawn negatives stand for all `num_events` events."""
-    users = vectors[USER][batch[USER].src_index]
-    positive = (users * vectors[EVENT][batch[EVENT].dst_pos_index]).sum(1)
-    negatives = vectors[EVENT][batch[EVENT].dst_neg_index.flatten()]
-    # Each of the n negatives stands for (num_events - 1) / n events in the softmax's denominator.
-    share = torch.tensor(max(num_events - 1, 1) / len(negatives), device=users.device).log()
-    others = (users @ negatives.T).logsumexp(1) + share
-    return (weight * F.softplus(others - positive)).sum() / weight.sum()
+    """`softmax_loss` estimated from a batch: its uniformly drawn negatives stand for all `num_events` events.
+
+    Of the negatives that are not a link's own event, each stands for its share of the events other than that one.
+    """
+    users, own = vectors[USER][batch[USER].src_index], batch[EVENT].dst_pos_index
+    positive = (users * vectors[EVENT][own]).sum(1)
+    drawn = batch[EVENT].dst_neg_index.flatten()
+    same = own[:, None] == drawn  # a batch holds an event once
+    logits = (users @ vectors[EVENT][drawn].T).masked_fill_(same, torch.finfo(users.dtype).min)
+    share = (max(num_events - 1, 1) / (len(drawn) - same.sum(1)).clamp(min=1)).log()
+    return (weight * F.softplus(logits.logsumexp(1) + share - positive)).sum() / weight.sum()
 
 
 def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from tgn_assets.ml.encoder.trainer import EncoderTrainer
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.parallel import run_alongside
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import INTERACTS
 from tgn_assets.ml.weeks import week_key, week_number
@@ -79,12 +80,22 @@ def train_gnn(
             reporter.left(sum(later.links for later in cutoffs[number:]))
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     warm_from = warm.week if warm else None
-    return GNNCheckpoint(week, config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings)
+    parts = config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings
+    return GNNCheckpoint(week, *parts, processor(device))
 
 
 def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
     """Whether an encoder trained with `earlier` has the shape and the features of `config`."""
     return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
+
+
+def weeks_read(config: GNNConfig, warm: GNNCheckpoint | None) -> int:
+    """How many weeks of snapshots training reads, that of its own week included, if it is given `warm`.
+
+    A cut-off trains on the links of `window` weeks, each of which is predicted from the `window` weeks before it.
+    """
+    is_warm = warm is not None and can_warm_start_from(warm.config, config)
+    return 2 * config.window + (0 if is_warm else config.replay - 1)
 
 
 class _Cutoff(NamedTuple):

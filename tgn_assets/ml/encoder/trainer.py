@@ -13,6 +13,7 @@ from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import plan_batching
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.gnn import GNNEncoder
+from tgn_assets.ml.encoder.row_adam import RowAdam
 from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.graph.temporal_graph import UserRows, WindowGraph, user_rows
@@ -33,8 +34,7 @@ class EncoderTrainer:
     ) -> None:
         self.encoder, self.graph, self.cutoff, self.config, self.reporter = encoder, graph, cutoff, config, reporter
         self.device = device = encoder.popularity.weight.device
-        parameters, rate = encoder.parameters(), config.learning_rate
-        self.optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay, fused=True)
+        self.optimizers = _optimizers(encoder, config)
         # The oldest week has no graph before it, and a week whose links are all new to the graph has none to learn.
         weeks = [t for t in graph.snapshots if cutoff - config.window < t <= cutoff]
         views = {t: graph.view(t - 1, config.window) for t in weeks}
@@ -78,9 +78,10 @@ class EncoderTrainer:
         total, steps = 0.0, 0
         for at in torch.randperm(len(weeks)).tolist():
             for loss, links in self._losses(weeks[at]):
-                self.optimizer.zero_grad()
+                self.encoder.zero_grad()
                 loss.backward()
-                self.optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.step()
                 total, steps = total + loss.item(), steps + 1
                 self.reporter.add(links)
         return finite(total / steps, "trained_gnn")
@@ -131,3 +132,11 @@ class EncoderTrainer:
         if training:
             self.loaders[week] = loader
         return loader
+
+
+def _optimizers(encoder: GNNEncoder, config: GNNConfig) -> list[torch.optim.Optimizer]:
+    """Adam for the weights, all of which have a gradient in every step, and `RowAdam` for the ids."""
+    weights = [parameter for name, parameter in encoder.named_parameters() if not name.startswith("ids.")]
+    rate, penalty = config.learning_rate, config.weight_decay
+    of_weights = torch.optim.Adam(weights, lr=rate, weight_decay=penalty, fused=True)
+    return [of_weights, RowAdam(encoder.ids.values(), lr=rate, weight_decay=penalty)]

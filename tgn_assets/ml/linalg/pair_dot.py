@@ -20,7 +20,8 @@ def pair_dot(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tens
     """
     if users.is_cpu:
         return _PairDot.apply(users, events, row, column)
-    # Not users[row]: its gradient would be added up by several threads in any order, not the same bytes each time.
+    # On a GPU the gradient of index_select is added up in any order; that of users[row] is not, but is sorted for it.
+    # Sums elsewhere have no fixed order there either, so that a GPU does not promise the same bytes.
     return (users.index_select(0, row) * events.index_select(0, column)).sum(-1)
 
 

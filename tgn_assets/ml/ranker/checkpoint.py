@@ -29,7 +29,7 @@ class RankerCheckpoint:
     `calibration` turns the softmax of blended scores into probabilities. `k` is the length of the lists that it was
     validated with, `features` names the columns of the pair features and `attributes` the attributes among them,
     `warm_from` is the week of the ranker that it was warm-started from, `embeddings` the digest of those of its week
-    (None: there were none).
+    (None: there were none), `processor` the kind that trained it (None: made by 0.2, which did not record it).
     """
 
     week: str
@@ -46,6 +46,7 @@ class RankerCheckpoint:
     attributes: tuple[AttributeColumn, ...]
     warm_from: str | None
     embeddings: str | None
+    processor: str | None
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -66,6 +67,7 @@ class RankerCheckpoint:
             "calibration": Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             "features": tuple(meta["features"]),
             "attributes": tuple(AttributeColumn(*column) for column in meta["attributes"]),
+            "processor": meta.get("processor"),
         }
         return cls(**{field.name: (meta | parts)[field.name] for field in fields(cls)})
 

@@ -22,6 +22,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
@@ -87,11 +88,12 @@ def train_ranker(
     A warm start continues from `earlier`, last week's ranker; a cold start trains one on the weeks before the newest
     closed one. That ranker's results on the newest closed week set fallback and calibration: it has learned nothing
     from that week, except that a cold start chose its number of epochs there, so that its NDCG is slightly optimistic.
-    Where the past weeks have few pairs several networks are trained, and events are ranked by their mean score.
+    If nobody was active in the newest closed week, a warm start changes nothing, and for a cold start the newest week
+    with activity takes its place.
 
-    In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, the tables as of
-    `week`, each week reads what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there.
-    ValueError unless `history` ends with `week`, `embedding_history` has no later week and `earlier` is older.
+    In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, each week reads
+    what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there. ValueError
+    unless `history` ends with `week`, `embedding_history` has no later week and `earlier` is older.
     """
     if (
         history.week != week_number(week)
@@ -103,9 +105,13 @@ def train_ranker(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + history.week)
         view = inputs.view(history.week - 1)
-        *past, newest = _build_training_sets(inputs, view, cache or TrainingSetCache(), workers, progress)
-        datasets, held_out = [one.dataset for one in past if one.dataset is not None], newest.dataset
+        training_sets = _build_training_sets(inputs, view, cache or TrainingSetCache(), workers, progress)
+        newest = _newest_with_users(training_sets)
+        past, held_out, silent = training_sets[:newest], training_sets[newest].dataset, len(training_sets) - 1 - newest
+        datasets = [one.dataset for one in past if one.dataset is not None]
         training = _start(inputs, datasets, earlier, workers, progress)
+        if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
+            view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
         if training.warm_from is None and datasets and held_out is not None:
             with run_alongside(partial(fit, datasets)) as booster:
@@ -159,8 +165,8 @@ def _build_training_sets(
 ) -> list[TrainingSet]:
     """Those of all cut-offs, oldest first, from `cache` where it has them; `newest` is the view of the last cut-off.
 
-    The last one is held out; its dataset is None if nobody was active in the newest closed week. The others are
-    `learnable`.
+    A dataset is None if nobody was active in the week after. The last one that is there is to be held out, and whole;
+    the others are `learnable`.
     """
     last = newest.past.week
     cutoffs = [*range(inputs.oldest_cutoff, last), last]
@@ -169,18 +175,27 @@ def _build_training_sets(
     def build(cutoff: int) -> TrainingSet:
         return build_training_set(inputs.history, newest if cutoff == last else inputs.view(cutoff), workers)
 
-    training_sets, new = [], [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
+    training_sets = list[TrainingSet]()
+    new = [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
     reporter = ProgressReporter(progress, "ranker, training sets of past weeks", len(new), "week")
     for cutoff in cutoffs:
         training_set = cache.get(week_key(cutoff), keys[cutoff], partial(build, cutoff))
         dataset = training_set.dataset
-        if dataset is not None and cutoff != last:
-            training_set = replace(training_set, dataset=dataset.learnable())
+        if dataset is not None and training_sets:
+            at = _newest_with_users(training_sets)
+            if (before := training_sets[at].dataset) is not None:
+                training_sets[at] = replace(training_sets[at], dataset=before.learnable())
         training_sets.append(training_set)
         if cutoff in new:
             reporter.add(1, f"{week_key(cutoff)} with {0 if dataset is None else len(dataset.num_relevant):,} users")
     cache.forget_before(week_key(cutoffs[0]))
     return training_sets
+
+
+def _newest_with_users(training_sets: Sequence[TrainingSet]) -> int:
+    """The position of the last one that has a dataset; of the last one, if none has."""
+    there = [at for at, one in enumerate(training_sets) if one.dataset is not None]
+    return there[-1] if there else len(training_sets) - 1
 
 
 def _start(
@@ -190,7 +205,10 @@ def _start(
     workers: Workers,
     progress: LogFn,
 ) -> _Training:
-    """A warm start from `earlier` if there is one that fits, or else a cold start."""
+    """A warm start from `earlier` if there is one that fits, or else a cold start.
+
+    Where `datasets` have few pairs several networks are trained, and events are ranked by their mean score.
+    """
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
     if earlier is not None and can_warm_start_from(earlier, inputs):
@@ -257,4 +275,5 @@ def _checkpoint(training: _Training, week: str) -> RankerCheckpoint:
         attributes=inputs.attributes.columns,
         warm_from=training.warm_from,
         embeddings=None if embeddings is None else embeddings.digest,
+        processor=processor(inputs.device),
     )

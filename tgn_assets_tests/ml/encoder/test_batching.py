@@ -12,8 +12,8 @@ W = week_number(START)
 ROWS: list[Row] = [("ann", "tea", 0, 1), ("bob", "tea", 1, 1), ("ann", "jam", 2, 3)]
 CONFIG = GNNConfig(dim=8, layers=2, sampler="native")
 NODES = 4
-TRAINING = 4 * 8 * NODES * 12 + 20 * 2 * (1 + 2)  # vectors, and the edges of both views in both directions
-INFERENCE = 4 * 8 * NODES * 10 + 20 * 2 * 3
+TRAINING = 4 * 8 * NODES * 11 + 20 * 2 * (1 + 2)  # vectors, and the edges of both views in both directions
+INFERENCE = 4 * 8 * NODES * 9 + 20 * 2 * 3
 
 
 def planned(config: GNNConfig) -> BatchingPlan:

@@ -38,7 +38,7 @@ def encoder(view: View, layers: int = 2) -> GNNEncoder:
     """An encoder with weights unlike those of a fresh one, in which much is zero."""
     torch.manual_seed(0)
     sizes = {kind: len(known) for kind, known in view.known.items()}
-    model = GNNEncoder(sizes, view.features[USER].shape[1], GNNConfig(dim=8, layers=layers))
+    model = GNNEncoder(sizes, view.features[USER].shape[1], GNNConfig(dim=8, layers=layers, fan_out=[-1] * layers))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)

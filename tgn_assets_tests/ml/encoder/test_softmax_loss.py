@@ -79,11 +79,42 @@ def test_users_are_drawn_with_all_their_links_if_too_many() -> None:
     assert torch.bincount(drawn[0], shares).unique().tolist() == [0, 1]
 
 
-def test_loss_of_sampled_batches_estimates_the_full_softmax() -> None:
-    users, events, links, weight = world(links_per_user=1)
-    exact = softmax_loss(users, events, plan_links(EVERYTHING, links, weight))
+def batch_of(links: Tensor, negatives: Tensor) -> HeteroData:
     batch = HeteroData()
     batch[USER].src_index, batch[EVENT].dst_pos_index = links
-    batch[EVENT].dst_neg_index = torch.arange(200).repeat(250)
-    estimate = sampled_softmax_loss({USER: users, EVENT: events}, batch, weight, 200)
-    torch.testing.assert_close(estimate, exact, rtol=0.02, atol=0.02)
+    batch[EVENT].dst_neg_index = negatives
+    return batch
+
+
+def test_sampled_loss_with_all_events_as_negatives_is_exact() -> None:
+    users, events, links, weight = world()
+    results = []
+    for sampled in (True, False):
+        vectors = {USER: users.clone().requires_grad_(), EVENT: events.clone().requires_grad_()}
+        if sampled:
+            loss = sampled_softmax_loss(vectors, batch_of(links, torch.arange(200).repeat(2)), weight, 200)
+        else:
+            loss = softmax_loss(vectors[USER], vectors[EVENT], plan_links(EVERYTHING, links, weight))
+        loss.backward()
+        results.append([loss.detach(), vectors[USER].grad, vectors[EVENT].grad])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_sampled_loss_of_drawn_negatives_has_the_exact_expectation() -> None:
+    users, events, links, weight = world(links_per_user=1)
+    links[1] = (users[links[0]] @ events.T).argmax(1)  # probable ones: counted twice, they would tell
+    exact = softmax_loss(users, events, plan_links(EVERYTHING, links, weight))
+    draw = torch.Generator().manual_seed(0)
+    drawn = [torch.randint(200, (4000,), generator=draw) for _ in range(200)]
+    losses = [sampled_softmax_loss({USER: users, EVENT: events}, batch_of(links, one), weight, 200) for one in drawn]
+    mean, error = torch.stack(losses).mean(), torch.stack(losses).std() / 200**0.5
+    assert error < 0.002 and (mean - exact).abs() < 3 * error
+
+
+def test_sampled_loss_is_zero_where_there_is_no_other_event() -> None:
+    users, events = torch.ones(2, 3, requires_grad=True), torch.ones(1, 3, requires_grad=True)
+    only = batch_of(torch.tensor([[0, 1], [0, 0]]), torch.zeros(2, dtype=torch.int64))
+    loss = sampled_softmax_loss({USER: users, EVENT: events}, only, torch.ones(2), 1)
+    gradients = torch.autograd.grad(loss, [users, events])
+    assert loss == 0 and not any(gradient.any() for gradient in gradients)

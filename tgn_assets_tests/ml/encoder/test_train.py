@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,9 +12,12 @@ from tgn_assets.ml.config import Batching, GNNConfig, NodeFeatureConfig, Softmax
 from tgn_assets.ml.encoder import softmax_loss, train, trainer
 from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
+from tgn_assets.ml.encoder.gnn import GNNEncoder
 from tgn_assets.ml.encoder.linear_link_model import link_vectors
-from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn
+from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn, weeks_read
 from tgn_assets.ml.graph.snapshots import Snapshot
+from tgn_assets.ml.graph.temporal_graph import WindowGraph
+from tgn_assets.ml.processor import processor
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, history, snapshots
@@ -213,6 +217,7 @@ def test_checkpoint_survives_its_file(cold: GNNCheckpoint, linked_cold: GNNCheck
     loaded = GNNCheckpoint.load(tmp_path / LAST)
     assert (loaded.week, loaded.config, loaded.curve) == (cold.week, cold.config, cold.curve)
     assert loaded.batching == cold.batching == BatchingPlan("full", "full", None)
+    assert loaded.processor == cold.processor == processor("cpu")
     assert torch.equal(loaded.embeddings[LAST].events, cold.embeddings[LAST].events)
     assert loaded.embeddings[LAST].link_users is None
     linked_cold.save(tmp_path / LAST)
@@ -248,3 +253,41 @@ def test_sampled_training_lowers_the_loss_and_embeds_layer_by_layer(weeks: Weeks
 def test_diverged_training_names_what_to_change(weeks: Weeks) -> None:
     with pytest.raises(TrainingError, match="lower its learning_rate"):
         train_gnn(weeks, LAST, changed(learning_rate=1e30))
+
+
+def test_id_of_an_event_new_in_a_cold_starts_last_week_stays_fresh() -> None:
+    weeks = snapshots([*habits(weeks=WEEKS), ("u001", "new", WEEKS - 1, 1)], range(WEEKS))
+    torch.manual_seed(CONFIG.seed * 1_000_003 + week_number(LAST))
+    sizes = {kind: len(weeks[LAST].data[kind].node_idx) for kind in (USER, EVENT)}
+    fresh = GNNEncoder(sizes, WindowGraph(weeks, CONFIG.half_life).num_features, CONFIG).state_dict()["ids.event"]
+    trained = train_gnn(weeks, LAST, CONFIG).state["ids.event"]
+    assert torch.equal(trained[-1], fresh[-1]) and fresh[-1].any()  # indices follow the weeks in which events came
+    assert not torch.equal(trained[0], fresh[0])
+
+
+def test_ids_of_silent_users_and_events_are_not_forgotten() -> None:
+    rows = [*habits(weeks=WEEKS), *(("zoe", "zoo", week, 1) for week in (0, 1))]
+    config = changed(window=3, weight_decay=0.1)
+    weeks = snapshots(rows, range(WEEKS))
+    before = train_gnn(weeks_before_last(weeks), shift(LAST, -1), config)
+    ids = {name: torch.ones_like(before.state[name]) for name in ("ids.user", "ids.event")}
+    after = train_gnn(weeks, LAST, config, warm=replace(before, state=before.state | ids)).state
+    silent, active = (after["ids.user"][-1], after["ids.user"][0])  # in the order of their ids
+    assert (silent == 1).all() and not (active == 1).all()
+
+
+def test_a_cold_start_reads_all_weeks_that_its_oldest_cutoff_needs(weeks: Weeks, tmp_path: Path) -> None:
+    config = changed(window=2, replay=3)
+
+    def trained(read: int, warm: GNNCheckpoint | None = None) -> bytes:
+        newest = {week: weeks[week] for week in sorted(weeks)[-read:]}
+        return bytes_of(train_gnn(newest, LAST, config, warm=warm), tmp_path / str(read))
+
+    # The oldest of three cut-offs is two weeks back; its two weeks of links see two weeks before them each.
+    assert weeks_read(config, None) == 6
+    assert trained(6) == trained(WEEKS) != trained(5)
+    before = train_gnn(weeks_before_last(weeks), shift(LAST, -1), config)
+    assert weeks_read(config, before) == 4
+    assert trained(4, before) == trained(WEEKS, before) != trained(3, before)
+    assert weeks_read(config, replace(before, config=changed(window=2, replay=3, dim=4))) == 6
+    assert weeks_read(GNNConfig(), None) == 27
