@@ -29,6 +29,7 @@ LAYERS = [
     "ml.export",
     "settings ray_tasks",
     "state run_launcher",
+    "serve",
     "reporting",
     "assets",
     "checks",

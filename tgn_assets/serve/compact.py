@@ -63,7 +63,9 @@ def compact(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], Arrays]:
     if week is None:
         raise NothingPublished
     for table in (USER_LISTS, NEW_USER_LISTS):
-        (others,) = con.execute(f"SELECT count(*) FROM {table} WHERE week IS DISTINCT FROM $week", {"week": week}).fetchall()[0]
+        (others,) = con.execute(
+            f"SELECT count(*) FROM {table} WHERE week IS DISTINCT FROM $week", {"week": week}
+        ).fetchall()[0]
         if others:
             raise DamagedCopy(f"{table} has {others:,} rows of another week than {week}")
     arrays, columns = _user_lists(con)

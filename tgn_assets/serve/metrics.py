@@ -41,10 +41,14 @@ class Metrics:
 
     def text(self, publication: Publication) -> str:
         """All of it in the text format, with what is served."""
-        return "".join(f"{line}\n" for line in (*self._of_requests(), *_of_publication(publication), *self._of_process()))
+        return "".join(
+            f"{line}\n" for line in (*self._of_requests(), *_of_publication(publication), *self._of_process())
+        )
 
     def _of_requests(self) -> Iterator[str]:
-        requests = ((f'{{route="{route}",status="{status}"}}', count) for (route, status), count in self.requests.items())
+        requests = (
+            (f'{{route="{route}",status="{status}"}}', count) for (route, status), count in self.requests.items()
+        )
         yield from _metric("tgn_serve_requests_total", "counter", "Requests answered.", requests)
         name = "tgn_serve_request_seconds"
         yield from _metric(name, "histogram", "Seconds from a request to its answer.", ())
@@ -55,9 +59,13 @@ class Metrics:
                 yield f'{name}_bucket{{route="{route}",le="{limit}"}} {below}'
             yield f'{name}_sum{{route="{route}"}} {self._sums[route]}'
             yield f'{name}_count{{route="{route}"}} {below}'
-        yield from _metric("tgn_serve_requests_in_progress", "gauge", "Requests not answered yet.", [("", self.in_progress)])
+        yield from _metric(
+            "tgn_serve_requests_in_progress", "gauge", "Requests not answered yet.", [("", self.in_progress)]
+        )
         lists = ((f'{{list="{kind}"}}', count) for kind, count in self.lists.items())
-        yield from _metric("tgn_serve_lists_total", "counter", "Lists answered: of the user, for new users, none.", lists)
+        yield from _metric(
+            "tgn_serve_lists_total", "counter", "Lists answered: of the user, for new users, none.", lists
+        )
 
     def _of_process(self) -> Iterator[str]:
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -72,7 +80,9 @@ class Metrics:
 def _of_publication(publication: Publication) -> Iterator[str]:
     lists, problem = publication.lists, publication.problem
     yield from _metric("tgn_serve_ready", "gauge", "1 if a week is served.", [("", int(lists is not None))])
-    yield from _metric("tgn_serve_up_to_date", "gauge", "0 while current.duckdb cannot be served.", [("", int(not problem))])
+    yield from _metric(
+        "tgn_serve_up_to_date", "gauge", "0 while current.duckdb cannot be served.", [("", int(not problem))]
+    )
     loads = ((f'{{result="{result}"}}', count) for result, count in publication.loads.items())
     yield from _metric("tgn_serve_loads_total", "counter", "Readings of current.duckdb.", loads)
     if lists is None or publication.published is None:

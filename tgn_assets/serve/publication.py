@@ -74,8 +74,8 @@ class Publication:
     async def watch(self) -> None:
         """Goes on for ever, whatever happens to the file."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
             await self.refresh()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def refresh(self) -> None:
         """Serves what the file holds now, if it is another one than at the last call; the old week stays if it cannot."""
