@@ -18,9 +18,9 @@ from tgn_assets.cli.base import verbose_option
 def serve(port: int, host: str, access_log: bool) -> None:
     """Serve the newest published lists over HTTP, read-only, until Ctrl-C or SIGTERM.
 
-    GET /v1/users/ID, GET /v1/new-user and POST /v1/users:batch answer lists as JSON; /healthz, /metrics and /docs are there
-    as well. It reads current.duckdb of TGN_HOME and nothing else, and swaps a new week in when that file is replaced.
-    docs/serving.md says more.
+    GET /v1/users/ID, GET /v1/new-user and POST /v1/users:batch answer lists as JSON; /healthz, /metrics and /docs are
+    there as well. It reads current.duckdb of TGN_HOME and nothing else, and swaps a new week in when that file is
+    replaced. docs/serving.md says more.
     """
     from tgn_assets.cli.server import browser_url, refuse_taken_port
     from tgn_assets.serve.app import build_app
@@ -32,7 +32,7 @@ def serve(port: int, host: str, access_log: bool) -> None:
 
     settings = read_settings()
     refuse_taken_port(host, port)
-    token = settings.serve_token and settings.serve_token.get_secret_value()
+    token = settings.serve_token.get_secret_value() if settings.serve_token else None
     if not token and not is_local(host):
         raise click.UsageError(f"--host {host} lets other machines in: set TGN_SERVE_TOKEN, which they must then send")
     path = settings.home / NAME

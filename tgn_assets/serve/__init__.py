@@ -1,1 +1,1 @@
-"""`tgn serve`: the published lists over HTTP, from a copy in memory of `current.duckdb`. It imports neither Dagster nor torch."""
+"""`tgn serve`: the published lists over HTTP, from a copy of `current.duckdb` in memory, without Dagster and torch."""

@@ -2,8 +2,8 @@
 
     python -m tgn_assets.serve.compact FILE DESCRIPTOR
 
-A process of its own does it: it takes seconds and hundreds of megabytes, and a damaged file may end it. The service goes
-on meanwhile, and gets the result through the open file DESCRIPTOR.
+A process of its own does it: it takes seconds and hundreds of megabytes, and a damaged file may end it. The service
+goes on meanwhile, and gets the result through the open file DESCRIPTOR.
 
 The form is the length of a header (8 bytes, little endian), the header as JSON, and the arrays that the header names,
 each at a multiple of 8 bytes:
@@ -11,7 +11,8 @@ each at a multiple of 8 bytes:
 - `user.text`, `user.offsets`: the users' ids in UTF-8, sorted bytewise, one behind the other, and where each begins;
 - `starts`: the first row of each user, and the number of rows; a user's rows are in the order of their ranks;
 - `<column>.values` of a column of numbers, NaN where there is none: 4 bytes each if that loses nothing;
-- `<column>.codes`, `<column>.text`, `<column>.offsets` of any other column: its distinct values as JSON, and which of them each row has.
+- `<column>.codes`, `<column>.text`, `<column>.offsets` of any other column: its distinct values as JSON, and which of
+  them each row has.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class DamagedCopy(Exception):
 def compact(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], Arrays]:
     """The header and the arrays of the newest published week in `con`.
 
-    NothingPublished if there is none, DamagedCopy if the lists are not those of one week with ranks from 1, duckdb.Error
-    if they cannot be read.
+    NothingPublished if there is none, DamagedCopy if the lists are not those of one week with ranks from 1,
+    duckdb.Error if they cannot be read.
     """
     (week, target_week) = con.execute(
         "SELECT strftime(max(week), '%Y-%m-%d'), strftime(max(target_week), '%Y-%m-%d') FROM published_weeks"
@@ -90,7 +91,7 @@ def write_compact(header: Mapping[str, Any], arrays: Arrays, file: BinaryIO) -> 
     text += b" " * (-len(text) % ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for array in arrays.values():
-        file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        file.write(np.ascontiguousarray(array).data.cast("B"))
         file.write(b"\0" * (-array.nbytes % ALIGNMENT))
     file.flush()
 
@@ -192,7 +193,7 @@ def _digest(header: Mapping[str, Any], arrays: Arrays) -> str:
     made = blake2b(json.dumps([version("tgn_assets"), header]).encode(), digest_size=12)
     for name, array in arrays.items():
         made.update(name.encode())
-        made.update(memoryview(array).cast("B"))
+        made.update(np.ascontiguousarray(array).data.cast("B"))
     return made.hexdigest()
 
 

@@ -29,6 +29,7 @@ class Guard:
         self.names = {*LOCAL_NAMES, host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or has it answered."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +25,8 @@ Schema = dict[str, Any]
 TYPES = {"VARCHAR": "string", "DOUBLE": "number", "INTEGER": "integer", "BIGINT": "integer", "BOOLEAN": "boolean"}
 IN_EVERY_VERSION = ("rank", "event_id", "score", "source")
 DESCRIPTION = (
-    "Every user's likeliest events of the next week, read-only. All of an answer is of one week; `week` is the Monday of "
-    "the week at whose close the lists were made, `target_week` the Monday of the week that they are for."
+    "Every user's likeliest events of the next week, read-only. All of an answer is of one week; `week` is the Monday "
+    "of the week at whose close the lists were made, `target_week` the Monday of the week that they are for."
 )
 
 
@@ -57,10 +58,12 @@ def openapi() -> Schema:
 def docs_page() -> str:
     """A page that shows `openapi()` and loads nothing."""
     from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["prose"] = lambda text: Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
     return environment.get_template("docs.html").render(api=openapi(), json=lambda value: json.dumps(value, indent=2))
 
 

@@ -26,7 +26,7 @@ def problem_response(problem: HTTPException) -> Response:
     status = HTTPStatus(problem.status_code)
     code = problem.code if isinstance(problem, Problem) else status.phrase.lower().replace(" ", "_")
     body = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": problem.detail}
-    return Response(json.dumps(body), status, problem.headers, MEDIA_TYPE)
+    return Response(json.dumps(body, separators=(",", ":")), status, problem.headers, MEDIA_TYPE)
 
 
 async def on_problem(_: Request, error: Exception) -> Response:

@@ -59,7 +59,7 @@ class Identity:
 
 @dataclass
 class Publication:
-    """The newest week of the file `path` that could be read: `lists`, and `problem` while they are not what the file holds."""
+    """`lists` of the newest week of the file `path` that could be read; `problem` if they are not what it holds now."""
 
     path: Path
     lists: WeekLists | None = None
@@ -78,7 +78,7 @@ class Publication:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def refresh(self) -> None:
-        """Serves what the file holds now, if it is another one than at the last call; the old week stays if it cannot."""
+        """Serves what the file holds now, if it changed since the last call; if it is damaged, the old week stays."""
         try:
             identity = Identity.of(self.path)
             if identity == self._tried and (self.problem is None or time.monotonic() < self._retry_at):
