@@ -208,10 +208,12 @@ def main(path: str, descriptor: int) -> int:
         except NothingPublished:
             return NOTHING_PUBLISHED
         except (duckdb.Error, DamagedCopy, OSError, MemoryError) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    code = main(sys.argv[1], int(sys.argv[2]))
+    sys.stderr.flush()
+    os._exit(code)  # in an ordinary exit DuckDB's binding prints a page about its own references

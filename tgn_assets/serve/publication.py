@@ -108,7 +108,7 @@ class Publication:
             self.loads["failed"] += 1
         if reason != self.problem:
             stays = f"; week {self.lists.week} stays" if self.lists else ""
-            logger.warning("%s%s", f"{self.path}: {message}", stays)
+            logger.warning("%s: %s%s", self.path, message, stays)
         self.problem = reason
 
     def health(self, now: datetime) -> dict[str, Any]:
@@ -167,5 +167,5 @@ async def _compact(path: Path, descriptor: int) -> None:
     if process.returncode == NOTHING_PUBLISHED:
         raise CannotLoad("nothing is published: current.duckdb has no week")
     if process.returncode:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise CannotLoad("current.duckdb cannot be read", last or f"exit status {process.returncode}")
+        message = said.decode(errors="replace").strip() or f"its reader ended with status {process.returncode}"
+        raise CannotLoad("current.duckdb cannot be read", message)

@@ -367,6 +367,14 @@ def test_forgotten_user_is_gone_after_the_swap(tmp_path: Path) -> None:
         assert len(re.findall("/memfd:lists", mapped)) == 1
 
 
+def wait_for_metric(service: Service, line: str) -> None:
+    for _ in range(600):
+        if f"{line}\n" in service.ask("/metrics").body.decode():
+            return
+        time.sleep(0.1)
+    raise AssertionError(service.log.read_text())
+
+
 def test_damaged_copy_is_not_served_and_health_says_so(tmp_path: Path) -> None:
     home = tmp_path / "home"
     copy = publish_lists(home, LISTS, NEW_USERS)
@@ -377,14 +385,16 @@ def test_damaged_copy_is_not_served_and_health_says_so(tmp_path: Path) -> None:
         flipped[at] ^= 0xFF
     with serving(home) as service:
         service.wait_for(status="ok")
-        for damaged in (b"", other[: len(other) // 2], b"no database" * 1000, bytes(flipped)):
+        for failed, damaged in enumerate((b"", other[: len(other) // 2], b"no database" * 1000, bytes(flipped)), 1):
             (home / "new").write_bytes(damaged)
             (home / "new").replace(copy)
-            service.wait_for(status="degraded", problem="current.duckdb cannot be read")
+            wait_for_metric(service, f'tgn_serve_loads_total{{result="failed"}} {failed}')
+            assert service.health()["problem"] == "current.duckdb cannot be read"
             assert service.ask("/v1/users/ann").json["week"] == WEEK
-            (home / "new").write_bytes(sound)
-            (home / "new").replace(copy)
-            service.wait_for(status="ok")
+        assert "Traceback" not in service.log.read_text() and "; week 2026-01-05 stays" in service.log.read_text()
+        (home / "new").write_bytes(sound)
+        (home / "new").replace(copy)
+        service.wait_for(status="ok")
         copy.unlink()
         assert "no current.duckdb" in service.wait_for(status="degraded")["problem"]
         assert service.ask("/v1/users/ann").json["list"] == "own"
@@ -411,7 +421,7 @@ def test_warehouse_is_neither_opened_nor_needed(tmp_path: Path) -> None:
         service.wait_for(status="ok")
         files = [os.readlink(link) for link in Path(f"/proc/{service.process.pid}/fd").iterdir() if link.exists()]
         assert [name for name in files if str(home) in name and not name.endswith(".log")] == []
-        assert sorted(path.name for path in home.iterdir()) == ["current.duckdb", "warehouse.duckdb"]
+        assert {path.name for path in home.iterdir()} == {"current.duckdb", "warehouse.duckdb", "warehouse.duckdb.wal"}
 
 
 def test_sigterm_finishes_requests_and_exits_with_0(tmp_path: Path) -> None:
