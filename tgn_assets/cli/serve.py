@@ -24,7 +24,7 @@ def serve(port: int, host: str, access_log: bool) -> None:
     """
     from tgn_assets.cli.server import browser_url, refuse_taken_port
     from tgn_assets.serve.app import build_app
-    from tgn_assets.serve.publication import Publication
+    from tgn_assets.serve.served_copy import ServedCopy
     from tgn_assets.serve.server import is_local
     from tgn_assets.serve.server import serve as run
     from tgn_assets.settings import read_settings
@@ -37,4 +37,4 @@ def serve(port: int, host: str, access_log: bool) -> None:
         raise click.UsageError(f"--host {host} lets other machines in: set TGN_SERVE_TOKEN, which they must then send")
     path = settings.home / NAME
     click.echo(f"{browser_url(host, port)} serves {path}", err=True)
-    run(build_app(Publication(path), token=token, host=host), host=host, port=port, access_log=access_log)
+    run(build_app(ServedCopy(path), token=token, host=host), host=host, port=port, access_log=access_log)

@@ -24,7 +24,7 @@ from tgn_assets.serve.lists import WeekLists
 from tgn_assets.serve.metrics import CONTENT_TYPE, Metrics
 from tgn_assets.serve.openapi import FALLBACKS, MAX_BYTES, MAX_USERS, docs_page, openapi
 from tgn_assets.serve.problems import Problem, on_error, on_problem
-from tgn_assets.serve.publication import Publication
+from tgn_assets.serve.served_copy import ServedCopy
 
 BODY_SECONDS = 10.0
 """How long a client may take to send the body of a request."""
@@ -51,12 +51,12 @@ class AnyId(Convertor[str]):
 register_url_convertor("any_id", AnyId())
 
 
-def build_app(publication: Publication, *, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
-    """The application that serves `publication`, to whoever knows `token`, at the address `host`."""
+def build_app(served: ServedCopy, *, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
+    """The application that serves `served`, to whoever knows `token`, at the address `host`."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(publication.watch())
+        watching = asyncio.create_task(served.watch())
         yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
@@ -79,7 +79,7 @@ def build_app(publication: Publication, *, token: str | None = None, host: str =
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.publication, app.state.metrics = publication, metrics
+    app.state.served, app.state.metrics = served, metrics
     return app
 
 
@@ -116,7 +116,7 @@ async def batch(request: Request) -> Response:
 
 async def healthz(request: Request) -> Response:
     """GET /healthz."""
-    health = request.app.state.publication.health(datetime.now(UTC))
+    health = request.app.state.served.health(datetime.now(UTC))
     status = HTTPStatus.SERVICE_UNAVAILABLE if health["status"] == "unavailable" else HTTPStatus.OK
     return JSONResponse(health, status, {"Cache-Control": "no-store"})
 
@@ -124,7 +124,7 @@ async def healthz(request: Request) -> Response:
 async def metrics_text(request: Request) -> Response:
     """GET /metrics."""
     state = request.app.state
-    return Response(state.metrics.text(state.publication), headers={"Content-Type": CONTENT_TYPE})
+    return Response(state.metrics.text(state.served), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def openapi_document(_: Request) -> Response:
@@ -143,11 +143,11 @@ async def start(_: Request) -> Response:
 
 
 def _lists(request: Request) -> WeekLists:
-    publication: Publication = request.app.state.publication
-    if publication.lists is None:
-        detail = f"There are no lists: {publication.problem}."
+    served: ServedCopy = request.app.state.served
+    if served.lists is None:
+        detail = f"There are no lists: {served.problem}."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing_published", detail, {"Retry-After": "30"})
-    return publication.lists
+    return served.lists
 
 
 def _user_id(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -68,6 +69,7 @@ class Guard:
         return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
 
 
+@lru_cache(maxsize=256)
 def _host_name(host: str) -> str | None:
     """The name in a Host header, without its port; None if it has none."""
     try:

@@ -7,7 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Any
 
-Fragment = bytes | memoryview
+Reader = Callable[[slice], list[Any]]
+"""From rows to what a column holds in each of them, as JSON."""
 STRIDE = 32
 """Every so many-th id is also kept as an object of its own, for the first steps of a search."""
 
@@ -30,10 +31,11 @@ class WeekLists:
         }
         self._ids, self._starts = _Texts(arrays, "user"), arrays["starts"]
         self._every = [self._ids.encoded(user) for user in range(0, self.users, STRIDE)]
+        names = header["columns"]
         self._columns = [
-            (f',"{name}":'.encode(), _numbers(arrays, name) if f"{name}.values" in arrays else _coded(arrays, name))
-            for name in header["columns"]
+            _numbers(arrays, name) if f"{name}.values" in arrays else _coded(arrays, name) for name in names
         ]
+        self._item = b'{"rank":%%d%b}' % b"".join(b',"%b":%%b' % name.encode() for name in names)
 
     def items(self, user_id: str) -> bytes | None:
         """The list of the user as a JSON array of items; None for a user without one."""
@@ -42,13 +44,10 @@ class WeekLists:
         user = bisect_left(range(min(block + STRIDE, self.users)), wanted, block, key=ids.encoded)
         if user == self.users or ids.encoded(user) != wanted:
             return None
-        parts: list[Fragment] = []
-        for rank, row in enumerate(range(self._starts[user], self._starts[user + 1]), 1):
-            parts.append(b',{"rank":%d' % rank)
-            for key, value in self._columns:
-                parts += (key, value(row))
-            parts.append(b"}")
-        return b"[%b]" % b"".join(parts)[1:]
+        rows = slice(self._starts[user], self._starts[user + 1])
+        columns = (read(rows) for read in self._columns)
+        items = [self._item % (rank, *values) for rank, values in enumerate(zip(*columns, strict=True), 1)]
+        return b"[%b]" % b",".join(items)
 
 
 class _Texts:
@@ -57,25 +56,17 @@ class _Texts:
     def __init__(self, arrays: dict[str, memoryview], name: str) -> None:
         self.text, self.offsets = arrays[f"{name}.text"], arrays[f"{name}.offsets"]
 
-    def __getitem__(self, number: int) -> memoryview:
-        return self.text[self.offsets[number] : self.offsets[number + 1]]
-
     def encoded(self, number: int) -> bytes:
         return bytes(self.text[self.offsets[number] : self.offsets[number + 1]])
 
 
-def _coded(arrays: dict[str, memoryview], name: str) -> Callable[[int], Fragment]:
-    """What the column holds in a row, as JSON, if it has codes."""
-    codes, texts = arrays[f"{name}.codes"], _Texts(arrays, name)
-    return lambda row: texts[codes[row]]
+def _coded(arrays: dict[str, memoryview], name: str) -> Reader:
+    """Reads a column that has codes."""
+    codes, text, offsets = arrays[f"{name}.codes"], arrays[f"{name}.text"], arrays[f"{name}.offsets"]
+    return lambda rows: [text[offsets[code] : offsets[code + 1]] for code in codes[rows]]
 
 
-def _numbers(arrays: dict[str, memoryview], name: str) -> Callable[[int], Fragment]:
-    """The same if it has numbers."""
+def _numbers(arrays: dict[str, memoryview], name: str) -> Reader:
+    """Reads a column that has numbers: what is neither infinite nor NaN."""
     values = arrays[f"{name}.values"]
-
-    def number(row: int) -> Fragment:
-        value = values[row]
-        return repr(value).encode() if value - value == 0 else b"null"  # neither infinite nor NaN
-
-    return number
+    return lambda rows: [b"%a" % value if value - value == 0 else b"null" for value in values[rows]]

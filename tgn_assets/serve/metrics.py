@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from tgn_assets.serve.publication import Publication
+from tgn_assets.serve.served_copy import ServedCopy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -39,11 +39,9 @@ class Metrics:
         counts[bisect_left(BUCKETS, seconds)] += 1
         self._sums[route] += seconds  # type: ignore[assignment]
 
-    def text(self, publication: Publication) -> str:
+    def text(self, served: ServedCopy) -> str:
         """All of it in the text format, with what is served."""
-        return "".join(
-            f"{line}\n" for line in (*self._of_requests(), *_of_publication(publication), *self._of_process())
-        )
+        return "".join(f"{line}\n" for line in (*self._of_requests(), *_of_copy(served), *self._of_process()))
 
     def _of_requests(self) -> Iterator[str]:
         requests = (
@@ -77,23 +75,23 @@ class Metrics:
         yield from _metric("process_start_time_seconds", "gauge", "Start of the service.", [("", self.started)])
 
 
-def _of_publication(publication: Publication) -> Iterator[str]:
-    lists, problem = publication.lists, publication.problem
+def _of_copy(served: ServedCopy) -> Iterator[str]:
+    lists, problem = served.lists, served.problem
     yield from _metric("tgn_serve_ready", "gauge", "1 if a week is served.", [("", int(lists is not None))])
     yield from _metric(
         "tgn_serve_up_to_date", "gauge", "0 while current.duckdb cannot be served.", [("", int(not problem))]
     )
-    loads = ((f'{{result="{result}"}}', count) for result, count in publication.loads.items())
+    loads = ((f'{{result="{result}"}}', count) for result, count in served.loads.items())
     yield from _metric("tgn_serve_loads_total", "counter", "Readings of current.duckdb.", loads)
-    if lists is None or publication.published is None:
+    if lists is None or served.published is None:
         return
     target = datetime.fromisoformat(lists.target_week).replace(tzinfo=UTC).timestamp()
     for name, meaning, value in (
-        ("published_timestamp_seconds", "When current.duckdb was written.", publication.published),
+        ("published_timestamp_seconds", "When current.duckdb was written.", served.published),
         ("target_week_timestamp_seconds", "Monday of the week that the lists are for.", target),
         ("users", "Users with a list.", lists.users),
         ("lists_bytes", "Memory of the lists.", lists.bytes),
-        ("load_seconds", "Seconds of the last reading.", publication.load_seconds),
+        ("load_seconds", "Seconds of the last reading.", served.load_seconds),
     ):
         yield from _metric(f"tgn_serve_{name}", "gauge", meaning, [("", value)])
 

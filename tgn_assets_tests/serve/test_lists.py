@@ -15,7 +15,7 @@ from tgn_assets.ml.schema import TABLES, Column, Table
 from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
 from tgn_assets.serve.compact import DamagedCopy, NothingPublished, compact, write_compact
 from tgn_assets.serve.lists import STRIDE, WeekLists
-from tgn_assets_tests.support.service import WEEK, Item, fill, publish_lists
+from tgn_assets_tests.serve.service import WEEK, Item, fill, publish_lists
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 scores = st.floats(0, 1)

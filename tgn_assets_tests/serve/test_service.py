@@ -25,7 +25,7 @@ from tgn_assets.cli.main import cli
 from tgn_assets.ml.weeks import shift
 from tgn_assets.serve.openapi import MAX_BYTES, MAX_USERS
 from tgn_assets.serve.server import is_local
-from tgn_assets_tests.support.service import WEEK, Answer, Item, Service, publish_lists, serving
+from tgn_assets_tests.serve.service import WEEK, Answer, Item, Service, publish_lists, serving
 
 TOKEN = "correct-horse-battery-staple"
 IDS = [

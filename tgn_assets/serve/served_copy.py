@@ -58,7 +58,7 @@ class Identity:
 
 
 @dataclass
-class Publication:
+class ServedCopy:
     """`lists` of the newest week of the file `path` that could be read; `problem` if they are not what it holds now."""
 
     path: Path
