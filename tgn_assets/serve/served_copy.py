@@ -89,6 +89,9 @@ class ServedCopy:
             self._failed(error.reason, str(error))
         except OSError as error:
             self._failed("current.duckdb cannot be read", safe_text(str(error)))
+        except Exception:
+            self._failed("current.duckdb cannot be read", "an error that nobody expected")
+            logger.exception("the service goes on with what it has")
 
     async def _load(self, identity: Identity | None) -> None:
         if identity is None:

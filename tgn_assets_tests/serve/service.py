@@ -116,12 +116,17 @@ class Service:
         raise AssertionError(f"{found} is not {health}; {self.log.read_text()}")
 
 
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def serving(home: Path, *options: str, **environment: str) -> Iterator[Service]:
     """`tgn serve` on what is published in `home`, once it answers; in the end it gets SIGTERM if it still runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     home.mkdir(parents=True, exist_ok=True)
     log = home.with_name(f"{home.name}.log")
     command = [sys.executable, "-m", "tgn_assets.cli.main", "serve", "--port", str(port), *options]
