@@ -236,7 +236,12 @@ def loads(folder: Path, ports: Sequence[int], users: int, seconds: int) -> tuple
     for _ in range(TURNS):
         one, other = (wrk(folder, port, path, seconds) for port, path in zip(ports, paths, strict=True))
         turns.append((one, other))
-    writer = Thread(target=lambda: [publish_lists(folder, users, seed) for seed in (1, 2)])
+
+    def publish_twice() -> None:
+        for seed in (1, 2):
+            publish_lists(folder, users, seed)
+
+    writer = Thread(target=publish_twice)
     writer.start()
     swap = wrk(folder, ports[1], paths[1], 3 * seconds)
     writer.join()

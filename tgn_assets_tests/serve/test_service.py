@@ -321,9 +321,9 @@ def test_no_request_fails_or_mixes_weeks_while_weeks_are_published(tmp_path: Pat
     failures: list[str] = []
     over = threading.Event()
 
-    def load(worker: int) -> None:
+    def load(port: int, worker: int) -> None:
         asked = 0
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         while not over.is_set():
             asked += 1
             try:
@@ -342,7 +342,7 @@ def test_no_request_fails_or_mixes_weeks_while_weeks_are_published(tmp_path: Pat
 
     with serving(home) as service:
         service.wait_for(status="ok")
-        threads = [threading.Thread(target=load, args=(worker,)) for worker in range(6)]
+        threads = [threading.Thread(target=load, args=(service.port, worker)) for worker in range(6)]
         for thread in threads:
             thread.start()
         for at in range(1, weeks):
