@@ -22,7 +22,8 @@ class WeekLists:
     def __init__(self, data: memoryview) -> None:
         size = int.from_bytes(data[:8], "little")
         header: dict[str, Any] = json.loads(bytes(data[8 : 8 + size]))
-        self.week, self.target_week, self.digest = header["week"], header["target_week"], header["digest"]
+        self.week, self.target_week, self.tag = header["week"], header["target_week"], f'"{header["digest"]}"'
+        self.weeks = f'"week":"{self.week}","target_week":"{self.target_week}"'.encode()
         self.users, self.events, self.bytes = header["users"], header["events"], len(data)
         self.new_user_items: bytes = header["new_user_items"].encode()
         arrays = {

@@ -100,7 +100,7 @@ def test_copy_of_a_version_without_a_column_is_served_without_it(
 
 def test_digest_changes_with_any_list_and_only_then(tmp_path: Path) -> None:
     one, same, other, removed, new_user = (
-        read(publish_lists(tmp_path, published, new_users)).digest
+        read(publish_lists(tmp_path, published, new_users)).tag
         for published, new_users in (
             ({"ann": [("tea", 0.5, "popular")], "bob": [("tea", 0.5, "popular")]}, []),
             ({"bob": [("tea", 0.5, "popular")], "ann": [("tea", 0.5, "popular")]}, []),
