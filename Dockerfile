@@ -1,4 +1,4 @@
-# The Dagster UI with its daemon, and `tgn`, in one container: docs/deployment.md. docker/check.py tries these steps without Docker.
+# The Dagster UI with its daemon, and `tgn`, in one container: docs/deployment.md. `tgn serve` takes one more: docs/serving.md. docker/check.py tries these steps without Docker.
 FROM python:3.11-slim
 
 # LightGBM's wheel needs the OpenMP library of the system.

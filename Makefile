@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile reference site screenshots clean
+.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -109,6 +109,9 @@ bench-scale: $(READY)  ## seconds and memory of a refresh at 1 and 10 million in
 
 bench-profile: $(READY)  ## which part of which asset a refresh spends its time in: benchmarks/RESULTS.md
 	DATA=$(DATA) $(BIN)/python -m benchmarks.profiling.profile --publish
+
+bench-serve: $(READY)  ## requests a second and latency of `tgn serve` for a million users; needs wrk: benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.speed.serve --publish
 
 screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tgn_assets.ml.config import Batching, PresetName, SamplerName
@@ -175,6 +175,11 @@ class Settings(BaseSettings):
         description='URL of a webhook that gets `{"text": ...}` by POST when a run fails, the source cannot be read '
         "twice in a row, or the newest week has no lists by Monday 12:00 UTC. A daemon must run.",
     )
+    serve_token: SecretStr | None = Field(
+        default=None,
+        description="What `tgn serve` asks for as `Authorization: Bearer ...`: 16 characters or more, of those that a "
+        "header may have.",
+    )
     keep_weeks: int | None = Field(
         default=None,
         ge=26,
@@ -259,6 +264,15 @@ class Settings(BaseSettings):
         if url is not None and not url.lower().startswith(("http://", "https://")):
             raise ValueError("it is no http or https URL")
         return url
+
+    @field_validator("serve_token")
+    @classmethod
+    def _long_enough(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+            raise ValueError(
+                "it needs 16 characters or more, printable ASCII without blanks; `openssl rand -hex 32` makes one"
+            )
+        return token
 
     @field_validator("time_zone")
     @classmethod

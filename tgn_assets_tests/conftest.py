@@ -41,6 +41,7 @@ SLOW = (
     "test_operations",
     "test_policy_flow",
     "test_setup",
+    "test_service",
     "test_fresh_process",
 )
 """Files of more than ten seconds, the longest first: one that starts last would leave the other workers idle."""

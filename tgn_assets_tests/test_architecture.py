@@ -30,6 +30,7 @@ LAYERS = [
     "ml.export",
     "settings names ray_tasks",
     "state run_launcher",
+    "serve",
     "reporting",
     "assets",
     "checks",

@@ -14,6 +14,7 @@ import click
 
 from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
 from tgn_assets.cli.models import models
+from tgn_assets.cli.serve import serve
 from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.weeks import shift, week_number, week_of
 from tgn_assets.state.process import prepare_process
@@ -287,6 +288,7 @@ def doctor() -> None:
 
 
 cli.add_command(models)
+cli.add_command(serve)
 
 
 @cli.command(short_help="Open the Dagster UI on the same state.")

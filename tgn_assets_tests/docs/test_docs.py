@@ -55,11 +55,12 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % 20 == 0'; exit; fi
+if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
 if mkdir {folder}/first 2>/dev/null; then exec {python} -m tgn_assets.cli.main "$@"; fi
 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for the first command, a preloaded one for later ones; a twentieth of the synthetic log,
-as training on all of it takes half a minute."""
+"""`tgn`: a process of its own for the first command and for one that gets a signal, a preloaded one for others; a
+twentieth of the synthetic log, as training on all of it takes half a minute."""
 
 
 def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:

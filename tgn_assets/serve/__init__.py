@@ -1,0 +1,1 @@
+"""`tgn serve`: the published lists over HTTP, from a copy of `current.duckdb` in memory, without Dagster and torch."""

@@ -1,0 +1,158 @@
+"""Published lists without training, and a `tgn serve` that serves them at a port of its own."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tgn_assets.ml.schema import TABLES, create_tables
+from tgn_assets.ml.weeks import shift
+from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
+from tgn_assets.state.published_copy import write_copy
+
+ROOT = Path(__file__).parents[2]
+WEEK = "2026-01-05"
+
+Item = tuple[Any, ...]
+"""event_id, score and source, and values of the columns after them."""
+
+
+def publish_lists(
+    folder: Path, lists: Mapping[str, Sequence[Item]], new_users: Sequence[Item] = (), *, week: str = WEEK
+) -> Path:
+    """Replaces `current.duckdb` in `folder`, as a week that publishes these lists does; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect() as con:
+        fill(con, lists, new_users, week)
+        write_copy(con, folder)
+    return folder / "current.duckdb"
+
+
+def fill(
+    con: duckdb.DuckDBPyConnection, lists: Mapping[str, Sequence[Item]], new_users: Sequence[Item], week: str
+) -> None:
+    """Leaves in the empty database `con` what a week that publishes these lists leaves in the warehouse."""
+    create_tables(con)
+    of_week = [week, shift(week, 1)]
+    insert(con, USER_LISTS, [[*of_week, user, *item] for user, items in lists.items() for item in enumerated(items)])
+    insert(con, NEW_USER_LISTS, [[*of_week, *item] for item in enumerated(new_users)])
+    con.execute("INSERT INTO published_weeks VALUES (?, ?, ?, 5, ?, 1, '{}')", [*of_week, week, len(lists)])
+
+
+def enumerated(items: Sequence[Item]) -> list[list[Any]]:
+    """rank, event_id, score, source, ... of each item."""
+    return [[rank, *item] for rank, item in enumerate(items, 1)]
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Inserts `rows`, whose values are in the order of the schema."""
+    if rows:
+        places = ", ".join("?" for _ in TABLES[table].columns)
+        con.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body; the content type says that it is JSON."""
+        assert self.headers["content-type"] in ("application/json", "application/problem+json")
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `tgn serve`."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    home: Path
+    log: Path
+
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """The answer to one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            named = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, named, response.read())
+        finally:
+            connection.close()
+
+    def batch(self, user_ids: Any, **more: Any) -> Answer:
+        """The answer to a batch."""
+        return self.ask("/v1/users:batch", "POST", json.dumps({"user_ids": user_ids, **more}).encode())
+
+    def health(self) -> Any:
+        """What /healthz answers."""
+        return self.ask("/healthz").json
+
+    def wait_for(self, **health: Any) -> Any:
+        """The answer of /healthz once it has these values; within a minute."""
+        for _ in range(600):
+            found = self.health()
+            if all(found.get(name) == value for name, value in health.items()):
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{found} is not {health}; {self.log.read_text()}")
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(home: Path, *options: str, **environment: str) -> Iterator[Service]:
+    """`tgn serve` on what is published in `home`, once it answers; in the end it gets SIGTERM if it still runs."""
+    port = free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    log = home.with_name(f"{home.name}.log")
+    command = [sys.executable, "-m", "tgn_assets.cli.main", "serve", "--port", str(port), *options]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TGN_")}
+    settings = {"TGN_HOME": str(home), "PYTHONPATH": path}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, env=inherited | settings | environment, cwd=home, stdout=out, stderr=out, text=True
+        )
+    try:
+        service = Service(process, port, home, log)
+        _wait_until_open(service)
+        yield service
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_open(service: Service) -> None:
+    for _ in range(600):
+        assert service.process.poll() is None, service.log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(service.log.read_text())
