@@ -48,17 +48,18 @@ def trained_gnn(
     It warm-starts from last week's encoder if there is one. If there is none (cold start), it first trains week by week
     on some weeks of the past, so that the ranker has embeddings as they would have been known then.
     """
-    from tgn_assets.ml.encoder.train import train_gnn
+    from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
     from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
-    read = [shift(week, -back) for back in reversed(range(config.window + config.replay))]
+    settled = graph_batching.settle(config)
+    read = snapshot_weeks(week, settled)
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
         window,
         week,
-        graph_batching.settle(config),
+        settled,
         warm=earlier.get(shift(week, -1)),
         history=warehouse.history(week),
         device=device.name(),
@@ -129,13 +130,13 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    # The oldest cut-off is `origins` + 1 weeks before this one, and looks back `sequence` weeks from there.
-    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+    settings = RankerConfig.model_validate(config.model_dump())
+    embedding_history = load_embedding_history(artifacts, week, settings.embedding_weeks)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,
         week,
-        config=RankerConfig.model_validate(config.model_dump()),
+        config=settings,
         device=device.name(),
         workers=workers.start(device.name(), context.log.warning),
         progress=context.log.info,

@@ -184,6 +184,12 @@ class RankerConfig(BaseModel, frozen=True):
     calibration: CalibrationConfig = option(CalibrationConfig(), "How scores become probabilities.")
     fallback: FallbackConfig = option(FallbackConfig(), "When a baseline replaces the ranker.")
 
+    @property
+    def embedding_weeks(self) -> int:
+        """Weeks of embeddings that training reads: the oldest cut-off is `origins` + 1 weeks before the week that has
+        closed, and looks back `sequence` weeks from there."""
+        return self.origins + self.sequence + 1
+
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The fields of a dumped config, nested ones under dotted names.

@@ -22,7 +22,7 @@ from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.parallel import run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import INTERACTS
-from tgn_assets.ml.weeks import week_key, week_number
+from tgn_assets.ml.weeks import shift, week_key, week_number, weeks_between
 
 EDGES_FOR_ALL_THREADS = 200_000
 """With as many edges in the window the encoder trains with all threads, and the linear link model is fitted afterwards.
@@ -80,6 +80,11 @@ def train_gnn(
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     warm_from = warm.week if warm else None
     return GNNCheckpoint(week, config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings)
+
+
+def snapshot_weeks(week: str, config: GNNConfig) -> list[str]:
+    """The weeks whose snapshots `train_gnn` reads at the close of `week`, as far as there are any, oldest first."""
+    return weeks_between(shift(week, 1 - config.window - config.replay), week)
 
 
 def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:

@@ -30,6 +30,7 @@ from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup,
 from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
+from tgn_assets.ml.sources.table import TableSource
 from tgn_assets.ml.sources.timestamp_sql import (
     EARLIEST,
     LATEST,
@@ -68,6 +69,8 @@ NO_ROWS = """SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS event_id, NULL::T
 
 def kind_of(spec: SourceSpec) -> SourceKind:
     """The source at `spec`, as one of its kind: here every kind has its entry."""
+    if spec.table is not None:
+        return TableSource(spec)
     if spec.location == SYNTHETIC:
         return SyntheticSource(spec)
     return PostgresSource(spec) if is_postgres(spec.location) else FileSource(spec)
