@@ -27,6 +27,7 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
+    "recommender",
     "settings ray_tasks",
     "state run_launcher",
     "reporting",

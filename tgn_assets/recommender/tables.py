@@ -109,22 +109,29 @@ def as_frame(table: Any, name: str) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame) and hasattr(table, "to_pandas"):
         table = table.to_pandas()
     if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"{name} is a {type(table).__name__}; give a data frame of pandas or Polars, or an Arrow table")
+        raise ValueError(
+            f"{name} is a {type(table).__name__}; give a data frame of pandas or Polars, or an Arrow table"
+        )
     return table.set_axis(table.columns.map(str), axis=1)
 
 
-def ids_as_text(ids: Iterable[Any]) -> list[str | None]:
+def as_series(ids: Iterable[Any]) -> pd.Series:
+    """`ids` as a column: of the type that they have, if all have the same."""
+    listed = list(ids)
+    return pd.Series(listed, dtype=None if listed else object)
+
+
+def ids_as_text(ids: pd.Series) -> list[str | None]:
     """How the pipeline writes each of `ids`; None for one that is missing."""
-    column = ids if isinstance(ids, pd.Series) else pd.Series(list(ids), dtype=None if ids else object)
     with connect() as con:
-        con.register("asked", pd.DataFrame({"id": _plain(column).reset_index(drop=True)}))
+        con.register("asked", pd.DataFrame({"id": _plain(ids).reset_index(drop=True)}))
         dtype = con.execute("DESCRIBE asked").fetchall()[0][1]
         return [text for (text,) in con.execute(f"SELECT {id_text('id', dtype, NULL_VALUES)} FROM asked").fetchall()]
 
 
 @contextmanager
 def notebook_words() -> Iterator[None]:
-    """Raises what the pipeline says of the log or the attributes as a ValueError that names parameters, not settings."""
+    """Raises what the pipeline says of log or attributes as a ValueError that names parameters instead of settings."""
     try:
         yield
     except (SourceError, AttributeTableError) as error:

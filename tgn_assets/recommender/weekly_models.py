@@ -30,6 +30,7 @@ from tgn_assets.ml.recommend.published import PublicationRecord, read_nodes, rul
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import replace_rows
 from tgn_assets.ml.weeks import shift
+from tgn_assets.recommender.tables import in_notebook_words
 
 
 @dataclass
@@ -148,5 +149,5 @@ class WeeklyModels:
     def _attributes(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
         tables = read_attribute_tables(self.event_features, self.user_features, users, events, week)
         for note in tables.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(in_notebook_words(note), stacklevel=2)
         return tables

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan
 from typing import Any, NamedTuple
 
 import duckdb
 
+from tgn_assets.ml.evaluation import pooled
 from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
-from tgn_assets.ml.evaluation.pooled import pooled_metrics
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
@@ -86,13 +85,8 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str], *, compared: bool 
     Ours are over all active users, or `compared` with the others over the drawn users, as theirs are.
     """
     with warehouse.reader() as con:
-        pooled = pooled_metrics(con, weeks, compared=compared)
-    return {
-        (row.model, row.segment, row.metric): Score(
-            row.value, row.users, None if isnan(row.ci_low) else [row.ci_low, row.ci_high]
-        )
-        for row in pooled.itertuples()
-    }
+        scores = pooled.pooled_scores(con, weeks, compared=compared)
+    return {(one.model, one.segment, one.metric): Score(one.value, one.users, one.ci) for one in scores}
 
 
 def interval(limits: Sequence[float] | None) -> str:

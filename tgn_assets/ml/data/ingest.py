@@ -174,9 +174,7 @@ def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
     return {"weeks": [date.fromisoformat(week) for week in weeks]}
 
 
-def store_weeks(
-    con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn = logger.warning
-) -> IngestReport:
+def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn = logger.warning) -> IngestReport:
     """Replaces the rows of the weeks in the warehouse `con` by those that were `staged`, in one transaction.
 
     What was rejected, and what is odd about the ids, is told to `warn`.
@@ -231,9 +229,7 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
     return outside
 
 
-def _warn(
-    spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int, warn: LogFn
-) -> None:
+def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int, warn: LogFn) -> None:
     """Says what was rejected or filtered, and what is odd about the ids.
 
     Rows without a week were `reported` by an earlier load.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import duckdb
-import pandas as pd
 
 from tgn_assets.ml.evaluation.metric_names import DRAWN
 
@@ -30,18 +30,29 @@ POOLED_SQL = """
 """The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
 
 
-def pooled_metrics(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], *, compared: bool = False) -> pd.DataFrame:
-    """model, segment, metric, value, users, ci_low, ci_high of the lists for the target `weeks`, all weeks together.
+class PooledScore(NamedTuple):
+    """A metric of a model in a segment, over some weeks."""
 
-    `con` has the rows of these weeks in `eval_metrics`. Ours are over all active users, or `compared` with the others
-    over the drawn users, as theirs are. The limits are NaN where a week has no interval.
+    model: str
+    segment: str
+    metric: str
+    value: float
+    users: int
+    ci: list[float] | None
+    """95% limits; None where a week has no interval."""
+
+
+def pooled_scores(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], *, compared: bool = False) -> list[PooledScore]:
+    """The scores of the lists for the target `weeks`, all weeks together, from the rows of `eval_metrics` in `con`.
+
+    Ours are over all active users, or `compared` with the others over the drawn users, as theirs are.
     """
     given = {"weeks": list(weeks), "drawn": DRAWN, "compared": compared}
-    rows = []
+    scores = []
     for model, segment, metric, value, users, margin, limits in con.execute(POOLED_SQL, given).fetchall():
-        if limits is None:
-            limits = [float("nan")] * 2 if margin is None else [value - margin, value + margin]
-        if metric in SHARES:
-            limits = [limit if limit != limit else min(max(limit, 0.0), 1.0) for limit in limits]
-        rows.append((model, segment, metric, value, users, *limits))
-    return pd.DataFrame(rows, columns=["model", "segment", "metric", "value", "users", "ci_low", "ci_high"])
+        if limits is None and margin is not None:
+            limits = [value - margin, value + margin]
+        if limits and metric in SHARES:
+            limits = [min(max(limit, 0.0), 1.0) for limit in limits]
+        scores.append(PooledScore(model, segment, metric, value, users, limits))
+    return scores
