@@ -183,13 +183,13 @@ class Recommender:
             read_features(self._features["event"], "event", log.event),
             read_features(self._features["user"], "user", log.user),
         )
-        with notebook_words(), self._progress() as tell, warehouse.open() as con:
+        with _warned() as warn, notebook_words(), self._progress() as tell, warehouse.open() as con:
             create_tables(con)
-            warehouse.first_week, newest = self._ingest(con, log, tell)
-            with self._models(con, warehouse, tell) as models:
+            warehouse.first_week, newest = self._ingest(con, log, tell, warn)
+            with self._models(con, warehouse, tell, warn) as models:
                 models.train(newest)
                 made = models.publish(newest)
-            _warn_about(con, newest, made)
+            _warn_about(con, newest, made, warn)
         self.week, self._lists, self._warehouse = newest, made.lists, warehouse
         self._user_type, self._event_type = log.user_type, log.event_type
         return self
@@ -236,8 +236,8 @@ class Recommender:
         if not 1 <= weeks < closed:
             raise ValueError(f"scoring {weeks} weeks takes {max(weeks, 1) + 1} closed ones; the log has {closed}")
         targets = weeks_between(shift(self.week, 1 - weeks), self.week)
-        with notebook_words(), self._progress() as tell, warehouse.open() as con:
-            with self._models(con, warehouse, tell) as models:
+        with _warned() as warn, notebook_words(), self._progress() as tell, warehouse.open() as con:
+            with self._models(con, warehouse, tell, warn) as models:
                 for week in targets:
                     models.train(shift(week, -1))
                     models.publish(shift(week, -1))
@@ -282,7 +282,7 @@ class Recommender:
             raise ValueError("there is no log: fit one first (a saved recommender does not hold its log)")
         return self._warehouse
 
-    def _ingest(self, con: duckdb.DuckDBPyConnection, log: Log, tell: LogFn) -> tuple[str, str]:
+    def _ingest(self, con: duckdb.DuckDBPyConnection, log: Log, tell: LogFn, warn: LogFn) -> tuple[str, str]:
         """Validates the rows of `log` and stores them in the warehouse `con`; returns the first and the newest week."""
         spec = SourceSpec("interactions", log.user, log.event, log.time, table=log.rows)
         extent, digests = survey_source(spec)
@@ -300,12 +300,18 @@ class Recommender:
             start_week=first,
             end_week=self.end_week,
             progress=tell,
-            warn=_warn,
+            warn=warn,
         )
         return first, newest
 
     @contextmanager
-    def _models(self, con: duckdb.DuckDBPyConnection, warehouse: _Warehouse, tell: LogFn) -> Iterator[WeeklyModels]:
+    def _models(
+        self, con: duckdb.DuckDBPyConnection, warehouse: _Warehouse, tell: LogFn, warn: LogFn
+    ) -> Iterator[WeeklyModels]:
+        try:
+            device = device_name(self.device)
+        except ValueError as error:
+            raise ValueError(f"device={error}") from error
         with TemporaryDirectory(prefix="tgn-recommender-") as folder:
             yield WeeklyModels(
                 con=con,
@@ -315,9 +321,10 @@ class Recommender:
                 ranker=self.ranker,
                 event_features=warehouse.event_features,
                 user_features=warehouse.user_features,
-                device=device_name(self.device),
+                device=device,
                 folder=Path(folder),
                 progress=tell,
+                warn=warn,
             )
 
     @contextmanager
@@ -381,21 +388,28 @@ def _table(scores: Sequence[PooledScore]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "metric", "value", "ci_low", "ci_high", "users"])
 
 
-def _warn_about(con: duckdb.DuckDBPyConnection, week: str, made: WeekPublication) -> None:
+def _warn_about(con: duckdb.DuckDBPyConnection, week: str, made: WeekPublication, warn: LogFn) -> None:
     """Warns of what the checks of the pipeline warn of: a week unlike those before, and lists by baselines."""
     if drifted := [str(measure) for measure in drift(read_measures(con, week)) if measure.drifted]:
-        _warn(f"week {week} is unlike the weeks before: {'; '.join(drifted)}; is the log complete?")
+        warn(f"week {week} is unlike the weeks before: {'; '.join(drifted)}; is the log complete?")
     lists = made.lists_by_source
     if sum(lists.values()) and 1 - lists.get(OURS, 0) / sum(lists.values()) > FALLBACK_LIMIT:
         made_by = ", ".join(f"{source} {number:,}" for source, number in lists.items())
-        _warn(
+        warn(
             f"baselines made most lists ({made_by}): they did better than the ranker on week {week}, or the log has "
             "fewer than the three weeks that the ranker is trained on"
         )
 
 
-def _warn(text: str) -> None:
-    warnings.warn(in_notebook_words(text), stacklevel=3)
+@contextmanager
+def _warned() -> Iterator[LogFn]:
+    """Warns, where the method that opens the context was called, of what it tells, once each and at its end."""
+    told = dict[str, None]()
+    try:
+        yield told.setdefault
+    finally:
+        for text in told:
+            warnings.warn(in_notebook_words(text), stacklevel=4)
 
 
 def _texts(ids: Iterable[Any]) -> frozenset[str]:

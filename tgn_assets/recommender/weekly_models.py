@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from tgn_assets.ml.recommend.published import PublicationRecord, read_nodes, rul
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.schema import replace_rows
 from tgn_assets.ml.weeks import shift
-from tgn_assets.recommender.tables import in_notebook_words
 
 
 @dataclass
@@ -51,6 +49,7 @@ class WeeklyModels:
     device: str
     folder: Path
     progress: LogFn
+    warn: LogFn
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     encoders: dict[str, GNNCheckpoint] = field(default_factory=dict)
     rankers: dict[str, RankerCheckpoint] = field(default_factory=dict)
@@ -149,5 +148,5 @@ class WeeklyModels:
     def _attributes(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
         tables = read_attribute_tables(self.event_features, self.user_features, users, events, week)
         for note in tables.notes:
-            warnings.warn(in_notebook_words(note), stacklevel=2)
+            self.warn(note)
         return tables

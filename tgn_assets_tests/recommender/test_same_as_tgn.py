@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +38,7 @@ class Tgn(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def refreshed(tgn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tgn]:
+def refreshed(tgn: Path, tmp_path_factory: pytest.TempPathFactory) -> Tgn:
     """A fresh home after `tgn refresh`."""
     folder = tmp_path_factory.mktemp("csv")
     log = habit_log()
@@ -47,7 +46,7 @@ def refreshed(tgn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     pd.concat([log.sample(frac=1, random_state=0), bad]).to_csv(folder / "log.csv", index=False)
     of_home = Tgn(tgn, folder / "home", folder / "log.csv")
     of_home("refresh")
-    yield of_home
+    return of_home
 
 
 @pytest.fixture(scope="module")
