@@ -26,11 +26,10 @@ from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
-from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, id_text
+from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, TableSource, id_text
 from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
-from tgn_assets.ml.sources.table import TableSource
 from tgn_assets.ml.sources.timestamp_sql import (
     EARLIEST,
     LATEST,
