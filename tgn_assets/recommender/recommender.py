@@ -31,7 +31,7 @@ from tgn_assets.ml.recommend.publish import PREDICTION_COLUMNS, WeekPublication
 from tgn_assets.ml.recommend.published import PublishedLists
 from tgn_assets.ml.schema import OURS, create_tables
 from tgn_assets.ml.sources.extent import check_first_week, newest_closed_week, survey_source
-from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec, last_ended_week
 from tgn_assets.ml.weeks import shift, week_key, week_number, weeks_between
 from tgn_assets.recommender.saved_lists import load_lists, save_lists
 from tgn_assets.recommender.tables import (
@@ -289,7 +289,7 @@ class Recommender:
         if self.start_week is None:
             check_first_week(spec, digests or ())
         first = self.start_week or extent.first_week
-        newest = newest_closed_week(extent, first, self.end_week)
+        newest = newest_closed_week(extent, first_week=first, end_week=self.end_week, last_ended=last_ended_week())
         if newest is None:
             until = f" up to end_week={self.end_week}" if self.end_week else "; of a log that has ended, set end_week"
             raise ValueError(f"no week has closed yet: there is no row on the Sunday of week {first}, or later{until}")

@@ -259,7 +259,9 @@ class Home:
         return newest, {week: digests.get(week, NO_ROWS) for week in weeks}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
-        return newest_closed_week(extent, self.start_week(), self.settings.end_week)
+        return newest_closed_week(
+            extent, first_week=self.start_week(), end_week=self.settings.end_week, last_ended=last_ended_week()
+        )
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:

@@ -30,7 +30,6 @@ from tgn_assets.ml.sources.spec import (
     SourceSpec,
     empty_source,
     horizon,
-    last_ended_week,
 )
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
@@ -152,15 +151,15 @@ def digest(rows: int, total: int | None) -> str:
     return f"{rows}-{total or 0:x}"
 
 
-def newest_closed_week(extent: SourceExtent, first_week: str, end_week: str | None) -> str | None:
-    """The newest week from `first_week` to `end_week` (None: without an end) that is over, by the calendar and in the
-    source of that `extent`.
+def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str | None, last_ended: str) -> str | None:
+    """The newest week from `first_week` to `end_week` (None: no end) that is over by the calendar, which has come to
+    `last_ended`, and in the source of that `extent`.
 
     In the source a week is over when there is a row on its Sunday or later. `end_week`, and a week that is known by its
     number alone, are over as soon as they have rows. None if there is no such week.
     """
     closed = end_week if end_week and week_of(extent.newest_row) >= end_week else extent.newest_closed
-    newest = min(week for week in (closed, last_ended_week(), end_week) if week) if closed else None
+    newest = min(week for week in (closed, last_ended, end_week) if week) if closed else None
     return newest if newest and newest >= first_week else None
 
 
