@@ -39,6 +39,9 @@ SLOW = (
     "test_time",
     "test_operations",
     "test_policy_flow",
+    "test_same_as_tgn",
+    "test_recommender",
+    "test_notebook",
     "test_setup",
     "test_fresh_process",
 )

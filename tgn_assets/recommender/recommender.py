@@ -115,6 +115,9 @@ class Recommender:
             raise ValueError(f"k is {k}; a list has 1 to 100 events")
         if repeats not in ("learned", "exclude"):
             raise ValueError(f"repeats is {repeats!r}; it may be 'learned' or 'exclude'")
+        for name, ids in {"allow": allow, "deny": deny}.items():
+            if isinstance(ids, str):
+                raise ValueError(f"{name} is {ids!r}; give a list of ids, [{ids!r}]")
         allowed = None if allow is None else _texts(allow)
         if allowed is not None and not allowed:
             raise ValueError("allow holds no event id; leave it out where every event may be recommended")

@@ -164,6 +164,7 @@ def test_messages_name_parameters_and_no_setting() -> None:
         ({"k": 0}, "k is 0"),
         ({"repeats": "never"}, "repeats is 'never'"),
         ({"allow": []}, "allow holds no event id"),
+        ({"deny": "tea"}, r"deny is 'tea'; give a list of ids, \['tea'\]"),
         ({"end_week": "2024-01-02"}, "2024-01-02 is a Tuesday"),
         ({"start_week": "2024-01-08", "end_week": "2024-01-01"}, "end_week=2024-01-01 comes before"),
     ],
