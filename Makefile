@@ -25,7 +25,7 @@ demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lis
 test: $(READY) doctest  ## every test except those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests
 
-DOCTESTED := tgn_assets/ml
+DOCTESTED := tgn_assets/ml tgn_assets/recommender
 
 doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)

@@ -28,6 +28,7 @@ LAYERS = [
     "ml.recommend",
     "ml.monitoring",
     "ml.export",
+    "recommender",
     "settings names ray_tasks",
     "state run_launcher",
     "serve",

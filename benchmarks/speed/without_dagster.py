@@ -16,7 +16,7 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
-from tgn_assets.ml.encoder.train import train_gnn, weeks_read
+from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
@@ -70,11 +70,11 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     """`trained_gnn`, `trained_ranker` and `temporal_embeddings`."""
     gnn, config = GNNConfig(), RankerConfig()
     warm = artifacts.load("trained_gnn", shift(week, -1))
-    read = [shift(week, -back) for back in reversed(range(weeks_read(gnn, warm)))]
+    read = snapshot_weeks(week, gnn, warm)
     history = warehouse.history(week)
     encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
-    embedding_history = load_embedding_history(artifacts, week, config.origins + config.sequence + 1)
+    embedding_history = load_embedding_history(artifacts, week, config.embedding_weeks)
     with warehouse.reader() as con:
         rules = rules_of(policy, read_nodes(con, week)[1])
     training_sets = TrainingSetCache(artifacts.training_sets)

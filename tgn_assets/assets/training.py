@@ -49,14 +49,14 @@ def trained_gnn(
     It warm-starts from last week's encoder if there is one. If there is none (cold start), it first trains week by week
     on some weeks of the past, so that the ranker has embeddings as they would have been known then.
     """
-    from tgn_assets.ml.encoder.train import train_gnn, weeks_read
+    from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
     from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
     settled = graph_batching.settle(preset.settle(GNNConfig.model_validate(config.model_dump())))
     warm = earlier.get(shift(week, -1))
-    read = [shift(week, -back) for back in reversed(range(weeks_read(settled, warm)))]
+    read = snapshot_weeks(week, settled, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
         window,
@@ -133,8 +133,7 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    # The oldest cut-off is `origins` + 1 weeks before this one, and looks back `sequence` weeks from there.
-    embedding_history = load_embedding_history(artifacts, week, settled.origins + settled.sequence + 1)
+    embedding_history = load_embedding_history(artifacts, week, settled.embedding_weeks)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,

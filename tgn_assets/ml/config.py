@@ -257,6 +257,12 @@ class RankerConfig(BaseModel, frozen=True):
     calibration: CalibrationConfig = option(CalibrationConfig(), "How scores become probabilities.")
     fallback: FallbackConfig = option(FallbackConfig(), "When a baseline replaces the ranker.")
 
+    @property
+    def embedding_weeks(self) -> int:
+        """Weeks of embeddings that training reads: the oldest cut-off is `origins` + 1 weeks before the week that has
+        closed, and looks back `sequence` weeks from there."""
+        return self.origins + self.sequence + 1
+
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
         if self.dim % self.heads:

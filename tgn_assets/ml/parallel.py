@@ -24,6 +24,18 @@ BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is returned to the system: after every block it would cost too much time."""
 
 
+def device_name(wanted: str = "auto") -> str:
+    """`cpu`, `cuda`, ...: `wanted`, or for `auto` a GPU if there is one. ValueError if torch cannot use it."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{wanted} cannot be used ({reason}); set it to auto or cpu") from error
+    return wanted
+
+
 class WorkersError(RuntimeError):
     """The engine cannot be used, or could not do the work; the message says what helps."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
 
 K = 5
 """Length of a published list, unless the policy says otherwise."""
@@ -239,6 +240,15 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({table.ddl})")
     for name, view in VIEWS.items():
         con.execute(f"CREATE OR REPLACE VIEW {name} AS {view.query}")
+
+
+def replace_rows(con: duckdb.DuckDBPyConnection, table: str, week: str, rows: pd.DataFrame) -> None:
+    """Makes `rows` those of `week` in `table`, by column name."""
+    con.execute(f"DELETE FROM {table} WHERE week = $week::DATE", {"week": week})
+    if len(rows):
+        con.register("new_rows", rows)
+        con.execute(f"INSERT INTO {table} BY NAME FROM new_rows")
+        con.unregister("new_rows")
 
 
 def quoted(name: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tgn_assets.ml.evaluation.metric_names import DRAWN, FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation import pooled
+from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
@@ -30,23 +31,6 @@ SEGMENT_TITLES = {"all": "all active users", "seen": "users seen before"}
 IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
 """In which order the columns of a narrow terminal go, the last one first."""
 
-POOLED_SQL = """
-    WITH rows AS (
-        SELECT * FROM eval_metrics WHERE list_contains($weeks, strftime(week, '%Y-%m-%d'))
-    ), drawn AS (
-        SELECT * REPLACE (substring(metric, length($drawn) + 1) AS metric) FROM rows WHERE starts_with(metric, $drawn)
-    ), scores AS (
-        FROM rows WHERE NOT starts_with(metric, $drawn)
-            AND NOT ($compared AND (week, model, segment, metric) IN (SELECT (week, model, segment, metric) FROM drawn))
-        UNION ALL
-        FROM drawn WHERE $compared
-    )
-    SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
-           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END,
-           CASE WHEN count(*) = 1 AND isfinite(min(ci_low)) THEN [min(ci_low), min(ci_high)] END
-    FROM scores WHERE users > 0 AND isfinite(value) GROUP BY ALL
-"""
-"""The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
 SOURCES_SQL = """
     SELECT count(*), string_agg(DISTINCT source, ', ' ORDER BY source)
     FROM weekly_top5_predictions WHERE week = ? AND rank = 1
@@ -101,16 +85,8 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str], *, compared: bool 
     Ours are over all active users, or `compared` with the others over the drawn users, as theirs are.
     """
     with warehouse.reader() as con:
-        given = {"weeks": list(weeks), "drawn": DRAWN, "compared": compared}
-        rows = con.execute(POOLED_SQL, given).fetchall()
-    scores: Scores = {}
-    for model, segment, metric, value, users, margin, limits in rows:
-        if limits is None and margin is not None:
-            limits = [value - margin, value + margin]
-        if limits and metric in LABELS:
-            limits = [min(max(limit, 0.0), 1.0) for limit in limits]
-        scores[model, segment, metric] = Score(value, users, limits)
-    return scores
+        scores = pooled.pooled_scores(con, weeks, compared=compared)
+    return {(one.model, one.segment, one.metric): Score(one.value, one.users, one.ci) for one in scores}
 
 
 def interval(limits: Sequence[float] | None) -> str:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,18 +158,10 @@ class Window(Mapping[str, Any]):
 
 
 def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
-    """The encoder's embeddings of at most `limit` weeks up to `week`, each as known when that week closed.
+    """`chained_embeddings` of the checkpoints in `store`; ArtifactError if a link is missing."""
+    from tgn_assets.ml.encoder.checkpoint import chained_embeddings
 
-    They come from the checkpoint of `week`, from the one that it was warm-started from, and so on back to the cold
-    start. Vectors of one such chain are comparable, those of two are not. ArtifactError if a link is missing.
-    """
-    embedding_history: dict[str, NodeEmbeddings] = {}
-    link: str | None = week
-    while link is not None and len(embedding_history) < limit:
-        checkpoint = store.load("trained_gnn", link)
-        embedding_history = checkpoint.embeddings | embedding_history
-        link = checkpoint.warm_from
-    return {key: embedding_history[key] for key in sorted(embedding_history)[-limit:]}
+    return chained_embeddings(partial(store.load, "trained_gnn"), week, limit)
 
 
 class TrainedModel(NamedTuple):

@@ -34,13 +34,14 @@ from tgn_assets.ml.sources.extent import (
     describe_source,
     digest,
     first_week_of,
+    newest_closed_week,
     smallest_week_number,
     source_digests,
     survey_source,
 )
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
-from tgn_assets.ml.weeks import shift, week_of, weeks_between
+from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
@@ -238,11 +239,10 @@ class Home:
         return self.settings.start_week or self._pinned("first_week", self._first_week)
 
     def newest_closed_week(self) -> str | None:
-        """The newest week that is over, by the calendar and in the source, from the first to the last week.
+        """The newest week that is over, from the first to the last one of the settings (`newest_closed_week` in
+        `ml/sources/extent.py`); None if there is none yet.
 
-        In the source a week is over when there is a row on its Sunday or later. The last week of the settings, and one
-        that is known by its number alone, are over as soon as they have rows. None if there is no such week. Scans the
-        source; SourceError if it cannot be read.
+        Scans the source; SourceError if it cannot be read.
         """
         return self._newest_closed(describe_source(self.source_spec()))
 
@@ -260,10 +260,9 @@ class Home:
         return newest, {week: digests.get(week, NO_ROWS) for week in weeks}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
-        end = self.settings.end_week
-        closed = end if end and week_of(extent.newest_row) >= end else extent.newest_closed
-        newest = min(week for week in (closed, last_ended_week(), end) if week) if closed else None
-        return newest if newest and newest >= self.start_week() else None
+        return newest_closed_week(
+            extent, first_week=self.start_week(), end_week=self.settings.end_week, last_ended=last_ended_week()
+        )
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:

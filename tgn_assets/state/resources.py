@@ -63,16 +63,12 @@ class Device(dg.ConfigurableResource):
 
     def name(self) -> str:
         """`cpu`, `cuda`, ...; for `auto`, a GPU if there is one. Failure if torch cannot use the device."""
-        import torch
+        from tgn_assets.ml.parallel import device_name
 
-        if self.setting == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.zeros(1, device=self.setting)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise dg.Failure(f"TGN_DEVICE={self.setting} cannot be used ({reason}); set it to auto or cpu") from error
-        return self.setting
+            return device_name(self.setting)
+        except ValueError as error:
+            raise dg.Failure(f"TGN_DEVICE={error}") from error
 
 
 class WorkersSetting(dg.ConfigurableResource):

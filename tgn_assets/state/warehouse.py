@@ -17,9 +17,9 @@ import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import transaction
-from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
+from tgn_assets.ml.data.interactions import InteractionHistory, read_history
 from tgn_assets.ml.safe_text import SafeError
-from tgn_assets.ml.schema import TABLES, create_tables
+from tgn_assets.ml.schema import TABLES, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import (
@@ -182,11 +182,7 @@ class Warehouse:
                 raise ValueError(f"rows of other weeks than {week} were handed to {table}")
         with self.writer() as con, transaction(con):
             for table, frame in frames.items():
-                con.execute(f"DELETE FROM {table} WHERE week = ?", [monday])
-                if len(frame):
-                    con.register("new_rows", frame)
-                    con.execute(f"INSERT INTO {table} BY NAME FROM new_rows")
-                    con.unregister("new_rows")
+                replace_rows(con, table, week, frame)
             for asset in UPSTREAM.keys() & frames.keys():
                 record_made(con, asset, {week: digest_of_rows(con, frames, week)})
         self._write_copy(frames)
@@ -245,7 +241,7 @@ class Warehouse:
             rows, newest = self._kept or ([], None)
             changed = [row for row in rows if row[0] <= monday["week"]] != state
             if newest is None or newest.week < week_number(week) or changed:
-                newest = InteractionHistory.from_frame(con.execute(HISTORY_SQL, monday).df(), week)
+                newest = read_history(con, week)
                 self._kept = state, newest
         return newest.as_of(week_number(week))
 

@@ -103,11 +103,11 @@ def test_future_blind_passes_and_logs_no_model(
 
 
 def test_future_blind_finds_a_leak(copy: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tgn_assets.state import warehouse
+    from tgn_assets.ml.data import interactions
 
     counted, leak = "count(*)::FLOAT", "(count(*) + (SELECT count(*) FROM raw_interactions WHERE week > $week))::FLOAT"
-    assert counted in warehouse.HISTORY_SQL
-    monkeypatch.setattr(warehouse, "HISTORY_SQL", warehouse.HISTORY_SQL.replace(counted, leak))
+    assert counted in interactions.HISTORY_SQL
+    monkeypatch.setattr(interactions, "HISTORY_SQL", interactions.HISTORY_SQL.replace(counted, leak))
     check = future_blind(copy.run(WEEKS[1], "trained_ranker", "temporal_embeddings", PREDICTIONS))
     assert not check.passed
     assert "trained_ranker" in str(check.description)

@@ -1,4 +1,4 @@
-"""Attribute tables from files, as of a week.
+"""Attribute tables from files or data frames, as of a week.
 
 Rows that count only later, and rows of nodes that the log did not know yet, are gone before a column's type is looked
 at; so nothing that is handed on depends on them, except that a file must be sound as a whole.
@@ -42,6 +42,7 @@ VALUES: dict[Kind, str] = {
     "category": "CAST({0} AS VARCHAR)",
 }
 SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
+FRAME = "attribute_frame"
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
 
@@ -50,29 +51,48 @@ class AttributeTableError(SafeError, ValueError):
 
 
 def read_attribute_tables(
-    event_features: str | None, user_features: str | None, users: pd.DataFrame, events: pd.DataFrame, week: str
+    event_features: str | pd.DataFrame | None,
+    user_features: str | pd.DataFrame | None,
+    users: pd.DataFrame,
+    events: pd.DataFrame,
+    week: str,
 ) -> AttributeTables:
-    """The tables in these CSV or Parquet files as of the close of `week`, when the log knew `users` and `events`
-    (columns idx, id); AttributeTableError if one of them cannot be used."""
+    """The tables in these CSV or Parquet files, or data frames, as of the close of `week`, when the log knew `users`
+    and `events` (columns idx, id); AttributeTableError if one of them cannot be used."""
     notes: list[str] = []
-    event = _read("event", event_features, events, week, notes) if event_features else AttributeTable()
-    user = _read("user", user_features, users, week, notes) if user_features else AttributeTable()
+    event = _read("event", event_features, events, week, notes) if _is_given(event_features) else AttributeTable()
+    user = _read("user", user_features, users, week, notes) if _is_given(user_features) else AttributeTable()
     return AttributeTables(event, user, tuple(notes))
 
 
-def _read(node: Node, location: str, known: pd.DataFrame, week: str, notes: list[str]) -> AttributeTable:
-    where, path = f"{SETTINGS[node]}={location}", Path(location).expanduser()
+def _is_given(features: str | pd.DataFrame | None) -> bool:
+    return bool(features) if isinstance(features, str) else features is not None
+
+
+def _relation(con: duckdb.DuckDBPyConnection, where: str, node: Node, given: str | pd.DataFrame) -> tuple[str, bool]:
+    """SQL of the rows of `given`, which errors call `where`, and whether its columns are typed."""
+    if isinstance(given, pd.DataFrame):
+        con.register(FRAME, given)
+        return FRAME, True
+    path = Path(given).expanduser()
     if not path.is_file():
         remedy = f"name a CSV or Parquet file with {node}_id and a column per feature"
         raise AttributeTableError(f"{where} is no file; {remedy}")
     if path.stat().st_size > LARGEST:
         raise AttributeTableError(f"{where} has more than {LARGEST >> 30} GB; keep the events and users of the log")
+    typed, file = not format_of(str(path), str(path)).is_text, literal(pattern(str(path)))
+    return f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)", typed
+
+
+def _read(
+    node: Node, given: str | pd.DataFrame | None, known: pd.DataFrame, week: str, notes: list[str]
+) -> AttributeTable:
+    assert given is not None
+    where = SETTINGS[node] if isinstance(given, pd.DataFrame) else f"{SETTINGS[node]}={given}"
     try:
         with connect() as con:
             con.execute("SET TimeZone = 'UTC'")
-            typed = not format_of(str(path), str(path)).is_text
-            file = literal(pattern(str(path)))
-            read = f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)"
+            read, typed = _relation(con, where, node, given)
             con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
             types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
             features = _features(where, node, types)

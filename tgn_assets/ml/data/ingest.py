@@ -135,10 +135,11 @@ def load_weeks(
     start_week: str,
     end_week: str | None,
     progress: LogFn = no_log,
+    warn: LogFn = logger.warning,
 ) -> IngestReport:
     """`stage_weeks` and `store_weeks` at once, for a warehouse that nobody else waits for."""
     with stage_weeks(spec, weeks, start_week=start_week, end_week=end_week, progress=progress) as staged:
-        return store_weeks(con, staged)
+        return store_weeks(con, staged, warn)
 
 
 @contextmanager
@@ -173,8 +174,10 @@ def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
     return {"weeks": [date.fromisoformat(week) for week in weeks]}
 
 
-def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> IngestReport:
+def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn = logger.warning) -> IngestReport:
     """Replaces the rows of the weeks in the warehouse `con` by those that were `staged`, in one transaction.
+
+    What was rejected, and what is odd about the ids, is told to `warn`.
 
     Every load replaces the rejected rows that have no week, so the tables end the same in whatever order, and however
     often, weeks are loaded. A source of bad rows only is recorded as such.
@@ -209,7 +212,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> IngestRe
         new_users=new_users,
         new_events=new_events,
     )
-    _warn(spec, report, reported, staged.with_blanks)
+    _warn(spec, report, reported, staged.with_blanks, warn)
     return report
 
 
@@ -226,7 +229,7 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
     return outside
 
 
-def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int) -> None:
+def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int, warn: LogFn) -> None:
     """Says what was rejected or filtered, and what is odd about the ids.
 
     Rows without a week were `reported` by an earlier load.
@@ -234,15 +237,15 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     loaded, rejected = sum(report.rows.values()), report.rejected
     if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
-        logger.warning("%s: rejected rows: %s (see the table rejected_interactions)", spec.shown, reasons)
+        warn(f"{spec.shown}: rejected rows: {reasons} (see the table rejected_interactions)")
         if missing := sum(rows for reason, rows in rejected.items() if reason.startswith("missing_")):
             share = missing / (loaded + sum(rejected.values()))
             given = ",".join(spec.null_values)
-            text = "%s: %.2g %% of the rows lack a user, an event or a time: empty, or one of TGN_NULL_VALUES=%s"
-            logger.warning(text, spec.shown, 100 * share, given)
+            lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"
+            warn(f"{spec.shown}: {lack}: empty, or one of TGN_NULL_VALUES={given}")
     if with_blanks:
-        text = "%s: %.2g %% of the rows have ids with blanks at their ends, which are kept"
-        logger.warning(text, spec.shown, 100 * with_blanks / loaded)
+        share = 100 * with_blanks / loaded
+        warn(f"{spec.shown}: {share:.2g} % of the rows have ids with blanks at their ends, which are kept")
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
 

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.arrays import FloatArray, IntArray, NodeIndices, NodePositions
 from tgn_assets.ml.weeks import week_number
+
+if TYPE_CHECKING:
+    import duckdb
 
 HISTORY_SQL = """
     WITH u AS (SELECT user_id, user_idx FROM users WHERE first_week <= $week),
@@ -179,6 +182,11 @@ class InteractionHistory(Catalogue):
         """Returns the (user positions, event positions) of the distinct pairs that interacted in week number `week`."""
         low, high = np.searchsorted(self.week_no, [week, week + 1])
         return self.user[low:high].astype(np.int64), self.event[low:high].astype(np.int64)
+
+
+def read_history(con: "duckdb.DuckDBPyConnection", week: str) -> InteractionHistory:
+    """Everything known at the close of the week key `week`, from the warehouse `con`."""
+    return InteractionHistory.from_frame(con.execute(HISTORY_SQL, {"week": week}).df(), week)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The graph encoder on disk, with the embeddings that it gave."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,18 @@ class GNNCheckpoint:
         state, node_idx, warm_from = named("state."), named("node_idx."), meta["warm_from"]
         curve, processor = meta["curve"], meta.get("processor")
         return cls(meta["week"], config, batching, warm_from, state, node_idx, curve, embeddings, processor)
+
+
+def chained_embeddings(load: Callable[[str], GNNCheckpoint], week: str, limit: int) -> dict[str, NodeEmbeddings]:
+    """The encoder's embeddings of at most `limit` weeks up to `week`, each as known when that week closed.
+
+    They come from the checkpoint of `week` that `load` returns, from the one that it was warm-started from, and so on
+    back to the cold start. Vectors of one such chain are comparable, those of two are not. Raises what `load` raises.
+    """
+    embedding_history: dict[str, NodeEmbeddings] = {}
+    link: str | None = week
+    while link is not None and len(embedding_history) < limit:
+        checkpoint = load(link)
+        embedding_history = checkpoint.embeddings | embedding_history
+        link = checkpoint.warm_from
+    return {key: embedding_history[key] for key in sorted(embedding_history)[-limit:]}

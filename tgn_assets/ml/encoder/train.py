@@ -23,7 +23,7 @@ from tgn_assets.ml.parallel import run_alongside
 from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import INTERACTS
-from tgn_assets.ml.weeks import week_key, week_number
+from tgn_assets.ml.weeks import shift, week_key, week_number, weeks_between
 
 EDGES_FOR_ALL_THREADS = 200_000
 """With as many edges in the window the encoder trains with all threads, and the linear link model is fitted afterwards.
@@ -89,13 +89,14 @@ def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
     return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
 
 
-def weeks_read(config: GNNConfig, warm: GNNCheckpoint | None) -> int:
-    """How many weeks of snapshots training reads, that of its own week included, if it is given `warm`.
+def snapshot_weeks(week: str, config: GNNConfig, warm: GNNCheckpoint | None) -> list[str]:
+    """The weeks whose snapshots `train_gnn` reads at the close of `week` given `warm`, if there are any; oldest first.
 
     A cut-off trains on the links of `window` weeks, each of which is predicted from the `window` weeks before it.
     """
     is_warm = warm is not None and can_warm_start_from(warm.config, config)
-    return 2 * config.window + (0 if is_warm else config.replay - 1)
+    weeks = 2 * config.window + (0 if is_warm else config.replay - 1)
+    return weeks_between(shift(week, 1 - weeks), week)
 
 
 class _Cutoff(NamedTuple):

@@ -24,7 +24,13 @@ from tgn_assets.ml.sources.reader import (
     source_errors,
 )
 from tgn_assets.ml.sources.relations import FileSummary, RowGroup
-from tgn_assets.ml.sources.spec import SourceError, SourceExtent, SourceSpec, empty_source, horizon
+from tgn_assets.ml.sources.spec import (
+    SourceError,
+    SourceExtent,
+    SourceSpec,
+    empty_source,
+    horizon,
+)
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
 
@@ -143,6 +149,18 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
 def digest(rows: int, total: int | None) -> str:
     """The text of a digest, from the number of rows and their `DIGEST_SQL`."""
     return f"{rows}-{total or 0:x}"
+
+
+def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str | None, last_ended: str) -> str | None:
+    """The newest week from `first_week` to `end_week` (None: no end) that is over by the calendar, which has come to
+    `last_ended`, and in the source of that `extent`.
+
+    In the source a week is over when there is a row on its Sunday or later. `end_week`, and a week that is known by its
+    number alone, are over as soon as they have rows. None if there is no such week.
+    """
+    closed = end_week if end_week and week_of(extent.newest_row) >= end_week else extent.newest_closed
+    newest = min(week for week in (closed, last_ended, end_week) if week) if closed else None
+    return newest if newest and newest >= first_week else None
 
 
 def first_week_of(spec: SourceSpec) -> str:

@@ -26,7 +26,7 @@ from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
-from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, id_text
+from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, TableSource, id_text
 from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
@@ -68,6 +68,8 @@ NO_ROWS = """SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS event_id, NULL::T
 
 def kind_of(spec: SourceSpec) -> SourceKind:
     """The source at `spec`, as one of its kind: here every kind has its entry."""
+    if spec.table is not None:
+        return TableSource(spec)
     if spec.location == SYNTHETIC:
         return SyntheticSource(spec)
     return PostgresSource(spec) if is_postgres(spec.location) else FileSource(spec)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import ClassVar, NamedTuple
@@ -16,11 +16,13 @@ from typing import ClassVar, NamedTuple
 import duckdb
 
 from tgn_assets.ml.safe_text import listed
+from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.row_filter import SETTING, check_filter, filter_columns, renamed, unknown_column
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceExtent, SourceSpec
 from tgn_assets.ml.sources.timestamp_sql import is_number, is_number_text, one_of
 
 WHOLE_NUMBER = r"^(-?[0-9]+)\.0+$"
+FRAME = "rows_in_memory"
 NESTED = r".*\]$|STRUCT|MAP|UNION|VARIANT|JSON|GEOMETRY"
 """Types whose values are no id."""
 
@@ -280,3 +282,22 @@ def spelling(columns: Iterable[str], wanted: str) -> str | None:
     if wanted in columns:
         return wanted
     return next((name for name in columns if name.lower() == wanted.lower()), None)
+
+
+class TableSource(SourceKind):
+    """The data frame `spec.table`, whose columns are typed."""
+
+    reads_all = True
+
+    @contextmanager
+    def open(
+        self, con: duckdb.DuckDBPyConnection, _weeks: Sequence[str] | None, _summarise: bool = False
+    ) -> Iterator[Opened]:
+        """All rows."""
+        con.register(FRAME, self.spec.table)
+        try:
+            described = con.execute(f"DESCRIBE {FRAME}").fetchall()
+            columns = {name: Column(quoted(name), dtype) for name, dtype, *_ in described}
+            yield Opened(parts_of(self.spec, [Table(self.spec.location, "", columns, Relation(FRAME))]))
+        finally:
+            con.unregister(FRAME)

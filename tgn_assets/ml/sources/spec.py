@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tgn_assets.ml.safe_text import SafeError, safe_text
 from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
 from tgn_assets.ml.weeks import shift, week_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SYNTHETIC = "synthetic"
 WEEK_NUMBER = "week_number"
@@ -48,6 +52,8 @@ class SourceSpec:
     """How times are written that do not tell by themselves."""
     null_values: tuple[str, ...] = NULL_VALUES
     """Ids and times that stand for a missing value, as the empty text does."""
+    table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    """The rows themselves, where the log is in memory; `location` is then what it is called."""
     summaries: Path | None = field(default=None, repr=False, compare=False)
     """Where it is remembered which weeks the rows of each file are of; None: nowhere, so that each file is read."""
 

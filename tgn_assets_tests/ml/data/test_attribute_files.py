@@ -74,6 +74,25 @@ def test_parquet_brings_its_types(tmp_path: Path) -> None:
     assert tables.event.at(np.array([7]), week_number(WEEK)).tolist() == [[2, 1.5, 1, 0, 0, ends, made]]
 
 
+def test_data_frame_is_read_like_a_parquet_file(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "event_id": ["tea", "jam"],
+            "price": [2.5, None],
+            "shelf": ["drinks", None],
+            "made": pd.Timestamp("2024-01-08"),
+        }
+    )
+    duckdb.from_df(frame).write_parquet(str(tmp_path / "events.parquet"))
+    of_file, of_frame = (
+        read_attribute_tables(given, None, KNOWN[:0], KNOWN, WEEK)
+        for given in (str(tmp_path / "events.parquet"), frame)
+    )
+    assert of_frame.columns == of_file.columns
+    assert of_frame.digest(IDX[:0], IDX, week_number(WEEK)) == of_file.digest(IDX[:0], IDX, week_number(WEEK))
+    assert of_frame.notes[0].startswith("TGN_EVENT_FEATURES has no column valid_from")
+
+
 def test_of_each_id_the_newest_row_before_the_close_counts(tmp_path: Path) -> None:
     rows = ["tea,1,2024-01-08", "tea,2,2024-01-22T00:59:59+01:00", "tea,3,2024-01-22", "jam,,2024-01-01"]
     table = read(tmp_path, "\n".join(["event_id,price,valid_from", *rows])).event

@@ -14,7 +14,7 @@ from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.gnn import GNNEncoder
 from tgn_assets.ml.encoder.linear_link_model import link_vectors
-from tgn_assets.ml.encoder.train import can_warm_start_from, train_gnn, weeks_read
+from tgn_assets.ml.encoder.train import can_warm_start_from, snapshot_weeks, train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.processor import processor
@@ -284,10 +284,10 @@ def test_a_cold_start_reads_all_weeks_that_its_oldest_cutoff_needs(weeks: Weeks,
         return bytes_of(train_gnn(newest, LAST, config, warm=warm), tmp_path / str(read))
 
     # The oldest of three cut-offs is two weeks back; its two weeks of links see two weeks before them each.
-    assert weeks_read(config, None) == 6
+    assert len(snapshot_weeks("2024-07-01", config, None)) == 6
     assert trained(6) == trained(WEEKS) != trained(5)
     before = train_gnn(weeks_before_last(weeks), shift(LAST, -1), config)
-    assert weeks_read(config, before) == 4
+    assert len(snapshot_weeks("2024-07-01", config, before)) == 4
     assert trained(4, before) == trained(WEEKS, before) != trained(3, before)
-    assert weeks_read(config, replace(before, config=changed(window=2, replay=3, dim=4))) == 6
-    assert weeks_read(GNNConfig(), None) == 27
+    assert len(snapshot_weeks("2024-07-01", config, replace(before, config=changed(window=2, replay=3, dim=4)))) == 6
+    assert len(snapshot_weeks("2024-07-01", GNNConfig(), None)) == 27

@@ -1,0 +1,153 @@
+"""Weeks of the pipeline in memory: what the assets keep in a home is kept here as long as weeks are walked through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.data.attribute_files import read_attribute_tables
+from tgn_assets.ml.data.attributes import AttributeTables
+from tgn_assets.ml.data.interactions import read_history
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint, chained_embeddings
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
+from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
+from tgn_assets.ml.evaluation.scored_week import score_week
+from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
+from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
+from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
+from tgn_assets.ml.recommend.publish import WeekPublication, publish_week
+from tgn_assets.ml.recommend.published import PublicationRecord, read_nodes, rules_of
+from tgn_assets.ml.recommend.top_k import diagnose
+from tgn_assets.ml.schema import replace_rows
+from tgn_assets.ml.weeks import shift
+
+
+@dataclass
+class WeeklyModels:
+    """Trains, publishes and scores weeks of the warehouse `con`, each as the assets of that week do, oldest first.
+
+    A week is trained from the model of the week before, or from scratch if that week was not trained here. `folder` is
+    a temporary one for what would fill the memory.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    first_week: str
+    policy: Policy
+    gnn: GNNConfig
+    ranker: RankerConfig
+    event_features: pd.DataFrame | None
+    user_features: pd.DataFrame | None
+    device: str
+    folder: Path
+    progress: LogFn
+    warn: LogFn
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    encoders: dict[str, GNNCheckpoint] = field(default_factory=dict)
+    rankers: dict[str, RankerCheckpoint] = field(default_factory=dict)
+    embeddings: dict[str, NodeEmbeddings] = field(default_factory=dict)
+
+    def train(self, week: str) -> None:
+        """What `trained_gnn`, `trained_ranker` and `temporal_embeddings` do at the close of `week`."""
+        history, before = read_history(self.con, week), shift(week, -1)
+        users, events = read_nodes(self.con, week)
+        warm = self.encoders.get(before)
+        self.encoders[week] = train_gnn(
+            self._snapshots(week, warm),
+            week,
+            self.gnn,
+            warm=warm,
+            history=history,
+            device=self.device,
+            log=self.progress,
+            scratch=self.folder / "embeddings" / week,
+        )
+        self.rankers[week] = train_ranker(
+            history,
+            self._embeddings(week, self.ranker.embedding_weeks),
+            week,
+            config=self.ranker,
+            device=self.device,
+            progress=self.progress,
+            rules=rules_of(self.policy, events),
+            cache=TrainingSetCache(self.folder / "training_sets"),
+            attributes=self._attributes(users, events, week),
+            earlier=self.rankers.get(before),
+        )
+        self.embeddings[week] = temporal_embeddings(
+            self.rankers[week],
+            history,
+            self._embeddings(week, self.ranker.sequence),
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def publish(self, week: str) -> WeekPublication:
+        """What `weekly_top5_predictions` does: the lists of `week`, which was trained, also as rows of the warehouse.
+
+        RuntimeError if a check of the lists failed.
+        """
+        users, events = read_nodes(self.con, week)
+        made = publish_week(
+            week,
+            PublicationRecord(week, self.policy),
+            history=read_history(self.con, week),
+            users=users,
+            events=events,
+            ranker=self.rankers[week],
+            embeddings=self.embeddings[week],
+            embedding_history=self._embeddings(week, self.ranker.sequence),
+            attributes=self._attributes(users, events, week),
+            device=self.device,
+            progress=self.progress,
+        )
+        if made.failures:
+            raise RuntimeError(f"the lists of week {week} cannot be used: {'; '.join(made.failures)}")
+        for table, rows in made.tables.items():
+            replace_rows(self.con, table, week, rows)
+        return made
+
+    def score(self, week: str, users: int) -> None:
+        """What `eval_metrics` does: scores the lists that were published for `week`, with `users` drawn users."""
+        origin = shift(week, -1)
+        given = read_evaluation_input(self.con, week, k=self.policy.k, users=users)
+        self.con.execute("RESET memory_limit")
+        assert given is not None
+        history, ranker = read_history(self.con, origin), self.rankers[origin]
+        of_users, events = read_nodes(self.con, origin)
+        rules, diagnostics = rules_of(self.policy, events), None
+        if ranker.trained:
+            diagnostics = diagnose(
+                history,
+                ranker,
+                self._embeddings(origin, ranker.config.sequence),
+                self.embeddings[origin],
+                rules=rules,
+                device=self.device,
+                attributes=self._attributes(of_users, events, origin),
+                progress=self.progress,
+            )
+        metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
+        replace_rows(self.con, "eval_metrics", week, metrics)
+
+    def _snapshots(self, week: str, warm: GNNCheckpoint | None) -> dict[str, Snapshot]:
+        wanted = [key for key in snapshot_weeks(week, self.gnn, warm) if key >= self.first_week]
+        self.snapshots = {key: self.snapshots.get(key) or read_snapshot(self.con, key) for key in wanted}
+        return self.snapshots
+
+    def _embeddings(self, week: str, limit: int) -> dict[str, NodeEmbeddings]:
+        return chained_embeddings(self.encoders.__getitem__, week, limit)
+
+    def _attributes(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
+        tables = read_attribute_tables(self.event_features, self.user_features, users, events, week)
+        for note in tables.notes:
+            self.warn(note)
+        return tables
