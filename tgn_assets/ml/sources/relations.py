@@ -140,7 +140,7 @@ class RowGroup(NamedTuple):
     week: str | None
     first: datetime | None = None
     last: datetime | None = None
-    """The smallest and the largest time of valid rows."""
+    """The smallest and the largest time of valid rows, or of rows of forgotten ids."""
     digest: int | None = None
     """Of valid rows: the sum of their hashes, so that those of several files add up."""
     sample: str | None = None

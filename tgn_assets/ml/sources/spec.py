@@ -50,6 +50,8 @@ class SourceSpec:
     """Ids and times that stand for a missing value, as the empty text does."""
     summaries: Path | None = field(default=None, repr=False, compare=False)
     """Where it is remembered which weeks the rows of each file are of; None: nowhere, so that each file is read."""
+    forgotten: Path | None = field(default=None, repr=False, compare=False)
+    """The list of ids whose rows are left out (`forgotten.ForgottenIds`); None: no such ids."""
 
     @property
     def shown(self) -> str:
