@@ -6,9 +6,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import duckdb
 
@@ -81,7 +82,9 @@ def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) 
     """How many of the ids `names` the warehouse knows, and how many rows of the log and of published lists they have."""
     con.execute(GONE_SQL, {"names": list(names)})
     found = [
-        sum(con.execute(f"SELECT count(*) FROM {table} WHERE {kind}_id IN (FROM gone)").fetchall()[0][0] for table in of)
+        sum(
+            con.execute(f"SELECT count(*) FROM {table} WHERE {kind}_id IN (FROM gone)").fetchall()[0][0] for table in of
+        )
         for of in ([f"{kind}s"], ["raw_interactions"], [name for name in LISTS if f"{kind}_id" in TABLES[name].names])
     ]
     con.execute("DROP TABLE gone")
@@ -109,7 +112,9 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids) -> Removed:
                 texts += _scrub(con, table, column, ids)
         con.execute(FIRST_WEEK_SQL.format(other=other))
         for week, count, total in con.execute(INGESTED_SQL).fetchall():
-            con.execute("UPDATE ingested_weeks SET rows = ?, digest = ? WHERE week = ?", [count, digest(count, total), week])
+            con.execute(
+                "UPDATE ingested_weeks SET rows = ?, digest = ? WHERE week = ?", [count, digest(count, total), week]
+            )
         for week in lists:
             _close_lists(con, week)
         con.execute("DROP TABLE gone; DROP TABLE touched")
@@ -192,15 +197,21 @@ def rewritten(warehouse: Warehouse) -> Iterator[None]:
             con.execute("FORCE CHECKPOINT")
             before = _state(path)
         with path.open("r+b") as old:
-            # The lock is DuckDB's own kind: whoever comes now finds the file taken, and tries again.
-            with suppress(OSError):
-                fcntl.lockf(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _state(path) == before and not wal.exists():
-                    _replace(fresh, path)
-                    yield
-                    return
+            if _locked(old) and _state(path) == before and not wal.exists():
+                _replace(fresh, path)
+                yield
+                return
         if time.monotonic() > deadline:
             raise StateError(f"{path} is written to all the time: stop who does so, and run it again")
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Whether the lock on `file` could be taken, of DuckDB's own kind: whoever comes next finds it taken, and waits."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -218,9 +229,3 @@ def _replace(fresh: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def text_columns_of(path: Path) -> dict[str, list[str]]:
-    """The columns of text of the tables in the DuckDB file `path`."""
-    with connect(path, read_only=True) as con:
-        return _text_columns(con)

@@ -130,7 +130,9 @@ def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage) -> None:
     after = read_lineage(con)
     for (asset, week), made in after.made.items():
         then, now = before.upstream(asset, week), after.upstream(asset, week)
-        carried = {name: now[name] if name in now and then.get(name) == of else of for name, of in made.made_from.items()}
+        carried = {
+            name: now[name] if name in now and then.get(name) == of else of for name, of in made.made_from.items()
+        }
         if carried != made.made_from:
             key = [date.fromisoformat(week), asset]
             con.execute("UPDATE made_weeks SET made_from = ? WHERE week = ? AND asset = ?", [json.dumps(carried), *key])

@@ -115,7 +115,9 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         ]
         if found.unreadable.count:
             lines = found.unreadable.first
-            rejected.append(Rejection(UNREADABLE_LINE, found.unreadable.count, repr(lines[0]) if lines else "not shown"))
+            rejected.append(
+                Rejection(UNREADABLE_LINE, found.unreadable.count, repr(lines[0]) if lines else "not shown")
+            )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
