@@ -30,6 +30,7 @@ LAYERS = [
     "settings ray_tasks",
     "state run_launcher",
     "reporting",
+    "forget",
     "assets",
     "checks",
     "automation",

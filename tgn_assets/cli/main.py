@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
+from tgn_assets.cli.forget import forget
 from tgn_assets.cli.models import models
 from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.weeks import shift, week_number, week_of
@@ -282,6 +283,7 @@ def doctor() -> None:
 
 
 cli.add_command(models)
+cli.add_command(forget)
 
 
 @cli.command(short_help="Open the Dagster UI on the same state.")

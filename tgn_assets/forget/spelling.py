@@ -22,9 +22,32 @@ DISTINCTIVE = 6
 """Characters of an id that does not stand in a text by chance; one of letters alone, or of digits alone, may."""
 DISTINCTIVE_NUMBER = 9
 STRUCTURE = frozenset(
-    "__class__ __enum__ asset_key backfill_id check_name column_name dagster_event_type event_type_value job_name label "
-    "logging_tags mode name op_name partition pipeline_name run_id snapshot_id solid_handle status step_handle step_key "
-    "step_kind_value type".split()
+    [
+        "__class__",
+        "__enum__",
+        "asset_key",
+        "backfill_id",
+        "check_name",
+        "column_name",
+        "dagster_event_type",
+        "event_type_value",
+        "job_name",
+        "label",
+        "logging_tags",
+        "mode",
+        "name",
+        "op_name",
+        "partition",
+        "pipeline_name",
+        "run_id",
+        "snapshot_id",
+        "solid_handle",
+        "status",
+        "step_handle",
+        "step_key",
+        "step_kind_value",
+        "type",
+    ]
 )
 """Members of Dagster's JSON, and columns of its tables, that name parts of the program and never an id."""
 JOINERS = r"[-.@+~#%&$*]"

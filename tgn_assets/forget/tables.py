@@ -14,7 +14,6 @@ from typing import IO
 import duckdb
 
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.schema import EVENT, TABLES, USER, literal, quoted
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest

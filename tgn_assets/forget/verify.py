@@ -8,7 +8,6 @@ stand in numbers by chance, and that are no part of another id of the home.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import sqlite3
 import tempfile
@@ -24,7 +23,7 @@ import duckdb
 
 from tgn_assets.forget import exported, history
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.tables import WITHOUT_IDS, count_rows
+from tgn_assets.forget.tables import WITHOUT_IDS
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import StoreError, is_url
 from tgn_assets.ml.connectors.postgres import PostgresError
