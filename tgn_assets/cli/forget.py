@@ -41,9 +41,9 @@ ALIKE_SQL = """
 def forget(ids: tuple[str, ...], event: bool, file: Any, verify: bool, yes: bool) -> None:
     """Take the users IDS out of TGN_HOME and its exports, and keep them out of every later ingest.
 
-    IDS are ids as the log writes them. Their rows, lists, vectors, examples in reports and mentions in Dagster's history
-    go; nothing is published again, and no week becomes pending. The source is not touched. If it is interrupted, run it
-    again with the same ids.
+    IDS are ids as the log writes them. Their rows, lists, vectors, examples in reports and mentions in Dagster's
+    history go; nothing is published again, and no week becomes pending. The source is not touched. If it is
+    interrupted, run it again with the same ids.
 
     In the end, and with --verify alone, everything is searched for them; exit code 1 if something is left. Ids on a
     command line stay in the shell's history: --from - reads them from stdin.

@@ -1,7 +1,7 @@
-"""Forgets users or events: first their hashes are listed, so that nothing comes back, then place after place is cleaned.
+"""Forgets users or events: first their hashes are listed, so that nothing comes back, then each place is cleaned.
 
-Each step leaves its place as it was or clean, and finds by itself what is left to do. So one that was killed is finished
-by running it again with the same ids.
+Each step leaves its place as it was or clean, and finds by itself what is left to do. So one that was killed is
+finished by running it again with the same ids.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ TEXTS = ("alerts.json",)
 def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
     """Takes the ids `names` of users or events (`kind`) out of `home` and its exports, and keeps them out for ever.
 
-    Waits for a run in progress. Says to `log` what was done. StateError, or CleanError of an export, if a place cannot be
-    cleaned: it is to be run again then, as after a kill.
+    Waits for a run in progress. Says to `log` what was done. StateError, or CleanError of an export, if a place cannot
+    be cleaned: it is to be run again then, as after a kill.
     """
     ids, store = Ids(names), ArtifactStore(home.artifacts)
     with hold(home.run_lock, f"tgn forget of process {os.getpid()}", log):

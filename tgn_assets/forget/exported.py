@@ -23,6 +23,8 @@ from tgn_assets.ml.sources.relations import pattern
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
+READ_SQL = "FROM read_parquet(?, hive_partitioning = false)"
+"""The week is in the folder's name, and no column."""
 
 
 class CleanError(SafeError, OSError):
@@ -88,9 +90,7 @@ def _clean_parquet(place: str, kind: str, ids: Ids) -> int:
 
 def _clean_rows(con: duckdb.DuckDBPyConnection, path: Path, table: str, kind: str, ids: Ids) -> int:
     """Makes the table `rows` what the file `path` has without the `ids`; returns how many rows and texts changed."""
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE rows AS FROM read_parquet(?, hive_partitioning = false)", [pattern(str(path))]
-    )
+    con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {READ_SQL}", [pattern(str(path))])
     there, changed = [row[0] for row in con.execute("DESCRIBE rows").fetchall()], 0
     if f"{kind}_id" in there:
         gone = f"{kind}_id IN (SELECT unnest($names::VARCHAR[]))"

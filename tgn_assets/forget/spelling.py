@@ -1,8 +1,8 @@
 """Where a text names an id: as a whole, between quotes or tags, or as a word; and the text without it.
 
 How sure a find is depends on the id. `user-zq81` stands nowhere by chance. `17`, or a name such as `maria`, may be a
-number or a word of the text: it counts where it is the whole value, or stands between quotes or tags, and elsewhere it is
-a find that may be by chance.
+number or a word of the text: it counts where it is the whole value, or stands between quotes or tags, and elsewhere it
+is a find that may be by chance.
 """
 
 from __future__ import annotations
@@ -21,34 +21,12 @@ REPLACEMENT = "(forgotten)"
 DISTINCTIVE = 6
 """Characters of an id that does not stand in a text by chance; one of letters alone, or of digits alone, may."""
 DISTINCTIVE_NUMBER = 9
-STRUCTURE = frozenset(
-    [
-        "__class__",
-        "__enum__",
-        "asset_key",
-        "backfill_id",
-        "check_name",
-        "column_name",
-        "dagster_event_type",
-        "event_type_value",
-        "job_name",
-        "label",
-        "logging_tags",
-        "mode",
-        "name",
-        "op_name",
-        "partition",
-        "pipeline_name",
-        "run_id",
-        "snapshot_id",
-        "solid_handle",
-        "status",
-        "step_handle",
-        "step_key",
-        "step_kind_value",
-        "type",
-    ]
-)
+STRUCTURE = {
+    *("__class__", "__enum__", "asset_key", "backfill_id", "check_name", "column_name", "dagster_event_type"),
+    *("event_type_value", "job_name", "label", "logging_tags", "mode", "name", "op_name", "partition"),
+    *("pipeline_name", "run_id", "snapshot_id", "solid_handle", "status", "step_handle", "step_key"),
+    *("step_kind_value", "type"),
+}
 """Members of Dagster's JSON, and columns of its tables, that name parts of the program and never an id."""
 JOINERS = r"[-.@+~#%&$*]"
 """Between two letters or digits, they may be inside of a longer id."""

@@ -43,7 +43,8 @@ TOUCHED_SQL = """
 """
 TOMBSTONE_SQL = "UPDATE {kind}s SET {kind}_id = $tombstone, first_week = NULL WHERE {kind}_id IN (FROM gone)"
 FIRST_WEEK_SQL = """
-    UPDATE {other}s SET first_week = (SELECT min(week) FROM raw_interactions AS r WHERE r.{other}_id = {other}s.{other}_id)
+    UPDATE {other}s SET first_week =
+        (SELECT min(week) FROM raw_interactions AS r WHERE r.{other}_id = {other}s.{other}_id)
     WHERE {other}_id IN (SELECT id FROM touched)
 """
 INGESTED_SQL = f"""
@@ -52,7 +53,8 @@ INGESTED_SQL = f"""
 """
 RANK_SQL = """
     UPDATE {table} SET rank = closed.rank FROM (
-        SELECT rowid AS row, row_number() OVER (PARTITION BY {keys} ORDER BY rank) AS rank FROM {table} WHERE week = $week
+        SELECT rowid AS row, row_number() OVER (PARTITION BY {keys} ORDER BY rank) AS rank FROM {table}
+        WHERE week = $week
     ) AS closed WHERE {table}.rowid = closed.row AND {table}.rank <> closed.rank
 """
 PUBLISHED_SQL = """
@@ -78,16 +80,17 @@ class Removed:
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) -> tuple[int, int, int]:
-    """How many of the ids `names` the warehouse knows, and how many rows of the log and of published lists they have."""
+    """How many of the ids `names` the warehouse has, and how many rows of the log and of published lists are theirs."""
     con.execute(GONE_SQL, {"names": list(names)})
-    found = [
-        sum(
-            con.execute(f"SELECT count(*) FROM {table} WHERE {kind}_id IN (FROM gone)").fetchall()[0][0] for table in of
-        )
-        for of in ([f"{kind}s"], ["raw_interactions"], [name for name in LISTS if f"{kind}_id" in TABLES[name].names])
-    ]
+
+    def count(*of: str) -> int:
+        having = [table for table in of if f"{kind}_id" in TABLES[table].names]
+        query = "SELECT count(*) FROM {} WHERE {}_id IN (FROM gone)"
+        return sum(con.execute(query.format(table, kind)).fetchall()[0][0] for table in having)
+
+    counts = count(f"{kind}s"), count("raw_interactions"), count(*LISTS)
     con.execute("DROP TABLE gone")
-    return found[0], found[1], found[2]
+    return counts
 
 
 def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids) -> Removed:

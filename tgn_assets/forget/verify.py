@@ -22,8 +22,9 @@ from urllib.parse import quote
 import duckdb
 
 from tgn_assets.forget import exported, history
+from tgn_assets.forget.artifacts import kept_of
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.tables import WITHOUT_IDS
+from tgn_assets.forget.tables import WITHOUT_IDS, tombstones
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import StoreError, is_url
 from tgn_assets.ml.connectors.postgres import PostgresError
@@ -60,6 +61,8 @@ class Trace:
     """In which part of it, and how often."""
     sure: bool
     """False for a number or a word that may be the id, or be there by chance."""
+    unreadable: bool = False
+    """Whether the place could not be searched at all."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Searched:
 
 def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trace]:
     """What is left of the `ids` of users or events (`kind`) in `home` and the places of its exports."""
-    search = _Search(ids, kind, part_of_longer_id=_in_longer_id(home, kind, ids))
+    search = _Search(ids, kind, part_of_longer_id=_in_longer_id(home, ids))
     for setting, value in home.settings.model_dump().items():
         if isinstance(value, str) and (found := ids.count(value)):
             yield Trace(f"TGN_{setting.upper()}", f"the setting names it {found} times", sure=True)
@@ -90,8 +93,9 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
         yield from _exported(search, name, place)
     for wanted in KEPT_BY_KILLED:
         for path in sorted(Path(tempfile.gettempdir()).glob(f"{wanted}/**/*")):
-            if path.is_file() and os.access(path, os.R_OK):
-                yield from search.file(path)
+            found = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
+            said = "left by a process that was killed, of this home or another, or in use"
+            yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in found if not one.unreadable)
 
 
 class _Search:
@@ -122,7 +126,7 @@ class _Search:
             pass  # a file of a moment
         except (OSError, EOFError, ValueError, duckdb.Error, sqlite3.Error, StateError, zlib.error) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            yield Trace(str(path), f"it cannot be searched: {said}", sure=True)
+            yield Trace(str(path), f"it cannot be searched: {said}", sure=True, unreadable=True)
 
     def text(self, place: str, part: str, text: str) -> Iterator[Trace]:
         """What `text`, JSON or other, in `part` of `place`, has."""
@@ -156,18 +160,15 @@ class _Search:
     def parquet(self, path: Path, name: str = "") -> Iterator[Trace]:
         """What the columns of text of a Parquet file have, which people know as `name`."""
         with connect() as con:
-            con.execute(
-                "CREATE TEMP TABLE rows AS FROM read_parquet(?, hive_partitioning = false)", [pattern(str(path))]
-            )
+            con.execute(f"CREATE TEMP TABLE rows AS {exported.READ_SQL}", [pattern(str(path))])
             table = next((table for table in exported.EXPORTED if f"/{table}/" in (name or str(path))), "rows")
             for column, dtype, *_ in con.execute("DESCRIBE rows").fetchall():
                 if "VARCHAR" in dtype:
                     yield from self.values(con, name or str(path), table, column, "rows")
 
     def _sqlite(self, path: Path) -> Iterator[Trace]:
-        with closing(
-            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=history.BUSY_SECONDS)
-        ) as con:
+        address = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=history.BUSY_SECONDS)) as con:
             for table, column, _, value in history.values(con, self.ids):
                 text = _unpacked(value) if isinstance(value, bytes) else value
                 yield from self.text(str(path), f"{table}.{column}", text)
@@ -195,7 +196,7 @@ class _Search:
             yield Trace(str(path), f"{where}, {found:,} times{note}", sure=not self._part_of_longer_id)
 
 
-def _in_longer_id(home: Home, kind: str, ids: Ids) -> bool:
+def _in_longer_id(home: Home, ids: Ids) -> bool:
     """Whether another id of the home has one of the `ids` in it; False if there is no warehouse, or it is damaged."""
     query = """
         SELECT count(*) FROM (SELECT user_id AS id FROM users UNION ALL SELECT event_id FROM events),
@@ -210,9 +211,6 @@ def _in_longer_id(home: Home, kind: str, ids: Ids) -> bool:
 
 def _indices(home: Home) -> Iterator[Trace]:
     """Whether artifacts have something under the index of a forgotten id."""
-    from tgn_assets.forget.artifacts import kept_of
-    from tgn_assets.forget.tables import tombstones
-
     if not home.warehouse_path.exists():
         return
     try:
@@ -227,25 +225,31 @@ def _indices(home: Home) -> Iterator[Trace]:
 def _exported(search: _Search, name: str, place: str) -> Iterator[Trace]:
     """What a place of exports has."""
     try:
-        if name == "parquet":
-            with exported.exported_files(place) as files:
-                for shown, path in files:
-                    yield from search.parquet(path, shown)
-                    if not is_url(place):
-                        yield from search.file(path) if path.suffix != ".parquet" else search._bytes(path)
-            return
-        with exported.exported_tables(place) as (con, tables):
-            for table in tables:
-                for column in exported.text_columns(table):
-                    for needle in search.ids.needles:
-                        query = f"SELECT DISTINCT {column} FROM {table} WHERE position($1 IN {column}) > 0"
-                        for (text,) in exported.run(con, query, needle):
-                            if column not in ID_COLUMNS:
-                                yield from search.text(name, f"{table}.{column}", text)
-                            elif column == f"{search.kind}_id" and text in search.ids.names:
-                                yield Trace(name, f"{table}.{column}", sure=True)
+        yield from (_of_parquet if name == "parquet" else _of_postgres)(search, place)
     except (StoreError, PostgresError, OSError, duckdb.Error) as error:
-        yield Trace(name, f"the exports cannot be searched: {error}", sure=True)
+        yield Trace(name, f"the exports cannot be searched: {error}", sure=True, unreadable=True)
+
+
+def _of_parquet(search: _Search, place: str) -> Iterator[Trace]:
+    with exported.exported_files(place) as files:
+        for shown, path in files:
+            if is_url(place):
+                yield from search.parquet(path, shown)
+            else:
+                yield from search.file(path)
+
+
+def _of_postgres(search: _Search, url: str) -> Iterator[Trace]:
+    with exported.exported_tables(url) as (con, tables):
+        for table in tables:
+            for column in exported.text_columns(table):
+                query = f"SELECT DISTINCT {column} FROM {table} WHERE position($1 IN {column}) > 0"
+                found = {text for needle in search.ids.needles for (text,) in exported.run(con, query, needle)}
+                for text in sorted(found):
+                    if column not in ID_COLUMNS:
+                        yield from search.text("PostgreSQL", f"{table}.{column}", text)
+                    elif column == f"{search.kind}_id" and text in search.ids.names:
+                        yield Trace("PostgreSQL", f"{table}.{column}", sure=True)
 
 
 def _unpacked(value: bytes) -> str:

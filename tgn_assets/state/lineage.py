@@ -124,8 +124,8 @@ def record_made(con: duckdb.DuckDBPyConnection, asset: str, digests: Mapping[str
 
 
 def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage) -> None:
-    """Makes everything match what is upstream of it now if it matched it `before`: what changed since, rows of forgotten
-    ids that were taken out, is no reason to make anything again. What did not match stays as it is.
+    """Makes everything match what is upstream of it now if it matched it `before`: what changed since, rows of
+    forgotten ids that were taken out, is no reason to make anything again. What did not match stays as it is.
     """
     after = read_lineage(con)
     for (asset, week), made in after.made.items():

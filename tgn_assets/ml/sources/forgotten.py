@@ -43,7 +43,7 @@ class ForgottenIds:
             return cls(str(stored["key"]), hashes, frozenset(stored["unfinished"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SourceError(
-                f"{path}, the list of forgotten ids, cannot be read ({type(error).__name__}): put a backup of it in its "
+                f"{path}, the list of forgotten ids, cannot be read ({type(error).__name__}): put a backup in its "
                 "place; without it, forgotten users would come back"
             ) from error
 
