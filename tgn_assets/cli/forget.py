@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_TRACES = 50
 """Finds that are printed; `--json` has all."""
+SHORT_IDS = "note       a short id, or a plain word, counts as a whole value or between quotes or tags, not in a text"
 ALIKE_SQL = """
     SELECT {kind}_id FROM {kind}s, (SELECT unnest($names::VARCHAR[]) AS name)
     WHERE {kind}_id <> '' AND {kind}_id <> name AND NOT list_contains($names, {kind}_id)
@@ -121,12 +122,7 @@ def shown() -> Shown:
     return {
         "files": lambda number: [f"searched   {number:,} files, as text and as what their formats hold"],
         "exports": lambda names: [f"           exports: {', '.join(names) or 'none are set'}"],
-        "short_ids": lambda number: (
-            [
-                "note       a short id, or a plain word, counts as a whole value, between quotes or tags; not within texts"
-            ]
-            * bool(number)
-        ),
+        "short_ids": lambda number: [SHORT_IDS] * bool(number),
         "traces": _traces,
         "left": lambda number: [f"left       {number} places name them" if number else "left       nothing"],
     }

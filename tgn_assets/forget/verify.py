@@ -93,9 +93,9 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
         yield from _exported(search, name, place)
     for wanted in KEPT_BY_KILLED:
         for path in sorted(Path(tempfile.gettempdir()).glob(f"{wanted}/**/*")):
-            found = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
+            left = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
             said = "left by a process that was killed, of this home or another, or in use"
-            yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in found if not one.unreadable)
+            yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in left if not one.unreadable)
 
 
 class _Search:
