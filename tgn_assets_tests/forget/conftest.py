@@ -1,8 +1,9 @@
-"""A small home with four weeks, lists, reports, exports and Dagster's history, in which two users and an event stand out."""
+"""A small home with four weeks, lists, reports, exports and Dagster's history; two users and an event stand out."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,8 @@ def write_log(path: Path, weeks: list[str], *more: str) -> None:
     path.write_text("\n".join(["ip_address,event_id,timestamp", *rows, *more]) + "\n")
 
 
-def settings_of(folder: Path, **changed: object) -> Settings:
-    given = {"home": folder / "home", "source": str(folder / "log.csv"), "end_week": WEEKS[-1]}
+def settings_of(folder: Path, **changed: Any) -> Settings:
+    given: dict[str, Any] = {"home": folder / "home", "source": str(folder / "log.csv"), "end_week": WEEKS[-1]}
     return Settings(_env_file=None, export_parquet=str(folder / "exported"), **(given | changed))
 
 
@@ -62,11 +63,6 @@ def folder(world: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def home(folder: Path) -> Home:
     return Home(settings_of(folder))
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    yield []
 
 
 Grep = Callable[[str], list[str]]
