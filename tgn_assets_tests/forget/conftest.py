@@ -14,7 +14,7 @@ from tgn_assets_tests.support.deployment import Deployment, without_pictures
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 NEXT = "2024-01-29"
 LONG, SHORT, EVENT = "user-zq81-Jürgen", "17", "event-zq82/x"
-OTHERS = [f"user-0{number}" for number in range(8)]
+OTHERS = [f"user-0{number}" for number in range(4)]
 BROKEN = f'{LONG},"never closed'
 
 
