@@ -14,7 +14,8 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("__init__")]
 
 LAYERS = [
-    "ml.safe_text ml.weeks ml.arrays ml.schema ml.config ml.progress ml.parallel ml.artifact_io ml.import_closure",
+    "ml.safe_text ml.weeks ml.arrays ml.schema ml.config ml.progress ml.parallel ml.artifact_io ml.import_closure "
+    "ml.forgotten",
     "ml.connectors",
     "ml.sources",
     "ml.data",

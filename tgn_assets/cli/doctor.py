@@ -10,9 +10,8 @@ from pathlib import Path
 import duckdb
 
 from tgn_assets.cli.console import Shown
+from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.schema import TABLES
-from tgn_assets.ml.sources.forgotten import ForgottenIds
-from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, forbidden
@@ -124,7 +123,7 @@ def _json_files(home: Home) -> Iterator[Fault]:
 def _forgotten(home: Home) -> Iterator[Fault]:
     try:
         listed = ForgottenIds.load(home.root / FORGOTTEN)
-    except SourceError as error:
+    except ForgottenListError as error:
         yield Fault(str(error))
         return
     if count := len(listed.unfinished):

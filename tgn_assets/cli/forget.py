@@ -52,7 +52,7 @@ def forget(ids: tuple[str, ...], event: bool, file: Any, verify: bool, yes: bool
     from tgn_assets.cli.console import answer
     from tgn_assets.forget.erase import forget as forget_ids
     from tgn_assets.ml.schema import EVENT, USER
-    from tgn_assets.ml.sources.forgotten import id_of
+    from tgn_assets.ml.sources.relations import id_of
 
     given = [*ids, *(line.strip("\r\n") for line in file or ())]
     names = list(dict.fromkeys(id_of(name) for name in given if name.strip()))

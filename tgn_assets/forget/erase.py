@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from tgn_assets.forget import artifacts, exported, history, tables
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.ml.data.ingest import transaction
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.sources.forgotten import ForgottenIds
 from tgn_assets.ml.weeks import shift, week_of
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore

@@ -11,10 +11,10 @@ from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.sources.extent import SourceSpec
-from tgn_assets.ml.sources.forgotten import ForgottenIds
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, Home
 from tgn_assets.state.io_managers import ArtifactIOManager

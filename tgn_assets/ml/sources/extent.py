@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources.files import load_summaries, save_summaries
-from tgn_assets.ml.sources.forgotten import forgotten_ids
 from tgn_assets.ml.sources.reader import (
     FILTERED,
     FORGOTTEN,
@@ -51,7 +50,7 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """A text that moves when the source may have changed; no row is read. SourceError if there is no file."""
     with source_errors(spec):
         state = kind_of(spec).state(now or datetime.now(UTC))
-    return hashlib.sha256(repr((spec.location, spec, forgotten_ids(spec).state, state)).encode()).hexdigest()
+    return hashlib.sha256(repr((spec.location, spec, spec.forgotten_ids.state, state)).encode()).hexdigest()
 
 
 def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:

@@ -25,7 +25,6 @@ import duckdb
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
-from tgn_assets.ml.sources.forgotten import forgotten_ids
 from tgn_assets.ml.sources.formats import READABLE, SUFFIXES, format_of, open_file
 from tgn_assets.ml.sources.relations import FileSummary, Opened, RowGroup, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source, horizon
@@ -97,7 +96,7 @@ class FileSource(SourceKind):
                 yield Opened(parts_of(self.spec, tables), unread, keys)
 
     def _files(self) -> list[_File]:
-        now, made_by = time.time_ns(), (repr(self.spec), _made_by(), forgotten_ids(self.spec).state)
+        now, made_by = time.time_ns(), (repr(self.spec), _made_by(), self.spec.forgotten_ids.state)
 
         def key(*state: object) -> str:
             return hashlib.sha256(repr((made_by, state)).encode()).hexdigest()

@@ -20,11 +20,11 @@ import duckdb
 from tgn_assets.ml.connectors.duckdb_session import confine
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.safe_text import safe_error
 from tgn_assets.ml.schema import EVENT, USER, literal
 from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
-from tgn_assets.ml.sources.forgotten import ForgottenIds, forgotten_ids
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
 from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, id_text
@@ -122,7 +122,7 @@ def scan(
         kind_of(spec).open(con, weeks, summarise) as opened,
         TemporaryDirectory(prefix="tgn-source-") as folder,
     ):
-        parts, unreadable, names, left_out = opened.parts, UnreadableLines(), dict[str, str](), forgotten_ids(spec)
+        parts, unreadable, names, left_out = opened.parts, UnreadableLines(), dict[str, str](), spec.forgotten_ids
         if spec.row_filter:  # checked as it is, it is SQL that a user wrote
             confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         rows, expected = list[tuple](), expected_rows(con, parts)

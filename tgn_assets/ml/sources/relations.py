@@ -213,6 +213,15 @@ def pattern(file: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", file)
 
 
+def id_of(text: str) -> str:
+    """The id that a person means by `text`, as `id_text` reads it: a whole number has no fraction.
+
+    >>> id_of("17850.0"), id_of("user 1")
+    ('17850', 'user 1')
+    """
+    return re.sub(WHOLE_NUMBER, r"\1", text)
+
+
 def id_text(column: str, dtype: str, null_values: Sequence[str] = ()) -> str:
     """SQL: the values of the SQL expression `column` of DuckDB type `dtype` as ids; whole numbers without a fraction,
     and NULL for the empty text and `null_values`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.safe_text import SafeError, safe_text
 from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
 from tgn_assets.ml.weeks import shift, week_of
@@ -51,7 +52,15 @@ class SourceSpec:
     summaries: Path | None = field(default=None, repr=False, compare=False)
     """Where it is remembered which weeks the rows of each file are of; None: nowhere, so that each file is read."""
     forgotten: Path | None = field(default=None, repr=False, compare=False)
-    """The list of ids whose rows are left out (`forgotten.ForgottenIds`); None: no such ids."""
+    """The list of ids whose rows are left out (`ForgottenIds`); None: no such ids."""
+
+    @property
+    def forgotten_ids(self) -> ForgottenIds:
+        """The ids whose rows are left out, as their list has them now; SourceError if it cannot be read."""
+        try:
+            return ForgottenIds.load(self.forgotten)
+        except ForgottenListError as error:
+            raise SourceError(str(error)) from error
 
     @property
     def shown(self) -> str:

@@ -6,9 +6,9 @@ import duckdb
 import pytest
 
 from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.schema import EVENT, USER, create_tables
 from tgn_assets.ml.sources.extent import describe_source, source_digests, source_signature
-from tgn_assets.ml.sources.forgotten import ForgottenIds
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 
 WEEK = "2024-01-01"

@@ -7,7 +7,6 @@ nothing. Who has the whole file can try ids, as they could with any list that an
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import EVENT, USER, literal
-from tgn_assets.ml.sources.relations import WHOLE_NUMBER
-from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 
 KINDS = (USER, EVENT)
+
+
+class ForgottenListError(SafeError, ValueError):
+    """The list of forgotten ids cannot be read: then nothing may be, or who was forgotten would come back."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class ForgottenIds:
 
     @classmethod
     def load(cls, path: Path | None) -> ForgottenIds:
-        """The list in the file `path`; an empty one, with a new key, if there is no file. SourceError if it is damaged:
-        then nothing may be read, or who was forgotten would come back.
+        """The list in the file `path`; an empty one, with a new key, if there is no file. ForgottenListError
+        if it is damaged.
         """
         if path is None or not path.exists():
             return cls(secrets.token_hex(32))
@@ -42,7 +44,7 @@ class ForgottenIds:
             hashes = {kind: frozenset(stored[f"{kind}s"]) for kind in KINDS}
             return cls(str(stored["key"]), hashes, frozenset(stored["unfinished"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SourceError(
+            raise ForgottenListError(
                 f"{path}, the list of forgotten ids, cannot be read ({type(error).__name__}): put a backup in its "
                 "place; without it, forgotten users would come back"
             ) from error
@@ -86,17 +88,3 @@ class ForgottenIds:
             if (hashes := self.hashes.get(kind))
         ]
         return f"coalesce({' OR '.join(conditions)}, false)" if conditions else "false"
-
-
-def forgotten_ids(spec: SourceSpec) -> ForgottenIds:
-    """The ids that are left out of the source `spec`, as the list has them now. SourceError as of `load`."""
-    return ForgottenIds.load(spec.forgotten)
-
-
-def id_of(text: str) -> str:
-    """`text` as a source's id is read: a whole number has no fraction.
-
-    >>> id_of("17850.0"), id_of("user 1")
-    ('17850', 'user 1')
-    """
-    return re.sub(WHOLE_NUMBER, r"\1", text)
