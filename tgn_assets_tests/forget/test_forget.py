@@ -1,6 +1,8 @@
 """A forgotten id is in no file any more, does not come back, and nothing is published or trained again for it."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +19,8 @@ from tgn_assets.ml.schema import USER as USERS
 from tgn_assets.state.home import Home
 from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, settings_of, write_log
 from tgn_assets_tests.support.deployment import Deployment
+
+ROOT = Path(__file__).parents[2]
 
 
 def left(home: Home, kind: str, *names: str) -> list[Trace]:
@@ -75,9 +79,7 @@ def test_the_next_week_is_made_without_the_user(home: Home, folder: Path, grep: 
         deployment = Deployment(later, instance)
         assert [item.weeks for item in Backlog(later).work_items()] == [NEXT]
         deployment.run(NEXT)
-        (made,) = instance.get_event_records(
-            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_MATERIALIZATION, dg.AssetKey("raw_interactions")), limit=1
-        )
+        (made,) = instance.fetch_materializations(dg.AssetKey("raw_interactions"), limit=1).records
         assert made.asset_materialization
         assert made.asset_materialization.metadata["forgotten"].value == 3 + 4
     listed = {user for (user,) in query(later, "SELECT user_id FROM current_top5")}
@@ -131,18 +133,14 @@ def test_a_killed_forget_is_finished_by_running_it_again(
 
 
 def test_a_forget_killed_by_a_signal_is_finished(home: Home, folder: Path, grep: Grep) -> None:
-    environment = {"TGN_HOME": str(home.root), "TGN_SOURCE": str(folder / "log.csv"), "TGN_END_WEEK": WEEKS[-1]}
-    assert environment  # see test_forget_command
     script = (
-        "import os, signal, sys; from tgn_assets.forget import erase, tables; "
+        "import os, signal, sys; from tgn_assets.forget import tables; "
         "tables._replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
         "from tgn_assets.cli.main import cli; cli(['forget', '--yes', sys.argv[1]])"
     )
-    import os
-    import sys
-
-    given = os.environ | environment | {"TGN_EXPORT_PARQUET": str(folder / "exported")}
-    process = subprocess.run([sys.executable, "-c", script, LONG], env=given, cwd=folder, check=False)
+    given = {"TGN_HOME": str(home.root), "TGN_SOURCE": str(folder / "log.csv"), "TGN_END_WEEK": WEEKS[-1]}
+    environment = os.environ | given | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", script, LONG], env=environment, cwd=folder, check=False)
     assert process.returncode == -9
     forget(home, USERS, [LONG], print)
     assert left(home, USERS, LONG) == [] and not grep("zq81") and faults(home) == []
