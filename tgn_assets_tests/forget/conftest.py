@@ -33,7 +33,8 @@ def write_log(path: Path, weeks: list[str], *more: str) -> None:
 
 def settings_of(folder: Path, **changed: Any) -> Settings:
     given: dict[str, Any] = {"home": folder / "home", "source": str(folder / "log.csv"), "end_week": WEEKS[-1]}
-    return Settings(_env_file=None, export_parquet=str(folder / "exported"), **(given | changed))
+    given["export_parquet"] = str(folder / "exported")
+    return Settings(_env_file=None, **(given | changed))
 
 
 @pytest.fixture(scope="session")
