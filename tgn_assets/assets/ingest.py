@@ -58,6 +58,7 @@ def raw_interactions(
         "rows_before_first_week": ingested.before_start,
         "rows_after_last_week": ingested.after_end,
         "filtered": ingested.filtered,
+        "forgotten": ingested.forgotten,
         "rejected_without_week": sum(ingested.rejected.values()) - sum(ingested.rejected_in_week.values()),
     }
     sample = {} if rejected.empty else {"rejected_rows": preview(rejected)}

@@ -8,7 +8,7 @@ from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.sources.extent import check_first_week
-from tgn_assets.ml.sources.reader import FILTERED
+from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.tables import rows_of
 
@@ -74,7 +74,7 @@ def _weeks(weeks: Mapping[str, Any]) -> Iterator[str]:
 
 def _rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
     for rejection in rejected:
-        kind = "left out  " if rejection.reason == FILTERED else "rejected  "
+        kind = "left out  " if rejection.reason in LEFT_OUT else "rejected  "
         yield f"{kind} {rows_of(rejection.rows)}, {rejection.reason}: {printable(rejection.example)}"
     if not rejected:
         yield "rejected   none"

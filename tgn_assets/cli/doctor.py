@@ -10,10 +10,11 @@ from pathlib import Path
 import duckdb
 
 from tgn_assets.cli.console import Shown
+from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
-from tgn_assets.state.home import HISTORY_REMEDY, Home, damaged_history, forbidden
+from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, forbidden
 from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, lacking_columns
@@ -64,6 +65,7 @@ def findings(home: Home) -> Iterator[Fault]:
     yield from _readable(_room(home))
     yield from _readable(_dagster(home))
     yield from _readable(_json_files(home))
+    yield from _readable(_forgotten(home))
     lineage = Lineage()
     try:
         lineage = yield from _warehouse(home)
@@ -116,6 +118,16 @@ def _json_files(home: Home) -> Iterator[Fault]:
             yield Fault(f"{path} is damaged; {remedy}")
         except OSError as error:
             yield Fault(f"{path} cannot be read: {error.strerror}")
+
+
+def _forgotten(home: Home) -> Iterator[Fault]:
+    try:
+        listed = ForgottenIds.load(home.root / FORGOTTEN)
+    except ForgottenListError as error:
+        yield Fault(str(error))
+        return
+    if count := len(listed.unfinished):
+        yield Fault(f"`tgn forget` did not finish with {count:,} ids: run it again with the same ids")
 
 
 def _warehouse(home: Home) -> Generator[Fault, None, Lineage]:

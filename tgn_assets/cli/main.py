@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
+from tgn_assets.cli.forget import forget
 from tgn_assets.cli.models import models
-from tgn_assets.cli.serve import serve
+from tgn_assets.cli.server import dev, serve
 from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.weeks import shift, week_number, week_of
 from tgn_assets.state.process import prepare_process
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from tgn_assets.state.home import Home
 
 OBJECTS_PER_COLLECTION = 200_000
-AUTOMATION_STARTS = (
-    "Nothing is published here yet: the sensor missing_or_changed_weeks ingests the log and trains as soon as the UI "
-    "runs, and the schedule weekly_refresh_schedule every Monday. Switch them off under Automation in the UI."
-)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -288,38 +285,9 @@ def doctor() -> None:
 
 
 cli.add_command(models)
+cli.add_command(dev)
 cli.add_command(serve)
-
-
-@cli.command(short_help="Open the Dagster UI on the same state.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI.")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to serve the UI at; 0.0.0.0 lets other machines in, without a login.",
-)
-@verbose_option
-def dev(port: int, host: str) -> None:
-    """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.
-
-    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
-    """
-    from pathlib import Path
-
-    from tgn_assets.cli.server import browser_url, refuse_taken_port
-
-    refuse_taken_port(host, port)
-    home = open_home()
-    home.start_week()  # raises here, and not in the UI, if the source cannot be read
-    with home.instance() as instance:
-        os.environ["DAGSTER_HOME"] = instance.root_directory
-    workspace = Path(__file__).parents[1] / "workspace.yaml"
-    click.echo(f"{browser_url(host, port)} shows {home.root}", err=True)
-    if not home.warehouse().lineage().published:
-        click.echo(AUTOMATION_STARTS, err=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
-    os.execv(sys.executable, command)
+cli.add_command(forget)
 
 
 def _tgn() -> str:

@@ -1,10 +1,19 @@
-"""The address of the Dagster UI that `tgn dev` starts: whether it is free, and what to type into a browser."""
+"""The servers that `tgn` starts: the Dagster UI (`tgn dev`) and the published lists over HTTP (`tgn serve`)."""
 
+import os
 import socket
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import click
 
+from tgn_assets.cli.base import open_home, verbose_option
+
+AUTOMATION_STARTS = (
+    "Nothing is published here yet: the sensor missing_or_changed_weeks ingests the log and trains as soon as the UI "
+    "runs, and the schedule weekly_refresh_schedule every Monday. Switch them off under Automation in the UI."
+)
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """An address that stands for all of this machine -> the one of them that a browser on it takes."""
 
@@ -35,3 +44,64 @@ def browser_url(host: str, port: int) -> str:
     """What to type into a browser on this machine."""
     host = EVERY_ADDRESS.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@click.command(short_help="Open the Dagster UI on the same state.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to serve the UI at; 0.0.0.0 lets other machines in, without a login.",
+)
+@verbose_option
+def dev(port: int, host: str) -> None:
+    """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.
+
+    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
+    """
+    refuse_taken_port(host, port)
+    home = open_home()
+    home.start_week()  # raises here, and not in the UI, if the source cannot be read
+    with home.instance() as instance:
+        os.environ["DAGSTER_HOME"] = instance.root_directory
+    workspace = Path(__file__).parents[1] / "workspace.yaml"
+    click.echo(f"{browser_url(host, port)} shows {home.root}", err=True)
+    if not home.warehouse().lineage().published:
+        click.echo(AUTOMATION_STARTS, err=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
+    os.execv(sys.executable, command)
+
+
+@click.command(short_help="Serve the published lists over HTTP.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port of the service.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; any that other machines can reach needs TGN_SERVE_TOKEN.",
+)
+@click.option("--access-log", is_flag=True, help="Log a line for each request; it has the user's id in it.")
+@verbose_option
+def serve(port: int, host: str, access_log: bool) -> None:
+    """Serve the newest published lists over HTTP, read-only, until Ctrl-C or SIGTERM.
+
+    GET /v1/users/ID, GET /v1/new-user and POST /v1/users:batch answer lists as JSON; /healthz, /metrics and /docs are
+    there as well. It reads current.duckdb of TGN_HOME and nothing else, and swaps a new week in when that file is
+    replaced. docs/serving.md says more.
+    """
+    from tgn_assets.serve.app import build_app
+    from tgn_assets.serve.served_copy import ServedCopy
+    from tgn_assets.serve.server import is_local
+    from tgn_assets.serve.server import serve as run
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.published_copy import NAME
+
+    settings = read_settings()
+    refuse_taken_port(host, port)
+    token = settings.serve_token.get_secret_value() if settings.serve_token else None
+    if not token and not is_local(host):
+        raise click.UsageError(f"--host {host} lets other machines in: set TGN_SERVE_TOKEN, which they must then send")
+    path = settings.home / NAME
+    click.echo(f"{browser_url(host, port)} serves {path}", err=True)
+    run(build_app(ServedCopy(path), token=token, host=host), host=host, port=port, access_log=access_log)

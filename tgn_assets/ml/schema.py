@@ -82,6 +82,7 @@ _RANK = Column("rank", "INTEGER", "Place in the list, from 1.")
 _SCORE = Column(
     "score", "DOUBLE", "Probability that a user with this list interacts with the event in the target week."
 )
+_NODES = "Every {} that was ever loaded. One that was forgotten has its index, and an empty id."
 _INDEX = "Index in tensors and snapshots; once given, it never changes."
 _FIRST_WEEK = Column(
     "first_week", "DATE", "Monday of the first week with a row of this id; NULL if it has none now.", nullable=True
@@ -137,10 +138,8 @@ TABLES: dict[str, Table] = {
             Column("made_from", "VARCHAR", "As JSON, the digest of each thing upstream when it was made."),
         ),
     ),
-    "users": Table("Every user that was ever loaded.", (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
-    "events": Table(
-        "Every event that was ever loaded.", (_EVENT_ID, Column("event_idx", "BIGINT", _INDEX), _FIRST_WEEK)
-    ),
+    "users": Table(_NODES.format("user"), (_USER_ID, Column("user_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
+    "events": Table(_NODES.format("event"), (_EVENT_ID, Column("event_idx", "BIGINT", _INDEX), _FIRST_WEEK)),
     "weekly_top5_predictions": Table(
         "The published lists, one row per user and rank.",
         (

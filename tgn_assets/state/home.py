@@ -5,6 +5,7 @@
     reports/             a page about each week, <week>.html, and index.html with all of them
     dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
     log.json             the log of this home and its first week, which never change
+    forgotten.json       hashes of the ids that no ingest takes in again
     source_files.json    which weeks the rows of each file of the log are of; it may be deleted
     observation.json     what the last reading of the source found
     run.lock             held by the process whose run is in progress
@@ -55,13 +56,15 @@ T = TypeVar("T")
 SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
 
-RUN_LOCK, OBSERVATION = "run.lock", "observation.json"
+RUN_LOCK, OBSERVATION, FORGOTTEN = "run.lock", "observation.json", "forgotten.json"
+SUMMARIES = "source_files.json"
 NO_ROWS = digest(0, None)
 FILES = (
     "warehouse.duckdb",
     published_copy.NAME,
     "log.json",
     OBSERVATION,
+    FORGOTTEN,
     "home.lock",
     RUN_LOCK,
     "dagster/dagster.yaml",
@@ -211,7 +214,7 @@ class Home:
         SourceError if it cannot be read when it is used for the first time, SettingsError if this home has another log.
         """
         spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
-        spec = replace(spec, summaries=self.root / "source_files.json")
+        spec = replace(spec, summaries=self.root / SUMMARIES)
         return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
 
     def unpinned_source_spec(self) -> SourceSpec:
@@ -228,6 +231,7 @@ class Home:
             query=s.source_query,
             time_style=TimeStyle(s.timestamp_format, s.time_zone),
             null_values=tuple(filter(None, map(str.strip, s.null_values.split(",")))),
+            forgotten=self.root / FORGOTTEN,
         )
 
     def start_week(self) -> str:

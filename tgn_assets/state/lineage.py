@@ -123,6 +123,21 @@ def record_made(con: duckdb.DuckDBPyConnection, asset: str, digests: Mapping[str
         )
 
 
+def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage) -> None:
+    """Makes everything match what is upstream of it now if it matched it `before`: what changed since, rows of
+    forgotten ids that were taken out, is no reason to make anything again. What did not match stays as it is.
+    """
+    after = read_lineage(con)
+    for (asset, week), made in after.made.items():
+        then, now = before.upstream(asset, week), after.upstream(asset, week)
+        carried = {
+            name: now[name] if name in now and then.get(name) == of else of for name, of in made.made_from.items()
+        }
+        if carried != made.made_from:
+            key = [date.fromisoformat(week), asset]
+            con.execute("UPDATE made_weeks SET made_from = ? WHERE week = ? AND asset = ?", [json.dumps(carried), *key])
+
+
 def digest_of_rows(con: duckdb.DuckDBPyConnection, tables: Iterable[str], week: str) -> str:
     """The digest of the rows of `week` in `tables`, in whatever order."""
     found = [

@@ -11,11 +11,13 @@ from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.presets import Config, with_preset
 from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
-from tgn_assets.state.home import Home
+from tgn_assets.state.home import FORGOTTEN, Home
 from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import explained
@@ -126,10 +128,14 @@ class PolicyFiles(dg.ConfigurableResource):
     event_expiry: str | None = None
     min_distinct_events: int
     max_silent_weeks: int | None = None
+    forgotten: str | None = None
+    """The list of forgotten ids."""
 
     def read(self) -> Policy:
-        """The policy as it is in the files now; PolicyError if one of them cannot be used."""
-        return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+        """The policy as it is in the files now, but for forgotten events; PolicyError if one of them cannot be used."""
+        policy = read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+        forgotten = ForgottenIds.load(Path(self.forgotten) if self.forgotten else None)
+        return policy.without(lambda event: forgotten.holds(EVENT, event)) if forgotten else policy
 
 
 class EvaluationUsers(dg.ConfigurableResource):
@@ -177,7 +183,9 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         "source": source
         if isinstance(source, dg.ResourceDefinition)
         else dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
-        "policy": PolicyFiles(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS}),
+        "policy": PolicyFiles(
+            **{name: getattr(home.settings, name) for name in POLICY_SETTINGS}, forgotten=str(home.root / FORGOTTEN)
+        ),
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),

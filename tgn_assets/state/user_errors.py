@@ -29,6 +29,7 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.data.attribute_files import AttributeTableError
     from tgn_assets.ml.data.policy_files import PolicyError
     from tgn_assets.ml.export.parquet import ExportError
+    from tgn_assets.ml.forgotten import ForgottenListError
     from tgn_assets.ml.graph.loaders import SamplerNotInstalled
     from tgn_assets.ml.parallel import WorkersError
     from tgn_assets.ml.sources.extent import SourceError
@@ -41,6 +42,7 @@ def _fixable() -> tuple[type[Exception], ...]:
         ExportError,
         PolicyError,
         AttributeTableError,
+        ForgottenListError,
         SourceError,
         *training,
         SettingsError,

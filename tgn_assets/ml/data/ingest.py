@@ -17,7 +17,7 @@ from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
-from tgn_assets.ml.sources.reader import FILTERED, UNREADABLE_LINE, kind_of, scan, source_errors
+from tgn_assets.ml.sources.reader import FILTERED, FORGOTTEN, LEFT_OUT, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
 from tgn_assets.ml.sources.timestamp_sql import literal
 from tgn_assets.ml.weeks import week_number
@@ -55,7 +55,7 @@ INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME
     SELECT week, reason, left(user_id, {LINE_SHOWN}) AS user_id, left(event_id, {LINE_SHOWN}) AS event_id,
            left(text, {LINE_SHOWN}) AS ts
-    FROM staged.scanned WHERE kept AND NOT loaded AND reason <> '{FILTERED}'
+    FROM staged.scanned WHERE kept AND NOT loaded AND reason NOT IN {LEFT_OUT}
 """
 INGESTED_SQL = """
     INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
@@ -107,6 +107,8 @@ class IngestReport:
     """Valid rows of the source that are newer than the end week; None as above."""
     filtered: int
     """Rows of these weeks, or without a known week, that do not meet the row filter."""
+    forgotten: int
+    """Rows of these weeks, or without a known week, of forgotten users and events."""
     new_users: int
     new_events: int
 
@@ -198,7 +200,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         con.execute("DETACH staged")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
     for week, reason, kept, rows, _ in counts:
-        if kept and reason and reason != FILTERED:
+        if kept and reason and reason not in LEFT_OUT:
             rejected[reason] += rows
             rejected_in_week[week] += rows
     report = IngestReport(
@@ -209,6 +211,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         before_start=outside["before", None] if all_read else None,
         after_end=outside["after", None] if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
+        forgotten=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FORGOTTEN),
         new_users=new_users,
         new_events=new_events,
     )
@@ -220,7 +223,7 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
     """Rows of `COUNT_SQL` by side and reason, of weeks `before` the first one and `after` the last one."""
     outside = Counter[tuple[str, str | None]]({("before", None): 0, ("after", None): 0})
     for week, reason, _, rows, _ in counts:
-        if not week or reason == FILTERED:
+        if not week or reason in LEFT_OUT:
             continue
         if week < start_week:
             outside["before", reason] += rows
@@ -248,6 +251,8 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
         warn(f"{spec.shown}: {share:.2g} % of the rows have ids with blanks at their ends, which are kept")
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
+    if report.forgotten:
+        logger.info("rows of %s that are left out as forgotten: %d", spec.shown, report.forgotten)
 
 
 @contextmanager

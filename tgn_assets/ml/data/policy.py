@@ -5,7 +5,7 @@ and every baseline get the same rules, so that their lists are comparable.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -119,6 +119,13 @@ class Policy:
         """The policy for lists made at the close of `week`: an expiry after their target week starts is dropped."""
         start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)
         return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
+
+    def without(self, is_forgotten: Callable[[str], bool]) -> "Policy":
+        """The same policy, which does not name the events for which `is_forgotten`: no list can have them."""
+        allow = None if self.allow is None else frozenset(event for event in self.allow if not is_forgotten(event))
+        deny = frozenset(event for event in self.deny if not is_forgotten(event))
+        expires = {event: when for event, when in self.expires.items() if not is_forgotten(event)}
+        return replace(self, allow=allow, deny=deny, expires=expires)
 
     def to_json(self) -> str:
         """JSON text; equal policies give the same text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import duckdb
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error
-from tgn_assets.ml.sources.relations import WHOLE_NUMBER, id_text, pattern
+from tgn_assets.ml.sources.relations import id_of, id_text, pattern
 
 LARGEST = 1 << 28
 """Bytes of a file of ids, which is read into memory as a whole."""
@@ -53,7 +52,7 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
         raise PolicyError(f"{setting}={value} is no file; name one with an event id a line, or list ids with commas")
     else:
         parts = value.split(",")
-    found = frozenset(re.sub(WHOLE_NUMBER, r"\1", part.strip()) for part in parts if part.strip())
+    found = frozenset(id_of(part.strip()) for part in parts if part.strip())
     if not found:
         raise PolicyError(f"{setting}={value} holds no event id; leave the setting out where nothing is to be listed")
     return found

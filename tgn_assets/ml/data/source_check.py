@@ -114,7 +114,10 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             for reason, count, row in con.execute(REASONS_SQL).fetchall()
         ]
         if found.unreadable.count:
-            rejected.append(Rejection(UNREADABLE_LINE, found.unreadable.count, repr(found.unreadable.first[0])))
+            lines = found.unreadable.first
+            rejected.append(
+                Rejection(UNREADABLE_LINE, found.unreadable.count, repr(lines[0]) if lines else "not shown")
+            )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)

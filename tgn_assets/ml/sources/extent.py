@@ -14,7 +14,9 @@ from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources.files import load_summaries, save_summaries
 from tgn_assets.ml.sources.reader import (
     FILTERED,
+    FORGOTTEN,
     IN_FUTURE,
+    LEFT_OUT,
     OUT_OF_RANGE,
     UNREADABLE_LINE,
     UNREADABLE_TIME,
@@ -38,12 +40,13 @@ DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
 
 GROUPS_SQL = f"""
-    SELECT count(*), reason, week::VARCHAR, min(ts) FILTER (WHERE valid), max(ts) FILTER (WHERE valid),
-           {DIGEST_SQL} FILTER (WHERE valid),
+    SELECT count(*), reason, week::VARCHAR, min(ts) FILTER (WHERE dated), max(ts) FILTER (WHERE dated),
+           {DIGEST_SQL} FILTER (WHERE reason IS NULL),
            min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}'))[:40], file
-    FROM (SELECT *, reason IS NULL AS valid FROM {{rows}}) GROUP BY reason, week, file
+    FROM (SELECT *, reason IS NULL OR reason = '{FORGOTTEN}' AND week IS NOT NULL AS dated FROM {{rows}})
+    GROUP BY reason, week, file
 """
-"""A `RowGroup` and its file."""
+"""A `RowGroup` and its file. A row that is left out as forgotten still tells that time went on: weeks stay closed."""
 
 LONG_GAP = 5 * 52
 """Weeks without a row, after which what lies before them is hardly the same log."""
@@ -53,7 +56,7 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     """A text that moves when the source may have changed; no row is read. SourceError if there is no file."""
     with source_errors(spec):
         state = kind_of(spec).state(now or datetime.now(UTC))
-    return hashlib.sha256(repr((spec.location, spec, state)).encode()).hexdigest()
+    return hashlib.sha256(repr((spec.location, spec, spec.forgotten_ids.state, state)).encode()).hexdigest()
 
 
 def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
@@ -201,7 +204,7 @@ def extent_of(spec: SourceSpec, groups: Sequence[RowGroup], *, numbers_weeks: bo
 def _rejected(groups: Iterable[RowGroup]) -> dict[str, int]:
     rejected = Counter[str]()
     for group in groups:
-        if group.reason not in (None, FILTERED):
+        if group.reason is not None and group.reason not in LEFT_OUT:
             rejected[group.reason] += group.rows
     return dict(+rejected)
 

@@ -96,7 +96,7 @@ class FileSource(SourceKind):
                 yield Opened(parts_of(self.spec, tables), unread, keys)
 
     def _files(self) -> list[_File]:
-        now, made_by = time.time_ns(), (repr(self.spec), _made_by())
+        now, made_by = time.time_ns(), (repr(self.spec), _made_by(), self.spec.forgotten_ids.state)
 
         def key(*state: object) -> str:
             return hashlib.sha256(repr((made_by, state)).encode()).hexdigest()

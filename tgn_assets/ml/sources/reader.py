@@ -20,8 +20,9 @@ import duckdb
 from tgn_assets.ml.connectors.duckdb_session import confine
 from tgn_assets.ml.connectors.object_store import StoreError
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
+from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.safe_text import safe_error
-from tgn_assets.ml.schema import literal
+from tgn_assets.ml.schema import EVENT, USER, literal
 from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
@@ -49,9 +50,14 @@ UNREADABLE_LINE, OUT_OF_RANGE, IN_FUTURE = "unreadable_line", "time_out_of_range
 UNREADABLE_TIME = "unreadable_time"
 FILTERED = "filtered"
 """The reason of a row that could be used, but does not meet the row filter: it is no rejection."""
+FORGOTTEN = "forgotten"
+"""The reason of a row of a forgotten user or event: it is no rejection, and its values are not kept."""
+LEFT_OUT = (FILTERED, FORGOTTEN)
+"""Reasons that are no rejection."""
 ID_LENGTH = 1000
 """Characters that an id may have."""
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
+    WHEN {{forgotten}} THEN '{FORGOTTEN}'
     WHEN coalesce(trim(user_id), '') = '' THEN 'missing_user'
     WHEN coalesce(trim(event_id), '') = '' THEN 'missing_event'
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
@@ -118,12 +124,12 @@ def scan(
         kind_of(spec).open(con, weeks, summarise) as opened,
         TemporaryDirectory(prefix="tgn-source-") as folder,
     ):
-        parts, unreadable, names = opened.parts, UnreadableLines(), dict[str, str]()
+        parts, unreadable, names, left_out = opened.parts, UnreadableLines(), dict[str, str](), spec.forgotten_ids
         if spec.row_filter:  # checked as it is, it is SQL that a user wrote
             confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         rows, expected = list[tuple](), expected_rows(con, parts)
         try:
-            rows = _run(con, spec, parts, query, parameters or {})
+            rows = _run(con, parts, query.replace("{rows}", _union(parts, spec, left_out)), parameters)
             as_expected = expected is None or sum(row[0] for row in rows) == expected
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
@@ -133,8 +139,10 @@ def scan(
             logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
             safe, unreadable = well_formed(parts, Path(folder))
             con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-            rows = _run(con, spec, safe, query, parameters or {})
+            rows = _run(con, safe, query.replace("{rows}", _union(safe, spec, left_out)), parameters)
             unreadable.extend(_rejects(con))
+            if left_out:  # a line may hold a forgotten id, and what its columns are cannot be known
+                unreadable.first.clear()
             names = dict(zip(*(chain(*(part.files for part in some)) for some in (parts, safe)), strict=True))
         keys = {names.get(file, file): key for file, key in opened.keys.items()}
         return Scan(rows, unreadable, True in opened.kinds_of_time, opened.unread, keys)
@@ -161,15 +169,18 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({reason}); {kind_of(spec).remedy}") from cause
 
 
+def _union(parts: Sequence[Part], spec: SourceSpec, left_out: ForgottenIds) -> str:
+    return f"({' UNION ALL '.join(_rows_sql(part, at, spec, left_out) for at, part in enumerate(parts)) or NO_ROWS})"
+
+
 def _run(
-    con: duckdb.DuckDBPyConnection, spec: SourceSpec, parts: Sequence[Part], query: str, parameters: Mapping[str, Any]
+    con: duckdb.DuckDBPyConnection, parts: Sequence[Part], query: str, parameters: Mapping[str, Any] | None
 ) -> list[tuple]:
-    union = " UNION ALL ".join(_rows_sql(part, number, spec) for number, part in enumerate(parts)) or NO_ROWS
     files = {f"files{number}": part.patterns for number, part in enumerate(parts) if part.files}
     # A damaged Parquet file may claim times between two days, so that DuckDB would not compare them with these.
     con.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
-        return con.execute(query.replace("{rows}", f"({union})"), {**files, **parameters}).fetchall()
+        return con.execute(query, {**files, **(parameters or {})}).fetchall()
     finally:
         con.execute("RESET disabled_optimizers")
 
@@ -185,8 +196,8 @@ def _rejects(con: duckdb.DuckDBPyConnection) -> UnreadableLines:
     return UnreadableLines(sum(counts.values()), [text for (text,) in first], Counter(counts))
 
 
-def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
-    """SELECT of the rows of `part`; its files are the parameter $files`number`."""
+def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds) -> str:
+    """SELECT of the rows of `part`, without the values of `left_out`; its files are the parameter $files`number`."""
     nulls = spec.null_values
     time = _present(part.time, nulls)
     read = part.relation.sql.replace("$files", f"$files{number}")
@@ -201,12 +212,15 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
     if text := part.relation.unreadable_text:
         user = f"CASE WHEN readable THEN {user} ELSE {text} END"
     no_time = one_of("value", nulls) if nulls and time.dtype == "VARCHAR" else "false"
-    reason = REASON_SQL.format(no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false")
+    forgotten = f"{left_out.sql('user_id', USER)} OR {left_out.sql('event_id', EVENT)}"
+    reason = REASON_SQL.format(
+        no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false", forgotten=forgotten if left_out else "false"
+    )
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
-        SELECT user_id, event_id, ts, week, reason, CASE WHEN reason IS NOT NULL THEN value::VARCHAR END AS text,
-               number, file
+        SELECT {_kept("user_id", left_out)} AS user_id, {_kept("event_id", left_out)} AS event_id, ts, week, reason,
+               CASE WHEN reason IS NOT NULL THEN {_kept("value::VARCHAR", left_out)} END AS text, number, file
         FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts
@@ -215,6 +229,15 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec) -> str:
                      {part.relation.file} AS file
         FROM (SELECT *{filtered} FROM (SELECT *, {part.relation.readable} AS readable FROM {read})))))))
     """
+
+
+def _kept(column: str, left_out: ForgottenIds) -> str:
+    """SQL: a value of a row, unless the row is rejected and the value is, or may hold, an id that is `left_out`."""
+    if not left_out:
+        return column
+    unchecked = ", ".join(map(literal, (FORGOTTEN, UNREADABLE_LINE, "nested_id", "id_too_long")))
+    doubtful = f"reason IN ({unchecked}) OR {left_out.sql(column)}"
+    return f"CASE WHEN reason IS NULL THEN {column} WHEN {doubtful} THEN NULL ELSE {column} END"
 
 
 def _id_sql(column: Column, name: str, null_values: Sequence[str]) -> str:

@@ -142,7 +142,7 @@ class RowGroup(NamedTuple):
     week: str | None
     first: datetime | None = None
     last: datetime | None = None
-    """The smallest and the largest time of valid rows."""
+    """The smallest and the largest time of valid rows, or of rows of forgotten ids."""
     digest: int | None = None
     """Of valid rows: the sum of their hashes, so that those of several files add up."""
     sample: str | None = None
@@ -213,6 +213,15 @@ def row_filter(condition: str | None, name: str, columns: Mapping[str, Column]) 
 def pattern(file: str) -> str:
     """`file` as DuckDB must be given it, which would take a bracket in a name for a pattern."""
     return re.sub(r"([*?\[])", r"[\1]", file)
+
+
+def id_of(text: str) -> str:
+    """The id that a person means by `text`, as `id_text` reads it: a whole number has no fraction.
+
+    >>> id_of("17850.0"), id_of("user 1")
+    ('17850', 'user 1')
+    """
+    return re.sub(WHOLE_NUMBER, r"\1", text)
 
 
 def id_text(column: str, dtype: str, null_values: Sequence[str] = ()) -> str:

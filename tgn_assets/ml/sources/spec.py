@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.safe_text import SafeError, safe_text
 from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle
 from tgn_assets.ml.weeks import shift, week_of
@@ -56,6 +57,16 @@ class SourceSpec:
     """The rows themselves, where the log is in memory; `location` is then what it is called."""
     summaries: Path | None = field(default=None, repr=False, compare=False)
     """Where it is remembered which weeks the rows of each file are of; None: nowhere, so that each file is read."""
+    forgotten: Path | None = field(default=None, repr=False, compare=False)
+    """The list of ids whose rows are left out (`ForgottenIds`); None: no such ids."""
+
+    @property
+    def forgotten_ids(self) -> ForgottenIds:
+        """The ids whose rows are left out, as their list has them now; SourceError if it cannot be read."""
+        try:
+            return ForgottenIds.load(self.forgotten)
+        except ForgottenListError as error:
+            raise SourceError(str(error)) from error
 
     @property
     def shown(self) -> str:

@@ -1,0 +1,158 @@
+"""Forgets users or events: first their hashes are listed, so that nothing comes back, then each place is cleaned.
+
+Each step leaves its place as it was or clean, and finds by itself what is left to do. So one that was killed is
+finished by running it again with the same ids.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgn_assets.forget import artifacts, exported, history, tables
+from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.data.ingest import transaction
+from tgn_assets.ml.forgotten import ForgottenIds
+from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.state import published_copy
+from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
+from tgn_assets.state.lineage import carry_over, digest_of, digest_of_files, read_lineage
+from tgn_assets.state.run_lock import hold
+from tgn_assets.state.warehouse import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import duckdb
+
+REPORT = "weekly_report"
+TEXTS = ("alerts.json",)
+"""Files of the home in which ids are replaced."""
+
+
+def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
+    """Takes the ids `names` of users or events (`kind`) out of `home` and its exports, and keeps them out for ever.
+
+    Waits for a run in progress. Says to `log` what was done. StateError, or CleanError of an export, if a place cannot
+    be cleaned: it is to be run again then, as after a kill.
+    """
+    ids, store = Ids(names), ArtifactStore(home.artifacts)
+    with hold(home.run_lock, f"tgn forget of process {os.getpid()}", log):
+        store.sweep()
+        listed = ForgottenIds.load(home.root / FORGOTTEN).adding(kind, names)
+        _write_list(home, listed)
+        if home.warehouse_path.exists():
+            _clean_warehouse(home, store, kind, ids, log)
+        for name in (OBSERVATION, SUMMARIES):  # their digests are of rows that no longer count
+            (home.root / name).unlink(missing_ok=True)
+        for name in TEXTS:
+            if (path := home.root / name).exists():
+                history.clean_text(path, ids)
+        for name, place in home.settings.export_places().items():
+            log(f"exports    {exported.clean_place(name, place, kind, ids):,} rows and texts removed from {name}")
+        if home.dagster_home.exists():
+            changed = history.clean_history(home.dagster_home, ids)
+            log(f"dagster    {changed:,} texts of the history no longer name them")
+        _remove_leftovers(home)
+        _write_list(home, ForgottenIds.load(home.root / FORGOTTEN).finishing(kind, names))
+
+
+def _write_list(home: Home, listed: ForgottenIds) -> None:
+    """Writes the list of forgotten ids, and waits until it is on the disk."""
+    home.store(FORGOTTEN, listed.to_json())
+    for path in (home.root / FORGOTTEN, home.root):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log: LogFn) -> None:
+    """Cleans the tables, what lies beside them under the same indices, and the pages; writes the file anew."""
+    warehouse = home.warehouse()
+    with warehouse.writer() as con:
+        removed = tables.remove_ids(con, kind, ids)
+        indices = tables.tombstones(con)
+    log(f"warehouse  {removed.rows:,} rows of the log and {removed.listed:,} of published lists removed")
+    artifacts.forget_training_sets(store)
+    unread: list[str] = []
+    cleaned = artifacts.zero_indices(store, indices, unread)
+    for text in unread:
+        log(f"not read   {text}")
+    with warehouse.writer() as con:
+        _record(con, store, cleaned)
+    log(f"artifacts  rows of forgotten indices are zero in {len(cleaned):,}")
+    log(f"reports    {_clean_reports(home, ids):,} pages written anew")
+    with tables.rewritten(warehouse), warehouse.writer() as con:
+        if (home.root / published_copy.NAME).exists():
+            published_copy.write_copy(con, home.root)
+
+
+def _record(con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]]) -> None:
+    """Records what the artifacts hold now: it is no reason to make anything from them again."""
+    digests = {(asset, week): digest_of_files(store.directory(asset, week)) for asset, week in cleaned}
+    with transaction(con):
+        before = read_lineage(con)
+        for (asset, week), digest in digests.items():
+            con.execute("UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, asset, week])
+        carry_over(con, before)
+
+
+def _clean_reports(home: Home, ids: Ids) -> int:
+    """Renders each page anew that names one of the `ids`; where that is not possible, they are replaced in it."""
+    named = [
+        path
+        for path in sorted(home.reports.glob("*.html*"))
+        if ids.count(path.read_text(errors="replace"), surely=False)
+    ]
+    for path in named:
+        if path.suffix != ".html" or not _is_week(path.stem):
+            history.clean_text(path, ids)
+        elif (page := _rendered(home, path.stem)) is None:
+            path.unlink()  # the example of a user says who it is about even without the id
+        else:
+            history.write_text(path, ids.without(page))
+            digest = digest_of(path.read_bytes())
+            with home.warehouse().writer() as con:
+                con.execute(
+                    "UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, REPORT, path.stem]
+                )
+    return len(named)
+
+
+def _rendered(home: Home, week: str) -> str | None:
+    """The page about `week` as the warehouse has it now; None if it no longer has that week."""
+    from tgn_assets.reporting.weekly_page.page import report_page
+    from tgn_assets.reporting.weekly_page.run_times import run_times
+
+    with home.instance() as instance:
+        now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
+    try:
+        return report_page(home.warehouse(), week, now, before, source=home.source_spec(), made=datetime.now(UTC))
+    except StateError:
+        return None
+
+
+def _is_week(name: str) -> bool:
+    try:
+        return week_of(datetime.fromisoformat(name)) == name
+    except ValueError:
+        return False
+
+
+def _remove_leftovers(home: Home) -> None:
+    """Removes what processes left that were killed: nobody else writes while the run lock is held."""
+    for path in (*home.root.glob("*.duckdb.new*"), *home.root.glob("*.duckdb.tmp"), *home.root.glob("*.json*.new")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for path in (*home.reports.glob("*.new"), *Path(home.dagster_home).rglob("*.new")):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""Takes ids out of what was exported: Parquet in a folder or an object store, tables of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from tgn_assets.forget.spelling import Ids
+from tgn_assets.forget.tables import LISTS, WITHOUT_IDS
+from tgn_assets.ml.connectors.duckdb_session import connect
+from tgn_assets.ml.connectors.object_store import fetch, is_url, put, stored_files
+from tgn_assets.ml.connectors.postgres import PostgresError, connected, split_schema
+from tgn_assets.ml.export.parquet import EXPORTED
+from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
+from tgn_assets.ml.schema import EVENT, TABLES, quoted
+from tgn_assets.ml.schema import literal as sql_text
+from tgn_assets.ml.sources.relations import pattern
+
+if TYPE_CHECKING:
+    from adbc_driver_manager.dbapi import Connection
+READ_SQL = "FROM read_parquet(?, hive_partitioning = false)"
+"""The week is in the folder's name, and no column."""
+
+
+class CleanError(SafeError, OSError):
+    """A place of exports that cannot be cleaned; the message says what to do."""
+
+
+def clean_place(name: str, place: str, kind: str, ids: Ids) -> int:
+    """Takes the `ids` out of the `place` of exports of the kind `name`; returns how many rows or texts they were in.
+
+    CleanError if that cannot be done; then it is as it was, or up to some file.
+    """
+    return (_clean_parquet if name == "parquet" else _clean_postgres)(place, kind, ids)
+
+
+def text_columns(table: str) -> list[str]:
+    """The columns of text of an exported table that may name an id."""
+    columns = TABLES[table].columns
+    return [one.name for one in columns if one.type == "VARCHAR" and one.name not in WITHOUT_IDS.get(table, ())]
+
+
+@contextmanager
+def exported_files(place: str) -> Iterator[list[tuple[str, Path]]]:
+    """(name, file) of each Parquet file of an export at `place`; those of an object store are copied for a while."""
+    if not is_url(place):
+        folders = (Path(place) / table for table in EXPORTED)
+        yield [(str(path), path) for folder in folders for path in sorted(folder.rglob("*.parquet*"))]
+        return
+    with TemporaryDirectory(prefix="tgn-export-") as folder:
+        below = f"{place.rstrip('/')}/"
+        found = [
+            file
+            for file in stored_files(place, (".parquet",))
+            if any(f"/{table}/week=" in file.url or file.url.startswith(f"{below}{table}/") for table in EXPORTED)
+        ]
+        yield [(file.url, copy) for file, copy in zip(found, fetch(found, Path(folder)), strict=True)]
+
+
+def _clean_parquet(place: str, kind: str, ids: Ids) -> int:
+    changed = 0
+    try:
+        with exported_files(place) as files, connect() as con:
+            for name, path in files:
+                if path.name.endswith(".new"):  # of a process that was killed
+                    path.unlink()
+                    continue
+                table = next(table for table in EXPORTED if f"/{table}/" in name)
+                if not (rows := _clean_rows(con, path, table, kind, ids)):
+                    continue
+                changed += rows
+                fresh = path.with_name(f"{path.name}.new")
+                con.execute(
+                    f"COPY (FROM rows ORDER BY ALL) TO {sql_text(str(fresh))} (FORMAT parquet, COMPRESSION zstd)"
+                )
+                if is_url(place):
+                    put(fresh, name)
+                else:
+                    fresh.replace(path)
+    except (OSError, duckdb.Error) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CleanError(f"TGN_EXPORT_PARQUET={safe_text(place)} cannot be cleaned ({said})") from safe_error(error)
+    return changed
+
+
+def _clean_rows(con: duckdb.DuckDBPyConnection, path: Path, table: str, kind: str, ids: Ids) -> int:
+    """Makes the table `rows` what the file `path` has without the `ids`; returns how many rows and texts changed."""
+    con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {READ_SQL}", [pattern(str(path))])
+    there, changed = [row[0] for row in con.execute("DESCRIBE rows").fetchall()], 0
+    if f"{kind}_id" in there:
+        gone = f"{kind}_id IN (SELECT unnest($names::VARCHAR[]))"
+        ((changed,),) = con.execute(f"DELETE FROM rows WHERE {gone}", {"names": sorted(ids.names)}).fetchall()
+    if changed and kind == EVENT and "rank" in there:
+        keys = "user_id" if "user_id" in there else "1"
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE rows AS SELECT * REPLACE (row_number() OVER "
+            f"(PARTITION BY {keys} ORDER BY rank)::INTEGER AS rank) FROM rows"
+        )
+    for column in text_columns(table):
+        if column in there and column not in ("user_id", "event_id"):
+            for (text,) in con.execute(f"SELECT DISTINCT {column} FROM rows").fetchall():
+                if text and (clean := ids.without_in_json(text)) != text:
+                    con.execute(f"UPDATE rows SET {column} = ? WHERE {column} = ?", [clean, text])
+                    changed += 1
+    return changed
+
+
+def _clean_postgres(url: str, kind: str, ids: Ids) -> int:
+    changed = 0
+    try:
+        with exported_tables(url) as (con, tables):
+            for table in tables:
+                of_table = 0
+                if f"{kind}_id" in text_columns(table):
+                    for name in sorted(ids.names):
+                        of_table += _count(con, f"DELETE FROM {table} WHERE {kind}_id = $1", name)
+                if of_table and kind == EVENT and table in LISTS:
+                    _close_ranks(con, table)
+                for column in set(text_columns(table)) - {"user_id", "event_id"}:
+                    for needle in ids.needles:
+                        query = f"SELECT DISTINCT {column} FROM {table} WHERE position($1 IN {column}) > 0"
+                        for (text,) in run(con, query, needle):
+                            if (clean := ids.without_in_json(text)) != text:
+                                of_table += _count(
+                                    con, f"UPDATE {table} SET {column} = $1 WHERE {column} = $2", clean, text
+                                )
+                changed += of_table
+            con.commit()
+    except PostgresError as error:
+        raise CleanError(f"TGN_EXPORT_POSTGRES cannot be cleaned ({error}); {error.remedy}") from safe_error(error)
+    return changed
+
+
+@contextmanager
+def exported_tables(url: str) -> Iterator[tuple[Connection, list[str]]]:
+    """A connection to the database at `url`, and those of the exported tables that it has. PostgresError as usual."""
+    place, schema = split_schema(url)
+    with connected(place) as con:
+        if schema:
+            run(con, f"SET LOCAL search_path TO {quoted(schema)}")
+        yield con, [table for table in EXPORTED if run(con, f"SELECT to_regclass('{table}') IS NOT NULL")[0][0]]
+
+
+def run(con: Connection, sql: str, *parameters: str) -> list[tuple]:
+    """The rows of a query."""
+    with con.cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _count(con: Connection, sql: str, *parameters: str) -> int:
+    """How many rows the DELETE or UPDATE `sql` changed."""
+    return int(run(con, f"WITH changed AS ({sql} RETURNING 1) SELECT count(*) FROM changed", *parameters)[0][0])
+
+
+def _close_ranks(con: Connection, table: str) -> None:
+    """Closes the gaps in the ranks of lists; by way of negative ones, lest two rows have one key for a moment."""
+    keys = [name for name in ("week", "user_id") if name in TABLES[table].names]
+    same = " AND ".join(f"{table}.{key} = closed.{key}" for key in keys)
+    places = (
+        f"SELECT {', '.join(keys)}, rank, row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY rank) AS place"
+    )
+    run(
+        con,
+        f"UPDATE {table} SET rank = -closed.place FROM ({places} FROM {table}) AS closed "
+        f"WHERE {same} AND {table}.rank = closed.rank AND closed.rank <> closed.place",
+    )
+    run(con, f"UPDATE {table} SET rank = -rank WHERE rank < 0")

@@ -1,0 +1,146 @@
+"""A forgotten id is in no file any more, does not come back, and nothing is published or trained again for it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from tgn_assets.automation.backlog import Backlog
+from tgn_assets.cli.doctor import findings
+from tgn_assets.forget.erase import forget
+from tgn_assets.forget.spelling import Ids
+from tgn_assets.forget.verify import Searched, Trace, traces
+from tgn_assets.ml.schema import EVENT as EVENTS
+from tgn_assets.ml.schema import USER as USERS
+from tgn_assets.state.home import Home
+from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, settings_of, write_log
+from tgn_assets_tests.support.deployment import Deployment
+
+ROOT = Path(__file__).parents[2]
+
+
+def left(home: Home, kind: str, *names: str) -> list[Trace]:
+    return [trace for trace in traces(home, kind, Ids(names), Searched()) if trace.sure]
+
+
+def query(home: Home, sql: str, *parameters: object) -> list[tuple]:
+    with duckdb.connect(home.warehouse_path, read_only=True) as con:
+        return con.execute(sql, parameters or None).fetchall()
+
+
+def faults(home: Home) -> list[str]:
+    return [str(finding) for finding in findings(home) if finding.to_do and "make room" not in str(finding)]
+
+
+def test_everything_of_the_world_names_the_user_before(home: Home, grep: Grep) -> None:
+    found = {trace.place for trace in left(home, USERS, LONG)}
+    assert {path.rpartition(".")[2] for path in found} >= {"duckdb", "html", "db", "parquet"}
+    assert grep("zq81")
+
+
+@pytest.mark.parametrize("name", [LONG, SHORT])
+def test_a_forgotten_user_is_nowhere(home: Home, grep: Grep, name: str) -> None:
+    lists = query(home, "FROM weekly_top5_predictions WHERE user_id <> ? ORDER BY ALL", name)
+    forget(home, USERS, [name], print)
+    assert left(home, USERS, name) == []
+    assert not grep("zq81") or name == SHORT
+    assert query(home, "FROM weekly_top5_predictions ORDER BY ALL") == lists
+    assert query(home, "SELECT count(*) FROM users WHERE user_id = ''") == [(1,)]
+    assert Backlog(home).work_items() == []
+    assert faults(home) == []
+
+
+def test_a_forgotten_event_is_nowhere_and_ranks_have_no_gap(home: Home, grep: Grep) -> None:
+    assert query(home, "SELECT count(*) FROM weekly_top5_predictions WHERE event_id = ?", EVENT) != [(0,)]
+    forget(home, EVENTS, [EVENT], print)
+    assert left(home, EVENTS, EVENT) == []
+    assert not grep("zq82")
+    gaps = "SELECT week, user_id FROM weekly_top5_predictions GROUP BY ALL HAVING max(rank) <> count(*)"
+    assert query(home, gaps) == []
+    assert Backlog(home).work_items() == [] and faults(home) == []
+
+
+def test_the_next_week_is_made_without_the_user(home: Home, folder: Path, grep: Grep) -> None:
+    forget(home, USERS, [LONG, SHORT], print)
+    write_log(
+        folder / "log.csv",
+        WEEKS,
+        *(f"{user},event-{at % 4},2024-01-30 10:00:00" for at, user in enumerate([LONG, "17.0", SHORT, *OTHERS])),
+        f"{LONG};event-1;2024-01-30",
+        f"{OTHERS[1]},event-1,{LONG}",
+        f"{OTHERS[1]},event-2,2024-02-04 11:00:00",
+    )
+    later = Home(settings_of(folder, end_week=NEXT))
+    with later.instance() as instance:
+        deployment = Deployment(later, instance)
+        assert [item.weeks for item in Backlog(later).work_items()] == [NEXT]
+        deployment.run(NEXT)
+        (made,) = instance.fetch_materializations(dg.AssetKey("raw_interactions"), limit=1).records
+        assert made.asset_materialization
+        assert made.asset_materialization.metadata["forgotten"].value == 3 + 4
+    listed = {user for (user,) in query(later, "SELECT user_id FROM current_top5")}
+    assert listed == set(OTHERS)
+    assert query(later, "SELECT count(*) FROM raw_interactions WHERE user_id IN (?, ?)", LONG, SHORT) == [(0,)]
+    assert left(later, USERS, LONG, SHORT) == [] and not grep("zq81")
+    assert faults(later) == [] and Backlog(later).work_items() == []
+
+
+def test_indices_are_not_given_again(home: Home, folder: Path) -> None:
+    ((newest,),) = query(home, "SELECT user_id FROM users ORDER BY user_idx DESC LIMIT 1")
+    ((before,),) = query(home, "SELECT max(user_idx) FROM users")
+    forget(home, USERS, [newest], print)
+    write_log(folder / "log.csv", WEEKS, "user-new,event-1,2024-01-23 10:00:00")
+    with home.instance() as instance:
+        Deployment(home, instance).run(WEEKS[-1], "raw_interactions")
+    assert query(home, "SELECT user_idx FROM users WHERE user_id = 'user-new'") == [(before + 1,)]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "tables.remove_ids",
+        "artifacts.zero_indices",
+        "tables._replace",
+        "published_copy.write_copy",
+        "exported.clean_place",
+        "history.clean_history",
+        "erase._remove_leftovers",
+    ],
+)
+def test_a_killed_forget_is_finished_by_running_it_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch, grep: Grep, step: str
+) -> None:
+    class Killed(BaseException):
+        """Like a signal that no handler survives: nothing after it is run."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    place = "state" if step.startswith("published_copy") else "forget"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tgn_assets.{place}.{step}", die)
+        with pytest.raises(Killed):
+            forget(home, USERS, [LONG], print)
+    assert left(home, USERS, LONG) if step != "erase._remove_leftovers" else True
+    assert any("forget" in fault for fault in faults(home))
+    forget(home, USERS, [LONG], print)
+    assert left(home, USERS, LONG) == [] and not grep("zq81") and faults(home) == []
+    assert Backlog(home).work_items() == []
+
+
+def test_a_forget_killed_by_a_signal_is_finished(home: Home, folder: Path, grep: Grep) -> None:
+    script = (
+        "import os, signal, sys; from tgn_assets.forget import tables; "
+        "tables._replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "from tgn_assets.cli.main import cli; cli(['forget', '--yes', sys.argv[1]])"
+    )
+    given = {"TGN_HOME": str(home.root), "TGN_SOURCE": str(folder / "log.csv"), "TGN_END_WEEK": WEEKS[-1]}
+    environment = os.environ | given | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", script, LONG], env=environment, cwd=folder, check=False)
+    assert process.returncode == -9
+    forget(home, USERS, [LONG], print)
+    assert left(home, USERS, LONG) == [] and not grep("zq81") and faults(home) == []
