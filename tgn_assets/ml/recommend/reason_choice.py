@@ -79,14 +79,16 @@ class ReasonChooser:
         for one, ablation in self.ablations.items():
             of_kind = slice(*np.searchsorted(kind, [one, one + 1]))
             ablation(features[of_kind], event[pair[of_kind]])
-        vectors = scorer.events[torch.as_tensor(event[pair])]
+        vectors = scorer.events[torch.as_tensor(event[pair])].float()
         learned = np.flatnonzero(kind == LEARNED)
         mean = _mean_vectors(candidates, scorer.events, len(users))
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
         trees = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
         spread = _spread(candidates.row, network)[row]
-        lost = np.divide(network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9)
+        lost = np.divide(
+            network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9
+        )
         lost += scorer.blend.tree_weight * (trees[pair] - trees[len(pairs) :])
         loss = np.full(facts.true.shape, -np.inf)
         loss[kind, pair] = lost
@@ -150,7 +152,7 @@ def _mean_vectors(candidates: Candidates, events: Tensor, users: int) -> Tensor:
     shape = (users, len(events))
     weight = (1 / size)[candidates.row].astype(np.float32)
     mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.float().numpy()
-    return torch.as_tensor(mean, dtype=events.dtype)
+    return torch.as_tensor(mean)
 
 
 def _spread(row: IntArray, score: FloatArray) -> FloatArray:

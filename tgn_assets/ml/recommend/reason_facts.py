@@ -63,8 +63,8 @@ class Association(NamedTuple):
 
     start: IntArray  # [E + 1]
     event: IntArray  # [a] event positions
-    count: IntArray  # [a] users who had both, or times that one followed the other
-    sampled: bool  # not all were counted: `count` is a lower bound
+    cases: IntArray  # [a] users who had both, or times that one followed the other
+    sampled: bool  # not all were counted: `cases` are lower bounds
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class PairFacts(NamedTuple):
     """What each kind of reason would say of m pairs."""
 
     true: BoolArray  # [kinds, m] it is true of the pair
-    reason: IntArray  # [kinds, m, WIDTH] int32
+    reason: IntArray  # [kinds, m, WIDTH]
 
     def of(self, kind: IntArray) -> IntArray:
         """[m, WIDTH] the reasons of a kind [m] each."""
@@ -148,7 +148,7 @@ def pair_facts(facts: EventFacts, past: UserPast, row: IntArray, event: IntArray
     """The facts of m distinct pairs: places `row` [m] in the users of `past`, event positions `event` [m]."""
     num_events, size = len(facts.users), len(row)
     true = np.zeros((len(KINDS), size), bool)
-    reason = np.zeros((len(KINDS), size, WIDTH), np.int32)
+    reason = np.zeros((len(KINDS), size, WIDTH), np.int64)
     reason[:, :, 0] = np.arange(len(KINDS))[:, None]
     key = past.place * num_events + past.event
     true[REPEAT], reason[REPEAT, :, 1:] = _repeats(past, key, row * num_events + event)
@@ -278,7 +278,7 @@ def _associated(
     pair, first = np.unique(place[found], return_index=True)
     strongest = entry[found[first]]
     other, count = np.full(len(row), -1), np.zeros(len(row), np.int64)
-    other[pair], count[pair] = association.event[strongest], association.count[strongest]
+    other[pair], count[pair] = association.event[strongest], association.cases[strongest]
     return other, count
 
 

@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.weeks import week_key
@@ -23,6 +24,10 @@ NOUNS = "user,event,had"
 """The default words of sentences."""
 DAYS, WEEKS, EVENTS, COLUMNS = ("last",), ("first_week",), ("after", "with"), ("column",)
 """Parameters that are days since 1970, week numbers, event positions and attribute columns; all others are numbers."""
+
+
+Places = NDArray[np.int32]
+"""Places in a `ReasonTable`; -1 for no reason."""
 
 
 class ReasonKind(NamedTuple):
@@ -109,18 +114,7 @@ class Words:
         return f"{users} {self.user}" + ("" if users == 1 else "s")
 
 
-@dataclass
-class ReasonTable:
-    """The distinct reasons of a week. Lists hold places in it: far fewer reasons than rows are ever spelled out."""
-
-    at: dict[tuple[int, ...], int] = field(default_factory=dict)
-
-    def add(self, reasons: IntArray) -> IntArray:
-        """[...] int32 places of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
-        flat = reasons.reshape(-1, WIDTH)
-        distinct, place = np.unique(flat, axis=0, return_inverse=True)
-        places = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
-        return np.array(places, np.int32)[place.ravel()].reshape(reasons.shape[:-1])
+WORDS = Words()
 
 
 @dataclass(frozen=True)
@@ -131,38 +125,47 @@ class ReasonTexts:
     sentence: list[str]
     parameters: list[str]  # as JSON
 
-    def columns(self, place: IntArray) -> dict[str, pd.Categorical]:
+    def columns(self, place: Places) -> dict[str, Any]:
         """The columns of the published tables for places [p] in the table; -1 has no reason."""
         texts = {"reason_kind": self.kind, "reason": self.sentence, "reason_parameters": self.parameters}
         return {name: _categorical(place, values) for name, values in texts.items()}
 
 
-def reason_texts(
-    table: ReasonTable,
-    *,
-    event_ids: Sequence[str],
-    columns: Sequence[str] = (),
-    sampled: Sequence[int] = (),
-    words: Words | None = None,
-) -> ReasonTexts:
-    """The reasons of `table` in `words`.
+@dataclass(frozen=True)
+class ReasonTable:
+    """The distinct reasons of a week. Lists hold places in it: far fewer reasons than rows are ever spelled out.
 
-    `event_ids` are the ids by event position, `columns` the names of the attribute columns. The counts of kinds in
-    `sampled` are lower bounds: not all users were counted.
+    `columns` names the attribute columns that reasons refer to. The counts of the kinds in `sampled` are lower bounds:
+    not all users were counted.
     """
-    words = words or Words()
-    kinds, sentences, parameters = list[str](), list[str](), list[str]()
-    for kind, *values in table.at:
-        name = KIND_NAMES[kind]
-        stated = {
-            parameter: _value(parameter, value, event_ids, columns)
-            for parameter, value in zip(KINDS[name].parameters, values, strict=False)
-        }
-        facts: dict[str, str | int | bool] = {**stated, **({"at_least": True} if kind in sampled else {})}
-        kinds.append(name)
-        sentences.append(_sentence(KINDS[name].sentence, facts, words))
-        parameters.append(json.dumps(facts, ensure_ascii=False))
-    return ReasonTexts(kinds, sentences, parameters)
+
+    at: dict[tuple[int, ...], int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    sampled: tuple[int, ...] = ()
+
+    def add(self, reasons: IntArray) -> Places:
+        """[...] the places of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
+        flat = reasons.reshape(-1, WIDTH)
+        distinct, place = np.unique(flat, axis=0, return_inverse=True)
+        places = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
+        shape: tuple[int, ...] = reasons.shape[:-1]
+        return np.array(places, np.int32)[place.ravel()].reshape(shape)
+
+    def texts(self, event_ids: Sequence[str], words: Words) -> ReasonTexts:
+        """The reasons in `words`; `event_ids` are the ids by event position."""
+        kinds, sentences, parameters = list[str](), list[str](), list[str]()
+        for kind, *values in self.at:
+            name = KIND_NAMES[kind]
+            facts: dict[str, str | int | bool] = {
+                parameter: _value(parameter, value, event_ids, self.columns)
+                for parameter, value in zip(KINDS[name].parameters, values, strict=False)
+            }
+            if kind in self.sampled:
+                facts["at_least"] = True
+            kinds.append(name)
+            sentences.append(_sentence(KINDS[name].sentence, facts, words))
+            parameters.append(json.dumps(facts, ensure_ascii=False))
+        return ReasonTexts(kinds, sentences, parameters)
 
 
 def _value(parameter: str, value: int, event_ids: Sequence[str], columns: Sequence[str]) -> str | int:
@@ -185,7 +188,9 @@ def _sentence(template: str, facts: Mapping[str, str | int | bool], words: Words
     return template.format_map({**shown, "period": period, "user": words.user, "event": words.event, "had": words.had})
 
 
-def _categorical(place: IntArray, values: Sequence[str]) -> pd.Categorical:
+def _categorical(place: Places, values: Sequence[str]) -> Any:
     """The text `values` [r] at places [p]."""
     code, texts = pd.factorize(np.array(values, dtype=object))
-    return pd.Categorical.from_codes(np.append(code, -1)[place], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object)))
+    return pd.Categorical.from_codes(
+        np.append(code, -1)[place], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object))
+    )
