@@ -17,6 +17,7 @@ from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.checks.freshness import published_in_time_check
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
+from tgn_assets.checks.reasons import reasons_are_true_check
 from tgn_assets.settings import Settings, get_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.process import prepare_process
@@ -41,7 +42,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         owner=settings.owner,
     )
     observed = for_deployment([interaction_log_asset(home)], None, owner=settings.owner)
-    checks = monitoring_checks(weeks)
+    checks = [*monitoring_checks(weeks), reasons_are_true_check(weeks)]
     sensors = [missing_or_changed_weeks_sensor(home)]
     if settings.future_blind:
         checks.append(future_blind_check(assets, weeks, home, source))

@@ -12,6 +12,7 @@ from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.recommend.reasons import Words
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -124,6 +125,16 @@ class PolicyFiles(dg.ConfigurableResource):
         return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
+class ReasonWords(dg.ConfigurableResource):
+    """The words that reasons are written in."""
+
+    nouns: str
+
+    def words(self) -> Words:
+        """The words."""
+        return Words.parse(self.nouns)
+
+
 class EvaluationUsers(dg.ConfigurableResource):
     """How many of a week's active users baselines and diagnostics are computed for; 0: everybody."""
 
@@ -160,6 +171,7 @@ def build_resources(home: Home, source: SourceSpec) -> dict[str, Any]:
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),
+        "reason_words": ReasonWords(nouns=home.settings.nouns),
         "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),

@@ -57,6 +57,12 @@ class WeekPublication:
         first = self.lists.predictions[self.lists.predictions["rank"] == 1]
         return {str(source): int(lists) for source, lists in first.groupby("source", observed=True).size().items()}
 
+    @property
+    def rows_by_reason(self) -> dict[str, int]:
+        """How many rows of the users' lists have a reason of each kind."""
+        rows = self.lists.predictions.groupby("reason_kind", observed=True).size()
+        return {str(kind): int(number) for kind, number in rows.items()}
+
 
 def publish_week(
     week: str,
