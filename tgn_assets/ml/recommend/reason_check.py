@@ -56,8 +56,8 @@ KIND_SQL: Mapping[str, str] = {
              found AS (
                  SELECT other, asked.event_id, count(*) AS times
                  FROM asked JOIN log AS one ON one.event_id = other
-                 JOIN log AS next ON next.event_id = asked.event_id AND next.user_id = one.user_id
-                      AND next.week = one.week + 7
+                 JOIN log AS later ON later.event_id = asked.event_id AND later.user_id = one.user_id
+                      AND later.week = one.week + 7
                  GROUP BY ALL),
              had AS (SELECT claim FROM claims AS c JOIN log ON log.user_id = c.user_id
                      AND log.event_id = p ->> '$.after' AND week = $week::DATE WHERE kind = 'next_step')
@@ -73,7 +73,7 @@ KIND_SQL: Mapping[str, str] = {
              found AS (
                  SELECT other, asked.event_id, count(*) AS users
                  FROM asked JOIN pairs AS one ON one.event_id = other
-                 JOIN pairs AS both ON both.event_id = asked.event_id AND both.user_id = one.user_id
+                 JOIN pairs AS second ON second.event_id = asked.event_id AND second.user_id = one.user_id
                  GROUP BY ALL),
              had AS (SELECT claim FROM claims AS c JOIN pairs ON pairs.user_id = c.user_id
                      AND pairs.event_id = p ->> '$.with' WHERE kind = 'together')
@@ -131,7 +131,7 @@ KIND_SQL: Mapping[str, str] = {
 """For each kind: of each claim whether it is true (NULL: it is not), and what was found instead."""
 UNTRUE_SQL = """
     SELECT user_id, rank, event_id, kind, reason, found FROM claims JOIN verdicts USING (claim)
-    WHERE true IS DISTINCT FROM TRUE ORDER BY claim
+    WHERE holds IS DISTINCT FROM TRUE ORDER BY claim
 """
 
 
@@ -164,8 +164,8 @@ def check_reasons(
     attributes: AttributeTables = NO_ATTRIBUTES,
     events: pd.DataFrame | None = None,
 ) -> ReasonCheck:
-    """Counts again what the reasons of the lists made at the close of `week` state: of a fixed sample of so many `rows`,
-    or of all of them. Makes temporary tables.
+    """Counts again what the reasons of the lists made at the close of `week` state: of a fixed sample of `rows` of
+    them, or of all. Makes temporary tables.
 
     Reasons from attributes need the `attributes` that were read for `events` (`read_nodes`); without `events` they are
     not checked. A reason of an unknown kind is not true.
@@ -177,8 +177,8 @@ def check_reasons(
     con.unregister("category_rows")
     if events is None:
         con.execute("DELETE FROM claims WHERE kind = 'attributes'")
-    con.execute("CREATE OR REPLACE TEMP TABLE verdicts (claim BIGINT, true BOOLEAN, found VARCHAR)")
-    for kind, query in KIND_SQL.items():
+    con.execute("CREATE OR REPLACE TEMP TABLE verdicts (claim BIGINT, holds BOOLEAN, found VARCHAR)")
+    for query in KIND_SQL.values():
         given = {"week": week} if "$week" in query else {}
         con.execute(f"INSERT INTO verdicts {query}", given)
     unknown = ", ".join(f"'{kind}'" for kind in KINDS)

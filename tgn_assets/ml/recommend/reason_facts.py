@@ -17,7 +17,7 @@ from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast, entries_of
-from tgn_assets.ml.linalg.sparse import blocks, ordered, row_of, top_n_per_row
+from tgn_assets.ml.linalg.sparse import blocks, row_of, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.recommend.reasons import (
     ATTRIBUTES,
@@ -226,13 +226,14 @@ def _association(
     def strongest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
         near = sparse.csr_array(by_event[low:high] @ theirs)
-        event, other, count = low + row_of(near), near.indices, near.data.astype(np.int64)
-        kept = (count >= MIN_CASES) & (other != event) & allowed[event]
-        kept &= count * cases > of_event[event] * of_other[other]
-        event, other = event[kept] - low, other[kept]
-        strength = count[kept] / _scale(of_event[low + event], of_other[other])
-        shape = (high - low, num_events)
-        return top_n_per_row(ordered(sparse.csr_array((strength, (event, other)), shape=shape)), NEIGHBOURS)
+        often = np.flatnonzero(near.data >= MIN_CASES)
+        event, other, count = low + row_of(near)[often], near.indices[often], near.data[often].astype(np.int64)
+        kept = (other != event) & allowed[event] & (count * cases > of_event[event] * of_other[other])
+        event, other = event[kept], other[kept]
+        strength = count[kept] / _scale(of_event[event], of_other[other])
+        start = np.searchsorted(event, np.arange(low, high + 1))
+        strong = sparse.csr_array((strength, other, start), shape=(high - low, num_events))
+        return top_n_per_row(strong, NEIGHBOURS)
 
     products = by_event.astype(bool).astype(np.int64) @ np.diff(theirs.indptr)
     parts = [sparse.csr_array((0, num_events)), *map_threaded(strongest, blocks(products))]
