@@ -42,20 +42,26 @@ class WeekReasons:
         return self.table.add(first_true((self.facts, (POPULAR,)), (nobody, events[None])))[0]
 
     def after_changes(self, before: IntArray, lists: IntArray, reason: Places) -> Places:
-        """[n, k] `reason` [n, k] of the lists `before`, moved to where its event is now; events that `lists` [n, k]
-        took in for variety say so."""
-        old, now = (_keys(of, self.view.past.num_events) for of in (before, lists))
-        order = np.argsort(old, axis=None, kind="stable")
-        at = np.searchsorted(old.ravel(), now, sorter=order)
-        place = np.append(order, 0)[at.clip(max=len(order) - 1)]
-        moved = reason.ravel()[place]
-        taken_in = (old.ravel()[place] != now) & (lists >= 0)
-        row, rank = np.nonzero(taken_in)
+        """[n, k] of `lists` [n, k], which the lists `before` with those of `reason` became for the sake of variety."""
+        reason = moved(before, lists, reason)
+        row, rank = np.nonzero((reason < 0) & (lists >= 0))
         variety = np.zeros((len(row), WIDTH), np.int64)
         variety[:, 0], variety[:, 1] = VARIETY, self.facts.users[lists[row, rank]]
-        moved[lists < 0] = -1
-        moved[row, rank] = self.table.add(variety)
-        return moved
+        reason[row, rank] = self.table.add(variety)
+        return reason
+
+
+def moved(before: IntArray, lists: IntArray, reason: Places) -> Places:
+    """[n, k] `reason` [n, k] of the lists `before`, where its event stands in `lists` [n, k]; -1 for events that the
+    user's list did not hold.
+
+    >>> before, lists, reason = np.array([[7, 8, 9]]), np.array([[7, 9, 5]]), np.array([[0, 1, 2]], np.int32)
+    >>> moved(before, lists, reason).tolist()
+    [[0, 2, -1]]
+    """
+    same = lists[:, :, None] == before[:, None, :]
+    found = np.take_along_axis(reason, same.argmax(2), axis=1)
+    return np.where(same.any(2) & (lists >= 0), found, np.int32(-1))
 
 
 def first_true(shared: tuple[EventFacts, Sequence[int]], shard: tuple[UserPast, IntArray]) -> IntArray:
@@ -65,8 +71,3 @@ def first_true(shared: tuple[EventFacts, Sequence[int]], shard: tuple[UserPast, 
     row, place = np.nonzero(lists >= 0)
     reasons[row, place] = pair_facts(facts, past, row, lists[row, place]).first_of(kinds)
     return reasons
-
-
-def _keys(lists: IntArray, num_events: int) -> IntArray:
-    """[n, k] a number for each row and event of `lists` [n, k]."""
-    return np.arange(len(lists))[:, None] * (num_events + 1) + lists + 1
