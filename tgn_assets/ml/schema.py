@@ -225,6 +225,7 @@ TABLES: dict[str, Table] = {
                 "metric",
                 "VARCHAR",
                 "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them. "
+                "`hit_rate:<kind>`: of the pairs with a reason of that kind. "
                 "`drawn:<metric>`: of the published lists over the drawn users alone, to compare with other models.",
             ),
             Column("value", "DOUBLE", "Mean over the users; NULL where there are none.", nullable=True),
@@ -238,7 +239,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "users",
                 "BIGINT",
-                "How many users (of `brier`, `predicted:` and `observed:`: pairs) the value is a mean of.",
+                "How many users (of `brier`, `predicted:`, `observed:` and `hit_rate:`: pairs) the value is a mean of.",
             ),
         ),
     ),
