@@ -1,5 +1,7 @@
 """Which reason is given for a pair that the ranker chose: the true one whose removal lowers the pair's score most.
 
+Where the removal of none lowers it, nothing that can be counted explains it: `learned`.
+
 To remove a reason, the features that speak of it are replaced by those of a pair that has none of it, and the pair is
 scored again by the same networks and LambdaRank; the user's other candidates stay as they are.
 """
@@ -92,7 +94,7 @@ class ReasonChooser:
         lost += scorer.blend.tree_weight * (trees[pair] - trees[len(pairs) :])
         loss = np.full(facts.true.shape, -np.inf)
         loss[kind, pair] = lost
-        return facts.of(loss.argmax(0))
+        return facts.of(np.where(loss.max(0, initial=-np.inf) > 0, loss.argmax(0), LEARNED))
 
 
 def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tuple[str, ...]) -> ReasonChooser:

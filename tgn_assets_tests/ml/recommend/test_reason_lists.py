@@ -76,10 +76,10 @@ def published(made: Recommendations, con: duckdb.DuckDBPyConnection = CON) -> pd
     [
         ("tgn_assets", OPEN, {"repeat"}),
         ("tgn_assets", Rules(exclude_own=True), {"together"}),
-        ("tgn_assets", Rules(min_distinct=20), {"repeat", "variety"}),
+        ("tgn_assets", Rules(min_distinct=21), {"repeat", "variety"}),
         ("repeat", OPEN, {"repeat", "popular"}),
         ("popular", OPEN, {"popular"}),
-        ("item_knn", OPEN, {"repeat", "together"}),
+        ("item_knn", OPEN, {"repeat"}),
         ("item_knn_new", Rules(exclude_own=True), {"together"}),
     ],
 )
