@@ -105,11 +105,7 @@ def recommend(
         reason[block] = reasons.table.add(lists.reasons)
     for name in sorted(set(source) - {OURS}):
         chosen = users[source[users] == name]
-        listed = baseline_lists([name], history, chosen, k, rules, workers=workers)[name]
-        # A baseline that leaves out a user's own events may have nothing else left for the user.
-        short = (listed < 0).any(1)
-        listed[short] = filled(baseline_tables(history, k, rules), history.of_users(chosen[short]), listed[short])
-        events[chosen] = listed
+        events[chosen] = listed = _of_baseline(name, view, chosen, workers)
         scores[chosen] = np.where(listed >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
         reason[chosen] = reasons.of_baseline(name, chosen, listed)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
@@ -130,6 +126,16 @@ def recommend(
         new_user_reason=reasons.of_new_users(for_new_users.events),
         reasons=reasons.table,
     )
+
+
+def _of_baseline(name: str, view: PointInTimeView, users: IntArray, workers: Workers) -> IntArray:
+    """[n, k] the lists of the baseline `name` for user positions `users` [n]."""
+    history, rules = view.past, view.rules
+    listed = baseline_lists([name], history, users, rules.k, rules, workers=workers)[name]
+    # A baseline that leaves out a user's own events may have nothing else left for the user.
+    short = (listed < 0).any(1)
+    listed[short] = filled(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
+    return listed
 
 
 def diagnose(

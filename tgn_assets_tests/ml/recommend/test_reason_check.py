@@ -11,7 +11,7 @@ from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.reason_check import ReasonCheck, check_reasons
 from tgn_assets.ml.recommend.reasons import KINDS
 from tgn_assets.ml.weeks import shift
-from tgn_assets_tests.support.reason_logs import ALL_KINDS, WEEK, categories, publish, reason_log, said
+from tgn_assets_tests.ml.recommend.reason_logs import ALL_KINDS, WEEK, categories, publish, reason_log, said
 
 WRONG_TEXT = {"after": "tea", "with": "tea", "column": "colour", "last": "2023-12-31", "first_week": "2023-12-25"}
 PARAMETERS = [(kind, name) for kind, of_kind in KINDS.items() for name in of_kind.parameters]
@@ -111,10 +111,10 @@ def test_lower_bound_may_be_exceeded_but_not_missed(con: duckdb.DuckDBPyConnecti
 
 def test_sample_is_fixed_and_unknown_kinds_fail(con: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:
     publish(con, reasons.assign(reason_kind="magic"))
-    samples = [checked(con, rows=7) for _ in range(2)]
-    assert [sample.checked for sample in samples] == [{"magic": 7}] * 2
-    pd.testing.assert_frame_equal(*(sample.untrue for sample in samples))
-    assert len(samples[0].untrue) == 7 and "7 of 7 reasons are not true" in samples[0].message
+    one, other = (checked(con, rows=7) for _ in range(2))
+    assert one.checked == other.checked == {"magic": 7}
+    pd.testing.assert_frame_equal(one.untrue, other.untrue)
+    assert len(one.untrue) == 7 and "7 of 7 reasons are not true" in one.message
 
 
 def test_lists_of_an_older_release_have_no_reasons_to_check(con: duckdb.DuckDBPyConnection) -> None:

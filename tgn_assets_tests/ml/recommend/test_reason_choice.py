@@ -13,7 +13,7 @@ from tgn_assets.ml.config import BlendConfig, CandidateConfig
 from tgn_assets.ml.recommend.reason_choice import ReasonChooser, Scorer, reason_chooser
 from tgn_assets.ml.recommend.reason_facts import event_facts
 from tgn_assets.ml.recommend.reasons import KIND_NAMES
-from tgn_assets_tests.support.reason_logs import categories, log_in, reason_log
+from tgn_assets_tests.ml.recommend.reason_logs import categories, log_in, reason_log
 
 CON = reason_log()
 HISTORY = log_in(CON)

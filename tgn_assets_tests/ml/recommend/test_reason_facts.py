@@ -7,7 +7,7 @@ import pytest
 
 from tgn_assets.ml.recommend import reason_facts
 from tgn_assets.ml.weeks import shift
-from tgn_assets_tests.support.reason_logs import ALL_KINDS, WEEK, categories, reason_log, rows, said
+from tgn_assets_tests.ml.recommend.reason_logs import ALL_KINDS, WEEK, categories, reason_log, rows, said
 from tgn_assets_tests.support.worlds import START, warehouse
 
 

@@ -20,7 +20,7 @@ from tgn_assets.ml.recommend.published import PublishedLists, read_nodes
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.weeks import shift
-from tgn_assets_tests.support.reason_logs import log_in
+from tgn_assets_tests.ml.recommend.reason_logs import log_in
 from tgn_assets_tests.support.worlds import START, Row, habits, snapshots, warehouse
 
 WEEKS = 8
