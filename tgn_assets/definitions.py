@@ -20,6 +20,7 @@ from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.checks.freshness import published_in_time_check
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
+from tgn_assets.checks.reasons import reasons_are_true_check
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.names import Names
 from tgn_assets.settings import Settings, get_settings
@@ -64,7 +65,7 @@ def _definitions(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict
         owner=settings.owner,
     )
     observed = for_deployment([interaction_log_asset(home)], None, owner=settings.owner)
-    checks = monitoring_checks(weeks)
+    checks = [*monitoring_checks(weeks), reasons_are_true_check(weeks)]
     jobs = jobs_of(home.names, assets)
     sensors = [missing_or_changed_weeks_sensor(home, jobs)]
     if settings.future_blind:

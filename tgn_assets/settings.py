@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tgn_assets.ml.config import Batching, PresetName, SamplerName
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
+from tgn_assets.ml.recommend.reasons import NOUNS, Words
 from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
 from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number
@@ -144,6 +145,11 @@ class Settings(BaseSettings):
         description="Users without an interaction in the week and this many weeks before it get no list of their own; "
         "default: every user gets one. 0: only users of the week itself.",
     )
+    nouns: str = Field(
+        default=NOUNS,
+        description="The words of reasons for a user, an event, and what users did with it, such as "
+        "`customer,product,bought`.",
+    )
     evaluation_users: int = Field(
         default=50_000,
         ge=0,
@@ -257,6 +263,12 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
         return week_key(week_number(week))
+
+    @field_validator("nouns")
+    @classmethod
+    def _three_words(cls, nouns: str) -> str:
+        Words.parse(nouns)
+        return nouns
 
     @field_validator("alert_url")
     @classmethod

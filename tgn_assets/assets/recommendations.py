@@ -29,7 +29,7 @@ from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
-from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, WorkersSetting
+from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, ReasonWords, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -51,6 +51,7 @@ def weekly_top5_predictions(
     workers: WorkersSetting,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
+    reason_words: ReasonWords,
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """Publish every user's top five events for the week to come, and the list for a user who has no history yet.
 
@@ -80,6 +81,7 @@ def weekly_top5_predictions(
             device=device.name(),
             workers=workers.start(device.name(), context.log.warning),
             progress=context.log.info,
+            words=reason_words.words(),
         )
     for check in made.checks:
         metadata, reason = numbers(check.numbers), check.reason or None
@@ -231,6 +233,7 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
         **numbers({"events_recommended": made.distinct_events, "coverage": share}),
         "model_week": str(made.record.model_week.item()),
         **numbers(made.lists_by_source, "lists/"),
+        **numbers(made.rows_by_reason, "reasons/"),
         **column_lineage(PREDICTIONS),
         **catalogue_plot(most_recommended(predictions), catalogue),
         "preview": preview(predictions),

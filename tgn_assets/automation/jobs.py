@@ -7,6 +7,7 @@ import dagster as dg
 from tgn_assets.assets.ingest import LOG
 from tgn_assets.checks.future_leakage import PREDICTIONS
 from tgn_assets.checks.monitoring import WARNING_KEYS
+from tgn_assets.checks.reasons import REASONS_KEY
 from tgn_assets.ml.recommend.publish_checks import CHECKS
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
@@ -15,7 +16,7 @@ from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 def weekly_refresh_job(names: Names, assets: dg.AssetSelection) -> UnresolvedAssetJobDefinition:
     """The job `weekly_refresh` of `assets`, which have these `names`, with the checks of a week."""
     before_publishing = [dg.AssetCheckKey(names.key(PREDICTIONS), name) for name in CHECKS]
-    warnings = [dg.AssetCheckKey(names.key(key.asset_key.path[-1]), key.name) for key in WARNING_KEYS]
+    warnings = [dg.AssetCheckKey(names.key(key.asset_key.path[-1]), key.name) for key in (*WARNING_KEYS, REASONS_KEY)]
     return dg.define_asset_job(
         names.of("weekly_refresh"),
         selection=assets.without_checks() | dg.AssetSelection.checks(*before_publishing, *warnings),

@@ -32,6 +32,7 @@ class Column:
     meaning: str
     nullable: bool = False
     primary_key: bool = False
+    added: bool = False  # tables made by an older release lack it, and get it empty; so it is nullable
 
     @property
     def ddl(self) -> str:
@@ -83,6 +84,23 @@ _SCORE = Column(
     "score", "DOUBLE", "Probability that a user with this list interacts with the event in the target week."
 )
 _NODES = "Every {} that was ever loaded. One that was forgotten has its index, and an empty id."
+_REASON = (
+    Column(
+        "reason_kind",
+        "VARCHAR",
+        "Why the event is on the list, one of the kinds of docs/reasons.md; NULL if an older release made the list.",
+        nullable=True,
+        added=True,
+    ),
+    Column("reason", "VARCHAR", "The reason as a sentence, in the words of TGN_NOUNS.", nullable=True, added=True),
+    Column(
+        "reason_parameters",
+        "VARCHAR",
+        "As JSON, the facts that the sentence states, for programs and the check `reasons_are_true`.",
+        nullable=True,
+        added=True,
+    ),
+)
 _INDEX = "Index in tensors and snapshots; once given, it never changes."
 _FIRST_WEEK = Column(
     "first_week", "DATE", "Monday of the first week with a row of this id; NULL if it has none now.", nullable=True
@@ -154,6 +172,7 @@ TABLES: dict[str, Table] = {
                 "VARCHAR",
                 "Whose list it is: `tgn_assets`, or the baseline that did better on the newest closed week.",
             ),
+            *_REASON,
         ),
     ),
     "new_user_top5_predictions": Table(
@@ -167,6 +186,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "source", "VARCHAR", "`popular`, or `tgn_assets` where another rule for new users did better lately."
             ),
+            *_REASON,
         ),
     ),
     "published_weeks": Table(
@@ -205,6 +225,7 @@ TABLES: dict[str, Table] = {
                 "metric",
                 "VARCHAR",
                 "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them. "
+                "`hit_rate:<kind>`: of the pairs with a reason of that kind. "
                 "`drawn:<metric>`: of the published lists over the drawn users alone, to compare with other models.",
             ),
             Column("value", "DOUBLE", "Mean over the users; NULL where there are none.", nullable=True),
@@ -218,7 +239,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "users",
                 "BIGINT",
-                "How many users (of `brier`, `predicted:` and `observed:`: pairs) the value is a mean of.",
+                "How many users (of `brier`, `predicted:`, `observed:` and `hit_rate:`: pairs) the value is a mean of.",
             ),
         ),
     ),
@@ -227,16 +248,19 @@ TABLES: dict[str, Table] = {
 VIEWS: dict[str, View] = {
     "current_top5": View(
         "The lists of the newest published week, whatever the clock says.",
-        "SELECT week, target_week, user_id, rank, event_id, score, source FROM weekly_top5_predictions "
-        "WHERE week = (SELECT max(week) FROM weekly_top5_predictions)",
+        "SELECT week, target_week, user_id, rank, event_id, score, source, reason_kind, reason, "
+        "reason_parameters FROM weekly_top5_predictions WHERE week = (SELECT max(week) FROM weekly_top5_predictions)",
     ),
 }
 
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Creates the tables that are missing, and the views anew."""
+    """Creates the tables that are missing, the columns that were added since, and the views anew."""
     for name, table in TABLES.items():
         con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({table.ddl})")
+        for column in table.columns:
+            if column.added:
+                con.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column.ddl}")
     for name, view in VIEWS.items():
         con.execute(f"CREATE OR REPLACE VIEW {name} AS {view.query}")
 

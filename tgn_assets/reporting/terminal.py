@@ -218,22 +218,25 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
             asked = f"no lists were published for week {week}: {there}; run `tgn refresh`"
             raise WarehouseError(asked if week else there)
         week = week or published[-1]
-        query = "SELECT rank, event_id, score, source FROM {} ORDER BY rank"
-        of_user = query.format("weekly_top5_predictions WHERE week = ? AND user_id = ?")
-        own = con.execute(of_user, [week, user]).fetchall()
-        of_new_users = query.format("new_user_top5_predictions WHERE week = ?")
-        rows = own or con.execute(of_new_users, [week]).fetchall()
+        own = _rows(con, "weekly_top5_predictions WHERE week = ? AND user_id = ?", [week, user])
+        rows = own or _rows(con, "new_user_top5_predictions WHERE week = ?", [week])
         most = None if own else read_publication_record(con, week).policy.max_silent_weeks
     silent = None if most is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
-    columns.append(Column("source", "source", drop=1))
-    names = [column.key for column in columns]
+    columns += [Column("source", "source", drop=1), Column("reason", "reason")]
+    names = [*(column.key for column in columns), "reason_kind"]
     who = printable(user) if own else "new users"
-    table = ResultTable(
-        f"{who}, week of {shift(week, 1)}", columns, [dict(zip(names, row, strict=True)) for row in rows]
-    )
+    listed = [{name: row.get(name) for name in names} for row in rows]
+    table = ResultTable(f"{who}, week of {shift(week, 1)}", columns, listed)
     found = {"user_id": user, "week": week, "target_week": shift(week, 1)}
     return {**found, "is_new_user": not own and silent is None, "silent_weeks": silent, "list": table}
+
+
+def _rows(con: duckdb.DuckDBPyConnection, table: str, given: list[str]) -> list[dict[str, Any]]:
+    """The rows of `table` by rank. A copy that an older release wrote has no reasons yet."""
+    found = con.execute(f"FROM {table} ORDER BY rank", given)
+    names = [column[0] for column in found.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def _silent_weeks(warehouse: Warehouse, user: str, week: str) -> int | None:

@@ -14,6 +14,7 @@ from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.presets import Config, with_preset
 from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.recommend.reasons import Words
 from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -138,6 +139,16 @@ class PolicyFiles(dg.ConfigurableResource):
         return policy.without(lambda event: forgotten.holds(EVENT, event)) if forgotten else policy
 
 
+class ReasonWords(dg.ConfigurableResource):
+    """The words that reasons are written in."""
+
+    nouns: str
+
+    def words(self) -> Words:
+        """The words."""
+        return Words.parse(self.nouns)
+
+
 class EvaluationUsers(dg.ConfigurableResource):
     """How many of a week's active users baselines and diagnostics are computed for; 0: everybody."""
 
@@ -189,6 +200,7 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),
+        "reason_words": ReasonWords(nouns=home.settings.nouns),
         "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),

@@ -19,7 +19,7 @@ from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.data.interactions import InteractionHistory, read_history
 from tgn_assets.ml.safe_text import SafeError
-from tgn_assets.ml.schema import TABLES, create_tables, replace_rows
+from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import (
@@ -89,9 +89,9 @@ class Warehouse:
                     there = columns(con)
                     if TABLES.keys().isdisjoint(there):
                         raise self._not_made()
-                    if not TABLES.keys() <= there.keys():
+                    if not TABLES.keys() <= there.keys() or _of_older_release(there):
                         con.close()
-                        with self.writer():  # makes the tables that are missing
+                        with self.writer():  # makes the tables and columns that are missing
                             pass
                         con = self._connect(read_only=True)
                     self._require_columns(con)
@@ -112,7 +112,7 @@ class Warehouse:
 
     @contextmanager
     def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The only connection of all processes, in UTC; it makes the file, the tables that are missing and the views.
+        """The only connection of all processes, in UTC; it makes the file, what is missing of tables, and the views.
 
         Each statement is kept as soon as it is done, unless `ml.data.ingest.transaction` holds several together.
         WarehouseError at the timeout.
@@ -283,15 +283,23 @@ def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def lacking_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """A phrase for each column that a table of `ml.schema` lacks."""
-    there = columns(con)
+    """A phrase for each column that a table of `ml.schema` lacks, but those that tables of an older release get."""
     return [
-        f"the table {name} lacks the column {column}"
-        for name, table in TABLES.items()
-        if name in there
-        for column in table.names
-        if column not in there[name]
+        f"the table {name} lacks the column {column.name}"
+        for name, column in _lacking(columns(con))
+        if not column.added
     ]
+
+
+def _of_older_release(there: Mapping[str, list[str]]) -> bool:
+    """Whether tables with the columns `there` lack some that were added since."""
+    return any(column.added for _, column in _lacking(there))
+
+
+def _lacking(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Column]]:
+    """(table, column) of the columns that tables lack, where they have the columns `there`."""
+    for name, table in TABLES.items():
+        yield from ((name, column) for column in table.columns if name in there and column.name not in there[name])
 
 
 def first_line(error: Exception) -> str:

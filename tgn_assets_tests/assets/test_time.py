@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from tgn_assets.definitions import build_definitions
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.config import CandidateConfig
+from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.graph import snapshots
+from tgn_assets.ml.recommend import reason_facts
 from tgn_assets.ml.weeks import shift
 from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
@@ -152,6 +156,35 @@ def leak(truth: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch)
         [(rows,)] = con.execute("SELECT count(*) FROM raw_interactions").fetchall()
     leaking = f"count(*) + (SELECT count(*) - {rows} FROM raw_interactions)"
     monkeypatch.setattr(snapshots, "NODES_SQL", snapshots.NODES_SQL.replace("count(*)", leaking))
+
+
+@pytest.fixture
+def leaking_reason(truth: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reasons whose counts know by how much the whole log differs in length from `truth`."""
+
+    def length(warehouse: Warehouse) -> int:
+        with warehouse.reader() as con:
+            return int(con.execute("SELECT count(*) FROM raw_interactions").fetchall()[0][0])
+
+    longer, history, counted = [0], Warehouse.history, reason_facts._users_by_window
+    whole = length(Warehouse(folder / "home" / "warehouse.duckdb"))
+
+    def read(warehouse: Warehouse, week: str) -> InteractionHistory:
+        longer[0] = length(warehouse) - whole
+        return history(warehouse, week)
+
+    def leaking(past: InteractionHistory, config: CandidateConfig) -> tuple[IntArray, IntArray]:
+        users, degree = counted(past, config)
+        return users + longer[0], degree
+
+    monkeypatch.setattr(Warehouse, "history", read)
+    monkeypatch.setattr(reason_facts, "_users_by_window", leaking)
+
+
+def test_planted_leak_in_a_reason_is_found(leaking_reason: None, truth: dict[str, bytes], tmp_path: Path) -> None:
+    other = materialize(tmp_path / "other", changed(past_and_future()[1]))
+    differing = {name.split("/")[0] for name in truth if other[name] != truth[name]}
+    assert differing == {"weekly_top5_predictions", "new_user_top5_predictions"}
 
 
 def test_planted_leak_is_found(leak: None, truth: dict[str, bytes], tmp_path: Path) -> None:

@@ -254,6 +254,18 @@ def test_the_list_of_a_user_is_printed_in_the_order_of_its_ranks(tmp_path: Path)
     ]
 
 
+def test_reasons_of_a_list_are_printed_where_it_has_some(tmp_path: Path) -> None:
+    home = _published(home_on_log(tmp_path))
+    with home.warehouse().writer() as con:
+        con.execute(
+            "UPDATE weekly_top5_predictions SET reason = 'so \x1b it is', reason_kind = 'repeat' WHERE rank = 1"
+        )
+    result = _tgn("top5", "user 1", "--week", WEEKS[3], home=home)
+    assert result.stdout.count("so \\x1b it is") == 1
+    found = json.loads(_tgn("top5", "user 1", "--week", WEEKS[3], "--json", home=home).stdout)
+    assert [row["reason_kind"] for row in found["list"]] == ["repeat", None, None]
+
+
 def test_a_user_without_interactions_gets_the_list_for_new_users(tmp_path: Path) -> None:
     result = _tgn("top5", "no\x1b[31mbody", home=_published(home_on_log(tmp_path)))
     assert result.exit_code == 0

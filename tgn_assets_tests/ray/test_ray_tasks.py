@@ -124,8 +124,8 @@ def test_ranker_lists_and_scores_are_the_bytes_of_threads(
         found = shown.found(everyone, everyone, everyone % PAST.num_events)
         weights = [weight.numpy().tobytes() for weight in ranker.state.values()]
         baselines = [lists.tobytes() for lists in all_baselines(PAST, everyone, workers=workers).values()]
-        arrays = embeddings.users.numpy(), lists.events, lists.scores, found, shown.lists(everyone)
-        return [ranker.meta(), *weights, *baselines, *(array.tobytes() for array in arrays)]
+        arrays = embeddings.users.numpy(), lists.events, lists.scores, lists.reason, found, shown.lists(everyone)
+        return [ranker.meta(), lists.reasons, *weights, *baselines, *(array.tobytes() for array in arrays)]
 
     monkeypatch.setattr(training_set, "USERS_PER_SHARD", 8)
     monkeypatch.setattr(top_k, "USERS_PER_SHARD", 8)

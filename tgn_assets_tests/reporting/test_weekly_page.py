@@ -127,7 +127,15 @@ def test_risen_and_fallen_events_are_shares_of_lists(filled: Warehouse) -> None:
 def test_a_user_example_has_past_list_and_week(filled: Warehouse) -> None:
     ann = next(example for example in read_facts(filled, WEEKS[-1]).examples if example.user == "ann")
     assert (ann.past, ann.past_weeks, ann.then) == ([("a", 3)], 3, [("a", 1)])
-    assert (ann.listed, ann.hits) == ([("a", 0.5)], 1)
+    assert (ann.listed, ann.hits) == ([("a", 0.5, None)], 1)
+
+
+def test_examples_show_reasons_where_rows_have_one(filled: Warehouse, page: str, tmp_path: Path) -> None:
+    assert 'class="reason"' not in page
+    reasoned = warehouse(tmp_path)
+    with reasoned.writer() as con:
+        con.execute("UPDATE weekly_top5_predictions SET reason = 'had <b>twice</b>'")
+    assert page_of(reasoned).count('<span class="reason">had &lt;b&gt;twice&lt;/b&gt;</span>') == 2
 
 
 def test_nothing_newer_than_the_week_is_read(filled: Warehouse, tmp_path: Path) -> None:

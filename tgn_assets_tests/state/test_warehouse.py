@@ -276,6 +276,22 @@ def test_readers_of_the_copy_neither_wait_nor_make_wait(tmp_path: Path) -> None:
     assert sorted(path.name for path in copy.parent.iterdir()) == ["current.duckdb", "warehouse.duckdb"]
 
 
+def test_tables_of_an_older_release_get_reasons_that_are_empty(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    old = Warehouse(path)
+    old.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    with duckdb.connect(path) as con:
+        for table in ("weekly_top5_predictions", "new_user_top5_predictions"):
+            for column in ("reason_kind", "reason", "reason_parameters"):
+                con.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        con.execute("CREATE OR REPLACE VIEW current_top5 AS SELECT user_id FROM weekly_top5_predictions")
+    with Warehouse(path).reader() as con:
+        assert con.execute("SELECT user_id, reason_kind, reason FROM current_top5").fetchall() == [("a", None, None)]
+    Warehouse(path).replace_week("weekly_top5_predictions", NEXT, predictions("b", week=NEXT).assign(reason="so"))
+    with Warehouse(path).newest_lists() as con:
+        assert con.execute("SELECT user_id, reason FROM current_top5").fetchall() == [("b", "so")]
+
+
 def test_the_copy_is_written_when_a_week_is_finished(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
     warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))

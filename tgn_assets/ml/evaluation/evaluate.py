@@ -65,6 +65,13 @@ def calibration(week: ScoredWeek) -> Iterator[Row]:
         yield _number(OURS, "all", f"observed:{name}", of_bin.hits / of_bin.pairs, of_bin.pairs)
 
 
+def hit_rate_by_reason(week: ScoredWeek) -> Iterator[Row]:
+    """`hit_rate:<kind>`: share of the pairs on active users' lists with a reason of that kind that the user interacted
+    with; `users` counts pairs."""
+    for of_kind in week.published.reasons:
+        yield _number(OURS, "all", f"hit_rate:{of_kind.kind}", of_kind.hits / of_kind.pairs, of_kind.pairs)
+
+
 def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
     """`candidate_recall`: share of a user's events that were among the user's candidates, mean over the users seen
     before; `candidate_recall:<channel>`: the share that one channel retrieved. None without diagnostics."""
@@ -144,7 +151,7 @@ def shares_of_sources(week: ScoredWeek) -> Iterator[Row]:
 
 
 MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...]
-MEASURES = (calibration, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources)
+MEASURES = (calibration, hit_rate_by_reason, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources)
 """What is measured of a week."""
 
 

@@ -6,7 +6,7 @@ number of users of each kind, and the rows of no more users than were asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import duckdb
@@ -32,7 +32,7 @@ PAIRS_SQL = """
 """The distinct pairs of `$week`; `own`: the user had interacted with the event before."""
 LISTS_SQL = """
     CREATE OR REPLACE TEMP TABLE lists AS
-    SELECT user_id, rank, event_id, score, source FROM weekly_top5_predictions
+    SELECT user_id, rank, event_id, score, source, reason_kind FROM weekly_top5_predictions
     WHERE week = $week::DATE - 7 AND user_id IN (SELECT user_id FROM pairs)
 """
 """The lists of active users."""
@@ -75,6 +75,10 @@ HITS_SQL = """
     SELECT {bin} AS bin, count(*), sum(round(score * $one)::BIGINT) FROM lists JOIN pairs USING (user_id, event_id)
     GROUP BY bin
 """
+REASONS_SQL = """
+    SELECT reason_kind, count(*), count(pairs.user_id) FROM lists LEFT JOIN pairs USING (user_id, event_id)
+    WHERE reason_kind IS NOT NULL GROUP BY reason_kind ORDER BY reason_kind
+"""
 SOURCES_SQL = "SELECT DISTINCT source FROM weekly_top5_predictions WHERE week = $week::DATE - 7 ORDER BY source"
 INTERACTIONS_SQL = "SELECT count(*) FROM raw_interactions WHERE week = $week::DATE"
 DRAWN_SQL = """
@@ -102,6 +106,14 @@ class ScoreBin(NamedTuple):
     errors: int  # sum of the squared differences between score and what happened
 
 
+class ReasonHits(NamedTuple):
+    """The pairs on the lists of active users whose reason is of one kind."""
+
+    kind: str
+    pairs: int
+    hits: int
+
+
 @dataclass(frozen=True)
 class PublishedResult:
     """How the published lists did with all active users."""
@@ -113,6 +125,7 @@ class PublishedResult:
     distinct_events: int  # known events on the lists of active users
     bins: list[ScoreBin]  # of all lists, in ascending order
     interactions: int
+    reasons: list[ReasonHits] = field(default_factory=list)  # in ascending order of kind
 
     @property
     def users(self) -> int:
@@ -166,6 +179,7 @@ def read_evaluation_input(
         distinct_events=con.execute(LISTED_SQL, given).fetchall()[0][0],
         bins=bins,
         interactions=con.execute(INTERACTIONS_SQL, given).fetchall()[0][0],
+        reasons=[ReasonHits(*row) for row in con.execute(REASONS_SQL).fetchall()],
     )
     con.execute(DRAWN_SQL, given | {"users": min(users or published.users, published.users)})
     active = con.execute("SELECT user_idx, source FROM drawn ORDER BY row").df()

@@ -12,7 +12,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.postgres import PostgresError, connected, require_driver, split_schema
 from tgn_assets.ml.export.parquet import EXPORTED, ExportError
-from tgn_assets.ml.schema import TABLES, VIEWS, quoted
+from tgn_assets.ml.schema import TABLES, VIEWS, Column, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,14 @@ TABLE_SQL = """
 """
 """No row for a table that is missing; otherwise whether it is ours and without a primary key."""
 TWICE_SQL = "SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
-NO_VIEW_SQL = f"SELECT to_regclass('{VIEW}') IS NULL AND has_schema_privilege(current_schema(), 'CREATE')"
+COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('{table}') AND attnum > 0"
+VIEW_LACKS_SQL = f"""
+    SELECT CASE WHEN to_regclass('{VIEW}') IS NULL THEN has_schema_privilege(current_schema(), 'CREATE')
+           ELSE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{VIEW}') AND pg_has_role(relowner, 'USAGE')
+                        AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'reason'))
+           END
+"""
+"""Whether we may make the view and it is missing, or an older release made it, without reasons."""
 LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtext('tgn_assets'))"
 """Two that replace the same week at once would each leave the rows of the other."""
 
@@ -53,7 +60,8 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
     """Makes `tables` the rows of `week` in the database at `url`, in one transaction; returns how many there are.
 
     A reader finds either the old week or the new one, in all tables. What is missing is made, in the schema that
-    `schema=` in the URL names, or else in the user's own: the tables, their primary keys and the view `current_top5`.
+    `schema=` in the URL names, or else in the user's own: the tables, their primary keys and columns of later
+    releases, and the view `current_top5`.
     ExportError if PostgreSQL refuses: then nothing changes.
     """
     place, schema = split_schema(url)
@@ -63,11 +71,12 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
         _run(con, LOCK_SQL)
         for name, rows in tables.items():
             _make_table(con, name)
+            _add_columns(con, name)
             _run(con, f"DELETE FROM {name} WHERE week = '{date.fromisoformat(week)}'")
             with con.cursor() as cursor:
                 cursor.adbc_ingest(name, rows, mode="append")
-        if _run(con, NO_VIEW_SQL)[0][0]:
-            _run(con, f"CREATE VIEW {VIEW} AS {VIEWS[VIEW].query}")
+        if _run(con, VIEW_LACKS_SQL)[0][0]:
+            _run(con, f"CREATE OR REPLACE VIEW {VIEW} AS {VIEWS[VIEW].query}")
         con.commit()
     return {name: rows.num_rows for name, rows in tables.items()}
 
@@ -90,9 +99,20 @@ def _make_table(con: Connection, name: str) -> None:
         _run(con, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
 
 
+def _add_columns(con: Connection, name: str) -> None:
+    """Adds the columns that a table of an older release lacks."""
+    there = {column for (column,) in _run(con, COLUMNS_SQL.format(table=name))}
+    for column in TABLES[name].columns:
+        if column.added and column.name not in there:
+            _run(con, f"ALTER TABLE {name} ADD COLUMN {_translated(column).ddl}")
+
+
+def _translated(column: Column) -> Column:
+    return replace(column, type=TYPES.get(column.type, column.type.lower()))
+
+
 def _columns(table: str) -> str:
-    translated = (replace(column, type=TYPES.get(column.type, column.type.lower())) for column in TABLES[table].columns)
-    return ", ".join(column.ddl for column in translated)
+    return ", ".join(_translated(column).ddl for column in TABLES[table].columns)
 
 
 def _run(con: Connection, sql: str) -> list[tuple]:

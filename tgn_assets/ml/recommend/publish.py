@@ -18,6 +18,7 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
+from tgn_assets.ml.recommend.reasons import WORDS, Places, Words
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.weeks import shift, week_key
@@ -56,6 +57,12 @@ class WeekPublication:
         first = self.lists.predictions[self.lists.predictions["rank"] == 1]
         return {str(source): int(lists) for source, lists in first.groupby("source", observed=True).size().items()}
 
+    @property
+    def rows_by_reason(self) -> dict[str, int]:
+        """How many rows of the users' lists have a reason of each kind."""
+        rows = self.lists.predictions.groupby("reason_kind", observed=True).size()
+        return {str(kind): int(number) for kind, number in rows.items()}
+
 
 def publish_week(
     week: str,
@@ -71,12 +78,13 @@ def publish_week(
     device: str = "cpu",
     workers: Workers = THREADS,
     progress: LogFn = no_log,
+    words: Words = WORDS,
 ) -> WeekPublication:
     """The lists that are made at the close of `week` for the week after it, under `record`, and their checks.
 
     `users` and `events` (`read_nodes`) name the nodes of `history`. `ranker` is that of `record.model_week`,
-    `embeddings` are what it made of the nodes of `week`, from `embedding_history`. Nothing is written: the caller
-    replaces the tables if no check failed. Raises what `recommend` raises.
+    `embeddings` are what it made of the nodes of `week`, from `embedding_history`. Reasons are written in `words`.
+    Nothing else is written: the caller replaces the tables if no check failed. Raises what `recommend` raises.
     """
     rules = rules_of(record.policy, events)
     recommendations = recommend(
@@ -90,7 +98,7 @@ def publish_week(
         progress=progress,
         attributes=attributes,
     )
-    lists = named_lists(recommendations, week, history=history, users=users, events=events)
+    lists = named_lists(recommendations, week, history=history, users=users, events=events, words=words)
     input_weeks = {
         "trained_ranker": ranker.week,
         "temporal_embeddings": embeddings.week,
@@ -110,6 +118,7 @@ def named_lists(
     history: InteractionHistory,
     users: pd.DataFrame,
     events: pd.DataFrame,
+    words: Words = WORDS,
 ) -> PublishedLists:
     """Recommendations made at the close of `week` as rows for the week after it: ids as they came in, a row per rank.
 
@@ -117,26 +126,29 @@ def named_lists(
     catalogue has too few, becomes no row. Text is categorical: there are many rows, of far fewer users and events.
     """
     user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
+    texts = recommendations.reasons.texts(event_ids.categories.to_list(), words)
     sources = pd.CategoricalDtype(sorted({*recommendations.source, recommendations.new_user_source}))
 
-    def rows(events: IntArray, scores: FloatArray, place: IntArray, source: Any) -> dict[str, Any]:
+    def rows(events: IntArray, scores: FloatArray, place: IntArray, source: Any, reason: Places) -> dict[str, Any]:
         text = {"week": week, "target_week": shift(week, 1)}
         repeated = {
             name: pd.Categorical.from_codes(np.zeros(len(place), np.int8), pd.Index([text[name]])) for name in text
         }
         event = pd.Categorical.from_codes(events, dtype=event_ids)
-        return {**repeated, "rank": place + 1, "event_id": event, "score": scores, "source": source}
+        listed = {"rank": place + 1, "event_id": event, "score": scores, "source": source}
+        return {**repeated, **listed, **texts.columns(reason)}
 
     row, place = np.nonzero(recommendations.events >= 0)
     source = pd.Categorical(recommendations.source, dtype=sources)[row]
-    predictions = rows(recommendations.events[row, place], recommendations.scores[row, place], place, source)
+    made, reason = recommendations, recommendations.reason[row, place]
+    predictions = rows(made.events[row, place], made.scores[row, place], place, source, reason)
     user = pd.Categorical.from_codes(recommendations.users[row], dtype=user_ids)
     listed = np.flatnonzero(recommendations.new_user_events >= 0)
     source = pd.Categorical([recommendations.new_user_source] * len(listed), dtype=sources)
-    scores = recommendations.new_user_scores[listed]
+    scores, reason = made.new_user_scores[listed], made.new_user_reason[listed]
     return PublishedLists(
         pd.DataFrame(predictions | {"user_id": user}, copy=False)[PREDICTION_COLUMNS],
-        pd.DataFrame(rows(recommendations.new_user_events[listed], scores, listed, source)),
+        pd.DataFrame(rows(made.new_user_events[listed], scores, listed, source, reason)),
     )
 
 

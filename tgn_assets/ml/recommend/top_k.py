@@ -31,6 +31,9 @@ from tgn_assets.ml.ranker.lambdarank import load_booster
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, LabelledUsers, PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
 from tgn_assets.ml.recommend.new_user_list import new_user_list
+from tgn_assets.ml.recommend.reason_choice import ReasonChooser, Scorer
+from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
+from tgn_assets.ml.recommend.reasons import POPULAR, Places, ReasonTable
 from tgn_assets.ml.schema import OURS
 
 USERS_PER_SHARD = 512
@@ -56,6 +59,9 @@ class Recommendations:
     new_user_events: IntArray  # [k]
     new_user_scores: FloatArray  # [k]
     new_user_source: str
+    reason: Places  # [n, k] in `reasons`
+    new_user_reason: Places  # [k]
+    reasons: ReasonTable
 
 
 def recommend(
@@ -80,30 +86,30 @@ def recommend(
     known = attributes_of(ranker, attributes)
     view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
     if not embeddings.week == view.week >= ranker.week:
-        raise ValueError(
-            f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
-        )
+        weeks = f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week}"
+        raise ValueError(f"{weeks} do not fit")
     everyone, users, k = np.arange(history.num_users), np.flatnonzero(rules.have_lists(history)), rules.k
     segment = segment_of(history, everyone, active_weeks=ranker.config.fallback.active_weeks)
     source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
     events: IntArray = np.full((len(everyone), k), -1)
     scores: FloatArray = np.zeros((len(everyone), k))
+    reasons = WeekReasons(view, workers)
+    reason: Places = np.full(events.shape, -1, np.int32)
     spare = list[RunnerUps]()
-    ranked = users[source[users] == OURS]
-    for block, lists in _RankedUsers(ranker, view, embeddings, workers).shards(ranked, progress, "lists"):
+    ranked = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
+    for block, lists in ranked.shards(users[source[users] == OURS], progress, "lists"):
         events[block], scores[block] = lists.events, lists.scores
         spare.append(lists.runner_ups)
+        reason[block] = reasons.table.add(lists.reasons)
     for name in sorted(set(source) - {OURS}):
         chosen = users[source[users] == name]
-        listed = baseline_lists([name], history, chosen, k, rules, workers=workers)[name]
-        # A baseline that leaves out a user's own events may have nothing else left for the user.
-        short = (listed < 0).any(1)
-        listed[short] = filled(baseline_tables(history, k, rules), history.of_users(chosen[short]), listed[short])
-        events[chosen] = listed
+        events[chosen] = listed = _of_baseline(name, view, chosen, workers)
         scores[chosen] = np.where(listed >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
+        reason[chosen] = reasons.of_baseline(name, chosen, listed)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
-        unscored = _unscored(history, rules, users, scores)
+        unscored, before = _unscored(history, rules, users, scores), events
         events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
+        reason = reasons.after_changes(before, events, reason)
     for_new_users = new_user_list(history, k, rules)
     return Recommendations(
         week=history.week,
@@ -114,7 +120,20 @@ def recommend(
         new_user_events=for_new_users.events,
         new_user_scores=np.where(for_new_users.events >= 0, for_new_users.hit_rate, 0),
         new_user_source=for_new_users.source,
+        reason=reason[users],
+        new_user_reason=reasons.of_new_users(for_new_users.events),
+        reasons=reasons.table,
     )
+
+
+def _of_baseline(name: str, view: PointInTimeView, users: IntArray, workers: Workers) -> IntArray:
+    """[n, k] the lists of the baseline `name` for user positions `users` [n]."""
+    history, rules = view.past, view.rules
+    listed = baseline_lists([name], history, users, rules.k, rules, workers=workers)[name]
+    # A baseline that leaves out a user's own events may have nothing else left for the user.
+    short = (listed < 0).any(1)
+    listed[short] = filled(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
+    return listed
 
 
 def diagnose(
@@ -187,13 +206,15 @@ class _Ranking(NamedTuple):
     events: NodeEmbeddings  # the temporal ones of all events, and of no user
     popular: BaselineTables
     runner_ups: bool
+    reasons: ReasonChooser | None
 
 
 class _RankedShard(NamedTuple):
-    """The lists [n, k] of a shard of n users with their scores, and what came after them, if that is asked for."""
+    """The lists [n, k] of a shard of n users with their scores; reasons, and what came after them, if asked for."""
 
     events: IntArray
     scores: FloatArray
+    reasons: IntArray  # [n, k, WIDTH]
     runner_ups: RunnerUps
 
 
@@ -201,7 +222,12 @@ class _RankedUsers:
     """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
 
     def __init__(
-        self, checkpoint: RankerCheckpoint, view: PointInTimeView, embeddings: NodeEmbeddings, workers: Workers
+        self,
+        checkpoint: RankerCheckpoint,
+        view: PointInTimeView,
+        embeddings: NodeEmbeddings,
+        workers: Workers,
+        reasons: ReasonChooser | None = None,
     ) -> None:
         if not embeddings.fits(view.past.user_idx, view.past.event_idx):
             raise ValueError(f"the embeddings of {embeddings.week} are of other nodes than those of the history")
@@ -216,6 +242,7 @@ class _RankedUsers:
             replace(embeddings, user_idx=embeddings.user_idx[:0], users=embeddings.users[:0]),
             baseline_tables(view.past, view.rules.k, view.rules),
             runner_ups=view.rules.min_distinct > 0,
+            reasons=reasons,
         )
 
     def shards(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _RankedShard]]:
@@ -231,24 +258,36 @@ def _rank(ranking: _Ranking, users: tuple[UserShard, Tensor]) -> _RankedShard:
     """The exact top k of the candidates of one shard with its temporal embeddings [n, dim], filled up with popular
     events where these are too few."""
     shard, temporal = users
-    k, catalogue = ranking.popular.k, ranking.generator.catalogue
+    k, catalogue, network = ranking.popular.k, ranking.generator.catalogue, list[FloatArray]()
     candidates = replace(ranking.generator.candidates(shard, ranking.limit), users=np.arange(len(temporal)))
     row, event = candidates.row, candidates.event
+
+    def blended(of: Candidates, score: FloatArray) -> FloatArray:
+        network.append(score)
+        return blend_scores(of, score, booster=ranking.booster, k=k, config=ranking.blend)
+
     top, score = ranking.model.predict_top_k(
         candidates,
         replace(ranking.events, user_idx=torch.arange(len(temporal)), users=temporal),
         event_order=catalogue.event_order,
         k=k,
-        rescore=partial(blend_scores, booster=ranking.booster, k=k, config=ranking.blend),
+        rescore=blended,
     )
     share, there, chance = group_softmax(row, score), top >= 0, np.zeros(top.shape)
     chance[there] = _probability(ranking, candidates, top[there], share[top[there]])
     events, spare = filled(ranking.popular, shard.past, np.append(event, -1)[top]), joined([])
+    reasons = np.zeros((*top.shape, 0), np.int64)
+    if ranking.reasons is not None:
+        scorer = Scorer(ranking.model, ranking.booster, ranking.blend, ranking.events.events)
+        reasons = first_true((ranking.reasons.facts, (POPULAR,)), (shard.past, np.where(there, -1, events)))
+        reasons[there] = ranking.reasons.choose(
+            scorer, candidates, top[there], past=shard.past, users=temporal, network=network[0]
+        )
     if ranking.runner_ups:
         of_all = _probability(ranking, candidates, np.arange(len(row)), share)
         spare = runner_ups(row, event, of_all, events, chance[:, -1])
         spare = spare._replace(row=shard.past.users[spare.row])
-    return _RankedShard(events, chance, spare)
+    return _RankedShard(events, chance, reasons, spare)
 
 
 def _probability(ranking: _Ranking, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:

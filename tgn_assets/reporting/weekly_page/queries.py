@@ -68,7 +68,8 @@ ROWS_OF_SQL = """
     WHERE week <= $week::DATE AND user_id IN (SELECT unnest($users::VARCHAR[]))
 """
 LISTS_OF_SQL = """
-    CREATE OR REPLACE TEMP TABLE listed AS SELECT user_id, rank, event_id, score, source FROM weekly_top5_predictions
+    CREATE OR REPLACE TEMP TABLE listed AS
+    SELECT user_id, rank, event_id, score, source, reason FROM weekly_top5_predictions
     WHERE week = $week::DATE - 7 AND user_id IN (SELECT unnest($users::VARCHAR[]))
 """
 """All rows of the users on the page: the tables are read once, and not once for each user."""
@@ -77,7 +78,7 @@ PAST_SQL = """
     GROUP BY event_id ORDER BY max(ts) DESC, event_id
 """
 PAST_WEEKS_SQL = "SELECT count(DISTINCT week) FROM shown WHERE user_id = $user AND week < $week::DATE"
-LIST_SQL = "SELECT event_id, score, source FROM listed WHERE user_id = $user ORDER BY rank"
+LIST_SQL = "SELECT event_id, score, reason, source FROM listed WHERE user_id = $user ORDER BY rank"
 THEN_SQL = """
     SELECT event_id, count(*) AS times FROM shown WHERE user_id = $user AND week = $week::DATE
     GROUP BY event_id ORDER BY times DESC, event_id
@@ -91,7 +92,7 @@ class UserExample:
     user: str
     past_weeks: int
     past: list[tuple[str, int]]  # (event, times) before the week, newest first
-    listed: list[tuple[str, float]]  # the list made for the week: (event, score)
+    listed: list[tuple[str, float, str | None]]  # the list made for the week: (event, score, reason)
     source: str  # whose list it was
     then: list[tuple[str, int]]  # (event, times) in the week, most often first
 
@@ -103,7 +104,7 @@ class UserExample:
     @property
     def hits(self) -> int:
         """How many of the week's events were on the list."""
-        return sum(event in self.interacted for event, _ in self.listed)
+        return sum(event in self.interacted for event, *_ in self.listed)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _example(con: duckdb.DuckDBPyConnection, week: str, user: str) -> UserExampl
         user=user,
         past_weeks=con.execute(PAST_WEEKS_SQL, asked).fetchall()[0][0],
         past=con.execute(PAST_SQL, asked).fetchall(),
-        listed=[(event, score) for event, score, _ in listed],
-        source=listed[0][2],
+        listed=[row[:3] for row in listed],
+        source=listed[0][3],
         then=con.execute(THEN_SQL, asked).fetchall(),
     )

@@ -95,6 +95,17 @@ def test_brier_and_calibration_bins_by_hand() -> None:
     assert value(frame, OURS, "observed:0.4-1") == 1
 
 
+def test_hit_rate_by_reason_counts_pairs_of_active_users() -> None:
+    lists = published({"ann": "tea rye", "bob": "tea", "dan": "tea", "zoe": "tea"})  # zoe is not active
+    lists["reason_kind"] = ["repeat", "popular", "repeat", None, "repeat"]
+    frame = metrics_of(
+        WEEK, lists, happened({"ann": "tea", "bob": "oil", "dan": "tea"}), new_user_list=["tea"], **past(KNOWN)
+    )
+    rates = frame[frame.metric.str.startswith("hit_rate:")].set_index("metric")
+    assert rates.value.to_dict() == {"hit_rate:popular": 0.0, "hit_rate:repeat": 0.5}
+    assert rates.users.to_dict() == {"hit_rate:popular": 1, "hit_rate:repeat": 2}
+
+
 def test_served_coverage_and_shares_of_sources() -> None:
     frame = evaluate()
     assert value(frame, OURS, "served") == pytest.approx(2 / 3)

@@ -1,0 +1,164 @@
+"""Which reason is given for a pair that the ranker chose: the true one whose removal lowers the pair's score most.
+
+Where the removal of none lowers it, nothing that can be counted explains it: `learned`.
+
+To remove a reason, the features that speak of it are replaced by those of a pair that has none of it, and the pair is
+scored again by the same networks and LambdaRank; the user's other candidates stay as they are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tgn_assets.ml.arrays import FloatArray, IntArray
+from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates
+from tgn_assets.ml.config import BlendConfig
+from tgn_assets.ml.data.interactions import UserPast
+from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
+from tgn_assets.ml.recommend.reason_facts import EventFacts, pair_facts
+from tgn_assets.ml.recommend.reasons import (
+    ATTRIBUTES,
+    KINDS,
+    LEARNED,
+    NEW,
+    NEXT_STEP,
+    POPULAR,
+    REPEAT,
+    TOGETHER,
+)
+
+OF_BASELINES: Mapping[str, tuple[int, ...]] = {
+    "popular": (POPULAR,),
+    "repeat": (REPEAT, POPULAR),
+    "item_knn": (REPEAT, TOGETHER, POPULAR),
+    "item_knn_new": (TOGETHER, POPULAR),
+}
+"""Of the lists of each baseline: the kinds in the order in which the first true one is named."""
+
+Ablation = Callable[[FloatArray, IntArray], None]
+"""Takes what speaks of a kind out of the features [m, F] of pairs with event positions [m], in place."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scores candidates: the networks and LambdaRank, blended, and the temporal embeddings [E, dim] of events."""
+
+    model: Ensemble
+    booster: lgb.Booster | None
+    blend: BlendConfig
+    events: Tensor
+
+
+@dataclass(frozen=True)
+class ReasonChooser:
+    """Chooses the reasons of the ranker's own lists: what is shared by all shards of users."""
+
+    facts: EventFacts
+    ablations: Mapping[int, Ablation]
+
+    def choose(
+        self,
+        scorer: Scorer,
+        candidates: Candidates,
+        pairs: IntArray,
+        *,
+        past: UserPast,
+        users: Tensor,
+        network: FloatArray,
+    ) -> IntArray:
+        """[m, WIDTH] the reasons of `pairs` [m] of `candidates`, whose users have the rows `past` and the temporal
+        embeddings `users` [n, dim]; `network` [p] are the networks' scores of all candidates."""
+        row, event = candidates.row[pairs], candidates.event[pairs]
+        facts = pair_facts(self.facts, past, row, event)
+        kind, pair = np.nonzero(facts.true & np.isin(np.arange(len(KINDS)), list(self.ablations))[:, None])
+        features = candidates.features[pairs[pair]]
+        for one, ablation in self.ablations.items():
+            of_kind = slice(*np.searchsorted(kind, [one, one + 1]))
+            ablation(features[of_kind], event[pair[of_kind]])
+        vectors = scorer.events[torch.as_tensor(event[pair])].float()
+        learned = np.flatnonzero(kind == LEARNED)
+        mean = _mean_vectors(candidates, scorer.events, len(users))
+        vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
+        without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
+        trees = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
+        spread = _spread(candidates.row, network)[row]
+        lost = np.divide(
+            network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9
+        )
+        lost += scorer.blend.tree_weight * (trees[pair] - trees[len(pairs) :])
+        loss = np.full(facts.true.shape, -np.inf)
+        loss[kind, pair] = lost
+        return facts.of(np.where(loss.max(0, initial=-np.inf) > 0, loss.argmax(0), LEARNED))
+
+
+def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tuple[str, ...]) -> ReasonChooser:
+    """The chooser for candidates of `generator`, whose features are `names` (`candidate_feature_names`)."""
+    tables, registry = generator.pair_features.events, generator.pair_features.registry
+    at = {name: place for place, name in enumerate(names)}
+    of_events = {name: column for column, name in enumerate(registry.event)}
+    popularity = [name for name in of_events if name.startswith("popularity") or name == "event_silence"]
+    least = tables.by_popularity[-1:]  # none where no event is known
+
+    def without_popularity(features: FloatArray, event: IntArray) -> None:
+        """As the least popular of all events."""
+        for name in popularity:
+            features[:, at[name]] = generator.pair_features.event_features[least, of_events[name]]
+        features[:, at["popularity_affinity"]] += tables.log_popularity[least] - tables.log_popularity[event]
+
+    def without_novelty(features: FloatArray, event: IntArray) -> None:
+        """As the oldest of all events."""
+        oldest = tables.log_age.max(initial=0)
+        features[:, at["event_age"]] = oldest
+        features[:, at["novelty_affinity"]] += oldest - tables.log_age[event]
+
+    def absent(*columns: str, value: float = 0.0) -> Ablation:
+        """No such interactions; of a z-score, the mean of the user's candidates."""
+        places = [at[name] for name in columns]
+
+        def ablation(features: FloatArray, _: IntArray) -> None:
+            features[:, places] = value
+
+        return ablation
+
+    ablations = {
+        REPEAT: absent(*registry.repeat),
+        NEXT_STEP: absent("link_next_week"),
+        TOGETHER: absent(*registry.co_occurrence, "link_co_occurrence"),
+        POPULAR: without_popularity,
+        NEW: without_novelty,
+        ATTRIBUTES: absent(*(name for name in names if name.startswith("event.")), value=np.nan),
+        LEARNED: absent("encoder_logit"),
+    }
+    return ReasonChooser(facts, ablations)
+
+
+def _network_scores(model: Ensemble, users: Tensor, events: Tensor, features: FloatArray) -> FloatArray:
+    """[m] the networks' scores of m pairs, given by their temporal embeddings [m, dim] each and features [m, F]."""
+    own = torch.arange(len(users), device=model.device)
+    with torch.no_grad():
+        vectors = (vectors.to(model.device).float() for vectors in (users, events))
+        scores = model(*vectors, own, own, torch.as_tensor(features, device=model.device))
+    return np.asarray(scores.cpu().numpy(), float)
+
+
+def _mean_vectors(candidates: Candidates, events: Tensor, users: int) -> Tensor:
+    """[n, dim] the mean of the temporal embeddings of each user's candidates: scores are linear in them."""
+    start = np.searchsorted(candidates.row, np.arange(users + 1))
+    size = np.maximum(np.diff(start), 1)
+    shape = (users, len(events))
+    weight = (1 / size)[candidates.row].astype(np.float32)
+    mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.float().numpy()
+    return torch.as_tensor(mean)
+
+
+def _spread(row: IntArray, score: FloatArray) -> FloatArray:
+    """[n] the standard deviation of the scores [p] of each user's candidates, as `group_zscore` has it."""
+    size = np.maximum(np.bincount(row), 1)
+    off = score - (np.bincount(row, score) / size)[row]
+    return np.sqrt(np.bincount(row, off**2) / size)

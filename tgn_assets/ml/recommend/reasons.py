@@ -1,0 +1,196 @@
+"""Why an event is on a list: a closed set of kinds, the numbers that each states, and one sentence for each.
+
+A reason is four whole numbers: a place in `KINDS` and the values of that kind's parameters. They become words where
+lists become rows. To add a kind, add it to `KINDS`, say in `reason_facts.py` of which pairs it is true, in
+`reason_choice.py` what its removal takes from a pair, and in `reason_check.py` how the log refutes it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.weeks import week_key
+
+WIDTH = 4
+"""Numbers of a reason: the kind and at most three parameters."""
+NOUNS = "user,event,had"
+"""The default words of sentences."""
+DAYS, WEEKS, EVENTS, COLUMNS = ("last",), ("first_week",), ("after", "with"), ("column",)
+"""Parameters that are days since 1970, week numbers, event positions and attribute columns; all others are numbers."""
+
+
+Places = NDArray[np.int32]
+"""Places in a `ReasonTable`; -1 for no reason."""
+
+
+class ReasonKind(NamedTuple):
+    """A kind of reason: the names of its parameters, its sentence, and what it says of the pair."""
+
+    parameters: tuple[str, ...]
+    sentence: str
+    meaning: str
+
+
+KINDS: Mapping[str, ReasonKind] = {
+    "repeat": ReasonKind(
+        ("weeks", "of", "last"),
+        "{had} in {weeks} of the last {of} weeks, last on {last}",
+        "The user had the event before.",
+    ),
+    "next_step": ReasonKind(
+        ("after", "times"),
+        "often follows {after}, which the {user} {had} last week ({times} times in the week after it{at_least})",
+        "Users have the event in the week after another one, which this user had in the week that closed.",
+    ),
+    "together": ReasonKind(
+        ("with", "users"),
+        "often together with {with}, which the {user} {had} ({users} {had} both{at_least})",
+        "Users who have the event also have another one, which this user had.",
+    ),
+    "popular": ReasonKind(
+        ("users", "of", "place"),
+        "popular: {users} {had} it {period}, place {place} among all {event}s",
+        "Many users had the event lately; or it fills up a list that is too short.",
+    ),
+    "new": ReasonKind(
+        ("first_week", "users"),
+        "new: first {had} in the week of {first_week}, by {users} so far",
+        "The event was first seen in the last four weeks.",
+    ),
+    "attributes": ReasonKind(
+        ("column", "same", "of"),
+        "same {column} as {same} of the {of} other {event}s that the {user} {had}",
+        "The event has the category of events that the user had, in a column of TGN_EVENT_FEATURES.",
+    ),
+    "learned": ReasonKind(
+        ("users",),
+        "learned from what all {user}s {had}; {users} {had} it so far",
+        "The learned vectors ranked the event; no other kind says more.",
+    ),
+    "variety": ReasonKind(
+        ("users",),
+        "for more variety among all lists; {users} {had} it so far",
+        "TGN_MIN_DISTINCT_EVENTS put the event in the place of one that stands on many lists.",
+    ),
+}
+REPEAT, NEXT_STEP, TOGETHER, POPULAR, NEW, ATTRIBUTES, LEARNED, VARIETY = range(len(KINDS))
+"""Places in `KINDS`."""
+KIND_NAMES = tuple(KINDS)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that sentences are written with; a plural has an s at its end."""
+
+    user: str = "user"
+    event: str = "event"
+    had: str = "had"
+
+    @classmethod
+    def parse(cls, nouns: str) -> "Words":
+        """From `user,event,had`; ValueError if these are not three words.
+
+        >>> Words.parse("customer, product, bought")
+        Words(user='customer', event='product', had='bought')
+        """
+        words = [word.strip() for word in nouns.split(",")]
+        if len(words) != len(NOUNS.split(",")) or not all(words) or not all(map(str.isprintable, words)):
+            raise ValueError(f"{nouns!r} are not three words with commas between them, such as {NOUNS}")
+        return cls(*words)
+
+    def counted(self, users: int) -> str:
+        """`users` of them in words.
+
+        >>> Words().counted(1), Words().counted(3)
+        ('1 user', '3 users')
+        """
+        return f"{users} {self.user}" + ("" if users == 1 else "s")
+
+
+WORDS = Words()
+
+
+@dataclass(frozen=True)
+class ReasonTexts:
+    """The reasons of a `ReasonTable` in words, [r] each."""
+
+    kind: list[str]
+    sentence: list[str]
+    parameters: list[str]  # as JSON
+
+    def columns(self, place: Places) -> dict[str, Any]:
+        """The columns of the published tables for places [p] in the table; -1 has no reason."""
+        texts = {"reason_kind": self.kind, "reason": self.sentence, "reason_parameters": self.parameters}
+        return {name: _categorical(place, values) for name, values in texts.items()}
+
+
+@dataclass(frozen=True)
+class ReasonTable:
+    """The distinct reasons of a week. Lists hold places in it: far fewer reasons than rows are ever spelled out.
+
+    `columns` names the attribute columns that reasons refer to. The counts of the kinds in `sampled` are lower bounds:
+    not all users were counted.
+    """
+
+    at: dict[tuple[int, ...], int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    sampled: tuple[int, ...] = ()
+
+    def add(self, reasons: IntArray) -> Places:
+        """[...] the places of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
+        flat = reasons.reshape(-1, WIDTH)
+        distinct, place = np.unique(flat, axis=0, return_inverse=True)
+        places = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
+        shape: tuple[int, ...] = reasons.shape[:-1]
+        return np.array(places, np.int32)[place.ravel()].reshape(shape)
+
+    def texts(self, event_ids: Sequence[str], words: Words) -> ReasonTexts:
+        """The reasons in `words`; `event_ids` are the ids by event position."""
+        kinds, sentences, parameters = list[str](), list[str](), list[str]()
+        for kind, *values in self.at:
+            name = KIND_NAMES[kind]
+            facts: dict[str, str | int | bool] = {
+                parameter: _value(parameter, value, event_ids, self.columns)
+                for parameter, value in zip(KINDS[name].parameters, values, strict=False)
+            }
+            if kind in self.sampled:
+                facts["at_least"] = True
+            kinds.append(name)
+            sentences.append(_sentence(KINDS[name].sentence, facts, words))
+            parameters.append(json.dumps(facts, ensure_ascii=False))
+        return ReasonTexts(kinds, sentences, parameters)
+
+
+def _value(parameter: str, value: int, event_ids: Sequence[str], columns: Sequence[str]) -> str | int:
+    """The value of a parameter as a reader is shown it."""
+    if parameter in DAYS:
+        return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
+    if parameter in WEEKS:
+        return week_key(value)
+    if parameter in EVENTS:
+        return str(event_ids[value])
+    return columns[value] if parameter in COLUMNS else value
+
+
+def _sentence(template: str, facts: Mapping[str, str | int | bool], words: Words) -> str:
+    """`template` with facts and words filled in."""
+    of = facts.get("of")
+    shown = {name: words.counted(int(value)) if name == "users" else value for name, value in facts.items()}
+    shown |= {"at_least": ", or more" if facts.get("at_least") else ""}
+    period = "last week" if of == 1 else f"in the last {of} weeks"
+    return template.format_map({**shown, "period": period, "user": words.user, "event": words.event, "had": words.had})
+
+
+def _categorical(place: Places, values: Sequence[str]) -> Any:
+    """The text `values` [r] at places [p]."""
+    code, texts = pd.factorize(np.array(values, dtype=object))
+    return pd.Categorical.from_codes(
+        np.append(code, -1)[place], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object))
+    )
