@@ -42,11 +42,17 @@ POOLED_SQL = """
         FROM drawn WHERE $compared
     )
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
-           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END,
            CASE WHEN count(*) = 1 AND isfinite(min(ci_low)) THEN [min(ci_low), min(ci_high)] END
     FROM scores WHERE users > 0 AND isfinite(value) GROUP BY ALL
 """
-"""The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
+"""The mean over the users of all weeks; the limits of a single one."""
+GROUPS_SQL = """
+    WITH groups AS (
+        SELECT model, segment, user_group, sum(ndcg) AS ndcg, sum(users)::BIGINT AS users FROM eval_user_groups
+        WHERE list_contains($weeks, strftime(week, '%Y-%m-%d')) GROUP BY ALL
+    )
+    SELECT model, segment, list(ndcg ORDER BY user_group), list(users ORDER BY user_group) FROM groups GROUP BY ALL
+"""
 SOURCES_SQL = """
     SELECT count(*), string_agg(DISTINCT source, ', ' ORDER BY source)
     FROM weekly_top5_predictions WHERE week = ? AND rank = 1
@@ -73,7 +79,7 @@ class Score(NamedTuple):
     value: float
     users: int
     ci: Sequence[float] | None
-    """95% limits; those of a metric that lies in [0, 1] lie there, too."""
+    """95% limits; over several weeks NDCG alone has some."""
 
     def __str__(self) -> str:
         return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
@@ -103,14 +109,30 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str], *, compared: bool 
     with warehouse.reader() as con:
         given = {"weeks": list(weeks), "drawn": DRAWN, "compared": compared}
         rows = con.execute(POOLED_SQL, given).fetchall()
+        groups = con.execute(GROUPS_SQL, {"weeks": list(weeks)}).fetchall() if len(weeks) > 1 else []
     scores: Scores = {}
-    for model, segment, metric, value, users, margin, limits in rows:
-        if limits is None and margin is not None:
-            limits = [value - margin, value + margin]
-        if limits and metric in LABELS:
-            limits = [min(max(limit, 0.0), 1.0) for limit in limits]
+    for model, segment, metric, value, users, limits in rows:
         scores[model, segment, metric] = Score(value, users, limits)
-    return scores
+    return scores | _intervals_over_weeks(scores, groups)
+
+
+def _intervals_over_weeks(scores: Scores, groups: Sequence[tuple[str, str, list[float], list[int]]]) -> Scores:
+    """NDCG of several weeks with its interval, in which a user who was active in several of them counts as one.
+
+    None of a score over other users than those of the `groups`.
+    """
+    import numpy as np
+
+    from tgn_assets.ml.evaluation.intervals import clustered_interval
+
+    found: Scores = {}
+    for model, segment, sums, users in groups:
+        score = scores.get((model, segment, "ndcg"))
+        if score and score.ci is None and score.users == sum(users):
+            low, high = clustered_interval(np.array(sums)[:, None], np.array(users))
+            if np.isfinite(low[0]):
+                found[model, segment, "ndcg"] = score._replace(ci=[float(low[0]), float(high[0])])
+    return found
 
 
 def interval(limits: Sequence[float] | None) -> str:

@@ -81,6 +81,7 @@ def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
 
 def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
     """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
+    metrics = metrics[metrics.segment == "all"]
     values = dict(zip(metrics.metric, metrics.value, strict=True))
     bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
     return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)

@@ -180,7 +180,7 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
     metrics = facts.metrics
     if not (points := reliability(metrics)):
         return None
-    ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
+    ours = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric")
     brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
     summary = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
     chart = reliability_chart(points, f"Reliability of the scores, by bin: {summary}.")
