@@ -2,10 +2,10 @@
 
 A softmax over a user's candidates says which event, as if the user were certain to be active. Most users are not. How
 likely they are to be active is learned from many closed weeks; how far the ranker's softmax can be trusted is learned
-from the newest closed week alone, which the ranker has not learned from.
+from the weeks that it was judged on, the newest ones of those that it had not learned from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
+from tgn_assets.ml.ranker.judged_week import JudgedWeek, fading
 
 SMALLEST_SHARE = 1e-9
 """Smaller shares are taken for this one, whose logarithm is finite."""
@@ -55,34 +56,43 @@ class Calibration:
 def fit_activity(user_features: FloatArray, active: BoolArray, *, config: CalibrationConfig) -> Logistic:
     """From the features [n, F] of users at past cut-offs, and whether they were active in the week after."""
     mean, scale = user_features.mean(0), np.maximum(user_features.std(0), SMALLEST_STD)
-    fitted = _fit((user_features - mean) / scale, active, np.zeros(user_features.shape[1]), ridge=config.ridge)
+    inputs, prior = (user_features - mean) / scale, np.zeros(user_features.shape[1])
+    fitted = _fit(inputs, active, prior, np.ones(len(active)), ridge=config.ridge)
     weights = np.array(fitted.weights) / scale
     return Logistic(float(fitted.intercept - mean @ weights), weights.tolist())
 
 
-def calibrate(
-    activity: Logistic, share: FloatArray, user_features: FloatArray, positive: BoolArray, *, config: CalibrationConfig
-) -> Calibration:
-    """Fitted to pairs of a closed week: their shares [p], user features [p, F], and whether they came true [p].
+def calibrate(activity: Logistic, judged: Sequence[JudgedWeek], *, config: CalibrationConfig) -> Calibration:
+    """Fitted to the pairs of closed weeks, oldest first, whose weight fades.
 
-    The pairs must be those of all users, inactive ones included, and from a ranker that has not learned from that week.
-    After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
+    The pairs must be those of all users, inactive ones included, and from a ranker that has not learned from their
+    week. After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
     """
+    pairs, least = [one.pairs for one in judged], (config.min_slope, config.min_slope)
+    inputs = np.concatenate([_inputs(of.share.astype(float), of.activity.astype(float)) for of in pairs])
+    positive = np.concatenate([of.label > 0 for of in pairs])
+    weight = np.repeat(fading(judged, config.half_life), [len(of.label) for of in pairs])
     # The prior takes share and activity at face value: a weight of one for both.
-    inputs, least = _inputs(share, activity.logit(user_features)), (config.min_slope, config.min_slope)
-    return Calibration(activity, _fit(inputs, positive, np.ones(2), ridge=config.ridge, least=least))
+    return Calibration(activity, _fit(inputs, positive, np.ones(2), weight, ridge=config.ridge, least=least))
 
 
 def _fit(
-    inputs: FloatArray, outcome: BoolArray, prior: FloatArray, *, ridge: float, least: tuple[float, ...] = ()
+    inputs: FloatArray,
+    outcome: BoolArray,
+    prior: FloatArray,
+    weight: FloatArray,
+    *,
+    ridge: float,
+    least: tuple[float, ...] = (),
 ) -> Logistic:
-    """Logistic regression with a ridge penalty towards `prior`; the first weights are at least `least`."""
+    """Logistic regression on rows of `weight` [n], with a ridge penalty towards `prior`; the first weights are at least
+    `least`."""
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         logit = weights[0] + inputs @ weights[1:]
         off = weights[1:] - prior
-        value = np.logaddexp(0, logit).sum() - logit[outcome].sum() + ridge * off @ off / 2
-        error = expit(logit) - outcome
+        value = (weight * (np.logaddexp(0, logit) - logit * outcome)).sum() + ridge * off @ off / 2
+        error = weight * (expit(logit) - outcome)
         return value, np.append(error.sum(), error @ inputs + ridge * off)
 
     bounds = [(None, None), *((low, None) for low in least), *[(None, None)] * (len(prior) - len(least))]
