@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.config import FallbackConfig
@@ -45,6 +46,16 @@ def ndcg_of(hits: BoolArray | IntArray | FloatArray, num_relevant: IntArray) -> 
     return (hits * discount).sum(1) / ideal
 
 
+def non_increasing(rates: FloatArray) -> FloatArray:
+    """Hit rates [k] made non-increasing, so that a score never contradicts its rank: the closest such rates, which have
+    the same sum.
+
+    >>> non_increasing(np.array([0.2, 0.1, 0.3])).round(2).tolist()
+    [0.2, 0.2, 0.2]
+    """
+    return isotonic_regression(rates, increasing=False).x
+
+
 def choose_per_segment(judged: Sequence[JudgedWeek], *, config: FallbackConfig) -> BaselineFallback:
     """The fallback from the results of the ranker on closed weeks, oldest first.
 
@@ -70,7 +81,9 @@ def best_baselines(results: PairedResults, ndcg: Mapping[str, FloatArray]) -> Ba
     for at, name in enumerate(ACTIVITY_SEGMENTS):
         here = results.segment == at
         source[name] = max(ndcg, key=lambda b: ndcg[b][here].mean()) if here.any() else DEFAULT_BASELINE
-    rates = {name: _by_rank(results.hit_rate[chosen][at]) for at, (name, chosen) in enumerate(source.items())}
+    rates = {
+        name: non_increasing(results.hit_rate[chosen][at]).tolist() for at, (name, chosen) in enumerate(source.items())
+    }
     return BaselineFallback(source, rates)
 
 
@@ -112,15 +125,10 @@ def _hit_rates(judged: Sequence[JudgedWeek], source: Mapping[str, str], half_lif
             members = weight * int(one.results.members[at])
             hits += members * _of_length(one.results.hit_rate[source[name]][at], k)
             users += members
-        found[name] = _by_rank(hits / max(users, 1.0))
+        found[name] = non_increasing(hits / max(users, 1.0)).tolist()
     return found
 
 
 def _of_length(rates: FloatArray, k: int) -> FloatArray:
     """[k] hit rates by rank; ranks beyond those that were measured have the last one's."""
     return np.pad(rates, (0, max(0, k - len(rates))), mode="edge")[:k]
-
-
-def _by_rank(rates: FloatArray) -> list[float]:
-    """Hit rates [k] made non-increasing, so that a score never contradicts its rank."""
-    return np.maximum.accumulate(rates[::-1])[::-1].tolist()
