@@ -106,3 +106,19 @@ def lift_over_best(metrics: pd.DataFrame, segment: str = "all") -> Lift | None:
     best = str(rows[rows.metric == "ndcg"].value.reindex(lifts.index).idxmax())
     value, low, high, users = lifts.loc[[best], ["value", "ci_low", "ci_high", "users"]].to_numpy(float)[0]
     return Lift(best, value, low, high, int(users))
+
+
+def score_verdict(metrics: pd.DataFrame) -> str | None:
+    """Whether the published scores of a week told more than a constant; None if there were none."""
+    rows = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric").value
+    if "brier_skill" not in rows.index or pd.isna(skill := rows["brier_skill"]):
+        return None
+    if skill <= 0:
+        return f"scores were no better than one constant for all pairs (Brier skill score {skill:.1%})"
+    return f"scores were better than any constant (Brier skill score {skill:.1%})"
+
+
+def list_stability(metrics: pd.DataFrame) -> float | None:
+    """`overlap` of a week, the share of a list's events that were on the list of the week before; None if unknown."""
+    rows = metrics[(metrics.model == OURS) & (metrics.segment == "all") & (metrics.metric == "overlap")]
+    return None if rows.empty else float(rows.value.iloc[0])
