@@ -108,14 +108,14 @@ def lift_over_best(metrics: pd.DataFrame, segment: str = "all") -> Lift | None:
     return Lift(best, value, low, high, int(users))
 
 
-def score_verdict(metrics: pd.DataFrame) -> str | None:
-    """Whether the published scores of a week told more than a constant; None if there were none."""
-    rows = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric").value
-    if "brier_skill" not in rows.index or pd.isna(skill := rows["brier_skill"]):
+def score_verdict(brier: float, constant: float) -> str | None:
+    """Whether scores with the Brier score `brier` told more than a constant, the best of which has `constant`; None if
+    nothing or everything happened."""
+    if not constant:
         return None
-    if skill <= 0:
-        return f"scores were no better than one constant for all pairs (Brier skill score {skill:.1%})"
-    return f"scores were better than any constant (Brier skill score {skill:.1%})"
+    skill = 1 - brier / constant
+    word = "better than any constant" if skill > 0 else "no better than one constant for all pairs"
+    return f"scores were {word} (Brier skill score {skill:.1%})"
 
 
 def list_stability(metrics: pd.DataFrame) -> float | None:

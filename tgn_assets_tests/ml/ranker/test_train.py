@@ -94,6 +94,23 @@ def test_fallback_and_calibration_are_set_before_the_newest_week(embedding_histo
     assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learned.state.items())
 
 
+@pytest.mark.parametrize("weeks", [3, WEEKS])
+def test_the_week_that_judges_chooses_no_epoch(embedding_history: EmbeddingHistory, weeks: int) -> None:
+    """A cold start on a log whose newest week is another one fits the same networks, up to the final epoch."""
+    rows, newest = habits(weeks=weeks), weeks - 1
+    others = [(user, f"e{(int(event[1:]) + 3) % 7}", week, 1) for user, event, week, _ in rows if week == newest]
+    known = {(user, event, week) for user, event, week, _ in rows}
+    events = {event for _, event, week in known if week < newest}
+    others = [row for row in dict.fromkeys(others) if row[1] in events] or [(rows[0][0], rows[0][1], newest, 1)]
+    seen = {week: vectors for week, vectors in embedding_history.items() if week < shift(START, newest)}
+    curves = []
+    for log in (rows, [row for row in rows if row[2] < newest] + others):
+        ranker = train_ranker(history(log, newest), seen, shift(START, newest), config=CONFIG)
+        assert ranker.trained and len(ranker.judged) == 1
+        curves.append([row for row in ranker.curve if row["epoch"] != "final"])
+    assert curves[0] == curves[1]
+
+
 def test_every_user_gets_five_distinct_events_by_score(lists: Recommendations) -> None:
     assert lists.users.tolist() == list(range(PAST.num_users))
     assert (lists.events >= 0).all()
@@ -121,7 +138,7 @@ def test_same_seed_gives_the_same_bytes(
 ) -> None:
     ranker.save(tmp_path / "one")
     train_ranker(PAST, embedding_history, LAST, config=CONFIG).save(tmp_path / "two")
-    for name in ("tensors.safetensors", "meta.json"):
+    for name in ("tensors.safetensors", "judged.safetensors", "meta.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
