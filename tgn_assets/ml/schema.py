@@ -152,7 +152,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "source",
                 "VARCHAR",
-                "Whose list it is: `tgn_assets`, or the baseline that did better on the newest closed week.",
+                "Whose list it is: `tgn_assets`, or the baseline that did better in the last closed weeks.",
             ),
         ),
     ),

@@ -66,7 +66,7 @@ def lists_are_ours(con: duckdb.DuckDBPyConnection, week: str) -> CheckOutcome:
     message = f"Lists by source: {made_by}."
     if share > FALLBACK_LIMIT:
         message += (
-            " On the newest closed week the baseline did better for these users than the ranker, or the log has fewer "
+            " In the last closed weeks the baseline did better for these users than the ranker, or the log has fewer "
             "than the three weeks that the ranker is trained on. If this lasts, see validation/ndcg_tgn_assets of "
             "trained_ranker over the weeks, and whether input_like_before found a change in the log."
         )

@@ -10,7 +10,7 @@ from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.config import FallbackConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.intervals import p_of_best
-from tgn_assets.ml.ranker.judged_week import JudgedWeek, PairedResults, fading
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, fading
 from tgn_assets.ml.schema import OURS, K
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
-from tgn_assets.ml.ranker.judged_week import JudgedWeek, fading
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, fading
 
 SMALLEST_SHARE = 1e-9
 """Smaller shares are taken for this one, whose logarithm is finite."""

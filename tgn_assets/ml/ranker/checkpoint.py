@@ -12,10 +12,10 @@ from tgn_assets.ml.candidates.attribute_features import feature_names
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTables
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, judged_from_tensors, judged_tensors
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.judged_week import JudgedWeek, judged_from_tensors, judged_tensors
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankerInputs, embedding_width
 

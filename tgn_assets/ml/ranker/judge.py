@@ -16,6 +16,7 @@ from tgn_assets.ml.candidates.retrieval import CandidateGenerator
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, ScoredPairs, pooled_with
 from tgn_assets.ml.linalg.per_user import group_softmax
 from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.parallel import THREADS, Workers
@@ -30,7 +31,6 @@ from tgn_assets.ml.ranker.baseline_fallback import (
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.judged_week import JudgedWeek, PairedResults, ScoredPairs, pooled_with
 from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
 from tgn_assets.ml.ranker.listwise import hits_of, network_scores
 from tgn_assets.ml.ranker.training_set import (

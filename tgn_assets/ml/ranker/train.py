@@ -21,6 +21,7 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
@@ -28,7 +29,6 @@ from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, judge, judge_baselines
-from tgn_assets.ml.ranker.judged_week import JudgedWeek
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_booster
 from tgn_assets.ml.ranker.listwise import finetune_on_recent_weeks, fit_network, num_lists
 from tgn_assets.ml.ranker.training_set import (

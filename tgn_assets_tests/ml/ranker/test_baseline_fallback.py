@@ -7,20 +7,20 @@ import torch
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import FallbackConfig
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.ranker.baseline_fallback import (
-    BaselineFallback,
-    best_baselines,
-    choose_per_segment,
-    ndcg_of,
-    segment_of,
-)
-from tgn_assets.ml.ranker.judged_week import (
+from tgn_assets.ml.evaluation.judged_week import (
     JudgedWeek,
     PairedResults,
     ScoredPairs,
     judged_from_tensors,
     judged_tensors,
     pooled_with,
+)
+from tgn_assets.ml.ranker.baseline_fallback import (
+    BaselineFallback,
+    best_baselines,
+    choose_per_segment,
+    ndcg_of,
+    segment_of,
 )
 from tgn_assets.ml.schema import OURS
 from tgn_assets_tests.support.worlds import history

@@ -6,8 +6,8 @@ from scipy.special import expit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, ScoredPairs
 from tgn_assets.ml.ranker.calibration import Calibration, Logistic, calibrate, fit_activity
-from tgn_assets.ml.ranker.judged_week import JudgedWeek, PairedResults, ScoredPairs
 
 CONFIG = CalibrationConfig(min_slope=0.05, ridge=1.0)
 
