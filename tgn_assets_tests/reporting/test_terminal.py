@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.evaluation.intervals import clustered_interval, mean_interval
-from tgn_assets.reporting.terminal import Score, backtest_tables, pooled_scores, sample_table, score_line
+from tgn_assets.reporting.terminal import (
+    Score,
+    backtest_tables,
+    pooled_scores,
+    sample_table,
+    score_line,
+    scores_and_stability,
+)
 from tgn_assets.state.warehouse import Warehouse
 
 WEEKS = ["2024-01-08", "2024-01-15"]
@@ -138,3 +145,15 @@ def test_a_short_catalogue_leaves_places_empty(warehouse: Warehouse) -> None:
     table = sample_table(warehouse, WEEKS[1])
     cells = [table.rows[0].get(column.key) for column in table.columns]
     assert cells == ["u", "e1", "e2", None, None, None, "popular"]
+
+
+@pytest.mark.parametrize(("brier", "word"), [(0.04, "better than any constant"), (0.06, "no better than one constant")])
+def test_summary_says_whether_scores_beat_a_constant(warehouse: Warehouse, brier: float, word: str) -> None:
+    values = {"brier": brier, "brier_constant": 0.05, "overlap": 0.75}
+    rows = [(WEEKS[0], "tgn_assets", "all", metric, value, None, None, 9) for metric, value in values.items()]
+    rows += [(WEEKS[0], "tgn_assets", "new", "brier", 0.9, None, None, 9)]
+    warehouse.replace_week("eval_metrics", WEEKS[0], pd.DataFrame(rows, columns=COLUMNS))
+    scores, overlap = scores_and_stability(warehouse, WEEKS)
+    assert word in scores and f"{1 - brier / 0.05:.1%}" in scores
+    assert overlap == "overlap@5 of active users' lists with those of the week before: 75%"
+    assert list(scores_and_stability(warehouse, WEEKS[1:])) == []

@@ -93,7 +93,8 @@ def _fit(
         off = weights[1:] - prior
         value = (weight * (np.logaddexp(0, logit) - logit * outcome)).sum() + ridge * off @ off / 2
         error = weight * (expit(logit) - outcome)
-        return value, np.append(error.sum(), error @ inputs + ridge * off)
+        # No matrix product: its sum over many rows depends on the number of threads.
+        return value, np.append(error.sum(), (error[:, None] * inputs).sum(0) + ridge * off)
 
     bounds = [(None, None), *((low, None) for low in least), *[(None, None)] * (len(prior) - len(least))]
     fitted = minimize(loss, np.append(0.0, prior), jac=True, bounds=bounds, method="L-BFGS-B").x
