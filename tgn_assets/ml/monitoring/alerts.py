@@ -11,8 +11,7 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
-from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.evaluation.intervals import p_of_best
+from tgn_assets.ml.evaluation.metric_names import UNPUBLISHED
 from tgn_assets.ml.evaluation.summary import lift_over_best
 from tgn_assets.ml.monitoring.drift import MIN_WEEKS, drift, read_measures
 from tgn_assets.ml.schema import OURS
@@ -27,7 +26,7 @@ POOLED_WEEKS, HALF_LIFE = 8, 4.0
 
 GROUPS_SQL = """
     SELECT week, user_group, users, model, ndcg FROM eval_user_groups
-    WHERE segment = 'all' AND week <= $week::DATE AND week > $week::DATE - 7 * $weeks AND list_contains($models, model)
+    WHERE segment = 'all' AND week <= $week::DATE AND week > $week::DATE - 7 * $weeks AND NOT list_contains($unpublished, model)
 """
 LISTS_SQL = "SELECT source, count(*) FROM weekly_top5_predictions WHERE week = ? AND rank = 1 GROUP BY ALL ORDER BY ALL"
 
@@ -113,17 +112,19 @@ class _Best(NamedTuple):
 def _gains_of_baselines(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """week, user_group, weight, then for each baseline by how much its sum of NDCG is larger than ours: weighted sums
     over the users of the group, of the `POOLED_WEEKS` weeks up to `week`."""
-    models = [OURS, *BASELINES]
-    rows = con.execute(GROUPS_SQL, {"week": week, "weeks": POOLED_WEEKS, "models": models}).df()
+    asked = {"week": week, "weeks": POOLED_WEEKS, "unpublished": list(UNPUBLISHED)}
+    rows = con.execute(GROUPS_SQL, asked).df()
     if OURS not in set(rows.model):
         return pd.DataFrame()
     table = rows.pivot(index=["week", "user_group", "users"], columns="model", values="ndcg").dropna().reset_index()
     fade = 0.5 ** ((table.week.max() - table.week).dt.days / 7 / HALF_LIFE)
-    gains = {name: (table[name] - table[OURS]) * fade for name in table.columns.intersection(list(BASELINES))}
+    gains = {name: (table[name] - table[OURS]) * fade for name in sorted(set(rows.model) - {OURS})}
     return pd.DataFrame({"week": table.week, "user_group": table.user_group, "weight": table.users * fade, **gains})
 
 
 def _best_of(gains: pd.DataFrame) -> _Best:
+    from tgn_assets.ml.evaluation.intervals import p_of_best
+
     of_groups = gains.drop(columns="week").groupby("user_group").sum()
     mean, p = p_of_best(of_groups.drop(columns="weight").to_numpy(float), of_groups.weight.to_numpy(float))
     best = min(range(len(p)), key=lambda at: (p[at], -mean[at]))
