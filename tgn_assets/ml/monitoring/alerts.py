@@ -26,7 +26,8 @@ POOLED_WEEKS, HALF_LIFE = 8, 4.0
 
 GROUPS_SQL = """
     SELECT week, user_group, users, model, ndcg FROM eval_user_groups
-    WHERE segment = 'all' AND week <= $week::DATE AND week > $week::DATE - 7 * $weeks AND NOT list_contains($unpublished, model)
+    WHERE segment = 'all' AND week <= $week::DATE AND week > $week::DATE - 7 * $weeks
+      AND NOT list_contains($unpublished, model)
 """
 LISTS_SQL = "SELECT source, count(*) FROM weekly_top5_predictions WHERE week = ? AND rank = 1 GROUP BY ALL ORDER BY ALL"
 
