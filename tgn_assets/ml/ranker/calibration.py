@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
@@ -38,7 +38,8 @@ class Logistic:
 @dataclass(frozen=True)
 class Calibration:
     """`activity`: will the user be active, from the user's features. `interaction`: will the user interact with the
-    event, from the logarithm of its softmax share and the logit of the user's activity."""
+    event, from the logarithms of its softmax share and of the chance that the user is active: their sum is that of the
+    product. The logit of that chance has no bound, so that the most active users' scores came out too high."""
 
     activity: Logistic
     interaction: Logistic
@@ -102,4 +103,5 @@ def _fit(
 
 
 def _inputs(share: FloatArray, activity: FloatArray) -> FloatArray:
-    return np.column_stack([np.log(np.maximum(share, SMALLEST_SHARE)), activity])
+    """[n, 2] of softmax shares [n] and the logits of activity [n]."""
+    return np.column_stack([np.log(np.maximum(share, SMALLEST_SHARE)), log_expit(activity)])

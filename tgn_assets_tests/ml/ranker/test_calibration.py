@@ -63,6 +63,25 @@ def test_a_week_without_a_hit_gives_small_probabilities() -> None:
     assert 0 <= calibration.probability(np.array([0.2]), np.zeros((1, 1)))[0] < 0.01
 
 
+def test_scores_of_the_most_active_users_are_not_too_high() -> None:
+    rng = np.random.default_rng(2)
+
+    def pairs(users: int) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Most users are hardly ever active, some always: of these, an event's share is its probability."""
+        logit = np.where(rng.random(users) < 0.9, -3.0, rng.uniform(2, 8, users))
+        share = rng.uniform(0.02, 0.5, users)
+        return logit[:, None], share, (rng.random(users) < expit(logit)) & (rng.random(users) < share)
+
+    features, share, positive = pairs(40_000)
+    itself = Logistic(0, [1.0])
+    calibration = calibrate(itself, [week(9, share, features, positive, itself)], config=CONFIG)
+    features, share, positive = pairs(40_000)
+    often, score = features[:, 0] > 6, calibration.probability(share, features)
+    assert score[often].mean() == pytest.approx(positive[often].mean(), rel=0.07)
+    upper = score > 0.35
+    assert score[upper].mean() < 1.05 * positive[upper].mean()
+
+
 def test_weeks_are_pooled_with_fading_weight() -> None:
     share, features = np.full(1000, 0.5), np.zeros((1000, 1))
     rates = {1: 0.8, 5: 0.2}  # of the pairs came true, four weeks ago and now
