@@ -3,7 +3,7 @@
     python -m benchmarks.quality HOME...
 
 Each HOME is a `TGN_HOME` that `tgn backtest` has filled. Prints a Markdown table per home: NDCG@5 over all active users
-of all evaluated weeks with 95% intervals (bootstrap over users), and what changes when one part is left out (paired,
+of all evaluated weeks with 95% intervals over users, and what changes when one part is left out (paired,
 over the same users). "Retrained" means that the ranker was trained without the part; the others lose it after training.
 The peer is `benchmarks/peers/lambdarank.py`, with last week's popular list for users without a past. A second table has
 the pooled rows of `eval_metrics` about candidate recall and calibration. If the homes used attribute files, name the
@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.quality.comparison import PUBLISHED, Comparison
-from tgn_assets.ml.arrays import FloatArray
+from tgn_assets.ml.arrays import FloatArray, IntArray
+from tgn_assets.ml.evaluation.intervals import clustered_interval, paired_comparison
 from tgn_assets.ml.evaluation.metric_names import FORMER_METRICS
-from tgn_assets.ml.evaluation.metrics import mean_interval, paired_bootstrap
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import Warehouse
@@ -31,8 +32,9 @@ POOLED_SQL = """
     FROM eval_metrics
     WHERE users > 0 AND NOT list_contains($former, metric) AND (
         metric = 'ndcg' AND segment = 'all' AND model IN ('candidates', 'ceiling')
-        OR starts_with(metric, 'candidate_recall') OR starts_with(metric, 'brier')
-        OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
+        OR starts_with(metric, 'candidate_recall') OR segment = 'all' AND (
+            starts_with(metric, 'brier') OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
+        )
     )
     GROUP BY ALL ORDER BY ALL
 """
@@ -60,21 +62,27 @@ def main() -> None:
         print("\n".join([*table(home.name, weeks), *pooled_metrics(warehouse)]), flush=True)
 
 
-def table(title: str, weeks: Sequence[Mapping[str, FloatArray]]) -> Iterator[str]:
-    """Markdown from the NDCG@5 of each active user by the name of the lists, week by week."""
-    values = {name: np.concatenate([week[name] for week in weeks]) for name in weeks[0]}
-    ours = values[PUBLISHED]
-    yield f"### {title}\n\n{len(ours):,} active users in {len(weeks)} weeks.\n"
+def table(title: str, weeks: Sequence[tuple[pd.Index, Mapping[str, FloatArray]]]) -> Iterator[str]:
+    """Markdown from the NDCG@5 of the active users of each week by the name of the lists; intervals are over users."""
+    user, users = pd.factorize(np.concatenate([active.to_numpy(object) for active, _ in weeks]))
+    values = {name: np.concatenate([ndcg[name] for _, ndcg in weeks]) for name in weeks[0][1]}
+    number, ours = np.bincount(user).astype(float), _sums(user, values[PUBLISHED])
+    yield f"### {title}\n\n{len(users):,} users, {len(user):,} times active in {len(weeks)} weeks.\n"
     yield "| lists | NDCG@5 | 95% interval | against ours | 95% interval |\n|---|---|---|---|---|"
     for name, ndcg in values.items():
-        low, high = (float(limit[0]) for limit in mean_interval(ndcg[:, None]))
+        sums = _sums(user, ndcg)
+        low, high = (float(limit[0]) for limit in clustered_interval(sums[:, None], number))
         line = f"| {name} | {ndcg.mean():.4f} | {low:.4f} to {high:.4f} |"
         if name == PUBLISHED:
             yield f"{line} | |"
             continue
-        gap = paired_bootstrap(ndcg, ours)
+        gap = paired_comparison(sums, ours, number)
         yield f"{line} {gap.relative:+.1%} | {gap.ci_low:+.4f} to {gap.ci_high:+.4f} |"
     yield ""
+
+
+def _sums(user: IntArray, values: FloatArray) -> FloatArray:
+    return np.bincount(user, values).astype(float)
 
 
 def pooled_metrics(warehouse: Warehouse) -> Iterator[str]:

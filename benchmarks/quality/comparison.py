@@ -133,13 +133,13 @@ class Comparison:
     retrained: dict[str, RankerCheckpoint] = field(default_factory=dict)
     """The newest ranker trained without a part, by part: the next week's starts warm from it, as the real one does."""
 
-    def weeks(self) -> Iterator[dict[str, FloatArray]]:
-        """NDCG@5 [n] of the active users by the name of the lists, for each evaluated week."""
+    def weeks(self) -> Iterator[tuple[pd.Index, dict[str, FloatArray]]]:
+        """(the n active users, their NDCG@5 [n] by the name of the lists), for each evaluated week."""
         with self.warehouse.reader() as con:
             weeks = con.execute("SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM eval_metrics ORDER BY 1").fetchall()
         for (week,) in weeks:
             evaluated = read_week(self.warehouse, week, self.attribute_files)
-            yield {name: evaluated.ndcg(lists) for name, lists in self.variants(evaluated).items()}
+            yield evaluated.active, {name: evaluated.ndcg(lists) for name, lists in self.variants(evaluated).items()}
             print(f"{week}: done", file=sys.stderr, flush=True)
 
     def variants(self, week: EvaluatedWeek) -> dict[str, IntArray]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tgn_assets.ml.parallel import Workers
     from tgn_assets.ml.recommend.publish import WeekPublication
 
-GROUP, PREDICTIONS = "recommendations", "weekly_top5_predictions"
+GROUP, PREDICTIONS, GROUPS = "recommendations", "weekly_top5_predictions", "eval_user_groups"
 
 
 def weekly_top5_predictions(
@@ -141,7 +141,7 @@ def eval_metrics(
 
     The lists were made when the week before closed. If none were made, there is nothing to score and no row.
     """
-    from tgn_assets.ml.evaluation.evaluate import COLUMNS, evaluate_week
+    from tgn_assets.ml.evaluation.evaluate import COLUMNS, GROUP_COLUMNS, evaluate_week, user_groups
     from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
     from tgn_assets.ml.evaluation.scored_week import score_week
 
@@ -152,7 +152,8 @@ def eval_metrics(
         events = read_kind(con, EVENT, origin)
         users = read_kind(con, USER, origin) if attribute_files.user_features else events[:0]
     if given is None:
-        warehouse.replace_week("eval_metrics", week, pd.DataFrame(columns=COLUMNS))
+        nothing = {"eval_metrics": pd.DataFrame(columns=COLUMNS), GROUPS: pd.DataFrame(columns=GROUP_COLUMNS)}
+        warehouse.replace_week_tables(week, nothing)
         note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
         return dg.MaterializeResult(metadata={**row_count(0), "note": note})
     history, rules = warehouse.history(origin), rules_of(record.policy, events)
@@ -170,7 +171,7 @@ def eval_metrics(
     )
     scored = score_week(week, given, history=history, diagnostics=diagnostics, rules=rules, workers=engine)
     metrics = evaluate_week(scored)
-    warehouse.replace_week("eval_metrics", week, metrics)
+    warehouse.replace_week_tables(week, {"eval_metrics": metrics, GROUPS: user_groups(scored)})
     with warehouse.reader() as con:
         trend = quality(con, week)
     log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)

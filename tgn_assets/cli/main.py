@@ -106,6 +106,10 @@ def backtest(weeks: int, show_lists: bool) -> None:
     Each week is run with what was known when it closed, oldest first; its lists are scored on the week after. To score
     N weeks, the last N+1 are run. Earlier weeks are ingested first. The results are kept, as if each week had been run
     when it closed.
+
+    The models of a week go on from those of the week before. Lists depend on the log up to their week, the settings,
+    and where this chain began: where the home has no models yet, in the first of the N+1 weeks. A home that began in
+    another week has lists that differ a little.
     """
     from tgn_assets.cli.console import Progress, answer
     from tgn_assets.cli.runner import open_runner

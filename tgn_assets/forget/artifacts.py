@@ -97,7 +97,9 @@ def _index_names(tensors: Tensors) -> Iterator[tuple[str, str]]:
 
 def _of_nodes(tensors: Tensors, kind: str, index: str) -> list[str]:
     """The tensors with a row for each of the nodes in the tensor `index`."""
-    if index.endswith(f"{kind}_idx"):  # of `NodeEmbeddings`
+    if index.endswith(f"/{kind}_idx"):  # of a `JudgedWeek`
+        names = [name for name in tensors if name.startswith(f"{index.removesuffix(f'{kind}_idx')}gain.")]
+    elif index.endswith(f"{kind}_idx"):  # of `NodeEmbeddings`
         prefix = index.removesuffix(f"{kind}_idx")
         names = [f"{prefix}{kind}s", f"{prefix}link_{kind}s"]
     elif index == f"{kind}.node_idx":  # of a snapshot

@@ -22,7 +22,7 @@ from tgn_assets.ml.safe_text import SafeError
 
 TENSORS, META = "tensors.safetensors", "meta.json"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised with every change after which this code cannot read what earlier code wrote, or reads it wrongly."""
 
 

@@ -210,20 +210,22 @@ class BlendConfig(BaseModel, frozen=True):
 class CalibrationConfig(BaseModel, frozen=True):
     """How scores become probabilities."""
 
-    users: int = option(2048, "Users of the newest closed week whose lists are calibrated on.", ge=1, le=10**8)
+    users: int = option(2048, "Users of each judged week whose lists are calibrated on.", ge=1, le=10**8)
     min_slope: float = option(
         0.05, "Least weight of a score: a better rank never gets a lower probability.", gt=0, le=100
     )
     ridge: float = option(1.0, "Ridge penalty of the logistic regressions.", gt=0, le=1e9)
+    half_life: float = option(4.0, "Weeks after which a judged week counts half.", gt=0, le=1e6)
 
 
 class FallbackConfig(BaseModel, frozen=True):
     """When a baseline's lists replace the ranker's for a segment of users."""
 
     active_weeks: int = option(4, "Newest weeks; who interacted in one of them is active.", ge=1, le=5000)
-    confidence: float = option(0.9, "Share of bootstrap resamples that a baseline must win.", gt=0, le=1)
-    min_users: int = option(20, "Users of a segment below which the ranker always serves it.", ge=1, le=10**9)
-    resamples: int = option(1000, "Bootstrap resamples of the segment's users.", ge=1, le=10**6)
+    confidence: float = option(0.9, "How certain it must be that the best baseline beats the ranker.", gt=0, lt=1)
+    min_users: int = option(20, "Users below which a segment gets what is decided over all users.", ge=2, le=10**9)
+    weeks: int = option(8, "Newest judged weeks that are pooled, for fallback and calibration.", ge=1, le=5000)
+    half_life: float = option(4.0, "Weeks after which a judged week counts half.", gt=0, le=1e6)
 
 
 class RankerConfig(BaseModel, frozen=True):

@@ -170,7 +170,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "source",
                 "VARCHAR",
-                "Whose list it is: `tgn_assets`, or the baseline that did better on the newest closed week.",
+                "Whose list it is: `tgn_assets`, or the baseline that did better in the last closed weeks.",
             ),
             *_REASON,
         ),
@@ -241,6 +241,18 @@ TABLES: dict[str, Table] = {
                 "BIGINT",
                 "How many users (of `brier`, `predicted:`, `observed:` and `hit_rate:`: pairs) the value is a mean of.",
             ),
+        ),
+    ),
+    "eval_user_groups": Table(
+        "NDCG by group of users, from which intervals over several weeks are made: a user is in the same group in "
+        "every week. One row per week, model, segment and group, over the drawn users.",
+        (
+            _week("Monday of the week that the lists were evaluated in: their target week."),
+            Column("model", "VARCHAR", "As in `eval_metrics`."),
+            Column("segment", "VARCHAR", "`all` or `seen`."),
+            Column("user_group", "INTEGER", "Number of the group, from the id, 0 to 1,023."),
+            Column("ndcg", "DOUBLE", "Sum over the users of the group."),
+            Column("users", "BIGINT", "How many of its users were active, and drawn."),
         ),
     ),
 }

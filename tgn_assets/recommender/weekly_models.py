@@ -16,7 +16,7 @@ from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint, chained_embeddings
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
-from tgn_assets.ml.evaluation.evaluate import evaluate_week
+from tgn_assets.ml.evaluation.evaluate import evaluate_week, user_groups
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
@@ -135,8 +135,9 @@ class WeeklyModels:
                 attributes=self._attributes(of_users, events, origin),
                 progress=self.progress,
             )
-        metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
-        replace_rows(self.con, "eval_metrics", week, metrics)
+        scored = score_week(week, given, history=history, diagnostics=diagnostics, rules=rules)
+        replace_rows(self.con, "eval_metrics", week, evaluate_week(scored))
+        replace_rows(self.con, "eval_user_groups", week, user_groups(scored))
 
     def _snapshots(self, week: str, warm: GNNCheckpoint | None) -> dict[str, Snapshot]:
         wanted = [key for key in snapshot_weeks(week, self.gnn, warm) if key >= self.first_week]

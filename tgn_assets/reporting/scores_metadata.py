@@ -10,6 +10,7 @@ from tgn_assets.ml.evaluation.summary import (
     comparison,
     diagnostics,
     lift_over_best,
+    list_stability,
     points_lost,
     reliability,
 )
@@ -42,6 +43,7 @@ def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> di
         **quality_plot(trend),
         **numbers(of_all.reindex(shown).to_dict()),
         **numbers(points_lost(metrics), "lost/"),
+        **numbers({"overlap": list_stability(metrics)}),
         **numbers({"candidate_recall": recall.get("candidate_recall")}),
         **numbers(of_ours.value.filter(like="brier").to_dict()),
         "candidate_recall_by_channel": preview(channels),

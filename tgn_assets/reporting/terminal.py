@@ -57,7 +57,7 @@ class Score(NamedTuple):
     value: float
     users: int
     ci: Sequence[float] | None
-    """95% limits; those of a metric that lies in [0, 1] lie there, too."""
+    """95% limits; over several weeks NDCG alone has some."""
 
     def __str__(self) -> str:
         return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
@@ -144,6 +144,8 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
 def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") -> Iterator[str]:
     """What a backtest over `weeks` did, where its results are, and what to do next with the command `tgn`."""
     yield f"done       {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, each as if it had just closed"
+    if numbers := "; ".join(scores_and_stability(warehouse, weeks[1:])):
+        yield f"numbers    {numbers}"
     yield f"results    {warehouse.path}: current_top5 has the lists, eval_metrics their scores"
     with warehouse.reader() as con:
         user = con.execute(SOME_USER_SQL, [weeks[-1]]).fetchone()
@@ -167,6 +169,20 @@ def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
     if left:
         yield str(left)
     yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
+    yield from scores_and_stability(warehouse, [week])
+
+
+def scores_and_stability(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[str]:
+    """Whether the scores of the lists for the target `weeks` told more than a constant, and how stable lists were."""
+    from tgn_assets.ml.evaluation.summary import score_verdict
+
+    found = pooled_scores(warehouse, weeks)
+    brier, constant = (found.get((OURS, "all", metric)) for metric in ("brier", "brier_constant"))
+    if brier and constant and (said := score_verdict(brier.value, constant.value)):
+        yield said
+    if overlap := found.get((OURS, "all", "overlap")):
+        name = at_length("overlap@5", warehouse, weeks)
+        yield f"{name} of active users' lists with those of the week before: {overlap.value:.0%}"
 
 
 def newest_score(warehouse: Warehouse, week: str) -> dict[str, Any] | None:

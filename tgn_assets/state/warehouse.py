@@ -53,6 +53,7 @@ RECORDED_BY = {
     "new_user_top5_predictions": PREDICTIONS,
     "published_weeks": PREDICTIONS,
     "eval_metrics": METRICS,
+    "eval_user_groups": METRICS,
 }
 """Table -> the asset whose record says that its rows are there."""
 

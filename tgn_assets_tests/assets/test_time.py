@@ -30,6 +30,7 @@ TABLES = {
     "weekly_top5_predictions": "week",
     "new_user_top5_predictions": "week",
     "eval_metrics": "week",
+    "eval_user_groups": "week",
 }
 ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embeddings"]
 ASSETS = ["raw_interactions", *ARTIFACTS, "weekly_top5_predictions", "eval_metrics"]

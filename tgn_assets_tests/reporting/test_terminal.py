@@ -1,17 +1,26 @@
 """Pooled scores of several weeks, worked out by hand."""
 
-import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.reporting.terminal import Score, backtest_tables, pooled_scores, sample_table, score_line
+from tgn_assets.ml.evaluation.intervals import clustered_interval, mean_interval
+from tgn_assets.reporting.terminal import (
+    Score,
+    backtest_tables,
+    pooled_scores,
+    sample_table,
+    score_line,
+    scores_and_stability,
+)
 from tgn_assets.state.warehouse import Warehouse
 
 WEEKS = ["2024-01-08", "2024-01-15"]
 ALONE = "2024-01-22"
 """A week with one active user."""
+GROUPS = ["week", "model", "segment", "user_group", "ndcg", "users"]
 COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
 
 
@@ -30,6 +39,14 @@ def warehouse(tmp_path: Path) -> Warehouse:
         rows += [(week, "tgn_assets", "new", "ndcg", None, None, None, 0)]
         rows += [(week, "tgn_assets", "all", "served", 1.0, None, None, 30)]
         warehouse.replace_week("eval_metrics", week, pd.DataFrame(rows, columns=COLUMNS))
+        users = (30, 10)[i]
+        groups = [
+            (week, model, segment, user, values[i], 1)
+            for model, values in scores.items()
+            for segment in ("all", "seen")
+            for user in range(users)
+        ]
+        warehouse.replace_week("eval_user_groups", week, pd.DataFrame(groups, columns=GROUPS))
     return warehouse
 
 
@@ -37,8 +54,16 @@ def test_every_active_user_of_every_week_counts_once(warehouse: Warehouse) -> No
     score = pooled_scores(warehouse, WEEKS)["tgn_assets", "all", "ndcg"]
     assert score.users == 40
     assert score.value == pytest.approx((30 * 0.4 + 10 * 0.8) / 40)
-    # Standard errors add up as those of independent means: sqrt((30 * .1)^2 + (10 * .1)^2) / 40.
-    assert score.ci == pytest.approx([0.5 - math.sqrt(10) / 40, 0.5 + math.sqrt(10) / 40])
+
+
+def test_user_of_several_weeks_is_resampled_as_one(warehouse: Warehouse) -> None:
+    score = pooled_scores(warehouse, WEEKS)["tgn_assets", "all", "ndcg"]
+    # Ten users with .4 and .8 in two weeks, twenty with .4 in one, and the pseudo users 0, 0, 1, 1.
+    sums, users = np.array([[1.2]] * 10 + [[0.4]] * 20), np.array([2] * 10 + [1] * 20)
+    low, high = clustered_interval(sums, users)
+    assert score.ci == pytest.approx([low[0], high[0]])
+    values = np.array([0.4] * 30 + [0.8] * 10)[:, None]
+    assert score.ci != pytest.approx([limit[0] for limit in mean_interval(values)], abs=1e-3)
 
 
 def test_pooling_without_intervals_or_users(warehouse: Warehouse) -> None:
@@ -55,20 +80,17 @@ def test_no_pooled_interval_if_a_week_has_none(warehouse: Warehouse) -> None:
 
 
 def test_a_bounded_metric_has_its_interval_in_bounds(warehouse: Warehouse) -> None:
-    rows = [
-        (week, model, "all", metric, value, value - 0.2, value + 0.2, 10)
-        for week in WEEKS
-        for model, metric, value in (("popular", "ndcg", 0.1), ("ceiling", "mrr", 0.95), ("popular", "ndcg_lift", 0.1))
-    ]
     for week in WEEKS:
-        frame = pd.DataFrame([row for row in rows if row[0] == week], columns=COLUMNS)
-        warehouse.replace_week("eval_metrics", week, frame)
-    margin = 0.2 / math.sqrt(2)
-    for weeks, wide in ((WEEKS, margin), (WEEKS[:1], 0.2)):
-        scores = pooled_scores(warehouse, weeks)
-        assert scores["popular", "all", "ndcg"].ci == pytest.approx([0, 0.1 + wide])
-        assert scores["ceiling", "all", "mrr"].ci == pytest.approx([0.95 - wide, 1])
-        assert scores["popular", "all", "ndcg_lift"].ci == pytest.approx([0.1 - wide, 0.1 + wide])
+        values = {"popular": 0.0, "ceiling": 1.0}
+        rows = [(week, model, "all", "ndcg", value, None, None, 3) for model, value in values.items()]
+        warehouse.replace_week("eval_metrics", week, pd.DataFrame(rows, columns=COLUMNS))
+        groups = [(week, model, "all", user, value, 1) for model, value in values.items() for user in range(3)]
+        warehouse.replace_week("eval_user_groups", week, pd.DataFrame(groups, columns=GROUPS))
+    scores = pooled_scores(warehouse, WEEKS)
+    low, high = scores["popular", "all", "ndcg"].ci or ()
+    assert low == 0 < high < 1
+    low, high = scores["ceiling", "all", "ndcg"].ci or ()
+    assert 0 < low < high == 1
 
 
 def test_a_score_is_shown_with_its_interval() -> None:
@@ -123,3 +145,15 @@ def test_a_short_catalogue_leaves_places_empty(warehouse: Warehouse) -> None:
     table = sample_table(warehouse, WEEKS[1])
     cells = [table.rows[0].get(column.key) for column in table.columns]
     assert cells == ["u", "e1", "e2", None, None, None, "popular"]
+
+
+@pytest.mark.parametrize(("brier", "word"), [(0.04, "better than any constant"), (0.06, "no better than one constant")])
+def test_summary_says_whether_scores_beat_a_constant(warehouse: Warehouse, brier: float, word: str) -> None:
+    values = {"brier": brier, "brier_constant": 0.05, "overlap": 0.75}
+    rows = [(WEEKS[0], "tgn_assets", "all", metric, value, None, None, 9) for metric, value in values.items()]
+    rows += [(WEEKS[0], "tgn_assets", "new", "brier", 0.9, None, None, 9)]
+    warehouse.replace_week("eval_metrics", WEEKS[0], pd.DataFrame(rows, columns=COLUMNS))
+    scores, overlap = scores_and_stability(warehouse, WEEKS)
+    assert word in scores and f"{1 - brier / 0.05:.1%}" in scores
+    assert overlap == "overlap@5 of active users' lists with those of the week before: 75%"
+    assert list(scores_and_stability(warehouse, WEEKS[1:])) == []

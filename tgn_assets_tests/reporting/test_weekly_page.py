@@ -48,6 +48,27 @@ def test_the_metric_is_named_by_the_length_of_the_lists(tmp_path: Path) -> None:
     assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
 
 
+def test_page_compares_scores_with_a_constant_and_lists_with_the_last(tmp_path: Path) -> None:
+    some = warehouse(tmp_path)
+    values = {
+        "brier": 0.06,
+        "brier_constant": 0.05,
+        "overlap": 0.75,
+        "predicted:0.1-0.2": 0.15,
+        "observed:0.1-0.2": 0.1,
+    }
+    rows = [("tgn_assets", segment, metric, value) for metric, value in values.items() for segment in ("all", "new")]
+    numbers = pd.DataFrame(rows, columns=["model", "segment", "metric", "value"]).assign(week=WEEKS[-1], users=100)
+    ndcg = read_facts(some, WEEKS[-1]).metrics
+    few = ndcg[ndcg.metric == "ndcg"].assign(value=0.01, ci_low=0.0, ci_high=0.04)
+    lift = ndcg[ndcg.metric == "ndcg_lift"]
+    some.replace_week("eval_metrics", WEEKS[-1], pd.concat([few, lift, numbers]))
+    page = page_of(some)
+    assert "The scores were no better than one constant for all pairs (Brier skill score -20.0%)." in page
+    assert "Of the events on an active user's list, 75.0% were on that of the week before." in page
+    assert "[0.0000, 0.0400]" in page and "±" not in page
+
+
 def test_users_left_out_are_counted_on_the_page(tmp_path: Path) -> None:
     some = warehouse(tmp_path)
     row = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "distinct_events": 2}

@@ -16,18 +16,15 @@ import pandas as pd
 
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import BINS, ONE
+from tgn_assets.ml.evaluation.intervals import mean_interval, paired_comparison, weighted_mean
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN, with_former_names
-from tgn_assets.ml.evaluation.metrics import (
-    METRICS,
-    catalogue_coverage,
-    mean_interval,
-    paired_bootstrap,
-    weighted_mean,
-)
+from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage
 from tgn_assets.ml.evaluation.scored_week import ScoredWeek
 from tgn_assets.ml.schema import OURS, TABLES
 
 COLUMNS = TABLES["eval_metrics"].names
+GROUP_COLUMNS = TABLES["eval_user_groups"].names
+GROUPED_SEGMENTS = ("all", "seen")
 NAN = float("nan")
 Row = tuple[str, str, str, float, float, float, int]
 """`COLUMNS` without the week."""
@@ -46,23 +43,41 @@ def evaluate_week(week: ScoredWeek) -> pd.DataFrame:
     return with_former_names(pd.DataFrame(rows, columns=COLUMNS))
 
 
+def user_groups(week: ScoredWeek) -> pd.DataFrame:
+    """The rows of `eval_user_groups`: every model's sum of NDCG over the drawn users of each group."""
+    group, parts = week.user_group, []
+    for segment in GROUPED_SEGMENTS:
+        members = week.segments[segment]
+        there, place = np.unique(group[members], return_inverse=True)
+        for model, metrics in week.metrics.items():
+            sums = np.bincount(place, metrics.ndcg[members], len(there))
+            columns = (week.week, model, segment, there, sums, np.bincount(place, minlength=len(there)))
+            parts.append(pd.DataFrame(dict(zip(GROUP_COLUMNS, columns, strict=True))))
+    return pd.concat(parts, ignore_index=True)
+
+
 def calibration(week: ScoredWeek) -> Iterator[Row]:
-    """`brier`: mean squared difference between score and what happened (1 interacted with, 0 not), over all published
-    pairs of all users, active or not; `brier_constant`: the same had every score been the mean frequency;
-    `predicted:<bin>` and `observed:<bin>`: mean score and frequency of the pairs whose score lies in the bin. `users`
-    counts pairs in these rows."""
-    bins = week.published.bins
-    if not (pairs := sum(of_bin.pairs for of_bin in bins)):
-        return
-    frequency = sum(of_bin.hits for of_bin in bins) / pairs
-    error = Fraction(sum(of_bin.errors for of_bin in bins), pairs * ONE)
-    yield _number(OURS, "all", "brier", float(error), pairs)
-    yield _number(OURS, "all", "brier_constant", frequency * (1 - frequency), pairs)
-    for of_bin in bins:
-        name = f"{BINS[of_bin.bin]:g}-{BINS[of_bin.bin + 1]:g}"
-        predicted = float(Fraction(of_bin.scores, of_bin.pairs * ONE))
-        yield _number(OURS, "all", f"predicted:{name}", predicted, of_bin.pairs)
-        yield _number(OURS, "all", f"observed:{name}", of_bin.hits / of_bin.pairs, of_bin.pairs)
+    """How far published scores are probabilities: of all published pairs of all users, active or not, and in the
+    segment `new` of the list for new users, once for each of them.
+
+    `brier`: mean squared difference between score and what happened (1 interacted with, 0 not); `brier_constant`: the
+    same had every score been the mean frequency; `brier_skill`: by what share brier is below that, which no constant
+    score is; `predicted:<bin>` and `observed:<bin>`: mean score and frequency of the pairs whose score lies in the bin.
+    `users` counts pairs in these rows."""
+    for segment, bins in {"all": week.published.bins, "new": week.published.new_user_bins}.items():
+        if not (pairs := sum(of_bin.pairs for of_bin in bins)):
+            continue
+        frequency = sum(of_bin.hits for of_bin in bins) / pairs
+        brier = float(Fraction(sum(of_bin.errors for of_bin in bins), pairs * ONE))
+        constant = frequency * (1 - frequency)
+        yield _number(OURS, segment, "brier", brier, pairs)
+        yield _number(OURS, segment, "brier_constant", constant, pairs)
+        yield _number(OURS, segment, "brier_skill", 1 - brier / constant if constant else NAN, pairs)
+        for of_bin in bins:
+            name = f"{BINS[of_bin.bin]:g}-{BINS[of_bin.bin + 1]:g}"
+            predicted = float(Fraction(of_bin.scores, of_bin.pairs * ONE))
+            yield _number(OURS, segment, f"predicted:{name}", predicted, of_bin.pairs)
+            yield _number(OURS, segment, f"observed:{name}", of_bin.hits / of_bin.pairs, of_bin.pairs)
 
 
 def hit_rate_by_reason(week: ScoredWeek) -> Iterator[Row]:
@@ -93,15 +108,14 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
     """
     for segment, members in week.segments_of_kinds.items() if week.is_sample else ():
         number = week.published.kinds.users.to_numpy()[members]
-        mean, *limits = weighted_mean(week.metrics_of_kinds[members].to_numpy(), number)
-        low, high = (np.clip(limit, 0, 1) for limit in limits)
+        mean, low, high = weighted_mean(week.metrics_of_kinds[members].to_numpy(), number)
         for metric, m, a, b in zip(METRICS, mean, low, high, strict=True):
             yield OURS, segment, metric, float(m), float(a), float(b), int(number.sum())
     ours = DRAWN if week.is_sample else ""
     for segment, members in week.segments.items():
         values = np.hstack([of_model[members].to_numpy() for of_model in week.metrics.values()])
         mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
-        low, high = (np.clip(limits, 0, 1) for limits in mean_interval(values))  # the normal interval may lie beyond
+        low, high = mean_interval(values)
         names = [
             (model, segment, (ours if model == OURS else "") + metric) for model in week.metrics for metric in METRICS
         ]
@@ -111,11 +125,11 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
 
 def lifts(week: ScoredWeek) -> Iterator[Row]:
     """In the rows of a baseline, by segment. `ndcg_lift`: our NDCG minus the baseline's, with its paired interval;
-    `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: share of resamples without a gain."""
+    `ndcg_lift_relative`: the same divided by the baseline's; `ndcg_lift_p`: one-sided p of no gain."""
     for segment, members in week.segments.items():
         ours = week.metrics[OURS][members].ndcg.to_numpy()
         for baseline in BASELINES:
-            lift = paired_bootstrap(ours, week.metrics[baseline][members].ndcg.to_numpy())
+            lift = paired_comparison(ours, week.metrics[baseline][members].ndcg.to_numpy())
             yield (baseline, segment, "ndcg_lift", lift.difference, lift.ci_low, lift.ci_high, len(ours))
             yield _number(baseline, segment, "ndcg_lift_relative", lift.relative, len(ours))
             yield _number(baseline, segment, "ndcg_lift_p", lift.p, len(ours))
@@ -150,8 +164,21 @@ def shares_of_sources(week: ScoredWeek) -> Iterator[Row]:
         yield _share("all", f"share_of_source:{source}", kinds.users[kinds.source == source], kinds.users)
 
 
+def overlap(week: ScoredWeek) -> Iterator[Row]:
+    """`overlap`: share of the events of an active user's list that were on the user's list of the week before as well,
+    mean over the users who had both; none without lists of that week."""
+    of_users = week.published.overlap
+    if len(of_users):
+        share = (of_users.common / of_users.listed).to_numpy().round(6)
+        mean, low, high = weighted_mean(share[:, None], of_users.users.to_numpy())
+        yield OURS, "all", "overlap", float(mean[0]), float(low[0]), float(high[0]), int(of_users.users.sum())
+
+
 MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...]
-MEASURES = (calibration, hit_rate_by_reason, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources)
+MEASURES = (
+    *(calibration, hit_rate_by_reason, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources),
+    overlap,
+)
 """What is measured of a week."""
 
 

@@ -17,6 +17,8 @@ from tgn_assets.ml.arrays import IntArray
 
 MEMORY = "4GB"
 """What the joins may take before they go on on disk."""
+USER_GROUPS = 1024
+"""Groups of users whose sums are kept, week by week: what they have in common over weeks is in the intervals."""
 BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Edges of the bins of published scores in which predicted and observed frequency are compared."""
 ONE = 2**52
@@ -37,7 +39,8 @@ LISTS_SQL = """
 """
 """The lists of active users."""
 NEW_USER_LIST_SQL = """
-    SELECT rank, event_id, coalesce(event_idx, -1) FROM new_user_top5_predictions LEFT JOIN events USING (event_id)
+    SELECT rank, event_id, coalesce(event_idx, -1), score
+    FROM new_user_top5_predictions LEFT JOIN events USING (event_id)
     WHERE week = $week::DATE - 7 ORDER BY rank
 """
 ACTIVE_SQL = """
@@ -79,14 +82,23 @@ REASONS_SQL = """
     SELECT reason_kind, count(*), count(pairs.user_id) FROM lists LEFT JOIN pairs USING (user_id, event_id)
     WHERE reason_kind IS NOT NULL GROUP BY reason_kind ORDER BY reason_kind
 """
+OVERLAP_SQL = """
+    WITH before AS (SELECT user_id, event_id FROM weekly_top5_predictions WHERE week = $week::DATE - 14),
+         common AS (SELECT user_id, count(before.event_id) AS common, count(*) AS listed
+                    FROM lists SEMI JOIN (SELECT DISTINCT user_id FROM before) USING (user_id)
+                    LEFT JOIN before USING (user_id, event_id) GROUP BY user_id)
+    SELECT common, listed, count(*) FROM common GROUP BY ALL ORDER BY ALL
+"""
+"""How many active users had so many events on their list, and so many of these on their list of the week before."""
 SOURCES_SQL = "SELECT DISTINCT source FROM weekly_top5_predictions WHERE week = $week::DATE - 7 ORDER BY source"
 INTERACTIONS_SQL = "SELECT count(*) FROM raw_interactions WHERE week = $week::DATE"
 DRAWN_SQL = """
     CREATE OR REPLACE TEMP TABLE drawn AS
-    SELECT row_number() OVER (ORDER BY user_id) - 1 AS row, user_id, coalesce(user_idx, -1) AS user_idx, source
+    SELECT row_number() OVER (ORDER BY user_id) - 1 AS row, user_id, coalesce(user_idx, -1) AS user_idx, source,
+           md5_number_lower(user_id) % $groups AS user_group
     FROM (SELECT user_id, user_idx, source FROM active ORDER BY md5(concat($week, ' ', user_id)), user_id LIMIT $users)
 """
-"""The draw depends on the week and the ids alone."""
+"""The draw depends on the week and the ids alone, the group on the id."""
 DRAWN_TRUTH_SQL = """
     SELECT row, event_idx FROM pairs JOIN drawn USING (user_id) JOIN events USING (event_id) ORDER BY ALL
 """
@@ -124,6 +136,10 @@ class PublishedResult:
     sources: list[str]  # of all lists, those of users who were not active as well
     distinct_events: int  # known events on the lists of active users
     bins: list[ScoreBin]  # of all lists, in ascending order
+    new_user_bins: list[ScoreBin]  # of the list for new users, once for each new user
+    overlap: pd.DataFrame
+    """common, listed, users: how many active users had `listed` events on their list, `common` of them on that of the
+    week before as well; of users who had both lists."""
     interactions: int
     reasons: list[ReasonHits] = field(default_factory=list)  # in ascending order of kind
 
@@ -138,6 +154,7 @@ class DrawnUsers:
     """n active users in ascending order of their ids, what they were shown and what they did, by warehouse indices."""
 
     user_idx: IntArray  # [n] -1 for a user without a history
+    user_group: IntArray  # [n] a user is in the same of `USER_GROUPS` in every week
     source: np.ndarray  # [n] whose list it was; None for the list for new users
     lists: pd.DataFrame  # row (of the n users), rank, event_idx: lists of their own; -1 for an event that is gone
     truth: pd.DataFrame  # row, event_idx: distinct pairs
@@ -173,24 +190,32 @@ def read_evaluation_input(
     con.execute(ACTIVE_SQL, given)
     columns = ["hits", "events", "seen", "repeats", "explores", "source", "users"]
     kinds = pd.DataFrame(con.execute(KINDS_SQL).fetchall(), columns=columns)
+    kinds = kinds.astype({"hits": object, "source": object, "events": np.int64, "users": np.int64})
+    overlap = pd.DataFrame(con.execute(OVERLAP_SQL, given).fetchall(), columns=["common", "listed", "users"])
     published = PublishedResult(
-        kinds=kinds.astype({"hits": object, "source": object, "events": np.int64, "users": np.int64}),
+        kinds=kinds,
         sources=[source for (source,) in con.execute(SOURCES_SQL, given).fetchall()],
         distinct_events=con.execute(LISTED_SQL, given).fetchall()[0][0],
         bins=bins,
+        new_user_bins=_new_user_bins(
+            {rank: score for rank, _, _, score in new_user_list}, kinds[~kinds.seen.astype(bool)]
+        ),
+        overlap=overlap.astype(np.int64),
         interactions=con.execute(INTERACTIONS_SQL, given).fetchall()[0][0],
         reasons=[ReasonHits(*row) for row in con.execute(REASONS_SQL).fetchall()],
     )
-    con.execute(DRAWN_SQL, given | {"users": min(users or published.users, published.users)})
-    active = con.execute("SELECT user_idx, source FROM drawn ORDER BY row").df()
+    users = min(users or published.users, published.users)
+    con.execute(DRAWN_SQL, given | {"users": users, "groups": USER_GROUPS})
+    active = con.execute("SELECT user_idx, source, user_group FROM drawn ORDER BY row").df()
     return EvaluationInput(
         published,
         DrawnUsers(
             user_idx=active.user_idx.to_numpy(np.int64),
+            user_group=active.user_group.to_numpy(np.int64),
             source=active.source.to_numpy(object),
             lists=con.execute(DRAWN_LISTS_SQL).df(),
             truth=con.execute(DRAWN_TRUTH_SQL).df(),
-            new_user_list=np.array([event for _, _, event in new_user_list], np.int64),
+            new_user_list=np.array([event for _, _, event, _ in new_user_list], np.int64),
         ),
     )
 
@@ -207,3 +232,16 @@ def _score_bins(con: duckdb.DuckDBPyConnection, week: str, k: int) -> list[Score
         hits, total_of_hits = of_hits.get(bin, (0, 0))
         bins.append(ScoreBin(bin, pairs, hits, int(total), int(squares) - 2 * int(total_of_hits) + hits * ONE))
     return bins
+
+
+def _new_user_bins(scores: dict[int, float], new: pd.DataFrame) -> list[ScoreBin]:
+    """The bins of the list for new users, with its `scores` by rank, whose hits are those of the kinds `new`."""
+    bins = dict[int, ScoreBin]()
+    pairs = int(new.users.sum())
+    for rank, score in scores.items() if pairs else ():
+        at = sum(score >= edge for edge in BINS[1:-1])
+        hits = sum(int(users) for found, users in zip(new.hits, new.users, strict=True) if found >> (rank - 1) & 1)
+        unit, square = round(score * ONE), round(score * score * ONE)
+        of_rank = (pairs, hits, pairs * unit, pairs * square - 2 * hits * unit + hits * ONE)
+        bins[at] = ScoreBin(at, *(a + b for a, b in zip(bins.get(at, (at, 0, 0, 0, 0))[1:], of_rank, strict=True)))
+    return [bins[at] for at in sorted(bins)]

@@ -1,4 +1,4 @@
-"""How good top-k lists are: a value per user, then means over users with their uncertainty.
+"""How good top-k lists are: a value per user. Means over users and their uncertainty are in `intervals`.
 
 The values come from `torch_geometric.metrics`, whose definitions are the protocol's: precision divided by k whatever
 the list holds, NDCG and MAP against an ideal of min(|truth|, k) hits. Their `compute` gives a mean alone; segments,
@@ -6,8 +6,6 @@ intervals and paired comparisons need every user, hence the metrics' per-example
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,7 @@ import torch
 from torch_geometric import metrics as pyg
 from torch_geometric.metrics.link_pred import LinkPredMetricData
 
-from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
+from tgn_assets.ml.arrays import BoolArray, IntArray
 
 Metric = Callable[[LinkPredMetricData, int], torch.Tensor]
 """(lists and truth of n users, k) -> [n] a value per user; `data.pred_rel_mat` [n, k] is 1 where a list has a hit."""
@@ -35,18 +33,6 @@ METRICS: Mapping[str, Metric] = {
     "mrr": _link_pred(pyg.LinkPredMRR),
 }
 """The registry of ranking metrics, all in [0, 1]: every model of `eval_metrics` gets each of them in each segment."""
-
-RESAMPLES = 1_000
-TAILS = np.array([0.025, 0.975])
-NORMAL_LIMITS = np.array([NormalDist().inv_cdf(tail) for tail in TAILS])
-ROUNDING = 1e-9
-"""A mean gain no larger than this is none: the sum of exactly balanced gains and losses need not be exactly zero."""
-RESAMPLED_USERS = 5_000
-"""With more users an interval is the normal one, which the mean of so many bounded values no longer departs from."""
-MICROS = 1_000_000
-"""Metrics have six decimals."""
-DRAWS = 500_000
-"""Users drawn at a time while resampling: bounds the memory."""
 
 
 def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd.DataFrame:
@@ -117,90 +103,3 @@ def catalogue_coverage(lists: IntArray, num_events: int) -> float:
     """
     listed = np.unique(lists)
     return float(((listed >= 0) & (listed < num_events)).sum() / num_events) if num_events else float("nan")
-
-
-def mean_interval(values: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper 95% limit [m] of the mean over users of each column of `values` [n, m].
-
-    Percentile bootstrap over users (Efron and Tibshirani 1993, ch. 13), beyond `RESAMPLED_USERS` users the normal
-    interval. NaN for fewer than two users: one user says nothing about how users differ.
-
-    >>> low, high = mean_interval(np.array([[0.2], [0.2], [0.2]]))
-    >>> low.round(6).tolist(), high.round(6).tolist()
-    ([0.2], [0.2])
-    """
-    if len(values) < 2:
-        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    if len(values) > RESAMPLED_USERS:
-        low, high = values.mean(0) + np.outer(NORMAL_LIMITS, _standard_error(values))
-    else:
-        low, high = np.quantile(_resampled_means(values, resamples, seed), TAILS, axis=0)
-    return low, high
-
-
-def weighted_mean(values: FloatArray, users: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The mean [m] of `values` [g, m] that `users` [g] users have each, and its limits as of `mean_interval`.
-
-    Values have six decimals, as those of `per_user`: the sums are exact, whatever the order.
-
-    >>> [part.tolist() for part in weighted_mean(np.array([[0.2], [0.6]]), np.array([3, 1]))[:1]]
-    [[0.3]]
-    """
-    number = int(users.sum())
-    if not number:
-        return (np.full(values.shape[1], np.nan),) * 3
-    mean = (np.rint(values * MICROS).astype(np.int64) * users[:, None]).sum(0) / (MICROS * number)
-    if number <= RESAMPLED_USERS:
-        return (mean, *mean_interval(np.repeat(values, users, axis=0)))
-    error = np.sqrt((users[:, None] * (values - mean) ** 2).sum(0) / (number - 1) / number)
-    low, high = mean + np.outer(NORMAL_LIMITS, error)
-    return mean, low, high
-
-
-class PairedComparison(NamedTuple):
-    """How two rankers differ on the same users; `ci_low`, `ci_high` and `p` are NaN for fewer than two users."""
-
-    difference: float  # mean of ours minus theirs
-    relative: float  # difference divided by their mean; NaN where that is 0
-    ci_low: float  # 95% limits of the difference
-    ci_high: float
-    p: float  # share of resamples in which ours is not better: one-sided
-
-
-def paired_bootstrap(ours: FloatArray, theirs: FloatArray) -> PairedComparison:
-    """Compares one metric of two rankers, [n] each, row for row the same user, as `mean_interval` does for one.
-
-    >>> gain = paired_bootstrap(np.array([0.75, 0.5]), np.array([0.5, 0.25]))
-    >>> (gain.difference, round(gain.relative, 4), gain.ci_low, gain.ci_high, gain.p)
-    (0.25, 0.6667, 0.25, 0.25, 0.0)
-    """
-    gain = (ours - theirs)[:, None]
-    difference = base = low = high = p = float("nan")
-    if len(gain):
-        difference, base = float(gain.mean()), float(theirs.mean())
-    if len(gain) > RESAMPLED_USERS:
-        error = float(_standard_error(gain)[0])
-        low, high = difference + error * NORMAL_LIMITS
-        p = NormalDist().cdf(-difference / error) if error else float(difference <= 0)
-    elif len(gain) > 1:
-        gains = _resampled_means(gain, RESAMPLES, seed=0)
-        low, high = np.quantile(gains, TAILS)
-        p = float((gains <= ROUNDING).mean())
-    return PairedComparison(difference, difference / base if base else float("nan"), float(low), float(high), p)
-
-
-def _standard_error(values: FloatArray) -> FloatArray:
-    return values.std(0, ddof=1) / np.sqrt(len(values))
-
-
-def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Means [resamples, m] of users drawn with replacement, as often as there are users."""
-    users = len(values)
-    rng = np.random.default_rng(seed)
-    means = []
-    for start in range(0, resamples, step := max(1, DRAWS // users)):
-        draws = min(step, resamples - start)
-        drawn = rng.integers(0, users, (draws, users)) + users * np.arange(draws)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=draws * users).reshape(draws, users)
-        means.append(times @ values / users)
-    return np.concatenate(means)

@@ -23,11 +23,17 @@ POOLED_SQL = """
         FROM drawn WHERE $compared
     )
     SELECT model, segment, metric, sum(value * users) / sum(users), sum(users)::BIGINT,
-           CASE WHEN count(ci_low) = count(*) THEN sqrt(sum(((ci_high - ci_low) / 2 * users) ** 2)) / sum(users) END,
            CASE WHEN count(*) = 1 AND isfinite(min(ci_low)) THEN [min(ci_low), min(ci_high)] END
     FROM scores WHERE users > 0 AND isfinite(value) GROUP BY ALL
 """
-"""The mean over the users of all weeks. If all weeks have a 95% interval, they are pooled as independent."""
+"""The mean over the users of all weeks; the limits of a single one."""
+GROUPS_SQL = """
+    WITH groups AS (
+        SELECT model, segment, user_group, sum(ndcg) AS ndcg, sum(users)::BIGINT AS users FROM eval_user_groups
+        WHERE list_contains($weeks, strftime(week, '%Y-%m-%d')) GROUP BY ALL
+    )
+    SELECT model, segment, list(ndcg ORDER BY user_group), list(users ORDER BY user_group) FROM groups GROUP BY ALL
+"""
 
 
 class PooledScore(NamedTuple):
@@ -39,7 +45,7 @@ class PooledScore(NamedTuple):
     value: float
     users: int
     ci: list[float] | None
-    """95% limits; None where a week has no interval."""
+    """95% limits; over several weeks NDCG alone has some."""
 
 
 def pooled_scores(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], *, compared: bool = False) -> list[PooledScore]:
@@ -48,11 +54,24 @@ def pooled_scores(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], *, compa
     Ours are over all active users, or `compared` with the others over the drawn users, as theirs are.
     """
     given = {"weeks": list(weeks), "drawn": DRAWN, "compared": compared}
-    scores = []
-    for model, segment, metric, value, users, margin, limits in con.execute(POOLED_SQL, given).fetchall():
-        if limits is None and margin is not None:
-            limits = [value - margin, value + margin]
-        if limits and metric in SHARES:
-            limits = [min(max(limit, 0.0), 1.0) for limit in limits]
-        scores.append(PooledScore(model, segment, metric, value, users, limits))
-    return scores
+    scores = [PooledScore(*row) for row in con.execute(POOLED_SQL, given).fetchall()]
+    if len(weeks) == 1:
+        return scores
+    groups = con.execute(GROUPS_SQL, {"weeks": list(weeks)}).fetchall()
+    intervals = {(model, segment): (sums, users) for model, segment, sums, users in groups}
+    return [_with_interval(score, *intervals.get((score.model, score.segment), ([], []))) for score in scores]
+
+
+def _with_interval(score: PooledScore, sums: Sequence[float], users: Sequence[int]) -> PooledScore:
+    """NDCG of several weeks with its interval, in which a user who was active in several of them counts as one.
+
+    None of a score over other users than those of the groups, of which each has a sum and a number of users.
+    """
+    import numpy as np
+
+    from tgn_assets.ml.evaluation.intervals import clustered_interval
+
+    if score.metric != "ndcg" or score.ci is not None or score.users != sum(users):
+        return score
+    low, high = clustered_interval(np.array(sums)[:, None], np.array(users))
+    return score._replace(ci=[float(low[0]), float(high[0])]) if np.isfinite(low[0]) else score

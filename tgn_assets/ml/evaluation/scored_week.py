@@ -62,6 +62,7 @@ class ScoredWeek:
     active: ActiveUsers
     lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty place
     has_list: BoolArray  # [n] the user had a list of their own
+    user_group: IntArray  # [n] one of `USER_GROUPS`
     rules: Rules
     retrieved: RetrievedTruth | None
 
@@ -162,7 +163,7 @@ def score_week(
         retrieved, found = _retrieved(diagnostics, active, new_user_list)
         lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(active), k=k)
     has_list = pd.notna(drawn.source)
-    return ScoredWeek(week, history, given.published, active, lists, has_list, rules, retrieved)
+    return ScoredWeek(week, history, given.published, active, lists, has_list, drawn.user_group, rules, retrieved)
 
 
 def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -> ActiveUsers:

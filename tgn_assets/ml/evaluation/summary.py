@@ -81,6 +81,7 @@ def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
 
 def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
     """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
+    metrics = metrics[metrics.segment == "all"]
     values = dict(zip(metrics.metric, metrics.value, strict=True))
     bins = [name.removeprefix("predicted:") for name in values if name.startswith("predicted:")]
     return sorted((values[f"predicted:{name}"], values[f"observed:{name}"]) for name in bins)
@@ -105,3 +106,19 @@ def lift_over_best(metrics: pd.DataFrame, segment: str = "all") -> Lift | None:
     best = str(rows[rows.metric == "ndcg"].value.reindex(lifts.index).idxmax())
     value, low, high, users = lifts.loc[[best], ["value", "ci_low", "ci_high", "users"]].to_numpy(float)[0]
     return Lift(best, value, low, high, int(users))
+
+
+def score_verdict(brier: float, constant: float) -> str | None:
+    """Whether scores with the Brier score `brier` told more than a constant, the best of which has `constant`; None if
+    nothing or everything happened."""
+    if not constant:
+        return None
+    skill = 1 - brier / constant
+    word = "better than any constant" if skill > 0 else "no better than one constant for all pairs"
+    return f"scores were {word} (Brier skill score {skill:.1%})"
+
+
+def list_stability(metrics: pd.DataFrame) -> float | None:
+    """`overlap` of a week, the share of a list's events that were on the list of the week before; None if unknown."""
+    rows = metrics[(metrics.model == OURS) & (metrics.segment == "all") & (metrics.metric == "overlap")]
+    return None if rows.empty else float(rows.value.iloc[0])

@@ -1,13 +1,16 @@
 """The baseline fallback: which segment of users gets the ranker's lists, and which those of a baseline that beat it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.config import FallbackConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.evaluation.intervals import p_of_best
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, fading
 from tgn_assets.ml.schema import OURS, K
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")
@@ -18,16 +21,15 @@ DEFAULT_BASELINE = "repeat"
 
 @dataclass(frozen=True)
 class BaselineFallback:
-    """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of all the segment's users, on
-    the newest closed week, who interacted with the event that this source had at rank r + 1."""
+    """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of all the segment's users, in
+    the weeks that were judged, who interacted with the event that this source had at rank r + 1."""
 
     source: dict[str, str]
     hit_rate: dict[str, list[float]]
 
     def rates(self, k: int) -> FloatArray:
         """[segments, k] hit rates by rank; ranks beyond those that were measured have the last one's."""
-        measured = np.array([self.hit_rate[name] for name in ACTIVITY_SEGMENTS])
-        return np.pad(measured, ((0, 0), (0, max(0, k - measured.shape[1]))), mode="edge")[:, :k]
+        return np.array([_of_length(np.array(self.hit_rate[name]), k) for name in ACTIVITY_SEGMENTS])
 
 
 def segment_of(history: InteractionHistory, users: IntArray, *, active_weeks: int) -> IntArray:
@@ -44,38 +46,45 @@ def ndcg_of(hits: BoolArray | IntArray | FloatArray, num_relevant: IntArray) -> 
     return (hits * discount).sum(1) / ideal
 
 
-def choose_per_segment(
-    segment: IntArray,
-    ndcg: Mapping[str, FloatArray],
-    hits: Mapping[str, BoolArray],
-    *,
-    return_rate: FloatArray,
-    config: FallbackConfig,
-    seed: int,
-) -> BaselineFallback:
-    """The fallback from one closed week.
+def non_increasing(rates: FloatArray) -> FloatArray:
+    """Hit rates [k] made non-increasing, so that a score never contradicts its rank: the closest such rates, which have
+    the same sum.
 
-    Of its active users: the segment [n], and each source's NDCG [n] and hits by rank [n, k]. `return_rate` [segments]
-    is the share of each segment's users who were active. The ranker serves a segment unless a baseline beats it in
-    `config.confidence` of the paired bootstrap resamples of `config.min_users` users or more: one week of a small log
-    says little. Where the ranker is not among the sources, the best baseline serves.
+    >>> non_increasing(np.array([0.2, 0.1, 0.3])).round(2).tolist()
+    [0.2, 0.2, 0.2]
     """
-    source, hit_rate = {}, {}
-    baselines = [name for name in ndcg if name != OURS]
-    rng = np.random.default_rng(seed)
+    return isotonic_regression(rates, increasing=False).x
+
+
+def choose_per_segment(judged: Sequence[JudgedWeek], *, config: FallbackConfig) -> BaselineFallback:
+    """The fallback from the results of the ranker on closed weeks, oldest first.
+
+    The ranker serves a segment unless a baseline beats it with `config.confidence`, whichever of the baselines that is:
+    equal rankers are replaced as often as the confidence says, however many there are. Weeks are pooled with a weight
+    that fades; a user who was active in several of them counts once. A segment of fewer than `config.min_users` users
+    gets what is decided over all users, and keeps the ranker if there are fewer of these, too.
+    """
+    gains, weight, user, segment = _pooled_gains(judged, config.half_life)
+    baselines = list(judged[-1].results.gain)
+    of_all = _winner(gains, weight, user, baselines, config)
+    source = {}
     for at, name in enumerate(ACTIVITY_SEGMENTS):
         here = segment == at
-        best = max(baselines, key=lambda b: ndcg[b][here].mean()) if here.any() else DEFAULT_BASELINE
-        chosen = best
-        if OURS in ndcg:
-            won = (
-                here.sum() >= config.min_users
-                and _share_of_wins(ndcg[best][here] - ndcg[OURS][here], rng, config.resamples) >= config.confidence
-            )
-            chosen = best if won else OURS
-        source[name] = chosen
-        hit_rate[name] = _by_rank(hits[chosen][here] * return_rate[at])
-    return BaselineFallback(source, hit_rate)
+        small = len(np.unique(user[here])) < config.min_users
+        source[name] = of_all if small else _winner(gains[here], weight[here], user[here], baselines, config)
+    return BaselineFallback(source, _hit_rates(judged, source, config.half_life))
+
+
+def best_baselines(results: PairedResults, ndcg: Mapping[str, FloatArray]) -> BaselineFallback:
+    """The fallback where there is no ranker: in each segment the baseline with the best NDCG, of `ndcg` [n] by name."""
+    source = {}
+    for at, name in enumerate(ACTIVITY_SEGMENTS):
+        here = results.segment == at
+        source[name] = max(ndcg, key=lambda b: ndcg[b][here].mean()) if here.any() else DEFAULT_BASELINE
+    rates = {
+        name: non_increasing(results.hit_rate[chosen][at]).tolist() for at, (name, chosen) in enumerate(source.items())
+    }
+    return BaselineFallback(source, rates)
 
 
 def untested_fallback(k: int = K) -> BaselineFallback:
@@ -84,13 +93,42 @@ def untested_fallback(k: int = K) -> BaselineFallback:
     return BaselineFallback(source, {name: [0.0] * k for name in ACTIVITY_SEGMENTS})
 
 
-def _share_of_wins(difference: FloatArray, rng: np.random.Generator, resamples: int) -> float:
-    drawn = rng.integers(0, len(difference), (resamples, len(difference)), dtype=np.int32)
-    return float((difference[drawn].mean(1) > 0).mean())
+def _pooled_gains(judged: Sequence[JudgedWeek], half_life: float) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
+    """The weighted gains [n, baselines] of all users of all weeks, and the weight, user and segment [n] of each."""
+    results = [one.results for one in judged]
+    weight = np.repeat(fading(judged, half_life), [len(one.user) for one in results])
+    gain = np.concatenate([np.column_stack(list(one.gain.values())) for one in results]).astype(float)
+    user, segment = (np.concatenate([getattr(one, name) for one in results]) for name in ("user", "segment"))
+    return gain * weight[:, None], weight, user, segment
 
 
-def _by_rank(hits: FloatArray) -> list[float]:
-    """Share of hits at each rank, made non-increasing so that a score never contradicts its rank."""
-    if not len(hits):
-        return [0.0] * hits.shape[1]
-    return np.maximum.accumulate(hits.mean(0)[::-1])[::-1].tolist()
+def _winner(
+    gains: FloatArray, weight: FloatArray, user: IntArray, baselines: Sequence[str], config: FallbackConfig
+) -> str:
+    """The baseline that beats the ranker with the configured confidence and by the most, or else the ranker."""
+    _, cluster = np.unique(user, return_inverse=True)
+    size = int(cluster.max(initial=-1)) + 1
+    if size < config.min_users:
+        return OURS
+    *of_users, weights = (np.bincount(cluster, column, size).astype(float) for column in (*gains.T, weight))
+    mean, p = p_of_best(np.stack(of_users, axis=1), weights)
+    won = [at for at in range(len(baselines)) if p[at] < 1 - config.confidence]
+    return baselines[max(won, key=lambda at: mean[at])] if won else OURS
+
+
+def _hit_rates(judged: Sequence[JudgedWeek], source: Mapping[str, str], half_life: float) -> dict[str, list[float]]:
+    """Of each segment, the hit rates by rank of its source over all its users in all weeks."""
+    k, found = judged[-1].results.hit_rate[OURS].shape[1], {}
+    for at, name in enumerate(ACTIVITY_SEGMENTS):
+        hits, users = np.zeros(k), 0.0
+        for one, weight in zip(judged, fading(judged, half_life), strict=True):
+            members = weight * int(one.results.members[at])
+            hits += members * _of_length(one.results.hit_rate[source[name]][at], k)
+            users += members
+        found[name] = non_increasing(hits / max(users, 1.0)).tolist()
+    return found
+
+
+def _of_length(rates: FloatArray, k: int) -> FloatArray:
+    """[k] hit rates by rank; ranks beyond those that were measured have the last one's."""
+    return np.pad(rates, (0, max(0, k - len(rates))), mode="edge")[:k]

@@ -2,19 +2,20 @@
 
 A softmax over a user's candidates says which event, as if the user were certain to be active. Most users are not. How
 likely they are to be active is learned from many closed weeks; how far the ranker's softmax can be trusted is learned
-from the newest closed week alone, which the ranker has not learned from.
+from the weeks that it was judged on, the newest ones of those that it had not learned from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, fading
 
 SMALLEST_SHARE = 1e-9
 """Smaller shares are taken for this one, whose logarithm is finite."""
@@ -37,7 +38,8 @@ class Logistic:
 @dataclass(frozen=True)
 class Calibration:
     """`activity`: will the user be active, from the user's features. `interaction`: will the user interact with the
-    event, from the logarithm of its softmax share and the logit of the user's activity."""
+    event, from the logarithms of its softmax share and of the chance that the user is active: their sum is that of the
+    product. The logit of that chance has no bound, so that the most active users' scores came out too high."""
 
     activity: Logistic
     interaction: Logistic
@@ -55,35 +57,45 @@ class Calibration:
 def fit_activity(user_features: FloatArray, active: BoolArray, *, config: CalibrationConfig) -> Logistic:
     """From the features [n, F] of users at past cut-offs, and whether they were active in the week after."""
     mean, scale = user_features.mean(0), np.maximum(user_features.std(0), SMALLEST_STD)
-    fitted = _fit((user_features - mean) / scale, active, np.zeros(user_features.shape[1]), ridge=config.ridge)
+    inputs, prior = (user_features - mean) / scale, np.zeros(user_features.shape[1])
+    fitted = _fit(inputs, active, prior, np.ones(len(active)), ridge=config.ridge)
     weights = np.array(fitted.weights) / scale
     return Logistic(float(fitted.intercept - mean @ weights), weights.tolist())
 
 
-def calibrate(
-    activity: Logistic, share: FloatArray, user_features: FloatArray, positive: BoolArray, *, config: CalibrationConfig
-) -> Calibration:
-    """Fitted to pairs of a closed week: their shares [p], user features [p, F], and whether they came true [p].
+def calibrate(activity: Logistic, judged: Sequence[JudgedWeek], *, config: CalibrationConfig) -> Calibration:
+    """Fitted to the pairs of closed weeks, oldest first, whose weight fades.
 
-    The pairs must be those of all users, inactive ones included, and from a ranker that has not learned from that week.
-    After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
+    The pairs must be those of all users, inactive ones included, and from a ranker that has not learned from their
+    week. After Platt, "Probabilistic outputs for support vector machines", 1999, with a second input.
     """
+    pairs, least = [one.pairs for one in judged], (config.min_slope, config.min_slope)
+    inputs = np.concatenate([_inputs(of.share.astype(float), of.activity.astype(float)) for of in pairs])
+    positive = np.concatenate([of.label > 0 for of in pairs])
+    weight = np.repeat(fading(judged, config.half_life), [len(of.label) for of in pairs])
     # The prior takes share and activity at face value: a weight of one for both.
-    inputs, least = _inputs(share, activity.logit(user_features)), (config.min_slope, config.min_slope)
-    return Calibration(activity, _fit(inputs, positive, np.ones(2), ridge=config.ridge, least=least))
+    return Calibration(activity, _fit(inputs, positive, np.ones(2), weight, ridge=config.ridge, least=least))
 
 
 def _fit(
-    inputs: FloatArray, outcome: BoolArray, prior: FloatArray, *, ridge: float, least: tuple[float, ...] = ()
+    inputs: FloatArray,
+    outcome: BoolArray,
+    prior: FloatArray,
+    weight: FloatArray,
+    *,
+    ridge: float,
+    least: tuple[float, ...] = (),
 ) -> Logistic:
-    """Logistic regression with a ridge penalty towards `prior`; the first weights are at least `least`."""
+    """Logistic regression on rows of `weight` [n], with a ridge penalty towards `prior`; the first weights are at least
+    `least`."""
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         logit = weights[0] + inputs @ weights[1:]
         off = weights[1:] - prior
-        value = np.logaddexp(0, logit).sum() - logit[outcome].sum() + ridge * off @ off / 2
-        error = expit(logit) - outcome
-        return value, np.append(error.sum(), error @ inputs + ridge * off)
+        value = (weight * (np.logaddexp(0, logit) - logit * outcome)).sum() + ridge * off @ off / 2
+        error = weight * (expit(logit) - outcome)
+        # No matrix product: its sum over many rows depends on the number of threads.
+        return value, np.append(error.sum(), (error[:, None] * inputs).sum(0) + ridge * off)
 
     bounds = [(None, None), *((low, None) for low in least), *[(None, None)] * (len(prior) - len(least))]
     fitted = minimize(loss, np.append(0.0, prior), jac=True, bounds=bounds, method="L-BFGS-B").x
@@ -91,4 +103,5 @@ def _fit(
 
 
 def _inputs(share: FloatArray, activity: FloatArray) -> FloatArray:
-    return np.column_stack([np.log(np.maximum(share, SMALLEST_SHARE)), activity])
+    """[n, 2] of softmax shares [n] and the logits of activity [n]."""
+    return np.column_stack([np.log(np.maximum(share, SMALLEST_SHARE)), log_expit(activity)])

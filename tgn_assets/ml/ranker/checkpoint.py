@@ -7,16 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, save_artifact
+from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_part, save_artifact
 from tgn_assets.ml.candidates.attribute_features import feature_names
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTables
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, judged_from_tensors, judged_tensors
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankerInputs, embedding_width
+
+JUDGED = "judged"
+"""The file of the judged weeks."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,13 @@ class RankerCheckpoint:
     """The ranker as of the close of `week`.
 
     `curve` has a row per network and epoch (loss, validation_ndcg), `fallback` says whose list each segment of users
-    gets, `validation` holds metrics on the newest closed week. `trained` is False where the history was too short to
-    learn from: then every list comes from a baseline, and nothing reads the weights. `booster` is LightGBM's text;
-    `calibration` turns the softmax of blended scores into probabilities. `k` is the length of the lists that it was
-    validated with, `features` names the columns of the pair features and `attributes` the attributes among them,
-    `warm_from` is the week of the ranker that it was warm-started from, `embeddings` the digest of those of its week
-    (None: there were none), `processor` the kind that trained it (None: made by 0.2, which did not record it).
+    gets, `validation` holds metrics on the newest closed week, `judged` what was found on this week and earlier ones.
+    `trained` is False where the history was too short to learn from: then every list comes from a baseline, and nothing
+    reads the weights. `booster` is LightGBM's text; `calibration` turns the softmax of blended scores into
+    probabilities. `k` is the length of the lists that it was validated with, `features` names the columns of the pair
+    features and `attributes` the attributes among them, `warm_from` is the week of the ranker that it was warm-started
+    from, `embeddings` the digest of those of its week (None: there were none), `processor` the kind that trained it
+    (None: made by 0.2, which did not record it).
     """
 
     week: str
@@ -47,14 +52,17 @@ class RankerCheckpoint:
     warm_from: str | None
     embeddings: str | None
     processor: str | None
+    judged: tuple[JudgedWeek, ...]
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
-        save_artifact(directory, self.state, self.meta())
+        save_artifact(directory, self.state, self.meta(), {JUDGED: judged_tensors(self.judged)})
 
     def meta(self) -> dict[str, Any]:
-        """All of it but the weights, for JSON."""
-        return asdict(replace(self, state={})) | {"config": self.config.model_dump()}
+        """All of it but the weights and the judged weeks, for JSON."""
+        meta = asdict(replace(self, state={}, judged=())) | {"config": self.config.model_dump()}
+        del meta["judged"]
+        return meta
 
     @classmethod
     def load(cls, directory: Path) -> "RankerCheckpoint":
@@ -63,6 +71,7 @@ class RankerCheckpoint:
         parts = {
             "config": RankerConfig(**meta["config"]),
             "state": state,
+            "judged": judged_from_tensors(load_part(directory, JUDGED)),
             "fallback": BaselineFallback(**meta["fallback"]),
             "calibration": Calibration.from_meta(meta["calibration"]) if meta["calibration"] else None,
             "features": tuple(meta["features"]),

@@ -1,9 +1,9 @@
 """Training of the ranker: networks over weekly embeddings and pair features, and LambdaRank, blended.
 
 Both learn from the same past weeks (training_set.py): what was known at a cut-off, and the events of each user in the
-week after as labels. After building the datasets, a cold start fits to the past weeks, is judged on the newest closed
-week, and finetunes on the newest weeks, that one included. A warm start judges last week's ranker first, then fits,
-then finetunes. LambdaRank is fitted anew beside all that.
+week after as labels. After building the datasets, a cold start fits to the past weeks, the last of which chooses the
+epoch, is judged on the newest closed week, and finetunes on the newest weeks, that one included. A warm start judges
+last week's ranker first, then fits, then finetunes. LambdaRank is fitted anew beside all that.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
 from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
@@ -28,7 +29,7 @@ from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fa
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.judge import BlendedRanker, calibrate_on_newest_week, choose_fallback
+from tgn_assets.ml.ranker.judge import BlendedRanker, judge, judge_baselines
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_booster
 from tgn_assets.ml.ranker.listwise import finetune_on_recent_weeks, fit_network, num_lists
 from tgn_assets.ml.ranker.training_set import (
@@ -40,6 +41,7 @@ from tgn_assets.ml.ranker.training_set import (
     blocks_of,
     build_training_set,
     embedding_width,
+    split_to_choose_epoch,
 )
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache, cache_keys
 from tgn_assets.ml.weeks import week_key, week_number
@@ -60,6 +62,7 @@ class _Training:
     booster: str
     fallback: BaselineFallback
     calibration: Calibration | None
+    judged: tuple[JudgedWeek, ...]
     curve: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
 
@@ -86,8 +89,8 @@ def train_ranker(
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
 
     A warm start continues from `earlier`, last week's ranker; a cold start trains one on the weeks before the newest
-    closed one. That ranker's results on the newest closed week set fallback and calibration: it has learned nothing
-    from that week, except that a cold start chose its number of epochs there, so that its NDCG is slightly optimistic.
+    closed one, of which the last chooses the number of epochs. That ranker's results on the newest closed week, from
+    which it has learned nothing, set fallback and calibration, together with those on the weeks judged before.
     If nobody was active in the newest closed week, a warm start changes nothing, and for a cold start the newest week
     with activity takes its place.
 
@@ -115,7 +118,7 @@ def train_ranker(
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
         if training.warm_from is None and datasets and held_out is not None:
             with run_alongside(partial(fit, datasets)) as booster:
-                _fit(training, datasets, held_out)
+                _fit(training, *split_to_choose_epoch(datasets))
             training.booster = booster.result()
         if held_out is not None and training.trained:
             with run_alongside(partial(fit, [*datasets[1:], held_out])) as booster:
@@ -126,8 +129,8 @@ def train_ranker(
                 _finetune(training, [*datasets, held_out])
             training.booster = booster.result()
         elif held_out is not None:
-            fallback = choose_fallback(None, history=history, view=view, held_out=held_out, workers=workers)
-            training.fallback, training.validation = fallback
+            found = judge_baselines(history=history, view=view, held_out=held_out, workers=workers)
+            training.fallback, training.validation = found.fallback, found.validation
         return _checkpoint(training, week)
 
 
@@ -214,12 +217,12 @@ def _start(
     if earlier is not None and can_warm_start_from(earlier, inputs):
         # Kept unchanged if nobody was active in the newest week.
         model = Ensemble(load_model(earlier, inputs.device).members[:networks])
-        of_earlier = earlier.week, earlier.booster, earlier.fallback, earlier.calibration
+        of_earlier = earlier.week, earlier.booster, earlier.fallback, earlier.calibration, earlier.judged
         return _Training(inputs, workers, progress, model, *of_earlier)
     width = embedding_width(inputs.embedding_history)
     model = new_ensemble(config, width=width, attributes=inputs.attributes.columns, networks=networks)
     model, fallback = model.to(inputs.device), untested_fallback(inputs.rules.k)
-    return _Training(inputs, workers, progress, model, None, "", fallback, None)
+    return _Training(inputs, workers, progress, model, None, "", fallback, None, ())
 
 
 def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset) -> None:
@@ -241,12 +244,17 @@ def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: Rank
 def _validate(
     training: _Training, past: Sequence[TrainingSet], held_out: RankingDataset, view: PointInTimeView
 ) -> None:
-    """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet."""
-    ranker, history = BlendedRanker(training.model, load_booster(training.booster)), training.inputs.history
-    training.fallback, training.validation = choose_fallback(
-        ranker, history=history, view=view, held_out=held_out, workers=training.workers
+    """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet, and the
+    weeks judged before."""
+    training.fallback, training.calibration, training.validation, training.judged = judge(
+        BlendedRanker(training.model, load_booster(training.booster)),
+        past,
+        history=training.inputs.history,
+        view=view,
+        held_out=held_out,
+        earlier=training.judged,
+        workers=training.workers,
     )
-    training.calibration = calibrate_on_newest_week(ranker, past, history=history, view=view, workers=training.workers)
 
 
 def _finetune(training: _Training, datasets: Sequence[RankingDataset]) -> None:
@@ -276,4 +284,5 @@ def _checkpoint(training: _Training, week: str) -> RankerCheckpoint:
         warm_from=training.warm_from,
         embeddings=None if embeddings is None else embeddings.digest,
         processor=processor(inputs.device),
+        judged=training.judged,
     )

@@ -4,7 +4,7 @@ A cut-off is the close of a week. What the ranker reads of it was known at that 
 that the encoder of that week gave. What it learns to predict is the distinct events of each user in the week after.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -25,6 +25,8 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 USERS_PER_SHARD = 256
 """Users whose candidates one worker makes at a time."""
+CHOOSING = 4
+"""Of so many users one chooses the number of epochs, where there is only one past week."""
 
 EmbeddingHistory = Mapping[str, NodeEmbeddings]
 """Week key -> the embeddings as they were known at the close of that week."""
@@ -88,6 +90,21 @@ class RankingDataset:
         of, keep = self.candidates, self.has_positive[self.candidates.row]
         candidates = Candidates(of.users, of.row[keep], of.event[keep], of.features[keep], of.channels[keep])
         return replace(self, candidates=candidates, label=self.label[keep])
+
+    def of_rows(self, rows: IntArray) -> "RankingDataset":
+        """The users `rows` alone."""
+        pairs, place = self.pairs_of(rows)
+        of = self.candidates
+        candidates = Candidates(of.users[rows], place, of.event[pairs], of.features[pairs], of.channels[pairs])
+        users = torch.as_tensor(rows)
+        return RankingDataset(
+            candidates,
+            self.sequence[users],
+            self.known[users],
+            self.event_vectors,
+            self.label[pairs],
+            self.num_relevant[rows],
+        )
 
     @cached_property
     def _start(self) -> IntArray:
@@ -217,6 +234,19 @@ class RankerInputs:
         """The first week number that is learned from: `config.origins` weeks back, or where embeddings begin."""
         now = self.history.week
         return max(min(map(week_number, self.embedding_history), default=now), now - 1 - self.config.origins)
+
+
+def split_to_choose_epoch(datasets: Sequence[RankingDataset]) -> tuple[list[RankingDataset], RankingDataset]:
+    """(what a cold start fits to, what chooses its number of epochs): the newest of `datasets`, or every fourth user of
+    the only one; that is itself if it has fewer than four."""
+    *older, newest = datasets
+    if older:
+        return older, newest
+    user = np.arange(len(newest.num_relevant))
+    if len(user) < CHOOSING:
+        return [newest], newest
+    chooses = user % CHOOSING == CHOOSING - 1
+    return [newest.of_rows(user[~chooses])], newest.of_rows(user[chooses])
 
 
 def embedding_width(embedding_history: EmbeddingHistory) -> int:

@@ -4,6 +4,7 @@ In some logs new users interact with what was popular in the last hours, in othe
 with. The newest closed weeks decide: every rule is tested on each of them, with what was known before it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.baselines import popular
 from tgn_assets.ml.parallel import map_threaded
-from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
+from tgn_assets.ml.ranker.baseline_fallback import ndcg_of, non_increasing
 from tgn_assets.ml.schema import OURS, K
 
 HALF_LIVES = (0.15, 0.3, 1.0, 4.0)
@@ -23,6 +24,9 @@ REACH = 10
 """Half-lives after which an interaction no longer counts."""
 TRIALS = 12
 """Closed weeks on which the rules are compared."""
+RULE_FADES, RATE_FADES = 8.0, 2.0
+"""Weeks after which a trial counts half in the choice among the rules, and in the hit rates: these drift, and it takes
+fewer users to know them than to know which rule is the best."""
 FILL = 1e-6
 """Weight of a week-old interaction of anyone, for events to which the rule itself gives no score."""
 
@@ -38,7 +42,7 @@ RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in H
 
 
 class NewUserList(NamedTuple):
-    """The list for new users, and how often lists of its source were right in the weeks that they were tested on."""
+    """The list for new users, and how often lists that were chosen like it were right in the weeks of the trials."""
 
     events: IntArray  # [k] event positions, best first; -1 where the catalogue has no more
     source: str
@@ -52,16 +56,29 @@ def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) 
     """
     weeks = range(history.week - TRIALS, history.week)
     tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
-    trials = [trial for trial in tried if trial is not None]
+    trials = [(week, *trial) for week, trial in zip(weeks, tried, strict=True) if trial is not None]
     if not trials:
         return NewUserList(popular(history, k, rules), "popular", np.zeros(k))
-    size = np.concatenate([size for _, size in trials])
-    hits = np.concatenate([hits for hits, _ in trials], axis=1)
-    best = int(np.argmax([ndcg_of(of_rule, size).mean() for of_rule in hits]))
+    age = history.week - 1 - np.array([week for week, _, _ in trials])
+    of_rules = 0.5 ** (age / RULE_FADES)[:, None] * [
+        [ndcg_of(of_rule, size).sum() for of_rule in hits] for _, hits, size in trials
+    ]
+    best = int(np.argmax(of_rules.sum(0)))
     events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
-    # Made non-increasing, so that a score never contradicts its rank.
-    hit_rate = np.maximum.accumulate(hits[best].mean(0)[::-1])[::-1]
-    return NewUserList(events, "popular" if best == 0 else OURS, hit_rate)
+    hit_rate = _hit_rates([(hits.sum(1), len(size)) for _, hits, size in trials], of_rules, 0.5 ** (age / RATE_FADES))
+    return NewUserList(events, "popular" if best == 0 else OURS, non_increasing(hit_rate))
+
+
+def _hit_rates(trials: Sequence[tuple[IntArray, int]], ndcg: FloatArray, weight: FloatArray) -> FloatArray:
+    """[k] share of hits by rank over t trials, each of the rule that was the best in all other trials: one that was
+    the best in the trial as well would look better than it is.
+
+    `trials` are the hits [rules, k] and the number of users of each, `ndcg` [t, rules] weighted sums, `weight` [t].
+    """
+    others = ndcg.sum(0) - ndcg if len(ndcg) > 1 else ndcg
+    hits = np.stack([of_trial[rule] for (of_trial, _), rule in zip(trials, others.argmax(1), strict=True)])
+    users = np.array([users for _, users in trials])
+    return (weight[:, None] * hits).sum(0) / (weight * users).sum()
 
 
 def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:

@@ -99,6 +99,6 @@ def lists_sentence(facts: Facts) -> str:
         share = facts.lists[OURS] / users
         return f"{out}: the ranker made {share:.0%} of them, baselines the others ({named})."
     return (
-        f"{out}, all from baselines ({named}): they beat the ranker on the newest closed week, or the log "
+        f"{out}, all from baselines ({named}): they beat the ranker in the last closed weeks, or the log "
         "is too young to learn from (it takes three weeks)."
     )

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from tgn_assets.ml.evaluation.metric_names import on_drawn_users
-from tgn_assets.ml.evaluation.summary import lift_over_best, points_lost, reliability
+from tgn_assets.ml.evaluation.summary import lift_over_best, list_stability, points_lost, reliability, score_verdict
 from tgn_assets.ml.monitoring.drift import LIMIT, MIN_WEEKS
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.reporting.terminal import NDCG, at_length
+from tgn_assets.reporting.terminal import NDCG, at_length, interval
 from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, headline
@@ -70,6 +70,7 @@ def report_page(
         rows=_rows(facts.rows),
         metric=metric,
         headline=headline(facts, metric),
+        overlap=list_stability(facts.metrics),
         quality=_quality(facts, at_length(NDCG, warehouse, weeks)),
         segments=_segments(facts),
         drawn=_drawn(facts),
@@ -131,8 +132,8 @@ def _segments(facts: Facts) -> list[dict[str, Any]]:
     for segment, who in SEGMENT_NAMES.items():
         ours, lift = ndcg(metrics, segment), lift_over_best(metrics, segment)
         if ours and lift:
-            margin = ours.margin if isfinite(ours.margin) else None
-            row = {"who": who, "ours": ours.value, "margin": margin, "users": ours.users}
+            limits = [ours.low, ours.high] if isfinite(ours.margin) else None
+            row = {"who": who, "ours": ours.value, "interval": interval(limits), "users": ours.users}
             baseline = ndcg(metrics, segment, lift.baseline)
             row |= {"baseline": lift.baseline, "baseline_value": baseline.value if baseline else None}
             found.append(row | {"difference": Difference(lift.value, lift.ci_low, lift.ci_high)})
@@ -160,13 +161,12 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
     metrics = facts.metrics
     if not (points := reliability(metrics)):
         return None
-    ours = metrics[metrics.model == OURS].drop_duplicates("metric").set_index("metric")
+    ours = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric")
     brier, constant = float(ours.value["brier"]), float(ours.value["brier_constant"])
     summary = "; ".join(f"{predicted:.1%} predicted, {observed:.1%} observed" for predicted, observed in points)
     chart = reliability_chart(points, f"Reliability of the scores, by bin: {summary}.")
-    skill = 1 - brier / constant if constant else None
-    found = {"brier": brier, "constant": constant, "skill": skill, "pairs": int(ours.users["brier"])}
-    return {"chart": chart, "points": points, **found}
+    found = {"brier": brier, "constant": constant, "pairs": int(ours.users["brier"])}
+    return {"chart": chart, "points": points, "verdict": score_verdict(brier, constant), **found}
 
 
 def _drift(facts: Facts) -> dict[str, Any]:

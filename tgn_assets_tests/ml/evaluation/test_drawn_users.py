@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.data.policy import OPEN
-from tgn_assets.ml.evaluation import evaluation_input, metrics
+from tgn_assets.ml.evaluation import evaluation_input
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import EvaluationInput, read_evaluation_input
 from tgn_assets.ml.evaluation.metric_names import CEILING, DRAWN, WITHOUT_FALLBACK, on_drawn_users
@@ -156,10 +156,9 @@ def test_week_without_lists_has_no_input() -> None:
         assert read_evaluation_input(con, shift(WEEK, 1), k=5) is None
 
 
-def test_large_week_has_the_normal_interval_of_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "RESAMPLED_USERS", 30)
+def test_interval_from_sums_is_that_of_all_users() -> None:
     everybody, some = scored(0), scored(DRAWN_USERS)
-    for segment in ("all", "seen"):  # 60 and 50 users, more than 30; of them, 20 are not
+    for segment in ("all", "seen"):
         for column in ("value", "ci_low", "ci_high"):
             expected = value(everybody, OURS, "ndcg", segment, column)
             assert value(some, OURS, "ndcg", segment, column) == pytest.approx(expected, rel=1e-12)

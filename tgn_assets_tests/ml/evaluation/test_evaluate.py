@@ -1,14 +1,21 @@
+import pandas as pd
 import pytest
 
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.evaluation.evaluate import COLUMNS
+from tgn_assets.ml.evaluation.evaluate import COLUMNS, GROUP_COLUMNS, evaluate_week, user_groups
+from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.evaluation.metrics import METRICS
+from tgn_assets.ml.evaluation.scored_week import score_week
+from tgn_assets.ml.evaluation.summary import reliability
 from tgn_assets.ml.schema import OURS
+from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.tea_log import (
     DISCOUNT,
+    HAPPENED,
     KNOWN,
     MODELS,
+    PUBLISHED,
     WEEK,
     evaluate,
     happened,
@@ -16,6 +23,7 @@ from tgn_assets_tests.support.tea_log import (
     past,
     published,
     value,
+    warehouse_of,
 )
 
 SEGMENTS = ("all", "seen", "repeat", "explore", "new")
@@ -93,6 +101,61 @@ def test_brier_and_calibration_bins_by_hand() -> None:
     assert value(frame, OURS, "observed:0.2-0.4") == 0
     assert value(frame, OURS, "observed:0.2-0.4", column="users") == 2
     assert value(frame, OURS, "observed:0.4-1") == 1
+    assert value(frame, OURS, "brier_skill") == pytest.approx(1 - sum(squares) / 4 / (1 / 4))
+
+
+def test_scores_of_new_users_are_rows_of_their_segment() -> None:
+    new_users = pd.DataFrame({"rank": [1, 2], "event_id": ["tea", "rye"], "score": [0.5, 0.15]})
+    lists, truth = published({"ann": "tea"}), happened({"ann": "tea", "dan": "rye", "eve": "tea oil", "fay": "jam"})
+    known = past(KNOWN)
+    with warehouse_of(WEEK, lists, truth, new_users, **known) as con:
+        given = read_evaluation_input(con, WEEK, k=5)
+    assert given
+    frame = evaluate_week(score_week(WEEK, given, history=known["history"]))
+    # Of three new users, eve had the first event of the list, and dan the second.
+    squares = [0.5**2, 0.5**2, 0.5**2, 0.15**2, 0.15**2, 0.85**2]
+    assert value(frame, OURS, "brier", "new") == pytest.approx(sum(squares) / 6)
+    assert value(frame, OURS, "brier", "new", "users") == 6
+    assert value(frame, OURS, "brier_constant", "new") == pytest.approx(2 / 6 * 4 / 6)
+    assert value(frame, OURS, "predicted:0.4-1", "new") == 0.5
+    assert value(frame, OURS, "observed:0.4-1", "new") == pytest.approx(1 / 3)
+    assert value(frame, OURS, "observed:0.1-0.2", "new") == pytest.approx(1 / 3)
+    assert reliability(frame) == [(0.5, 1.0)], "the chart is of all users' lists"
+
+
+def test_overlap_with_the_lists_of_the_week_before() -> None:
+    known, origin = past(KNOWN), shift(WEEK, -1)
+    lists = published({"ann": "tea rye", "bob": "jam tea", "cat": "rye"})
+    before = published({"ann": "rye tea jam", "bob": "oil rye", "zoe": "tea"})
+    before = before.assign(week=shift(origin, -1), target_week=origin)
+    new_users = pd.DataFrame({"rank": [1], "event_id": ["tea"]})
+    rows = pd.concat([lists.assign(week=origin, target_week=WEEK), before])
+    truth = happened({"ann": "tea", "bob": "tea", "cat": "rye", "dan": "rye"})
+    with warehouse_of(WEEK, rows, truth, new_users, **known) as con:
+        given = read_evaluation_input(con, WEEK, k=5)
+    assert given
+    frame = evaluate_week(score_week(WEEK, given, history=known["history"]))
+    assert value(frame, OURS, "overlap") == pytest.approx((1 + 0) / 2), "cat had no list, dan is new, zoe not active"
+    assert value(frame, OURS, "overlap", column="users") == 2
+    assert "overlap" not in set(evaluate().metric), "without lists of the week before there is none"
+
+
+def test_user_groups_add_up_to_the_means() -> None:
+    known = past(KNOWN)
+    new_users = pd.DataFrame({"rank": [1, 2], "event_id": ["tea", "rye"]})
+    with warehouse_of(WEEK, published(PUBLISHED), happened(HAPPENED), new_users, **known) as con:
+        given = read_evaluation_input(con, WEEK, k=5)
+        group = con.execute("SELECT md5_number_lower('ann') % 1024").fetchall()[0][0]
+    assert given
+    scored = score_week(WEEK, given, history=known["history"])
+    frame, groups = evaluate_week(scored), user_groups(scored)
+    assert list(groups.columns) == GROUP_COLUMNS and not groups.duplicated(GROUP_COLUMNS[:4]).any()
+    for model in MODELS:
+        for segment in ("all", "seen"):
+            rows = groups[(groups.model == model) & (groups.segment == segment)]
+            assert rows.users.sum() == value(frame, model, "ndcg", segment, "users")
+            assert rows.ndcg.sum() / rows.users.sum() == pytest.approx(value(frame, model, "ndcg", segment))
+    assert group in set(groups.user_group), "a user's group depends on the id alone"
 
 
 def test_hit_rate_by_reason_counts_pairs_of_active_users() -> None:

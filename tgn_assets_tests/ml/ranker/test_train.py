@@ -94,6 +94,22 @@ def test_fallback_and_calibration_are_set_before_the_newest_week(embedding_histo
     assert any(not torch.equal(weights, stood_still.state[name]) for name, weights in learned.state.items())
 
 
+@pytest.mark.parametrize("weeks", [3, WEEKS])
+def test_the_week_that_judges_chooses_no_epoch(weeks: int) -> None:
+    """A cold start on a log whose newest week is another one fits the same networks, up to the final epoch."""
+    rows, newest = habits(weeks=weeks), weeks - 1
+    past = [row for row in rows if row[2] < newest]
+    seen = train_gnn(snapshots(past, range(newest)), shift(START, newest - 1), GNN).embeddings
+    another = [(user, event, newest, 1) for user, event in dict.fromkeys((user, past[0][1]) for user, *_ in past)]
+    rankers = [
+        train_ranker(history(log, newest), seen, shift(START, newest), config=CONFIG) for log in (rows, past + another)
+    ]
+    curves = [[row for row in ranker.curve if row["epoch"] != "final"] for ranker in rankers]
+    assert len(curves[0]) > 1 and curves[0] == curves[1]
+    judged = [ranker.judged[-1].results.gain["repeat"].tolist() for ranker in rankers]
+    assert judged[0] != judged[1]
+
+
 def test_every_user_gets_five_distinct_events_by_score(lists: Recommendations) -> None:
     assert lists.users.tolist() == list(range(PAST.num_users))
     assert (lists.events >= 0).all()
@@ -121,7 +137,7 @@ def test_same_seed_gives_the_same_bytes(
 ) -> None:
     ranker.save(tmp_path / "one")
     train_ranker(PAST, embedding_history, LAST, config=CONFIG).save(tmp_path / "two")
-    for name in ("tensors.safetensors", "meta.json"):
+    for name in ("tensors.safetensors", "judged.safetensors", "meta.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
-from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
+from tgn_assets.ml.ranker.baseline_fallback import choose_per_segment, ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
@@ -75,6 +75,25 @@ def test_validation_is_of_the_ranker_before_the_newest_week(
     fallback = replace(before.fallback, source=dict.fromkeys(before.fallback.source, OURS))
     expected = quality(lists_of(replace(before, fallback=fallback), embedding_history))
     assert after.validation[f"ndcg_{OURS}"] == pytest.approx(expected)
+
+
+def test_judged_weeks_are_pooled_along_the_chain(chain: list[RankerCheckpoint], tmp_path: Path) -> None:
+    last = week_number(chain[-1].week)
+    assert [one.week for one in chain[-1].judged] == list(range(last - WARM_WEEKS, last + 1))
+    assert chain[-1].judged[:-1] == chain[-2].judged, "what was found on a closed week stays"
+    chain[-1].save(tmp_path / "kept")
+    loaded = RankerCheckpoint.load(tmp_path / "kept")
+    fallback = choose_per_segment(loaded.judged, config=CONFIG.fallback)
+    assert fallback == chain[-1].fallback == loaded.fallback
+
+
+def test_no_later_week_judges(chain: list[RankerCheckpoint], train: Train) -> None:
+    """What was judged in a week that has not closed yet must not reach an earlier one."""
+    at = WEEKS - 4
+    earlier = next(ranker for ranker in chain if ranker.week == shift(START, at - 1))
+    leaking = replace(earlier, judged=chain[-1].judged)
+    with pytest.raises(ValueError, match="a week after"):
+        train(at, leaking)
 
 
 def test_warm_starts_rank_as_well_as_a_cold_one(
