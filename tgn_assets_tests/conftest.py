@@ -39,6 +39,7 @@ SLOW = (
     "test_time",
     "test_operations",
     "test_policy_flow",
+    "test_forget",
     "test_setup",
     "test_fresh_process",
 )
