@@ -43,6 +43,7 @@ SLOW = (
     "test_same_as_tgn",
     "test_recommender",
     "test_notebook",
+    "test_forget",
     "test_setup",
     "test_service",
     "test_fresh_process",

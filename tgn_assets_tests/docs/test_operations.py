@@ -60,7 +60,7 @@ def test_status_says_at_each_step_what_the_page_says(outputs: tuple[Path, list[t
     assert "are ingested" in renamed
 
 
-def test_in_the_end_the_late_user_has_a_list_and_each_week_its_own_model(
+def test_in_the_end_the_forgotten_user_has_no_list(
     outputs: tuple[Path, list[tuple[str, str]]],
 ) -> None:
     folder, _ = outputs
@@ -70,4 +70,5 @@ def test_in_the_end_the_late_user_has_a_list_and_each_week_its_own_model(
         rows = con.execute("SELECT strftime(model_week, '%Y-%m-%d') FROM published_weeks ORDER BY week").fetchall()
         users = con.execute("SELECT count(DISTINCT user_id) FROM current_top5").fetchall()
     assert [row[0] for row in rows] == ["2024-01-15", "2024-01-22"]
-    assert users == [(5,)]
+    assert users == [(4,)]
+    assert "left       nothing" in said(outputs, 'tgn forget --verify "user 9"')[0]
