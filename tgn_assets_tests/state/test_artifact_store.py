@@ -1,3 +1,4 @@
+import json
 import os
 import pkgutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tgn_assets.ml.artifact_io import ArtifactError
+from tgn_assets.ml.artifact_io import FORMAT_VERSION, ArtifactError
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker import train
 from tgn_assets.state import artifact_store
@@ -99,7 +100,7 @@ def test_what_a_kill_left_is_put_back_or_removed(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("meta", ["", "[]", "{", '{"format_version": 1}'])
+@pytest.mark.parametrize("meta", ["", "[]", "{", json.dumps({"format_version": FORMAT_VERSION})])
 def test_damage_is_named_with_the_folder(tmp_path: Path, meta: str) -> None:
     store = ArtifactStore(tmp_path)
     folder = store.directory("weekly_snapshots", "2024-01-01")
