@@ -15,9 +15,6 @@ NEIGHBOURS = 100
 SHRINKAGE = 10.0
 """Defaults of `item_similarity`."""
 
-Events = NDArray[np.integer[Any]]
-Similarity = Callable[[FloatArray, Events, Events], FloatArray]
-"""[p] similarities of the products [p] of two events [p] each."""
 BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
@@ -36,7 +33,7 @@ def item_similarity(
     """
     norm = np.sqrt(sums(profile.indices, profile.data**2, profile.shape[1]))
 
-    def cosine(products: FloatArray, event: Events, other: Events) -> FloatArray:
+    def cosine(products: FloatArray, event: IntArray, other: IntArray) -> FloatArray:
         return products / (norm[event] * norm[other] + shrinkage)
 
     return _nearest_others(sparse.csr_array(profile.T), profile, neighbours=neighbours, similarity=cosine)
@@ -60,7 +57,7 @@ def walk_similarity(profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, 
     step.data /= of_user[row_of(profile)]
     scale = np.maximum(of_event, np.finfo(float).tiny) ** exponent
 
-    def chance(products: FloatArray, _: Events, other: Events) -> FloatArray:
+    def chance(products: FloatArray, _: IntArray, other: IntArray) -> FloatArray:
         return products / scale[other]  # the event's own total is left out: a row adds up to 1 anyway
 
     return _nearest_others(sparse.csr_array(profile.T), step, neighbours=neighbours, similarity=chance)
@@ -71,10 +68,10 @@ def _nearest_others(
     profile: sparse.csr_array,
     *,
     neighbours: int,
-    similarity: Similarity,
+    similarity: Callable[[FloatArray, IntArray, IntArray], FloatArray],
 ) -> sparse.csr_array:
-    """[E, E] the `neighbours` largest similarities of each event to others, scaled to add up to 1, from the products of
-    `by_event` [E, U] and `profile` [U, E]."""
+    """[E, E] the `neighbours` largest entries of each row, scaled to add up to 1, of what `similarity` makes of the
+    products of `by_event` [E, U] and `profile` [U, E], given two events for each; none of an event with itself."""
     events = profile.shape[1]
     products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
 
