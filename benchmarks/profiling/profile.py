@@ -49,7 +49,7 @@ PARTS = {
         "tgn_assets.ml.candidates.pair_features:PairFeatures",
         "tgn_assets.ml.candidates.retrieval:CandidateGenerator.__init__",
     ],
-    "item similarity": [f"tgn_assets.ml.linalg.sparse:{name}" for name in ("item_similarity", "walk_similarity")],
+    "item similarity": ["tgn_assets.ml.linalg.sparse:item_similarity"],
     "baselines": ["tgn_assets.ml.evaluation.baselines:", "tgn_assets.ml.recommend.new_user_list:"],
     "metrics": ["tgn_assets.ml.evaluation.metrics:"],
     "calibration": ["tgn_assets.ml.ranker.calibration:"],

@@ -101,7 +101,7 @@ class CandidateConfig(BaseModel, frozen=True):
     recent_half_life: float = option(1.0, "The same in the profile of recent interests.", gt=0)
     events_per_user: int = option(200, "Heaviest events of a profile: co-occurrence costs their square.", ge=1)
     neighbours: int = option(100, "Most similar events kept of each event.", ge=1)
-    popularity_exponent: float = option(0.2, "Power of an event's weight that its similarity is divided by.", ge=0)
+    shrinkage: float = option(10.0, "Added to the cosine's denominator: rare events are less similar.", ge=0)
     category_half_life: float = option(1.0, "Half-life of the popularity of an event's category.", gt=0)
     category_prior: float = option(2.0, "Interactions of average behaviour added to a category's share.", gt=0)
 

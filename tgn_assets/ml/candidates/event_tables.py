@@ -10,7 +10,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.linalg.sparse import blocks, sums, walk_similarity
+from tgn_assets.ml.linalg.sparse import blocks, item_similarity, sums
 from tgn_assets.ml.parallel import map_threaded
 
 NEGLIGIBLE = 64
@@ -53,10 +53,10 @@ class EventTables:
         rows = np.bincount(h.event, minlength=h.num_events)
         self.overall_repeat_rate = float((len(h.event) - pairs.sum()) / max(len(h.event), 1))
         self.repeat_rate = self.smoothed_repeat_rate(rows - pairs, rows)  # [E]
-        similarity = walk_similarity(
+        similarity = item_similarity(
             sparse.csr_array(sparse.vstack(profiles, format="csr")),
             neighbours=config.neighbours,
-            exponent=config.popularity_exponent,
+            shrinkage=config.shrinkage,
         )
         self.item_similarity = similarity.astype(complex)  # as `PairTables.both_profiles` are
 

@@ -1,6 +1,5 @@
 """Sparse user-event arithmetic that the encoder, the candidates and the baselines share."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -31,55 +30,16 @@ def item_similarity(
     >>> item_similarity(profile, shrinkage=0.0).toarray().round(2).tolist()
     [[0.0, 0.59, 0.41], [0.59, 0.0, 0.41], [0.5, 0.5, 0.0]]
     """
-    norm = np.sqrt(sums(profile.indices, profile.data**2, profile.shape[1]))
-
-    def cosine(products: FloatArray, event: IntArray, other: IntArray) -> FloatArray:
-        return products / (norm[event] * norm[other] + shrinkage)
-
-    return _nearest_others(sparse.csr_array(profile.T), profile, neighbours=neighbours, similarity=cosine)
-
-
-def walk_similarity(profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, exponent: float) -> sparse.csr_array:
-    """Weights [E, E] of each event's `neighbours` nearest others by a random walk; a row adds up to 1, or is empty.
-
-    The walk goes from the event to one of its users and on to one of that user's events, each drawn by its weight in
-    `profile` [U, E]. Nearest is where it ends most often, divided by that event's weight to the power of `exponent`
-    (RP3beta: Paudel et al., "Updatable, accurate, diverse, and scalable recommendations", TiiS 2017): 0 prefers
-    popular events, 1 obscure ones.
-
-    >>> profile = sparse.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 2.0]]))
-    >>> walk_similarity(profile, exponent=0.0).toarray().round(2).tolist()
-    [[0.0, 0.6, 0.4], [0.6, 0.0, 0.4], [0.5, 0.5, 0.0]]
-    """
-    users, events = profile.shape
-    of_user, of_event = sums(row_of(profile), profile.data, users), sums(profile.indices, profile.data, events)
-    step = profile.copy()
-    step.data /= of_user[row_of(profile)]
-    scale = np.maximum(of_event, np.finfo(float).tiny) ** exponent
-
-    def chance(products: FloatArray, _: IntArray, other: IntArray) -> FloatArray:
-        return products / scale[other]  # the event's own total is left out: a row adds up to 1 anyway
-
-    return _nearest_others(sparse.csr_array(profile.T), step, neighbours=neighbours, similarity=chance)
-
-
-def _nearest_others(
-    by_event: sparse.csr_array,
-    profile: sparse.csr_array,
-    *,
-    neighbours: int,
-    similarity: Callable[[FloatArray, IntArray, IntArray], FloatArray],
-) -> sparse.csr_array:
-    """[E, E] the `neighbours` largest entries of each row, scaled to add up to 1, of what `similarity` makes of the
-    products of `by_event` [E, U] and `profile` [U, E], given two events for each; none of an event with itself."""
     events = profile.shape[1]
+    norm = np.sqrt(sums(profile.indices, profile.data**2, events))
+    by_event = sparse.csr_array(profile.T)
     products = by_event.astype(bool).astype(np.int64) @ np.diff(profile.indptr)
 
     def nearest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
         near = ordered(by_event[low:high] @ profile)
         event = low + row_of(near)
-        near.data = similarity(near.data, event, near.indices)
+        near.data /= norm[event] * norm[near.indices] + shrinkage
         near.data[event == near.indices] = 0
         near.eliminate_zeros()
         near = top_n_per_row(near, neighbours)

@@ -62,16 +62,6 @@ def test_new_pair_has_co_occurrence_but_no_repeat_features() -> None:
     assert feature("co_occurrence_share", ANN, PIE) == 1
 
 
-def test_co_occurrence_is_a_walk_through_shared_users() -> None:
-    jam_of_ann, jam_of_bob, pie_of_bob = np.log([2, 3, 2])
-    tea_of_ann = np.log(2) * 0.5 ** (4 / 8) + np.log(4) * 0.5 ** (2 / 8)
-    to_tea = jam_of_ann * tea_of_ann / (tea_of_ann + jam_of_ann) / tea_of_ann**0.2
-    to_pie = jam_of_bob * pie_of_bob / (jam_of_bob + pie_of_bob) / pie_of_bob**0.2
-    # From tea, which ann alone had, the walk of two steps reaches jam, not pie.
-    expected = jam_of_ann * to_pie / (to_tea + to_pie)
-    assert feature("co_occurrence", ANN, PIE) == pytest.approx(np.log1p(expected), rel=1e-5)
-
-
 def test_feature_names_follow_the_config() -> None:
     config = CandidateConfig(repeat_half_lives=[2.0], popularity_half_lives=[3.0, 5.0], trend_half_lives=[])
     names = candidate_feature_names(config, [AttributeColumn("user", "town", "category")])
