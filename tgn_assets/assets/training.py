@@ -12,7 +12,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, Preset, WorkersSetting
+from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -41,7 +41,6 @@ def trained_gnn(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
-    preset: Preset,
     graph_batching: GraphBatching,
 ) -> dg.MaterializeResult:
     """Train the graph encoder to predict who interacts with what in the next week, from the last weeks' snapshots.
@@ -54,8 +53,7 @@ def trained_gnn(
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
-    settled = graph_batching.settle(preset.settle(GNNConfig.model_validate(config.model_dump())))
-    warm = earlier.get(shift(week, -1))
+    settled, warm = graph_batching.settle(config), earlier.get(shift(week, -1))
     read = snapshot_weeks(week, settled, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
@@ -111,7 +109,6 @@ def trained_ranker(
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
     workers: WorkersSetting,
-    preset: Preset,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
 ) -> dg.MaterializeResult:
@@ -127,18 +124,19 @@ def trained_ranker(
     from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
     from tgn_assets.reporting.asset_plots import curve_plot
 
-    week, settled = context.partition_key, preset.settle(RankerConfig.model_validate(config.model_dump()))
+    week = context.partition_key
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    embedding_history = load_embedding_history(artifacts, week, settled.embedding_weeks)
+    settings = RankerConfig.model_validate(config.model_dump())
+    embedding_history = load_embedding_history(artifacts, week, settings.embedding_weeks)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,
         week,
-        config=settled,
+        config=settings,
         device=device.name(),
         workers=workers.start(device.name(), context.log.warning),
         progress=context.log.info,
