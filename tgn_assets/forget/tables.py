@@ -27,9 +27,10 @@ WITHOUT_IDS = {
     "rows_outside_weeks": {"side", "reason"},
     "ingested_weeks": {"digest"},
     "made_weeks": {"asset", "digest", "made_from"},
-    "weekly_top5_predictions": {"source"},
-    "new_user_top5_predictions": {"source"},
+    "weekly_top5_predictions": {"source", "reason_kind"},
+    "new_user_top5_predictions": {"source", "reason_kind"},
     "eval_metrics": {"model", "segment", "metric"},
+    "eval_user_groups": {"model", "segment"},
 }
 """Columns of text with words of our own and digests. Any other column of text is searched for ids."""
 LISTS = [table for table, columns in TABLES.items() if {"week", "rank", "event_id"} <= set(columns.names)]
@@ -62,6 +63,11 @@ PUBLISHED_SQL = """
     FROM (SELECT count(DISTINCT user_id) AS users, count(DISTINCT event_id) AS events FROM weekly_top5_predictions
           WHERE week = $week) AS lists WHERE week = $week
 """
+NO_REASON_SQL = """
+    UPDATE {table} SET reason_kind = NULL, reason = NULL, reason_parameters = NULL
+    WHERE reason_parameters ->> '$.after' IN (FROM gone) OR reason_parameters ->> '$.with' IN (FROM gone)
+"""
+"""A sentence that names a forgotten event goes as a whole: a short id in it could not be told from other words."""
 TOMBSTONES_SQL = "SELECT {kind}_idx FROM {kind}s WHERE {kind}_id = $tombstone ORDER BY 1"
 
 
@@ -106,6 +112,8 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids) -> Removed:
         con.execute(TOUCHED_SQL.format(kind=kind, other=other))
         lists = {week for table in LISTS for week in _weeks_of(con, table, kind)}
         con.execute(TOMBSTONE_SQL.format(kind=kind), {"tombstone": TOMBSTONE})
+        for table in LISTS if kind == EVENT else ():
+            con.execute(NO_REASON_SQL.format(table=table))
         texts = 0
         for table, columns in _text_columns(con).items():
             if f"{kind}_id" in columns and table != f"{kind}s":

@@ -14,6 +14,7 @@ from tgn_assets.cli.doctor import findings
 from tgn_assets.forget.erase import forget
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.verify import Searched, Trace, traces
+from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
 from tgn_assets.state.home import Home
@@ -62,6 +63,15 @@ def test_a_forgotten_event_is_nowhere_and_ranks_have_no_gap(home: Home, grep: Gr
     gaps = "SELECT week, user_id FROM weekly_top5_predictions GROUP BY ALL HAVING max(rank) <> count(*)"
     assert query(home, gaps) == []
     assert Backlog(home).work_items() == [] and faults(home) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [(USERS, LONG), (EVENTS, EVENT)])
+def test_reasons_of_the_others_stay_true(home: Home, kind: str, name: str) -> None:
+    forget(home, kind, [name], print)
+    with home.warehouse().reader() as con:
+        checks = [check_reasons(con, week) for week in WEEKS[1:]]
+    assert sum(sum(check.checked.values()) for check in checks) > 0
+    assert [check.message for check in checks if not check.untrue.empty] == []
 
 
 def test_the_next_week_is_made_without_the_user(home: Home, folder: Path, grep: Grep) -> None:

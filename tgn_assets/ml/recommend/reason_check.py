@@ -41,6 +41,13 @@ LOG_SQL = """
     GROUP BY ALL
 """
 """Of what was known at the close of the week, the rows of users and events that reasons are about."""
+FORGOTTEN_SQL = """
+    CREATE OR REPLACE TEMP MACRO forgotten() AS
+        (SELECT count(*) FROM users WHERE user_id = '') + (SELECT count(*) FROM events WHERE event_id = '');
+    CREATE OR REPLACE TEMP MACRO is_count(stated, found) AS
+        stated::INTEGER BETWEEN coalesce(found, 0) AND coalesce(found, 0) + forgotten();
+"""
+"""Whoever was forgotten since is still in the numbers of older lists: these may be higher by so many."""
 KIND_SQL: Mapping[str, str] = {
     "repeat": f"""
         WITH found AS (
@@ -62,7 +69,7 @@ KIND_SQL: Mapping[str, str] = {
              had AS (SELECT claim FROM claims AS c JOIN log ON log.user_id = c.user_id
                      AND log.event_id = p ->> '$.after' AND week = $week::DATE WHERE kind = 'next_step')
         SELECT claim, had.claim IS NOT NULL AND CASE WHEN (p ->> '$.at_least')::BOOLEAN
-                   THEN (p ->> '$.times')::INTEGER <= times ELSE (p ->> '$.times')::INTEGER = times END,
+                   THEN (p ->> '$.times')::INTEGER <= times + forgotten() ELSE is_count(p ->> '$.times', times) END,
                concat(times, ' times', if(had.claim IS NULL, ', which the user did not have last week', ''))
         FROM claims LEFT JOIN found ON found.event_id = claims.event_id AND other = p ->> '$.after'
         LEFT JOIN had USING (claim) WHERE kind = 'next_step'
@@ -78,7 +85,7 @@ KIND_SQL: Mapping[str, str] = {
              had AS (SELECT claim FROM claims AS c JOIN pairs ON pairs.user_id = c.user_id
                      AND pairs.event_id = p ->> '$.with' WHERE kind = 'together')
         SELECT claim, had.claim IS NOT NULL AND CASE WHEN (p ->> '$.at_least')::BOOLEAN
-                   THEN (p ->> '$.users')::INTEGER <= users ELSE (p ->> '$.users')::INTEGER = users END,
+                   THEN (p ->> '$.users')::INTEGER <= users + forgotten() ELSE is_count(p ->> '$.users', users) END,
                concat(users, ' users', if(had.claim IS NULL, ', the other of which the user did not have', ''))
         FROM claims LEFT JOIN found ON found.event_id = claims.event_id AND other = p ->> '$.with'
         LEFT JOIN had USING (claim) WHERE kind = 'together'
@@ -89,7 +96,8 @@ KIND_SQL: Mapping[str, str] = {
                  SELECT weeks, event_id, count(DISTINCT user_id) AS users FROM raw_interactions
                  JOIN windows ON week > $week::DATE - 7 * weeks AND week <= $week::DATE GROUP BY ALL),
              found AS (SELECT *, rank() OVER (PARTITION BY weeks ORDER BY users DESC) AS place FROM counted)
-        SELECT claim, (p ->> '$.users')::INTEGER = users AND (p ->> '$.place')::INTEGER = place,
+        SELECT claim, is_count(p ->> '$.users', users)
+                      AND (forgotten() > 0 OR (p ->> '$.place')::INTEGER = place),
                concat(users, ' users, place ', place)
         FROM claims LEFT JOIN found ON found.event_id = claims.event_id AND weeks = (p ->> '$.of')::INTEGER
         WHERE kind = 'popular'
@@ -97,8 +105,8 @@ KIND_SQL: Mapping[str, str] = {
     "new": f"""
         WITH found AS (SELECT event_id, min(week) AS first_week, count(DISTINCT user_id) AS users FROM log
                        WHERE event_id IN (SELECT event_id FROM claims WHERE kind = 'new') GROUP BY event_id)
-        SELECT claim, (p ->> '$.first_week')::DATE = first_week AND (p ->> '$.users')::INTEGER = users
-                      AND first_week >= $week::DATE - {NEWEST_DAYS},
+        SELECT claim, is_count(p ->> '$.users', users) AND first_week >= $week::DATE - {NEWEST_DAYS}
+                      AND ((p ->> '$.first_week')::DATE = first_week OR forgotten() > 0),
                concat('first in ', first_week, ', ', users, ' users')
         FROM claims LEFT JOIN found USING (event_id) WHERE kind = 'new'
     """,
@@ -110,7 +118,7 @@ KIND_SQL: Mapping[str, str] = {
                        FROM own LEFT JOIN categories AS mine ON mine.event_id = own.event_id AND mine.name = own.name
                        LEFT JOIN categories AS theirs ON theirs.event_id = other AND theirs.name = own.name
                        GROUP BY claim)
-        SELECT claim, (p ->> '$.same')::INTEGER = same AND (p ->> '$.of')::INTEGER = others AND same > 0,
+        SELECT claim, is_count(p ->> '$.same', same) AND is_count(p ->> '$.of', others) AND same > 0,
                concat(same, ' of ', others, ' others')
         FROM claims LEFT JOIN found USING (claim) WHERE kind = 'attributes'
     """,
@@ -118,7 +126,7 @@ KIND_SQL: Mapping[str, str] = {
         kind: f"""
         WITH found AS (SELECT event_id, count(DISTINCT user_id) AS users FROM log
                        WHERE event_id IN (SELECT event_id FROM claims WHERE kind = '{kind}') GROUP BY event_id)
-        SELECT claim, (p ->> '$.users')::INTEGER = users{condition}, concat(users, ' users')
+        SELECT claim, is_count(p ->> '$.users', users){condition}, concat(users, ' users')
         FROM claims LEFT JOIN found USING (event_id) WHERE kind = '{kind}'
     """
         for kind, condition in {
@@ -172,6 +180,7 @@ def check_reasons(
     """
     con.execute(CLAIMS_SQL, {"week": week, "rows": rows if rows is not None else 2**62})
     con.execute(LOG_SQL, {"week": week})
+    con.execute(FORGOTTEN_SQL)
     con.register("category_rows", _categories(attributes, events, week))
     con.execute("CREATE OR REPLACE TEMP TABLE categories AS FROM category_rows")
     con.unregister("category_rows")
