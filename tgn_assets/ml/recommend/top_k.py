@@ -83,8 +83,7 @@ def recommend(
     events all lists together hold at least. ValueError if `history` and `embeddings` are of different weeks, or the
     ranker is newer; ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
-    known = attributes_of(ranker, attributes)
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
     if not embeddings.week == view.week >= ranker.week:
         raise ValueError(
             f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week} do not fit"
@@ -97,9 +96,8 @@ def recommend(
     reasons = WeekReasons(view, workers)
     reason: Places = np.full(events.shape, -1, np.int32)
     spare = list[RunnerUps]()
-    ranked = users[source[users] == OURS]
-    ranked_users = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
-    for block, lists in ranked_users.shards(ranked, progress, "lists"):
+    ranked = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
+    for block, lists in ranked.shards(users[source[users] == OURS], progress, "lists"):
         events[block], scores[block] = lists.events, lists.scores
         spare.append(lists.runner_ups)
         reason[block] = reasons.table.add(lists.reasons)
