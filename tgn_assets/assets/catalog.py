@@ -18,6 +18,9 @@ LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
         "event_id": {RAW: ["event_id"]},
         "score": {RAW: ["user_id", "event_id", "ts"]},
         "source": {RAW: ["user_id", "event_id", "ts"]},
+        "reason_kind": {RAW: ["user_id", "event_id", "ts"]},
+        "reason": {RAW: ["user_id", "event_id", "ts"]},
+        "reason_parameters": {RAW: ["user_id", "event_id", "ts"]},
     },
     "eval_metrics": {
         "week": {RAW: ["week"]},

@@ -13,6 +13,7 @@ from tgn_assets.assets.catalog import LINEAGE, column_lineage, for_deployment
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week, last_week, weekly_partitions
 from tgn_assets.assets.training import GNNParameters, RankerParameters
 from tgn_assets.checks.monitoring import WARNING_KEYS
+from tgn_assets.checks.reasons import REASONS_ARE_TRUE
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.publish_checks import CHECKS
@@ -179,7 +180,11 @@ def test_backfill_of_two_weeks_stays_at_two_weeks(defs: dg.Definitions) -> None:
 def test_weekly_job_runs_all_assets_and_quick_checks(future_blind: bool, tmp_path: Path) -> None:
     job = definitions(tmp_path, future_blind=future_blind).resolve_job_def("weekly_refresh")
     assert set(GRAPH) <= {node.name for node in job.nodes}
-    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {*CHECKS, *WARNING_NAMES}
+    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {
+        *CHECKS,
+        *WARNING_NAMES,
+        REASONS_ARE_TRUE,
+    }
 
 
 def test_future_blind_check_is_opt_in(tmp_path: Path) -> None:
@@ -187,8 +192,8 @@ def test_future_blind_check_is_opt_in(tmp_path: Path) -> None:
         graph = definitions(tmp_path, future_blind=on).resolve_asset_graph()
         return {key.name for key in graph.asset_check_keys}
 
-    assert names(False) == {*CHECKS, *WARNING_NAMES}
-    assert names(True) == {*CHECKS, *WARNING_NAMES, "future_blind"}
+    assert names(False) == {*CHECKS, *WARNING_NAMES, REASONS_ARE_TRUE}
+    assert names(True) == {*CHECKS, *WARNING_NAMES, REASONS_ARE_TRUE, "future_blind"}
 
 
 def test_a_run_is_one_process(defs: dg.Definitions) -> None:

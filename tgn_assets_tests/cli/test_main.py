@@ -52,6 +52,9 @@ def _command(home: Home, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+NO_REASON = {"reason": None, "reason_kind": None}
+
+
 def _published(home: Home) -> Home:
     """All of `WEEKS` published, the last one with lists."""
     publish(home, *WEEKS)
@@ -353,7 +356,8 @@ def test_json_is_one_document_with_its_documented_keys(tmp_path: Path) -> None:
     shown = json.loads(re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
     top5 = json.loads(_tgn("top5", "user 1", "--json", home=home).stdout)
     assert list(top5) == list(shown)
-    assert top5["list"][2] == {"rank": 3, "event_id": "event 2", "score": 1 / 3, "source": "tgn_assets"}
+    assert top5["list"][2] == {"rank": 3, "event_id": "event 2", "score": 1 / 3, "source": "tgn_assets"} | NO_REASON
+    assert list(top5["list"][2]) == list(shown["list"][0])
 
 
 def test_a_command_that_fails_prints_no_json(tmp_path: Path) -> None:

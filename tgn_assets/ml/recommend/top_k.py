@@ -83,8 +83,7 @@ def recommend(
     events all lists together hold at least. ValueError if `history` and `embeddings` are of different weeks, or the
     ranker is newer; ArtifactError if `attributes` lacks a column that the ranker was trained on.
     """
-    known = attributes_of(ranker, attributes)
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
     if not embeddings.week == view.week >= ranker.week:
         weeks = f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week}"
         raise ValueError(f"{weeks} do not fit")
