@@ -69,7 +69,9 @@ KIND_SQL: Mapping[str, str] = {
              had AS (SELECT claim FROM claims AS c JOIN log ON log.user_id = c.user_id
                      AND log.event_id = p ->> '$.after' AND week = $week::DATE WHERE kind = 'next_step')
         SELECT claim, had.claim IS NOT NULL AND CASE WHEN (p ->> '$.at_least')::BOOLEAN
-                   THEN (p ->> '$.times')::INTEGER <= times + forgotten() ELSE is_count(p ->> '$.times', times) END,
+                   THEN (p ->> '$.times')::INTEGER <= times OR forgotten() > 0
+                   WHEN forgotten() > 0 THEN (p ->> '$.times')::INTEGER >= times
+                   ELSE (p ->> '$.times')::INTEGER = times END,
                concat(times, ' times', if(had.claim IS NULL, ', which the user did not have last week', ''))
         FROM claims LEFT JOIN found ON found.event_id = claims.event_id AND other = p ->> '$.after'
         LEFT JOIN had USING (claim) WHERE kind = 'next_step'
