@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import ConfigDict, Field, SecretStr, create_model, model_validator
 
 from tgn_assets.names import Names
 from tgn_assets.settings import Settings, SettingsError, given_settings
@@ -58,7 +58,8 @@ def _attributes() -> dict[str, Any]:
     """A field for each setting, with its type, default and description; its bounds are checked by `given_settings`."""
     fields: dict[str, Any] = {}
     for name, setting in Settings.model_fields.items():
-        kind = str if setting.annotation is Path else setting.annotation
+        plain: dict[Any, Any] = {Path: str, SecretStr | None: str | None}
+        kind = plain.get(setting.annotation, setting.annotation)
         default = ... if name == "home" else setting.default  # two instances would have the same one
         fields[name] = _described(kind, setting.description), Field(default=default, repr=setting.repr)
     return fields

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tgn_assets.ml.config import Batching, SamplerName
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
-from tgn_assets.ml.recommend.reasons import NOUNS, Words
+from tgn_assets.ml.recommend.words import NOUNS, Words
 from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
 from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number

@@ -92,10 +92,18 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
     for name, place in home.settings.export_places().items():
         yield from _exported(search, name, place)
     for wanted in KEPT_BY_KILLED:
-        for path in sorted(Path(tempfile.gettempdir()).glob(f"{wanted}/**/*")):
+        for path in _files_of(wanted):
             left = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
             said = "left by a process that was killed, of this home or another, or in use"
             yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in left if not one.unreadable)
+
+
+def _files_of(wanted: str) -> list[Path]:
+    """What lies in the folders `wanted` of the machine's temporary ones; such a folder may go while it is read."""
+    found = list[Path]()
+    for folder in Path(tempfile.gettempdir()).glob(wanted):
+        found += (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sorted(found)
 
 
 class _Search:

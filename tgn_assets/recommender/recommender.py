@@ -214,8 +214,9 @@ class Recommender:
             if isinstance(users, str) or not isinstance(users, Iterable):
                 raise ValueError(f"users is {users!r}; give a list of ids, [{users!r}]")
             rows = self._asked(users if isinstance(users, pd.Series) else as_series(users))
-        rows = rows.assign(event=self._event_type.of_column(rows.event_id), source=rows.source.astype(object))
-        return rows[[*RESULT, *(name for name in MORE if name in rows)]].reset_index(drop=True)
+        more = [name for name in MORE if name in rows]
+        rows = rows.assign(event=self._event_type.of_column(rows.event_id))
+        return rows[[*RESULT, *more]].astype(dict.fromkeys(["source", *more], object)).reset_index(drop=True)
 
     def evaluate(self, weeks: int = 4, *, segment: str = "all", users: int = 50_000) -> pd.DataFrame:
         """How good the lists of the last `weeks` closed weeks would have been, beside the baselines.

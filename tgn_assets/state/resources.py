@@ -13,7 +13,7 @@ from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.recommend.reasons import Words
+from tgn_assets.ml.recommend.words import Words
 from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore

@@ -55,10 +55,11 @@ def enumerated(items: Sequence[Item]) -> list[list[Any]]:
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Inserts `rows`, whose values are in the order of the schema."""
+    """Inserts `rows`, whose values are in the order of the schema; the last columns may be left out."""
     if rows:
-        places = ", ".join("?" for _ in TABLES[table].columns)
-        con.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+        names = TABLES[table].names[: len(rows[0])]
+        places = ", ".join("?" for _ in names)
+        con.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", rows)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,13 @@ def lists_in(con: duckdb.DuckDBPyConnection) -> WeekLists:
     return WeekLists(memoryview(file.getvalue()))
 
 
+NAMES = ["rank", "event_id", "score", "source", "reason_kind", "reason", "reason_parameters"]
+NO_REASON = (None, None, None)
+
+
 def items_of(items: list[Item]) -> list[dict[str, Any]]:
-    names = ("rank", "event_id", "score", "source")
-    return [dict(zip(names, (rank, *item), strict=True)) for rank, item in enumerate(items, 1)]
+    """What is answered of them: as the lists of an older release, they have no reasons."""
+    return [dict(zip(NAMES, (rank, *item, *NO_REASON), strict=True)) for rank, item in enumerate(items, 1)]
 
 
 def parsed(items: bytes | None) -> Any:
@@ -69,20 +73,21 @@ def test_search_finds_ids_at_the_edges_of_its_blocks(users: int, tmp_path: Path)
 
 def test_columns_come_from_the_schema_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = (
-        Column("reason_kind", "VARCHAR", "A kind.", nullable=True),
+        Column("remark", "VARCHAR", "A text.", nullable=True),
         Column("weight", "DOUBLE", "A number.", nullable=True),
         Column("since", "DATE", "A day.", nullable=True),
     )
     table = TABLES[USER_LISTS]
     monkeypatch.setitem(TABLES, USER_LISTS, Table(table.meaning, table.columns + extra))
-    rows = [("tea", 0.5, "popular", "often", 0.1, "2026-01-02"), ("salt", 0.25, "popular", None, None, None)]
+    more = [("often", 0.1, "2026-01-02"), (None, None, None)]
+    rows = [("tea", 0.5, "popular", *NO_REASON, *more[0]), ("salt", 0.25, "popular", *NO_REASON, *more[1])]
     path = publish_lists(tmp_path, {"ann": rows}, [("tea", 0.5, "popular")])
     items = parsed(read(path).items("ann"))
     assert items == [
         dict(zip(items[0], (1, *rows[0]), strict=True)),
         dict(zip(items[0], (2, *rows[1]), strict=True)),
     ]
-    assert list(items[0]) == ["rank", "event_id", "score", "source", "reason_kind", "weight", "since"]
+    assert list(items[0]) == [*NAMES, "remark", "weight", "since"]
     assert parsed(read(path).new_user_items) == items_of([("tea", 0.5, "popular")])
 
 
@@ -92,7 +97,7 @@ def test_copy_of_a_version_without_a_column_is_served_without_it(
     path = publish_lists(tmp_path, {"ann": [("tea", 0.5, "popular")]}, [("tea", 0.5, "popular")])
     for name in (USER_LISTS, NEW_USER_LISTS):
         table = TABLES[name]
-        later = (*table.columns, Column("reason", "VARCHAR", "Why.", nullable=True))
+        later = (*table.columns, Column("remark", "VARCHAR", "A text.", nullable=True))
         monkeypatch.setitem(TABLES, name, Table(table.meaning, later))
     week = read(path)
     assert parsed(week.items("ann")) == parsed(week.new_user_items) == items_of([("tea", 0.5, "popular")])

@@ -18,8 +18,9 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
-from tgn_assets.ml.recommend.reasons import WORDS, Places, Words
+from tgn_assets.ml.recommend.reasons import Places
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
+from tgn_assets.ml.recommend.words import WORDS, Words
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.weeks import shift, week_key
 

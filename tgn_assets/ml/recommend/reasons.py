@@ -16,12 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.recommend.words import Words
 from tgn_assets.ml.weeks import week_key
 
 WIDTH = 4
 """Numbers of a reason: the kind and at most three parameters."""
-NOUNS = "user,event,had"
-"""The default words of sentences."""
 DAYS, WEEKS, EVENTS, COLUMNS = ("last",), ("first_week",), ("after", "with"), ("column",)
 """Parameters that are days since 1970, week numbers, event positions and attribute columns; all others are numbers."""
 
@@ -83,38 +82,6 @@ KINDS: Mapping[str, ReasonKind] = {
 REPEAT, NEXT_STEP, TOGETHER, POPULAR, NEW, ATTRIBUTES, LEARNED, VARIETY = range(len(KINDS))
 """Places in `KINDS`."""
 KIND_NAMES = tuple(KINDS)
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words that sentences are written with; a plural has an s at its end."""
-
-    user: str = "user"
-    event: str = "event"
-    had: str = "had"
-
-    @classmethod
-    def parse(cls, nouns: str) -> "Words":
-        """From `user,event,had`; ValueError if these are not three words.
-
-        >>> Words.parse("customer, product, bought")
-        Words(user='customer', event='product', had='bought')
-        """
-        words = [word.strip() for word in nouns.split(",")]
-        if len(words) != len(NOUNS.split(",")) or not all(words) or not all(map(str.isprintable, words)):
-            raise ValueError(f"{nouns!r} are not three words with commas between them, such as {NOUNS}")
-        return cls(*words)
-
-    def counted(self, users: int) -> str:
-        """`users` of them in words.
-
-        >>> Words().counted(1), Words().counted(3)
-        ('1 user', '3 users')
-        """
-        return f"{users} {self.user}" + ("" if users == 1 else "s")
-
-
-WORDS = Words()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTable, Attri
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.reason_facts import PairFacts, event_facts, pair_facts
-from tgn_assets.ml.recommend.reasons import KINDS, WORDS, ReasonTable
+from tgn_assets.ml.recommend.reasons import KINDS, ReasonTable
+from tgn_assets.ml.recommend.words import WORDS
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.worlds import START, Row, warehouse
 

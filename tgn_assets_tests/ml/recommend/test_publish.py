@@ -3,8 +3,9 @@ import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.recommend.publish import most_recommended, named_lists
-from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, ReasonTable, Words
+from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, ReasonTable
 from tgn_assets.ml.recommend.top_k import Recommendations
+from tgn_assets.ml.recommend.words import Words
 from tgn_assets.ml.schema import TABLES
 
 WEEK = "2024-01-01"
