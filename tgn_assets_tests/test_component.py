@@ -200,7 +200,7 @@ def test_names_are_different_for_each_log(loaded: Team) -> None:
     both = {f"{'/'.join(prefix)}/{name}" for prefix in (SHOP, EU) for name in week}
     assert keys == both | {"shop_log", "eu/shop/parquet_export"}
     checks = [key.asset_key.path[:-1] for key in defs.resolve_asset_graph().asset_check_keys]
-    assert checks.count(["eu", "shop"]) == checks.count(["shop"]) + 1 == 11  # future_blind is on for one of them
+    assert checks.count(["eu", "shop"]) == checks.count(["shop"]) + 1 == 12  # future_blind is on for one of them
     jobs = {job.name for job in defs.resolve_all_job_defs() if job.name != "__ASSET_JOB"}
     assert jobs == {name_of(prefix, job) for prefix in (SHOP, EU) for job in ("weekly_refresh", "observe_source")}
     refresh = defs.resolve_job_def("shop__weekly_refresh")

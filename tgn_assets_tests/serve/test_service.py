@@ -27,6 +27,7 @@ from tgn_assets.serve.openapi import MAX_BYTES, MAX_USERS
 from tgn_assets.serve.server import is_local
 from tgn_assets_tests.serve.service import WEEK, Answer, Item, Service, free_port, publish_lists, serving
 
+NO_REASON = dict.fromkeys(("reason_kind", "reason", "reason_parameters"))
 TOKEN = "correct-horse-battery-staple"
 IDS = [
     *("17850", "ann", "a/b", "/", "//a//", "a b", "a+b", "100%", "a%2Fb", "?q=1", "#1", "ümläut", "東京", "🍵"),
@@ -80,8 +81,8 @@ def test_user_with_any_id_gets_their_own_list(user: str, service: Service) -> No
     answer = service.ask(f"/v1/users/{quote(user, safe='')}")
     assert (answer.status, answer.json["user_id"], answer.json["list"]) == (200, user, "own")
     assert answer.json["items"] == [
-        {"rank": 1, "event_id": f"event {user}", "score": 0.5, "source": "tgn_assets"},
-        {"rank": 2, "event_id": "x/y", "score": 1 / 3, "source": "popular"},
+        {"rank": 1, "event_id": f"event {user}", "score": 0.5, "source": "tgn_assets", **NO_REASON},
+        {"rank": 2, "event_id": "x/y", "score": 1 / 3, "source": "popular", **NO_REASON},
     ]
     assert (answer.json["week"], answer.json["target_week"]) == (WEEK, shift(WEEK, 1))
 
@@ -441,7 +442,7 @@ def test_sigterm_finishes_requests_and_exits_with_0(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         client.sendall(body)
-        assert client.makefile("rb").read().endswith(b'"source":"popular"}]}]}')
+        assert client.makefile("rb").read().endswith(b'"reason_parameters":null}]}]}')
         assert service.process.wait(timeout=30) == 0
     assert "Traceback" not in service.log.read_text()
 
