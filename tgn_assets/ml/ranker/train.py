@@ -1,12 +1,14 @@
 """Training of the ranker: networks over weekly embeddings and pair features, and LambdaRank, blended.
 
 Both learn from the same past weeks (training_set.py): what was known at a cut-off, and the events of each user in the
-week after as labels. After building the datasets, a cold start fits to the past weeks, the last of which chooses the
-epoch, is judged on the newest closed week, and finetunes on the newest weeks, that one included. A warm start judges
-last week's ranker first, then fits, then finetunes. LambdaRank is fitted anew beside all that.
+week after as labels. After building the datasets, last week's ranker is judged on the newest closed week, then fitted
+to the past weeks with the epoch that is best in the newest, then finetuned on the newest weeks, that one included. A
+cold start has no ranker of last week: networks whose epoch a week before the newest has chosen are judged in its place,
+and thrown away. LambdaRank is fitted anew beside all that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -88,11 +90,10 @@ def train_ranker(
 ) -> RankerCheckpoint:
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
 
-    A warm start continues from `earlier`, last week's ranker; a cold start trains one on the weeks before the newest
-    closed one, of which the last chooses the number of epochs. That ranker's results on the newest closed week, from
-    which it has learned nothing, set fallback and calibration, together with those on the weeks judged before.
-    If nobody was active in the newest closed week, a warm start changes nothing, and for a cold start the newest week
-    with activity takes its place.
+    A warm start continues from `earlier`, last week's ranker; a cold start trains one to be judged, on the weeks before
+    the newest closed one. That ranker's results on the newest closed week, which has neither taught it nor chosen its
+    number of epochs, set fallback and calibration, together with those on the weeks judged before. If nobody was active
+    in the newest closed week, a warm start changes nothing; for a cold start the newest week with activity stands in.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, each week reads
     what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there. ValueError
@@ -116,15 +117,16 @@ def train_ranker(
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
             view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
-        if training.warm_from is None and datasets and held_out is not None:
-            with run_alongside(partial(fit, datasets)) as booster:
-                _fit(training, *split_to_choose_epoch(datasets))
-            training.booster = booster.result()
+        untrained = deepcopy(training.model) if training.warm_from is None else None
+        if untrained is not None and datasets and held_out is not None:
+            _fit_to_judge(training, datasets, fit)
         if held_out is not None and training.trained:
             with run_alongside(partial(fit, [*datasets[1:], held_out])) as booster:
                 _validate(training, past, held_out, view)
                 del view  # the epochs need none of its tables, which are a large part of the memory in use by now
-                if training.warm_from is not None and datasets:
+                if untrained is not None:
+                    training.model, training.curve = untrained, []
+                if datasets:
                     _fit(training, datasets, held_out)
                 _finetune(training, [*datasets, held_out])
             training.booster = booster.result()
@@ -225,13 +227,24 @@ def _start(
     return _Training(inputs, workers, progress, model, None, "", fallback, None, ())
 
 
-def _fit(training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset) -> None:
+def _fit_to_judge(
+    training: _Training, datasets: list[RankingDataset], fit: Callable[[list[RankingDataset]], str]
+) -> None:
+    """Fits networks of a cold start and, with `fit`, a booster that have seen nothing of the week that judges them."""
+    with run_alongside(partial(fit, datasets)) as booster, torch.random.fork_rng(devices=[]):
+        _fit(training, *split_to_choose_epoch(datasets), what="ranker to judge")
+    training.booster = booster.result()
+
+
+def _fit(
+    training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset, *, what: str = "ranker"
+) -> None:
     """Fits each network to the past weeks until it does no better on the one held out."""
     config, members, warm = training.inputs.config, training.model.members, training.warm_from is not None
     each = num_lists(datasets) * (config.warm_epochs if warm else config.epochs)
-    reporter = ProgressReporter(training.progress, "ranker", each * len(members), "list", at_most=True)
+    reporter = ProgressReporter(training.progress, what, each * len(members), "list", at_most=True)
     for number, member in enumerate(members, 1):
-        reporter.what = f"ranker, network {number} of {len(members)}"
+        reporter.what = f"{what}, network {number} of {len(members)}"
         for row in fit_network(
             member, datasets, held_out, config=config, k=training.inputs.rules.k, warm=warm, on_step=reporter.add
         ):

@@ -237,8 +237,8 @@ class RankerInputs:
 
 
 def split_to_choose_epoch(datasets: Sequence[RankingDataset]) -> tuple[list[RankingDataset], RankingDataset]:
-    """(what a cold start fits to, what chooses its number of epochs): the newest of `datasets`, or every fourth user of
-    the only one; that is itself if it has fewer than four."""
+    """(what networks to be judged are fitted to, what chooses their number of epochs): the newest of `datasets`, or
+    every fourth user of the only one; that is itself if it has fewer than four."""
     *older, newest = datasets
     if older:
         return older, newest

@@ -1,6 +1,8 @@
 import re
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from
+from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.judge import BlendedRanker, Judgement, judge
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, RankerInputs
 from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
@@ -59,7 +63,7 @@ def test_the_ranker_learns_and_records_its_validation(ranker: RankerCheckpoint) 
 def test_progress_counts_lists_learned_from(embedding_history: EmbeddingHistory) -> None:
     said, eager = list[str](), CONFIG.model_copy(update={"patience": 1})
     checkpoint = train_ranker(PAST, embedding_history, LAST, config=eager, progress=said.append)
-    told = [re.search(r"epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
+    told = [re.search(r"^ranker, .*epoch \d+, .*; ([\d,]+) of (?:at most )?([\d,]+) lists", line) for line in said]
     done = [[int(number.replace(",", "")) for number in found.groups()] for found in told if found]
     assert len(done) == sum(row["epoch"] != "final" for row in checkpoint.curve) > 0
     each = done[0][0]
@@ -95,19 +99,28 @@ def test_fallback_and_calibration_are_set_before_the_newest_week(embedding_histo
 
 
 @pytest.mark.parametrize("weeks", [3, WEEKS])
-def test_the_week_that_judges_chooses_no_epoch(weeks: int) -> None:
-    """A cold start on a log whose newest week is another one fits the same networks, up to the final epoch."""
+def test_the_week_that_judges_chooses_no_epoch(weeks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cold start judges does not depend on the newest week, whatever happened in it."""
     rows, newest = habits(weeks=weeks), weeks - 1
     past = [row for row in rows if row[2] < newest]
     seen = train_gnn(snapshots(past, range(newest)), shift(START, newest - 1), GNN).embeddings
     another = [(user, event, newest, 1) for user, event in dict.fromkeys((user, past[0][1]) for user, *_ in past)]
+    judged = list[tuple[Ensemble, str]]()
+
+    def spied(ranker: BlendedRanker, *given: Any, **named: Any) -> Judgement:
+        judged.append((deepcopy(ranker.model), ranker.booster.model_to_string() if ranker.booster else ""))
+        return judge(ranker, *given, **named)
+
+    monkeypatch.setattr("tgn_assets.ml.ranker.train.judge", spied)
     rankers = [
         train_ranker(history(log, newest), seen, shift(START, newest), config=CONFIG) for log in (rows, past + another)
     ]
-    curves = [[row for row in ranker.curve if row["epoch"] != "final"] for ranker in rankers]
-    assert len(curves[0]) > 1 and curves[0] == curves[1]
-    judged = [ranker.judged[-1].results.gain["repeat"].tolist() for ranker in rankers]
-    assert judged[0] != judged[1]
+    (one, booster), (other, other_booster) = judged
+    assert booster == other_booster
+    for name, weights in one.state_dict().items():
+        assert torch.equal(weights, other.state_dict()[name])
+    gains = [ranker.judged[-1].results.gain["repeat"].tolist() for ranker in rankers]
+    assert gains[0] != gains[1], "what was found depends on it"
 
 
 def test_every_user_gets_five_distinct_events_by_score(lists: Recommendations) -> None:
