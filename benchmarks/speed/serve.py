@@ -41,7 +41,12 @@ LISTS_SQL = """
     INSERT INTO weekly_top5_predictions BY NAME
     SELECT DATE '2026-01-05' AS week, DATE '2026-01-12' AS target_week, printf('user-%07d@shop', u) AS user_id,
            r::INTEGER AS rank, 'event-' || hash(u * {k} + r + {seed}) % {events} AS event_id,
-           0.5 / r + hash(u) % 1000000 / 1e8 AS score, 'tgn_assets' AS source
+           0.5 / r + hash(u) % 1000000 / 1e8 AS score, 'tgn_assets' AS source,
+           if(r < {k}, 'repeat', 'next_step') AS reason_kind,
+           if(r < {k}, printf('had in %d of the last 4 weeks, last on 2026-01-%02d', r, 1 + hash(u) % 9),
+              printf('often follows event-%d, which the user had last week (%d times in the week after it)',
+                     hash(u) % {events}, 1 + hash(u + 1) % 20)) AS reason,
+           json_object('weeks', r, 'of', 4) AS reason_parameters
     FROM range({users}) AS a(u), range(1, {k} + 1) AS b(r)
 """
 NEW_USERS_SQL = """
