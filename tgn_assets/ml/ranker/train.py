@@ -8,7 +8,6 @@ and thrown away. LambdaRank is fitted anew beside all that.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -68,6 +67,15 @@ class _Training:
     curve: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the networks' weights."""
+        return {name: of.clone() for name, of in self.model.state_dict().items()}
+
+    def restart(self, weights: dict[str, Tensor]) -> None:
+        """Forgets what the networks have learned since they had `weights`."""
+        self.model.load_state_dict(weights)
+        self.curve = []
+
     @property
     def trained(self) -> bool:
         """Whether the networks have learned anything, today or before."""
@@ -117,15 +125,15 @@ def train_ranker(
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
             view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
-        untrained = deepcopy(training.model) if training.warm_from is None else None
-        if untrained is not None and datasets and held_out is not None:
+        cold, untrained = training.warm_from is None, training.weights()
+        if cold and datasets and held_out is not None:
             _fit_to_judge(training, datasets, fit)
         if held_out is not None and training.trained:
             with run_alongside(partial(fit, [*datasets[1:], held_out])) as booster:
                 _validate(training, past, held_out, view)
                 del view  # the epochs need none of its tables, which are a large part of the memory in use by now
-                if untrained is not None:
-                    training.model, training.curve = untrained, []
+                if cold:
+                    training.restart(untrained)
                 if datasets:
                     _fit(training, datasets, held_out)
                 _finetune(training, [*datasets, held_out])

@@ -76,7 +76,7 @@ def published(made: Recommendations, con: duckdb.DuckDBPyConnection = CON) -> pd
     [
         ("tgn_assets", OPEN, {"repeat"}),
         ("tgn_assets", Rules(exclude_own=True), {"together"}),
-        ("tgn_assets", Rules(min_distinct=21), {"repeat", "variety"}),
+        ("popular", Rules(min_distinct=21), {"popular", "variety"}),
         ("repeat", OPEN, {"repeat", "popular"}),
         ("popular", OPEN, {"popular"}),
         ("item_knn", OPEN, {"repeat"}),
