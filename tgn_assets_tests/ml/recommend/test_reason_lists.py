@@ -100,7 +100,7 @@ def test_every_row_has_a_true_reason(
     assert found.untrue.empty, found.message
     assert sum(found.checked.values()) == len(rows) + 5
     if source == "popular":
-        assert set(rows.reason_kind) == {"popular"}
+        assert set(rows.reason_kind) == kinds
 
 
 def test_reasons_do_not_depend_on_the_size_of_shards(
