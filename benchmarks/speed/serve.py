@@ -178,7 +178,7 @@ class Memory:
 
 def compare_lookups(copy: Path, compact: Path, users: int) -> tuple[float, float]:
     """Seconds of a lookup by DuckDB and in memory. RuntimeError if they find different lists."""
-    query = "SELECT rank, event_id, score, source FROM weekly_top5_predictions WHERE user_id = ? ORDER BY rank"
+    query = "SELECT * EXCLUDE (week, target_week, user_id) FROM weekly_top5_predictions WHERE user_id = ? ORDER BY rank"
     draw, lists = random.Random(1), WeekLists(memoryview(compact.read_bytes()))
     drawn = [f"user-{draw.randrange(users):07d}@shop" for _ in range(LOOKUPS)]
     with connect(copy, read_only=True) as con:
