@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tgn_assets.ml.config import Batching, SamplerName
+from tgn_assets.ml.config import Batching, PresetName, SamplerName
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.recommend.words import NOUNS, Words
@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         default="auto",
         description="What draws the neighbours of sampled batches: `native`, `torch-sparse`, `pyg-lib`, or `auto` (a "
         "compiled one if one is installed). The launchpad's `sampler` wins where it is not `auto`.",
+    )
+    preset: PresetName = Field(
+        default="standard",
+        description="What a week may cost: `fast`, `standard` or `best` (docs/quality.md compares them). A field that "
+        "is set in the launchpad wins.",
     )
     workers: str | None = Field(
         default=None,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 Batching = Literal["auto", "full", "sampled"]
 Default = TypeVar("Default")
+PresetName = Literal["fast", "standard", "best"]
 SamplerName = Literal["auto", "native", "torch-sparse", "pyg-lib"]
 
 
@@ -85,6 +86,10 @@ class LinearLinkConfig(BaseModel, frozen=True):
 class GNNConfig(BaseModel, frozen=True):
     """The heterogeneous GraphSAGE encoder, and the linear link model beside it."""
 
+    preset: Literal["auto", "fast", "standard", "best"] = option(
+        "auto",
+        "What fields that are left at their default hold (`ml/presets.py`); `auto`: those of TGN_PRESET.",
+    )
     window: int = option(8, "Weeks in the training window: message graph and links.", ge=1, le=104)
     replay: int = option(12, "Past weeks that a cold start trains at, one after the other.", ge=1, le=104)
     dim: int = option(64, "Width of an embedding.", ge=4, le=1024)
@@ -226,6 +231,10 @@ class FallbackConfig(BaseModel, frozen=True):
 class RankerConfig(BaseModel, frozen=True):
     """The ranker: a temporal Transformer and a scoring head, blended with LambdaRank."""
 
+    preset: Literal["auto", "fast", "standard", "best"] = option(
+        "auto",
+        "What fields that are left at their default hold (`ml/presets.py`); `auto`: those of TGN_PRESET.",
+    )
     origins: int = option(8, "Past weeks from whose close the ranker learns to rank the week after.", ge=1, le=104)
     users_per_cutoff: int = option(
         4096, "Users that a past week is learned from; of more, a seeded sample.", ge=1, le=10**8

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pandas as pd
 
-from tgn_assets.ml.config import GNNConfig
+from tgn_assets.ml.config import GNNConfig, PresetName
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.forgotten import ForgottenIds
+from tgn_assets.ml.presets import Config, with_preset
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.recommend.words import Words
 from tgn_assets.ml.schema import EVENT
@@ -94,6 +95,16 @@ class WorkersSetting(dg.ConfigurableResource):
                 f"TGN_WORKERS needs {error.name}: run pip install -c constraints.txt -e '.[ray]', or unset it"
             ) from error
         return RayTasks(self.address, shards_per_task=self.task_shards, log=log)
+
+
+class Preset(dg.ConfigurableResource):
+    """The preset of the training, where the launchpad leaves it open."""
+
+    preset: PresetName
+
+    def settle(self, form: dg.Config, model: type[Config]) -> Config:
+        """The `model` that the launchpad's `form` describes, fields left at their default filled in by the preset."""
+        return with_preset(model.model_validate(form.model_dump()), self.preset)
 
 
 class GraphBatching(dg.ConfigurableResource):
@@ -194,5 +205,6 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         "reports": ReportsFolder(root=str(home.reports)),
         "device": Device(setting=home.settings.device),
         "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),
+        "preset": Preset(preset=home.settings.preset),
         "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
     }

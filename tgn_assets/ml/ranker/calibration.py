@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, logit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
@@ -25,14 +25,16 @@ SMALLEST_STD = 1e-3
 
 @dataclass(frozen=True)
 class Logistic:
-    """logit p = intercept + inputs . weights"""
+    """logit p = intercept + inputs . weights, but at least `lowest`."""
 
     intercept: float
     weights: list[float]
+    lowest: float | None = None
 
     def logit(self, inputs: FloatArray) -> FloatArray:
         """[n] for inputs [n, m]."""
-        return self.intercept + inputs @ np.array(self.weights)
+        logit = self.intercept + inputs @ np.array(self.weights)
+        return logit if self.lowest is None else np.maximum(logit, self.lowest)
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,17 @@ class Calibration:
 
 
 def fit_activity(user_features: FloatArray, active: BoolArray, *, config: CalibrationConfig) -> Logistic:
-    """From the features [n, F] of users at past cut-offs, and whether they were active in the week after."""
+    """From the features [n, F] of users at past cut-offs, and whether they were active in the week after.
+
+    No chance is lower than 1 in n + 2, Laplace's rule of succession for what n users never did: beyond what was seen,
+    as after a silence longer than any before, the logit would fall without end.
+    """
     mean, scale = user_features.mean(0), np.maximum(user_features.std(0), SMALLEST_STD)
     inputs, prior = (user_features - mean) / scale, np.zeros(user_features.shape[1])
     fitted = _fit(inputs, active, prior, np.ones(len(active)), ridge=config.ridge)
     weights = np.array(fitted.weights) / scale
-    return Logistic(float(fitted.intercept - mean @ weights), weights.tolist())
+    lowest = float(logit(1 / (len(active) + 2)))
+    return Logistic(float(fitted.intercept - mean @ weights), weights.tolist(), lowest)
 
 
 def calibrate(activity: Logistic, judged: Sequence[JudgedWeek], *, config: CalibrationConfig) -> Calibration:

@@ -33,7 +33,7 @@ LIBRARIES = ("numpy", "scipy", "torch")
 """Libraries that compute training sets: their versions are part of the key."""
 NOT_IN_KEY = {
     *("origins", "dim", "heads", "layers", "dropout", "attribute_limit", "networks", "epochs", "warm_epochs"),
-    *("patience", "learning_rate", "fit", "lambdarank", "blend", "calibration", "fallback"),
+    *("preset", "patience", "learning_rate", "fit", "lambdarank", "blend", "calibration", "fallback"),
 }
 """Fields of `RankerConfig` that no training set depends on; every other field is part of the key."""
 CANDIDATES = ("users", "row", "event", "features", "channels")
