@@ -36,7 +36,7 @@ PARTS = {
     ],
     "LightGBM inference": [
         "tgn_assets.ml.ranker.lambdarank:lambdarank_scores",
-        "tgn_assets.ml.ranker.lambdarank:load_booster",
+        "tgn_assets.ml.ranker.lambdarank:load_boosters",
     ],
     "network inference": [
         "tgn_assets.ml.ranker.ensemble:Ensemble.forward",

@@ -170,7 +170,9 @@ class CandidateConfig(BaseModel, frozen=True):
 class FitConfig(BaseModel, frozen=True):
     """How the ranker's networks are fitted, cold and warm."""
 
-    pairs_per_epoch: int = option(400_000, "Pairs in an epoch of all networks; sets their number.", ge=1, le=10**9)
+    pairs_per_epoch: int = option(
+        400_000, "Pairs in an epoch of all networks; sets the number of networks and boosters.", ge=1, le=10**9
+    )
     users_per_step: int = option(256, "Users whose lists make one step of the optimizer.", ge=1, le=10**6)
     weight_decay: float = option(1e-3, "AdamW's weight decay.", ge=0, le=1)
     warm_step: float = option(2 / 3, "Share of the learning rate in the epochs of a warm start.", gt=0, le=1)
@@ -245,7 +247,9 @@ class RankerConfig(BaseModel, frozen=True):
     layers: int = option(1, "Transformer layers.", ge=1, le=8)
     dropout: float = option(0.2, "Share of the Transformer's activations dropped while training.", ge=0, lt=1)
     attribute_limit: float = option(5.0, "Standard deviations at which attribute features are clipped.", gt=0, le=1e6)
-    networks: int = option(4, "Most networks averaged; fewer where weeks have many pairs.", ge=1, le=16)
+    networks: int = option(
+        4, "Most networks averaged, and LambdaRank boosters; fewer where weeks have many pairs.", ge=1, le=16
+    )
     epochs: int = option(30, "At most this many epochs over the past weeks on a cold start.", ge=1, le=500)
     warm_epochs: int = option(10, "At most this many when last week's ranker is at hand.", ge=1, le=500)
     patience: int = option(4, "Stop after this many epochs without a better validation NDCG.", ge=1, le=500)

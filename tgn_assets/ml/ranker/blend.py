@@ -1,6 +1,5 @@
 """Blend the networks' and LambdaRank's scores of the same candidates."""
 
-import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray
@@ -8,11 +7,11 @@ from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.linalg.per_user import group_zscore
 from tgn_assets.ml.linalg.topk import grouped_bar
-from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
+from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 
 
 def blend_scores(
-    candidates: Candidates, network: FloatArray, *, booster: lgb.Booster | None, k: int, config: BlendConfig
+    candidates: Candidates, network: FloatArray, *, booster: Boosters | None, k: int, config: BlendConfig
 ) -> FloatArray:
     """[p] blended scores of the p candidates, whose networks' scores are `network` [p].
 

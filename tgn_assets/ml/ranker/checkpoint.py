@@ -30,11 +30,11 @@ class RankerCheckpoint:
     `curve` has a row per network and epoch (loss, validation_ndcg), `fallback` says whose list each segment of users
     gets, `validation` holds metrics on the newest closed week, `judged` what was found on this week and earlier ones.
     `trained` is False where the history was too short to learn from: then every list comes from a baseline, and nothing
-    reads the weights. `booster` is LightGBM's text; `calibration` turns the softmax of blended scores into
-    probabilities. `k` is the length of the lists that it was validated with, `features` names the columns of the pair
-    features and `attributes` the attributes among them, `warm_from` is the week of the ranker that it was warm-started
-    from, `embeddings` the digest of those of its week (None: there were none), `processor` the kind that trained it
-    (None: made by 0.2, which did not record it).
+    reads the weights. `booster` is the text of LightGBM's boosters; `calibration` turns the softmax of blended scores
+    into probabilities. `k` is the length of the lists that it was validated with, `features` names the columns of the
+    pair features and `attributes` the attributes among them, `warm_from` is the week of the ranker that it was
+    warm-started from, `embeddings` the digest of those of its week (None: there were none), `processor` the kind that
+    trained it (None: made by 0.2, which did not record it).
     """
 
     week: str

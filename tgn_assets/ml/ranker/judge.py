@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import lightgbm as lgb
 import numpy as np
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from tgn_assets.ml.ranker.baseline_fallback import (
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.calibration import Calibration, Logistic, calibrate, fit_activity
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
+from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 from tgn_assets.ml.ranker.listwise import hits_of, network_scores
 from tgn_assets.ml.ranker.training_set import (
     LabelledUsers,
@@ -54,7 +53,7 @@ class BlendedRanker:
     """The networks and the booster that are judged."""
 
     model: Ensemble
-    booster: lgb.Booster | None
+    booster: Boosters | None
 
     def blend(self, network: FloatArray, dataset: RankingDataset, k: int, config: RankerConfig) -> FloatArray:
         """[p] blended scores of the candidates of `dataset`, whose networks' scores are `network` [p]."""

@@ -6,25 +6,48 @@ lists.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray
-from tgn_assets.ml.config import LambdaRankConfig
+from tgn_assets.ml.config import MOST_SEED, LambdaRankConfig
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
 THREADS = re.compile(r"\[num_threads: \d+\]")
+NEXT_BOOSTER = "\nnext booster\n"
+"""Between the texts of two boosters."""
 FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": True, "verbose": -1}
 """LightGBM parameters that are not tuned."""
 
 
-def fit_lambdarank(datasets: Sequence[RankingDataset], threads: int = 1, *, config: LambdaRankConfig, seed: int) -> str:
-    """A booster, as LightGBM's text, that ranks each user's positive candidates first; empty if there are none.
+@dataclass(frozen=True)
+class Boosters:
+    """Boosters of different seeds, whose mean score counts."""
 
-    The same input gives the same text with any number of `threads`. Users without a positive candidate are left out.
+    members: tuple[lgb.Booster, ...]
+
+    def predict(self, features: FloatArray) -> FloatArray:
+        """[p] scores of candidates with `features` [p, F]."""
+        scores = [np.asarray(booster.predict(features, num_threads=1)) for booster in self.members]
+        return np.mean(scores, axis=0)
+
+
+def fit_lambdarank(
+    datasets: Sequence[RankingDataset], threads: int = 1, *, config: LambdaRankConfig, seed: int, boosters: int = 1
+) -> str:
+    """The texts of `boosters` boosters that rank each user's positive candidates first; empty if there are none.
+
+    They differ in their seed, and so in the pairs and features that are drawn. The same input gives the same text with
+    any number of `threads`. Users without a positive candidate are left out.
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
     """
+    seeds = ((seed + at) % MOST_SEED for at in range(boosters))
+    return NEXT_BOOSTER.join(filter(None, (_fit_booster(datasets, threads, config=config, seed=one) for one in seeds)))
+
+
+def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: LambdaRankConfig, seed: int) -> str:
     has_positive = [dataset.has_positive[dataset.candidates.row] for dataset in datasets]
     share = min(1.0, config.max_pairs / max(sum(int(keep.sum()) for keep in has_positive), 1))
     rng = np.random.default_rng(seed)
@@ -45,13 +68,13 @@ def fit_lambdarank(datasets: Sequence[RankingDataset], threads: int = 1, *, conf
     return THREADS.sub("[num_threads: 1]", booster.model_to_string())
 
 
-def load_booster(text: str) -> lgb.Booster | None:
+def load_boosters(text: str) -> Boosters | None:
     """What `fit_lambdarank` wrote, ready to score; None for an empty text."""
-    return lgb.Booster(model_str=text) if text else None
+    return Boosters(tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER))) if text else None
 
 
-def lambdarank_scores(booster: lgb.Booster | None, features: FloatArray) -> FloatArray:
-    """[p] scores of candidates with `features` [p, F]; zeros without a booster."""
-    if booster is None or not len(features):
+def lambdarank_scores(boosters: Boosters | None, features: FloatArray) -> FloatArray:
+    """[p] scores of candidates with `features` [p, F]; zeros without boosters."""
+    if boosters is None or not len(features):
         return np.zeros(len(features))
-    return np.asarray(booster.predict(features, num_threads=1))
+    return boosters.predict(features)

@@ -31,7 +31,7 @@ from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, judge, judge_baselines
-from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_booster
+from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_boosters
 from tgn_assets.ml.ranker.listwise import finetune_on_recent_weeks, fit_network, num_lists
 from tgn_assets.ml.ranker.training_set import (
     EmbeddingHistory,
@@ -124,7 +124,7 @@ def train_ranker(
         training = _start(inputs, datasets, earlier, workers, progress)
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
             view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
-        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed)
+        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed, boosters=len(training.model.members))
         cold, untrained = training.warm_from is None, training.weights()
         if cold and datasets and held_out is not None:
             _fit_to_judge(training, datasets, fit)
@@ -220,7 +220,8 @@ def _start(
 ) -> _Training:
     """A warm start from `earlier` if there is one that fits, or else a cold start.
 
-    Where `datasets` have few pairs several networks are trained, and events are ranked by their mean score.
+    Where `datasets` have few pairs several networks and as many boosters are trained, and events are ranked by their mean
+    scores.
     """
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
@@ -268,7 +269,7 @@ def _validate(
     """Sets fallback, validation and calibration by the newest week, from which nothing has been learned yet, and the
     weeks judged before."""
     training.fallback, training.calibration, training.validation, training.judged = judge(
-        BlendedRanker(training.model, load_booster(training.booster)),
+        BlendedRanker(training.model, load_boosters(training.booster)),
         past,
         history=training.inputs.history,
         view=view,

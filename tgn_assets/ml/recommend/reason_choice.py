@@ -9,7 +9,6 @@ scored again by the same networks and LambdaRank; the user's other candidates st
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import lightgbm as lgb
 import numpy as np
 import torch
 from scipy import sparse
@@ -20,7 +19,7 @@ from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.data.interactions import UserPast
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.lambdarank import lambdarank_scores
+from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 from tgn_assets.ml.recommend.reason_facts import EventFacts, pair_facts
 from tgn_assets.ml.recommend.reasons import (
     ATTRIBUTES,
@@ -50,7 +49,7 @@ class Scorer:
     """What scores candidates: the networks and LambdaRank, blended, and the temporal embeddings [E, dim] of events."""
 
     model: Ensemble
-    booster: lgb.Booster | None
+    booster: Boosters | None
     blend: BlendConfig
     events: Tensor
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import lightgbm as lgb
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.lambdarank import load_booster
+from tgn_assets.ml.ranker.lambdarank import Boosters, load_boosters
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, LabelledUsers, PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
 from tgn_assets.ml.recommend.new_user_list import new_user_list
@@ -197,7 +196,7 @@ class _Ranking(NamedTuple):
     """What all users are ranked with."""
 
     model: Ensemble
-    booster: lgb.Booster | None
+    booster: Boosters | None
     calibration: Calibration | None
     generator: CandidateGenerator
     limit: int
@@ -233,7 +232,7 @@ class _RankedUsers:
         self.view, self.embeddings, self.workers = view, embeddings, workers
         self.ranking = _Ranking(
             load_model(checkpoint, view.device),
-            load_booster(checkpoint.booster),
+            load_boosters(checkpoint.booster),
             checkpoint.calibration,
             view.generator,
             view.limit,

@@ -7,7 +7,7 @@ import torch
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import LambdaRankConfig
 from tgn_assets.ml.ranker import lambdarank
-from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, lambdarank_scores, load_booster
+from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, lambdarank_scores, load_boosters
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
 CONFIG = LambdaRankConfig()
@@ -30,7 +30,7 @@ def fitted(*datasets: RankingDataset, threads: int = 1, config: LambdaRankConfig
 
 
 def share_found(booster: str, of: RankingDataset) -> float:
-    scores = lambdarank_scores(load_booster(booster), of.candidates.features).reshape(-1, 12)
+    scores = lambdarank_scores(load_boosters(booster), of.candidates.features).reshape(-1, 12)
     return float((scores.argmax(1) == of.label.reshape(-1, 12).argmax(1)).mean())
 
 
@@ -63,8 +63,17 @@ def test_beyond_max_pairs_only_negatives_are_left_out(monkeypatch: pytest.Monkey
 
 def test_without_a_positive_candidate_there_is_no_booster() -> None:
     assert fitted(dataset(50, positive=False)) == fitted() == ""
-    assert lambdarank_scores(load_booster(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4
+    assert lambdarank_scores(load_boosters(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
     assert len({fitted(dataset(300), dataset(300, seed=1), threads=threads) for threads in (1, 2, 3)}) == 1
+
+
+def test_several_boosters_score_by_their_mean() -> None:
+    weeks, features = [dataset(100)], dataset(50, seed=2).candidates.features
+    texts = [fit_lambdarank(weeks, config=CONFIG, seed=seed) for seed in (5, 6)]
+    both = fit_lambdarank(weeks, config=CONFIG, seed=5, boosters=2)
+    alone = [lambdarank_scores(load_boosters(text), features) for text in texts]
+    assert not np.array_equal(*alone)
+    assert lambdarank_scores(load_boosters(both), features) == pytest.approx(np.mean(alone, axis=0))

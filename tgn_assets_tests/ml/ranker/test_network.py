@@ -14,7 +14,7 @@ from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.blend import blend_scores
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
-from tgn_assets.ml.ranker.lambdarank import load_booster
+from tgn_assets.ml.ranker.lambdarank import load_boosters
 from tgn_assets.ml.ranker.network import PositionalEncoding, UserInteractionPredictor
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView
@@ -70,7 +70,7 @@ def test_one_network_predicts_the_published_lists() -> None:
 @pytest.mark.parametrize("with_booster", [False, True])
 def test_an_ensemble_predicts_the_published_lists(with_booster: bool) -> None:
     world = published(networks=3, with_booster=with_booster)
-    model, booster = load_model(world.ranker), load_booster(world.ranker.booster)
+    model, booster = load_model(world.ranker), load_boosters(world.ranker.booster)
     rescore = partial(blend_scores, booster=booster, k=5, config=world.ranker.config.blend) if with_booster else None
     assert (booster is not None) == with_booster
     for user, events in enumerate(world.lists):

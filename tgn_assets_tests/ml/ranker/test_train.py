@@ -105,10 +105,15 @@ def test_the_week_that_judges_chooses_no_epoch(weeks: int, monkeypatch: pytest.M
     past = [row for row in rows if row[2] < newest]
     seen = train_gnn(snapshots(past, range(newest)), shift(START, newest - 1), GNN).embeddings
     another = [(user, event, newest, 1) for user, event in dict.fromkeys((user, past[0][1]) for user, *_ in past)]
-    judged = list[tuple[Ensemble, str]]()
+    judged = list[tuple[Ensemble, list[str]]]()
 
     def spied(ranker: BlendedRanker, *given: Any, **named: Any) -> Judgement:
-        judged.append((deepcopy(ranker.model), ranker.booster.model_to_string() if ranker.booster else ""))
+        judged.append(
+            (
+                deepcopy(ranker.model),
+                [one.model_to_string() for one in ranker.booster.members] if ranker.booster else [],
+            )
+        )
         return judge(ranker, *given, **named)
 
     monkeypatch.setattr("tgn_assets.ml.ranker.train.judge", spied)
