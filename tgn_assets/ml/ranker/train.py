@@ -220,8 +220,8 @@ def _start(
 ) -> _Training:
     """A warm start from `earlier` if there is one that fits, or else a cold start.
 
-    Where `datasets` have few pairs several networks and as many boosters are trained, and events are ranked by their mean
-    scores.
+    Where `datasets` have few pairs several networks and as many boosters are trained, and events are ranked by their
+    mean scores.
     """
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
