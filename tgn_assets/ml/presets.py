@@ -10,8 +10,17 @@ Config = TypeVar("Config", GNNConfig, RankerConfig)
 Values = Mapping[str, Any]
 """Field -> value; of a nested configuration, again such a mapping."""
 
-FAST: tuple[Values, Values] = ({}, {})
-BEST: tuple[Values, Values] = ({}, {})
+FAST: tuple[Values, Values] = (
+    {"warm_epochs": 1, "linear": {"max_events": 1024}},
+    {
+        "networks": 1,
+        "candidates": 40,
+        "warm_epochs": 3,
+        "epochs": 15,
+        "lambdarank": {"rounds": 50, "max_pairs": 50_000},
+    },
+)
+BEST: tuple[Values, Values] = ({}, {"networks": 6, "fit": {"pairs_per_epoch": 10**9}})
 PRESETS: Mapping[PresetName, tuple[Values, Values]] = MappingProxyType(
     {"fast": FAST, "standard": ({}, {}), "best": BEST}
 )

@@ -59,6 +59,8 @@ class _Training:
     workers: Workers
     progress: LogFn
     model: Ensemble
+    networks: int
+    """How many the ranker will have, and as many boosters; a warm start may begin with fewer."""
     warm_from: str | None
     booster: str
     fallback: BaselineFallback
@@ -124,7 +126,7 @@ def train_ranker(
         training = _start(inputs, datasets, earlier, workers, progress)
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
             view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
-        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed, boosters=len(training.model.members))
+        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed, boosters=training.networks)
         cold, untrained = training.warm_from is None, training.weights()
         if cold and datasets and held_out is not None:
             _fit_to_judge(training, datasets, fit)
@@ -135,7 +137,9 @@ def train_ranker(
                 if cold:
                     training.restart(untrained)
                 if datasets:
-                    _fit(training, datasets, held_out)
+                    warm = 0 if cold else len(training.model.members)
+                    _add_networks(training)
+                    _fit(training, datasets, held_out, warm=warm)
                 _finetune(training, [*datasets, held_out])
             training.booster = booster.result()
         elif held_out is not None:
@@ -229,11 +233,20 @@ def _start(
         # Kept unchanged if nobody was active in the newest week.
         model = Ensemble(load_model(earlier, inputs.device).members[:networks])
         of_earlier = earlier.week, earlier.booster, earlier.fallback, earlier.calibration, earlier.judged
-        return _Training(inputs, workers, progress, model, *of_earlier)
+        return _Training(inputs, workers, progress, model, networks, *of_earlier)
     width = embedding_width(inputs.embedding_history)
     model = new_ensemble(config, width=width, attributes=inputs.attributes.columns, networks=networks)
     model, fallback = model.to(inputs.device), untested_fallback(inputs.rules.k)
-    return _Training(inputs, workers, progress, model, None, "", fallback, None, ())
+    return _Training(inputs, workers, progress, model, networks, None, "", fallback, None, ())
+
+
+def _add_networks(training: _Training) -> None:
+    """Adds those that a warm start lacks, since earlier weeks had more pairs or the configuration fewer networks."""
+    inputs, members = training.inputs, list(training.model.members)
+    if lacking := training.networks - len(members):
+        width, attributes = embedding_width(inputs.embedding_history), inputs.attributes.columns
+        new = new_ensemble(inputs.config, width=width, attributes=attributes, networks=lacking)
+        training.model = Ensemble([*members, *new.to(inputs.device).members])
 
 
 def _fit_to_judge(
@@ -246,21 +259,26 @@ def _fit_to_judge(
 
 
 def _fit(
-    training: _Training, datasets: Sequence[RankingDataset], held_out: RankingDataset, *, what: str = "ranker"
+    training: _Training,
+    datasets: Sequence[RankingDataset],
+    held_out: RankingDataset,
+    *,
+    warm: int = 0,
+    what: str = "ranker",
 ) -> None:
-    """Fits each network to the past weeks until it does no better on the one held out."""
-    config, members, warm = training.inputs.config, training.model.members, training.warm_from is not None
-    each = num_lists(datasets) * (config.warm_epochs if warm else config.epochs)
-    reporter = ProgressReporter(training.progress, what, each * len(members), "list", at_most=True)
-    for number, member in enumerate(members, 1):
-        reporter.what = f"{what}, network {number} of {len(members)}"
-        for row in fit_network(
-            member, datasets, held_out, config=config, k=training.inputs.rules.k, warm=warm, on_step=reporter.add
-        ):
-            training.curve.append({"network": number, **row})
+    """Fits each network to the past weeks until it does no better on the one held out; the first `warm` have learned
+    from weeks before."""
+    config, members = training.inputs.config, training.model.members
+    lists, k = num_lists(datasets), training.inputs.rules.k
+    most = [lists * (config.warm_epochs if at < warm else config.epochs) for at in range(len(members))]
+    reporter = ProgressReporter(training.progress, what, sum(most), "list", at_most=True)
+    for at, member in enumerate(members):
+        reporter.what = f"{what}, network {at + 1} of {len(members)}"
+        for row in fit_network(member, datasets, held_out, config=config, k=k, warm=at < warm, on_step=reporter.add):
+            training.curve.append({"network": at + 1, **row})
             loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
             reporter.tell(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
-        reporter.left(each * (len(members) - number))
+        reporter.left(sum(most[at + 1 :]))
 
 
 def _validate(

@@ -6,6 +6,7 @@ from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker import listwise, train
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
+from tgn_assets.ml.ranker.lambdarank import NEXT_BOOSTER
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
@@ -81,6 +82,14 @@ def test_with_many_pairs_a_warm_start_drops_networks(
     assert networks(trained(embedding_history, WEEKS - 1, three)) == 3
     after = trained(embedding_history, WEEKS - 1, three, pairs_per_epoch=10)
     assert after.warm_from == three.week and networks(after) == 1
+
+
+def test_a_warm_start_adds_the_networks_that_it_lacks(embedding_history: EmbeddingHistory) -> None:
+    one = trained(embedding_history, WEEKS - 2, pairs_per_epoch=10)
+    after = trained(embedding_history, WEEKS - 1, one)
+    assert after.warm_from == one.week and networks(after) == 3
+    assert {row["network"] for row in after.curve} == {1, 2, 3}
+    assert after.booster.count(NEXT_BOOSTER) == 2
 
 
 def test_the_number_of_threads_does_not_change_a_byte(
