@@ -137,9 +137,7 @@ def train_ranker(
                 if cold:
                     training.restart(untrained)
                 if datasets:
-                    warm = 0 if cold else len(training.model.members)
-                    _add_networks(training)
-                    _fit(training, datasets, held_out, warm=warm)
+                    _fit(training, datasets, held_out, warm=_add_networks(training))
                 _finetune(training, [*datasets, held_out])
             training.booster = booster.result()
         elif held_out is not None:
@@ -240,13 +238,15 @@ def _start(
     return _Training(inputs, workers, progress, model, networks, None, "", fallback, None, ())
 
 
-def _add_networks(training: _Training) -> None:
-    """Adds those that a warm start lacks, since earlier weeks had more pairs or the configuration fewer networks."""
+def _add_networks(training: _Training) -> int:
+    """Adds those that a warm start lacks, since earlier weeks had more pairs or the configuration fewer networks; how
+    many there were that have learned before."""
     inputs, members = training.inputs, list(training.model.members)
     if lacking := training.networks - len(members):
         width, attributes = embedding_width(inputs.embedding_history), inputs.attributes.columns
         new = new_ensemble(inputs.config, width=width, attributes=attributes, networks=lacking)
         training.model = Ensemble([*members, *new.to(inputs.device).members])
+    return len(members) if training.warm_from else 0
 
 
 def _fit_to_judge(
