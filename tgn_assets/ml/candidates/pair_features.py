@@ -22,6 +22,7 @@ from tgn_assets.ml.candidates.event_tables import EventTables, event_tables
 from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
+from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.linalg.sparse import row_of
 
 MAX_CADENCE = 4.0
@@ -201,5 +202,5 @@ def _trend(tables: EventTables, *, short: float, long: float) -> FloatArray:
 def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
     stored, wanted = row_of(matrix) * matrix.shape[1] + matrix.indices, row * matrix.shape[1] + column
-    at = np.searchsorted(stored, wanted)
-    return np.where(np.append(stored, -1)[at] == wanted, np.append(matrix.data, 0)[at], 0)
+    at, there = look_up(stored, wanted)
+    return np.where(there, np.append(matrix.data, 0)[at], 0)

@@ -15,6 +15,7 @@ from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.evaluation_input import DrawnUsers, EvaluationInput, PublishedResult
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK
 from tgn_assets.ml.evaluation.metrics import from_hits, per_user, perfect_lists
+from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_key, week_number
@@ -168,7 +169,7 @@ def score_week(
 
 def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -> ActiveUsers:
     """The drawn users by position in `history`, and their events by code; ValueError if it lacks one of them."""
-    position, known = _positions(history.user_idx, drawn.user_idx)
+    position, known = look_up(history.user_idx, drawn.user_idx)
     if not known[drawn.user_idx >= 0].all():
         raise ValueError("the history lacks users whom the warehouse knew at the close of its week")
     row, event = drawn.truth.row.to_numpy(np.int64), codes_of(drawn.truth.event_idx, history)
@@ -181,14 +182,8 @@ def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -
 def codes_of(event_idx: pd.Series | IntArray, history: InteractionHistory) -> IntArray:
     """Event codes of warehouse indices: the position in `history`, or a number beyond them; -1 stays -1."""
     event_idx = np.asarray(event_idx, np.int64)
-    position, known = _positions(history.event_idx, event_idx)
+    position, known = look_up(history.event_idx, event_idx)
     return np.where(known, position, np.where(event_idx >= 0, event_idx + history.num_events, -1))
-
-
-def _positions(known: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
-    """([n] where `wanted` [n] would stand in the ascending `known`, [n] whether it does)."""
-    at = np.searchsorted(known, wanted)
-    return at, np.append(known, -1)[at] == np.where(wanted < 0, -2, wanted)
 
 
 def published_lists(rows: pd.DataFrame, new_user_list: IntArray, *, users: int, k: int) -> IntArray:

@@ -17,7 +17,7 @@ from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
-from tgn_assets.ml.ranker.training_set import RankerInputs, embedding_width
+from tgn_assets.ml.ranker.training_set import PointInTimeView, embedding_width
 
 JUDGED = "judged"
 """The file of the judged weeks."""
@@ -107,7 +107,7 @@ def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Ensemble:
     return model.to(device).eval()
 
 
-def can_warm_start_from(earlier: RankerCheckpoint, inputs: RankerInputs) -> bool:
+def can_warm_start_from(earlier: RankerCheckpoint, inputs: PointInTimeView) -> bool:
     """Whether training on `inputs` can go on from the ranker `earlier`.
 
     It needs the same shape and features, and its weekly embeddings must be those of `inputs`, not of an encoder that

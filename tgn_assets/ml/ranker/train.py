@@ -36,7 +36,6 @@ from tgn_assets.ml.ranker.listwise import finetune_on_recent_weeks, fit_network,
 from tgn_assets.ml.ranker.training_set import (
     EmbeddingHistory,
     PointInTimeView,
-    RankerInputs,
     RankingDataset,
     TrainingSet,
     blocks_of,
@@ -55,7 +54,7 @@ USERS_EMBEDDED_TOGETHER = 512
 class _Training:
     """The state of a ranker during training."""
 
-    inputs: RankerInputs
+    inputs: PointInTimeView
     workers: Workers
     progress: LogFn
     model: Ensemble
@@ -115,17 +114,17 @@ def train_ranker(
         or (earlier is not None and earlier.week >= week)
     ):
         raise ValueError(f"the ranker of week {week} was given data of another week")
-    inputs = RankerInputs(history, embedding_history, config, device, rules, attributes)
+    inputs = PointInTimeView(history, embedding_history, config, device, rules, attributes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + history.week)
-        view = inputs.view(history.week - 1)
+        view = inputs.as_of(history.week - 1)
         training_sets = _build_training_sets(inputs, view, cache or TrainingSetCache(), workers, progress)
         newest = _newest_with_users(training_sets)
         past, held_out, silent = training_sets[:newest], training_sets[newest].dataset, len(training_sets) - 1 - newest
         datasets = [one.dataset for one in past if one.dataset is not None]
         training = _start(inputs, datasets, earlier, workers, progress)
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
-            view, held_out = inputs.view(history.week - 1 - silent), None if training.warm_from else held_out
+            view, held_out = inputs.as_of(history.week - 1 - silent), None if training.warm_from else held_out
         fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed, boosters=training.networks)
         cold, untrained = training.warm_from is None, training.weights()
         if cold and datasets and held_out is not None:
@@ -176,7 +175,7 @@ def _embedded(model: Ensemble, sequence: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _build_training_sets(
-    inputs: RankerInputs, newest: PointInTimeView, cache: TrainingSetCache, workers: Workers, progress: LogFn
+    inputs: PointInTimeView, newest: PointInTimeView, cache: TrainingSetCache, workers: Workers, progress: LogFn
 ) -> list[TrainingSet]:
     """Those of all cut-offs, oldest first, from `cache` where it has them; `newest` is the view of the last cut-off.
 
@@ -188,7 +187,7 @@ def _build_training_sets(
     keys = cache_keys(inputs, cutoffs)
 
     def build(cutoff: int) -> TrainingSet:
-        return build_training_set(inputs.history, newest if cutoff == last else inputs.view(cutoff), workers)
+        return build_training_set(inputs.past, newest if cutoff == last else inputs.as_of(cutoff), workers)
 
     training_sets = list[TrainingSet]()
     new = [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
@@ -214,7 +213,7 @@ def _newest_with_users(training_sets: Sequence[TrainingSet]) -> int:
 
 
 def _start(
-    inputs: RankerInputs,
+    inputs: PointInTimeView,
     datasets: Sequence[RankingDataset],
     earlier: RankerCheckpoint | None,
     workers: Workers,
@@ -289,7 +288,7 @@ def _validate(
     training.fallback, training.calibration, training.validation, training.judged = judge(
         BlendedRanker(training.model, load_boosters(training.booster)),
         past,
-        history=training.inputs.history,
+        history=training.inputs.past,
         view=view,
         held_out=held_out,
         earlier=training.judged,

@@ -20,6 +20,7 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, entries_of
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -149,6 +150,16 @@ class PointInTimeView:
         """The week that had just closed."""
         return week_key(self.past.week)
 
+    @property
+    def oldest_cutoff(self) -> int:
+        """The first week number that a ranker learns from: `config.origins` + 1 back, or where embeddings begin."""
+        now = self.past.week
+        return max(min(map(week_number, self.embedding_history), default=now), now - 1 - self.config.origins)
+
+    def as_of(self, cutoff: int) -> "PointInTimeView":
+        """What was known at the close of week number `cutoff`."""
+        return replace(self, past=self.past.as_of(cutoff))
+
     @cached_property
     def weekly(self) -> list[NodeEmbeddings | None]:
         """The embeddings of the last `config.sequence` weeks, oldest first; None where a week has none."""
@@ -213,29 +224,6 @@ class PointInTimeView:
         )
 
 
-@dataclass(frozen=True)
-class RankerInputs:
-    """What a ranker is trained from: views as of any cut-off up to the close of `history.week`."""
-
-    history: InteractionHistory
-    embedding_history: EmbeddingHistory
-    config: RankerConfig
-    device: str = "cpu"
-    rules: Rules = OPEN
-    attributes: AttributeTables = NO_ATTRIBUTES
-
-    def view(self, cutoff: int) -> PointInTimeView:
-        """What was known at the close of week number `cutoff`."""
-        past = self.history.as_of(cutoff)
-        return PointInTimeView(past, self.embedding_history, self.config, self.device, self.rules, self.attributes)
-
-    @property
-    def oldest_cutoff(self) -> int:
-        """The first week number that is learned from: `config.origins` weeks back, or where embeddings begin."""
-        now = self.history.week
-        return max(min(map(week_number, self.embedding_history), default=now), now - 1 - self.config.origins)
-
-
 def split_to_choose_epoch(datasets: Sequence[RankingDataset]) -> tuple[list[RankingDataset], RankingDataset]:
     """(what networks to be judged are fitted to, what chooses their number of epochs): the newest of `datasets`, or
     every fourth user of the only one; that is itself if it has fewer than four."""
@@ -257,8 +245,8 @@ def embedding_width(embedding_history: EmbeddingHistory) -> int:
 def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek:
     """What happened in the week after `past`, according to `history`."""
     user, event = history.in_week(past.week + 1)
-    user, user_known = _position(past.user_idx, history.user_idx[user])
-    event, event_known = _position(past.event_idx, history.event_idx[event])
+    user, user_known = look_up(past.user_idx, history.user_idx[user])
+    event, event_known = look_up(past.event_idx, history.event_idx[event])
     size = np.bincount(user[user_known], minlength=past.num_users)
     both = user_known & event_known
     return NextWeek(user[both], event[both], size)
@@ -286,9 +274,3 @@ def blocks_of(users: IntArray, size: int) -> Iterator[IntArray]:
     """`users` in consecutive pieces of at most `size`."""
     for low in range(0, len(users), size):
         yield users[low : low + size]
-
-
-def _position(known: IntArray, idx: IntArray) -> tuple[IntArray, BoolArray]:
-    """([n] positions in the ascending `known` of the indices `idx`, [n] whether each is there)."""
-    at = np.searchsorted(known, idx)
-    return at, np.append(known, -1)[at] == idx

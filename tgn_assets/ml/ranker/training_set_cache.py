@@ -22,7 +22,7 @@ from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_meta, s
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.import_closure import ROOT, code_digest
-from tgn_assets.ml.ranker.training_set import RankerInputs, RankingDataset, TrainingSet
+from tgn_assets.ml.ranker.training_set import PointInTimeView, RankingDataset, TrainingSet
 from tgn_assets.ml.weeks import week_key
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class TrainingSetCache:
                 shutil.rmtree(directory)
 
 
-def cache_keys(inputs: RankerInputs, cutoffs: Iterable[int]) -> dict[int, str]:
+def cache_keys(inputs: PointInTimeView, cutoffs: Iterable[int]) -> dict[int, str]:
     """The key of the training set of each week number in `cutoffs`.
 
     It is a hash of the rows up to the week after the cut-off; of the weekly embeddings, rules and attributes as of its
     close; of the configuration, but for `NOT_IN_KEY`, and the device; and of the code and the versions of `LIBRARIES`.
     """
-    known, rules = inputs.history, inputs.rules
+    known, rules = inputs.past, inputs.rules
     shared: list[Any] = [code_digest([__name__], folder=SOURCE), *(version(name) for name in LIBRARIES), inputs.device]
     shared += [inputs.config.model_dump(exclude=NOT_IN_KEY), rules.k, rules.exclude_own]
     row_digests, keys = _row_digests(known), dict[int, str]()

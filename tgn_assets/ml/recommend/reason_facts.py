@@ -17,6 +17,7 @@ from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast, entries_of
+from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.linalg.sparse import blocks, row_of, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.recommend.reasons import (
@@ -54,7 +55,7 @@ HEAVIEST = 2**22
 ROWS_PER_BLOCK = 20_000
 MIDNIGHTS = (np.arange(1, 8) / 7).astype(np.float32).astype(float)
 """Weeks from the start of a day to the close of its week, Sunday's first, as `InteractionHistory.since` rounds them."""
-FIRST_MONDAY = 4
+DAYS_TO_FIRST_MONDAY = 4
 """Days from 1970-01-01 to Monday of week 0."""
 
 
@@ -262,7 +263,7 @@ def _repeats(past: UserPast, key: IntArray, wanted: IntArray) -> tuple[BoolArray
     had = newest >= 0
     of = WINDOWS[np.maximum(np.searchsorted(WINDOWS, past.week - newest + 1), REPEAT_WINDOW).clip(max=len(WINDOWS) - 1)]
     weeks = np.bincount(pair[week > past.week - of[pair]], minlength=len(wanted))
-    day = FIRST_MONDAY + 7 * newest + 6 - np.searchsorted(MIDNIGHTS, since)
+    day = DAYS_TO_FIRST_MONDAY + 7 * newest + 6 - np.searchsorted(MIDNIGHTS, since)
     return had, np.column_stack([weeks, of, day])
 
 
@@ -275,7 +276,7 @@ def _associated(
     """
     place, entry = entries_of(association.start, event)
     wanted = row[place] * num_events + association.event[entry]
-    found = np.flatnonzero(np.append(keys, -1)[np.searchsorted(keys, wanted)] == wanted)
+    found = np.flatnonzero(look_up(keys, wanted)[1])
     pair, first = np.unique(place[found], return_index=True)
     strongest = entry[found[first]]
     other, count = np.full(len(row), -1), np.zeros(len(row), np.int64)
@@ -291,15 +292,14 @@ def _categories(facts: EventFacts, keys: IntArray, row: IntArray, event: IntArra
         return np.zeros(len(row), bool), np.zeros((len(row), 3), np.int64)
     own = keys[np.diff(keys, prepend=-1) != 0]
     user, had = np.divmod(own, num_events)
-    itself = np.append(own, -1)[np.searchsorted(own, row * num_events + event)] == row * num_events + event
+    _, itself = look_up(own, row * num_events + event)
     same = np.zeros((len(facts.columns), len(row)), np.int64)
     for column, code in enumerate(facts.category):
         width = int(code.max(initial=-1)) + 2
         of_user, number = np.unique(user * width + code[had] + 1, return_counts=True)
         wanted = row * width + code[event] + 1
-        at = np.searchsorted(of_user, wanted)
-        there = (np.append(of_user, -1)[at] == wanted) & (code[event] >= 0)
-        same[column] = np.where(there, np.append(number, 0)[at] - itself, 0)
+        at, there = look_up(of_user, wanted)
+        same[column] = np.where(there & (code[event] >= 0), np.append(number, 0)[at] - itself, 0)
     best, others = same.argmax(0), np.bincount(user, minlength=int(row.max(initial=-1)) + 1)[row] - itself
     most = same[best, np.arange(len(row))]
     return most > 0, np.column_stack([best, most, others])

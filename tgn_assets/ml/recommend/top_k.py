@@ -18,6 +18,7 @@ from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import BaselineTables, baseline_lists, baseline_tables, filled, popular
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
+from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.linalg.per_user import group_softmax
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
@@ -185,10 +186,9 @@ def _channels_of(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -
     generator, limit = shared
     retrieved, num_events = generator.retrieve(users.shard, limit), generator.catalogue.num_events
     key, wanted = retrieved.row * num_events + retrieved.event, users.place * num_events + users.event
-    at = np.searchsorted(key, wanted)  # ascending
+    at, there = look_up(key, wanted)
     found = np.zeros((len(wanted), len(CHANNELS)), bool)
-    here = np.append(key, -1)[at] == wanted
-    found[here] = retrieved.channels[at[here]]
+    found[there] = retrieved.channels[at[there]]
     return found
 
 

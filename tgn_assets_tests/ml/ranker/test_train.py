@@ -20,7 +20,7 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_fro
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, Judgement, judge
 from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
-from tgn_assets.ml.ranker.training_set import EmbeddingHistory, RankerInputs
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView
 from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS
 from tgn_assets.ml.weeks import shift, week_number
@@ -267,7 +267,7 @@ def test_a_checkpoint_with_other_pair_features_is_refused(
     with pytest.raises(ArtifactError, match=f"the ranker of {LAST} .* other pair features"):
         temporal_embeddings(renamed, PAST, embedding_history)
     week, later = shift(LAST, 1), history(habits(weeks=WEEKS + 1), WEEKS)
-    inputs = RankerInputs(later, {**embedding_history, week: embedding_history[LAST]}, CONFIG)
+    inputs = PointInTimeView(later, {**embedding_history, week: embedding_history[LAST]}, CONFIG)
     assert can_warm_start_from(ranker, inputs) and not can_warm_start_from(renamed, inputs)
 
 

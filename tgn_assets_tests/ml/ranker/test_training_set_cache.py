@@ -22,7 +22,6 @@ from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import (
     EmbeddingHistory,
     PointInTimeView,
-    RankerInputs,
     TrainingSet,
     build_training_set,
 )
@@ -37,7 +36,7 @@ CONFIG = RankerConfig(dim=8, heads=1, origins=3, sequence=2, epochs=2, candidate
 GNN = GNNConfig(dim=4, window=3, replay=6, epochs=1, warm_epochs=1, batching="full")
 ROWS = habits(users=16, weeks=WEEKS)
 PAST = history(ROWS, WEEKS - 1)
-INPUTS = RankerInputs(PAST, {}, CONFIG)
+INPUTS = PointInTimeView(PAST, {}, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_a_damaged_training_set_is_made_again(
 
 
 def test_a_key_changes_with_rows_embeddings_rules_and_settings(embedding_history: EmbeddingHistory) -> None:
-    inputs = RankerInputs(PAST, embedding_history, CONFIG)
+    inputs = PointInTimeView(PAST, embedding_history, CONFIG)
 
     def key(**changes: Any) -> str:
         return cache_keys(replace(inputs, **changes), [NOW - 2])[NOW - 2]
@@ -147,7 +146,7 @@ def test_a_key_changes_with_rows_embeddings_rules_and_settings(embedding_history
 
 
 def test_a_key_does_not_change_with_what_only_training_reads(embedding_history: EmbeddingHistory) -> None:
-    inputs = RankerInputs(PAST, embedding_history, CONFIG)
+    inputs = PointInTimeView(PAST, embedding_history, CONFIG)
     other = CONFIG.model_copy(update={"learning_rate": 1.0, "blend": BlendConfig(tree_weight=1.0)})
     assert cache_keys(replace(inputs, config=other), [NOW - 2]) == cache_keys(inputs, [NOW - 2])
     assert set(RankerConfig.model_fields) >= NOT_IN_KEY
@@ -194,8 +193,8 @@ def test_a_key_knows_nothing_of_later_weeks(embedding_history: EmbeddingHistory)
     later = {**embedding_history, LAST: replace(newest, users=newest.users + 1)}
     ban = Rules(restricted=other.event_idx[-1:], last_week=np.array([0]))  # an event first seen in the last week
     weeks = [NOW - 4, NOW - 2]
-    keys = cache_keys(RankerInputs(PAST, embedding_history, CONFIG), weeks)
-    assert keys == cache_keys(RankerInputs(other, later, CONFIG, rules=ban), weeks)
+    keys = cache_keys(PointInTimeView(PAST, embedding_history, CONFIG), weeks)
+    assert keys == cache_keys(PointInTimeView(other, later, CONFIG, rules=ban), weeks)
 
 
 def test_embeddings_have_the_same_digest_from_memory_and_from_disk(

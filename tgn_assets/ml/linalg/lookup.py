@@ -1,0 +1,19 @@
+"""Look numbers up in an ascending array."""
+
+import numpy as np
+
+from tgn_assets.ml.arrays import BoolArray, IntArray
+
+ABSENT = -2
+"""Stands behind the last known number, where searches for larger ones end; what is looked up is at least -1."""
+
+
+def look_up(known: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
+    """([n] where `wanted` [n] stand in the ascending `known`, or would; [n] whether they do). -1 stands for no number.
+
+    >>> at, there = look_up(np.array([2, 5]), np.array([5, 3, -1, 9]))
+    >>> at.tolist(), there.tolist()
+    ([1, 1, 0, 2], [True, False, False, False])
+    """
+    at = np.searchsorted(known, wanted)
+    return at, np.append(known, ABSENT)[at] == wanted
