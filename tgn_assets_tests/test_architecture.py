@@ -15,7 +15,7 @@ ML = [name for name in MODULES if name.startswith("ml.") and not name.endswith("
 
 LAYERS = [
     "ml.safe_text ml.weeks ml.arrays ml.schema ml.config ml.progress ml.parallel ml.artifact_io ml.import_closure",
-    "ml.forgotten ml.processor",
+    "ml.forgotten ml.presets ml.processor",
     "ml.connectors",
     "ml.sources",
     "ml.data",

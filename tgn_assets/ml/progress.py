@@ -36,7 +36,7 @@ class ProgressReporter(tqdm):
         self._detail, self.mininterval = detail, 0 if detail else SECONDS_BETWEEN
         self.update(amount)
 
-    def left(self, amount: int) -> None:
+    def set_remaining(self, amount: int) -> None:
         """Corrects the total: `amount` is still to be done."""
         self.total = self.n + amount
 

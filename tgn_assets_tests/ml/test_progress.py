@@ -56,7 +56,7 @@ def test_the_time_left_of_work_that_may_end_early_is_a_bound(clock: Clock) -> No
     clock.now += 2
     reporter.add(100)
     reporter.tell("epoch 0, loss 2.5000")
-    reporter.left(200)
+    reporter.set_remaining(200)
     reporter.what = "encoder, week 2"
     reporter.tell()
     clock.now += 4

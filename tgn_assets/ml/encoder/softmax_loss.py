@@ -22,7 +22,7 @@ DEFAULTS = SoftmaxLossConfig()
 BLOCK_LOGITS = 2**20
 """Logits computed at a time: they stay in the processor's cache."""
 SUMMED_BESIDE = 64
-"""Columns of a matrix that a vector is added up by."""
+"""Columns of the matrix that a vector is reshaped into, so that its sum has one order."""
 
 
 def drawn_users(

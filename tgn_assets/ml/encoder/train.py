@@ -77,7 +77,7 @@ def train_gnn(
             if scratch is not None and key != week:
                 embeddings[key].save(scratch / key)
                 embeddings[key] = NodeEmbeddings.load(scratch / key)
-            reporter.left(sum(later.links for later in cutoffs[number:]))
+            reporter.set_remaining(sum(later.links for later in cutoffs[number:]))
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     warm_from = warm.week if warm else None
     parts = config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings

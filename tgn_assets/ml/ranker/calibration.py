@@ -40,8 +40,8 @@ class Logistic:
 @dataclass(frozen=True)
 class Calibration:
     """`activity`: will the user be active, from the user's features. `interaction`: will the user interact with the
-    event, from the logarithms of its softmax share and of the chance that the user is active: their sum is that of the
-    product. The logit of that chance has no bound, so that the most active users' scores came out too high."""
+    event, from the logarithms of its softmax share and of the chance that the user is active: the two add up to that of
+    the product. With the logit of that chance, which has no bound, scores of the most active users were too high."""
 
     activity: Logistic
     interaction: Logistic

@@ -100,9 +100,10 @@ def train_ranker(
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
 
     A warm start continues from `earlier`, last week's ranker; a cold start trains one to be judged, on the weeks before
-    the newest closed one. That ranker's results on the newest closed week, which has neither taught it nor chosen its
-    number of epochs, set fallback and calibration, together with those on the weeks judged before. If nobody was active
-    in the newest closed week, a warm start changes nothing; for a cold start the newest week with activity stands in.
+    the newest closed one. That ranker's results on the newest closed week, from which it has not learned and which has
+    not chosen its number of epochs, set fallback and calibration, together with those on the weeks judged before. If
+    nobody was active in the newest closed week, a warm start changes nothing; for a cold start the newest week with
+    activity stands in.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, each week reads
     what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there. ValueError
@@ -202,7 +203,7 @@ def _build_training_sets(
         training_sets.append(training_set)
         if cutoff in new:
             reporter.add(1, f"{week_key(cutoff)} with {0 if dataset is None else len(dataset.num_relevant):,} users")
-    cache.forget_before(week_key(cutoffs[0]))
+    cache.prune_before(week_key(cutoffs[0]))
     return training_sets
 
 
@@ -277,7 +278,7 @@ def _fit(
             training.curve.append({"network": at + 1, **row})
             loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
             reporter.tell(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
-        reporter.left(sum(most[at + 1 :]))
+        reporter.set_remaining(sum(most[at + 1 :]))
 
 
 def _validate(

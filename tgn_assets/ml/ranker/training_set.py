@@ -27,7 +27,7 @@ from tgn_assets.ml.weeks import week_key, week_number
 USERS_PER_SHARD = 256
 """Users whose candidates one worker makes at a time."""
 CHOOSING = 4
-"""Of so many users one chooses the number of epochs, where there is only one past week."""
+"""With a single past week, every fourth user is held out to choose the number of epochs."""
 
 EmbeddingHistory = Mapping[str, NodeEmbeddings]
 """Week key -> the embeddings as they were known at the close of that week."""

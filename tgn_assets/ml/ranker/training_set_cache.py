@@ -68,7 +68,7 @@ class TrainingSetCache:
         except ArtifactError:
             return False
 
-    def forget_before(self, week: str) -> None:
+    def prune_before(self, week: str) -> None:
         """Removes the weeks that no later week learns from."""
         for directory in [] if self.folder is None or not self.folder.exists() else self.folder.iterdir():
             if directory.name < week and not directory.name.startswith("."):
