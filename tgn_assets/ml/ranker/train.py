@@ -7,7 +7,7 @@ cold start has no ranker of last week: networks whose epoch a week before the ne
 and thrown away. LambdaRank is fitted anew beside all that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -72,6 +72,11 @@ class _Training:
         """A copy of the networks' weights."""
         return {name: of.clone() for name, of in self.model.state_dict().items()}
 
+    def fit_boosters(self, datasets: Sequence[RankingDataset], threads: int = 1) -> str:
+        """The texts of boosters fitted to `datasets`, as many as networks."""
+        config = self.inputs.config
+        return fit_lambdarank(datasets, threads, config=config.lambdarank, seed=config.seed, boosters=self.networks)
+
     def restart(self, weights: dict[str, Tensor]) -> None:
         """Forgets what the networks have learned since they had `weights`."""
         self.model.load_state_dict(weights)
@@ -126,12 +131,11 @@ def train_ranker(
         training = _start(inputs, datasets, earlier, workers, progress)
         if silent:  # an earlier ranker has learned from the week held out already, and stays as it is
             view, held_out = inputs.as_of(history.week - 1 - silent), None if training.warm_from else held_out
-        fit = partial(fit_lambdarank, config=config.lambdarank, seed=config.seed, boosters=training.networks)
         cold, untrained = training.warm_from is None, training.weights()
         if cold and datasets and held_out is not None:
-            _fit_to_judge(training, datasets, fit)
+            _fit_to_judge(training, datasets)
         if held_out is not None and training.trained:
-            with run_alongside(partial(fit, [*datasets[1:], held_out])) as booster:
+            with run_alongside(partial(training.fit_boosters, [*datasets[1:], held_out])) as booster:
                 _validate(training, past, held_out, view)
                 del view  # the epochs need none of its tables, which are a large part of the memory in use by now
                 if cold:
@@ -249,11 +253,9 @@ def _add_networks(training: _Training) -> int:
     return len(members) if training.warm_from else 0
 
 
-def _fit_to_judge(
-    training: _Training, datasets: list[RankingDataset], fit: Callable[[list[RankingDataset]], str]
-) -> None:
-    """Fits networks of a cold start and, with `fit`, a booster that have seen nothing of the week that judges them."""
-    with run_alongside(partial(fit, datasets)) as booster, torch.random.fork_rng(devices=[]):
+def _fit_to_judge(training: _Training, datasets: list[RankingDataset]) -> None:
+    """Fits networks and boosters of a cold start that have seen nothing of the week that judges them."""
+    with run_alongside(partial(training.fit_boosters, datasets)) as booster, torch.random.fork_rng(devices=[]):
         _fit(training, *split_to_choose_epoch(datasets), what="ranker to judge")
     training.booster = booster.result()
 

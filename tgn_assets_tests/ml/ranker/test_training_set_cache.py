@@ -135,7 +135,7 @@ def test_a_key_changes_with_rows_embeddings_rules_and_settings(embedding_history
         return cache_keys(replace(inputs, **changes), [NOW - 2])[NOW - 2]
 
     late = replace(PAST, count=np.where(PAST.week_no == NOW - 1, 7.0, PAST.count))
-    assert key(history=late) != key()  # the week after the cut-off: its labels
+    assert key(past=late) != key()  # the week after the cut-off: its labels
     seen = embedding_history[shift(LAST, -2)]
     assert key(embedding_history={**embedding_history, seen.week: replace(seen, users=seen.users + 1)}) != key()
     assert key(rules=Rules(exclude_own=True)) != key()
