@@ -57,7 +57,7 @@ class SoftmaxLossConfig(BaseModel, frozen=True):
     """The encoder's loss: exact up to a number of logits a week, beyond it an estimate from drawn users and events."""
 
     max_logits: int = option(2**25, "Logits (users x events) of a week up to which it is exact.", ge=1, le=2**40)
-    drawn_users: int = option(2**15, "Beyond that: users drawn in each epoch of a week.", ge=1, le=2**24)
+    drawn_users: int = option(2**13, "Beyond that: users drawn in each epoch of a week.", ge=1, le=2**24)
     drawn_events: int = option(2**11, "Beyond that: events drawn for each block of users.", ge=1, le=2**24)
     users_per_draw: int = option(2**9, "Beyond that: users of a block, who share draws.", ge=1, le=2**24)
 
