@@ -336,6 +336,13 @@ def _field(variable: re.Match[str]) -> str:
     return variable[0].removeprefix(PREFIX).lower()
 
 
+def env_files() -> tuple[Path | None, Path | None]:
+    """The file `.env` that is read, and the nearest one in a folder above, which is not; None where there is none."""
+    here = Path.cwd()
+    above = next((file for folder in here.parents if (file := folder / ENV_FILE).is_file()), None)
+    return (here / ENV_FILE if (here / ENV_FILE).is_file() else None), above
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The settings of this process, read once; SettingsError if one of them cannot be used."""

@@ -253,10 +253,10 @@ class Home:
     def closed_weeks(self) -> tuple[str | None, dict[str, str]]:
         """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now.
 
-        Reads files once for both.
+        Reads the source once for both.
         """
         spec = self.source_spec()
-        extent, digests = survey_source(spec)
+        extent, digests = survey_source(spec, since=self.start_week())
         newest = self._newest_closed(extent)
         weeks = weeks_between(self.start_week(), newest) if newest else []
         if digests is None:

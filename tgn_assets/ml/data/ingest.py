@@ -99,6 +99,8 @@ class IngestReport:
     """Digest of each of these weeks."""
     rejected: dict[str, int]
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
+    undated: dict[str, int]
+    """The latter alone."""
     rejected_in_week: dict[str, int]
     """Rows of each of these weeks that cannot be used."""
     before_start: int | None
@@ -199,14 +201,16 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     finally:
         con.execute("DETACH staged")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
+    undated = Counter(rejected)
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason not in LEFT_OUT:
             rejected[reason] += rows
-            rejected_in_week[week] += rows
+            (undated if week is None else rejected_in_week)[reason if week is None else week] += rows
     report = IngestReport(
         rows={week: rows for week, (rows, _) in loaded.items()},
         digests={week: text for week, (_, text) in loaded.items()},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
+        undated=dict(+undated),
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=outside["before", None] if all_read else None,
         after_end=outside["after", None] if all_read else None,
@@ -238,10 +242,13 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     Rows without a week were `reported` by an earlier load.
     """
     loaded, rejected = sum(report.rows.values()), report.rejected
-    if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
-        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
+    new = dict(rejected)
+    if report.undated == reported:  # of no week, so each load finds them
+        new = {reason: left for reason, rows in rejected.items() if (left := rows - reported.get(reason, 0))}
+    if new:
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in new.items())
         warn(f"{spec.shown}: rejected rows: {reasons} (see the table rejected_interactions)")
-        if missing := sum(rows for reason, rows in rejected.items() if reason.startswith("missing_")):
+        if missing := sum(rows for reason, rows in new.items() if reason.startswith("missing_")):
             share = missing / (loaded + sum(rejected.values()))
             given = ",".join(spec.null_values)
             lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"

@@ -34,7 +34,7 @@ from tgn_assets.ml.sources.spec import (
     horizon,
 )
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
-from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
+from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of, weeks_between
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
@@ -64,19 +64,25 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
-    return survey_source(spec, now)[0]
-
-
-def survey_source(spec: SourceSpec, now: datetime | None = None) -> tuple[SourceExtent, dict[str, str] | None]:
-    """`describe_source` and the digest of each week with valid rows, in one reading.
-
-    None instead of the digests where the extent is known without reading all rows.
-    """
     with source_errors(spec):
         extent = kind_of(spec).extent(now) or _sought(spec)
-    if extent:
-        return extent, None
-    groups, numbers_weeks = _read_groups(spec)
+    return extent or survey_source(spec)[0]
+
+
+def survey_source(spec: SourceSpec, *, since: str | None = None) -> tuple[SourceExtent, dict[str, str] | None]:
+    """`describe_source` and the digest of each week with valid rows, in one reading.
+
+    None instead of the digests where the extent is known without a reading. A source that can be asked for weeks is
+    asked for those from `since` on (None: all); if no row of these counts, there are no digests.
+    """
+    with source_errors(spec):
+        kind = kind_of(spec)
+        if extent := kind.extent(None):
+            return extent, None
+    weeks = weeks_between(since, week_of(horizon())) if since and not kind.reads_all else None
+    groups, numbers_weeks = _read_groups(spec, weeks)
+    if weeks is not None and not any(group.reason is None for group in groups):
+        return describe_source(spec), {}
     rows, totals = Counter[str](), Counter[str]()
     for group in groups:
         if group.reason is None and group.week:
@@ -171,12 +177,14 @@ def first_week_of(spec: SourceSpec) -> str:
 
     SourceError as in `describe_source`, too.
     """
-    extent, digests = survey_source(spec)
-    if digests is None:
-        with source_errors(spec):
+    with source_errors(spec):
+        if extent := kind_of(spec).extent(None) or _sought(spec):
             after = kind_of(spec).span(date.fromisoformat(shift(extent.first_week, 1)), horizon().date())
-        digests = dict.fromkeys([extent.first_week, *(after or ())[:1]], "")
-    check_first_week(spec, digests)
+            weeks: Iterable[str] = [extent.first_week, *(after or ())[:1]]
+    if not extent:
+        extent, digests = survey_source(spec)
+        weeks = digests or ()
+    check_first_week(spec, weeks)
     return extent.first_week
 
 
