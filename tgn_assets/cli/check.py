@@ -56,12 +56,8 @@ def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[s
 
 def settings_section() -> dict[str, str | None]:
     """Where the settings were read from, beside the environment."""
-    read, above = env_files()
-    return {
-        "folder": str(Path.cwd()),
-        "env_file": str(read) if read else None,
-        "unread_env_file": str(above) if above else None,
-    }
+    read, above = (str(file) if file else None for file in env_files())
+    return {"folder": str(Path.cwd()), "env_file": read, "unread_env_file": above}
 
 
 def settings_line(found: Mapping[str, str | None]) -> Iterator[str]:
