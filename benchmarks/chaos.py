@@ -235,7 +235,7 @@ def prepare() -> None:
         import_module(f"tgn_assets.{module}")
     with (
         tempfile.TemporaryDirectory(prefix="tgn-chaos-") as folder,
-        Home(Settings(_env_file=None, home=folder)).instance(),
+        Home(Settings(_env_file=None, home=Path(folder))).instance(),
     ):
         pass  # SQLAlchemy and much of Dagster are loaded when an instance is opened
 
