@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -40,7 +41,7 @@ from tgn_assets.automation.backlog import Backlog
 from tgn_assets.cli import doctor, status
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.weeks import shift
-from tgn_assets.settings import Settings
+from tgn_assets.settings import Settings, given_settings
 from tgn_assets.state.home import Home
 
 ROOT = Path(__file__).parents[1]
@@ -88,8 +89,8 @@ class Log:
 
     def settings(self, folder: Path, last: int, **more: Any) -> Settings:
         """The settings of a home on it, up to week number `last`."""
-        values = {"home": folder / "home", "source": str(self.path), "end_week": shift(FIRST, last)} | more
-        return Settings(_env_file=None, **values)
+        where = {"home": folder / "home", "source": str(self.path), "end_week": shift(FIRST, last)}
+        return given_settings(where | more)
 
 
 def main() -> int:
@@ -172,7 +173,7 @@ def crowd(folder: Path, given: argparse.Namespace) -> tuple[str, str, list[str]]
     log.close_weeks(CLOSED)
     settings = log.settings(folder, last)
     for closed in (CLOSED - 2, CLOSED - 1):
-        in_child(lambda closed=closed: do_pending(log.settings(folder, closed)), folder / "output", must=True)
+        in_child(partial(do_pending, log.settings(folder, closed)), folder / "output", must=True)
     end = time.monotonic() + 60 * given.minutes
 
     def writing() -> None:

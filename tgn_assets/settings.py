@@ -296,6 +296,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{owner!r} is neither an e-mail address nor team:<name>")
         return owner
 
+    @field_validator("timestamp_format")
+    @classmethod
+    def _of_strptime(cls, format: str | None) -> str | None:
+        if format is not None and "%" not in format:
+            raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
+        return format
+
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":
         if self.start_week and self.end_week and self.end_week < self.start_week:

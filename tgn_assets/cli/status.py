@@ -19,6 +19,7 @@ from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import no_longer_there
 from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
@@ -38,6 +39,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
+    yield "suspicions", list(_suspicions(backlog, weeks))
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -67,6 +69,15 @@ def _published(home: Home) -> Iterator[tuple[str, Any]]:
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
     yield "pinned", ArtifactStore(home.artifacts).pinned()
     yield "unused_rows", unused
+
+
+def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
+    """What looks odd about the source beside what was ingested and published from it."""
+    newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
+    if weeks and newest > weeks[-1]:
+        yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+    if weeks and (gone := sorted(no_longer_there(backlog.lineage.ingested, weeks[0], first))):
+        yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
 
 def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -193,6 +204,7 @@ SHOWN: Shown = {
     ),
     "unused_rows": _show_unused,
     "weeks": _show_weeks,
+    "suspicions": lambda texts: (f"look at    {text}" for text in texts),
     "unfinished_runs": lambda runs: (
         f"run        {run['weeks']} is {run['status']}{WAITS.get(run['status'], '')} (run {run['run_id'][:8]})"
         for run in runs

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgn_assets.ml.sources.extent import NO_ROWS
 from tgn_assets.ml.weeks import shift
 
 if TYPE_CHECKING:
@@ -105,6 +106,18 @@ class Lineage:
             if asset in assets and (again or not matches):
                 stale.append(asset)
         return stale
+
+
+def no_longer_there(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
+    """The `ingested` weeks with rows from `start` to before the `first` week of the source, and that week itself if
+    there are any.
+
+    A source may keep the last months only, and cut a week in two: what it had before is not deleted for that.
+    """
+    if first is None:
+        return set()
+    gone = {week for week, digest in ingested.items() if start <= week < first and digest != NO_ROWS}
+    return gone | {first} if gone and first in ingested else gone
 
 
 def upstream_of(asset: str) -> Mapping[str, int]:

@@ -104,6 +104,20 @@ def test_an_export_that_was_not_written_is_stale() -> None:
     assert [(item.first, item.assets) for item in items] == [(WEEKS[5], ("parquet_export",))]
 
 
+def test_weeks_that_the_source_no_longer_has_stay() -> None:
+    lineage, rest = _home(WEEKS[3:]), {week: f"new {week}" for week in WEEKS[3:]}
+    # Of WEEKS[3], the first that it has, it may have lost the first days.
+    assert _brief(plan_work(WEEKS, lineage, rest)) == [(REFRESH, week, week, CHANGED) for week in WEEKS[4:]]
+    # Rows that are deleted in between are deleted; and so they are before a later start.
+    deleted = {WEEKS[0]: DIGESTS[WEEKS[0]], WEEKS[1]: "0-0"}
+    assert _brief(plan_work(WEEKS, lineage, deleted))[0] == (INGEST, WEEKS[1], WEEKS[1], CHANGED)
+    assert _brief(plan_work(WEEKS[3:], lineage, rest))[0] == (REFRESH, WEEKS[3], WEEKS[3], CHANGED)
+
+
+def test_a_source_that_ends_before_what_was_published_makes_nothing() -> None:
+    assert plan_work(WEEKS[:3], _home(WEEKS[3:]), {}) == []
+
+
 def test_another_policy_or_place_makes_lists_or_exports_stale() -> None:
     asked = {(PREDICTIONS, WEEKS[5]): "open", ("parquet_export", WEEKS[4]): "here"}
     lineage = replace(_home(WEEKS[3:]), settings=lambda asset, week: asked.get((asset, week)))

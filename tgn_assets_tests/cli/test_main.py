@@ -346,6 +346,8 @@ def test_lists_that_took_the_place_of_others_are_marked(tmp_path: Path) -> None:
     assert replaced["first_published_at"] < replaced["published_at"]
     text = f"the lists of {WEEKS[2]} took the place of others at "
     assert f"replaced   {text}" in _tgn("status", home=home).stdout
+    score = {"week": WEEKS[3], "model": "tgn_assets", "segment": "all", "metric": "ndcg", "value": 0.5, "users": 4}
+    home.warehouse().replace_week("eval_metrics", WEEKS[3], pd.DataFrame([score | {"ci_low": 0.4, "ci_high": 0.6}]))
     assert _tgn("report", "--week", WEEKS[3], "--out", "page.html", home=home).exit_code == 0
     assert text in (tmp_path / "page.html").read_text()
 

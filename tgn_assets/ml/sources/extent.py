@@ -33,7 +33,7 @@ from tgn_assets.ml.sources.spec import (
     empty_source,
     horizon,
 )
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, number_remedy
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of, weeks_between
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
@@ -160,6 +160,10 @@ def digest(rows: int, total: int | None) -> str:
     return f"{rows}-{total or 0:x}"
 
 
+NO_ROWS = digest(0, None)
+"""The digest of a week without valid rows."""
+
+
 def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str | None, last_ended: str) -> str | None:
     """The newest week from `first_week` to `end_week` (None: no end) that is over by the calendar, which has come to
     `last_ended`, and in the source of that `extent`.
@@ -229,8 +233,8 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
     sample = min((group.sample for group in groups if group.sample), default=None)
-    if sample and is_number_text(sample) and SERIAL_DAYS[0] <= float(sample) <= SERIAL_DAYS[1]:
-        remedy += f": times such as {sample!r} may be {SERIAL_REMEDY}"
+    if sample and (number := number_remedy(sample)):
+        remedy += f": times such as {sample!r} may be {number}"
     elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:
@@ -240,11 +244,13 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     )
 
 
-def _extent(first: datetime, newest: datetime, groups: Iterable[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
+def _extent(first: datetime, newest: datetime, groups: Sequence[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
+    first_dated = min((group.week for group in groups if group.week), default=None)
     closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
     newest_closed = closed if closed >= first_week else None
-    return SourceExtent(first_week, newest_closed, newest.replace(tzinfo=UTC), numbers_weeks, _rejected(groups))
+    utc = newest.replace(tzinfo=UTC)
+    return SourceExtent(first_week, newest_closed, utc, numbers_weeks, _rejected(groups), first_dated)
 
 
 def _sought(spec: SourceSpec) -> SourceExtent | None:
