@@ -17,7 +17,7 @@ from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.names import PLAIN, Names
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
@@ -83,14 +83,18 @@ class Backlog:
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
         """What has to be done for the closed weeks up to `last_week`, in this order."""
-        return plan_work(
+        artifacts = ArtifactStore(self.home.artifacts)
+        items = plan_work(
             self.weeks(),
             self.lineage,
             self.observation.digests,
             assets=self.assets,
-            trained=set(ArtifactStore(self.home.artifacts).weeks("trained_ranker")),
+            trained=set(artifacts.weeks("trained_ranker")),
             last_week=last_week,
         )
+        if self.home.settings.keep_weeks is None:
+            return items
+        return [replace(item, assets=()) if _lacks_models(item, artifacts) else item for item in items]
 
     def unknown_to(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
         """What was made by runs of which `instance` has no history: by `tgn`, or under another DAGSTER_HOME."""
@@ -105,6 +109,12 @@ class Backlog:
             )
             for week, asset in sorted(unknown)
         ]
+
+
+def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:
+    """Whether lists are to be made from models that are no longer kept (TGN_KEEP_WEEKS)."""
+    needed = set(MODELS) - set(item.assets) if PREDICTIONS in item.assets else set()
+    return any(not artifacts.directory(asset, item.first).exists() for asset in needed)
 
 
 def stored_backlog(home: Home) -> tuple[Backlog | None, str]:

@@ -57,7 +57,7 @@ def test_gaps_are_refreshed_oldest_first() -> None:
 
 
 def test_a_changed_week_is_refreshed_if_it_was_published() -> None:
-    items = plan_work(WEEKS, _home(WEEKS[3:]), {WEEKS[1]: "other", WEEKS[4]: "other"})
+    items = plan_work(WEEKS, _home(WEEKS[3:]), DIGESTS | {WEEKS[1]: "other", WEEKS[4]: "other"})
     assert _brief(items) == [(INGEST, WEEKS[1], WEEKS[1], CHANGED), (REFRESH, WEEKS[4], WEEKS[4], CHANGED)]
 
 

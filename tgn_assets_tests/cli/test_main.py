@@ -335,6 +335,16 @@ def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkey
     assert f"{WEEKS[3]} {lists}, {pages}" in _tgn("status", home=home).stdout
 
 
+def test_a_week_whose_models_are_no_longer_kept_is_made_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _published(home_on_log(tmp_path))
+    home.warehouse().record_made("trained_gnn", {WEEKS[3]: "after a run that was killed"})
+    assert f"{WEEKS[3]} trained_ranker, temporal_embeddings" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_KEEP_WEEKS", "26")
+    assert f"{WEEKS[3]} its assets were made from something older" in _tgn("status", home=home).stdout
+
+
 def test_lists_that_took_the_place_of_others_are_marked(tmp_path: Path) -> None:
     home = home_on_log(tmp_path)
     publish(home, *WEEKS)
