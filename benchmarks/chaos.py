@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="limit (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of cases and of the errors")
     given = parser.parse_args()
-    prepare_process()
+    prepare()
     with tempfile.TemporaryDirectory(prefix="tgn-chaos-") as folder:
         campaign = Campaign(Path(folder))
         tried, failed = campaign.run(given.every, given.minutes * 60, given.seed)
@@ -138,10 +138,6 @@ class Campaign:
     """The homes under `folder`, one before the week and one for each case; the `points` of an undisturbed week."""
 
     def __init__(self, folder: Path) -> None:
-        for module in MODULES:  # once, and not in each child; nothing is computed here, so that no thread runs
-            import_module(f"tgn_assets.{module}")
-        with Home(Settings(_env_file=None, home=folder / "unused")).instance():
-            pass  # SQLAlchemy and much of Dagster are loaded when an instance is opened
         self.folder, self.home = folder, folder / "home"
         log = folder / "log.csv"
         rows = [
@@ -221,27 +217,48 @@ class Campaign:
             names = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
             # A report has the times of its run in it, so that its digest is another one.
             tables = {name: f"SELECT * FROM {name} ORDER BY ALL" for name in names}
-            tables["made_weeks"] = "SELECT * FROM made_weeks WHERE asset <> 'weekly_report' ORDER BY ALL"
+            tables["made_weeks"] = (
+                "SELECT week, asset, digest, made_from FROM made_weeks WHERE asset <> 'weekly_report' ORDER BY ALL"
+            )
             state: dict[str, Any] = {name: con.execute(query).fetchall() for name, query in tables.items()}
         state |= {str(path): path.read_bytes() for path in (self.home / "export").rglob("*.parquet")}
         return state | {str(key): value for key, value in contents(self.home / "artifacts").items()}
 
     def _in_child(self, work: Callable[[], object], *, may_fail: bool = False) -> int:
-        """Does `work` in a process of its own, and returns its exit status; RuntimeError if it fails and must not."""
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                with (self.folder / "output").open("a") as out, redirect_stdout(out), redirect_stderr(out):
-                    work()
-                code = 0
-            finally:
-                os._exit(code)
-        _, ended = os.waitpid(child, 0)
-        if ended and not may_fail:
-            raise RuntimeError((self.folder / "output").read_text()[-3000:])
-        return ended
+        return in_child(work, self.folder / "output", must=not may_fail)
+
+
+def prepare() -> None:
+    """Imports what a run needs, once and not in each child; nothing is computed here, so that no thread runs."""
+    prepare_process()
+    for module in MODULES:
+        import_module(f"tgn_assets.{module}")
+    with (
+        tempfile.TemporaryDirectory(prefix="tgn-chaos-") as folder,
+        Home(Settings(_env_file=None, home=Path(folder))).instance(),
+    ):
+        pass  # SQLAlchemy and much of Dagster are loaded when an instance is opened
+
+
+def in_child(work: Callable[[], object], output: Path, *, must: bool = False) -> int:
+    """Does `work` in a process of its own, which prints to `output`, and returns its exit status.
+
+    RuntimeError if it fails and `must` not.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with output.open("a") as out, redirect_stdout(out), redirect_stderr(out):
+                work()
+            code = 0
+        finally:
+            os._exit(code)
+    _, ended = os.waitpid(child, 0)
+    if ended and must:
+        raise RuntimeError(output.read_text()[-3000:])
+    return ended
 
 
 def do_pending(settings: Settings) -> None:

@@ -4,6 +4,8 @@ Without it such a run stays "started" for ever and, with one run at a time, no l
 `dagster.yaml` of every home names this module.
 """
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -16,6 +18,9 @@ from tgn_assets.state.run_lock import held_by
 
 CLOCK_SLACK = 5.0
 """Seconds by which a process may seem to have started after the event that it wrote."""
+START_SECONDS = 300.0
+"""A run that was made so long ago and has not started never will: whoever was to start it was killed."""
+NEVER_STARTED = "Its process was killed before it started, so nothing was changed; run the week again."
 
 
 class WatchfulRunLauncher(DefaultRunLauncher):
@@ -54,9 +59,24 @@ def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def fail_killed_runs(instance: DagsterInstance, lock: Path) -> list[str]:
-    """Mark started runs whose process is gone as failed, unless they hold the file `lock`; returns their ids."""
+    """Mark started runs whose process is gone as failed, unless they hold the file `lock`, and those that will never
+    start; returns their ids.
+    """
     started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
     killed = [run for run in started if not is_alive(instance, run.run_id, lock)]
     for run in killed:
         instance.report_run_failed(run, "The process of this run is gone; run the week again.")
-    return [run.run_id for run in killed]
+    return [*(run.run_id for run in killed), *fail_unstarted_runs(instance)]
+
+
+def fail_unstarted_runs(instance: DagsterInstance, is_ours: Callable[[DagsterRun], bool] = lambda _: True) -> list[str]:
+    """Mark those runs that `is_ours` as failed that were made a while ago and neither queued nor started since.
+
+    Their process was killed in the moment between. Dagster's run monitoring does not look at them. Returns their ids.
+    """
+    long_ago = datetime.now(UTC) - timedelta(seconds=START_SECONDS)
+    waiting = RunsFilter(statuses=[DagsterRunStatus.NOT_STARTED], updated_before=long_ago)
+    lost = [run for run in instance.get_runs(waiting) if is_ours(run)]
+    for run in lost:
+        instance.report_run_failed(run, NEVER_STARTED)
+    return [run.run_id for run in lost]

@@ -301,6 +301,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{owner!r} is neither an e-mail address nor team:<name>")
         return owner
 
+    @field_validator("timestamp_format")
+    @classmethod
+    def _of_strptime(cls, format: str | None) -> str | None:
+        if format is not None and "%" not in format:
+            raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
+        return format
+
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":
         if self.start_week and self.end_week and self.end_week < self.start_week:
@@ -339,6 +346,13 @@ def given_settings(values: Mapping[str, Any]) -> Settings:
 def _field(variable: re.Match[str]) -> str:
     """The field of an environment variable's name."""
     return variable[0].removeprefix(PREFIX).lower()
+
+
+def env_files() -> tuple[Path | None, Path | None]:
+    """The file `.env` that is read, and the nearest one in a folder above, which is not; None where there is none."""
+    here = Path.cwd()
+    above = next((file for folder in here.parents if (file := folder / ENV_FILE).is_file()), None)
+    return (here / ENV_FILE if (here / ENV_FILE).is_file() else None), above
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import Settings
+from tgn_assets.state.lineage import digest_of
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -22,9 +23,14 @@ def asset_name(destination: str) -> str:
     return f"{destination}_export"
 
 
-def record_export(warehouse: Warehouse, destination: str, week: str, rows: Mapping[str, int]) -> None:
-    """Records that `destination` has `week`, with so many rows by table: it need not be written again."""
-    warehouse.record_made(asset_name(destination), {week: f"{sum(rows.values())} rows"})
+def record_export(warehouse: Warehouse, destination: str, place: str, week: str, rows: Mapping[str, int]) -> None:
+    """Records that `destination` has `week` at `place`, with so many rows by table: it need not be written again."""
+    warehouse.record_made(asset_name(destination), {week: f"{sum(rows.values())} rows"}, settings=place_digest(place))
+
+
+def place_digest(place: str) -> str:
+    """What is recorded of the place of an export."""
+    return digest_of(place.encode())
 
 
 def export_asset(name: str, place: str) -> dg.AssetsDefinition:
@@ -42,7 +48,7 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         week = context.partition_key
         rows = destination.write(warehouse.reader, place, week)
-        record_export(warehouse, name, week, rows)
+        record_export(warehouse, name, place, week, rows)
         return dg.MaterializeResult(
             metadata={"place": dg.MetadataValue.path(safe_text(place)), **numbers(rows, "rows/")}
         )

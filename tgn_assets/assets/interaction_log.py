@@ -19,7 +19,7 @@ from tgn_assets.ml.weeks import week_of
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import SettingsError
 from tgn_assets.state.home import OBSERVATION, Home
-from tgn_assets.state.lineage import Lineage, digest_of
+from tgn_assets.state.lineage import Lineage, digest_of, no_longer_there
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import StateError
 
@@ -57,9 +57,12 @@ class SourceObservation:
             return None
         return found if found.log == _log(home) else None
 
-    def changed_weeks(self, lineage: Lineage) -> list[str]:
-        """The closed weeks of which other rows, or none, are ingested."""
-        return [week for week, digest in self.digests.items() if lineage.ingested.get(week) != digest]
+    def changed_weeks(self, lineage: Lineage, start: str) -> list[str]:
+        """The closed weeks, from `start` on, of which other rows, or none, are ingested."""
+        kept = no_longer_there(lineage.ingested, start, min(self.digests, default=None))
+        return [
+            week for week, digest in self.digests.items() if week not in kept and lineage.ingested.get(week) != digest
+        ]
 
 
 def signature_of(home: Home) -> str:
@@ -108,7 +111,7 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
         lineage = home.warehouse().lineage()
         observation = read_source(home, lineage)
         observation.store(home)
-        changed = observation.changed_weeks(lineage)
+        changed = observation.changed_weeks(lineage, home.start_week())
         found = {
             "closed_weeks": len(observation.digests),
             "rows": sum(int(digest.partition("-")[0]) for digest in observation.digests.values()),

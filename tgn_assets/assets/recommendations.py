@@ -25,6 +25,7 @@ from tgn_assets.ml.recommend.published import (
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
+from tgn_assets.reporting.publications import replaced_lists
 from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
@@ -61,6 +62,7 @@ def weekly_top5_predictions(
 
     week = context.partition_key
     with explained():
+        asked = policy.digest(week)  # first: if a file changes from here on, the lists are made again
         record = PublicationRecord(artifacts.model_week(week), policy.read())
         history = warehouse.history(week)
         with warehouse.reader() as con:
@@ -94,7 +96,7 @@ def weekly_top5_predictions(
             allow_retries=False,
         )
     with explained():
-        warehouse.replace_week_tables(week, made.tables)
+        warehouse.replace_week_tables(week, made.tables, settings=asked)
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
     sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
@@ -173,12 +175,14 @@ def eval_metrics(
     metrics = evaluate_week(scored)
     warehouse.replace_week_tables(week, {"eval_metrics": metrics, GROUPS: user_groups(scored)})
     with warehouse.reader() as con:
-        trend = quality(con, week)
+        trend, replaced = quality(con, week), replaced_lists(con, origin)
     log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
     drawn = {"active_users": given.published.users, "drawn_users": len(given.drawn.user_idx)}
     sizes = {**drawn, "interactions": given.published.interactions}
     ndcg = at_length(NDCG, warehouse, [week])
     table: dict[str, Any] = {**row_count(len(metrics)), **column_lineage("eval_metrics")}
+    if replaced:
+        table["note"] = f"what is scored is not what was published first: {replaced}"
     return dg.MaterializeResult(metadata={**scores_metadata(metrics, trend, ndcg), **numbers(sizes), **table})
 
 

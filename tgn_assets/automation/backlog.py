@@ -3,22 +3,25 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import dagster as dg
 
-from tgn_assets.assets.exports import asset_name
+from tgn_assets.assets.exports import asset_name, place_digest
 from tgn_assets.assets.ingest import LOG
 from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest, observe_source, signature_of
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
+from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.names import PLAIN, Names
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, ArtifactStore
 from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
+from tgn_assets.state.lineage import PREDICTIONS, RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
+from tgn_assets.state.resources import policy_files
 
 INGEST_ASSETS = PLAIN.keys([RAW, SNAPSHOTS])
 
@@ -56,6 +59,22 @@ class Backlog:
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
         self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_places()}
         self.observation = observation or observe_source(home, self.lineage)
+        self.lineage = replace(self.lineage, settings=self._settings())
+
+    def _settings(self) -> Callable[[str, str], str | None]:
+        """`Lineage.settings`: the place of each export, and the policy of the newest lists; older ones stay."""
+        asked = {asset_name(name): place_digest(place) for name, place in self.home.settings.export_places().items()}
+        newest, policy = self.observation.newest_closed, policy_files(self.home)
+
+        def settings(asset: str, week: str) -> str | None:
+            if (asset, week) != (PREDICTIONS, newest):
+                return asked.get(asset)
+            try:
+                return policy.digest(week)
+            except PolicyError as error:  # a run is asked for, and says so
+                return str(error)
+
+        return settings
 
     def weeks(self) -> list[str]:
         """All closed weeks, oldest first."""
@@ -64,14 +83,18 @@ class Backlog:
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
         """What has to be done for the closed weeks up to `last_week`, in this order."""
-        return plan_work(
+        artifacts = ArtifactStore(self.home.artifacts)
+        items = plan_work(
             self.weeks(),
             self.lineage,
             self.observation.digests,
             assets=self.assets,
-            trained=set(ArtifactStore(self.home.artifacts).weeks("trained_ranker")),
+            trained=set(artifacts.weeks("trained_ranker")),
             last_week=last_week,
         )
+        if self.home.settings.keep_weeks is None:
+            return items
+        return [replace(item, assets=()) if _lacks_models(item, artifacts) else item for item in items]
 
     def unknown_to(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
         """What was made by runs of which `instance` has no history: by `tgn`, or under another DAGSTER_HOME."""
@@ -86,6 +109,12 @@ class Backlog:
             )
             for week, asset in sorted(unknown)
         ]
+
+
+def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:
+    """Whether lists are to be made from models that are no longer kept (TGN_KEEP_WEEKS)."""
+    needed = set(MODELS) - set(item.assets) if PREDICTIONS in item.assets else set()
+    return any(not artifacts.directory(asset, item.first).exists() for asset in needed)
 
 
 def stored_backlog(home: Home) -> tuple[Backlog | None, str]:

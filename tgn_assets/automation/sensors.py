@@ -19,6 +19,8 @@ from tgn_assets.automation.backlog import (
     Backlog,
     attempts,
     failure_message,
+    is_observation,
+    is_ours,
     made_keys,
     run_request,
     should_not_retry,
@@ -29,6 +31,7 @@ from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.weeks import week_of
+from tgn_assets.run_launcher import fail_unstarted_runs
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition, unfinished_backfill
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
@@ -66,6 +69,7 @@ def missing_or_changed_weeks_sensor(
         ),
     )
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        fail_unstarted_runs(context.instance, lambda run: is_ours(run, home.names) or is_observation(run, home.names))
         # Each week starts from the model of the one before: a request waits until all earlier ones have ended.
         if run := unfinished_run(context.instance, names=home.names):
             return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")

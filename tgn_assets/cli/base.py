@@ -1,5 +1,7 @@
 """What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from datetime import date
 from errno import EDQUOT, ENOSPC
@@ -24,7 +26,10 @@ class Commands(click.Group):
         """Invokes the command, as click does."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except click.ClickException as error:
+            vars(error)["message"] = within_terminal(error.message)
             raise
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was left half done", err=True)
@@ -39,7 +44,19 @@ class Commands(click.Group):
             if getattr(error, "interrupted", False):
                 click.echo(str(error), err=True)
                 ctx.exit(INTERRUPTED)
-            raise click.ClickException(explain(error)) from error
+            raise click.ClickException(within_terminal(explain(error))) from error
+
+
+def within_terminal(message: str) -> str:
+    """`message` in lines that fit behind `Error: ` on the terminal that stderr is, or else as it is."""
+    if not sys.stderr.isatty():
+        return message
+    from tgn_assets.cli.console import wrapped
+
+    width, begin = shutil.get_terminal_size().columns, "Error: "
+    first, *others = message.split("\n")
+    lines = [wrapped(begin + first, width).removeprefix(begin), *(wrapped(line, width) for line in others)]
+    return "\n".join(lines)
 
 
 def explain(error: Exception) -> str:

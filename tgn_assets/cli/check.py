@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from tgn_assets.cli.console import Shown
@@ -11,6 +12,7 @@ from tgn_assets.ml.sources.extent import check_first_week
 from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.tables import rows_of
+from tgn_assets.settings import env_files
 
 FIRST_YEAR_AND_WEEK = 190001
 """Week numbers from here on look like 202401."""
@@ -18,6 +20,7 @@ FIRST_YEAR_AND_WEEK = 190001
 
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
     """What was understood, by section; SourceError if the source cannot be read or has no row that can be used."""
+    yield "settings", settings_section()
     yield "source", {"location": spec.shown, "query": spec.query}
     found = check_source(spec, start_week, end_week)
     extent = found.extent
@@ -49,6 +52,22 @@ def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[s
         check_first_week(spec, weeks)
     except SourceError as error:
         yield str(error)
+
+
+def settings_section() -> dict[str, str | None]:
+    """Where the settings were read from, beside the environment."""
+    read, above = (str(file) if file else None for file in env_files())
+    return {"folder": str(Path.cwd()), "env_file": read, "unread_env_file": above}
+
+
+def settings_line(found: Mapping[str, str | None]) -> Iterator[str]:
+    """Which `.env` was read; that one above is not is of interest where there is none."""
+    if found["env_file"]:
+        yield f"settings   of the environment and {found['env_file']}"
+    elif found["unread_env_file"]:
+        yield f"settings   of the environment; {found['unread_env_file']} is not read, since this is {found['folder']}"
+    else:
+        yield f"settings   of the environment; there is no .env in {found['folder']}"
 
 
 def source_line(source: Mapping[str, Any]) -> Iterator[str]:
@@ -87,6 +106,7 @@ def not_used(rows: int | None, where: str) -> Iterator[str]:
 
 
 SHOWN: Shown = {
+    "settings": settings_line,
     "source": source_line,
     "rows": _rows,
     "time": _time,

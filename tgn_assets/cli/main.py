@@ -231,7 +231,7 @@ def export(week: str | None) -> None:
             home.warehouse().reader,
             place,
             [week] if week else exportable,
-            done=partial(record_export, home.warehouse(), name),
+            done=partial(record_export, home.warehouse(), name, place),
         )
         for table, count in rows.items():
             click.echo(f"{count:>9,} rows  {destination.table_place.format(place=safe_text(place), table=table)}")

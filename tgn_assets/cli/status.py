@@ -7,28 +7,31 @@ import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
-from tgn_assets.cli.check import not_used, source_line
+from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.publications import Publication, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import no_longer_there
 from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
-MOST_ITEMS = 10
-"""Lines about what is to do."""
+MOST_ITEMS, MOST_REPLACED = 10, 3
+"""Lines about what is to do, and about lists that were replaced."""
 
 
 def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     """What there is, by section; SourceError, after the sections about the home, if the source cannot be read."""
     yield "home", str(home.root)
+    yield "settings", settings_section()
     yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
     yield from _published(home)
     backlog = Backlog(home)
@@ -36,6 +39,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
+    yield "suspicions", list(_suspicions(backlog, weeks))
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -49,18 +53,31 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
     weeks, unused, left = [], None, None
+    made: Sequence[Publication] = ()
     if home.warehouse_path.exists():
         with home.warehouse().reader() as con:
             weeks, unused = weeks_with_lists(con), unused_rows(con)
             left = left_out(con, weeks[-1]) if weeks else None
+            made = publications(con)
     newest = weeks[-1] if weeks else None
     target = shift(newest, 1) if newest else None
-    yield "published", {"weeks": weeks, "newest": newest, "target_week": target}
+    when = next((one.published_at for one in made if one.week == newest), None)
+    yield "published", {"weeks": weeks, "newest": newest, "target_week": target, "published_at": when}
+    yield "replaced", [one._asdict() for one in made if one.replaced]
     yield "left_out", left._asdict() if left else None
     targets = reversed([*weeks, target] if target else [])
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
     yield "pinned", ArtifactStore(home.artifacts).pinned()
     yield "unused_rows", unused
+
+
+def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
+    """What looks odd about the source beside what was ingested and published from it."""
+    newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
+    if weeks and newest > weeks[-1]:
+        yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+    if weeks and (gone := sorted(no_longer_there(backlog.lineage.ingested, weeks[0], first))):
+        yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
 
 def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -100,7 +117,8 @@ def _remedy(item: WorkItem) -> str:
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{', '.join(item.assets)} {'was' if len(item.assets) == 1 else 'were'} made from something older",
+        STALE: f"{', '.join(item.assets) or 'its assets'} {'was' if len(item.assets) == 1 else 'were'} made from something older, or "
+        "under other settings",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
 
@@ -111,7 +129,14 @@ def _show_published(published: Mapping[str, Any]) -> Iterator[str]:
         return
     made = "1 week" if len(weeks) == 1 else f"{len(weeks):,} weeks"
     newest, target = published["newest"], published["target_week"]
-    yield f"published  {made}, the newest at the close of {newest} for the week of {target}"
+    when = f", at {published['published_at']:%Y-%m-%d %H:%M} UTC" if published["published_at"] else ""
+    yield f"published  {made}, the newest at the close of {newest} for the week of {target}{when}"
+
+
+def _show_replaced(replaced: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield from (f"replaced   {Publication(**one)}" for one in replaced[: -MOST_REPLACED - 1 : -1])
+    if len(replaced) > MOST_REPLACED:
+        yield f"           and those of {len(replaced) - MOST_REPLACED:,} earlier weeks"
 
 
 def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
@@ -161,11 +186,17 @@ def _show_to_do(items: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
         yield "to do      nothing: every closed week is complete"
 
 
+WAITS = {
+    "queued": ": a Dagster daemon (`tgn dev`) starts it once earlier runs have ended",
+    "not_started": ": it is about to start, or was killed before, which is known 5 minutes later",
+}
 NO_SCORE = "none yet: it takes lists and the week after them"
 SHOWN: Shown = {
     "home": lambda root: [f"home       {root}"],
+    "settings": settings_line,
     "source": source_line,
     "published": _show_published,
+    "replaced": _show_replaced,
     "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],
     "score": lambda score: [f"score      {score_text(score) if score else NO_SCORE}"],
     "pinned": lambda week: (
@@ -173,8 +204,10 @@ SHOWN: Shown = {
     ),
     "unused_rows": _show_unused,
     "weeks": _show_weeks,
+    "suspicions": lambda texts: (f"look at    {text}" for text in texts),
     "unfinished_runs": lambda runs: (
-        f"run        {run['weeks']} is {run['status']} (run {run['run_id'][:8]})" for run in runs
+        f"run        {run['weeks']} is {run['status']}{WAITS.get(run['status'], '')} (run {run['run_id'][:8]})"
+        for run in runs
     ),
     "failed_runs": _show_failed,
     "history": lambda trouble: [f"runs       {trouble}"],

@@ -91,11 +91,17 @@ class ArtifactStore:
             return None
         return min(shift(trained[-1], 1 - keep), self.pinned() or trained[-1])
 
-    def forget(self, keep: int | None) -> None:
-        """Removes the models before `oldest_kept`; snapshots stay. Hold the run lock."""
+    def forget(self, keep: int | None, *, but: str | None = None) -> None:
+        """Removes the models before `oldest_kept`, `but` those of the week that is being made; snapshots stay.
+
+        Hold the run lock.
+        """
         oldest = self.oldest_kept(keep) or ""
         for directory in [
-            self.directory(asset, week) for asset in MODELS for week in self.weeks(asset) if week < oldest
+            self.directory(asset, week)
+            for asset in MODELS
+            for week in self.weeks(asset)
+            if week < oldest and week != but
         ]:
             left = directory.with_name(f".{directory.name}.forgotten")
             directory.rename(left)  # a model is there as a whole or not at all

@@ -31,9 +31,9 @@ from filelock import FileLock
 from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
+    NO_ROWS,
     SourceSpec,
     describe_source,
-    digest,
     first_week_of,
     newest_closed_week,
     smallest_week_number,
@@ -58,7 +58,6 @@ SYNTHETIC_WEEKS = 26
 
 RUN_LOCK, OBSERVATION, FORGOTTEN = "run.lock", "observation.json", "forgotten.json"
 SUMMARIES = "source_files.json"
-NO_ROWS = digest(0, None)
 FILES = (
     "warehouse.duckdb",
     published_copy.NAME,
@@ -251,17 +250,18 @@ class Home:
         return self._newest_closed(describe_source(self.source_spec()))
 
     def closed_weeks(self) -> tuple[str | None, dict[str, str]]:
-        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now.
+        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now, from its first
+        row on.
 
-        Reads files once for both.
+        Reads the source once for both.
         """
         spec = self.source_spec()
-        extent, digests = survey_source(spec)
+        extent, digests = survey_source(spec, since=self.start_week())
         newest = self._newest_closed(extent)
         weeks = weeks_between(self.start_week(), newest) if newest else []
         if digests is None:
-            digests = source_digests(spec, weeks) if weeks else {}
-        return newest, {week: digests.get(week, NO_ROWS) for week in weeks}
+            return newest, source_digests(spec, weeks) if weeks else {}
+        return newest, {week: digests.get(week, NO_ROWS) for week in weeks if week >= (extent.first_dated or week)}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
         return newest_closed_week(

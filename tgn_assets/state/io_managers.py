@@ -10,6 +10,8 @@ from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
+PARTITION = "dagster/partition"
+
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
     """Saves what an asset returns and loads what the next one takes.
@@ -26,10 +28,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     keep_weeks: int | None = None
     """Weeks whose models are kept; None: all."""
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 (Dagster's signature)
-        """Mends what a killed run left; `lock` is held by now."""
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Mends what a killed run left; `lock` is held by now. Dagster calls it before each step of the run."""
         self.artifacts.sweep()
-        self.artifacts.forget(self.keep_weeks)
+        self.artifacts.forget(self.keep_weeks, but=context.run.tags.get(PARTITION) if context.run else None)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Saves the artifact `obj` of the run's week, and records what it was made from."""

@@ -6,13 +6,14 @@ It does not matter which Dagster instance ran a week, or whether its history is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgn_assets.ml.sources.extent import NO_ROWS
 from tgn_assets.ml.weeks import shift
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ RAW, SNAPSHOTS, PREDICTIONS, METRICS = (
 )
 HISTORY = "history"
 """All rows up to a week. Rows that arrive late make the newest week stale, and not every week in between."""
+SETTINGS = "settings"
+"""What the settings ask of an asset: of lists the policy, of an export the place."""
 
 UPSTREAM: Mapping[str, Mapping[str, int]] = {
     SNAPSHOTS: {RAW: 0, HISTORY: 0},
@@ -40,6 +43,7 @@ UPSTREAM: Mapping[str, Mapping[str, int]] = {
 
 The models of earlier weeks are not among it: a week that is run again changes the lists of that week only.
 """
+TIMES = "first_made_at, replaced, digest, made_at"
 OF_LISTS = UPSTREAM["weekly_report"]
 """What an asset is made from that shows or exports the lists and scores of a week."""
 
@@ -60,6 +64,8 @@ class Lineage:
     """week -> digest of its rows."""
     made: Mapping[tuple[str, str], Made] = field(default_factory=dict)
     """(asset, week) -> what it holds."""
+    settings: Callable[[str, str], str | None] = lambda _asset, _week: None
+    """(asset, week) -> digest of what the settings ask of it now; None where that is no reason to make it again."""
 
     @property
     def published(self) -> Set[str]:
@@ -77,7 +83,9 @@ class Lineage:
 
     def upstream(self, asset: str, week: str) -> dict[str, str | None]:
         """What `asset` of `week` would be made from now."""
-        return {name: self.digest(name, shift(week, offset)) for name, offset in upstream_of(asset).items()}
+        rows = {name: self.digest(name, shift(week, offset)) for name, offset in upstream_of(asset).items()}
+        asked = self.settings(asset, week)
+        return rows if asked is None else {**rows, SETTINGS: asked}
 
     def stale(self, week: str, assets: Set[str], *, newest: bool) -> list[str]:
         """Those of `assets` that were not made for `week`, or from something else than there is now, in order.
@@ -89,13 +97,27 @@ class Lineage:
             made = self.made.get((asset, week))
             now = self.upstream(asset, week)
             matches = made is not None and all(
-                made.made_from.get(name) == digest for name, digest in now.items() if newest or name != HISTORY
+                made.made_from.get(name, digest if name == SETTINGS else None) == digest
+                for name, digest in now.items()
+                if newest or name != HISTORY
             )
             # What is made in the same run is newer than what was there.
             again = any(name in stale for name, offset in upstream_of(asset).items() if offset == 0)
             if asset in assets and (again or not matches):
                 stale.append(asset)
         return stale
+
+
+def no_longer_there(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
+    """The `ingested` weeks with rows from `start` to before the `first` week of the source, and that week itself if
+    there are any.
+
+    A source may keep the last months only, and cut a week in two: what it had before is not deleted for that.
+    """
+    if first is None:
+        return set()
+    gone = {week for week, digest in ingested.items() if start <= week < first and digest != NO_ROWS}
+    return gone | {first} if gone and first in ingested else gone
 
 
 def upstream_of(asset: str) -> Mapping[str, int]:
@@ -112,15 +134,21 @@ def read_lineage(con: duckdb.DuckDBPyConnection) -> Lineage:
     )
 
 
-def record_made(con: duckdb.DuckDBPyConnection, asset: str, digests: Mapping[str, str]) -> None:
-    """Records that `asset` holds, for each week, the digest in `digests`, made from what is upstream now."""
-    lineage = read_lineage(con)
+def record_made(
+    con: duckdb.DuckDBPyConnection, asset: str, digests: Mapping[str, str], *, settings: str | None = None
+) -> None:
+    """Records that `asset` holds, for each week, the digest in `digests`, made from what is upstream now and under
+    what the digest `settings` says (None: they do not matter).
+    """
+    lineage, now = read_lineage(con), datetime.now(UTC).replace(tzinfo=None)
     for week, digest in digests.items():
         key = [date.fromisoformat(week), asset]
-        con.execute("DELETE FROM made_weeks WHERE week = ? AND asset = ?", key)
-        con.execute(
-            "INSERT INTO made_weeks VALUES (?, ?, ?, ?)", [*key, digest, json.dumps(lineage.upstream(asset, week))]
-        )
+        made_from = lineage.upstream(asset, week) | ({} if settings is None else {SETTINGS: settings})
+        before = con.execute(f"DELETE FROM made_weeks WHERE week = ? AND asset = ? RETURNING {TIMES}", key).fetchone()
+        first, times, held = (before[0] or now, before[1] or 0, before[2:]) if before else (now, 0, (digest, now))
+        same = held[0] == digest
+        row = [*key, digest, json.dumps(made_from), held[1] if same else now, first, times + (not same)]
+        con.execute("INSERT INTO made_weeks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage) -> None:

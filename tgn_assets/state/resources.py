@@ -20,6 +20,7 @@ from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, Home
 from tgn_assets.state.io_managers import ArtifactIOManager
+from tgn_assets.state.lineage import digest_of
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
@@ -134,9 +135,19 @@ class PolicyFiles(dg.ConfigurableResource):
 
     def read(self) -> Policy:
         """The policy as it is in the files now, but for forgotten events; PolicyError if one of them cannot be used."""
-        policy = read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+        policy = self._read()
         forgotten = ForgottenIds.load(Path(self.forgotten) if self.forgotten else None)
         return policy.without(lambda event: forgotten.holds(EVENT, event)) if forgotten else policy
+
+    def digest(self, week: str) -> str:
+        """Of the policy for lists made at the close of `week`. A forgotten event is no reason to make them again.
+
+        PolicyError as of `read`.
+        """
+        return digest_of(self._read().as_of(week).to_json().encode())
+
+    def _read(self) -> Policy:
+        return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
 
 
 class ReasonWords(dg.ConfigurableResource):
@@ -180,6 +191,12 @@ def source_when_needed(home: Home) -> dg.ResourceDefinition:
     return source
 
 
+def policy_files(home: Home) -> PolicyFiles:
+    """The policy of `home`."""
+    settings = {name: getattr(home.settings, name) for name in POLICY_SETTINGS}
+    return PolicyFiles(**settings, forgotten=str(home.root / FORGOTTEN))
+
+
 def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict[str, Any]:
     """The resources of all assets and checks, by key, for the state under `home`."""
     artifacts = ArtifactsResource(root=str(home.artifacts))
@@ -194,9 +211,7 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         "source": source
         if isinstance(source, dg.ResourceDefinition)
         else dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
-        "policy": PolicyFiles(
-            **{name: getattr(home.settings, name) for name in POLICY_SETTINGS}, forgotten=str(home.root / FORGOTTEN)
-        ),
+        "policy": policy_files(home),
         "attribute_files": AttributeFiles(
             event_features=home.settings.event_features, user_features=home.settings.user_features
         ),

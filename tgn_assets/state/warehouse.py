@@ -170,10 +170,12 @@ class Warehouse:
         """
         return self.replace_week_tables(week, {table: frame})[table]
 
-    def replace_week_tables(self, week: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    def replace_week_tables(
+        self, week: str, frames: Mapping[str, pd.DataFrame], *, settings: str | None = None
+    ) -> dict[str, int]:
         """`replace_week` of several tables at once: all of them are replaced, or none is.
 
-        With the rows of an asset, what they were made from is recorded.
+        With the rows of an asset, what they were made from is recorded, and the digest of the `settings` that count.
         """
         monday = date.fromisoformat(week)
         for table, frame in frames.items():
@@ -185,7 +187,7 @@ class Warehouse:
             for table, frame in frames.items():
                 replace_rows(con, table, week, frame)
             for asset in UPSTREAM.keys() & frames.keys():
-                record_made(con, asset, {week: digest_of_rows(con, frames, week)})
+                record_made(con, asset, {week: digest_of_rows(con, frames, week)}, settings=settings)
         self._write_copy(frames)
         return {table: len(frame) for table, frame in frames.items()}
 
@@ -196,10 +198,10 @@ class Warehouse:
         with self.reader() as con:
             return read_lineage(con)
 
-    def record_made(self, asset: str, digests: Mapping[str, str]) -> None:
-        """Records what `asset` holds for each week, and what that was made from."""
+    def record_made(self, asset: str, digests: Mapping[str, str], *, settings: str | None = None) -> None:
+        """Records what `asset` holds for each week, what that was made from, and the digest of its `settings`."""
         with self.writer() as con, transaction(con):
-            record_made(con, asset, digests)
+            record_made(con, asset, digests, settings=settings)
         self._write_copy([asset])
 
     @contextmanager

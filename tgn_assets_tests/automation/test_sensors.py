@@ -9,6 +9,7 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import freeze_time
 
+from tgn_assets import run_launcher
 from tgn_assets.automation import backlog, sensors
 from tgn_assets.automation.backlog import OBSERVE_JOB, RANGE_END, RANGE_START, REASON_TAG, stored_backlog
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
@@ -69,6 +70,18 @@ class Ticks:
         skip = answer.skip_reason if isinstance(answer, dg.SensorResult) else answer
         assert isinstance(skip, dg.SkipReason) and skip.skip_message, answer
         return skip.skip_message
+
+
+def test_a_run_that_never_started_does_not_hold_up_the_sensor(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_on_log(tmp_path)
+    tick = Ticks(home, instance)
+    lost = asked(instance, tick.request(), dg.DagsterRunStatus.NOT_STARTED)
+    assert "is not_started" in tick.reason()
+    monkeypatch.setattr(run_launcher, "START_SECONDS", -60)
+    assert tick.request().tags["tgn/request"] == lost.tags["tgn/request"]  # killed, so tried once more
+    assert instance.get_runs()[0].status == FAILURE
 
 
 def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:

@@ -1,5 +1,7 @@
 """The plan for a log of six weeks, worked out by hand."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +16,12 @@ MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings", PREDICTIONS)
 def _made(lineage: Lineage, asset: str, week: str) -> Lineage:
     """`lineage` after `asset` of `week` was made; what it holds depends on what it was made from alone."""
     upstream = lineage.upstream(asset, week)
-    return Lineage(lineage.ingested, {**lineage.made, (asset, week): Made(f"{asset} {hash(str(upstream))}", upstream)})
+    made = {**lineage.made, (asset, week): Made(f"{asset} {hash(str(upstream))}", upstream)}
+    return replace(lineage, made=made)
 
 
 def _ingested(lineage: Lineage, weeks: list[str], source: dict[str, str]) -> Lineage:
-    lineage = Lineage({**lineage.ingested, **{week: source[week] for week in weeks}}, lineage.made)
+    lineage = replace(lineage, ingested={**lineage.ingested, **{week: source[week] for week in weeks}})
     for week in weeks:
         lineage = _made(lineage, SNAPSHOTS, week)
     return lineage
@@ -54,7 +57,7 @@ def test_gaps_are_refreshed_oldest_first() -> None:
 
 
 def test_a_changed_week_is_refreshed_if_it_was_published() -> None:
-    items = plan_work(WEEKS, _home(WEEKS[3:]), {WEEKS[1]: "other", WEEKS[4]: "other"})
+    items = plan_work(WEEKS, _home(WEEKS[3:]), DIGESTS | {WEEKS[1]: "other", WEEKS[4]: "other"})
     assert _brief(items) == [(INGEST, WEEKS[1], WEEKS[1], CHANGED), (REFRESH, WEEKS[4], WEEKS[4], CHANGED)]
 
 
@@ -99,6 +102,37 @@ def test_late_rows_of_an_old_week_make_only_the_newest_lists_stale() -> None:
 def test_an_export_that_was_not_written_is_stale() -> None:
     items = plan_work(WEEKS, _home([WEEKS[5]]), {}, assets=OF_A_WEEK | {"parquet_export"})
     assert [(item.first, item.assets) for item in items] == [(WEEKS[5], ("parquet_export",))]
+
+
+def test_weeks_that_the_source_no_longer_has_stay() -> None:
+    lineage, rest = _home(WEEKS[3:]), {week: f"new {week}" for week in WEEKS[3:]}
+    # Of WEEKS[3], the first that it has, it may have lost the first days.
+    assert _brief(plan_work(WEEKS, lineage, rest)) == [(REFRESH, week, week, CHANGED) for week in WEEKS[4:]]
+    # Rows that are deleted in between are deleted; and so they are before a later start.
+    deleted = {WEEKS[0]: DIGESTS[WEEKS[0]], WEEKS[1]: "0-0"}
+    assert _brief(plan_work(WEEKS, lineage, deleted))[0] == (INGEST, WEEKS[1], WEEKS[1], CHANGED)
+    assert _brief(plan_work(WEEKS[3:], lineage, rest))[0] == (REFRESH, WEEKS[3], WEEKS[3], CHANGED)
+
+
+def test_a_source_that_ends_before_what_was_published_makes_nothing() -> None:
+    assert plan_work(WEEKS[:3], _home(WEEKS[3:]), {}) == []
+
+
+def test_another_policy_or_place_makes_lists_or_exports_stale() -> None:
+    asked = {(PREDICTIONS, WEEKS[5]): "open", ("parquet_export", WEEKS[4]): "here"}
+    lineage = replace(_home(WEEKS[3:]), settings=lambda asset, week: asked.get((asset, week)))
+    assets = OF_A_WEEK | {"parquet_export"}
+    assert plan_work(WEEKS, lineage, {}) == []  # what older lists were made under was not recorded
+    for asset in (*UPSTREAM, "parquet_export"):
+        for week in WEEKS[3:]:
+            lineage = _made(lineage, asset, week)
+    assert plan_work(WEEKS, lineage, {}, assets=assets) == []
+    asked |= {(PREDICTIONS, WEEKS[5]): "strict", ("parquet_export", WEEKS[4]): "there"}
+    items = plan_work(WEEKS, lineage, {}, assets=assets)
+    assert [(item.first, item.assets) for item in items] == [
+        (WEEKS[4], ("parquet_export",)),
+        (WEEKS[5], (PREDICTIONS, "weekly_report", "parquet_export")),
+    ]
 
 
 def test_the_key_changes_with_the_rows_of_its_weeks_only() -> None:

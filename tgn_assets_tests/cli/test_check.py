@@ -47,6 +47,13 @@ def test_ids_written_in_two_ways_are_named(tmp_path: Path) -> None:
     assert "event ids are written" not in said
 
 
+def test_ids_that_were_quoted_or_escaped_twice_are_named(tmp_path: Path) -> None:
+    rows = ['"""u1""",it\'s 5,2024-01-31', "'u2',e,2024-01-31", 'u\\"3,e,2024-01-31', "u4,e,2024-01-31"]
+    said = suspicions(tmp_path, *rows)
+    assert '3 of 4 user ids have quotes in them, such as "u1": the export may have quoted' in said
+    assert "event ids have quotes" not in said
+
+
 def test_a_check_reads_the_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")

@@ -19,13 +19,17 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from tgn_assets import run_launcher
 from tgn_assets.cli import runner as runner_module
+from tgn_assets.cli.base import within_terminal
 from tgn_assets.cli.console import Progress
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.runner import RunFailed, open_runner
+from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
+from tgn_assets.state.resources import policy_files
 from tgn_assets.state.run_lock import hold
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest, publish
 
@@ -320,6 +324,76 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert "2024-01-08 has changed in the source since ingested" in _tgn("status", home=home).stdout
 
 
+def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, (lists, pages) = _published(home_on_log(tmp_path)), ("weekly_top5_predictions", "weekly_report")
+    home.warehouse().record_made(lists, {WEEKS[3]: "lists"}, settings=policy_files(home).digest(WEEKS[3]))
+    home.warehouse().record_made(pages, {WEEKS[3]: "a page"})
+    assert "every closed week is complete" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "event 1")
+    assert f"{WEEKS[3]} {lists}, {pages} were made from something older" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "recalled.txt")  # is no file: a run is pending, which says so
+    assert f"{WEEKS[3]} {lists}, {pages}" in _tgn("status", home=home).stdout
+
+
+def test_a_week_whose_models_are_no_longer_kept_is_made_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _published(home_on_log(tmp_path))
+    home.warehouse().record_made("trained_gnn", {WEEKS[3]: "after a run that was killed"})
+    assert f"{WEEKS[3]} trained_ranker, temporal_embeddings" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_KEEP_WEEKS", "26")
+    assert f"{WEEKS[3]} its assets were made from something older" in _tgn("status", home=home).stdout
+
+
+def test_lists_that_took_the_place_of_others_are_marked(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    publish(home, *WEEKS)
+    assert json.loads(_tgn("status", "--json", home=home).stdout)["replaced"] == []
+    home.warehouse().record_made("weekly_top5_predictions", {WEEKS[2]: "others"})
+    home.warehouse().record_made("weekly_top5_predictions", {WEEKS[2]: "others"})
+    (replaced,) = json.loads(_tgn("status", "--json", home=home).stdout)["replaced"]
+    assert (replaced["week"], replaced["replaced"]) == (WEEKS[2], 1)
+    assert replaced["first_published_at"] < replaced["published_at"]
+    text = f"the lists of {WEEKS[2]} took the place of others at "
+    assert f"replaced   {text}" in _tgn("status", home=home).stdout
+    score = {"week": WEEKS[3], "model": "tgn_assets", "segment": "all", "metric": "ndcg", "value": 0.5, "users": 4}
+    home.warehouse().replace_week("eval_metrics", WEEKS[3], pd.DataFrame([score | {"ci_low": 0.4, "ci_high": 0.6}]))
+    assert _tgn("report", "--week", WEEKS[3], "--out", "page.html", home=home).exit_code == 0
+    assert text in (tmp_path / "page.html").read_text()
+
+
+def test_status_says_which_env_file_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = home_on_log(tmp_path)
+    assert f"settings   of the environment; there is no .env in {tmp_path}" in _tgn("status", home=home).stdout
+    (tmp_path / ".env").write_text("TGN_K=3\n")
+    assert f"settings   of the environment and {tmp_path / '.env'}" in _tgn("check", home=home).stdout
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert f"{tmp_path / '.env'} is not read, since this is {tmp_path / 'below'}" in _tgn("check", home=home).stdout
+
+
+def test_a_run_killed_before_it_started_is_told_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = home_on_log(tmp_path)
+    with home.instance() as instance:
+        job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
+        instance.create_run_for_job(job, tags={"dagster/partition": WEEKS[3]})
+    assert f"{WEEKS[3]} is not_started: it is about to start, or was killed" in _tgn("status", home=home).stdout
+    monkeypatch.setattr(run_launcher, "START_SECONDS", -60)
+    status = _tgn("status", home=home).stdout
+    assert f"failed     {WEEKS[3]}" in status and "was killed before it started" in status
+    assert f"`tgn refresh --week {WEEKS[3]}` runs it again" in status
+
+
+def test_errors_are_wrapped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "TGN_SOURCE=log.csv " + "cannot be read " * 20
+    assert within_terminal(message) == message
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = ("Error: " + within_terminal(f"{message}\nThe option")).split("\n")
+    assert max(map(len, lines)) <= 80 and lines[-1] == "The option"
+    assert " ".join(lines[:-1]).split() == ["Error:", *message.split()]
+
+
 def test_status_on_a_terminal_fits_its_80_columns(tmp_path: Path) -> None:
     home = _published(home_on_log(tmp_path, [*ROWS, f",event 1,{WEEKS[0]} 08:00:00"]))
     screen, stdout = pty.openpty()
@@ -439,6 +513,9 @@ def test_export_writes_what_was_published_and_says_where(tmp_path: Path, monkeyp
     assert (tmp_path / "out" / "weekly_top5_predictions" / f"week={WEEKS[3]}" / "data.parquet").exists()
     assert ("parquet_export", WEEKS[3]) in home.warehouse().lineage().made
     assert f"{WEEKS[3]} parquet_export" not in _tgn("status", home=home).stdout  # the sensor leaves it alone
+    monkeypatch.setenv("TGN_EXPORT_PARQUET", "elsewhere")
+    assert f"{WEEKS[3]} parquet_export" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_EXPORT_PARQUET", "out")
     assert "nothing was published in week 2023-12-25" in _tgn("export", "--week", "2023-12-25", home=home).stderr
 
 

@@ -129,6 +129,8 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
     store.forget(2)
     assert store.weeks("trained_gnn") == WEEKS[1:]
     store.pin(None)
+    store.forget(2, but=WEEKS[1])  # is being made, before each of its steps
+    assert store.weeks("trained_gnn") == WEEKS[1:]
     store.forget(2)
     kept = {asset: store.weeks(asset) for asset in TYPES}
     assert kept.pop("weekly_snapshots") == WEEKS

@@ -36,6 +36,7 @@ BLANKS_SQL = """
     WHERE loaded AND (user_id <> trim(user_id, $blanks) OR event_id <> trim(event_id, $blanks))
 """
 BLANKS = " \t\r\n\u00a0"
+INGESTED_BEFORE_SQL = "SELECT week::VARCHAR, rows, digest FROM ingested_weeks WHERE rows > 0"
 REJECTED_BEFORE_SQL = "SELECT reason, count(*) FROM rejected_interactions WHERE week IS NULL GROUP BY reason"
 COUNT_SQL = f"""
     SELECT week::VARCHAR, reason, kept, rows, digest FROM (
@@ -49,13 +50,14 @@ REPLACE_SQL = [
 ]
 # As they come: most logs are in the order of time, and to sort one that is not would not make its table smaller.
 INSERT_ROWS_SQL = """
-    INSERT INTO raw_interactions BY NAME SELECT user_id, event_id, ts, week FROM staged.scanned WHERE loaded
+    INSERT INTO raw_interactions BY NAME
+    SELECT user_id, event_id, ts, week FROM staged.scanned WHERE loaded AND {wanted}
 """
 INSERT_REJECTED_SQL = f"""
     INSERT INTO rejected_interactions BY NAME
     SELECT week, reason, left(user_id, {LINE_SHOWN}) AS user_id, left(event_id, {LINE_SHOWN}) AS event_id,
            left(text, {LINE_SHOWN}) AS ts
-    FROM staged.scanned WHERE kept AND NOT loaded AND reason NOT IN {LEFT_OUT}
+    FROM staged.scanned WHERE kept AND NOT loaded AND reason NOT IN {LEFT_OUT} AND {{wanted}}
 """
 INGESTED_SQL = """
     INSERT OR REPLACE INTO ingested_weeks (week, rows, digest)
@@ -63,7 +65,7 @@ INGESTED_SQL = """
 """
 SEEN_SQL = """
     CREATE OR REPLACE TEMP TABLE seen AS
-    SELECT {node}_id AS id, min(week) AS first_week FROM staged.scanned WHERE loaded GROUP BY {node}_id
+    SELECT {node}_id AS id, min(week) AS first_week FROM staged.scanned WHERE loaded AND {wanted} GROUP BY {node}_id
 """
 KNOWN_NODES_SQL = """
     UPDATE {node}s SET first_week = seen.first_week FROM seen
@@ -97,8 +99,12 @@ class IngestReport:
     """Rows of each week that was asked for."""
     digests: dict[str, str]
     """Digest of each of these weeks."""
+    no_longer_there: list[str]
+    """Those of these weeks whose rows stay, since the source begins later now."""
     rejected: dict[str, int]
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
+    undated: dict[str, int]
+    """The latter alone."""
     rejected_in_week: dict[str, int]
     """Rows of each of these weeks that cannot be used."""
     before_start: int | None
@@ -189,24 +195,30 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     loaded = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
     loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
     reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
+    stays = _no_longer_there(con, staged)
+    replaced = {week: of_week for week, of_week in loaded.items() if week not in stays}
+    wanted = f"coalesce(week NOT IN ({', '.join(map(literal, stays))}), true)" if stays else "true"
     con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
     try:
         outside = _count_outside(counts, start_week, end_week)
         all_read = kind_of(spec).reads_all
         with transaction(con):
-            new_users, new_events = _write(con, _dates(weeks), list(loaded.values()), unreadable)
+            new_users, new_events = _write(con, _dates([*replaced]), [*replaced.values()], unreadable, wanted)
             _write_outside(con, outside if all_read else {})
     finally:
         con.execute("DETACH staged")
     rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
+    undated = Counter(rejected)
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason not in LEFT_OUT:
             rejected[reason] += rows
-            rejected_in_week[week] += rows
+            (undated if week is None else rejected_in_week)[reason if week is None else week] += rows
     report = IngestReport(
-        rows={week: rows for week, (rows, _) in loaded.items()},
-        digests={week: text for week, (_, text) in loaded.items()},
+        rows={week: rows for week, (rows, _) in (loaded | stays).items()},
+        digests={week: text for week, (_, text) in (loaded | stays).items()},
+        no_longer_there=sorted(stays),
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
+        undated=dict(+undated),
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=outside["before", None] if all_read else None,
         after_end=outside["after", None] if all_read else None,
@@ -217,6 +229,20 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     )
     _warn(spec, report, reported, staged.with_blanks, warn)
     return report
+
+
+def _no_longer_there(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> dict[str, tuple[int, str]]:
+    """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now.
+
+    It may keep the last months only: then it has nothing of the weeks before, and its first week may be cut in two.
+    """
+    if not kind_of(staged.spec).reads_all:
+        return {}
+    first = min((week for week, *_ in staged.counts if week), default=None)
+    before = {week: found for week, *found in con.execute(INGESTED_BEFORE_SQL).fetchall()}
+    gone = [week for week in before if first and staged.start_week <= week < first]
+    stay = [*gone, first] if gone else []
+    return {week: tuple(before[week]) for week in staged.weeks if week in stay and week in before}
 
 
 def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:
@@ -238,14 +264,20 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     Rows without a week were `reported` by an earlier load.
     """
     loaded, rejected = sum(report.rows.values()), report.rejected
-    if rejected and (sum(report.rejected_in_week.values()) or rejected != reported):
-        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in rejected.items())
+    new = dict(rejected)
+    if report.undated == reported:  # of no week, so each load finds them
+        new = {reason: left for reason, rows in rejected.items() if (left := rows - reported.get(reason, 0))}
+    if new:
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in new.items())
         warn(f"{spec.shown}: rejected rows: {reasons} (see the table rejected_interactions)")
-        if missing := sum(rows for reason, rows in rejected.items() if reason.startswith("missing_")):
+        if missing := sum(rows for reason, rows in new.items() if reason.startswith("missing_")):
             share = missing / (loaded + sum(rejected.values()))
             given = ",".join(spec.null_values)
             lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"
             warn(f"{spec.shown}: {lack}: empty, or one of TGN_NULL_VALUES={given}")
+    if stay := report.no_longer_there:
+        span = stay[0] if len(stay) == 1 else f"{stay[0]} to {stay[-1]}"
+        warn(f"{spec.shown} begins later than it did: the rows of {span} stay as they were ingested")
     if with_blanks:
         share = 100 * with_blanks / loaded
         warn(f"{spec.shown}: {share:.2g} % of the rows have ids with blanks at their ends, which are kept")
@@ -272,12 +304,16 @@ def _write(
     asked: dict[str, list[date]],
     loaded: Sequence[tuple[int, str]],
     unreadable: UnreadableLines,
+    wanted: str,
 ) -> tuple[int, int]:
-    """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new."""
+    """Replaces the weeks by what was scanned, `loaded` rows and their digest each; returns how many nodes are new.
+
+    Of other weeks than `asked`, nothing is `wanted` (SQL).
+    """
     for statement in REPLACE_SQL:
         con.execute(statement, asked)
-    con.execute(INSERT_ROWS_SQL)
-    con.execute(INSERT_REJECTED_SQL)
+    con.execute(INSERT_ROWS_SQL.format(wanted=wanted))
+    con.execute(INSERT_REJECTED_SQL.format(wanted=wanted))
     # What the columns of such a line are is unknown: the line stands where its first value would.
     lines = {"lines": unreadable.first, "reason": UNREADABLE_LINE}
     con.execute("INSERT INTO rejected_interactions (reason, user_id) SELECT $reason, unnest($lines::VARCHAR[])", lines)
@@ -287,7 +323,7 @@ def _write(
     con.execute(INGESTED_SQL, {**asked, "rows": rows, "digests": digests})
     new = []
     for node in ("user", "event"):
-        con.execute(SEEN_SQL.format(node=node))
+        con.execute(SEEN_SQL.format(node=node, wanted=wanted))
         con.execute(KNOWN_NODES_SQL.format(node=node))
         if con.execute(LOST_NODES_SQL.format(node=node), asked).fetchall()[0][0]:
             con.execute(NEXT_FIRST_WEEK_SQL.format(node=node))

@@ -29,14 +29,17 @@ SIZES_SQL = """
 """
 IDS_SQL = """
     SELECT {node}_id, count(*), count(*) / sum(count(*)) OVER (),
-           trim({node}_id) <> {node}_id, list_contains(string_split($stand_ins, ' '), lower(trim({node}_id)))
+           trim({node}_id) <> {node}_id, list_contains(string_split($stand_ins, ' '), lower(trim({node}_id))),
+           regexp_matches({node}_id, $quotes), regexp_matches({node}_id, $invisible)
     FROM looked WHERE reason IS NULL GROUP BY {node}_id ORDER BY count(*) DESC, {node}_id
 """
 SUSPICIOUS_SQL = f"""
     SELECT count(*) FILTER (WHERE blank), min(id) FILTER (WHERE blank), list(id) FILTER (WHERE stand_in),
-           any_value(id) FILTER (WHERE place = 1), max(share) FILTER (WHERE place = 1), count(*)
+           any_value(id) FILTER (WHERE place = 1), max(share) FILTER (WHERE place = 1), count(*),
+           count(*) FILTER (WHERE in_quotes), min(id) FILTER (WHERE in_quotes),
+           count(*) FILTER (WHERE invisible), min(id) FILTER (WHERE invisible)
     FROM (SELECT *, row_number() OVER (ORDER BY rows DESC, id) AS place
-          FROM ({IDS_SQL}) AS t(id, rows, share, blank, stand_in))
+          FROM ({IDS_SQL}) AS t(id, rows, share, blank, stand_in, in_quotes, invisible))
 """
 ALIKE_SQL = """
     SELECT count(*), min(pair) FROM (
@@ -53,6 +56,10 @@ TIMES_SQL = f"""
 """
 STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown anonymous guest - ? 0 -1"
 """Ids, in lower case, that often stand for no id at all."""
+QUOTES = r"""^'.*'$|^".*"$|\\["']|["]{2}"""
+"""An id that was quoted or escaped twice, such as `'a'`, `"a"`, `a\\"`, `""a`."""
+INVISIBLE = r"[\p{Cc}\p{Cf}]"
+"""Control characters, zero-width blanks, byte order marks, marks of direction."""
 NAMES = ("user", "event", "time")
 LARGE_SHARE = 0.5
 """Of the rows: an id with more is hardly one user or one event."""
@@ -134,9 +141,18 @@ def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator
 
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
     query = SUSPICIOUS_SQL.format(node=node)
-    blank, sample, stand_ins, largest, share, count = con.execute(query, {"stand_ins": STAND_INS}).fetchall()[0]
+    asked = {"stand_ins": STAND_INS, "quotes": QUOTES, "invisible": INVISIBLE}
+    blank, sample, stand_ins, largest, share, count, *odd = con.execute(query, asked).fetchall()[0]
+    quoted, in_quotes, unseen, with_unseen = odd
     if blank:
         yield f"{blank:,} of {count:,} {node} ids have blanks at an end, such as {sample!r}: not the id without them"
+    if quoted:
+        yield (
+            f"{quoted:,} of {count:,} {node} ids have quotes in them, such as {in_quotes}: the export may have quoted "
+            "or escaped them twice"
+        )
+    if unseen:
+        yield f"{unseen:,} of {count:,} {node} ids have characters that are not seen, such as {with_unseen!a}"
     if stand_ins:
         yield f"the {node} ids {', '.join(map(repr, stand_ins[:5]))} may stand for a missing value"
     if count > 1 and share > LARGE_SHARE:

@@ -33,8 +33,8 @@ from tgn_assets.ml.sources.spec import (
     empty_source,
     horizon,
 )
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, SERIAL_DAYS, SERIAL_REMEDY, is_number_text
-from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, number_remedy
+from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of, weeks_between
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 """Of a set of rows, in any order; the outer hash keeps apart rows that have exchanged a value."""
@@ -64,19 +64,25 @@ def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExte
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
-    return survey_source(spec, now)[0]
-
-
-def survey_source(spec: SourceSpec, now: datetime | None = None) -> tuple[SourceExtent, dict[str, str] | None]:
-    """`describe_source` and the digest of each week with valid rows, in one reading.
-
-    None instead of the digests where the extent is known without reading all rows.
-    """
     with source_errors(spec):
         extent = kind_of(spec).extent(now) or _sought(spec)
-    if extent:
-        return extent, None
-    groups, numbers_weeks = _read_groups(spec)
+    return extent or survey_source(spec)[0]
+
+
+def survey_source(spec: SourceSpec, *, since: str | None = None) -> tuple[SourceExtent, dict[str, str] | None]:
+    """`describe_source` and the digest of each week with valid rows, in one reading.
+
+    None instead of the digests where the extent is known without a reading. A source that can be asked for weeks is
+    asked for those from `since` on (None: all); if no row of these counts, there are no digests.
+    """
+    with source_errors(spec):
+        kind = kind_of(spec)
+        if extent := kind.extent(None):
+            return extent, None
+    weeks = weeks_between(since, week_of(horizon())) if since and not kind.reads_all else None
+    groups, numbers_weeks = _read_groups(spec, weeks)
+    if weeks is not None and not any(group.reason is None for group in groups):
+        return describe_source(spec), {}
     rows, totals = Counter[str](), Counter[str]()
     for group in groups:
         if group.reason is None and group.week:
@@ -154,6 +160,10 @@ def digest(rows: int, total: int | None) -> str:
     return f"{rows}-{total or 0:x}"
 
 
+NO_ROWS = digest(0, None)
+"""The digest of a week without valid rows."""
+
+
 def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str | None, last_ended: str) -> str | None:
     """The newest week from `first_week` to `end_week` (None: no end) that is over by the calendar, which has come to
     `last_ended`, and in the source of that `extent`.
@@ -171,12 +181,14 @@ def first_week_of(spec: SourceSpec) -> str:
 
     SourceError as in `describe_source`, too.
     """
-    extent, digests = survey_source(spec)
-    if digests is None:
-        with source_errors(spec):
+    with source_errors(spec):
+        if extent := kind_of(spec).extent(None) or _sought(spec):
             after = kind_of(spec).span(date.fromisoformat(shift(extent.first_week, 1)), horizon().date())
-        digests = dict.fromkeys([extent.first_week, *(after or ())[:1]], "")
-    check_first_week(spec, digests)
+            weeks: Iterable[str] = [extent.first_week, *(after or ())[:1]]
+    if not extent:
+        extent, digests = survey_source(spec)
+        weeks = digests or ()
+    check_first_week(spec, weeks)
     return extent.first_week
 
 
@@ -221,8 +233,8 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
     sample = min((group.sample for group in groups if group.sample), default=None)
-    if sample and is_number_text(sample) and SERIAL_DAYS[0] <= float(sample) <= SERIAL_DAYS[1]:
-        remedy += f": times such as {sample!r} may be {SERIAL_REMEDY}"
+    if sample and (number := number_remedy(sample)):
+        remedy += f": times such as {sample!r} may be {number}"
     elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:
@@ -232,11 +244,13 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     )
 
 
-def _extent(first: datetime, newest: datetime, groups: Iterable[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
+def _extent(first: datetime, newest: datetime, groups: Sequence[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
+    first_dated = min((group.week for group in groups if group.week), default=None)
     closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
     newest_closed = closed if closed >= first_week else None
-    return SourceExtent(first_week, newest_closed, newest.replace(tzinfo=UTC), numbers_weeks, _rejected(groups))
+    utc = newest.replace(tzinfo=UTC)
+    return SourceExtent(first_week, newest_closed, utc, numbers_weeks, _rejected(groups), first_dated)
 
 
 def _sought(spec: SourceSpec) -> SourceExtent | None:

@@ -61,6 +61,7 @@ FOREIGN = {
     rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
     rb"[\s\S]{8}DUCK": ("a database of DuckDB", "write its table as Parquet"),
     rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
+    rb"\s*<(?i:!doctype html|html)": ("a web page", "look at it in a browser: it may be a login, or say what is wrong"),
     rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
 }
 """What files of formats that are not read begin with: what that is, and what to do."""

@@ -161,6 +161,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
         reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
+        if "format specifier" in reason:
+            raise SourceError(f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})") from cause
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
                 f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={briefly(spec.row_filter)} ({reason}); "

@@ -189,6 +189,9 @@ def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
         user = _id_column(table, spec.user_column, "TGN_USER_COLUMN")
         event = _id_column(table, spec.event_column, "TGN_EVENT_COLUMN")
         time = _column(table, time_column, "TGN_TIMESTAMP_COLUMN")
+        for column, setting in ((event, "TGN_EVENT_COLUMN"), (time, "TGN_TIMESTAMP_COLUMN")):
+            if column == user:
+                raise SourceError(f"TGN_USER_COLUMN and {setting} name the same column of {table.name}; set one anew")
         keep = row_filter(spec.row_filter, table.name, table.columns)
         parts.setdefault(Part(table.relation, (), user, event, time, weekly, *keep), []).append(table.file)
     return [replace(shape, files=tuple(filter(None, files))) for shape, files in parts.items()]
@@ -283,7 +286,13 @@ def _refuse_missing(table: Table, spec: SourceSpec, time_column: str) -> None:
     also = f" and none named {WEEK_NUMBER!r}" if "TGN_TIMESTAMP_COLUMN" in lacking else ""
     settings, existing = " and ".join(lacking), listed(table.columns)
     each = "one" if len(lacking) == 1 else "some"
-    raise SourceError(f"{table.name} has no {names}{also}; set {settings} to {each} of its columns: {existing}")
+    header = "; its first line is a row, it seems: write the columns' names before it" if _are_values(table) else ""
+    raise SourceError(f"{table.name} has no {names}{also}; set {settings} to {each} of its columns: {existing}{header}")
+
+
+def _are_values(table: Table) -> bool:
+    """Whether a column is called like a date or a number."""
+    return any(re.match(r"\d{4}-\d\d-\d\d|-?\d+(\.\d+)?$", name) for name in table.columns)
 
 
 def spelling(columns: Iterable[str], wanted: str) -> str | None:

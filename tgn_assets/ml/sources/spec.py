@@ -87,6 +87,8 @@ class SourceExtent:
     """Whether rows have the number of a week and no time: only the calendar tells when such a week is over."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
+    first_dated: str | None = field(default=None, compare=False)
+    """The first week of any of the rows that were read, usable or not."""
 
 
 def horizon() -> datetime:

@@ -15,8 +15,10 @@ from tgn_assets.ml.weeks import week_number
 EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
 """A time before the first or not before the second is out of range."""
 
-MILLISECONDS_FROM, MICROSECONDS_FROM, NANOSECONDS_FROM = 10**11, 10**14, 10**17
-"""A number from there on is unix milliseconds, microseconds, nanoseconds; each of them from March 1973 on."""
+MILLISECONDS_FROM, MICROSECONDS_FROM, NANOSECONDS_FROM = 10**11, 10**14, 7 * 10**17
+"""A number from there on is unix milliseconds, microseconds (both from March 1973 on), nanoseconds (from 1992 on)."""
+TICKS_FROM = 10**17
+"""A number from there to the nanoseconds may count 100 ns since the year 1 (.NET) or 1601 (Windows): it is not read."""
 SECONDS_FROM = 10**8
 """A number from there on is unix seconds, from March 1973 on."""
 DAY_KEYS = (1970_01_01, 2199_12_31)
@@ -25,6 +27,11 @@ MINUTE_KEYS = (1970_01_01_00_00, 2199_12_31_23_59)
 """A number within may be a minute written as digits, or milliseconds of 1976: it is not read without a format."""
 SERIAL_DAYS = (25_569, 73_050)
 """A number within may be a day of 1970 to 2099 as spreadsheets count them: it is not read."""
+TICKS_REMEDY = "ticks of 100 ns, as .NET and Windows count them: export them as dates"
+NUMBER_REMEDY = (
+    "numbers, but neither unix times (seconds to nanoseconds) nor days such as 20240131: export them as dates, or set "
+    "TGN_TIMESTAMP_FORMAT if they are a date in digits, such as %Y%m%d%H%M"
+)
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week
@@ -100,6 +107,19 @@ def is_number_text(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is not None
 
 
+def number_remedy(text: str) -> str | None:
+    """What `text`, a time that cannot be read, may be, and what to do; None if it is no number.
+
+    >>> number_remedy("45322.5")
+    'days as a spreadsheet counts them: export them as dates'
+    """
+    if not is_number_text(text):
+        return None
+    if SERIAL_DAYS[0] <= float(text) <= SERIAL_DAYS[1]:
+        return SERIAL_REMEDY
+    return TICKS_REMEDY if TICKS_FROM <= float(text) < NANOSECONDS_FROM else NUMBER_REMEDY
+
+
 def is_time(dtype: str) -> bool:
     """Whether a value of that type is a moment or a day."""
     return dtype.startswith("TIMESTAMP") or dtype == "DATE"
@@ -121,6 +141,7 @@ def _unix_sql(number: str, style: TimeStyle) -> str:
         WHEN {number} BETWEEN {DAY_KEYS[0]} AND {DAY_KEYS[1]} AND {number} = floor({number}) THEN {_in_zone(key, style)}
         WHEN {number} > 0 AND {number} < {SECONDS_FROM} THEN NULL
         WHEN {number} BETWEEN {MINUTE_KEYS[0]} AND {MINUTE_KEYS[1]} THEN NULL
+        WHEN {size} >= {TICKS_FROM} AND {size} < {NANOSECONDS_FROM} THEN NULL
         ELSE {_clamped(f"{number} * {scale}")} END"""
 
 

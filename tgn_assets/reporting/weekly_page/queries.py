@@ -11,6 +11,7 @@ from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.publications import Publication, replaced_lists
 from tgn_assets.reporting.terminal import LeftOut, left_out, weeks_with_lists
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -129,6 +130,7 @@ class Facts:
     quality: pd.DataFrame
     lists: dict[str, int]  # users by the source of the list made for them at the close of the week
     published_before: bool  # whether the week before has lists, and so a page
+    replaced: Publication | None  # when the lists that the page scores took the place of others
     left_out: LeftOut | None  # who has no list of the close of the week
     moves: pd.DataFrame  # event_id, before, now, change: shares of lists, the largest rise first
     examples: list[UserExample]
@@ -168,6 +170,7 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
             quality=quality(con, week),
             lists=dict(con.execute(LISTS_SQL, asked).fetchall()),
             published_before=con.execute(PUBLISHED_BEFORE_SQL, asked).fetchall()[0][0],
+            replaced=replaced_lists(con, shift(week, -1)),
             left_out=left_out(con, week),
             moves=con.execute(MOVES_SQL, asked).df(),
             examples=_examples(con, week),

@@ -86,6 +86,38 @@ def test_unused_rows_are_counted_for_people(tmp_path: Path, con: duckdb.DuckDBPy
     assert unused_rows(con) == UnusedRows({"missing_user": 4, "missing_event": 2}, 0, 0, {})
 
 
+def test_rejected_rows_without_a_week_are_told_once(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    bad = ["u,e,soon", "u,e,", f",e,{WEEKS[0]}", f",e,{WEEKS[1]}", f"u,e,{WEEKS[2]}"]
+    spec, told = csv(tmp_path, HEADER + "\n".join(bad)), list[str]()
+    for week in WEEKS:
+        load_weeks(con, spec, [week], start_week=START, end_week=None, warn=told.append)
+    rejected = [text.partition("rejected rows: ")[2].partition(" (")[0] for text in told if "rejected rows" in text]
+    assert [sorted(text.split(", ")) for text in rejected] == [
+        ["missing_time 1", "missing_user 1", "unreadable_time 1"],
+        ["missing_user 1"],
+    ]
+    spec = csv(tmp_path, HEADER + "\n".join([*bad, "v,e,later"]))
+    load_weeks(con, spec, [WEEKS[2]], start_week=START, end_week=None, warn=told.append)
+    assert "unreadable_time 2" in told[-2] + told[-1]
+
+
+def test_what_the_source_no_longer_has_at_its_beginning_stays(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    rows_of = {week: f"u,e,{week}\nv,f,{week}\n" for week in WEEKS}
+    first, second, third = rows_of.values()
+    report = load(con, csv(tmp_path, HEADER + first + second + third))
+    there, told = rows(con, "raw_interactions"), list[str]()
+    shorter = csv(tmp_path, HEADER + second.splitlines()[0] + "\n" + third)
+    again = load_weeks(con, shorter, WEEKS, start_week=START, end_week=None, warn=told.append)
+    assert (again.rows, again.digests, again.no_longer_there) == (report.rows, report.digests, WEEKS[:2])
+    assert rows(con, "raw_interactions") == there
+    assert f"the rows of {WEEKS[0]} to {WEEKS[1]} stay as they were ingested" in told[0]
+    # With a start week, nothing before it is of interest; a row that cannot be used tells that the week is there.
+    load_weeks(con, shorter, WEEKS[1:], start_week=WEEKS[1], end_week=None)
+    assert len(rows(con, "raw_interactions")) == len(there) - 1
+    load(con, csv(tmp_path, f"{HEADER},e,{WEEKS[0]}\n{third}"))
+    assert [str(row[3]) for row in rows(con, "raw_interactions")] == [WEEKS[2], WEEKS[2]]
+
+
 def test_indices_follow_first_week_then_id_in_any_load_order(tmp_path: Path) -> None:
     days = [("b", "é", 1), ("a", "z", 1), ("c", "B", 0), ("Z", "a", 2), ("b", "a", 0), ("10", "a", 2), ("9", "a", 2)]
     spec = csv(tmp_path, HEADER + "".join(f"{user},{event},{WEEKS[week]}\n" for user, event, week in days))

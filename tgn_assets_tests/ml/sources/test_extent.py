@@ -197,9 +197,23 @@ def test_a_first_row_years_before_the_rest_is_asked_about(tmp_path: Path) -> Non
     assert first_week_of(csv(tmp_path, f"{HEADER}u,e,2020-01-06\nu,e,2024-01-03\n")) == "2020-01-06"
 
 
-@pytest.mark.parametrize("time", ["31.12.2023 18:00", "12/31/2023 6:00 PM", "31 Dec 2023", "202312311800"])
+@pytest.mark.parametrize("time", ["31.12.2023 18:00", "12/31/2023 6:00 PM", "31 Dec 2023"])
 def test_times_of_no_known_kind_are_shown_with_the_setting(tmp_path: Path, time: str) -> None:
     with pytest.raises(SourceError, match=rf"unreadable_time 1.*'{time}'; set TGN_TIMESTAMP_FORMAT"):
+        describe_source(csv(tmp_path, f"{HEADER}u,e,{time}\n"))
+
+
+@pytest.mark.parametrize(
+    ("time", "remedy"),
+    [
+        ("202312311800", "numbers, but neither unix times .* or set TGN_TIMESTAMP_FORMAT"),
+        ("19723", "numbers, but neither unix times"),
+        ("638397003000000000", "ticks of 100 ns"),
+        ("133485171000000000", "ticks of 100 ns"),
+    ],
+)
+def test_numbers_that_are_no_time_are_not_taken_for_one(tmp_path: Path, time: str, remedy: str) -> None:
+    with pytest.raises(SourceError, match=rf"unreadable_time 1.*'{time}' may be {remedy}"):
         describe_source(csv(tmp_path, f"{HEADER}u,e,{time}\n"))
 
 

@@ -143,6 +143,17 @@ def test_a_member_of_a_json_object_can_be_named(tmp_path: Path, con: duckdb.Duck
         describe_source(replace(spec, user_column="user"))
 
 
+def test_one_column_for_users_and_events_is_an_error(tmp_path: Path) -> None:
+    spec = replace(csv(tmp_path, "user,ts\nu,2024-01-01\n"), event_column="User", timestamp_column="ts")
+    with pytest.raises(SourceError, match="TGN_USER_COLUMN and TGN_EVENT_COLUMN name the same column"):
+        describe_source(replace(spec, user_column="user"))
+
+
+def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="its first line is a row, it seems"):
+        describe_source(csv(tmp_path, "u,e,2024-01-01\nv,e,2024-01-02\n"))
+
+
 @pytest.mark.parametrize("header", ["user,item,user,ts", "User,item,USER,ts"])
 def test_a_column_that_is_there_twice_is_an_error(header: str, tmp_path: Path) -> None:
     spec = replace(csv(tmp_path, header + "\nu,e,v,2024-01-01\n"), event_column="item", timestamp_column="ts")
@@ -150,7 +161,7 @@ def test_a_column_that_is_there_twice_is_an_error(header: str, tmp_path: Path) -
         describe_source(replace(spec, user_column="user"))
     if "user" in header:
         with pytest.raises(SourceError, match=r"the column 'user' is there twice.*TGN_ROW_FILTER"):
-            describe_source(replace(spec, user_column="item", row_filter="user = 'u'"))
+            describe_source(replace(spec, user_column="item", event_column="ts", row_filter="user = 'u'"))
     else:
         assert describe_source(replace(spec, user_column="USER")).rejected == {}
 

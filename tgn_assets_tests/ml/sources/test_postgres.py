@@ -16,6 +16,7 @@ from tgn_assets.ml.sources.extent import (
     smallest_week_number,
     source_digests,
     source_signature,
+    survey_source,
 )
 from tgn_assets_tests.support.histories import EXTENT, ROWS, WEEKS, load, rows, warehouse
 from tgn_assets_tests.support.postgres import Postgres
@@ -96,6 +97,18 @@ def test_loading_a_week_uses_the_index_and_reads_only_its_rows(postgres: Postgre
     with postgres.copied() as copied:
         assert describe_source(spec).newest_closed == "2024-12-09"
     assert copied[0] < 3 * 1008
+
+
+@pytest.mark.parametrize("dtype", ["timestamp", "text"])
+def test_a_survey_reads_the_table_once(postgres: Postgres, dtype: str) -> None:
+    spec = table(postgres, dtype)
+    expected = describe_source(spec).newest_closed, source_digests(spec, WEEKS[1:])
+    with postgres.copied() as copied:
+        extent, digests = survey_source(spec, since=WEEKS[1])
+    assert digests is not None
+    assert (extent.newest_closed, {week: digests[week] for week in WEEKS[1:]}) == expected
+    assert copied == [2 if dtype == "timestamp" else 3]
+    assert survey_source(spec, since="2024-03-04") == (describe_source(spec), {} if dtype == "timestamp" else digests)
 
 
 def test_of_a_text_the_whole_table_is_read(postgres: Postgres) -> None:
