@@ -18,7 +18,7 @@ COMPLETE, IF_NEEDED, NOT_CLOSED = "complete", "if_needed", "not_closed"
 AFTER_FAILURE, NOT_ASKED = "after_failure", "not_asked"
 WHY_SKIPPED = {
     COMPLETE: "complete already",
-    IF_NEEDED: "complete already, and --if-needed leaves the newest week as it is, too",
+    IF_NEEDED: "complete already; --if-needed leaves the newest week alone, too",
     NOT_CLOSED: "not closed yet",
     AFTER_FAILURE: "an earlier step failed; the next `tgn refresh` does it",
     NOT_ASKED: "--week names one alone; `tgn status` says what else is to do",
@@ -137,8 +137,8 @@ def _range(first: str | None, last: str | None) -> str:
 def _show_published(published: Mapping[str, Any] | None) -> Iterator[str]:
     if published:
         made_by = ", ".join(published["sources"]) or "nobody"
-        of_week = f"for the week of {published['target_week']}"
-        yield f"published  {published['users']:,} users have a list {of_week}, made by {made_by}"
+        users = f"{published['users']:,} {'user has' if published['users'] == 1 else 'users have'}"
+        yield f"published  {users} a list for the week of {published['target_week']}, made by {made_by}"
 
 
 SHOWN: Shown = {

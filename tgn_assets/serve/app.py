@@ -56,7 +56,7 @@ register_url_convertor("any_id", AnyId())
 
 
 def build_app(served: ServedCopy, *, reports: Path, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
-    """The application that serves `served` and the folder `reports`, to whoever knows `token`, at the address `host`."""
+    """The application that serves `served` and the pages in `reports`, to whoever knows `token`, at `host`."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

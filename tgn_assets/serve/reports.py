@@ -43,7 +43,7 @@ HEADERS = {
 
 
 def report_routes(folder: Path) -> list[Route]:
-    """`/reports/`, `/reports/index.html` and `/reports/<week>.html`: the files of `folder` with such names, no other."""
+    """`/reports/`, the same with index.html, and `/reports/<week>.html`: files of `folder` so called, no others."""
     files = StaticFiles(directory=folder, check_dir=False)
 
     async def report(request: Request) -> Response:

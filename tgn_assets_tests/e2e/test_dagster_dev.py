@@ -87,6 +87,19 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     wait_for("turning the schedule on", lambda: _schedule(server) == "RUNNING")
 
 
+def test_clicks_on_the_page_of_the_asset_open_the_reports(server: Server, backfill: str, page: Page) -> None:
+    page.set_default_timeout(30_000)
+    page.goto(f"{server.url}/assets/weekly_report?view=partitions&partition={WEEKS[1]}")
+    with page.context.expect_page() as opened:
+        page.locator("tr").filter(has=page.get_by_text("page", exact=True)).get_by_role("link").click()
+    expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
+    page.goto(f"{server.url}/assets/weekly_report")
+    with page.context.expect_page() as opened:
+        page.locator("tr").filter(has=page.get_by_text("weekly_pages", exact=True)).get_by_role("link").click()
+    opened.value.get_by_role("link", name=WEEKS[1], exact=True).click()
+    expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
+
+
 def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: str) -> None:
     runs = wait_for("the backfill", lambda: _ended(server.runs("dagster/backfill", backfill), 2))
     assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
