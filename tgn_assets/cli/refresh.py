@@ -8,7 +8,7 @@ from typing import Any
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.console import Shown
-from tgn_assets.cli.runner import ASKED, NEVER_INGESTED, NEWEST, RunFailed, Runner, RunRecord
+from tgn_assets.cli.runner import ASKED, NEEDED, NEWEST, RunFailed, Runner, RunRecord
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.terminal import LeftOut, newest_score, published_lists, score_text, scores_and_stability
@@ -27,7 +27,7 @@ WHY_RUN = {
     MISSING: "had no lists yet",
     CHANGED: "the source has changed",
     STALE: "made from something older",
-    NEVER_INGESTED: "later weeks learn from these rows",
+    NEEDED: "later weeks need it, and it was missing or outdated",
     ASKED: "--week names it",
     NEWEST: "complete, but the newest; --if-needed would leave it",
 }

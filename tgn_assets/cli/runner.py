@@ -33,8 +33,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 
 
-NEVER_INGESTED, ASKED, NEWEST = "never_ingested", "asked", "newest"
-"""Why a week is run that no work item names: a later one needs its rows; a command names it; it is the newest one."""
+NEEDED, ASKED, NEWEST = "needed", "asked", "newest"
+"""Why a week is run that no work item names: a later one needs it; a command names it; it is the newest one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Runner:
             or artifacts.is_outdated(SNAPSHOTS, week)
         ]
         if missing:
-            self._ingest(missing[0], missing[-1], NEVER_INGESTED)
+            self._ingest(missing[0], missing[-1], NEEDED)
 
     def do_pending(self, backlog: Backlog) -> None:
         """Do what is pending, oldest first, as the sensor does.

@@ -122,11 +122,13 @@ def _refresh(home: Home, *options: str) -> Result:
 def test_a_refresh_says_which_weeks_it_ran_and_skipped(tmp_path: Path, fake_runs: dict[str, str]) -> None:
     home = home_on_log(tmp_path)
     publish(home, *WEEKS)
+    for week in WEEKS:
+        save_artifact(ArtifactStore(home.artifacts).directory("weekly_snapshots", week), {}, {})
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[2]} 08:00:00"])
     text = _refresh(home)
     assert text.stdout.splitlines()[:3] == [
-        f"ran        {WEEKS[2]} in 0 s: the source has changed",
-        f"ran        {WEEKS[3]} in 0 s: complete, but the newest; --if-needed would leave it",
+        f"ran        {WEEKS[2]} in 0.0 s: the source has changed",
+        f"ran        {WEEKS[3]} in 0.0 s: complete, but the newest; --if-needed would leave it",
         f"skipped    {WEEKS[0]}..{WEEKS[1]}: complete already",
     ]
     found = json.loads(_refresh(home, "--json", "--if-needed").stdout)
@@ -135,7 +137,7 @@ def test_a_refresh_says_which_weeks_it_ran_and_skipped(tmp_path: Path, fake_runs
     assert (run["action"], run["first_week"], run["reason"], run["error"]) == (REFRESH, WEEKS[2], "changed", None)
     assert [of["reason"] for of in found["skipped"]] == ["complete", "if_needed"]
     alone = _refresh(home, "--week", WEEKS[1]).stdout
-    assert f"ran        {WEEKS[1]} in 0 s: --week names it\n" in alone
+    assert f"ran        {WEEKS[1]} in 0.0 s: --week names it\n" in alone
     assert f"skipped    up to {WEEKS[0]}, {WEEKS[2]} and later: --week names one alone" in alone
 
 
@@ -152,5 +154,5 @@ def test_a_failed_ingest_holds_up_the_rest_and_is_in_the_document(tmp_path: Path
     assert (found["published"], found["score"]) == (None, None)
     assert "Error: no such column" in result.stderr
     text = _refresh(home).stdout
-    assert f"failed     {WEEKS[0]}..{WEEKS[2]} (rows alone) after 0 s: no such column" in text
+    assert f"failed     {WEEKS[0]}..{WEEKS[2]} (rows alone) after 0.0 s: no such column" in text
     assert f"skipped    {WEEKS[3]}: an earlier step failed" in text
