@@ -30,7 +30,7 @@ class Commands(click.Group):
             from tgn_assets.cli.console import fitted
 
             before = ERROR + error.format_message().removesuffix(error.message)  # of a parameter, its name
-            error.message = fitted(error.message, before, " " * len(ERROR))
+            vars(error)["message"] = fitted(error.message, before, " " * len(ERROR))  # click calls it final
             raise
 
     def _invoke(self, ctx: click.Context) -> Any:

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tgn_assets_tests.support.browser import around, screenshot
+from tgn_assets_tests.support.browser import SIZE, around, screenshot
 from tgn_assets_tests.support.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
 
 pytestmark = pytest.mark.e2e
+
+LEGIBLE_GRAPH = """localStorage.setItem("asset-graph-direction", '"vertical"');
+localStorage.setItem("asset-node-facets", '["status", "partitions"]')"""
+"""Settings of the UI in which the names of all assets can be read in a picture of 830 pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,8 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     page.set_default_timeout(30_000)
     expect.set_options(timeout=30_000)
 
+    page.add_init_script(LEGIBLE_GRAPH)
+    page.set_viewport_size({"width": 1300, "height": 1500})
     page.goto(f"{server.url}/asset-groups")
     for group in ("ingest", "model", "recommendations"):
         page.locator("[data-tooltip]").get_by_text(group, exact=True).click()
@@ -52,13 +58,14 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     page.reload()  # brings the whole graph into view
     for asset in ("raw_interactions", "trained_gnn", "eval_metrics"):
         expect(page.locator("[class*=assetName]").get_by_text(asset, exact=True)).to_be_visible()
-    screenshot(page, "graph", around(page.locator("[class*=assetName]"), 70))
+    screenshot(page, "graph", around(page.locator("[class*=assetName]"), 72))
+    page.set_viewport_size(SIZE)
 
     page.goto(f"{server.url}/locations/tgn_assets/jobs/weekly_refresh")
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_placeholder("ex: ").fill(WEEKS[1])
     page.keyboard.press("Enter")
-    screenshot(page, "week")
+    screenshot(page, "week", around(page.get_by_role("dialog"), 20))
     page.get_by_role("button", name="Launch 1 run").click()
     page.get_by_text("View", exact=True).click()
     expect(page).to_have_url(re.compile("/runs/[0-9a-f-]{36}"))
@@ -70,7 +77,7 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     plot = page.get_by_alt_text("most recommended events, and catalogue coverage by week")
     expect(plot).to_be_visible()
     assert plot.evaluate("image => image.naturalWidth") > 500
-    screenshot(page, "predictions")
+    screenshot(page, "predictions", around(page.get_by_role("dialog"), 20))
     row = page.locator("tr").filter(has=page.get_by_text("preview", exact=True))
     expect(row.locator("th").get_by_text("event_id", exact=True)).to_be_visible()
     expect(row.locator("td").get_by_text(WEEKS[1], exact=True).first).to_be_visible()

@@ -42,11 +42,15 @@ def headless_chromium() -> Iterator[Browser]:
 
 
 def around(shown: Locator, margin: float) -> FloatRect:
-    """The part of the page that contains all of `shown`, with up to `margin` pixels on each side."""
+    """The part of the page that contains all of `shown`, with up to `margin` pixels on each side.
+
+    GitHub shows a picture in 830 pixels: what is wider gets small print.
+    """
     boxes = [box for one in shown.all() if (box := one.bounding_box())]
     left, top = (max(0, min(box[axis] for box in boxes) - margin) for axis in ("x", "y"))
-    right = min(SIZE["width"], max(box["x"] + box["width"] for box in boxes) + margin)
-    bottom = min(SIZE["height"], max(box["y"] + box["height"] for box in boxes) + margin)
+    size = shown.page.viewport_size or SIZE
+    right = min(size["width"], max(box["x"] + box["width"] for box in boxes) + margin)
+    bottom = min(size["height"], max(box["y"] + box["height"] for box in boxes) + margin)
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
