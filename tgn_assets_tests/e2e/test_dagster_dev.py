@@ -49,7 +49,7 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     expect.set_options(timeout=30_000)
 
     page.add_init_script(LEGIBLE_GRAPH)
-    page.set_viewport_size({"width": 1300, "height": 1500})
+    page.set_viewport_size({"width": 1360, "height": 1500})
     page.goto(f"{server.url}/asset-groups")
     for group in ("ingest", "model", "recommendations"):
         page.locator("[data-tooltip]").get_by_text(group, exact=True).click()
@@ -98,11 +98,11 @@ def test_clicks_on_the_page_of_the_asset_open_the_reports(server: Server, backfi
     page.set_default_timeout(30_000)
     page.goto(f"{server.url}/assets/weekly_report?view=partitions&partition={WEEKS[1]}")
     with page.context.expect_page() as opened:
-        page.locator("tr").filter(has=page.get_by_text("page", exact=True)).get_by_role("link").click()
+        page.locator("tr").filter(has=page.get_by_text("page", exact=True)).get_by_role("link").first.click()
     expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
     page.goto(f"{server.url}/assets/weekly_report")
     with page.context.expect_page() as opened:
-        page.locator("tr").filter(has=page.get_by_text("weekly_pages", exact=True)).get_by_role("link").click()
+        page.locator("tr").filter(has=page.get_by_text("weekly_pages", exact=True)).get_by_role("link").first.click()
     opened.value.get_by_role("link", name=WEEKS[1], exact=True).click()
     expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
 
