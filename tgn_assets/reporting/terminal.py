@@ -32,7 +32,7 @@ IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
 """In which order the columns of a narrow terminal go, the last one first."""
 
 SOURCES_SQL = """
-    SELECT count(*), string_agg(DISTINCT source, ', ' ORDER BY source)
+    SELECT count(*), list(DISTINCT source ORDER BY source)
     FROM weekly_top5_predictions WHERE week = ? AND rank = 1
 """
 SAMPLE_SQL = """
@@ -160,16 +160,12 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
         yield f"{'' if place else 'next':10} {verb:{width}}  {meaning}"
 
 
-def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
-    """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
+def published_lists(warehouse: Warehouse, week: str) -> tuple[dict[str, Any], LeftOut | None]:
+    """How many users got lists at the close of `week`, for which week and made by whom; and who was left out."""
     with warehouse.reader() as con:
         users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
         left = left_out(con, week)
-    yield f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"
-    if left:
-        yield str(left)
-    yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
-    yield from scores_and_stability(warehouse, [week])
+    return {"week": week, "target_week": shift(week, 1), "users": users, "sources": sources or []}, left
 
 
 def scores_and_stability(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[str]:
@@ -207,12 +203,6 @@ def score_text(score: Mapping[str, Any]) -> str:
         beside += f" with {best['users']:,} drawn ones"
     lists, ndcg = f"the lists for the week of {score['target_week']}", f"NDCG@{score['k']}"
     return f"{lists} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
-
-
-def score_line(warehouse: Warehouse, week: str) -> str | None:
-    """The line about the score of the lists for the target week `week`; None if nothing was scored."""
-    score = newest_score(warehouse, week)
-    return score_text(score) if score else None
 
 
 def left_out(con: duckdb.DuckDBPyConnection, week: str) -> LeftOut | None:
