@@ -13,7 +13,7 @@ from benchmarks.table import replaced
 PAGES = ROOT / "docs" / "quality.md", ROOT / "README.md"
 SECTION = "summary"
 OURS, PEER = "ours, as published", "candidate retrieval + LambdaRank on 8 weeks (a peer)"
-LOG = re.compile(r"^### (\S+)\n\n([\d,]+) active users in (\d+) weeks", re.MULTILINE)
+LOG = re.compile(r"^### (\S+)\n\n(?:[\d,]+ users, )?([\d,]+) (?:active users|times active) in \d+ weeks", re.MULTILINE)
 
 
 class Lists(NamedTuple):
