@@ -118,7 +118,7 @@ def _ticks(ratios: pd.Series) -> list[float]:
 
 
 def _against_reference(logs: Sequence[Mapping[str, Cost]], method: str) -> tuple[float, float, bool]:
-    """(geometric mean of the seconds, mean lead in NDCG@5) against LambdaRank; whether the clock stopped any training."""
+    """(geometric mean of seconds, mean lead in NDCG@5) against LambdaRank; whether the clock stopped any training."""
     lead = fmean(found[method].ndcg / found[REFERENCE].ndcg for found in logs) - 1
     ratio = geometric_mean([found[method].ratio for found in logs])
     return ratio, lead, any(found[method].stopped for found in logs)

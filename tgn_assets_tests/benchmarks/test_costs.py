@@ -44,7 +44,6 @@ def test_cost_is_mean_over_users_and_median_of_warm_weeks() -> None:
         "LambdaRank": [Week(0.2, 10, 1.0), Week(0.2, 20, 2.0), Week(0.2, 10, 2.0), Week(0.2, 10, 9.0, stopped=True)],
     }
     found = measure_costs.summarized(weeks, day="2026-01-05", machine="a machine")
-    # (1 + 8 + 1 + 1) / 50
     assert found["standard"] == Cost(0.22, 50, 5.0, 2.0, False, "2026-01-05", "a machine")
     assert (found["LambdaRank"].ratio, found["LambdaRank"].stopped, found["standard"].ratio) == (1.0, True, 2.5)
 
