@@ -17,7 +17,7 @@ LABELS = {method: "right" if method == "fast" else "left" for method in COLUMNS}
 """Which end of a label is at its mark: `fast` and `standard` are close to one another."""
 LOWEST = -0.3
 """Leads below it are drawn at the lower edge, as triangles."""
-WIDTH, HEIGHT = 690, 330
+WIDTH, HEIGHT = 700, 330
 """Of the plot without its axes, in pixels: the whole is as wide as README's text on GitHub."""
 CONFIG = {
     "aria": False,

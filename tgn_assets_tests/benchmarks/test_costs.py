@@ -91,4 +91,4 @@ def test_published_table_and_plot_are_those_of_the_kept_costs() -> None:
 
 def test_plot_is_as_wide_as_readme_on_github() -> None:
     drawn = ElementTree.fromstring(costs_page.chart(COSTS))
-    assert 780 <= float(drawn.attrib["width"]) <= 830
+    assert 760 <= float(drawn.attrib["width"]) <= 830

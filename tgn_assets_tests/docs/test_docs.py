@@ -43,7 +43,7 @@ def test_every_command_of_the_page_runs(page: Path, tmp_path: Path, tgn: Path) -
 def test_every_command_of_a_page_that_takes_a_server_runs(
     name: str, tmp_path: Path, tgn: Path, postgres: Postgres
 ) -> None:
-    """Besides PostgreSQL, a bucket with the tutorial's log."""
+    """Besides PostgreSQL, a bucket with the log of sources.md."""
     with bucket() as s3:
         log = (ROOT / "docs" / "data" / "opam_commits.csv").read_bytes()
         s3.pipe(f"{BUCKET}/commits/2026.csv.gz", gzip.compress(log))
