@@ -111,9 +111,10 @@ def chart(costs: Costs) -> str:
             for method, side in LABELS.items()
         ),
     ]
+    lower = " Triangles lie lower." if (marks.lead < LOWEST).any() else ""
     title = alt.TitleParams(
-        "Better lists, or cheaper ones: NDCG@5 against the seconds of a week",
-        subtitle=f"Last four weeks of each log, all active users; {of_what}. Up and to the left is better.",
+        "How good the lists are, against what a week costs",
+        subtitle=f"Last four weeks of each log, all active users; {of_what}. Up and to the left is better.{lower}",
     )
     return svg(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title), CONFIG)
 
