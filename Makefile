@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
+.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other quality-costs bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -83,14 +83,18 @@ quality-other: $(OTHER_LOGS)/.ready  ## the same for three logs of other kinds, 
 	$(MAKE) DATA=$(OTHER_LOGS) quality-flights quality-groceries quality-films
 
 PEERS := .bench/peers/.ready
+COMPILED := .bench/peers/.compiled
 RECTOOLS := .bench/rectools/.ready
 
-$(PEERS): benchmarks/requirements.txt benchmarks/requirements-compiled.txt
+$(PEERS): benchmarks/requirements.txt
 	$(need_python)
 	$(PYTHON) -m venv .bench/peers
 	.bench/peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	PATH="$(CURDIR)/.bench/peers/bin:$$PATH" FORCE_ONLY_CPU=1 pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
 	touch $(PEERS)
+
+$(COMPILED): $(PEERS) benchmarks/requirements-compiled.txt
+	PATH="$(CURDIR)/.bench/peers/bin:$$PATH" FORCE_ONLY_CPU=1 pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements-compiled.txt
+	touch $(COMPILED)
 
 $(RECTOOLS): benchmarks/requirements-rectools.txt
 	$(need_python)
@@ -98,7 +102,12 @@ $(RECTOOLS): benchmarks/requirements-rectools.txt
 	.bench/rectools/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-rectools.txt
 	touch $(RECTOOLS)
 
-bench-setup: $(READY) $(PEERS) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes are refreshed up to the measured week
+COSTS := $(LOGS:%=$(DATA)/%.parquet) synthetic $(patsubst %,$(OTHER_LOGS)/%.parquet,flights groceries films)
+
+quality-costs: $(READY) $(PEERS) $(RECTOOLS) $(OTHER_LOGS)/.ready  ## NDCG@5 and seconds of a week, presets beside peers, on all logs or those of COSTS="...": table and plot of docs/quality.md
+	$(BIN)/python -m benchmarks.quality.measure_costs $(COSTS)
+
+bench-setup: $(READY) $(COMPILED) $(RECTOOLS)  ## what `make bench` does not measure: peers are installed (torch-sparse compiles), homes are refreshed up to the measured week
 	DATA=$(DATA) $(BIN)/python -m benchmarks.run --prepare
 
 bench: bench-setup  ## ratios beside other software, within 25 minutes after the set-up: benchmarks/RESULTS.md

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,14 +27,16 @@ SAMPLE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Log:
-    """A source with the columns `user`, `item` and `ts`, and the newest week to read from it."""
+    """A source with the columns `user`, `item` and `ts`, the newest week to read from it, and other settings."""
 
     source: str
     end_week: str
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, home: Path) -> dict[str, str]:
         """The environment of a `tgn` that reads this log and keeps its state in `home`."""
-        return os.environ | {
+        return {
+            **os.environ,
             "TGN_HOME": str(home),
             "TGN_SOURCE": self.source,
             "TGN_USER_COLUMN": "user",
@@ -42,6 +44,7 @@ class Log:
             "TGN_TIMESTAMP_COLUMN": "ts",
             "TGN_END_WEEK": self.end_week,
             "TGN_DEVICE": "cpu",
+            **self.settings,
         }
 
 
@@ -128,8 +131,7 @@ def machine() -> str:
     names = ("torch", "torch_geometric", "duckdb", "dagster", "lightgbm", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     memory = psutil.virtual_memory().total / GIB
-    cores = len(os.sched_getaffinity(0))
-    return f"{_processor()}, {cores} cores, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
+    return f"{processor()}, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
 
 
 def peer_versions() -> str:
@@ -139,9 +141,11 @@ def peer_versions() -> str:
     return ", ".join(f"{name} {pins[name]}" for name in ("implicit", "RecTools", "lightgbm", "torch-sparse"))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, and how many cores this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"

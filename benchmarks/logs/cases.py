@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks.common import ROOT, WORK, Log, refresh, work_folder
 from benchmarks.logs.generated import START, write_log
 from tgn_assets.ml.sources.synthetic import World, generate_week
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, weeks_between
 
 DATA = Path(os.environ.get("DATA", ROOT / ".." / "shared" / "data"))
 WORLD, WORLD_WEEKS = World(users=3000, events=2000), 40
@@ -58,12 +58,17 @@ def retail() -> Case:
     if path.exists():
         return Case("online_retail", Log(str(path), "2011-11-28"), "2011-11-21")
     path, last = WORK / "world.parquet", shift(START, WORLD_WEEKS - 1)
-    if not path.exists():
-        weeks = pd.concat([generate_week(shift(START, week), WORLD) for week in range(WORLD_WEEKS)])
-        rows = weeks.assign(ts=weeks.ts.astype("int64") // 1_000_000)  # noqa: F841 (DuckDB reads it)
-        path.parent.mkdir(exist_ok=True)
-        duckdb.execute(f"COPY (SELECT user_id AS user, event_id AS item, ts FROM rows) TO '{path}' (FORMAT parquet)")
+    write_world(path, WORLD, START, last)
     return Case("synthetic world", Log(str(path), last), shift(last, -1))
+
+
+def write_world(path: Path, world: World, first: str, last: str) -> None:
+    """Writes the weeks `first` to `last` of `world` to a Parquet file (user, item, ts), unless it is there."""
+    if not path.exists():
+        weeks = pd.concat([generate_week(week, world) for week in weeks_between(first, last)])
+        rows = weeks.assign(ts=weeks.ts.astype("int64") // 1_000_000)  # noqa: F841 (DuckDB reads it)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        duckdb.execute(f"COPY (SELECT user_id AS user, event_id AS item, ts FROM rows) TO '{path}' (FORMAT parquet)")
 
 
 def constant(weeks: int, *, weekly: int = 5_000, users: int = 2_000, events: int = 500) -> Case:

@@ -1,7 +1,9 @@
-"""RecTools' SASRec as documented, trained until its lists beat `repeat` on the target week, or for `limit` seconds.
+"""RecTools' SASRec as documented, for as many epochs as serve the target week best, or for `limit` seconds.
 
-Stopping by the target week is in its favour. These evaluations are not timed, the last recommendation is. Items that a
-user has had may be recommended again.
+It trains until the NDCG of its lists in the target week exceeds `enough` or has not risen for `patience` epochs. The
+answer is the lists of the best epoch, and the seconds up to it; where the clock stopped training (`stopped`), all
+seconds. Choosing by the target week is in its favour. These evaluations are not timed, the last recommendation is.
+Items that a user has had may be recommended again.
 """
 
 import logging
@@ -31,19 +33,23 @@ def main(source: str, target: str) -> None:
     rows["datetime"] = pd.to_datetime(log["ts"], unit="s")
     dataset = Dataset.construct(rows)
     model = SASRecModel(get_trainer_func=_trainer)
-    fit, epochs, ndcg = time.perf_counter() - began, 0, 0.0
-    while ndcg <= log["repeat"] and fit < log["limit"]:
+    fit, epochs, best, best_epoch = time.perf_counter() - began, 0, -1.0, 0
+    while going := best <= log["enough"] and epochs - best_epoch < log["patience"]:
+        if fit >= log["limit"]:
+            break
         start = time.perf_counter()
         model.fit_partial(dataset, min_epochs=1, max_epochs=1)
         fit, epochs = fit + time.perf_counter() - start, epochs + 1
         start = time.perf_counter()
-        lists = _recommend(model, dataset, int(log["user"].max()) + 1)
+        made = _recommend(model, dataset, int(log["user"].max()) + 1)
         recommending = time.perf_counter() - start
-        ndcg = _ndcg(lists, log["true_user"], log["true_item"])
+        ndcg = _ndcg(made, log["true_user"], log["true_item"])
+        if ndcg > best:
+            lists, seconds, best, best_epoch = made, fit + recommending, ndcg, epochs
         print(f"SASRec: epoch {epochs}, {fit:.0f} s, NDCG {ndcg:.4f}, repeat {log['repeat']:.4f}", file=sys.stderr)
-    passed = ndcg > log["repeat"]
-    note = f"{epochs} epochs, {'above' if passed else 'still below'} `repeat`"
-    np.savez(target, lists=lists, seconds=fit + recommending, note=note, passed=passed)
+    note = f"{epochs} epochs, {'above' if best > log['repeat'] else 'still below'} `repeat`"
+    seconds = fit + recommending if going else seconds
+    np.savez(target, lists=lists, seconds=seconds, note=note, stopped=going)
 
 
 def _trainer() -> Trainer:

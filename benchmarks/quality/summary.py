@@ -1,6 +1,6 @@
 """All logs in one table, read from the tables of docs/quality.md that `make quality` prints.
 
-`python -m benchmarks.quality.summary` writes it to the top of that page and to README.md.
+`python -m benchmarks.quality.summary` writes it to the top of that page.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from benchmarks.common import ROOT
 from benchmarks.table import replaced
 
-PAGES = ROOT / "docs" / "quality.md", ROOT / "README.md"
+PAGE = ROOT / "docs" / "quality.md"
 SECTION = "summary"
 OURS, PEER = "ours, as published", "candidate retrieval + LambdaRank on 8 weeks (a peer)"
-LOG = re.compile(r"^### (\S+)\n\n([\d,]+) active users in (\d+) weeks", re.MULTILINE)
+LOG = re.compile(r"^### (\S+)\n\n(?:[\d,]+ users, )?([\d,]+) (?:active users|times active) in \d+ weeks", re.MULTILINE)
 
 
 class Lists(NamedTuple):
@@ -60,7 +60,6 @@ def _logs(page: str) -> Iterator[tuple[str, str, dict[str, Lists]]]:
 
 
 if __name__ == "__main__":
-    table = summary(PAGES[0].read_text())
-    for path in PAGES:
-        path.write_text(replaced(path.read_text(), SECTION, table), encoding="utf-8")
+    table = summary(PAGE.read_text())
+    PAGE.write_text(replaced(PAGE.read_text(), SECTION, table), encoding="utf-8")
     print(table)

@@ -4,13 +4,14 @@
 
 Every peer ranks for the same target week from the rows before it. It is timed from arrays in memory to five events for
 every user. The refresh is timed from the start of `tgn refresh` to its end: imports, source, Dagster's event log,
-evaluation and report included. NDCG@5 is over all users active in the target week; for users without a past, the peers
-get the popular list of the week before.
+evaluation and report included. NDCG@5 is over all users active in the target week; for users without a past, or without
+a list of SASRec's, the peers get the popular list of the week before.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,14 @@ class Weekly:
 def measure(case: Case, task: "Task") -> Weekly:
     """Refreshes `case` in a copy of its home."""
     with case.home() as home:
-        usage = refresh(case.log, home, case.week)
-        with Warehouse(home / "warehouse.duckdb").reader() as con:
-            lists = con.execute(LISTS_SQL, {"week": case.week}).df()
+        return refreshed(case, task, home)
+
+
+def refreshed(case: Case, task: "Task", home: Path) -> Weekly:
+    """Refreshes `case` in `home`."""
+    usage = refresh(case.log, home, case.week)
+    with Warehouse(home / "warehouse.duckdb").reader() as con:
+        lists = con.execute(LISTS_SQL, {"week": case.week}).df()
     return Weekly(case, usage, task.ndcg_of_rows(lists))
 
 
@@ -63,10 +69,12 @@ def rows(ours: Weekly, task: "Task", minutes: float = SASREC_MINUTES, only: list
     """One row for each peer; SASRec is stopped after `minutes`."""
     for name in only or AGAINST:
         environment, script = PEERS[name]
-        answer = run_peer(environment, script, **task.given(), limit=minutes * 60)
+        # SASRec has done enough when its lists pass `repeat`.
+        answer = run_peer(environment, script, **task.given(), enough=task.repeat, patience=np.inf, limit=minutes * 60)
         theirs, ratio = task.ndcg(answer["lists"]), float(answer["seconds"]) / ours.usage.seconds
         speed = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x its time"
-        if name == "SASRec" and not answer["passed"]:
+        stopped = name == "SASRec" and bool(answer["stopped"])
+        if stopped:
             speed = f"more than {speed}"
         against, must, aim = AGAINST[name]
         yield Row(
@@ -77,7 +85,7 @@ def rows(ours: Weekly, task: "Task", minutes: float = SASREC_MINUTES, only: list
             measured=f"{speed}, NDCG@5 {ours.ndcg / theirs - 1:+.1%}",
             figures=f"{ours.usage.seconds:.1f} s, {ours.ndcg:.4f}; {float(answer['seconds']):.1f} s, {theirs:.4f}"
             + (f" ({answer['note']})" if str(answer["note"]) else "")
-            + (f", stopped after {minutes:g} minutes" if name == "SASRec" and not answer["passed"] else ""),
+            + (f", stopped after {minutes:g} minutes" if stopped else ""),
         )
 
 
@@ -108,7 +116,7 @@ class Task:
         self.repeat = self.ndcg(lists, np.flatnonzero(self.position >= 0))
 
     def given(self) -> Mapping[str, NDArray[Any] | float]:
-        """The arrays that `benchmarks.peers` describes, and those by which SASRec decides when to stop."""
+        """The arrays that `benchmarks.peers` describes, and those by which SASRec judges its epochs."""
         known = self.position[self.row] >= 0
         monday = np.datetime64(self.target, "s").astype(np.int64)
         return {
@@ -122,8 +130,12 @@ class Task:
         }
 
     def ndcg(self, lists: IntArray, among: IntArray | None = None) -> float:
-        """Mean NDCG@5 of `lists` [users, 5] (event codes, -1 for none) over the active users, or those at `among`."""
-        shown = np.where((self.position >= 0)[:, None], lists[self.position], self.popular)
+        """Mean NDCG@5 of `lists` [users, 5] (event codes, -1 for none) over the active users, or those at `among`.
+
+        Users without a list get the popular one.
+        """
+        shown = np.where((self.position >= 0)[:, None], lists[self.position], -1)
+        shown = np.where((shown < 0).all(1, keepdims=True), self.popular, shown)
         values = per_user(shown, self.row, self.truth).ndcg.to_numpy()
         return float(values.mean() if among is None else values[among].mean())
 
