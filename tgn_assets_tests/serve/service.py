@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import shift
@@ -57,9 +58,8 @@ def enumerated(items: Sequence[Item]) -> list[list[Any]]:
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]) -> None:
     """Inserts `rows`, whose values are in the order of the schema; the last columns may be left out."""
     if rows:
-        names = TABLES[table].names[: len(rows[0])]
-        places = ", ".join("?" for _ in names)
-        con.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", rows)
+        frame = pd.DataFrame(rows, columns=TABLES[table].names[: len(rows[0])])  # noqa: F841 (DuckDB reads it by name)
+        con.execute(f"INSERT INTO {table} BY NAME FROM frame")
 
 
 @dataclass(frozen=True)

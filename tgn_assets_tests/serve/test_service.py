@@ -343,13 +343,13 @@ def test_no_request_fails_or_mixes_weeks_while_weeks_are_published(tmp_path: Pat
 
     with serving(home) as service:
         service.wait_for(status="ok")
-        threads = [threading.Thread(target=load, args=(service.port, worker)) for worker in range(6)]
+        threads = [threading.Thread(target=load, args=(service.port, worker)) for worker in range(3)]
         for thread in threads:
             thread.start()
         for at in range(1, weeks):
             publish_lists(home, lists_of(at), new_users[at], week=shift(WEEK, at))
             service.wait_for(week=shift(WEEK, at))
-            time.sleep(0.3)
+            time.sleep(0.1)
         over.set()
         for thread in threads:
             thread.join()
