@@ -21,7 +21,6 @@ import pandas as pd
 from benchmarks.quality.comparison import PUBLISHED, Comparison
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.evaluation.intervals import clustered_interval, paired_comparison
-from tgn_assets.ml.evaluation.metric_names import FORMER_METRICS
 from tgn_assets.ml.sources.synthetic import World
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import Warehouse
@@ -30,7 +29,7 @@ POOLED_SQL = """
     SELECT CASE WHEN metric = 'ndcg' THEN model ELSE metric END AS name,
            sum(value * users) / sum(users), sum(users)::BIGINT
     FROM eval_metrics
-    WHERE users > 0 AND NOT list_contains($former, metric) AND (
+    WHERE users > 0 AND (
         metric = 'ndcg' AND segment = 'all' AND model IN ('candidates', 'ceiling')
         OR starts_with(metric, 'candidate_recall') OR segment = 'all' AND (
             starts_with(metric, 'brier') OR starts_with(metric, 'predicted') OR starts_with(metric, 'observed')
@@ -89,7 +88,7 @@ def pooled_metrics(warehouse: Warehouse) -> Iterator[str]:
     """Markdown of the rows of `eval_metrics` that are no list's NDCG, pooled over the weeks."""
     yield "| of `eval_metrics` | value | users or pairs |\n|---|---|---|"
     with warehouse.reader() as con:
-        for name, value, users in con.execute(POOLED_SQL, {"former": list(FORMER_METRICS.values())}).fetchall():
+        for name, value, users in con.execute(POOLED_SQL).fetchall():
             yield f"| {name} | {value:.4f} | {users:,} |"
     yield ""
 

@@ -117,8 +117,8 @@ def _remedy(item: WorkItem) -> str:
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{', '.join(item.assets) or 'its assets'} {'was' if len(item.assets) == 1 else 'were'} made from something older, or "
-        "under other settings",
+        STALE: f"{', '.join(item.assets) or 'its assets'} {'was' if len(item.assets) == 1 else 'were'} made from "
+        "something older, or under other settings",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
 

@@ -215,8 +215,7 @@ TABLES: dict[str, Table] = {
             Column(
                 "model",
                 "VARCHAR",
-                "`tgn_assets` (the published lists), a baseline, `without_fallback` (before: `ungated`), `candidates` "
-                "or `ceiling`.",
+                "`tgn_assets` (the published lists), a baseline, `without_fallback`, `candidates` or `ceiling`.",
             ),
             Column(
                 "segment",

@@ -21,8 +21,8 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy, Repeats
-from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, FORMER_MODELS, WITHOUT_FALLBACK
-from tgn_assets.ml.evaluation.pooled import SHARES, PooledScore, pooled_scores
+from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.pooled import PooledScore, pooled_scores
 from tgn_assets.ml.monitoring.alerts import FALLBACK_LIMIT
 from tgn_assets.ml.monitoring.drift import drift, read_measures
 from tgn_assets.ml.parallel import device_name
@@ -51,8 +51,7 @@ NEW_USERS = "new_users"
 RESULT = ["user", "event", "rank", "score", "source"]
 MORE = [name for name in PREDICTION_COLUMNS if name not in ("week", "target_week", "user_id", "event_id", *RESULT)]
 """What else the published lists say of each place, such as its reason."""
-METRICS = (*SHARES, "ndcg_lift")
-BOUNDS = (CANDIDATES, CEILING)
+METRICS = (*RANKING_METRICS, "ndcg_lift")
 OPTIONS = ("k", "start_week", "end_week", "device")
 """What is saved as it is; progress and attributes are not."""
 
@@ -384,7 +383,7 @@ def _table(scores: Sequence[PooledScore]) -> pd.DataFrame:
         first = model in BOUNDS, model != OURS, model != WITHOUT_FALLBACK
         return *first, -ndcg[model], model, METRICS.index(score.metric)
 
-    shown = [score for score in scores if score.metric in METRICS and score.model not in FORMER_MODELS.values()]
+    shown = [score for score in scores if score.metric in METRICS]
     rows = [
         (score.model, score.metric, score.value, *(score.ci or (nan, nan)), score.users)
         for score in sorted(shown, key=place)

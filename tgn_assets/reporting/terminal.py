@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from tgn_assets.ml.evaluation import pooled
-from tgn_assets.ml.evaluation.metric_names import FORMER_MODELS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
@@ -17,19 +17,12 @@ from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
-BOUNDS = ("candidates", "ceiling")
-"""Models of `eval_metrics` that know the truth: upper bounds, which no ranker reaches."""
-NDCG = "NDCG@5"
+NDCG = RANKING_METRICS["ndcg"]
 """Its name where lists have the default length."""
-LABELS = {"ndcg": NDCG, "precision": "Precision@5", "recall": "Recall@5", "map": "MAP@5"}
-LABELS |= {"hit_rate": "HitRate@5", "mrr": "MRR"}
 LENGTHS_SQL = """
     SELECT DISTINCT k FROM published_weeks WHERE list_contains($weeks, strftime(target_week, '%Y-%m-%d')) ORDER BY k
 """
 SEGMENT_TITLES = {"all": "all active users", "seen": "users seen before"}
-
-IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
-"""In which order the columns of a narrow terminal go, the last one first."""
 
 SOURCES_SQL = """
     SELECT count(*), list(DISTINCT source ORDER BY source)
@@ -108,9 +101,9 @@ def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, ResultTable]:
     """By segment, our metrics over the target `weeks` beside the baselines'; `by_week`, NDCG@5 week by week."""
     scores, of_all = pooled_scores(warehouse, weeks, compared=True), pooled_scores(warehouse, weeks)
-    titles = {metric: at_length(name, warehouse, weeks) for metric, name in LABELS.items()}
-    metrics = [Column(metric, title, drop=IMPORTANCE.index(metric)) for metric, title in titles.items()]
-    metrics.insert(1, Column("ci", "95% interval", interval, drop=IMPORTANCE.index("ci")))
+    titles = {metric: at_length(name, warehouse, weeks) for metric, name in RANKING_METRICS.items()}
+    metrics = [Column(metric, title, drop=2 * at) for at, (metric, title) in enumerate(titles.items())]
+    metrics.insert(1, Column("ci", "95% interval", interval, drop=1))
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
     tables = {}
     for segment, who in SEGMENT_TITLES.items():
@@ -121,7 +114,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
         models = _models(scores, segment)
         rows = [
             {"model": model, "ci": scores[model, segment, "ndcg"].ci, "users": scores[model, segment, "ndcg"].users}
-            | {metric: scores[model, segment, metric].value for metric in LABELS}
+            | {metric: scores[model, segment, metric].value for metric in RANKING_METRICS}
             for model in models
         ]
         ours = [at for at, model in enumerate(models) if model == OURS]
@@ -276,6 +269,6 @@ def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
 def _models(scores: Scores, segment: str) -> list[str]:
     """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
     ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    models = set(ndcg) - set(FORMER_MODELS.values())
+    models = set(ndcg)
     ours_first = [OURS, WITHOUT_FALLBACK]
     return sorted(models, key=lambda m: (m in BOUNDS, *(m != name for name in ours_first), -ndcg[m], m))

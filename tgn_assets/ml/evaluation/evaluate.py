@@ -17,7 +17,7 @@ import pandas as pd
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import BINS, ONE
 from tgn_assets.ml.evaluation.intervals import mean_interval, paired_comparison, weighted_mean
-from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN, with_former_names
+from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN
 from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage
 from tgn_assets.ml.evaluation.scored_week import ScoredWeek
 from tgn_assets.ml.schema import OURS, TABLES
@@ -40,7 +40,7 @@ def evaluate_week(week: ScoredWeek) -> pd.DataFrame:
     intervals of a single user.
     """
     rows = [(week.week, *row) for measure in MEASURES for row in measure(week)]
-    return with_former_names(pd.DataFrame(rows, columns=COLUMNS))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def user_groups(week: ScoredWeek) -> pd.DataFrame:

@@ -1,8 +1,18 @@
-"""The names that `eval_metrics` uses for models besides ours and the baselines, and the names that it used before."""
+"""The names of `eval_metrics`: of ranking metrics, and of models besides ours and the baselines."""
 
 from collections.abc import Mapping
 
 import pandas as pd
+
+RANKING_METRICS: Mapping[str, str] = {
+    "ndcg": "NDCG@5",
+    "hit_rate": "HitRate@5",
+    "recall": "Recall@5",
+    "precision": "Precision@5",
+    "map": "MAP@5",
+    "mrr": "MRR",
+}
+"""Name -> title, the most important first; all lie in [0, 1]. `metrics.METRICS` computes them."""
 
 CEILING = "ceiling"
 """A ranker that knows the truth but, like everybody, only the events seen before the week."""
@@ -15,15 +25,9 @@ DRAWN = "drawn:"
 """Before the name of a metric of ours: over the drawn users alone, as all other models are scored; without it, over all
 active users. There are such rows where not all active users were drawn."""
 
-FORMER_MODELS: Mapping[str, str] = {WITHOUT_FALLBACK: "ungated"}
-FORMER_METRICS: Mapping[str, str] = {
-    "candidate_recall:repeat": "candidate_recall:own",
-    "candidate_recall:co_occurrence": "candidate_recall:cooccurring",
-    "candidate_recall:next_week": "candidate_recall:follows",
-}
-"""New name -> former name. Until dashboards have moved, `eval_metrics` has the rows under both names."""
-
-UNPUBLISHED = (CANDIDATES, CEILING, WITHOUT_FALLBACK, *FORMER_MODELS.values())
+BOUNDS = (CANDIDATES, CEILING)
+"""Models that know the truth: upper bounds, which no ranker reaches."""
+UNPUBLISHED = (*BOUNDS, WITHOUT_FALLBACK)
 """Models whose lists nobody was shown: neither ours nor a baseline."""
 
 
@@ -39,18 +43,3 @@ def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:
 def on_all_users(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `eval_metrics` without ours over the drawn users alone."""
     return rows[~rows.metric.str.startswith(DRAWN)]
-
-
-def with_former_names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `eval_metrics` under their former names, then those that have been renamed under their new name."""
-    former = rows.assign(
-        model=[FORMER_MODELS.get(name, name) for name in rows.model],
-        metric=[FORMER_METRICS.get(name, name) for name in rows.metric],
-    )
-    renamed = (former.model != rows.model) | (former.metric != rows.metric)
-    return pd.concat([former, rows[renamed]], ignore_index=True)
-
-
-def without_former_names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `eval_metrics` (model, metric, ...), each number once and under the name that it has today."""
-    return rows[~(rows.model.isin(FORMER_MODELS.values()) | rows.metric.isin(FORMER_METRICS.values()))]

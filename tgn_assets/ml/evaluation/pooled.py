@@ -9,8 +9,6 @@ import duckdb
 
 from tgn_assets.ml.evaluation.metric_names import DRAWN
 
-SHARES = ("ndcg", "precision", "recall", "map", "hit_rate", "mrr")
-"""Metrics that lie in [0, 1], and so do the limits of their intervals."""
 POOLED_SQL = """
     WITH rows AS (
         SELECT * FROM eval_metrics WHERE list_contains($weeks, strftime(week, '%Y-%m-%d'))

@@ -12,14 +12,13 @@ from tgn_assets.ml.evaluation.metric_names import (
     WITHOUT_FALLBACK,
     on_all_users,
     on_drawn_users,
-    without_former_names,
 )
 from tgn_assets.ml.schema import OURS
 
 
 def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
     """What MLflow plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
-    metrics = on_all_users(without_former_names(metrics))
+    metrics = on_all_users(metrics)
     everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
     ours = (metrics.model == OURS) & (metrics.segment == "all")
     rows = metrics[everyone | ours]
@@ -32,7 +31,7 @@ def comparison(metrics: pd.DataFrame, segment: str = "all") -> pd.DataFrame:
     Ours first, then the baselines from the best to the worst, and last what was never published: all over the same
     users, those who were drawn.
     """
-    of_segment = on_drawn_users(without_former_names(metrics[metrics.segment == segment]))
+    of_segment = on_drawn_users(metrics[metrics.segment == segment])
     table = of_segment.pivot(index="model", columns="metric", values="value")
     shared = table.loc[:, table.notna().all() | table.isna().all()].drop(columns="ndcg", errors="ignore")
     ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high", "users"]]
@@ -74,7 +73,6 @@ def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
 
 def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
     """Share of what users interacted with that was among the candidates, in all and by channel."""
-    metrics = without_former_names(metrics)
     rows = metrics[metrics.metric.str.startswith("candidate_recall")]
     return dict(zip(rows.metric, rows.value, strict=True))
 

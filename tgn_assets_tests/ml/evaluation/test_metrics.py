@@ -19,6 +19,7 @@ from torch_geometric.metrics import (
 from torch_geometric.metrics.link_pred import LinkPredMetricData
 
 from tgn_assets.ml.evaluation import metrics
+from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
 from tgn_assets.ml.evaluation.metrics import (
     METRICS,
     catalogue_coverage,
@@ -205,3 +206,7 @@ def test_hits_alone_give_the_same_metrics(ranking: tuple[np.ndarray, list[set[in
 
 def test_hits_beyond_rank_64_count() -> None:
     assert from_hits([1 << 99], np.array([1]), 100).mrr.tolist() == [0.01]
+
+
+def test_every_metric_has_a_title() -> None:
+    assert set(METRICS) == set(RANKING_METRICS)

@@ -1,18 +1,13 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
-from tgn_assets.ml.candidates.retrieval import CHANNELS
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.evaluation.metric_names import (
     CANDIDATES,
-    FORMER_METRICS,
     WITHOUT_FALLBACK,
-    with_former_names,
-    without_former_names,
 )
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.schema import OURS
@@ -86,32 +81,3 @@ def test_only_unpublished_own_lists_are_made_again(rules: Rules, asked: list[int
     )
     expected = (DISCOUNT[anns_tea] / DISCOUNT[:2].sum() + DISCOUNT[1]) / 2
     assert value(frame, WITHOUT_FALLBACK, "ndcg", "seen") == pytest.approx(expected, abs=1e-6)
-
-
-def test_renamed_rows_are_there_under_both_names() -> None:
-    columns = ["model", "segment", "metric", "value"]
-    rows = [
-        ("tgn_assets", "all", "ndcg", 0.4),
-        ("without_fallback", "all", "ndcg", 0.3),
-        ("candidates", "seen", "candidate_recall:repeat", 0.2),
-        ("candidates", "seen", "candidate_recall:popular", 0.1),
-    ]
-    today = pd.DataFrame(rows, columns=columns)
-    both = with_former_names(today)
-    assert both.to_numpy().tolist() == [
-        ["tgn_assets", "all", "ndcg", 0.4],
-        ["ungated", "all", "ndcg", 0.3],
-        ["candidates", "seen", "candidate_recall:own", 0.2],
-        ["candidates", "seen", "candidate_recall:popular", 0.1],
-        ["without_fallback", "all", "ndcg", 0.3],
-        ["candidates", "seen", "candidate_recall:repeat", 0.2],
-    ]
-    pd.testing.assert_frame_equal(
-        without_former_names(both).sort_values(columns, ignore_index=True),
-        today.sort_values(columns, ignore_index=True),
-    )
-    assert not both.duplicated(["model", "segment", "metric"]).any()
-
-
-def test_every_channel_has_a_new_name_for_its_former_one() -> None:
-    assert {f"candidate_recall:{channel}" for channel in CHANNELS} >= set(FORMER_METRICS)

@@ -7,7 +7,6 @@ from tgn_assets.ml.evaluation.summary import (
     comparison,
     diagnostics,
     lift_over_best,
-    plotted_scores,
     points_lost,
     reliability,
 )
@@ -22,29 +21,19 @@ def metrics(**ndcg: float) -> pd.DataFrame:
     rows += [
         ("tgn_assets", "all", "predicted:0-0.01", 0.004),
         ("candidates", "seen", "candidate_recall:repeat", 0.4),
-        ("candidates", "seen", "candidate_recall:own", 0.4),
     ]
     frame = pd.DataFrame(rows, columns=["model", "segment", "metric", "value"])
     return frame.assign(ci_low=frame.value - 0.1, ci_high=frame.value + 0.1, users=9)
 
 
 def test_points_lost_add_up() -> None:
-    lost = points_lost(metrics(ceiling=0.9, candidates=0.6, without_fallback=0.3, ungated=0.3, tgn_assets=0.32))
+    lost = points_lost(metrics(ceiling=0.9, candidates=0.6, without_fallback=0.3, tgn_assets=0.32))
     assert lost == pytest.approx({"unknown_events": 0.1, "recall": 0.3, "ranking": 0.3, "fallback": -0.02})
     assert sum(lost.values()) == pytest.approx(1 - 0.32)
 
 
-def test_readers_see_no_former_name() -> None:
-    frame = metrics(candidates=0.6, without_fallback=0.3, ungated=0.3, tgn_assets=0.32)
-    assert {name for name in plotted_scores(frame) if name.startswith("ndcg/all/")} == {
-        "ndcg/all/candidates",
-        "ndcg/all/without_fallback",
-        "ndcg/all/tgn_assets",
-    }
-
-
 def test_the_comparison_has_ours_then_baselines_then_bounds() -> None:
-    frame = metrics(ceiling=0.9, popular=0.1, repeat=0.4, without_fallback=0.3, ungated=0.3, tgn_assets=0.32)
+    frame = metrics(ceiling=0.9, popular=0.1, repeat=0.4, without_fallback=0.3, tgn_assets=0.32)
     table = comparison(frame)
     assert table.model.tolist() == ["tgn_assets", "repeat", "popular", "ceiling", "without_fallback"]
     assert table.columns.tolist() == ["model", "ndcg", "ci_low", "ci_high", "users"]
