@@ -91,8 +91,7 @@ def weekly_top5_predictions(
     if made.failures:
         raise dg.Failure(
             f"The predictions of week {week} were not published, the table keeps what it had. "
-            f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at the models "
-            "of that week.",
+            f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at its models.",
             allow_retries=False,
         )
     with explained():

@@ -48,15 +48,15 @@ class PairTables:
     @cached_property
     def profile(self) -> sparse.csr_array:
         """[n, E] the weights of each user's `events_per_user` heaviest events."""
-        return self._heaviest(self.weight)
+        return self._top_n(self.weight)
 
     @cached_property
     def both_profiles(self) -> sparse.csr_array:
         """[n, E] `profile`, and in the imaginary part the same by `recent_half_life`: one product carries both."""
         recent = self._decayed(np.log1p(self._row_count), self.config.recent_half_life)
-        return sparse.csr_array(self.profile + 1j * self._heaviest(recent))
+        return sparse.csr_array(self.profile + 1j * self._top_n(recent))
 
-    def _heaviest(self, weight: FloatArray) -> sparse.csr_array:
+    def _top_n(self, weight: FloatArray) -> sparse.csr_array:
         shape = (len(self.past.users), self.catalogue.num_events)
         return top_n_per_row(
             sparse.csr_array((weight, self.event, self.start), shape=shape), self.config.events_per_user
