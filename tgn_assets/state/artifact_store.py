@@ -91,7 +91,7 @@ class ArtifactStore:
             return None
         return min(shift(trained[-1], 1 - keep), self.pinned() or trained[-1])
 
-    def forget(self, keep: int | None, *, but: str | None = None) -> None:
+    def remove_old(self, keep: int | None, *, but: str | None = None) -> None:
         """Removes the models before `oldest_kept`, `but` those of the week that is being made; snapshots stay.
 
         Hold the run lock.
@@ -103,7 +103,7 @@ class ArtifactStore:
             for week in self.weeks(asset)
             if week < oldest and week != but
         ]:
-            left = directory.with_name(f".{directory.name}.forgotten")
+            left = directory.with_name(f".{directory.name}.removed")
             directory.rename(left)  # a model is there as a whole or not at all
             _remove(left)
 

@@ -31,7 +31,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Mends what a killed run left; `lock` is held by now. Dagster calls it before each step of the run."""
         self.artifacts.sweep()
-        self.artifacts.forget(self.keep_weeks, but=context.run.tags.get(PARTITION) if context.run else None)
+        self.artifacts.remove_old(self.keep_weeks, but=context.run.tags.get(PARTITION) if context.run else None)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Saves the artifact `obj` of the run's week, and records what it was made from."""

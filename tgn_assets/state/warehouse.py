@@ -123,14 +123,14 @@ class Warehouse:
         try:
             with self._damage_named():
                 with transaction(con):
-                    self._forget_lost(con)
+                    self._mark_lost_pending(con)
                     create_tables(con)
                 self._require_columns(con)
                 yield con
         finally:
             con.close()
 
-    def _forget_lost(self, con: duckdb.DuckDBPyConnection) -> None:
+    def _mark_lost_pending(self, con: duckdb.DuckDBPyConnection) -> None:
         """Makes the weeks pending whose rows are gone with a table that is missing.
 
         WarehouseError if nothing fits the models without it.

@@ -124,14 +124,14 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
     for asset in TYPES:
         for week in WEEKS:
             store.directory(asset, week).mkdir(parents=True)
-    store.forget(None)
+    store.remove_old(None)
     store.pin(WEEKS[1])
-    store.forget(2)
+    store.remove_old(2)
     assert store.weeks("trained_gnn") == WEEKS[1:]
     store.pin(None)
-    store.forget(2, but=WEEKS[1])  # is being made, before each of its steps
+    store.remove_old(2, but=WEEKS[1])  # is being made, before each of its steps
     assert store.weeks("trained_gnn") == WEEKS[1:]
-    store.forget(2)
+    store.remove_old(2)
     kept = {asset: store.weeks(asset) for asset in TYPES}
     assert kept.pop("weekly_snapshots") == WEEKS
     assert list(kept.values()) == [WEEKS[2:]] * 3
