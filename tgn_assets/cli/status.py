@@ -11,6 +11,8 @@ from tgn_assets.cli.check import not_used, settings_line, settings_section, sour
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
+from tgn_assets.ml.data.policy_files import PolicyError
+from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import Publication, publications
@@ -20,10 +22,14 @@ from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import no_longer_there
+from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
+UNKNOWN_SQL = """
+    SELECT count(*), min(id) FROM (SELECT unnest($ids::VARCHAR[]) AS id) ANTI JOIN events ON event_id = id
+"""
 MOST_ITEMS, MOST_REPLACED = 10, 3
 """Lines about what is to do, and about lists that were replaced."""
 
@@ -39,7 +45,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", list(_suspicions(backlog, weeks))
+    yield "suspicions", [*_suspicions(backlog, weeks), *_unknown_events(home)]
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -80,6 +86,22 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
 
+def _unknown_events(home: Home) -> Iterator[str]:
+    """What the policy names that the log does not have: it may be written in another way."""
+    try:
+        named = policy_files(home).read().named()
+    except (PolicyError, ForgottenListError) as error:
+        yield f"{error}; a run of a week would fail"
+        return
+    if not any(named.values()) or not home.warehouse_path.exists():
+        return
+    with home.warehouse().reader() as con:
+        for setting, ids in named.items():
+            count, sample = con.execute(UNKNOWN_SQL, {"ids": sorted(ids)}).fetchall()[0]
+            if count:
+                yield f"{setting} names {count:,} of {len(ids):,} ids that no event of the log has, such as {sample!r}"
+
+
 def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Unfinished runs, and failed ones with no newer run of the same weeks."""
     seen: set[str] = set()
@@ -114,11 +136,11 @@ def _to_do(item: WorkItem) -> dict[str, Any]:
 
 def _remedy(item: WorkItem) -> str:
     """What is to do, and who does it."""
+    assets = ", ".join(item.assets) or "its assets"
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{', '.join(item.assets) or 'its assets'} {'was' if len(item.assets) == 1 else 'were'} made from something older, or "
-        "under other settings",
+        STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or under other settings",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
 

@@ -331,8 +331,12 @@ def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkey
     assert "every closed week is complete" in _tgn("status", home=home).stdout
     monkeypatch.setenv("TGN_DENY_EVENTS", "event 1")
     assert f"{WEEKS[3]} {lists}, {pages} were made from something older" in _tgn("status", home=home).stdout
-    monkeypatch.setenv("TGN_DENY_EVENTS", "recalled.txt")  # is no file: a run is pending, which says so
-    assert f"{WEEKS[3]} {lists}, {pages}" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "event 1,Event 1")
+    assert "look at    TGN_DENY_EVENTS names 1 of 2 ids that no event" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "recalled.txt")  # a run is pending, which will say so, too
+    status = _tgn("status", home=home).stdout
+    assert f"{WEEKS[3]} {lists}, {pages}" in status
+    assert "look at    TGN_DENY_EVENTS=recalled.txt is no file" in status
 
 
 def test_a_week_whose_models_are_no_longer_kept_is_made_as_a_whole(
