@@ -19,7 +19,7 @@ from tgn_assets.reporting.publications import Publication, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import no_longer_there
 from tgn_assets.state.resources import policy_files
@@ -79,9 +79,13 @@ def _published(home: Home) -> Iterator[tuple[str, Any]]:
 
 def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     """What looks odd about the source beside what was ingested and published from it."""
+    artifacts = ArtifactStore(backlog.home.artifacts)
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
         yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+    lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
+    if lost and not artifacts.pinned():
+        yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
     if weeks and (gone := sorted(no_longer_there(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
@@ -140,7 +144,7 @@ def _remedy(item: WorkItem) -> str:
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or under other settings",
+        STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
 

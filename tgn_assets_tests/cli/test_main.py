@@ -371,6 +371,8 @@ def test_status_says_which_env_file_was_read(tmp_path: Path, monkeypatch: pytest
     assert f"settings   of the environment; there is no .env in {tmp_path}" in _tgn("status", home=home).stdout
     (tmp_path / ".env").write_text("TGN_K=3\n")
     assert f"settings   of the environment and {tmp_path / '.env'}" in _tgn("check", home=home).stdout
+    monkeypatch.setenv("TGN_COLOUR", "red")
+    assert "look at    TGN_COLOUR is no setting: nothing reads it" in _tgn("check", home=home).stdout
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert f"{tmp_path / '.env'} is not read, since this is {tmp_path / 'below'}" in _tgn("check", home=home).stdout
