@@ -326,9 +326,22 @@ class Settings(BaseSettings):
             raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
         if is_postgres(self.source) and not self.source_query:
             raise ValueError(f"TGN_SOURCE={self.source} needs TGN_SOURCE_QUERY, the name of a table or a SELECT")
+        for name, place in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
+            if place and _is_read_with(self.source, place):
+                raise ValueError(
+                    f"{name}={place} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
+                )
         if self.source_query and not is_postgres(self.source):
             raise ValueError(f"TGN_SOURCE_QUERY is for a PostgreSQL source; TGN_SOURCE={self.source} is none")
         return self
+
+
+def _is_read_with(source: str, place: str) -> bool:
+    """Whether `place` is in the folder `source`, or is that folder, and its name does not hide it."""
+    folder = Path(source).expanduser()
+    if is_url(source) or is_url(place) or not folder.is_dir() or not Path(place).is_relative_to(folder.resolve()):
+        return False
+    return not any(part.startswith((".", "_")) for part in Path(place).relative_to(folder.resolve()).parts)
 
 
 class _GivenSettings(Settings):
@@ -375,9 +388,11 @@ def get_settings() -> Settings:
 
 def read_settings() -> Settings:
     """The settings as the environment and `.env` have them now; SettingsError names the variable and the reason."""
-    _reject_misspelt()
     try:
+        _reject_misspelt()
         return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{Path.cwd() / ENV_FILE} cannot be read as text in UTF-8: {error}") from safe_error(error)
     except ValidationError as error:
         raise SettingsError("; ".join(_reason(item["loc"], item["msg"]) for item in error.errors())) from safe_error(
             error
@@ -392,7 +407,12 @@ def _reason(location: tuple[int | str, ...], message: str) -> str:
 def _reject_misspelt() -> None:
     """SettingsError for a misspelt name, which would otherwise be ignored."""
     names = [PREFIX + name.upper() for name in Settings.model_fields]
-    for name in (*os.environ, *dotenv_values(ENV_FILE)):
-        near = get_close_matches(name, names, n=1, cutoff=0.85)
-        if name.startswith(PREFIX) and name not in names and near:
+    for name in unknown_settings():
+        if near := get_close_matches(name, names, n=1, cutoff=0.85):
             raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")
+
+
+def unknown_settings() -> list[str]:
+    """Variables of the environment and `.env` that are called like a setting and are none: nothing reads them."""
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted({name for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.startswith(PREFIX)} - names)

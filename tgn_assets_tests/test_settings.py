@@ -60,6 +60,11 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("TGN_SOURCE", "s3://id:word@bucket/log.csv", f"TGN_SOURCE: {PASSWORD}"),
         ("TGN_OWNER", "me", "TGN_OWNER: 'me' is neither an e-mail address nor team:<name>"),
         ("TGN_SORCE", "log.csv", "TGN_SORCE is not a setting; did you mean TGN_SOURCE?"),
+        (
+            "TGN_TIMESTAMP_FORMAT",
+            "DD/MM/YYYY",
+            "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(
@@ -74,6 +79,21 @@ def test_a_misspelt_name_in_the_env_file_is_found_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TGN_TIMESTAMP_COLUM=ts\n")
     with pytest.raises(SettingsError, match="did you mean TGN_TIMESTAMP_COLUMN"):
         read_settings()
+
+
+def test_an_env_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"# caf\xe9\nTGN_K=3\n")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read as text in UTF-8"):
+        read_settings()
+
+
+def test_state_and_exports_cannot_lie_among_the_files_of_the_log(tmp_path: Path) -> None:
+    given_settings({"home": tmp_path / ".tgn", "source": str(tmp_path)})  # is passed over
+    given_settings({"home": tmp_path / "home", "source": str(tmp_path / "log.csv")})
+    with pytest.raises(SettingsError, match="home=.* lies in the folder source"):
+        given_settings({"home": tmp_path / "home", "source": str(tmp_path)})
+    with pytest.raises(SettingsError, match="export_parquet=.* lies in the folder source"):
+        given_settings({"home": tmp_path / ".tgn", "source": str(tmp_path), "export_parquet": str(tmp_path / "out")})
 
 
 def test_the_last_week_cannot_come_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Rules
+from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
 from tgn_assets.ml.progress import LogFn, no_log
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from tgn_assets.ml.parallel import Workers
     from tgn_assets.ml.recommend.publish import WeekPublication
 
+NOTHING_LEFT = (
+    "the policy leaves none of the {events:,} events to be listed: look at TGN_ALLOW_EVENTS, TGN_DENY_EVENTS and "
+    "TGN_EVENT_EXPIRY (ids are written as the log writes them); the lists stay as they were"
+)
 GROUP, PREDICTIONS, GROUPS = "recommendations", "weekly_top5_predictions", "eval_user_groups"
 
 
@@ -67,6 +72,8 @@ def weekly_top5_predictions(
         history = warehouse.history(week)
         with warehouse.reader() as con:
             users, events = read_nodes(con, week)
+        if len(events) and len(record.policy.excluded(events.id, week)) == len(events):
+            raise PolicyError(NOTHING_LEFT.format(events=len(events)))
         model = TrainedModel(trained_ranker, temporal_embeddings)
         if record.model_week != week:
             model = publishing_model(artifacts, history, week, record.model_week, device.name())

@@ -12,7 +12,7 @@ from tgn_assets.ml.sources.extent import check_first_week
 from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.settings import env_files
+from tgn_assets.settings import env_files, unknown_settings
 
 FIRST_YEAR_AND_WEEK = 190001
 """Week numbers from here on look like 202401."""
@@ -54,13 +54,13 @@ def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[s
         yield str(error)
 
 
-def settings_section() -> dict[str, str | None]:
+def settings_section() -> dict[str, Any]:
     """Where the settings were read from, beside the environment."""
     read, above = (str(file) if file else None for file in env_files())
-    return {"folder": str(Path.cwd()), "env_file": read, "unread_env_file": above}
+    return {"folder": str(Path.cwd()), "env_file": read, "unread_env_file": above, "unknown": unknown_settings()}
 
 
-def settings_line(found: Mapping[str, str | None]) -> Iterator[str]:
+def settings_line(found: Mapping[str, Any]) -> Iterator[str]:
     """Which `.env` was read; that one above is not is of interest where there is none."""
     if found["env_file"]:
         yield f"settings   of the environment and {found['env_file']}"
@@ -68,6 +68,7 @@ def settings_line(found: Mapping[str, str | None]) -> Iterator[str]:
         yield f"settings   of the environment; {found['unread_env_file']} is not read, since this is {found['folder']}"
     else:
         yield f"settings   of the environment; there is no .env in {found['folder']}"
+    yield from (f"look at    {name} is no setting: nothing reads it" for name in found["unknown"])
 
 
 def source_line(source: Mapping[str, Any]) -> Iterator[str]:

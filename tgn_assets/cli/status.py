@@ -11,19 +11,25 @@ from tgn_assets.cli.check import not_used, settings_line, settings_section, sour
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
+from tgn_assets.ml.data.policy_files import PolicyError
+from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import no_longer_there
+from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
+UNKNOWN_SQL = """
+    SELECT count(*), min(id) FROM (SELECT unnest($ids::VARCHAR[]) AS id) ANTI JOIN events ON event_id = id
+"""
 MOST_ITEMS, MOST_REPLACED = 10, 3
 """Lines about what is to do, and about lists that were replaced."""
 
@@ -39,7 +45,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", list(_suspicions(backlog, weeks))
+    yield "suspicions", [*_suspicions(backlog, weeks), *_unknown_events(home)]
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -73,11 +79,31 @@ def _published(home: Home) -> Iterator[tuple[str, Any]]:
 
 def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     """What looks odd about the source beside what was ingested and published from it."""
+    artifacts = ArtifactStore(backlog.home.artifacts)
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
         yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+    lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
+    if lost and not artifacts.pinned():
+        yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
     if weeks and (gone := sorted(no_longer_there(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
+
+
+def _unknown_events(home: Home) -> Iterator[str]:
+    """What the policy names that the log does not have: it may be written in another way."""
+    try:
+        named = policy_files(home).read().named()
+    except (PolicyError, ForgottenListError) as error:
+        yield f"{error}; a run of a week would fail"
+        return
+    if not any(named.values()) or not home.warehouse_path.exists():
+        return
+    with home.warehouse().reader() as con:
+        for setting, ids in named.items():
+            count, sample = con.execute(UNKNOWN_SQL, {"ids": sorted(ids)}).fetchall()[0]
+            if count:
+                yield f"{setting} names {count:,} of {len(ids):,} ids that no event of the log has, such as {sample!r}"
 
 
 def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -114,11 +140,11 @@ def _to_do(item: WorkItem) -> dict[str, Any]:
 
 def _remedy(item: WorkItem) -> str:
     """What is to do, and who does it."""
+    assets = ", ".join(item.assets) or "its assets"
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{', '.join(item.assets) or 'its assets'} {'was' if len(item.assets) == 1 else 'were'} made from "
-        "something older, or under other settings",
+        STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
     return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
 

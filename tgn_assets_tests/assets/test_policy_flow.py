@@ -121,16 +121,20 @@ def test_mlflow_run_per_week_gets_its_score(strict: Deployment, monkeypatch: pyt
     assert "next_week.ndcg.all.tgn_assets" not in runs[WEEKS[2]]
 
 
-def test_unreadable_policy_fails_and_keeps_the_lists(strict: Deployment) -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_a_policy_without_an_event_fails_and_keeps_the_lists(strict: Deployment, every: bool) -> None:
     deny = Path(str(strict.home.settings.deny_events))
     kept, before = deny.read_text(), strict.table(PREDICTIONS, WEEKS[2])
-    deny.write_text("\n")
+    with strict.home.warehouse().reader() as con:
+        names = [name for (name,) in con.execute("SELECT event_id FROM events").fetchall()]
+    deny.write_text("\n".join([*names, ""] if every else ["", ""]))
     try:
         result = strict.run(WEEKS[2], PREDICTIONS, raise_on_error=False)
     finally:
         deny.write_text(kept)
     failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
-    assert failed.user_failure_data and "holds no event id" in str(failed.user_failure_data.description)
+    said = str(failed.user_failure_data and failed.user_failure_data.description)
+    assert ("leaves none of the" if every else "holds no event id") in said
     pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), before)
 
 

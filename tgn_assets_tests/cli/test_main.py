@@ -338,8 +338,12 @@ def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkey
     assert "every closed week is complete" in _tgn("status", home=home).stdout
     monkeypatch.setenv("TGN_DENY_EVENTS", "event 1")
     assert f"{WEEKS[3]} {lists}, {pages} were made from something older" in _tgn("status", home=home).stdout
-    monkeypatch.setenv("TGN_DENY_EVENTS", "recalled.txt")  # is no file: a run is pending, which says so
-    assert f"{WEEKS[3]} {lists}, {pages}" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "event 1,Event 1")
+    assert "look at    TGN_DENY_EVENTS names 1 of 2 ids that no event" in _tgn("status", home=home).stdout
+    monkeypatch.setenv("TGN_DENY_EVENTS", "recalled.txt")  # a run is pending, which will say so, too
+    status = _tgn("status", home=home).stdout
+    assert f"{WEEKS[3]} {lists}, {pages}" in status
+    assert "look at    TGN_DENY_EVENTS=recalled.txt is no file" in status
 
 
 def test_a_week_whose_models_are_no_longer_kept_is_made_as_a_whole(
@@ -374,6 +378,8 @@ def test_status_says_which_env_file_was_read(tmp_path: Path, monkeypatch: pytest
     assert f"settings   of the environment; there is no .env in {tmp_path}" in _tgn("status", home=home).stdout
     (tmp_path / ".env").write_text("TGN_K=3\n")
     assert f"settings   of the environment and {tmp_path / '.env'}" in _tgn("check", home=home).stdout
+    monkeypatch.setenv("TGN_COLOUR", "red")
+    assert "look at    TGN_COLOUR is no setting: nothing reads it" in _tgn("check", home=home).stdout
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert f"{tmp_path / '.env'} is not read, since this is {tmp_path / 'below'}" in _tgn("check", home=home).stdout

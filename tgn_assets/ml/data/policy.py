@@ -115,6 +115,14 @@ class Policy:
         expired = self.as_of(week).expires
         return {name for name in event_ids if name in expired or self._bars(name)}
 
+    def named(self) -> dict[str, frozenset[str]]:
+        """The event ids that it names, by the setting that does."""
+        return {
+            "TGN_ALLOW_EVENTS": self.allow or frozenset(),
+            "TGN_DENY_EVENTS": self.deny,
+            "TGN_EVENT_EXPIRY": frozenset(self.expires),
+        }
+
     def as_of(self, week: str) -> "Policy":
         """The policy for lists made at the close of `week`: an expiry after their target week starts is dropped."""
         start = datetime.fromisoformat(shift(week, 1)).replace(tzinfo=UTC)

@@ -70,7 +70,8 @@ def renamed(condition: str, names: dict[str, str]) -> str:
 def unknown_column(condition: str, name: str, file: str, columns: Iterable[str]) -> SourceError:
     """The error for a `condition` on a column that `file` does not have."""
     lacks = f"names {name!r}, which {file} has not; its columns are {listed(columns)}"
-    return SourceError(f"{SETTING}={briefly(condition)} {lacks}")
+    text = f"; as a text, write '{name}' in single quotes" if f'"{name}"' in condition else ""
+    return SourceError(f"{SETTING}={briefly(condition)} {lacks}{text}")
 
 
 def briefly(condition: str) -> str:
