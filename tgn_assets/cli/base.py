@@ -14,14 +14,26 @@ if TYPE_CHECKING:
     from tgn_assets.state.home import Home
 
 INTERRUPTED = 130
+ERROR = "Error: "
+"""What click puts before the message of an error."""
 WHAT_IS_LEFT = "`tgn status` says what is published and what is left to do"
 
 
 class Commands(click.Group):
-    """Turns an error into one line and exit code 1; `--verbose` adds the traceback."""
+    """Turns an error into one line and exit code 1; `--verbose` adds the traceback. A terminal gets lines that fit."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invokes the command, as click does."""
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            from tgn_assets.cli.console import fitted
+
+            before = ERROR + error.format_message().removesuffix(error.message)  # of a parameter, its name
+            vars(error)["message"] = fitted(error.message, before, " " * len(ERROR))  # click calls it final
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

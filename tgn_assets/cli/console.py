@@ -117,6 +117,15 @@ def print_results(results: Iterable[str | ResultTable]) -> None:
                 Console(highlight=False, width=UNLIMITED).print(part)  # it fits by itself, or is not to be cut
 
 
+def fitted(message: str, before: str, indent: str) -> str:
+    """`message`, which follows `before` on stderr, in lines that fit if that is a terminal."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        return message
+    lines = (before + message).split("\n")
+    return "\n".join(wrapped(line, terminal.width, indent) for line in lines).removeprefix(before)
+
+
 def wrapped(line: str, width: int | None, indent: str = "") -> str:
     """`line` in lines of at most `width` cells, broken at blanks, but not within an interval; None: as it is."""
     if width is None or len(line) <= width:
