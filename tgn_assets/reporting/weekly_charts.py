@@ -12,8 +12,9 @@ DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [3, 5]]
 """Line styles, ours first: lines are told apart without colour, too."""
 POINTS = 80
 """Above this number of values, a chart has only lines: each point adds text to the picture."""
-APART = 0.06
-"""In weeks: how far the points of two models lie apart, or those of equal models would hide one another."""
+APART, FEW = 0.06, 4
+"""In weeks: how far the points of two models lie apart, or those of equal models would hide one another; less in a
+chart of few weeks, where a week is wide."""
 
 
 def week_numbers(weeks: Iterable[object]) -> list[int]:
@@ -48,9 +49,10 @@ def quality_lines(
     found = set(scores.model)
     models = [*(model for model in names if model in found), *sorted(found - names.keys())]
     numbers = week_numbers(scores.week)
+    apart = APART * min(max(numbers) - min(numbers) + 1, FEW) / FEW
     frame = scores.assign(
         week=[
-            number + (models.index(model) - (len(models) - 1) / 2) * APART
+            number + (models.index(model) - (len(models) - 1) / 2) * apart
             for number, model in zip(numbers, scores.model, strict=True)
         ],
         model=[names.get(model, model) for model in scores.model],

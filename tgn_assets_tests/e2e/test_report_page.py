@@ -6,8 +6,9 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser
 
+from tgn_assets.reporting.weekly_page.index import write_index
 from tgn_assets.reporting.weekly_page.rendering import write_page
-from tgn_assets_tests.support.weekly_reports import HOSTILE, page_of, warehouse
+from tgn_assets_tests.support.weekly_reports import HOSTILE, LOG, MADE, WEEKS, page_of, warehouse
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +20,10 @@ CUT = """[...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_page(page_of(warehouse(folder)), folder / "report.html")
+    filled = warehouse(folder)
+    for page in (folder / f"{name}.html" for name in ("report", *WEEKS)):
+        write_page(page_of(filled), page)
+    write_index(folder, filled, source=LOG, made=MADE)
     return folder / "report.html"
 
 
@@ -45,6 +49,17 @@ def test_the_report_fits_the_screen_and_loads_nothing(
         assert shown.count() == page.locator(".chart").count() > 0
         assert page.get_by_text(HOSTILE, exact=True).count() > 0
         assert (console, requests) == ([], [report.as_uri()])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_list_of_weeks_fits_a_phone(browser: Browser, report: Path, scheme: Literal["light", "dark"]) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(report.with_name("index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate(CUT) == []
+        page.get_by_role("link", name=WEEKS[-1]).click()
+        assert page.url == report.with_name(f"{WEEKS[-1]}.html").as_uri()
 
 
 def test_the_report_works_with_the_keyboard(browser: Browser, report: Path) -> None:

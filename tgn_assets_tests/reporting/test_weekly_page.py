@@ -278,7 +278,7 @@ def test_the_numbers_of_the_chart_are_in_a_table_too(page: str) -> None:
 
 
 class _Structure(HTMLParser):
-    VOID = ("meta", "br", "link")
+    VOID = ("meta", "br", "link", "wbr")
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.safe_text import printable, shortened
@@ -26,6 +27,7 @@ def render(template: str, *, made: datetime, **values: Any) -> str:
         "percent": lambda value: f"{value:.1%}",
         "duration": duration,
         "name": lambda model: NAMES.get(model, model),
+        "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
     }
     shown = f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return environment.get_template(template).render(made=shown, version=version("tgn_assets"), **values)
