@@ -53,14 +53,17 @@ def generate(weeks: int, start_week: str | None, seed: int) -> None:
 
         tgn generate > user_event_interactions.csv
     """
-    from tgn_assets.cli.generate import write_csv
+    from tgn_assets.ml.sources.synthetic import World, write_csv
 
-    write_csv(sys.stdout, start_week or shift(_this_week(), -weeks), weeks, seed)
+    first = start_week or shift(_this_week(), -weeks)
+    with suppress(BrokenPipeError):  # whoever reads it has enough
+        write_csv(sys.stdout, first, weeks, World(seed=seed), lambda text: click.echo(text, err=True))
 
 
 @cli.command(short_help="Run what is pending, or one week.")
 @click.option("--week", type=Week(), help="Run this week alone.  [default: all that is pending]")
 @click.option("--if-needed", is_flag=True, help="Do what is pending and nothing else: for cron.")
+@json_option
 @verbose_option
 def refresh(week: str | None, if_needed: bool) -> None:
     """Run what `tgn status` lists as to do, oldest week first: ingest, score last week's lists, train, publish lists.
@@ -68,11 +71,12 @@ def refresh(week: str | None, if_needed: bool) -> None:
     The newest closed week is run even if it is complete, unless --if-needed is given. Earlier weeks that were never
     ingested are ingested first. A run waits while another one is in progress. A week that fails or is interrupted keeps
     its published lists; run it again to repair it.
+
+    It says which weeks were run, and which were not and why.
     """
-    from tgn_assets.automation.backlog import Backlog
-    from tgn_assets.cli.console import Progress, print_results
+    from tgn_assets.cli.console import Progress, answer
+    from tgn_assets.cli.refresh import SHOWN, refresh_weeks, sections
     from tgn_assets.cli.runner import open_runner
-    from tgn_assets.reporting.terminal import week_summary
 
     if week and if_needed:
         raise click.UsageError("--week runs a week whether it is needed or not; leave out one of both options")
@@ -81,18 +85,10 @@ def refresh(week: str | None, if_needed: bool) -> None:
         progress.begin("reading the source")
         chosen = _closed_week(home, week)
         with open_runner(home, progress, is_verbose()) as runner:
-            done = [] if week else runner.do_pending(Backlog(home))
-            if if_needed and not done:
-                progress.say("nothing was pending")
-                return
-            whole = {item.first for item in done if not item.assets}
-            if week is None and chosen not in whole and not if_needed:
-                progress.say(f"week {chosen} was complete and is run again; --if-needed would leave it")
-                week = chosen
-            if week:
-                runner.ingest_before(chosen)
-                runner.refresh([chosen])
-    print_results(week_summary(home.warehouse(), chosen))
+            refreshed = refresh_weeks(home, runner, chosen, alone=bool(week), if_needed=if_needed)
+    answer(sections(home, refreshed), SHOWN)
+    if refreshed.failure:
+        raise refreshed.failure
 
 
 @cli.command(short_help="Run the last weeks again, and score their lists beside the baselines.")
@@ -201,6 +197,7 @@ def report(week: str | None, out: str | None) -> None:
 
 @cli.command(short_help="Write lists and metrics to Parquet and PostgreSQL.")
 @click.option("--week", type=Week(), help="The week to write.  [default: every week that has lists or metrics]")
+@json_option
 @verbose_option
 def export(week: str | None) -> None:
     """Write lists and metrics as Parquet to the folder or object store TGN_EXPORT_PARQUET, in hive partitions by week,
@@ -212,6 +209,7 @@ def export(week: str | None) -> None:
     from functools import partial
 
     from tgn_assets.assets.exports import record_export
+    from tgn_assets.cli.console import answer
     from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
     from tgn_assets.ml.export.parquet import exportable_weeks
 
@@ -224,17 +222,15 @@ def export(week: str | None) -> None:
         exportable = exportable_weeks(con)
     if not exportable or (week and week not in exportable):
         raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
+    weeks, written = [week] if week else exportable, []
     for name, place in places.items():
-        destination = DESTINATIONS[name]
-        rows = export_weeks(
-            destination,
-            home.warehouse().reader,
-            place,
-            [week] if week else exportable,
-            done=partial(record_export, home.warehouse(), name),
-        )
+        done = partial(record_export, home.warehouse(), name)
+        rows = export_weeks(DESTINATIONS[name], home.warehouse().reader, place, weeks, done=done)
         for table, count in rows.items():
-            click.echo(f"{count:>9,} rows  {destination.table_place.format(place=safe_text(place), table=table)}")
+            where = DESTINATIONS[name].table_place.format(place=safe_text(place), table=table)
+            written.append({"destination": name, "table": table, "rows": count, "place": where})
+    lines = [f"{of['rows']:>9,} rows  {of['place']}" for of in written]
+    answer({"weeks": weeks, "tables": written}.items(), {"tables": lambda _: lines})
 
 
 @cli.command(short_help="Print what was understood of the log, before training.")

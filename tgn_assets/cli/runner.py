@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from tgn_assets.automation.backlog import (
     latest_backlog,
 )
 from tgn_assets.automation.retention import delete_old_runs
-from tgn_assets.automation.work_items import INGEST, WorkItem
+from tgn_assets.automation.work_items import INGEST, REFRESH, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
@@ -30,6 +31,25 @@ from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, Made
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+
+
+NEEDED, ASKED, NEWEST = "needed", "asked", "newest"
+"""Why a week is run that no work item names: a later one needs it; a command names it; it is the newest one."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run that a command made."""
+
+    action: str
+    first_week: str
+    last_week: str
+    reason: str
+    assets: tuple[str, ...]
+    """The assets that it was to make; empty: all of the week, or of `ingest`, rows and snapshots."""
+    seconds: float
+    error: str | None
+    run_id: str
 
 
 class RunFailed(Exception):
@@ -54,13 +74,14 @@ class Runner:
     """Ingests and refreshes weeks, one after the other, and shows it on `progress`.
 
     A run waits for one that another process executes. A run that fails or is interrupted raises RunFailed;
-    each asset of its week is then as it was or as it should be.
+    each asset of its week is then as it was or as it should be. `runs` are all that were made, in this order.
     """
 
     def __init__(self, home: Home, instance: dg.DagsterInstance, progress: Progress, verbose: bool = False) -> None:
         self._home, self._instance, self._progress = home, instance, progress
         self._job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
         self._run_config = {} if verbose else QUIET
+        self.runs = list[RunRecord]()
 
     def ingest_before(self, week: str) -> None:
         """Ingest, in one run, the earlier weeks that never were, or whose snapshots are missing or outdated."""
@@ -74,75 +95,81 @@ class Runner:
             or artifacts.is_outdated(SNAPSHOTS, week)
         ]
         if missing:
-            self._ingest(missing[0], missing[-1])
+            self._ingest(missing[0], missing[-1], NEEDED)
 
-    def do_pending(self, backlog: Backlog) -> list[WorkItem]:
-        """Do what is pending, oldest first, as the sensor does; returns what was done.
+    def do_pending(self, backlog: Backlog) -> None:
+        """Do what is pending, oldest first, as the sensor does.
 
-        A week that fails does not hold up later ones; RunFailed at the end names the first that did.
+        A week that fails does not hold up later ones, unless its rows could not be ingested; RunFailed at the end names
+        the first that did.
         """
-        done, tried, failures = list[WorkItem](), set[str](), list[RunFailed]()
+        tried, failures = set[str](), list[RunFailed]()
         while items := [item for item in backlog.work_items() if item.key not in tried]:
             item = items[0]
             tried.add(item.key)
             try:
                 self._do(item)
-                done.append(item)
             except RunFailed as failure:
                 if failure.interrupted or item.action == INGEST:
                     raise
-                self._progress.say(str(failure))
                 failures.append(failure)
             backlog = latest_backlog(self._home)
         if failures:
             raise failures[0]
-        return done
 
     def _do(self, item: WorkItem) -> None:
         if item.action == INGEST:
-            self._ingest(item.first, item.last)
+            self._ingest(item.first, item.last, item.reason)
         elif item.assets:
-            selection = [dg.AssetKey(asset) for asset in item.assets]
-            part = f"{len(selection)} stale asset{'s' if len(selection) > 1 else ''}"
-            self._run(f"week {item.first} ({part})", partition_key=item.first, asset_selection=selection)
+            part = f"{len(item.assets)} stale asset{'s' if len(item.assets) > 1 else ''}"
+            self._run(f"week {item.first} ({part})", reason=item.reason, week=item.first, assets=item.assets)
         else:
-            self.refresh([item.first])
+            self.refresh([item.first], item.reason)
 
-    def _ingest(self, first: str, last: str) -> None:
-        self._run(
-            f"ingest {first}" + (f" to {last}" if last != first else ""),
-            tags={RANGE_START: first, RANGE_END: last},
-            asset_selection=INGEST_ASSETS,
-        )
+    def _ingest(self, first: str, last: str, reason: str) -> None:
+        self._run(f"ingest {first}" + (f" to {last}" if last != first else ""), reason=reason, week=first, last=last)
 
-    def refresh(self, weeks: Sequence[str]) -> None:
+    def refresh(self, weeks: Sequence[str], reason: str = ASKED) -> None:
         """Refresh `weeks`, oldest first, each from the model of the one before."""
         remaining = ""
         for done, week in enumerate(weeks):
             began = time.monotonic()
             place = f" ({done + 1} of {len(weeks)})" if len(weeks) > 1 else ""
-            self._run(f"week {week}{place}{remaining}", partition_key=week)
+            self._run(f"week {week}{place}{remaining}", reason=reason, week=week)
             # Each takes about as long as the last one. The first may have had a cold start, which takes far longer.
             left = (time.monotonic() - began) * (len(weeks) - done - 1)
             remaining = f", about {duration(left)} left"
 
     def publish(self, week: str) -> None:
         """Make the lists of `week` again, from the models that exist."""
-        self._run(f"lists of {week}", partition_key=week, asset_selection=[dg.AssetKey(PREDICTIONS)])
+        self._run(f"lists of {week}", reason=ASKED, week=week, assets=(PREDICTIONS,))
 
-    def _run(self, task: str, **how: Any) -> None:
-        run_id = str(uuid4())
+    def _run(self, task: str, *, reason: str, week: str, last: str | None = None, assets: Sequence[str] = ()) -> None:
+        """Runs `week`, or only `assets` of it; with `last`, ingests the weeks up to that one instead."""
+        how: dict[str, Any] = (
+            {"partition_key": week} if last is None else {"tags": {RANGE_START: week, RANGE_END: last}}
+        )
+        if last or assets:
+            how["asset_selection"] = INGEST_ASSETS if last else [dg.AssetKey(asset) for asset in assets]
+        run_id, before = str(uuid4()), None if last else self._lists(week)
         self._instance.add_event_listener(run_id, self._listen)
         self._progress.begin(task)
-        began, week = time.monotonic(), how.get("partition_key")
-        before = self._lists(week)
+        began, failed = time.monotonic(), None
         result = self._job.execute_in_process(
             run_config=self._run_config, instance=self._instance, raise_on_error=False, run_id=run_id, **how
         )
+        seconds = time.monotonic() - began
         if not result.success:
             failed = failure(result.all_events, run_id)
-            raise self._interrupted(week, before, run_id) if failed.interrupted else failed
-        self._progress.say(f"{task.split(',')[0]}: done in {duration(time.monotonic() - began)}")
+            if failed.interrupted:
+                failed = self._interrupted(None if last else week, before, run_id)
+        if not (failed and failed.interrupted):
+            ended = "failed after" if failed else "done in"
+            self._progress.say(f"{task.split(',')[0]}: {ended} {duration(seconds)}")
+        action, error = INGEST if last else REFRESH, str(failed) if failed else None
+        self.runs.append(RunRecord(action, week, last or week, reason, tuple(assets), seconds, error, run_id))
+        if failed:
+            raise failed
 
     def _lists(self, week: str | None) -> Made | None:
         """The record of the lists of `week`, if there are any."""

@@ -32,7 +32,7 @@ IMPORTANCE = ("ndcg", "ci", "hit_rate", "recall", "precision", "map", "mrr")
 """In which order the columns of a narrow terminal go, the last one first."""
 
 SOURCES_SQL = """
-    SELECT count(*), string_agg(DISTINCT source, ', ' ORDER BY source)
+    SELECT count(*), list(DISTINCT source ORDER BY source)
     FROM weekly_top5_predictions WHERE week = ? AND rank = 1
 """
 SAMPLE_SQL = """
@@ -160,16 +160,12 @@ def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") 
         yield f"{'' if place else 'next':10} {verb:{width}}  {meaning}"
 
 
-def week_summary(warehouse: Warehouse, week: str) -> Iterator[str]:
-    """The result of the run of `week`: its lists for the week after, and the score of the lists for `week`."""
+def published_lists(warehouse: Warehouse, week: str) -> tuple[dict[str, Any], LeftOut | None]:
+    """How many users got lists at the close of `week`, for which week and made by whom; and who was left out."""
     with warehouse.reader() as con:
         users, sources = con.execute(SOURCES_SQL, [week]).fetchall()[0]
         left = left_out(con, week)
-    yield f"{users:,} users have a list for the week of {shift(week, 1)} (source: {sources or 'none'})"
-    if left:
-        yield str(left)
-    yield score_line(warehouse, week) or f"no lists were made for week {week}, so there is no score yet"
-    yield from scores_and_stability(warehouse, [week])
+    return {"week": week, "target_week": shift(week, 1), "users": users, "sources": sources or []}, left
 
 
 def scores_and_stability(warehouse: Warehouse, weeks: Sequence[str]) -> Iterator[str]:
@@ -209,12 +205,6 @@ def score_text(score: Mapping[str, Any]) -> str:
     return f"{lists} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
 
 
-def score_line(warehouse: Warehouse, week: str) -> str | None:
-    """The line about the score of the lists for the target week `week`; None if nothing was scored."""
-    score = newest_score(warehouse, week)
-    return score_text(score) if score else None
-
-
 def left_out(con: duckdb.DuckDBPyConnection, week: str) -> LeftOut | None:
     """Who was left out of the lists made at the close of `week`; None if everybody was to have one."""
     silent = read_publication_record(con, week).policy.max_silent_weeks
@@ -239,7 +229,7 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         most = None if own else read_publication_record(con, week).policy.max_silent_weeks
     silent = None if most is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
-    columns += [Column("source", "source", drop=1), Column("reason", "reason")]
+    columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
     names = [*(column.key for column in columns), "reason_kind"]
     who = printable(user) if own else "new users"
     listed = [{name: row.get(name) for name in names} for row in rows]

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.sources.synthetic import World, generate_week
-from tgn_assets.reporting.terminal import at_length, sample_table, score_line
+from tgn_assets.reporting.terminal import at_length, newest_score, sample_table, score_text
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -104,7 +104,7 @@ def test_lists_are_scored_under_their_own_policy(strict: Deployment) -> None:
     ndcg = scores[(scores.metric == "ndcg") & (scores.segment == "all")].set_index("model").value
     assert ndcg["repeat"] == ndcg["popular"]
     warehouse = strict.home.warehouse()
-    assert "NDCG@3" in str(score_line(warehouse, WEEKS[2]))
+    assert "NDCG@3" in score_text(newest_score(warehouse, WEEKS[2]) or {})
     assert at_length("MAP@5", warehouse, [WEEKS[1], WEEKS[2]]) == "MAP@3"
     assert [column.title for column in sample_table(warehouse, WEEKS[2]).columns] == ["user", "1", "2", "3", "source"]
 

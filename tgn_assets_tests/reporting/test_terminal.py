@@ -10,9 +10,10 @@ from tgn_assets.ml.evaluation.intervals import clustered_interval, mean_interval
 from tgn_assets.reporting.terminal import (
     Score,
     backtest_tables,
+    newest_score,
     pooled_scores,
     sample_table,
-    score_line,
+    score_text,
     scores_and_stability,
 )
 from tgn_assets.state.warehouse import Warehouse
@@ -112,10 +113,10 @@ def test_the_last_table_has_a_row_per_week(warehouse: Warehouse) -> None:
 
 
 def test_score_line_has_our_score_and_the_best_baseline(warehouse: Warehouse) -> None:
-    line = score_line(warehouse, WEEKS[1])
-    assert line and "NDCG@5 0.8000  [0.7000, 0.9000] with 10 active users" in line
+    line = score_text(newest_score(warehouse, WEEKS[1]) or {})
+    assert "NDCG@5 0.8000  [0.7000, 0.9000] with 10 active users" in line
     assert line.endswith("the best baseline, repeat, 0.7000")
-    assert score_line(warehouse, "2024-01-22") is None
+    assert newest_score(warehouse, "2024-01-22") is None
 
 
 def test_drawn_users_are_compared_with_drawn_users(warehouse: Warehouse) -> None:
@@ -133,8 +134,8 @@ def test_drawn_users_are_compared_with_drawn_users(warehouse: Warehouse) -> None
     tables = backtest_tables(warehouse, WEEKS)
     assert tables["all"].title.startswith("all active users: 40 drawn of 1,030 in 2 target weeks")
     assert tables["by_week"].rows[1]["tgn_assets"] == 0.6
-    line = score_line(warehouse, WEEKS[1])
-    assert line and "0.8000  [0.7000, 0.9000] with 1,000 active users" in line
+    line = score_text(newest_score(warehouse, WEEKS[1]) or {})
+    assert "0.8000  [0.7000, 0.9000] with 1,000 active users" in line
     assert line.endswith("the best baseline, repeat, 0.5000 with 10 drawn ones")
 
 

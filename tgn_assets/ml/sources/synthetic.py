@@ -19,13 +19,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 from zlib import crc32
 
 import duckdb
 import numpy as np
 import pandas as pd
 
+from tgn_assets.ml.progress import LogFn, ProgressReporter
 from tgn_assets.ml.sources.relations import Column, Opened, Part, Relation, SourceKind, row_filter
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of
@@ -43,6 +44,8 @@ WEEKLY_CHANCE = (0.2, 0.7)
 """Range of the chance that a weekly habit is followed; for one of another cadence it is DUE_CHANCE when it is due."""
 ONCE = 0.7
 """Chance that a followed habit makes one interaction in the week only, else one more by the same chance, and so on."""
+CSV_COLUMNS = {"user_id": "ip_address", "event_id": "event_id", "ts": "timestamp"}
+"""The world's columns, and their default names in the settings."""
 WEEKDAYS = np.array([0.16, 0.15, 0.15, 0.15, 0.16, 0.13, 0.10])
 
 ID_BITS = 24
@@ -313,3 +316,13 @@ def _hash(*parts: str | int | np.ndarray) -> np.ndarray:
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
     return state
+
+
+def write_csv(out: TextIO, start_week: str, weeks: int, world: World, log: LogFn) -> None:
+    """Writes `weeks` weeks from `start_week` on to `out`; tells `log` every few seconds how far it is."""
+    progress = ProgressReporter(log, "generate", weeks, "week")
+    for done in range(weeks):
+        rows = generate_week(shift(start_week, done), world).rename(columns=CSV_COLUMNS)
+        rows.to_csv(out, columns=list(CSV_COLUMNS.values()), header=done == 0, index=False, lineterminator="\n")
+        progress.add(1)
+    out.flush()
