@@ -63,6 +63,7 @@ def _definitions(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict
         ],
         weeks,
         owner=settings.owner,
+        reports_url=settings.reports_url,
     )
     observed = for_deployment([interaction_log_asset(home)], None, owner=settings.owner)
     checks = [*monitoring_checks(weeks), reasons_are_true_check(weeks)]

@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         description="What `tgn serve` asks for as `Authorization: Bearer ...`: 16 characters or more, of those that a "
         "header may have.",
     )
+    reports_url: str | None = Field(
+        default=None,
+        description="Address at which browsers find the folder `reports` of TGN_HOME, such as that of `tgn serve` with "
+        "`/reports` behind it: the UI links to the weekly pages there. `tgn dev` serves them itself if it is not set.",
+    )
     keep_weeks: int | None = Field(
         default=None,
         ge=26,
@@ -265,7 +270,14 @@ class Settings(BaseSettings):
         Words.parse(nouns)
         return nouns
 
-    @field_validator("alert_url")
+    @field_validator("reports_url")
+    @classmethod
+    def _shown_in_the_ui(cls, url: str | None) -> str | None:
+        if url and (holds_password(url) or "?" in url or "#" in url):
+            raise ValueError("the UI shows it: write scheme, host and path alone, without a password or a token")
+        return url and url.rstrip("/")
+
+    @field_validator("alert_url", "reports_url")
     @classmethod
     def _a_web_address(cls, url: str | None) -> str | None:
         if url is not None and not url.lower().startswith(("http://", "https://")):

@@ -1,14 +1,14 @@
 """The assets as one deployment has them in Dagster's catalogue: their weeks, owner, code, and columns' lineage."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from tgn_assets.assets.code_version import code_version
 
-RAW, PREDICTIONS = "raw_interactions", "weekly_top5_predictions"
+RAW, PREDICTIONS, REPORT = "raw_interactions", "weekly_top5_predictions", "weekly_report"
 LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
     PREDICTIONS: {
         "week": {RAW: ["week"]},
@@ -46,14 +46,26 @@ def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
 
 
 def for_deployment(
-    assets: Sequence[dg.AssetsDefinition], weeks: dg.WeeklyPartitionsDefinition | None, *, owner: str
+    assets: Sequence[dg.AssetsDefinition],
+    weeks: dg.WeeklyPartitionsDefinition | None,
+    *,
+    owner: str,
+    reports_url: str | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """`assets` partitioned by `weeks` (None: not), with their owner, their code version and a link to their code."""
-    return [_entry(asset, weeks, owner=owner) for asset in assets]
+    """`assets` partitioned by `weeks` (None: not), with their owner, their code version and a link to their code.
+
+    With `reports_url`, `weekly_report` has a link to the page that lists all weeks.
+    """
+    links = {REPORT: {"weekly_pages": dg.MetadataValue.url(f"{reports_url}/index.html")}} if reports_url else {}
+    return [_entry(asset, weeks, owner=owner, links=links) for asset in assets]
 
 
 def _entry(
-    asset: dg.AssetsDefinition, weeks: dg.WeeklyPartitionsDefinition | None, *, owner: str
+    asset: dg.AssetsDefinition,
+    weeks: dg.WeeklyPartitionsDefinition | None,
+    *,
+    owner: str,
+    links: Mapping[str, Mapping[str, dg.MetadataValue]],
 ) -> dg.AssetsDefinition:
     function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
     return asset.map_asset_specs(
@@ -61,7 +73,11 @@ def _entry(
             partitions_def=weeks,
             owners=[owner],
             code_version=code_version(function),
-            metadata={**spec.metadata, "dagster/code_references": _code_reference(function)},
+            metadata={
+                **spec.metadata,
+                **links.get(spec.key.to_user_string(), {}),
+                "dagster/code_references": _code_reference(function),
+            },
         )
     )
 

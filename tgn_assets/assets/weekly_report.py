@@ -41,6 +41,6 @@ def weekly_report(
     write_page(page, path)
     write_index(path.parent, warehouse, source=source, made=made)
     warehouse.record_made("weekly_report", {week: digest_of(page.encode())})
-    return dg.MaterializeResult(
-        metadata={"report": dg.MetadataValue.path(path), **numbers({"bytes": path.stat().st_size})}
-    )
+    page_url = {"page": dg.MetadataValue.url(f"{reports.url}/{path.name}")} if reports.url else {}
+    size = numbers({"bytes": path.stat().st_size})
+    return dg.MaterializeResult(metadata={**page_url, "report": dg.MetadataValue.path(path), **size})

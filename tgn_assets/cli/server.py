@@ -58,19 +58,31 @@ def browser_url(host: str, port: int) -> str:
 def dev(port: int, host: str) -> None:
     """Start the Dagster UI, with its schedule and sensor, on the same state as `tgn`.
 
-    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it.
+    It is `dagster dev` with DAGSTER_HOME set to the folder dagster/ of TGN_HOME. Ctrl-C ends it. The weekly pages, to
+    which the asset weekly_report links, are served at the next port, or another one if that is taken, unless
+    TGN_REPORTS_URL says where they are. That server is for this machine alone, and ends with the UI.
     """
+    from tgn_assets.serve.reports import reports_server
+    from tgn_assets.serve.server import is_local
+
     refuse_taken_port(host, port)
     home = open_home()
     home.start_week()  # raises here, and not in the UI, if the source cannot be read
     with home.instance() as instance:
         os.environ["DAGSTER_HOME"] = instance.root_directory
     workspace = Path(__file__).parents[1] / "workspace.yaml"
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
     click.echo(f"{browser_url(host, port)} shows {home.root}", err=True)
     if not home.warehouse().lineage().published:
         click.echo(AUTOMATION_STARTS, err=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
-    os.execv(sys.executable, command)
+    with ExitStack() as stack:  # left if `dagster dev` cannot be started: this process becomes it
+        if home.settings.reports_url is None and is_local(host):
+            reports_port = stack.enter_context(reports_server(home.reports, host, port + 1))
+            url = os.environ["TGN_REPORTS_URL"] = f"{browser_url(host, reports_port)}/reports"
+            click.echo(f"{url}/ has the weekly pages", err=True)
+        elif home.settings.reports_url is None:
+            click.echo("the UI has no links to the weekly pages: set TGN_REPORTS_URL (docs/serving.md)", err=True)
+        os.execv(sys.executable, command)
 
 
 @click.command(short_help="Serve the published lists over HTTP.")
@@ -87,10 +99,11 @@ def serve(port: int, host: str, access_log: bool) -> None:
     """Serve the newest published lists over HTTP, read-only, until Ctrl-C or SIGTERM.
 
     GET /v1/users/ID, GET /v1/new-user and POST /v1/users:batch answer lists as JSON; /healthz, /metrics and /docs are
-    there as well. It reads current.duckdb of TGN_HOME and nothing else, and swaps a new week in when that file is
-    replaced. docs/serving.md says more.
+    there as well, and the weekly pages under /reports/. It reads current.duckdb and the folder reports of TGN_HOME and
+    nothing else, and swaps a new week in when that file is replaced. docs/serving.md says more.
     """
     from tgn_assets.serve.app import build_app
+    from tgn_assets.serve.reports import REPORTS
     from tgn_assets.serve.served_copy import ServedCopy
     from tgn_assets.serve.server import is_local
     from tgn_assets.serve.server import serve as run
@@ -104,4 +117,5 @@ def serve(port: int, host: str, access_log: bool) -> None:
         raise click.UsageError(f"--host {host} lets other machines in: set TGN_SERVE_TOKEN, which they must then send")
     path = settings.home / NAME
     click.echo(f"{browser_url(host, port)} serves {path}", err=True)
-    run(build_app(ServedCopy(path), token=token, host=host), host=host, port=port, access_log=access_log)
+    app = build_app(ServedCopy(path), reports=settings.home / REPORTS, token=token, host=host)
+    run(app, host=host, port=port, access_log=access_log)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +25,7 @@ from tgn_assets.serve.lists import WeekLists
 from tgn_assets.serve.metrics import CONTENT_TYPE, Metrics
 from tgn_assets.serve.openapi import FALLBACKS, MAX_BYTES, MAX_USERS, docs_page, openapi
 from tgn_assets.serve.problems import Problem, on_error, on_problem
+from tgn_assets.serve.reports import report_routes
 from tgn_assets.serve.served_copy import ServedCopy
 
 BODY_SECONDS = 10.0
@@ -53,8 +55,8 @@ class AnyId(Convertor[str]):
 register_url_convertor("any_id", AnyId())
 
 
-def build_app(served: ServedCopy, *, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
-    """The application that serves `served`, to whoever knows `token`, at the address `host`."""
+def build_app(served: ServedCopy, *, reports: Path, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
+    """The application that serves `served` and the pages in `reports`, to whoever knows `token`, at `host`."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -74,6 +76,7 @@ def build_app(served: ServedCopy, *, token: str | None = None, host: str = "127.
             Route("/metrics", metrics_text),
             Route("/openapi.json", openapi_document),
             Route("/docs", docs),
+            *report_routes(reports),
             Route("/", start),
         ],
         middleware=[Middleware(Guard, metrics=metrics, token=token, host=host)],

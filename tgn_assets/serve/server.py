@@ -69,18 +69,25 @@ def serve(app: ASGIApp, *, host: str, port: int, access_log: bool = False) -> No
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _end)  # uvicorn, once it has finished, raises the signal again
-    options: dict[str, Any] = {"server_header": False, "ws": "none", "lifespan": "on", "log_config": None}
-    config = uvicorn.Config(
+    uvicorn.Server(_config(app, host=host, port=port, access_log=access_log, lifespan="on")).run()
+
+
+def serve_at(app: ASGIApp, listener: socket.socket) -> None:
+    """Serves `app`, which needs no start of its own, at the open socket `listener` until SIGTERM or SIGINT."""
+    uvicorn.Server(_config(app, log_level="warning", access_log=False, lifespan="off")).run([listener])
+
+
+def _config(app: ASGIApp, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=Protocol,
-        access_log=access_log,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        server_header=False,
+        ws="none",
+        log_config=None,
         **options,
     )
-    uvicorn.Server(config).run()
 
 
 def _end(_: int, __: FrameType | None) -> None:

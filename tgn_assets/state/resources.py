@@ -53,9 +53,10 @@ class ArtifactsResource(dg.ConfigurableResource[ArtifactStore]):
 
 
 class ReportsFolder(dg.ConfigurableResource):
-    """The folder `root` of the weekly reports."""
+    """The folder `root` of the weekly reports, and the address at which browsers find it, if there is one."""
 
     root: str
+    url: str | None = None
 
 
 class Device(dg.ConfigurableResource):
@@ -191,7 +192,7 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         ),
         "reason_words": ReasonWords(nouns=home.settings.nouns),
         "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
-        "reports": ReportsFolder(root=str(home.reports)),
+        "reports": ReportsFolder(root=str(home.reports), url=home.settings.reports_url),
         "device": Device(setting=home.settings.device),
         "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),
         "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),

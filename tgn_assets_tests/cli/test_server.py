@@ -4,6 +4,7 @@ e2e/test_dagster_dev.py starts it for real, and looks at the address that it pri
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -43,13 +44,23 @@ def _free_port() -> int:
         return _port(server)
 
 
-def _dev(folder: Path, home: Home, *options: str) -> Result:
+def _dev(folder: Path, home: Home, *options: str, reports_url: str = "https://shop.example") -> Result:
     """`tgn dev` without DAGSTER_HOME; the process that it would become is not started."""
     environment = {"TGN_HOME": str(folder / "home"), "TGN_SOURCE": home.settings.source}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", "")
+        patch.setenv("TGN_REPORTS_URL", reports_url)
         patch.setattr(os, "execv", lambda program, command: print("starts", *command))
         return CliRunner(env=environment).invoke(cli, ["dev", *options])
+
+
+def test_weekly_pages_are_served_unless_a_setting_names_them(tmp_path: Path) -> None:
+    home, port = home_on_log(tmp_path), ("--port", str(_free_port()))
+    served = _dev(tmp_path, home, *port, reports_url="").stderr
+    assert re.search(r"^http://127.0.0.1:\d+/reports/ has the weekly pages$", served, re.MULTILINE)
+    assert "weekly pages" not in _dev(tmp_path, home, *port, reports_url="https://shop.example/weeks").stderr
+    refused = _dev(tmp_path, home, *port, reports_url="https://ann:secret@shop.example/weeks").stderr
+    assert "TGN_REPORTS_URL: the UI shows it" in refused and "secret" not in refused
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

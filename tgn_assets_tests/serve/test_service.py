@@ -240,7 +240,7 @@ def test_without_token_only_names_of_this_machine_are_answered(host: str, status
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xfc"]
 )
-@pytest.mark.parametrize("path", ["/v1/users/ann", "/v1/new-user", "/metrics", "/v1/nothing"])
+@pytest.mark.parametrize("path", ["/v1/users/ann", "/v1/new-user", "/metrics", "/reports/", "/v1/nothing"])
 def test_lists_need_the_token(path: str, header: str | None, guarded: Service) -> None:
     answer = guarded.ask(path, headers={} if header is None else {"Authorization": header})
     assert (answer.status, answer.json["code"], answer.headers["www-authenticate"]) == (401, "unauthorized", "Bearer")
