@@ -113,8 +113,9 @@ bench-profile: $(READY)  ## which part of which asset a refresh spends its time 
 bench-serve: $(READY)  ## requests a second and latency of `tgn serve` for a million users; needs wrk: benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.speed.serve --publish
 
-screenshots: $(READY)  ## the pictures of docs/images anew; needs Chromium
+screenshots: $(READY)  ## the pictures of docs/images anew, that of a report only with REPORT=<home>/reports/<week>.html; needs Chromium
 	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e
+	$(if $(REPORT),$(BIN)/python -m tgn_assets_tests.support.browser $(REPORT))
 
 reference: $(READY)  ## docs/reference.md anew, from the code
 	$(BIN)/python -m tgn_assets.cli.reference > docs/reference.md

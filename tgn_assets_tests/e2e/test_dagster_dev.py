@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tgn_assets_tests.support.browser import around, screenshot
+from tgn_assets_tests.support.browser import SIZE, TAKES_PICTURES, around, screenshot
 from tgn_assets_tests.support.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
 
 pytestmark = pytest.mark.e2e
+
+VERTICAL_GRAPH = """localStorage.setItem("asset-graph-direction", '"vertical"');
+localStorage.setItem("asset-node-facets", '["status", "partitions"]')"""
+"""Settings of the UI: assets from top to bottom, with two lines each."""
 
 
 @pytest.fixture(scope="module")
@@ -44,33 +48,20 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     page.set_default_timeout(30_000)
     expect.set_options(timeout=30_000)
 
-    page.goto(f"{server.url}/asset-groups")
-    for group in ("ingest", "model", "recommendations"):
-        page.locator("[data-tooltip]").get_by_text(group, exact=True).click()
-        page.wait_for_url(re.compile(f"expanded=.*{group}"))
-    page.get_by_text("Hide navigation").click()
-    page.reload()  # brings the whole graph into view
-    for asset in ("raw_interactions", "trained_gnn", "eval_metrics"):
-        expect(page.locator("[class*=assetName]").get_by_text(asset, exact=True)).to_be_visible()
-    screenshot(page, "graph", around(page.locator("[class*=assetName]"), 70))
+    _open_graph(server, page)
+    page.set_viewport_size(SIZE)
 
     page.goto(f"{server.url}/locations/tgn_assets/jobs/weekly_refresh")
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_placeholder("ex: ").fill(WEEKS[1])
     page.keyboard.press("Enter")
-    screenshot(page, "week")
+    screenshot(page, "week", around(page.get_by_role("dialog"), 20))
     page.get_by_role("button", name="Launch 1 run").click()
     page.get_by_text("View", exact=True).click()
     expect(page).to_have_url(re.compile("/runs/[0-9a-f-]{36}"))
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=240_000)
 
-    page.goto(f"{server.url}/assets/weekly_top5_predictions?view=partitions&partition={WEEKS[1]}")
-    row = page.locator("tr").filter(has=page.get_by_text("catalogue", exact=True))
-    row.get_by_text("[Show Markdown]").click()
-    plot = page.get_by_alt_text("most recommended events, and catalogue coverage by week")
-    expect(plot).to_be_visible()
-    assert plot.evaluate("image => image.naturalWidth") > 500
-    screenshot(page, "predictions")
+    _open_catalogue(server, page, WEEKS[1])
     row = page.locator("tr").filter(has=page.get_by_text("preview", exact=True))
     expect(row.locator("th").get_by_text("event_id", exact=True)).to_be_visible()
     expect(row.locator("td").get_by_text(WEEKS[1], exact=True).first).to_be_visible()
@@ -87,7 +78,20 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     wait_for("turning the schedule on", lambda: _schedule(server) == "RUNNING")
 
 
-def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: str) -> None:
+def test_clicks_on_the_page_of_the_asset_open_the_reports(server: Server, backfill: str, page: Page) -> None:
+    page.set_default_timeout(30_000)
+    page.goto(f"{server.url}/assets/weekly_report?view=partitions&partition={WEEKS[1]}")
+    with page.context.expect_page() as opened:
+        page.locator("tr").filter(has=page.get_by_text("page", exact=True)).get_by_role("link").first.click()
+    expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
+    page.goto(f"{server.url}/assets/weekly_report")
+    with page.context.expect_page() as opened:
+        page.locator("tr").filter(has=page.get_by_text("weekly_pages", exact=True)).get_by_role("link").first.click()
+    opened.value.get_by_role("link", name=WEEKS[1], exact=True).click()
+    expect(opened.value.get_by_role("heading", name=f"Week of {WEEKS[1]}", exact=True)).to_be_visible()
+
+
+def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: str, page: Page) -> None:
     runs = wait_for("the backfill", lambda: _ended(server.runs("dagster/backfill", backfill), 2))
     assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
     assert [run["tags"]["dagster/partition"] for run in runs] == WEEKS[1:]
@@ -99,6 +103,36 @@ def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: s
     assert (observation["status"], past["status"]) == ("SUCCESS", "SUCCESS")
     assert past["tags"]["dagster/asset_partition_range_start"] == WEEKS[0]
     assert past["tags"]["dagster/asset_partition_range_end"] == WEEKS[1]
+
+    if TAKES_PICTURES:
+        _open_catalogue(server, page, WEEKS[2])
+        screenshot(page, "predictions", around(page.get_by_role("dialog"), 20))
+        _open_graph(server, page)
+        screenshot(page, "graph", around(page.locator("[class*=assetName]"), 70))
+
+
+def _open_graph(server: Server, page: Page) -> None:
+    """Shows all assets, in a way that their names can be read in a picture of 830 pixels."""
+    page.add_init_script(VERTICAL_GRAPH)
+    page.set_viewport_size({"width": 1260, "height": 1500})
+    page.goto(f"{server.url}/asset-groups")
+    for group in ("ingest", "model", "recommendations"):
+        page.locator("[data-tooltip]").get_by_text(group, exact=True).click()
+        page.wait_for_url(re.compile(f"expanded=.*{group}"))
+    page.get_by_text("Hide navigation").click()
+    page.reload()  # brings the whole graph into view
+    for asset in ("raw_interactions", "trained_gnn", "eval_metrics"):
+        expect(page.locator("[class*=assetName]").get_by_text(asset, exact=True)).to_be_visible()
+
+
+def _open_catalogue(server: Server, page: Page, week: str) -> None:
+    """Shows the plot of what the lists of `week` recommend."""
+    page.goto(f"{server.url}/assets/weekly_top5_predictions?view=partitions&partition={week}")
+    row = page.locator("tr").filter(has=page.get_by_text("catalogue", exact=True))
+    row.get_by_text("[Show Markdown]").click()
+    plot = page.get_by_alt_text("most recommended events, and catalogue coverage by week")
+    expect(plot).to_be_visible()
+    assert plot.evaluate("image => image.naturalWidth") > 500
 
 
 def _schedule(server: Server) -> str:

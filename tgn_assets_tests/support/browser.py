@@ -1,7 +1,11 @@
-"""Headless Chromium for tests of pages. The fixtures `browser` and `page` use it."""
+"""Headless Chromium for tests of pages. The fixtures `browser` and `page` use it.
+
+`python -m tgn_assets_tests.support.browser PAGE` writes docs/images/report.png, the top of the weekly report PAGE.
+"""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
+TAKES_PICTURES = bool(os.environ.get("SCREENSHOTS"))
 SIZE: ViewportSize = {"width": 1440, "height": 900}
 
 # Chromium as root, on a machine that reaches nothing but itself.
@@ -42,11 +47,15 @@ def headless_chromium() -> Iterator[Browser]:
 
 
 def around(shown: Locator, margin: float) -> FloatRect:
-    """The part of the page that contains all of `shown`, with up to `margin` pixels on each side."""
+    """The part of the page that contains all of `shown`, with up to `margin` pixels on each side.
+
+    GitHub shows a picture in 830 pixels: what is wider gets small print.
+    """
     boxes = [box for one in shown.all() if (box := one.bounding_box())]
     left, top = (max(0, min(box[axis] for box in boxes) - margin) for axis in ("x", "y"))
-    right = min(SIZE["width"], max(box["x"] + box["width"] for box in boxes) + margin)
-    bottom = min(SIZE["height"], max(box["y"] + box["height"] for box in boxes) + margin)
+    size = shown.page.viewport_size or SIZE
+    right = min(size["width"], max(box["x"] + box["width"] for box in boxes) + margin)
+    bottom = min(size["height"], max(box["y"] + box["height"] for box in boxes) + margin)
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
@@ -55,7 +64,23 @@ def screenshot(page: Page, name: str, clip: FloatRect | None = None) -> None:
 
     Tests leave the tree as it is otherwise.
     """
-    if os.environ.get("SCREENSHOTS"):
+    if TAKES_PICTURES:
         IMAGES.mkdir(parents=True, exist_ok=True)
         page.wait_for_timeout(1000)  # animations
         page.screenshot(path=IMAGES / f"{name}.png", clip=clip)
+
+
+def main() -> None:
+    """Takes the picture of a report, as wide as GitHub shows it."""
+    width = 830
+    with headless_chromium() as browser, browser.new_context(viewport={"width": width, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(Path(sys.argv[1]).resolve().as_uri())
+        below = page.locator("#loss").bounding_box()
+        assert below
+        clip: FloatRect = {"x": 0, "y": 0, "width": width, "height": below["y"] - 20}
+        page.screenshot(path=IMAGES / "report.png", full_page=True, clip=clip)
+
+
+if __name__ == "__main__":
+    main()
