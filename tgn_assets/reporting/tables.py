@@ -62,6 +62,8 @@ class Column:
     shown: Callable[[Any], str] = shown
     drop: int = 0
     """Where the terminal is too narrow, the column with the highest number goes first; 0 stays."""
+    wraps: bool = False
+    """Whether a text that is too long goes on in further lines, instead of losing its middle."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ResultTable:
     def render(self, width: int | None = None) -> Iterator[Table | str]:
         """The title, the table in at most `width` cells (None: as wide as it is), and which columns were left out.
 
-        Long texts are shortened with an ellipsis. Dates and numbers are whole even if the table gets too wide.
+        Long texts get an ellipsis, or are wrapped. Dates and numbers stay whole even if the table gets too wide.
         """
         cells = [[column.shown(row.get(column.key)) for row in self.rows] for column in self.columns]
         least = [self._least(at, column) for at, column in enumerate(cells)]
@@ -86,9 +88,13 @@ class ResultTable:
         for at in chosen:
             numbers = all(not isinstance(row.get(self.columns[at].key), str) for row in self.rows)
             title = Text(self.columns[at].title, no_wrap=False)
-            table.add_column(title, width=widths[at], no_wrap=True, justify="right" if numbers else "left")
+            wraps = self.columns[at].wraps
+            table.add_column(title, width=widths[at], no_wrap=not wraps, justify="right" if numbers else "left")
         for number in range(len(self.rows)):
-            texts = (Text(shortened(cells[at][number], widths[at])) for at in chosen)
+            texts = (
+                Text(cell if self.columns[at].wraps else shortened(cell, widths[at]))
+                for at, cell in ((at, cells[at][number]) for at in chosen)
+            )
             table.add_row(*texts, style="bold" if number in self.bold else None)
         yield self.title
         yield table

@@ -222,7 +222,7 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         most = None if own else read_publication_record(con, week).policy.max_silent_weeks
     silent = None if most is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
-    columns += [Column("source", "source", drop=1), Column("reason", "reason")]
+    columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
     names = [*(column.key for column in columns), "reason_kind"]
     who = printable(user) if own else "new users"
     listed = [{name: row.get(name) for name in names} for row in rows]

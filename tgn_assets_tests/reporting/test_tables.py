@@ -75,3 +75,11 @@ def test_a_table_of_numbers_alone_is_never_cut() -> None:
 )
 def test_small_scores_show_significant_digits(value: float, text: str) -> None:
     assert digits(value) == text
+
+
+def test_a_reason_that_is_too_long_goes_on_in_the_next_line() -> None:
+    reason = "had in 1 of the last 52 weeks, last on 2010-12-02"
+    columns = [Column("event_id", "event"), Column("reason", "reason", wraps=True)]
+    printed = lines(40, ResultTable("a list", columns, [{"event_id": "85123A", "reason": reason}]))
+    assert max(map(cell_len, printed)) <= 40
+    assert " ".join(" ".join(printed).split()).endswith(f" 85123A {reason}")
