@@ -21,7 +21,7 @@ from tgn_assets.checks.freshness import published_in_time_check
 from tgn_assets.checks.future_leakage import future_blind_check
 from tgn_assets.checks.monitoring import monitoring_checks
 from tgn_assets.checks.reasons import reasons_are_true_check
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.names import Names
 from tgn_assets.settings import Settings, get_settings
 from tgn_assets.state.home import Home

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, geometric_mean
+from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -13,7 +14,7 @@ REFERENCE = "LambdaRank"
 COLUMNS = ("fast", "standard", "best", REFERENCE, "ALS", "SASRec")
 COLORS = ("#2f78bd", "#0a55a3", "#062f5c", "#a84a00", "#7a3a9a", "#1a6b3c")
 """Of `COLUMNS`: shades of the report's first colour for ours, others of its series for peers."""
-LABELS = {method: "right" if method == "fast" else "left" for method in COLUMNS}
+LABELS: Mapping[str, Literal["left", "right"]] = {method: "right" if method == "fast" else "left" for method in COLUMNS}
 """Which end of a label is at its mark: `fast` and `standard` are close to one another."""
 LOWEST = -0.3
 """Leads below it are drawn at the lower edge, as triangles."""

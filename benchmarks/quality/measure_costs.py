@@ -22,7 +22,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -97,7 +97,7 @@ def _ranked(case: Case, homes: Path, methods: Collection[str], minutes: float) -
             weekly = refreshed(ours, task, homes / method)
             yield method, Week(weekly.ndcg, users, weekly.usage.seconds)
         elif method == "LambdaRank" or method in methods:
-            given = {**task.given(), "enough": np.inf, "patience": PATIENCE, "limit": minutes * 60}
+            given: dict[str, Any] = {**task.given(), "enough": np.inf, "patience": PATIENCE, "limit": minutes * 60}
             answer = run_peer(*PEERS[method], **given)
             stopped = bool(answer.get("stopped", False))
             yield method, Week(task.ndcg(answer["lists"]), users, float(answer["seconds"]), stopped)

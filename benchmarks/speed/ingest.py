@@ -14,7 +14,7 @@ from benchmarks.common import WORK, work_folder
 from benchmarks.logs.generated import START, WEEKS, write_log
 from benchmarks.table import Row, show
 from tgn_assets.ml.data.ingest import load_weeks
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse
 

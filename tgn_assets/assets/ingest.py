@@ -7,7 +7,7 @@ from tgn_assets.ml.data.ingest import stage_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset

@@ -15,7 +15,7 @@ from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
 from tgn_assets.ml.progress import LogFn, no_log
-from tgn_assets.ml.recommend.publish_checks import CHECKS, description_of
+from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckResult, description_of
 from tgn_assets.ml.recommend.published import (
     PublicationRecord,
     read_kind,
@@ -92,9 +92,7 @@ def weekly_top5_predictions(
             progress=context.log.info,
             words=reason_words.words(),
         )
-    for check in made.checks:
-        metadata, reason = numbers(check.numbers), check.reason or None
-        yield dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
+    yield from map(_check_result, made.checks)
     if made.failures:
         raise dg.Failure(
             f"The predictions of week {week} were not published, the table keeps what it had. "
@@ -106,9 +104,13 @@ def weekly_top5_predictions(
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
     sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
-    if record.policy.max_silent_weeks is not None:
-        sizes["users_left_out"] = made.left_out
+    sizes |= {} if record.policy.max_silent_weeks is None else {"users_left_out": made.left_out}
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
+
+
+def _check_result(check: CheckResult) -> dg.AssetCheckResult:
+    metadata, reason = numbers(check.numbers), check.reason or None
+    return dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
 
 
 def predictions_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.lineage import digest_of

@@ -32,7 +32,6 @@ from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
     NO_ROWS,
-    SourceSpec,
     describe_source,
     first_week_of,
     newest_closed_week,
@@ -40,7 +39,7 @@ from tgn_assets.ml.sources.extent import (
     source_digests,
     survey_source,
 )
-from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, last_ended_week
+from tgn_assets.ml.sources.spec import SYNTHETIC, SourceExtent, SourceSpec, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.names import PLAIN, Names

@@ -16,7 +16,7 @@ from tgn_assets.ml.presets import Config, with_preset
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.recommend.words import Words
 from tgn_assets.ml.schema import EVENT
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, Home
 from tgn_assets.state.io_managers import ArtifactIOManager

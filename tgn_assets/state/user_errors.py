@@ -32,7 +32,7 @@ def _fixable() -> tuple[type[Exception], ...]:
     from tgn_assets.ml.forgotten import ForgottenListError
     from tgn_assets.ml.graph.loaders import SamplerNotInstalled
     from tgn_assets.ml.parallel import WorkersError
-    from tgn_assets.ml.sources.extent import SourceError
+    from tgn_assets.ml.sources.spec import SourceError
     from tgn_assets.settings import SettingsError
     from tgn_assets.state.warehouse import StateError
 

@@ -8,7 +8,7 @@ from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.ingest import raw_interactions
 from tgn_assets.assets.partitions import weekly_partitions
-from tgn_assets.ml.sources.extent import SourceSpec
+from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS
 from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
 from tgn_assets_tests.support.weekly_reports import warehouse

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -62,7 +63,7 @@ def test_table_of_costs_marks_the_best_list_and_stopped_training() -> None:
 
 
 def test_plot_has_each_log_and_their_mean() -> None:
-    found = costs_page.points(COSTS).round(6).set_index(["method", "log"])
+    found: Any = costs_page.points(COSTS).round(6).set_index(["method", "log"])
     assert found.index.tolist() == [
         (method, log) for method in ("standard", "LambdaRank", "SASRec") for log in ("tea", "milk", "")
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tgn_assets.ml.sources.extent import SourceError
+from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.run_launcher import WatchfulRunLauncher
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import home as home_module

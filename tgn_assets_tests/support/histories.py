@@ -8,7 +8,7 @@ import duckdb
 
 from tgn_assets.ml.data.ingest import IngestReport, load_weeks
 from tgn_assets.ml.schema import create_tables
-from tgn_assets.ml.sources.extent import SourceExtent, SourceSpec
+from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
 
 HEADER = "ip_address,event_id,timestamp\n"
 ROWS = "u1,e1,2024-01-03 10:00:00\nu2,e1,2024-01-09 10:00:00\nu1,e2,2024-01-21 10:00:00\n"

@@ -15,11 +15,11 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
+from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.ml.sources.reader import FILTERED, FORGOTTEN, LEFT_OUT, UNREADABLE_LINE, kind_of, scan, source_errors
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
-from tgn_assets.ml.sources.timestamp_sql import literal
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)

@@ -21,15 +21,9 @@ from tgn_assets.ml.connectors import object_store
 from tgn_assets.ml.connectors.object_store import StoredFile, StoreError, fetch, put, stored_files
 from tgn_assets.ml.safe_text import holds_password
 from tgn_assets.ml.sources import files as files_module
-from tgn_assets.ml.sources.extent import (
-    SourceError,
-    SourceSpec,
-    describe_source,
-    source_digests,
-    source_signature,
-    survey_source,
-)
+from tgn_assets.ml.sources.extent import describe_source, source_digests, source_signature, survey_source
 from tgn_assets.ml.sources.formats import SUFFIXES
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import (
     BAD,
     EXTENT,

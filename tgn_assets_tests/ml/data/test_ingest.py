@@ -8,7 +8,8 @@ import pytest
 from tgn_assets.ml.data.ingest import load_weeks, stage_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.schema import TABLES
-from tgn_assets.ml.sources.extent import SourceError, SourceSpec, source_digests
+from tgn_assets.ml.sources.extent import source_digests
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.histories import BAD, HEADER, ROWS, WEEKS, csv, indices, load, parquet, rows, warehouse
 

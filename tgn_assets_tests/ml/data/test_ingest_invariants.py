@@ -6,9 +6,8 @@ import pandas as pd
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tgn_assets.ml.sources.extent import SourceSpec
 from tgn_assets.ml.sources.relations import WHOLE_NUMBER
-from tgn_assets.ml.sources.spec import NULL_VALUES
+from tgn_assets.ml.sources.spec import NULL_VALUES, SourceSpec
 from tgn_assets_tests.support.histories import BAD, HEADER, WEEKS, csv, indices, load, rows, warehouse
 
 PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=6)

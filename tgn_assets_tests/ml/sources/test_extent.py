@@ -12,8 +12,6 @@ import pytest
 
 from tgn_assets.ml.sources import extent as extent_module
 from tgn_assets.ml.sources.extent import (
-    SourceError,
-    SourceSpec,
     describe_source,
     first_week_of,
     smallest_week_number,
@@ -22,6 +20,7 @@ from tgn_assets.ml.sources.extent import (
     survey_source,
 )
 from tgn_assets.ml.sources.reader import scan
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 

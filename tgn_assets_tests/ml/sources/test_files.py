@@ -13,15 +13,9 @@ import pytest
 
 from tgn_assets.ml.data.ingest import IngestReport
 from tgn_assets.ml.sources import files as files_module
-from tgn_assets.ml.sources.extent import (
-    SourceError,
-    SourceSpec,
-    describe_source,
-    first_week_of,
-    source_signature,
-    survey_source,
-)
+from tgn_assets.ml.sources.extent import describe_source, first_week_of, source_signature, survey_source
 from tgn_assets.ml.sources.formats import open_file
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import HEADER, ROWS, WEEKS, csv, load, parquet, rows, warehouse
 
 TABLES = ("raw_interactions", "rejected_interactions", "ingested_weeks", "rows_outside_weeks")

@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source
+from tgn_assets.ml.sources.extent import describe_source
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import HEADER, csv, load, parquet, rows, warehouse
 
 MONDAY = "DATE '2024-01-01' AS timestamp"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests
+from tgn_assets.ml.sources.extent import describe_source, source_digests
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, load, warehouse
 
 RECORDS = [

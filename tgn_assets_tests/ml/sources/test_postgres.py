@@ -10,14 +10,13 @@ import pytest
 
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.sources.extent import (
-    SourceError,
-    SourceSpec,
     describe_source,
     smallest_week_number,
     source_digests,
     source_signature,
     survey_source,
 )
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import EXTENT, ROWS, WEEKS, load, rows, warehouse
 from tgn_assets_tests.support.postgres import Postgres
 

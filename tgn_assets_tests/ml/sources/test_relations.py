@@ -10,16 +10,10 @@ import pytest
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.sources import formats
-from tgn_assets.ml.sources.extent import (
-    SourceError,
-    SourceSpec,
-    describe_source,
-    smallest_week_number,
-    source_digests,
-    source_signature,
-)
+from tgn_assets.ml.sources.extent import describe_source, smallest_week_number, source_digests, source_signature
 from tgn_assets.ml.sources.reader import kind_of
 from tgn_assets.ml.sources.relations import Column, Relation, Table
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, parquet, rows_query
 
 

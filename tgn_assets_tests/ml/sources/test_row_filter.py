@@ -6,9 +6,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tgn_assets.ml.sources.extent import SourceError, SourceSpec, describe_source, source_digests
+from tgn_assets.ml.sources.extent import describe_source, source_digests
 from tgn_assets.ml.sources.reader import scan
 from tgn_assets.ml.sources.row_filter import check_filter
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import HEADER, WEEKS, csv, load, parquet, rows, warehouse
 
 LOG = (
