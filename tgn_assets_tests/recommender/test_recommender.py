@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tgn_assets import Recommender
 from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.recommender.recommender import Recommender
 from tgn_assets_tests.recommender.logs import FAST, habit_log
 
 

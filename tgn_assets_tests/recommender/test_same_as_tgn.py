@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from tgn_assets.recommender.recommender import Recommender
+from tgn_assets import Recommender
 from tgn_assets_tests.recommender.logs import habit_log
 
 COLUMNS = {"TGN_USER_COLUMN": "user_id", "TGN_EVENT_COLUMN": "item_id", "TGN_TIMESTAMP_COLUMN": "datetime"}
