@@ -108,8 +108,8 @@ def test_evaluated_lists_know_nothing_of_the_week_they_are_scored_on(model: Reco
     assert list(scores.model[:1]) == ["tgn_assets"]
     assert {"repeat", "popular", "ceiling"} <= set(scores.model)
     assert (scores.ci_low <= scores.value).all() and (scores.value <= scores.ci_high).all()
-    assert model._warehouse is not None
-    with model._warehouse.open() as con:
+    assert model._memory is not None
+    with model._memory.open() as con:
         query = (
             "SELECT user_id AS user, event_id::BIGINT AS event, rank::BIGINT AS rank, score, source "
             "FROM weekly_top5_predictions WHERE week = '2024-01-29' ORDER BY user, rank"
@@ -188,8 +188,8 @@ def test_progress_is_told_to_a_function() -> None:
 def test_log_of_a_recommender_goes_with_it() -> None:
     with pytest.warns(UserWarning, match="baselines"):
         model = fast().fit(habit_log(weeks=1))
-    assert model._warehouse is not None
-    folder = model._warehouse._path.parent
+    assert model._memory is not None
+    folder = model._memory.folder
     assert folder.exists()
     del model
     gc.collect()
