@@ -1,6 +1,6 @@
 """What a long list of forgotten ids costs an ingest: processor seconds with it and without, alternating in one process.
 
-    python -m benchmarks.speed.forgotten [--rows 2000000] [--ids 100000] [--times 3]
+python -m benchmarks.speed.forgotten [--rows 2000000] [--ids 100000] [--times 3]
 """
 
 import argparse

@@ -82,7 +82,10 @@ class ForgottenIds:
     @property
     def state(self) -> str:
         """Moves with the list; empty for an empty one."""
-        return sha256(self.to_json().encode()).hexdigest() if self else ""
+        if not self:
+            return ""
+        parts = [self.key, *(" ".join(sorted(self.hashes.get(kind, ()))) for kind in KINDS), *sorted(self.unfinished)]
+        return sha256("\n".join(parts).encode()).hexdigest()
 
     def write_table(self, con: duckdb.DuckDBPyConnection) -> None:
         """Writes the hashes to the temporary table that `sql` looks them up in."""
