@@ -12,12 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import EVENT, USER, literal
 
+if TYPE_CHECKING:
+    import duckdb
+
 KINDS = (USER, EVENT)
+TABLE = "forgotten_hashes"
 
 
 class ForgottenListError(SafeError, ValueError):
@@ -78,13 +82,21 @@ class ForgottenIds:
     @property
     def state(self) -> str:
         """Moves with the list; empty for an empty one."""
-        return sha256(self.to_json().encode()).hexdigest() if self else ""
+        if not self:
+            return ""
+        parts = [self.key, *(" ".join(sorted(self.hashes.get(kind, ()))) for kind in KINDS), *sorted(self.unfinished)]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    def write_table(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Writes the hashes to the temporary table that `sql` looks them up in."""
+        hashes = [one for of_kind in self.hashes.values() for one in of_kind]
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {TABLE} AS SELECT unnest(?::VARCHAR[]) AS hash", [hashes])
 
     def sql(self, column: str, *kinds: str) -> str:
-        """SQL: whether the text `column` is a forgotten id of one of `kinds` (none: of any)."""
+        """SQL, after `write_table`: whether the text `column` is a forgotten id of one of `kinds` (none: of any)."""
         conditions = [
-            f"sha256({literal(f'{self.key}{kind}:')} || {column}) IN ({', '.join(map(literal, sorted(hashes)))})"
+            f"sha256({literal(f'{self.key}{kind}:')} || {column}) IN (SELECT hash FROM {TABLE})"
             for kind in kinds or KINDS
-            if (hashes := self.hashes.get(kind))
+            if self.hashes.get(kind)
         ]
         return f"coalesce({' OR '.join(conditions)}, false)" if conditions else "false"

@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from math import nan
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
-from weakref import finalize
 
-import duckdb
 import pandas as pd
-from tqdm import tqdm
 
-from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.config import GNNConfig, PresetName, RankerConfig
 from tgn_assets.ml.data.policy import Policy, Repeats
-from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
-from tgn_assets.ml.evaluation.pooled import PooledScore, pooled_scores
-from tgn_assets.ml.monitoring.alerts import FALLBACK_LIMIT
-from tgn_assets.ml.monitoring.drift import drift, read_measures
-from tgn_assets.ml.parallel import device_name
-from tgn_assets.ml.progress import LogFn, no_log
-from tgn_assets.ml.recommend.publish import PREDICTION_COLUMNS, WeekPublication
 from tgn_assets.ml.recommend.published import PublishedLists
-from tgn_assets.ml.schema import OURS, create_tables
-from tgn_assets.ml.sources.extent import check_first_week, newest_closed_week, survey_source
-from tgn_assets.ml.sources.spec import SourceSpec, last_ended_week
-from tgn_assets.ml.weeks import shift, week_key, week_number, weeks_between
+from tgn_assets.ml.recommend.words import NOUNS
+from tgn_assets.ml.schema import create_tables
+from tgn_assets.ml.weeks import shift, weeks_between
+from tgn_assets.recommender.answers import comparison, listed
+from tgn_assets.recommender.memory import Memory
+from tgn_assets.recommender.notices import shown_progress, warned
+from tgn_assets.recommender.options import PolicyOptions, config_of, monday, policy_of, words_of
 from tgn_assets.recommender.saved_lists import load_lists, save_lists
-from tgn_assets.recommender.tables import (
-    IdType,
-    Log,
-    as_series,
-    ids_as_text,
-    in_notebook_words,
-    notebook_words,
-    read_features,
-    read_log,
-)
-from tgn_assets.recommender.weekly_models import WeeklyModels
+from tgn_assets.recommender.tables import IdType, as_series, notebook_words, read_features, read_log
+from tgn_assets.recommender.training import Training
 
-NEW_USERS = "new_users"
-"""The `source` of rows for a user without a list: they are the list for new users."""
-RESULT = ["user", "event", "rank", "score", "source"]
-MORE = [name for name in PREDICTION_COLUMNS if name not in ("week", "target_week", "user_id", "event_id", *RESULT)]
-"""What else the published lists say of each place, such as its reason."""
-METRICS = (*RANKING_METRICS, "ndcg_lift")
-OPTIONS = ("k", "start_week", "end_week", "device")
+OPTIONS = ("k", "start_week", "end_week", "device", "nouns")
 """What is saved as it is; progress and attributes are not."""
 
 
@@ -60,18 +31,24 @@ class Recommender:
     """Every user's list of `k` events for the week after the newest closed one, as the weekly pipeline makes it.
 
     It needs no home, no Dagster and no files: `fit` does with a table what `tgn refresh` does with a log in a fresh
-    home, by the same functions, and gives the same lists. For lists every week use the pipeline: it goes on from last
-    week's model, which takes a fraction of the time.
+    home, by the same functions, and gives the same lists; `update` does what `tgn refresh` does once the log has grown.
 
     `repeats` is `learned` or `exclude` (nobody is shown an event again); `allow` are the only events that may be
-    recommended (None: all), `deny` those that never are. `event_features` and `user_features` are tables of attributes
-    with the column `event_id` or `user_id`, or the log's name of it; with a column `valid_from`, a row counts from that
-    time on. `start_week` and `end_week` are the Mondays of the first and the last week: without them, weeks go from the
-    log's first row to its newest closed week. `device` is `auto`, `cpu`, `cuda`, ... `gnn` and `ranker` hold every
-    tuned number; `seed` replaces theirs. `progress` is True (one line on stderr), False, or a function that gets lines.
+    recommended (None: all), `deny` those that never are. `event_expiry` says from when on an event is not recommended:
+    a mapping of ids to times, or a table with the columns `event_id` and `expires_at`. All lists together have
+    `min_distinct_events` different events. Who had nothing in the newest week and `max_silent_weeks` before it has no
+    list of their own. `nouns` are the words of reasons, such as `customer,product,bought`.
+
+    `event_features` and `user_features` are tables of attributes with the column `event_id` or `user_id`, or the log's
+    name of it; with a column `valid_from`, a row counts from that time on. `start_week` and `end_week` are the Mondays
+    of the first and the last week: without them, weeks go from the log's first row to its newest closed week. `device`
+    is `auto`, `cpu`, `cuda`, ... `preset` is what a week may cost: `fast`, `standard` or `best`. `gnn` and `ranker`
+    hold every tuned number, and a field that is set there wins; `seed` replaces theirs. `progress` is True (one line on
+    stderr), False, or a function that gets lines.
 
     ValueError for an option that cannot be used.
 
+    >>> import warnings
     >>> import pandas as pd
     >>> log = pd.DataFrame(
     ...     {
@@ -100,40 +77,43 @@ class Recommender:
         repeats: Repeats = "learned",
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] = (),
+        event_expiry: Mapping[Any, datetime] | Any = None,
+        min_distinct_events: int = 0,
+        max_silent_weeks: int | None = None,
+        nouns: str = NOUNS,
         event_features: Any = None,
         user_features: Any = None,
         start_week: str | None = None,
         end_week: str | None = None,
         device: str = "auto",
+        preset: PresetName = "standard",
         seed: int | None = None,
         gnn: GNNConfig | None = None,
         ranker: RankerConfig | None = None,
         progress: bool | Callable[[str], None] = True,
     ) -> None:
-        if not 1 <= k <= 100:
-            raise ValueError(f"k is {k}; a list has 1 to 100 events")
-        if repeats not in ("learned", "exclude"):
-            raise ValueError(f"repeats is {repeats!r}; it may be 'learned' or 'exclude'")
-        for name, ids in {"allow": allow, "deny": deny}.items():
-            if isinstance(ids, str):
-                raise ValueError(f"{name} is {ids!r}; give a list of ids, [{ids!r}]")
-        allowed = None if allow is None else _texts(allow)
-        if allowed is not None and not allowed:
-            raise ValueError("allow holds no event id; leave it out where every event may be recommended")
-        self._policy = Policy(k, repeats, allowed, _texts(deny))
+        options: PolicyOptions = {
+            "repeats": repeats,
+            "allow": allow,
+            "deny": deny,
+            "event_expiry": event_expiry,
+            "min_distinct_events": min_distinct_events,
+            "max_silent_weeks": max_silent_weeks,
+        }
+        self._policy = policy_of(k, options)
+        self.nouns, self._words = nouns, words_of(nouns)
         self._features = {"event": event_features, "user": user_features}
-        self.start_week, self.end_week = (_monday(week) for week in (start_week, end_week))
+        self.start_week, self.end_week = monday(start_week), monday(end_week)
         if self.start_week and self.end_week and self.end_week < self.start_week:
             raise ValueError(f"end_week={self.end_week} comes before start_week={self.start_week}")
         self.device = device
-        seeds = {} if seed is None else {"seed": seed}
-        self.gnn = GNNConfig.model_validate((gnn or GNNConfig()).model_dump() | seeds)
-        self.ranker = RankerConfig.model_validate((ranker or RankerConfig()).model_dump() | seeds)
+        self.gnn = config_of(gnn or GNNConfig(), preset, seed)
+        self.ranker = config_of(ranker or RankerConfig(), preset, seed)
         self.progress = progress
         self.week: str | None = None
         self._lists: PublishedLists | None = None
         self._user_type = self._event_type = IdType()
-        self._warehouse: _Warehouse | None = None
+        self._memory: Memory | None = None
         self._not_saved: list[str] = []
 
     def __repr__(self) -> str:
@@ -158,7 +138,7 @@ class Recommender:
     def rejected(self) -> pd.DataFrame:
         """reason, user, event, time of the log's rows that cannot be used, as text. ValueError without a log."""
         query = "SELECT reason, user_id AS user, event_id AS event, ts AS time FROM rejected_interactions ORDER BY ALL"
-        with self._log().open() as con:
+        with self._remembered().open() as con:
             return con.execute(query).df()
 
     def fit(
@@ -166,10 +146,11 @@ class Recommender:
     ) -> Recommender:
         """Trains on `interactions` up to the newest closed week, from scratch, and makes the lists for the week after.
 
-        `interactions` has a row per interaction: a data frame of pandas or Polars, or an Arrow table. `user`, `event`
-        and `time` name its columns; without them, columns are found that are called as in RecTools (user_id, item_id,
-        datetime) or Microsoft's recommenders (userID, itemID, timestamp). Ids are text or numbers; times are datetimes
-        (UTC without a zone), unix seconds or milliseconds, or ISO text. Other columns are not read.
+        `interactions` has a row per interaction: a data frame of pandas or Polars, an Arrow table, or anything else
+        with an Arrow stream. `user`, `event` and `time` name its columns; without them, columns are found that are
+        called as in RecTools (user_id, item_id, datetime) or Microsoft's recommenders (userID, itemID, timestamp). Ids
+        are text or numbers; times are datetimes (UTC without a zone), unix seconds or milliseconds, or ISO text. Other
+        columns are not read.
 
         A week is closed when the log has a row on its Sunday or later, and the calendar agrees; `end_week` is closed as
         soon as it has a row. Later rows are left out. What is odd about the log, and a log that is too young to learn
@@ -181,41 +162,69 @@ class Recommender:
         if self._not_saved:
             raise ValueError(f"{' and '.join(self._not_saved)} are not saved: make a new Recommender with them")
         log = read_log(interactions, user, event, time)
-        warehouse = _Warehouse(
-            read_features(self._features["event"], "event", log.event),
-            read_features(self._features["user"], "user", log.user),
-        )
-        with _warned() as warn, notebook_words(), self._progress() as tell, warehouse.open() as con:
+        memory = Memory(log)
+        memory.features = self._attributes(memory)
+        with warned() as warn, notebook_words(), shown_progress(self.progress) as tell, memory.open() as con:
             create_tables(con)
-            warehouse.first_week, newest = self._ingest(con, log, tell, warn)
-            with self._models(con, warehouse, tell, warn) as models:
-                models.train(newest)
-                made = models.publish(newest)
-            _warn_about(con, newest, made, warn)
-        self.week, self._lists, self._warehouse = newest, made.lists, warehouse
-        self._user_type, self._event_type = log.user_type, log.event_type
+            weeks = {"start_week": self.start_week, "end_week": self.end_week}
+            newest = memory.ingest(con, log, **weeks, progress=tell, warn=warn)
+            lists = self._training().lists(con, memory, [newest], tell, warn)
+        self._publish(newest, lists, memory)
+        return self
+
+    def update(
+        self,
+        interactions: Any,
+        *,
+        user: str | None = None,
+        event: str | None = None,
+        time: str | None = None,
+        event_features: Any = None,
+        user_features: Any = None,
+    ) -> Recommender:
+        """Goes on from the models of the newest week with the weeks that have closed since: no training from scratch.
+
+        `interactions` is the log as it is now, or its rows from `target_week` on. Rows of weeks that were learned from
+        are not read again; if they have changed, that is warned about. Columns are called as they were, unless `user`,
+        `event` and `time` name them. `event_features` and `user_features` replace those tables (None: they stay).
+
+        The lists are those that `tgn refresh` makes in a home that has refreshed the week before. Returns the
+        recommender itself. ValueError before `fit`, after `load`, if no week has closed since, if rows of an unfinished
+        week are missing that the last call had, or as in `fit`. Then the lists stay.
+        """
+        memory = self._remembered()
+        assert self.week is not None
+        names = {"user": user, "event": event, "time": time}
+        log = read_log(interactions, **{role: name or memory.columns[role] for role, name in names.items()})
+        types = memory.user_type.joined(log.user_type, log.user), memory.event_type.joined(log.event_type, log.event)
+        for node, table in {"event": event_features, "user": user_features}.items():
+            if table is not None:
+                self._features[node] = table
+        memory.features = self._attributes(memory)
+        with warned() as warn, notebook_words(), shown_progress(self.progress) as tell, memory.open() as con:
+            weeks = memory.ingest_more(con, log, self.week, end_week=self.end_week, progress=tell, warn=warn)
+            lists = self._training().lists(con, memory, weeks, tell, warn)
+        memory.user_type, memory.event_type = types
+        self._publish(weeks[-1], lists, memory)
         return self
 
     def recommend(self, users: Iterable[Any] | None = None) -> pd.DataFrame:
         """user, event, rank (from 1), score, source, and what else is published of each place, in ascending rank.
 
-        Of all users, or of `users`, in that order and as often as they are asked for. A user whom the log does not know
-        gets the list for new users: its `source` is `new_users`. Otherwise `source` is `tgn_assets`, or the baseline
-        that did better on the newest closed week. `score` is the probability that the user interacts with the event in
-        the target week. Ids are of the types that they came in. ValueError before `fit`.
+        Of all users, or of `users`, in that order and as often as they are asked for. A user whom the log does not
+        know, or who was silent for too long, gets the list for new users: its `source` is `new_users`. Otherwise
+        `source` is `tgn_assets`, or the baseline that did better on the newest closed week. `score` is the probability
+        that the user interacts with the event in the target week. Ids are of the types that they came in. ValueError
+        before `fit`.
         """
         if self._lists is None:
             raise ValueError("there are no lists yet: fit a log first")
-        lists = self._lists.predictions
         if users is None:
-            rows = lists.assign(user=self._user_type.of_column(lists.user_id))
-        else:
-            if isinstance(users, str) or not isinstance(users, Iterable):
-                raise ValueError(f"users is {users!r}; give a list of ids, [{users!r}]")
-            rows = self._asked(users if isinstance(users, pd.Series) else as_series(users))
-        more = [name for name in MORE if name in rows]
-        rows = rows.assign(event=self._event_type.of_column(rows.event_id))
-        return rows[[*RESULT, *more]].astype(dict.fromkeys(["source", *more], object)).reset_index(drop=True)
+            return listed(self._lists, None, self._user_type, self._event_type)
+        if isinstance(users, str) or not isinstance(users, Iterable):
+            raise ValueError(f"users is {users!r}; give a list of ids, [{users!r}]")
+        asked = users if isinstance(users, pd.Series) else as_series(users)
+        return listed(self._lists, asked, self._user_type, self._event_type)
 
     def evaluate(self, weeks: int = 4, *, segment: str = "all", users: int = 50_000) -> pd.DataFrame:
         """How good the lists of the last `weeks` closed weeks would have been, beside the baselines.
@@ -228,25 +237,22 @@ class Recommender:
         weeks: ours (`tgn_assets`), the ranker's without any list of a baseline (`without_fallback`), the baselines from
         the best to the worst, and what knows the truth (`candidates`, `ceiling`). Metrics are ndcg, precision, recall,
         map, hit_rate and mrr at `k`; `ndcg_lift`, in the rows of a baseline, is our NDCG minus the baseline's.
+        Other segments of weeks that were evaluated need no training.
         `segment` is all active users, those `seen` before, with a `repeat`, who `explore`, or `new` ones. `users` of a
         week's active users are drawn to be compared (0: all of them).
 
         ValueError before `fit`, after `load`, or if there are fewer than `weeks` + 1 closed weeks.
         """
-        warehouse = self._log()
+        memory = self._remembered()
         assert self.week is not None
-        closed = len(weeks_between(warehouse.first_week, self.week))
+        closed = len(weeks_between(memory.first_week, self.week))
         if not 1 <= weeks < closed:
             raise ValueError(f"scoring {weeks} weeks takes {max(weeks, 1) + 1} closed ones; the log has {closed}")
         targets = weeks_between(shift(self.week, 1 - weeks), self.week)
-        with _warned() as warn, notebook_words(), self._progress() as tell, warehouse.open() as con:
-            with self._models(con, warehouse, tell, warn) as models:
-                for week in targets:
-                    models.train(shift(week, -1))
-                    models.publish(shift(week, -1))
-                    models.score(week, users)
-            scores = pooled_scores(con, targets, compared=True)
-        return _table([score for score in scores if score.segment == segment])
+        if (weeks, users) not in memory.scores:
+            with warned() as warn, notebook_words(), shown_progress(self.progress) as tell, memory.open() as con:
+                memory.scores[weeks, users] = self._training().scores(con, memory, targets, users, tell, warn)
+        return comparison([score for score in memory.scores[weeks, users] if score.segment == segment])
 
     def save(self, path: str | Path) -> None:
         """Writes lists and options to the folder `path`, replacing a recommender there; neither the log nor the models.
@@ -280,144 +286,18 @@ class Recommender:
         made._not_saved = meta["features"]
         return made
 
-    def _log(self) -> _Warehouse:
-        if self._warehouse is None:
+    def _remembered(self) -> Memory:
+        if self._memory is None:
             raise ValueError("there is no log: fit one first (a saved recommender does not hold its log)")
-        return self._warehouse
+        return self._memory
 
-    def _ingest(self, con: duckdb.DuckDBPyConnection, log: Log, tell: LogFn, warn: LogFn) -> tuple[str, str]:
-        """Validates the rows of `log` and stores them in the warehouse `con`; returns the first and the newest week."""
-        spec = SourceSpec("interactions", log.user, log.event, log.time, table=log.rows)
-        extent, digests = survey_source(spec)
-        if self.start_week is None:
-            check_first_week(spec, digests or ())
-        first = self.start_week or extent.first_week
-        newest = newest_closed_week(extent, first_week=first, end_week=self.end_week, last_ended=last_ended_week())
-        if newest is None:
-            until = f" up to end_week={self.end_week}" if self.end_week else "; of a log that has ended, set end_week"
-            raise ValueError(f"no week has closed yet: there is no row on the Sunday of week {first}, or later{until}")
-        load_weeks(
-            con,
-            spec,
-            weeks_between(first, newest),
-            start_week=first,
-            end_week=self.end_week,
-            progress=tell,
-            warn=warn,
-        )
-        return first, newest
+    def _attributes(self, memory: Memory) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+        event = read_features(self._features["event"], "event", memory.columns["event"])
+        return event, read_features(self._features["user"], "user", memory.columns["user"])
 
-    @contextmanager
-    def _models(
-        self, con: duckdb.DuckDBPyConnection, warehouse: _Warehouse, tell: LogFn, warn: LogFn
-    ) -> Iterator[WeeklyModels]:
-        try:
-            device = device_name(self.device)
-        except ValueError as error:
-            raise ValueError(f"device={error}") from error
-        with TemporaryDirectory(prefix="tgn-recommender-") as folder:
-            yield WeeklyModels(
-                con=con,
-                first_week=warehouse.first_week,
-                policy=self._policy,
-                gnn=self.gnn,
-                ranker=self.ranker,
-                event_features=warehouse.event_features,
-                user_features=warehouse.user_features,
-                device=device,
-                folder=Path(folder),
-                progress=tell,
-                warn=warn,
-            )
+    def _training(self) -> Training:
+        return Training(self._policy, self.gnn, self.ranker, self.device, self._words)
 
-    @contextmanager
-    def _progress(self) -> Iterator[LogFn]:
-        """What lines about progress are given to."""
-        if callable(self.progress):
-            yield self.progress
-        elif not self.progress:
-            yield no_log
-        else:
-            with tqdm(bar_format="{desc}", file=sys.stderr, leave=False, dynamic_ncols=True) as line:
-                yield line.set_description_str
-
-    def _asked(self, users: pd.Series) -> pd.DataFrame:
-        """The lists of `users` one after the other: rows of the published lists and a column user."""
-        assert self._lists is not None
-        lists, new = self._lists.predictions, self._lists.new_users.assign(source=NEW_USERS)
-        known = pd.CategoricalDtype(lists.user_id.cat.categories)
-        asked = pd.DataFrame({"user_id": pd.Categorical(ids_as_text(users), dtype=known), "at": range(len(users))})
-        own = asked.merge(lists, on="user_id")
-        others = asked[~asked["at"].isin(own["at"])].merge(new, how="cross")
-        rows = pd.concat(
-            [part.astype({"event_id": object, "source": object}) for part in (own, others)], ignore_index=True
-        )
-        rows = rows.sort_values(["at", "rank"], ignore_index=True).astype({"event_id": "category"})
-        return rows.assign(user=users.reset_index(drop=True).take(rows["at"].to_numpy()).to_numpy())
-
-
-class _Warehouse:
-    """The validated log of a `fit`, its first week and its attributes, in a temporary file: DuckDB wants no connection
-    left open when a process ends."""
-
-    def __init__(self, event_features: pd.DataFrame | None, user_features: pd.DataFrame | None) -> None:
-        self.event_features, self.user_features = event_features, user_features
-        self.first_week = ""
-        folder = mkdtemp(prefix="tgn-recommender-")
-        self._path = Path(folder) / "warehouse.duckdb"
-        self._removed = finalize(self, rmtree, folder, ignore_errors=True)
-
-    @contextmanager
-    def open(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection."""
-        with connect(self._path) as con:
-            yield con
-
-
-def _table(scores: Sequence[PooledScore]) -> pd.DataFrame:
-    """What `evaluate` returns of the `scores` of a segment."""
-    ndcg = {score.model: score.value for score in scores if score.metric == "ndcg"}
-
-    def place(score: PooledScore) -> tuple[Any, ...]:
-        model = score.model
-        first = model in BOUNDS, model != OURS, model != WITHOUT_FALLBACK
-        return *first, -ndcg[model], model, METRICS.index(score.metric)
-
-    shown = [score for score in scores if score.metric in METRICS]
-    rows = [
-        (score.model, score.metric, score.value, *(score.ci or (nan, nan)), score.users)
-        for score in sorted(shown, key=place)
-    ]
-    return pd.DataFrame(rows, columns=["model", "metric", "value", "ci_low", "ci_high", "users"])
-
-
-def _warn_about(con: duckdb.DuckDBPyConnection, week: str, made: WeekPublication, warn: LogFn) -> None:
-    """Warns of what the checks of the pipeline warn of: a week unlike those before, and lists by baselines."""
-    if drifted := [str(measure) for measure in drift(read_measures(con, week)) if measure.drifted]:
-        warn(f"week {week} is unlike the weeks before: {'; '.join(drifted)}; is the log complete?")
-    lists = made.lists_by_source
-    if sum(lists.values()) and 1 - lists.get(OURS, 0) / sum(lists.values()) > FALLBACK_LIMIT:
-        made_by = ", ".join(f"{source} {number:,}" for source, number in lists.items())
-        warn(
-            f"baselines made most lists ({made_by}): they did better than the ranker on week {week}, or the log has "
-            "fewer than the three weeks that the ranker is trained on"
-        )
-
-
-@contextmanager
-def _warned() -> Iterator[LogFn]:
-    """Warns, where the method that opens the context was called, of what it tells, once each and at its end."""
-    told = dict[str, None]()
-    try:
-        yield told.setdefault
-    finally:
-        for text in told:
-            warnings.warn(in_notebook_words(text), stacklevel=4)
-
-
-def _texts(ids: Iterable[Any]) -> frozenset[str]:
-    return frozenset(text for text in ids_as_text(pd.Series(list(ids), dtype=object)) if text is not None)
-
-
-def _monday(week: str | None) -> str | None:
-    return None if week is None else week_key(week_number(week))
+    def _publish(self, week: str, lists: PublishedLists, memory: Memory) -> None:
+        self.week, self._lists, self._memory = week, lists, memory
+        self._user_type, self._event_type = memory.user_type, memory.event_type

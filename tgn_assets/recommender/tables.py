@@ -51,6 +51,18 @@ class IdType:
             return cls("string")
         return cls("int64" if pd.api.types.infer_dtype(column, skipna=True) == "integer" else "object")
 
+    def joined(self, other: IdType, name: str) -> IdType:
+        """That of a column with ids of both types. ValueError, about the column `name`, for numbers beside text."""
+        if self == other:
+            return self
+        kinds = [pd.api.types.pandas_dtype(one.dtype) for one in (self, other)]
+        numeric = [pd.api.types.is_numeric_dtype(kind) for kind in kinds]
+        if numeric[0] != numeric[1]:
+            raise ValueError(
+                f"the ids of {name} are of type {other.dtype}, and were of type {self.dtype}: give them as before"
+            )
+        return IdType(str(pd.concat([pd.Series([0], dtype=kind) for kind in kinds]).dtype) if numeric[0] else "object")
+
     def restored(self, texts: Iterable[str]) -> pd.Series:
         """The ids that the pipeline writes as `texts`, as they came in."""
         number = {"i": int, "u": int, "f": float}.get(pd.api.types.pandas_dtype(self.dtype).kind)
@@ -89,26 +101,37 @@ def read_log(table: Any, user: str | None, event: str | None, time: str | None) 
     return Log(rows, **names, user_type=IdType.of(columns["user"]), event_type=IdType.of(columns["event"]))
 
 
-def read_features(table: Any, node: Node, id_column: str) -> pd.DataFrame | None:
+def read_features(table: Any, node: Node, id_column: str, name: str | None = None) -> pd.DataFrame | None:
     """The attribute table `table`, if there is one, with its ids in a column `<node>_id`.
 
     They are in a column of that name, of the name `id_column` that the log has for it, or of a name of `CONVENTIONS`.
+    ValueError calls the table `name` (None: `<node>_features`) if there is none of them.
     """
     if table is None:
         return None
-    frame = as_frame(table, f"{node}_features")
+    name = name or f"{node}_features"
+    frame = as_frame(table, name)
     known = dict.fromkeys((f"{node}_id", id_column, *CONVENTIONS[node]))
-    found = next((name for name in known if name in frame.columns), None)
+    found = next((column for column in known if column in frame.columns), None)
     if found is None:
-        raise ValueError(f"{node}_features has no column {node}_id; its columns are {_listed(frame)}")
+        raise ValueError(f"{name} has no column {node}_id; its columns are {_listed(frame)}")
     return frame.rename(columns={found: f"{node}_id"}).assign(**{f"{node}_id": _plain(frame[found])})
 
 
 def as_frame(table: Any, name: str) -> pd.DataFrame:
-    """`table` as a data frame with names of text; a table of Arrow or Polars is converted. ValueError for all else."""
-    if not isinstance(table, pd.DataFrame) and hasattr(table, "to_pandas"):
+    """`table` as a data frame with names of text.
+
+    One that is not of pandas is asked for an Arrow stream (`__arrow_c_stream__`), or else for `to_pandas`. ValueError
+    if it has neither.
+    """
+    if isinstance(table, pd.DataFrame):
+        pass
+    elif hasattr(table, "__arrow_c_stream__"):
+        with connect() as con:
+            table = con.register("given", table).execute("FROM given").df()
+    elif hasattr(table, "to_pandas"):
         table = table.to_pandas()
-    if not isinstance(table, pd.DataFrame):
+    else:
         raise ValueError(
             f"{name} is a {type(table).__name__}; give a data frame of pandas or Polars, or an Arrow table"
         )

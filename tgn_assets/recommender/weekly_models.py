@@ -27,6 +27,7 @@ from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import WeekPublication, publish_week
 from tgn_assets.ml.recommend.published import PublicationRecord, read_nodes, rules_of
 from tgn_assets.ml.recommend.top_k import diagnose
+from tgn_assets.ml.recommend.words import WORDS, Words
 from tgn_assets.ml.schema import replace_rows
 from tgn_assets.ml.weeks import shift
 
@@ -35,8 +36,8 @@ from tgn_assets.ml.weeks import shift
 class WeeklyModels:
     """Trains, publishes and scores weeks of the warehouse `con`, each as the assets of that week do, oldest first.
 
-    A week is trained from the model of the week before, or from scratch if that week was not trained here. `folder` is
-    a temporary one for what would fill the memory.
+    A week is trained from the model of the week before, or from scratch if there is none in `encoders` and `rankers`.
+    `folder` is a temporary one for what would fill the memory.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -50,6 +51,7 @@ class WeeklyModels:
     folder: Path
     progress: LogFn
     warn: LogFn
+    words: Words = WORDS
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     encoders: dict[str, GNNCheckpoint] = field(default_factory=dict)
     rankers: dict[str, RankerCheckpoint] = field(default_factory=dict)
@@ -90,6 +92,15 @@ class WeeklyModels:
             progress=self.progress,
         )
 
+    def needed_after(self, week: str) -> tuple[dict[str, GNNCheckpoint], dict[str, RankerCheckpoint]]:
+        """The encoders and the ranker, by week, that the training of the week after `week` starts from."""
+        encoders, weeks = dict[str, GNNCheckpoint](), 0
+        link: str | None = week
+        while link is not None and weeks < self.ranker.embedding_weeks:
+            encoders[link] = self.encoders[link]
+            weeks, link = weeks + len(encoders[link].embeddings), encoders[link].warm_from
+        return encoders, {week: self.rankers[week]}
+
     def publish(self, week: str) -> WeekPublication:
         """What `weekly_top5_predictions` does: the lists of `week`, which was trained, also as rows of the warehouse.
 
@@ -108,6 +119,7 @@ class WeeklyModels:
             attributes=self._attributes(users, events, week),
             device=self.device,
             progress=self.progress,
+            words=self.words,
         )
         if made.failures:
             raise RuntimeError(f"the lists of week {week} cannot be used: {'; '.join(made.failures)}")

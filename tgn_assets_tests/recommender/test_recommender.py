@@ -4,7 +4,8 @@ import gc
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tgn_assets import Recommender
 from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets_tests.recommender.logs import FAST, habit_log
+
+NEXT = "2024-02-05"
 
 
 def fast(k: int = 5, **options: Any) -> Recommender:
@@ -86,6 +89,24 @@ def test_policy_holds_for_every_list() -> None:
     assert set(fast(2, allow=[1, 2]).fit(log).recommend().event) == {1, 2}
 
 
+def test_expired_events_silent_users_and_words() -> None:
+    log = habit_log(weeks=3)
+    silent = log.user_id == "u000"
+    log = log[~silent | (log.datetime < "2024-01-08")]
+    popular = log.item_id.value_counts().index[0]
+    expiry = {popular: pd.Timestamp("2024-01-22")}
+    model = fast(max_silent_weeks=0, event_expiry=expiry, nouns="guest,dish,ate").fit(log)
+    found = model.recommend()
+    assert popular not in set(found.event) and "u000" not in set(found.user)
+    assert set(model.recommend(["u000"]).source) == {"new_users"}
+    assert found.reason.str.startswith("ate in ").any()
+
+
+def test_preset_leaves_fields_that_are_set() -> None:
+    model = Recommender(preset="fast", ranker=RankerConfig(epochs=7))
+    assert (model.ranker.preset, model.ranker.networks, model.ranker.epochs) == ("fast", 1, 7)
+
+
 def test_seed_alone_changes_what_is_learned(model: Recommender) -> None:
     again, other = fast().fit(habit_log()), fast(seed=1).fit(habit_log())
     pd.testing.assert_frame_equal(again.recommend(), model.recommend())
@@ -108,8 +129,8 @@ def test_evaluated_lists_know_nothing_of_the_week_they_are_scored_on(model: Reco
     assert list(scores.model[:1]) == ["tgn_assets"]
     assert {"repeat", "popular", "ceiling"} <= set(scores.model)
     assert (scores.ci_low <= scores.value).all() and (scores.value <= scores.ci_high).all()
-    assert model._warehouse is not None
-    with model._warehouse.open() as con:
+    assert model._memory is not None
+    with model._memory.open() as con:
         query = (
             "SELECT user_id AS user, event_id::BIGINT AS event, rank::BIGINT AS rank, score, source "
             "FROM weekly_top5_predictions WHERE week = '2024-01-29' ORDER BY user, rank"
@@ -119,6 +140,50 @@ def test_evaluated_lists_know_nothing_of_the_week_they_are_scored_on(model: Reco
     before = fast(end_week="2024-01-29").fit(log[log.datetime < "2024-02-05"])
     pd.testing.assert_frame_equal(before.recommend()[list(evaluated)], evaluated)
     pd.testing.assert_frame_equal(model.evaluate(weeks=1), scores)
+
+
+@pytest.fixture(scope="module")
+def begun() -> Callable[[], Recommender]:
+    """Gives recommenders that were fitted when one day of the week `NEXT` was known."""
+    log = habit_log()
+    made = fast().fit(log[log.datetime < f"{NEXT} 23:59"])
+
+    def fresh() -> Recommender:
+        again = copy(made)
+        assert made._memory is not None
+        again._memory = copy(made._memory)
+        return again
+
+    return fresh
+
+
+def test_update_takes_the_whole_log_or_new_weeks(begun: Callable[[], Recommender]) -> None:
+    log = habit_log()
+    whole, part = begun().update(log), begun().update(log[log.datetime >= NEXT])
+    assert (whole.week, whole.target_week) == (NEXT, "2024-02-12")
+    pd.testing.assert_frame_equal(whole.recommend(), part.recommend())
+
+
+def test_update_that_cannot_be_done_leaves_the_lists(begun: Callable[[], Recommender]) -> None:
+    log, model = habit_log(), begun()
+    before = model.recommend()
+    with pytest.raises(ValueError, match=r"no week has closed since 2024-01-29.* on the Sunday of week 2024-02-05"):
+        model.update(log[log.datetime < f"{NEXT} 23:59"])
+    with pytest.raises(ValueError, match=r"week 2024-02-05 has .* rows, and had .*: give all rows from Monday"):
+        model.update(log[log.datetime >= "2024-02-11"])
+    with pytest.raises(ValueError, match="the ids of item_id are of type object, and were of type int64"):
+        model.update(log.assign(item_id="x" + log.item_id.astype(str)))
+    with pytest.raises(ValueError, match="there is no log: fit one first"):
+        fast().update(log)
+    pd.testing.assert_frame_equal(model.recommend(), before)
+
+
+def test_update_warns_of_late_rows(begun: Callable[[], Recommender]) -> None:
+    log = habit_log()
+    late = pd.concat([log, log[:1].assign(user_id="late")])
+    with pytest.warns(UserWarning, match=r"rows of 1 weeks up to 2024-01-29, the first of them 2024-01-01"):
+        model = begun().update(late)
+    assert "late" not in set(model.recommend().user)
 
 
 def test_evaluation_takes_a_closed_week_more(model: Recommender) -> None:
@@ -163,6 +228,11 @@ def test_messages_name_parameters_and_no_setting() -> None:
     [
         ({"k": 0}, "k is 0"),
         ({"repeats": "never"}, "repeats is 'never'"),
+        ({"nouns": "customer,product"}, "nouns='customer,product' are not three words"),
+        ({"preset": "cheap"}, "preset is 'cheap'; it may be 'fast', 'standard', 'best'"),
+        ({"min_distinct_events": -1}, "min_distinct_events is -1"),
+        ({"event_expiry": pd.DataFrame({"event_id": [1]})}, "event_expiry has no column expires_at"),
+        ({"event_expiry": {1: "soon"}}, "expires_at cannot be read"),
         ({"allow": []}, "allow holds no event id"),
         ({"deny": "tea"}, r"deny is 'tea'; give a list of ids, \['tea'\]"),
         ({"end_week": "2024-01-02"}, "2024-01-02 is a Tuesday"),
@@ -188,8 +258,8 @@ def test_progress_is_told_to_a_function() -> None:
 def test_log_of_a_recommender_goes_with_it() -> None:
     with pytest.warns(UserWarning, match="baselines"):
         model = fast().fit(habit_log(weeks=1))
-    assert model._warehouse is not None
-    folder = model._warehouse._path.parent
+    assert model._memory is not None
+    folder = model._memory.folder
     assert folder.exists()
     del model
     gc.collect()

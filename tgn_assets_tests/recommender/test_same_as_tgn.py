@@ -1,8 +1,9 @@
-"""`Recommender` on a CSV that pandas reads gives what a `tgn` process gives on the same CSV in a fresh home."""
+"""`Recommender` on a CSV that pandas reads gives what a `tgn` process gives on the same CSV, week after week."""
 
 import json
 import os
 import subprocess
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from tgn_assets import Recommender
 from tgn_assets_tests.recommender.logs import habit_log
 
 COLUMNS = {"TGN_USER_COLUMN": "user_id", "TGN_EVENT_COLUMN": "item_id", "TGN_TIMESTAMP_COLUMN": "datetime"}
+OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought"}
+COLD, WARM = "2024-01-29", "2024-02-05"
 
 
 class Tgn(NamedTuple):
@@ -25,7 +28,7 @@ class Tgn(NamedTuple):
 
     def __call__(self, *arguments: str) -> str:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
-        settings = {"TGN_HOME": str(self.home), "TGN_SOURCE": str(self.log), **COLUMNS}
+        settings = {"TGN_HOME": str(self.home), "TGN_SOURCE": str(self.log), **COLUMNS, **OPTIONS}
         done = subprocess.run(
             [self.program, *arguments], env=inherited | settings, capture_output=True, text=True, timeout=300
         )
@@ -39,49 +42,68 @@ class Tgn(NamedTuple):
 
 @pytest.fixture(scope="module")
 def refreshed(tgn: Path, tmp_path_factory: pytest.TempPathFactory) -> Tgn:
-    """A fresh home after `tgn refresh`."""
+    """A home after a cold week, `COLD`, and a warm one, `WARM`."""
     folder = tmp_path_factory.mktemp("csv")
     log = habit_log()
     bad = pd.DataFrame([(None, 3, log.datetime[0]), ("u001", 4, "soon")], columns=log.columns)
     pd.concat([log.sample(frac=1, random_state=0), bad]).to_csv(folder / "log.csv", index=False)
     of_home = Tgn(tgn, folder / "home", folder / "log.csv")
+    of_home("refresh", "--week", COLD)
     of_home("refresh")
     return of_home
 
 
 @pytest.fixture(scope="module")
-def model(refreshed: Tgn) -> Recommender:
+def cold(refreshed: Tgn) -> Recommender:
+    """Fitted when one day of `WARM` was known; to be left as it is."""
+    log = pd.read_csv(refreshed.log)
+    model = Recommender(preset="fast", nouns="customer,product,bought", progress=False)
     with pytest.warns(UserWarning, match="rejected rows: missing_user 1, unreadable_time 1"):
-        return Recommender(progress=False).fit(pd.read_csv(refreshed.log))
+        return model.fit(log[~log.datetime.between(f"{WARM} 24", "2024-03")])
 
 
-def test_fit_publishes_the_lists_of_tgn_refresh(refreshed: Tgn, model: Recommender) -> None:
+@pytest.fixture(scope="module")
+def warm(refreshed: Tgn, cold: Recommender) -> Recommender:
+    """A copy of `cold` that was updated with the whole log."""
+    model = copy(cold)
+    model._memory = copy(cold._memory)
+    return model.update(pd.read_csv(refreshed.log))
+
+
+def check_lists(refreshed: Tgn, model: Recommender) -> None:
     published = refreshed.table(
-        "SELECT user_id AS user, event_id::BIGINT AS event, rank::BIGINT AS rank, score, source, week "
-        "FROM weekly_top5_predictions ORDER BY user, rank"
+        "SELECT user_id AS user, event_id::BIGINT AS event, rank::BIGINT AS rank, score, source, reason_kind, reason "
+        f"FROM weekly_top5_predictions WHERE week = '{model.week}' ORDER BY user, rank"
     )
-    assert {f"{week:%Y-%m-%d}" for week in published.week} == {model.week}
     assert set(published.source) == {"tgn_assets"}, "a ranker was trained"
-    lists = model.recommend()
-    pd.testing.assert_frame_equal(lists[["user", "event", "rank", "score", "source"]], published.drop(columns="week"))
-
-
-def test_new_users_get_the_list_of_tgn_refresh(refreshed: Tgn, model: Recommender) -> None:
-    published = refreshed.table(
-        "SELECT rank::BIGINT AS rank, event_id::BIGINT AS event, score FROM new_user_top5_predictions ORDER BY rank"
+    pd.testing.assert_frame_equal(model.recommend()[list(published)], published)
+    of_new_users = refreshed.table(
+        "SELECT rank::BIGINT AS rank, event_id::BIGINT AS event, score "
+        f"FROM new_user_top5_predictions WHERE week = '{model.week}' ORDER BY rank"
     )
-    pd.testing.assert_frame_equal(model.recommend(["nobody"])[["rank", "event", "score"]], published)
+    pd.testing.assert_frame_equal(model.recommend(["nobody"])[list(of_new_users)], of_new_users)
 
 
-def test_rejected_rows_are_those_of_tgn(refreshed: Tgn, model: Recommender) -> None:
+def test_fit_publishes_the_lists_of_a_cold_refresh(refreshed: Tgn, cold: Recommender) -> None:
+    assert cold.week == COLD
+    check_lists(refreshed, cold)
+    assert cold.recommend().reason.str.startswith("bought in ").any()
+
+
+def test_rejected_rows_are_those_of_tgn(refreshed: Tgn, cold: Recommender) -> None:
     query = "SELECT reason, user_id AS user, event_id AS event, ts AS time FROM rejected_interactions ORDER BY ALL"
-    pd.testing.assert_frame_equal(model.rejected, refreshed.table(query))
+    pd.testing.assert_frame_equal(cold.rejected, refreshed.table(query))
 
 
-def test_evaluate_gives_the_numbers_of_tgn_backtest(refreshed: Tgn, model: Recommender) -> None:
-    told: dict[str, Any] = json.loads(refreshed("backtest", "--weeks", "2", "--json"))
+def test_update_publishes_the_lists_of_a_warm_refresh(refreshed: Tgn, warm: Recommender) -> None:
+    assert warm.week == WARM
+    check_lists(refreshed, warm)
+
+
+def test_evaluate_gives_the_numbers_of_tgn_backtest(refreshed: Tgn, warm: Recommender) -> None:
+    told: dict[str, Any] = json.loads(refreshed("backtest", "--weeks", "1", "--json"))
     for segment in ("all", "seen"):
-        scores = model.evaluate(weeks=2, segment=segment)
+        scores = warm.evaluate(weeks=1, segment=segment)
         values = scores.pivot(index="model", columns="metric", values="value")
         ndcg = scores[scores.metric == "ndcg"].set_index("model")
         assert list(ndcg.index) == [row["model"] for row in told[segment]]

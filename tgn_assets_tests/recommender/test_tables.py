@@ -53,10 +53,24 @@ def test_unclear_column_is_a_value_error_with_the_columns(table: Any, names: dic
         read_log(table, **wanted)
 
 
-def test_arrow_table_is_read_like_a_data_frame() -> None:
+class OnlyStream:
+    """A table of a library that tgn_assets does not know: it has an Arrow stream, as that of Polars."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("form", [lambda table: table, OnlyStream])
+def test_table_with_an_arrow_stream_is_read(form: Any) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    found = read_log(pyarrow.Table.from_pandas(log("user_id", "item_id", "datetime")), None, None, None)
-    pd.testing.assert_frame_equal(found.rows, log("user_id", "item_id", "datetime"))
+    ids = {"user_id": [1, None, 2**60 + 1], "item_id": pyarrow.array(["a", "b", "a"]).dictionary_encode()}
+    found = read_log(form(pyarrow.table(ids | {"datetime": [DAY.to_pydatetime()] * 3})), None, None, None)
+    assert ids_as_text(found.rows.user_id) == ["1", None, str(2**60 + 1)]
+    assert list(found.rows.item_id) == ["a", "b", "a"]
+    assert list(found.rows.datetime) == [DAY] * 3
 
 
 @pytest.mark.parametrize(

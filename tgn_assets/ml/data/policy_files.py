@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
@@ -14,6 +15,7 @@ from tgn_assets.ml.sources.relations import id_of, id_text, pattern
 
 LARGEST = 1 << 28
 """Bytes of a file of ids, which is read into memory as a whole."""
+EXPIRY_FORM = "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
 
 
 class PolicyError(SafeError, ValueError):
@@ -67,17 +69,32 @@ def read_expiry(value: str) -> dict[str, datetime]:
     read = "read_parquet(?)" if path.suffix == ".parquet" else "read_csv(?, all_varchar = true)"
     with connect() as con:
         try:
-            con.execute("SET TimeZone = 'UTC'")
-            described = con.execute(f"DESCRIBE SELECT event_id FROM {read}", [pattern(str(path))]).fetchall()
-            event = id_text("event_id", described[0][1])
-            query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {read} GROUP BY id"
-            rows = con.execute(
-                f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", [pattern(str(path))]
-            ).fetchall()
+            return _expiry(con, read, [pattern(str(path))])
         except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
             raise PolicyError(
-                f"TGN_EVENT_EXPIRY={value} cannot be read ({reason}): it needs the columns event_id and expires_at, "
-                "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
+                f"TGN_EVENT_EXPIRY={value} cannot be read ({_reason(error)}): it needs the columns event_id and "
+                f"expires_at, {EXPIRY_FORM}"
             ) from safe_error(error)
+
+
+def expiry_times(table: pd.DataFrame) -> dict[str, datetime]:
+    """`read_expiry` of the data frame `table` with these columns. ValueError for a time that cannot be read."""
+    with connect() as con:
+        con.register("expiry", table)
+        try:
+            return _expiry(con, "expiry", [])
+        except duckdb.Error as error:
+            raise ValueError(f"expires_at cannot be read ({_reason(error)}): it is {EXPIRY_FORM}") from error
+
+
+def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> dict[str, datetime]:
+    con.execute("SET TimeZone = 'UTC'")
+    described = con.execute(f"DESCRIBE SELECT event_id FROM {relation}", given).fetchall()
+    event = id_text("event_id", described[0][1])
+    query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {relation} GROUP BY id"
+    rows = con.execute(f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", given).fetchall()
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}
+
+
+def _reason(error: duckdb.Error) -> str:
+    return " ".join(str(error).split("\n\n")[0].split())

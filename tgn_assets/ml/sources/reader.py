@@ -125,6 +125,8 @@ def scan(
         TemporaryDirectory(prefix="tgn-source-") as folder,
     ):
         parts, unreadable, names, left_out = opened.parts, UnreadableLines(), dict[str, str](), spec.forgotten_ids
+        if left_out:
+            left_out.write_table(con)
         if spec.row_filter:  # checked as it is, it is SQL that a user wrote
             confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         rows, expected = list[tuple](), expected_rows(con, parts)
@@ -238,7 +240,9 @@ def _kept(column: str, left_out: ForgottenIds) -> str:
     if not left_out:
         return column
     unchecked = ", ".join(map(literal, (FORGOTTEN, UNREADABLE_LINE, "nested_id", "id_too_long")))
-    doubtful = f"reason IN ({unchecked}) OR {left_out.sql(column)}"
+    # Of other rows nothing is asked: a lookup in a subquery is made for each row, whatever CASE it stands in.
+    of_rejected = f"CASE WHEN reason IS NOT NULL THEN {column} END"
+    doubtful = f"reason IN ({unchecked}) OR {left_out.sql(of_rejected)}"
     return f"CASE WHEN reason IS NULL THEN {column} WHEN {doubtful} THEN NULL ELSE {column} END"
 
 
