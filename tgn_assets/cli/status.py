@@ -15,7 +15,7 @@ from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.publications import Publication, publications
+from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
@@ -59,7 +59,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
     weeks, unused, left = [], None, None
-    made: Sequence[Publication] = ()
+    made: Sequence[PublicationTimes] = ()
     if home.warehouse_path.exists():
         with home.warehouse().reader() as con:
             weeks, unused = weeks_with_lists(con), unused_rows(con)
@@ -160,7 +160,7 @@ def _show_published(published: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _show_replaced(replaced: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield from (f"replaced   {Publication(**one)}" for one in replaced[: -MOST_REPLACED - 1 : -1])
+    yield from (f"replaced   {PublicationTimes(**one)}" for one in replaced[: -MOST_REPLACED - 1 : -1])
     if len(replaced) > MOST_REPLACED:
         yield f"           and those of {len(replaced) - MOST_REPLACED:,} earlier weeks"
 

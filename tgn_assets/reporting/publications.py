@@ -16,7 +16,7 @@ PUBLICATIONS_SQL = """
 """
 
 
-class Publication(NamedTuple):
+class PublicationTimes(NamedTuple):
     """When the lists of a week were published, in UTC."""
 
     week: str
@@ -34,11 +34,11 @@ class Publication(NamedTuple):
         )
 
 
-def publications(con: duckdb.DuckDBPyConnection) -> list[Publication]:
+def publications(con: duckdb.DuckDBPyConnection) -> list[PublicationTimes]:
     """One for each published week of which it is known, oldest first."""
-    return [Publication(*row) for row in con.execute(PUBLICATIONS_SQL, {"asset": PREDICTIONS}).fetchall()]
+    return [PublicationTimes(*row) for row in con.execute(PUBLICATIONS_SQL, {"asset": PREDICTIONS}).fetchall()]
 
 
-def replaced_lists(con: duckdb.DuckDBPyConnection, week: str) -> Publication | None:
+def replaced_lists(con: duckdb.DuckDBPyConnection, week: str) -> PublicationTimes | None:
     """When the lists made at the close of `week` took the place of others; None if they are the first."""
     return next((one for one in publications(con) if one.week == week and one.replaced), None)

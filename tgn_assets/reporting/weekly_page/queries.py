@@ -11,7 +11,7 @@ from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.monitoring.drift import Drift, drift, read_measures
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.weeks import shift
-from tgn_assets.reporting.publications import Publication, replaced_lists
+from tgn_assets.reporting.publications import PublicationTimes, replaced_lists
 from tgn_assets.reporting.terminal import LeftOut, left_out, weeks_with_lists
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -130,7 +130,7 @@ class Facts:
     quality: pd.DataFrame
     lists: dict[str, int]  # users by the source of the list made for them at the close of the week
     published_before: bool  # whether the week before has lists, and so a page
-    replaced: Publication | None  # when the lists that the page scores took the place of others
+    replaced: PublicationTimes | None  # when the lists that the page scores took the place of others
     left_out: LeftOut | None  # who has no list of the close of the week
     moves: pd.DataFrame  # event_id, before, now, change: shares of lists, the largest rise first
     examples: list[UserExample]
