@@ -63,7 +63,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         (
             "TGN_TIMESTAMP_FORMAT",
             "DD/MM/YYYY",
-            "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write",
+            "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or .*",
         ),
     ],
 )

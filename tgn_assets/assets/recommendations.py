@@ -10,7 +10,7 @@ from tgn_assets.assets.catalog import column_lineage
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import Rules
+from tgn_assets.ml.data.policy import Policy, Rules
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.evaluation.summary import plotted_scores
 from tgn_assets.ml.monitoring.trends import catalogue_use, quality
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from tgn_assets.ml.parallel import Workers
     from tgn_assets.ml.recommend.publish import WeekPublication
 
-NOTHING_LEFT = (
-    "the policy leaves none of the {events:,} events to be listed: look at TGN_ALLOW_EVENTS, TGN_DENY_EVENTS and "
-    "TGN_EVENT_EXPIRY (ids are written as the log writes them); the lists stay as they were"
-)
 GROUP, PREDICTIONS, GROUPS = "recommendations", "weekly_top5_predictions", "eval_user_groups"
 
 
@@ -67,13 +63,11 @@ def weekly_top5_predictions(
 
     week = context.partition_key
     with explained():
-        asked = policy.digest(week)  # first: if a file changes from here on, the lists are made again
-        record = PublicationRecord(artifacts.model_week(week), policy.read())
-        history = warehouse.history(week)
+        # First the digest: if a file changes from here on, the lists are made again.
+        asked, history = policy.digest(week), warehouse.history(week)
         with warehouse.reader() as con:
             users, events = read_nodes(con, week)
-        if len(events) and len(record.policy.excluded(events.id, week)) == len(events):
-            raise PolicyError(NOTHING_LEFT.format(events=len(events)))
+        record = PublicationRecord(artifacts.model_week(week), policy_for(policy, events.id, week))
         model = TrainedModel(trained_ranker, temporal_embeddings)
         if record.model_week != week:
             model = publishing_model(artifacts, history, week, record.model_week, device.name())
@@ -103,14 +97,20 @@ def weekly_top5_predictions(
         warehouse.replace_week_tables(week, made.tables, settings=asked)
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
-    sizes = {"users": len(users), "events": len(events), "k": record.policy.k}
-    sizes |= {} if record.policy.max_silent_weeks is None else {"users_left_out": made.left_out}
+    silent = {} if record.policy.max_silent_weeks is None else {"users_left_out": made.left_out}
+    sizes = {"users": len(users), "events": len(events), "k": record.policy.k, **silent}
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
 
 
-def _check_result(check: CheckResult) -> dg.AssetCheckResult:
-    metadata, reason = numbers(check.numbers), check.reason or None
-    return dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
+def policy_for(files: PolicyFiles, events: "pd.Series[str]", week: str) -> Policy:
+    """The policy for lists of `events` made at the close of `week`; PolicyError if none of them may be listed."""
+    policy = files.read()
+    if len(events) and len(policy.excluded(events, week)) == len(events):
+        raise PolicyError(
+            f"the policy leaves none of the {len(events):,} events to be listed: look at TGN_ALLOW_EVENTS, "
+            "TGN_DENY_EVENTS and TGN_EVENT_EXPIRY (ids are written as the log writes them); the lists stay as they were"
+        )
+    return policy
 
 
 def predictions_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:

@@ -143,7 +143,7 @@ class PolicyFiles(dg.ConfigurableResource):
     def digest(self, week: str) -> str:
         """Of the policy for lists made at the close of `week`. A forgotten event is no reason to make them again.
 
-        PolicyError as of `read`.
+        Ask for it before `read`: if a file changes in between, the lists are made again. PolicyError as of `read`.
         """
         return digest_of(self._read().as_of(week).to_json().encode())
 
