@@ -130,7 +130,7 @@ reference: $(READY)  ## docs/reference.md anew, from the code
 	$(BIN)/python -m tgn_assets.cli.reference > docs/reference.md
 
 site: $(READY)  ## the pages of docs/ as a site in .site/: a link that leads nowhere, or a page that is not in its index, fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## removes the environment; TGN_HOME stays
 	rm -rf .venv .samplers .bench
