@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml  # type: ignore[import-untyped]
+from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
 from dagster.components import build_defs_for_component
 from dagster.components.core.package_entry import discover_entry_point_package_objects
 
@@ -306,31 +308,18 @@ def test_weeks_that_are_overdue_fail_the_check_of_their_log(team: Team) -> None:
     assert evaluation.asset_key == dg.AssetKey(["shop", "weekly_top5_predictions"]) and not evaluation.passed
 
 
-def test_the_step_process_of_another_executor_has_the_settings_of_the_log(team: Team, tmp_path: Path) -> None:
+def test_the_step_process_of_another_executor_has_the_settings_of_the_log(
+    team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`dagster asset materialize` runs each step in a process that loads the project anew."""
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    environment = {"DAGSTER_HOME": str(tmp_path), "TGN_K": "0"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(team.project.folder / "src"), *sys.path])
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "asset",
-        "materialize",
-        "-m",
-        "team.definitions",
-        "--partition",
-        WEEKS[1],
-    ]
+    monkeypatch.syspath_prepend(str(team.project.folder / "src"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("TGN_K", "0")
+    command = ["asset", "materialize", "-m", "team.definitions", "--partition", WEEKS[1]]
     with hold(team.home(EU) / "run.lock", "a run of the other log", print):
-        ran = subprocess.run(
-            [*command, "--select", "key:shop/weekly_snapshots"],
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert ran.returncode == 0, ran.stderr
+        ran = CliRunner().invoke(create_dagster_cli(), [*command, "--select", "key:shop/weekly_snapshots"])
+    assert ran.exit_code == 0, ran.output
     assert "Multiprocess executor" in ran.stderr and "shop__weekly_snapshots" in ran.stderr
 
 
