@@ -102,6 +102,11 @@ def weekly_top5_predictions(
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
 
 
+def _check_result(check: CheckResult) -> dg.AssetCheckResult:
+    metadata, reason = numbers(check.numbers), check.reason or None
+    return dg.AssetCheckResult(check_name=check.check, passed=check.passed, description=reason, metadata=metadata)
+
+
 def policy_for(files: PolicyFiles, events: "pd.Series[str]", week: str) -> Policy:
     """The policy for lists of `events` made at the close of `week`; PolicyError if none of them may be listed."""
     policy = files.read()

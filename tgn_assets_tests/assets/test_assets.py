@@ -1,4 +1,4 @@
-"""What the definitions promise, without running anything."""
+"""What the definitions promise, and the forms of the launchpad, without running a week."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.execution.asset_backfill import AssetBackfillData
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tgn_assets.assets.catalog import LINEAGE, column_lineage, for_deployment
+from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week, last_week, weekly_partitions
 from tgn_assets.assets.training import GNNParameters, RankerParameters
 from tgn_assets.checks.monitoring import WARNING_KEYS
@@ -224,3 +225,50 @@ def test_launchpad_describes_every_field(defs: dg.Definitions) -> None:
 def test_config_out_of_bounds_is_named() -> None:
     with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
         GNNParameters(learning_rate=0)
+
+
+class Trees(BaseModel, frozen=True):
+    """Gradient boosting."""
+
+    rounds: int = Field(default=100, ge=1, description="Trees.")
+
+
+class Training(BaseModel, frozen=True):
+    """How to train."""
+
+    seed: int = Field(default=0, ge=0, description="Seed.")
+    fan_out: list[int] = Field(default=[15, 10], description="Neighbours.")
+    trees: Trees = Field(default=Trees(rounds=50), description="Boosting.")
+
+
+def test_a_form_has_the_fields_defaults_and_descriptions_of_the_model() -> None:
+    fields = launchpad_config(Training).to_fields_dict()
+    assert {name: (field.default_value, field.is_required) for name, field in fields.items()} == {
+        "seed": (0, False),
+        "fan_out": ([15, 10], False),
+        "trees": ({"rounds": 50}, False),
+    }
+    assert [fields[name].description for name in ("seed", "trees")] == ["Seed.", "Boosting."]
+    nested = fields["trees"].config_type.fields["rounds"]  # type: ignore[attr-defined]  # a Shape
+    assert (nested.description, nested.default_value) == ("Trees.", 50)
+
+
+def test_a_form_gives_the_plain_model_back_and_keeps_constraints() -> None:
+    form = launchpad_config(Training)
+    assert Training.model_validate(form(trees={"rounds": 7}).model_dump()) == Training(trees=Trees(rounds=7))
+    with pytest.raises(ValidationError, match=r"trees.rounds\n  Input should be greater than or equal to 1"):
+        form(trees={"rounds": 0})
+
+
+def test_a_run_sets_a_nested_field_of_the_ranker() -> None:
+    read = list[RankerConfig]()
+
+    @dg.asset
+    def ranker(config: RankerParameters) -> None:
+        read.append(RankerConfig.model_validate(config.model_dump()))
+
+    run_config = {"ops": {"ranker": {"config": {"seed": 3, "lambdarank": {"rounds": 7}}}}}
+    assert dg.materialize([ranker], run_config=run_config).success
+    assert dg.materialize([ranker]).success
+    lambdarank = RankerConfig().lambdarank.model_copy(update={"rounds": 7})
+    assert read == [RankerConfig(seed=3, lambdarank=lambdarank), RankerConfig()]

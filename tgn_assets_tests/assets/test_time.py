@@ -36,7 +36,19 @@ ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embe
 ASSETS = ["raw_interactions", *ARTIFACTS, "weekly_top5_predictions", "eval_metrics"]
 CONFIG = {
     "trained_gnn": {"config": {"dim": 4, "window": 3, "replay": 3, "epochs": 1, "warm_epochs": 1}},
-    "trained_ranker": {"config": {"dim": 4, "heads": 1, "origins": 2, "sequence": 2, "epochs": 1, "candidates": 5}},
+    "trained_ranker": {
+        "config": {
+            "dim": 4,
+            "heads": 1,
+            "origins": 2,
+            "sequence": 2,
+            "networks": 2,
+            "epochs": 1,
+            "warm_epochs": 1,
+            "candidates": 5,
+            "lambdarank": {"rounds": 10},
+        }
+    },
 }
 Row = tuple[str, str, str]
 

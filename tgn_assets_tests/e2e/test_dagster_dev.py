@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tgn_assets_tests.e2e.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
 from tgn_assets_tests.support.browser import SIZE, TAKES_PICTURES, around, screenshot
-from tgn_assets_tests.support.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
+from tgn_assets.reporting.weekly_page import charts
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
@@ -22,17 +25,42 @@ WEEKS = [shift("2024-01-01", later) for later in range(4)]
 EMPTY = WEEKS[2]
 TINY = {
     "trained_gnn": {"config": {"window": 3, "replay": 2, "dim": 8, "epochs": 2, "warm_epochs": 1}},
-    "trained_ranker": {"config": {"origins": 2, "sequence": 2, "dim": 8, "heads": 2, "epochs": 2}},
+    "trained_ranker": {
+        "config": {
+            "origins": 2,
+            "sequence": 2,
+            "dim": 8,
+            "heads": 2,
+            "networks": 1,
+            "epochs": 2,
+            "warm_epochs": 1,
+            "lambdarank": {"rounds": 10},
+        }
+    },
 }
+"""Configuration of the launchpad with which training takes half a second: fields of two assets, by their names."""
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 PREDICTIONS = "weekly_top5_predictions"
 ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embeddings"]
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Leaves charts out of runs and reports, of whose time they take a tenth."""
-    for module in ("asset_plots", "weekly_page.charts"):
-        patch.setattr(f"tgn_assets.reporting.{module}.svg", lambda chart, config: "<svg></svg>")
+    """Leaves charts out of runs and reports, of whose time they take a sixth."""
+    patch.setattr("tgn_assets.reporting.asset_plots.svg", lambda chart, config: "<svg></svg>")
+    empty = Markup("<svg></svg>")
+    patch.setattr(charts, "_picture", lambda draw, label, name: charts.Picture(label, empty, empty))
+
+
+def quick_training(patch: pytest.MonkeyPatch) -> None:
+    """Lets commands train as `TINY` says, for tests of what they do beside that."""
+    whole = dg.JobDefinition.execute_in_process
+
+    def run(job: dg.JobDefinition, run_config: Any = None, **how: Any) -> dg.ExecuteInProcessResult:
+        selected = {key.path[-1] for key in how.get("asset_selection") or map(dg.AssetKey, TINY)}
+        ops = {name: given for name, given in TINY.items() if name in selected}
+        return whole(job, run_config={"ops": ops, **(run_config or {})}, **how)
+
+    patch.setattr(dg.JobDefinition, "execute_in_process", run)
 
 
 @dataclass
@@ -42,9 +70,13 @@ class Deployment:
     home: Home
     instance: dg.DagsterInstance
 
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(self.home.settings)
+
     def run(self, week: str, *assets: str, **how: Any) -> dg.ExecuteInProcessResult:
         """One run of the weekly job for `week`, or of some `assets` and all their checks."""
-        defs = build_definitions(self.home.settings)
+        defs = self.definitions
         job = defs.resolve_implicit_global_asset_job_def() if assets else defs.resolve_job_def("weekly_refresh")
         config = {"loggers": QUIET, "ops": {name: TINY[name] for name in TINY if not assets or name in assets}}
         selection = [dg.AssetKey(asset) for asset in assets] or None
@@ -89,7 +121,7 @@ def walked(folder: Path) -> Iterator[Deployment]:
     # Kept in memory: a Dagster instance on disk would take five times as long as all that is tested here.
     with dg.DagsterInstance.ephemeral() as instance:
         deployment = Deployment(home_at(folder / "home", folder / "log.csv"), instance)
-        job = build_definitions(deployment.home.settings).resolve_job_def("weekly_refresh")
+        job = deployment.definitions.resolve_job_def("weekly_refresh")
         job.execute_in_process(
             run_config={"loggers": QUIET},
             instance=instance,

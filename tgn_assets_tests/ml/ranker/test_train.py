@@ -28,7 +28,7 @@ from tgn_assets_tests.support.worlds import START, habits, history, snapshots
 
 WEEKS = 10
 LAST = shift(START, WEEKS - 1)
-CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=6, candidates=8)
+CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, networks=2, epochs=6, candidates=8)
 GNN = GNNConfig(dim=8, window=4, replay=6, epochs=2, warm_epochs=1, batching="full")
 PAST = history(habits(weeks=WEEKS), WEEKS - 1)
 

@@ -32,7 +32,7 @@ from tgn_assets_tests.support.worlds import START, habits, history, snapshots
 WEEKS = 9
 LAST = shift(START, WEEKS - 1)
 NOW = week_number(LAST)
-CONFIG = RankerConfig(dim=8, heads=1, origins=3, sequence=2, epochs=2, candidates=6)
+CONFIG = RankerConfig(dim=8, heads=1, origins=3, sequence=2, networks=1, epochs=2, candidates=6)
 GNN = GNNConfig(dim=4, window=3, replay=6, epochs=1, warm_epochs=1, batching="full")
 ROWS = habits(users=16, weeks=WEEKS)
 PAST = history(ROWS, WEEKS - 1)

@@ -17,7 +17,7 @@ from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots
 
 WEEKS, WARM_WEEKS = 16, 5
-CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, epochs=12, candidates=8)
+CONFIG = RankerConfig(dim=16, heads=2, origins=4, sequence=3, networks=2, epochs=12, candidates=8)
 GNN = GNNConfig(dim=8, window=4, replay=12, epochs=2, warm_epochs=1, batching="full")
 ROWS = habits(users=60, weeks=WEEKS)
 KNOWN = history(ROWS, WEEKS - 1)
