@@ -21,7 +21,7 @@ from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.deployment import QUIET, TINY, without_pictures
-from tgn_assets_tests.support.team_project import COLUMNS, TYPE, WEEKS, TeamProject, two_logs
+from tgn_assets_tests.team_project import COLUMNS, TYPE, WEEKS, TeamProject, two_logs
 
 SHOP, EU = ("shop",), ("eu", "shop")
 MONDAY = datetime(2024, 1, 15, 6, tzinfo=UTC)

@@ -251,7 +251,9 @@ class Recommender:
         targets = weeks_between(shift(self.week, 1 - weeks), self.week)
         if (weeks, users) not in memory.scores:
             with warned() as warn, notebook_words(), shown_progress(self.progress) as tell, memory.open() as con:
-                memory.scores[weeks, users] = self._training().scores(con, memory, targets, users, tell, warn)
+                memory.scores[weeks, users] = self._training().scores(
+                    con, memory, targets, users=users, tell=tell, warn=warn
+                )
         return comparison([score for score in memory.scores[weeks, users] if score.segment == segment])
 
     def save(self, path: str | Path) -> None:

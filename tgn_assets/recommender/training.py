@@ -50,7 +50,7 @@ class Training:
         return made.lists
 
     def scores(
-        self, con: duckdb.DuckDBPyConnection, memory: Memory, weeks: list[str], users: int, tell: LogFn, warn: LogFn
+        self, con: duckdb.DuckDBPyConnection, memory: Memory, weeks: list[str], *, users: int, tell: LogFn, warn: LogFn
     ) -> list[PooledScore]:
         """Those of lists for `weeks`, each made at the close of the week before, pooled; the first from scratch."""
         with TemporaryDirectory(prefix="tgn-recommender-") as folder:
