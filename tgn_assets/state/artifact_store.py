@@ -28,7 +28,7 @@ TYPES = {
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
 MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings")
-PIN = "pinned.json"
+PIN, KEPT_FROM = "pinned.json", "kept_from.json"
 ABANDONED = 3600.0
 """Seconds after which a file that was to replace another belongs to a process that is gone."""
 
@@ -97,15 +97,25 @@ class ArtifactStore:
         Hold the run lock.
         """
         oldest = self.oldest_kept(keep) or ""
-        for directory in [
+        old = [
             self.directory(asset, week)
             for asset in MODELS
             for week in self.weeks(asset)
             if week < oldest and week != but
-        ]:
+        ]
+        if old:
+            self._store_week(KEPT_FROM, oldest)
+        for directory in old:
             left = directory.with_name(f".{directory.name}.removed")
             directory.rename(left)  # a model is there as a whole or not at all
             _remove(left)
+
+    def kept_from(self) -> str:
+        """The first week whose models were kept when earlier ones were removed; empty if none ever was."""
+        try:
+            return str(json.loads((self.root / KEPT_FROM).read_text())["week"])
+        except (OSError, ValueError, KeyError, TypeError):  # it can only tell that a missing model is no fault
+            return ""
 
     def is_outdated(self, asset: str, week: str) -> bool:
         """Whether the artifact is there in a format that this version does not read."""
@@ -129,10 +139,14 @@ class ArtifactStore:
         if week is None:
             (self.root / PIN).unlink(missing_ok=True)
             return
+        self._store_week(PIN, week)
+
+    def _store_week(self, name: str, week: str) -> None:
+        """Makes the file `name` name the `week`."""
         self.root.mkdir(parents=True, exist_ok=True)
-        fresh = self.root / f".{PIN}"
+        fresh = self.root / f".{name}"
         fresh.write_text(json.dumps({"week": week}) + "\n")
-        fresh.replace(self.root / PIN)
+        fresh.replace(self.root / name)
 
     def model_week(self, week: str) -> str:
         """The week whose ranker makes the lists of `week`: its own or an earlier, pinned one."""
@@ -164,10 +178,13 @@ class Window(Mapping[str, Any]):
 
 
 def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
-    """`chained_embeddings` of the checkpoints in `store`; ArtifactError if a link is missing."""
+    """`chained_embeddings` of the checkpoints in `store`, as far back as they are kept (`ArtifactStore.forget`).
+
+    ArtifactError if a link is missing.
+    """
     from tgn_assets.ml.encoder.checkpoint import chained_embeddings
 
-    return chained_embeddings(partial(store.load, "trained_gnn"), week, limit)
+    return chained_embeddings(partial(store.load, "trained_gnn"), week, limit, kept_from=store.kept_from())
 
 
 class TrainedModel(NamedTuple):

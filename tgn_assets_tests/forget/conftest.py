@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from tgn_assets.assets.exports import place_digest
 from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
 from tgn_assets_tests.support.deployment import Deployment, without_pictures
@@ -58,6 +60,9 @@ def folder(world: Path, tmp_path: Path) -> Path:
     shutil.copytree(world, tmp_path, dirs_exist_ok=True, symlinks=True)
     for file in (tmp_path / "home" / "log.json",):
         file.write_text(file.read_text().replace(str(world), str(tmp_path)))
+    then, now = (place_digest(str(place / "exported")) for place in (world, tmp_path))
+    with duckdb.connect(tmp_path / "home" / "warehouse.duckdb") as con:
+        con.execute("UPDATE made_weeks SET made_from = replace(made_from, ?, ?)", [then, now])
     return tmp_path
 
 

@@ -125,6 +125,7 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
         for week in WEEKS:
             store.directory(asset, week).mkdir(parents=True)
     store.remove_old(None)
+    assert store.kept_from() == ""
     store.pin(WEEKS[1])
     store.remove_old(2)
     assert store.weeks("trained_gnn") == WEEKS[1:]
@@ -135,6 +136,7 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
     kept = {asset: store.weeks(asset) for asset in TYPES}
     assert kept.pop("weekly_snapshots") == WEEKS
     assert list(kept.values()) == [WEEKS[2:]] * 3
+    assert store.kept_from() == WEEKS[2]
     assert list(tmp_path.glob("*/.*")) == []
 
 

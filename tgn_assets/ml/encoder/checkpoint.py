@@ -68,8 +68,12 @@ class GNNCheckpoint:
         return cls(meta["week"], config, batching, warm_from, state, node_idx, curve, embeddings, processor)
 
 
-def chained_embeddings(load: Callable[[str], GNNCheckpoint], week: str, limit: int) -> dict[str, NodeEmbeddings]:
+def chained_embeddings(
+    load: Callable[[str], GNNCheckpoint], week: str, limit: int, *, kept_from: str = ""
+) -> dict[str, NodeEmbeddings]:
     """The encoder's embeddings of at most `limit` weeks up to `week`, each as known when that week closed.
+
+    Checkpoints before `kept_from` are not asked for, but that of `week` itself is.
 
     They come from the checkpoint of `week` that `load` returns, from the one that it was warm-started from, and so on
     back to the cold start. Vectors of one such chain are comparable, those of two are not. Raises what `load` raises.
@@ -80,4 +84,6 @@ def chained_embeddings(load: Callable[[str], GNNCheckpoint], week: str, limit: i
         checkpoint = load(link)
         embedding_history = checkpoint.embeddings | embedding_history
         link = checkpoint.warm_from
+        if link is not None and link < kept_from:
+            break
     return {key: embedding_history[key] for key in sorted(embedding_history)[-limit:]}
