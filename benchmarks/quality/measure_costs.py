@@ -15,6 +15,7 @@ SASRec trains as long as it gains, for at most `--minutes` a week.
 """
 
 import argparse
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -94,13 +95,24 @@ def _ranked(case: Case, homes: Path, methods: Collection[str], minutes: float) -
     for method in METHODS:
         if method in PRESETS and method in methods:
             ours = replace(case, log=replace(case.log, settings={"TGN_PRESET": method}))
-            weekly = refreshed(ours, task, homes / method)
+            weekly = refreshed(ours, task, _home(homes, method))
             yield method, Week(weekly.ndcg, users, weekly.usage.seconds)
         elif method == "LambdaRank" or method in methods:
             given: dict[str, Any] = {**task.given(), "enough": np.inf, "patience": PATIENCE, "limit": minutes * 60}
             answer = run_peer(*PEERS[method], **given)
             stopped = bool(answer.get("stopped", False))
             yield method, Week(task.ndcg(answer["lists"]), users, float(answer["seconds"]), stopped)
+
+
+def _home(homes: Path, preset: str) -> Path:
+    """The home of `preset`; a new one begins as a copy of another preset's, which has ingested the past.
+
+    No model of the copy is used: the first week has none before it to go on from.
+    """
+    home = homes / preset
+    if not home.exists() and (others := sorted(homes.iterdir())):
+        shutil.copytree(others[0], home)
+    return home
 
 
 def _last_closed_week(path: Path) -> str:

@@ -93,3 +93,14 @@ def test_published_table_and_plot_are_those_of_the_kept_costs() -> None:
 def test_plot_is_as_wide_as_readme_on_github() -> None:
     drawn = ElementTree.fromstring(costs_page.chart(COSTS))
     assert 760 <= float(drawn.attrib["width"]) <= 830
+
+
+def test_home_of_second_preset_begins_with_what_first_one_ingested(tmp_path: Path) -> None:
+    first = measure_costs._home(tmp_path, "fast")
+    assert not first.exists()
+    first.mkdir()
+    (first / "warehouse.duckdb").write_text("ingested")
+    second = measure_costs._home(tmp_path, "standard")
+    (second / "warehouse.duckdb").write_text("refreshed")
+    assert measure_costs._home(tmp_path, "standard") == second
+    assert [(home / "warehouse.duckdb").read_text() for home in (first, second)] == ["ingested", "refreshed"]
