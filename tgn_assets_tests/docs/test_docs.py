@@ -56,11 +56,10 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % 20 == 0'; exit; fi
 if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
-if mkdir {folder}/first 2>/dev/null; then exec {python} -m tgn_assets.cli.main "$@"; fi
-exec {tgn} "$@"
+QUICK_TRAINING=1 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for the first command and for one that gets a signal, a preloaded one for others; a
-twentieth of the synthetic log, as training on all of it takes half a minute."""
+"""`tgn`: a process of its own for a command that gets a signal, a preloaded one for others; a twentieth of the
+synthetic log and a small configuration, as training takes half a minute otherwise."""
 
 
 def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -70,7 +69,7 @@ def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = 
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
     (programs / "python").symlink_to(sys.executable)
-    (programs / "tgn").write_text(PROGRAM.format(python=sys.executable, folder=programs, tgn=tgn))
+    (programs / "tgn").write_text(PROGRAM.format(python=sys.executable, tgn=tgn))
     (programs / "tgn").chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
