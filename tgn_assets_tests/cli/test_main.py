@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import policy_files
 from tgn_assets.state.run_lock import hold
+from tgn_assets_tests.support.deployment import quick_training, without_pictures
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest, publish
 
 ROOT = Path(__file__).parents[2]
@@ -487,9 +489,14 @@ def test_check_says_what_was_understood_and_stores_nothing(tmp_path: Path) -> No
 # the whole
 
 
-def test_a_backtest_runs_weeks_in_order_and_prints_scores(tmp_path: Path) -> None:
+def test_a_backtest_runs_weeks_in_order_and_prints_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
+    quick_training(monkeypatch)
     home = home_on_log(tmp_path)
-    result = _tgn("backtest", "--weeks", "1", "--show-lists", home=home)
+    with dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setattr(Home, "instance", lambda home: nullcontext(instance))
+        result = _tgn("backtest", "--weeks", "1", "--show-lists", home=home)
+        weeks = [run.tags.get("dagster/partition") for run in instance.get_runs()]
     output, errors = result.stdout, result.stderr
     assert result.exit_code == 0, errors
     done = re.findall(r"^(.*): done in", errors, re.MULTILINE)
@@ -504,8 +511,6 @@ def test_a_backtest_runs_weeks_in_order_and_prints_scores(tmp_path: Path) -> Non
     user = re.search(r"^next +tgn top5 '(user \d)'", output, re.MULTILINE)
     assert user and _tgn("top5", user[1], home=home).exit_code == 0
     assert re.search(r"NDCG@5.*Precision@5.*Recall@5.*MAP@5.*HitRate@5.*MRR", output)
-    with home.instance() as instance:
-        weeks = [run.tags.get("dagster/partition") for run in instance.get_runs()]
     assert weeks == ["2024-01-22", "2024-01-15", None]
 
 

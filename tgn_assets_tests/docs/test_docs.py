@@ -59,11 +59,10 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % {every} == 0'; exit; fi
 if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
-if mkdir {folder}/first 2>/dev/null; then exec {python} -m tgn_assets.cli.main "$@"; fi
-exec {tgn} "$@"
+QUICK_TRAINING=1 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for the first command and for one that gets a signal, a preloaded one for others; of the
-synthetic log every so many rows, as training on all of it takes half a minute."""
+"""`tgn`: a process of its own for a command that gets a signal, a preloaded one with a small configuration for others; of
+the synthetic log every so many rows, as training on all of it takes half a minute."""
 WHOLE_LOG = {"tutorial.md"}
 
 
@@ -75,7 +74,7 @@ def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = 
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
     (programs / "python").symlink_to(sys.executable)
     (programs / "tgn").write_text(
-        PROGRAM.format(python=sys.executable, folder=programs, tgn=tgn, every=1 if page.name in WHOLE_LOG else 20)
+        PROGRAM.format(python=sys.executable, tgn=tgn, every=1 if page.name in WHOLE_LOG else 20)
     )
     (programs / "tgn").chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tgn_assets.cli.main import cli
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import Warehouse
-from tgn_assets_tests.support.deployment import without_pictures
+from tgn_assets_tests.support.deployment import quick_training, without_pictures
 from tgn_assets_tests.support.event_logs import ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -30,6 +30,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[
     # Dagster's history is kept in memory: on disk it would take as long as all else.
     with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
+        quick_training(patch)
         patch.setattr(Home, "instance", lambda home: nullcontext(instance))
         patch.chdir(folder)
         for line in COMMANDS:

@@ -1,7 +1,8 @@
 """`tgn` without the seconds of CPU that its imports take: a process that has them done forks one for each command.
 
 The processes of the commands have the folder, environment and streams of whoever asks; what they have not is signals,
-and imports of their own. `python -m tgn_assets_tests.support.preloaded SOCKET` is the server; it ends with its stdin.
+imports of their own and charts. Those with QUICK_TRAINING in the environment train as `deployment.TINY` says.
+`python -m tgn_assets_tests.support.preloaded SOCKET` is the server; it ends with its stdin.
 """
 
 import json
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from select import select
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CLIENT = """
@@ -71,6 +74,9 @@ def main(address: str) -> None:
     from tgn_assets.state.process import prepare_process
 
     prepare_process()
+    from tgn_assets_tests.support.deployment import without_pictures
+
+    without_pictures(pytest.MonkeyPatch())
     for module in LATE:  # imported, and not called: what computes has threads, which do not survive a fork
         import_module(f"tgn_assets.{module}")
     with tempfile.TemporaryDirectory() as folder, Home(Settings(_env_file=None, home=Path(folder))).instance():
@@ -105,7 +111,10 @@ def _serve(client: socket.socket) -> None:
         os.environ.update(environment)
         sys.argv[:] = ["tgn", *arguments]
         from tgn_assets.cli.main import main as tgn
+        from tgn_assets_tests.support.deployment import quick_training
 
+        if os.environ.pop("QUICK_TRAINING", None):
+            quick_training(pytest.MonkeyPatch())
         tgn()
     _, status = os.waitpid(command, 0)
     client.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
