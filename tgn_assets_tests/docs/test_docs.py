@@ -61,8 +61,8 @@ if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1
 if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
 QUICK_TRAINING=1 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for a command that gets a signal, a preloaded one with a small configuration for others; of
-the synthetic log every so many rows, as training on all of it takes half a minute."""
+"""`tgn`: a process of its own for a command that gets a signal, a preloaded one with a small configuration for others;
+of the synthetic log every so many rows, as training on all of it takes half a minute."""
 WHOLE_LOG = {"tutorial.md"}
 
 
