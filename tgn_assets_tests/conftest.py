@@ -32,30 +32,46 @@ gc.set_threshold(OBJECTS_PER_COLLECTION)  # as in `tgn`: what imports make is no
 SLOW = (
     "test_dagster_dev",
     "test_docs",
-    "test_chaos",
+    "test_forget",
     "test_flow",
     "test_flow_again",
+    "test_chaos",
+    "test_policy_flow",
     "test_main",
+    "test_operations",
+    "test_notebook",
+    "test_same_as_tgn",
     "test_time",
     "test_component",
-    "test_operations",
-    "test_policy_flow",
-    "test_same_as_tgn",
-    "test_recommender",
-    "test_notebook",
-    "test_forget",
-    "test_setup",
     "test_service",
+    "test_setup",
+    "test_recommender",
+    "test_files",
     "test_fresh_process",
+    "test_sensors",
+    "test_train",
+    "test_monitoring",
+    "test_warehouse",
+    "test_security",
+    "test_postgres",
 )
 """Files of more than ten seconds, the longest first: one that starts last would leave the other workers idle."""
-SHARING = {"tgn_assets_tests/assets/test_flow.py": "flow", "tgn_assets_tests/assets/test_flow_again.py": "flow"}
-"""Files whose tests one worker runs, since they share the fixture `finished`."""
+TESTS = "tgn_assets_tests"
+SHARING = {f"{TESTS}/assets/{name}.py": "flow" for name in ("test_flow", "test_flow_again")} | {
+    f"{TESTS}/forget/{name}.py": "forget" for name in ("test_forget", "test_command", "test_exports")
+}
+"""Files whose tests one worker runs, since they share a session's fixture that is slow: `finished`, `world`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first, in the order of `SLOW`."""
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: the tests of servers and daemons wait for most of their time."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
