@@ -35,7 +35,7 @@ TARGET = datetime(2024, 1, 15, tzinfo=UTC)
 
 WEEKS = 8
 LAST = shift(START, WEEKS - 1)
-CONFIG = RankerConfig(dim=8, heads=2, origins=3, sequence=2, epochs=3, candidates=6)
+CONFIG = RankerConfig(dim=8, heads=2, origins=3, sequence=2, networks=1, epochs=3, candidates=6)
 GNN = GNNConfig(dim=8, window=3, replay=5, epochs=2, warm_epochs=1, batching="full")
 WORLD = [row for row in habits(users=24, events=16, weeks=WEEKS) if row[0] > "u005" or row[2] < 5]
 """The first six users fall silent after five weeks."""
