@@ -21,6 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = [ROOT / "tgn_assets", ROOT / "tgn_assets_tests", ROOT / "benchmarks"]
 WITH_SERVERS = {"sources.md", "destinations.md"}
+OWN = {"features.md"}  # each command in a fresh process: nothing is imported before, and training is as configured
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -55,11 +56,11 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % 20 == 0'; exit; fi
-if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
+if [ "$1" = serve ] || {own}; then exec {python} -m tgn_assets.cli.main "$@"; fi
 QUICK_TRAINING=1 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for a command that gets a signal, a preloaded one for others; a twentieth of the
-synthetic log and a small configuration, as training takes half a minute otherwise."""
+"""`tgn`: a process of its own for a command that gets a signal and on a page of `OWN`, a preloaded one for others; a
+twentieth of the synthetic log and a small configuration, as training takes half a minute otherwise."""
 
 
 def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -69,7 +70,7 @@ def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = 
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
     (programs / "python").symlink_to(sys.executable)
-    (programs / "tgn").write_text(PROGRAM.format(python=sys.executable, tgn=tgn))
+    (programs / "tgn").write_text(PROGRAM.format(python=sys.executable, tgn=tgn, own=str(page.name in OWN).lower()))
     (programs / "tgn").chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
