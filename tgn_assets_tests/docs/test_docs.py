@@ -21,6 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = [ROOT / "tgn_assets", ROOT / "tgn_assets_tests", ROOT / "benchmarks"]
 WITH_SERVERS = {"sources.md", "destinations.md"}
+OWN = {"features.md"}  # each command in a fresh process: nothing is imported before, and training is as configured
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -58,11 +59,11 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % {every} == 0'; exit; fi
-if [ "$1" = serve ]; then exec {python} -m tgn_assets.cli.main "$@"; fi
+if [ "$1" = serve ] || {own}; then exec {python} -m tgn_assets.cli.main "$@"; fi
 QUICK_TRAINING=1 exec {tgn} "$@"
 """
-"""`tgn`: a process of its own for a command that gets a signal, a preloaded one with a small configuration for others;
-of the synthetic log every so many rows, as training on all of it takes half a minute."""
+"""`tgn`: a process of its own for a command that gets a signal and on a page of `OWN`, a preloaded one with a small
+configuration for others; of the synthetic log every so many rows, as training on all of it takes half a minute."""
 WHOLE_LOG = {"tutorial.md"}
 
 
@@ -73,9 +74,8 @@ def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = 
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
     (programs / "python").symlink_to(sys.executable)
-    (programs / "tgn").write_text(
-        PROGRAM.format(python=sys.executable, tgn=tgn, every=1 if page.name in WHOLE_LOG else 20)
-    )
+    every, own = 1 if page.name in WHOLE_LOG else 20, str(page.name in OWN).lower()
+    (programs / "tgn").write_text(PROGRAM.format(python=sys.executable, tgn=tgn, every=every, own=own))
     (programs / "tgn").chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
