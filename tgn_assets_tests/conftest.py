@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,9 +142,9 @@ def copy(finished: "tuple[Path, Deployment]", tmp_path: Path) -> "Iterator[Deplo
     """A copy of the finished deployment, to be damaged."""
     import dagster as dg
 
-    from tgn_assets_tests.support.deployment import Deployment, home_at
+    from tgn_assets_tests.support.deployment import Deployment, copied_home, home_at
 
     folder, _ = finished
-    shutil.copytree(folder / "home", tmp_path / "home")
+    copied_home(folder, tmp_path, exported="home-export")
     with dg.DagsterInstance.ephemeral() as instance:
         yield Deployment(home_at(tmp_path / "home", folder / "log.csv"), instance)

@@ -69,7 +69,7 @@ def weekly_top5_predictions(
             users, events = read_nodes(con, week)
         record = PublicationRecord(artifacts.model_week(week), policy_for(policy, events.id, week))
         model = TrainedModel(trained_ranker, temporal_embeddings)
-        if record.model_week != week:
+        if record.model_week != week or not temporal_embeddings.fits(history.user_idx, history.event_idx):
             model = publishing_model(artifacts, history, week, record.model_week, device.name())
         made = publish_week(
             week,

@@ -116,7 +116,7 @@ class Memory:
                 "from: they are left out; fit again to learn from them"
             )
         weeks = weeks_between(first, newest)
-        load_weeks(con, spec, weeks, start_week=self.first_week, end_week=end_week, progress=progress, warn=warn)
+        load_weeks(con, spec, weeks, start_week=first, end_week=end_week, progress=progress, warn=warn)
         self.unfinished = _after(newest, {**self.unfinished, **given})
         return weeks
 

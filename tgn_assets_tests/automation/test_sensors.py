@@ -351,7 +351,7 @@ def test_a_killed_observation_is_requested_again(tmp_path: Path, instance: dg.Da
     [
         {"end_week": WEEKS[2]},
         {"row_filter": "event_id <> 'event 1'"},
-        {"user_column": "event_id", "event_column": "ip_address"},
+        {"time_zone": "Europe/Berlin"},
     ],
 )
 def test_an_observation_of_other_settings_is_not_used(

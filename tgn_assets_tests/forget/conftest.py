@@ -5,13 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
-from tgn_assets.assets.exports import place_digest
 from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.deployment import Deployment, without_pictures
+from tgn_assets_tests.support.deployment import Deployment, copied_home, without_pictures
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 NEXT = "2024-01-29"
@@ -57,12 +55,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(world: Path, tmp_path: Path) -> Path:
     """A copy of `world`."""
-    shutil.copytree(world, tmp_path, dirs_exist_ok=True, symlinks=True)
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("home"))
+    copied_home(world, tmp_path, exported="exported")
     for file in (tmp_path / "home" / "log.json",):
         file.write_text(file.read_text().replace(str(world), str(tmp_path)))
-    then, now = (place_digest(str(place / "exported")) for place in (world, tmp_path))
-    with duckdb.connect(tmp_path / "home" / "warehouse.duckdb") as con:
-        con.execute("UPDATE made_weeks SET made_from = replace(made_from, ?, ?)", [then, now])
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """A home with four weeks of a small world, run through Dagster."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 from markupsafe import Markup
 
+from tgn_assets.assets.exports import place_digest
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -109,6 +112,15 @@ def home_at(path: Path, log: Path) -> Home:
         export_parquet=str(path.parent / f"{path.name}-export"),
     )
     return Home(settings)
+
+
+def copied_home(folder: Path, to: Path, *, exported: str) -> None:
+    """Copies `folder`, which holds a home, and makes the copy know that its exports are in the folder `exported` of the
+    copy."""
+    shutil.copytree(folder / "home", to / "home", symlinks=True)
+    then, now = (place_digest(str(place / exported)) for place in (folder, to))
+    with duckdb.connect(to / "home" / "warehouse.duckdb") as con:
+        con.execute("UPDATE made_weeks SET made_from = replace(made_from, ?, ?)", [then, now])
 
 
 @contextmanager
