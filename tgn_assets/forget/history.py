@@ -62,7 +62,9 @@ def _clean_database(path: Path, ids: Ids) -> int:
                     changed += 1
             con.execute("COMMIT")
             con.execute("VACUUM")
-            con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            ((busy, *_),) = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if busy:  # the file has its old bytes until then
+                raise sqlite3.OperationalError("it is being read all the time")
     except sqlite3.OperationalError as error:
         raise StateError(f"{path} cannot be cleaned ({error}): stop `tgn dev` and run it again") from error
     except sqlite3.DatabaseError as error:
