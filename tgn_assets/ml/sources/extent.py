@@ -27,6 +27,7 @@ from tgn_assets.ml.sources.reader import (
 )
 from tgn_assets.ml.sources.relations import FileSummary, RowGroup
 from tgn_assets.ml.sources.spec import (
+    DIGEST_OF_NO_ROWS,
     SourceError,
     SourceExtent,
     SourceSpec,
@@ -133,7 +134,7 @@ def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
     """
     with connect() as con:
         found = {week: digest(rows, total) for _, week, rows, total in scan(con, spec, query, weeks=weeks).rows}
-    return {week: found.get(week, digest(0, None)) for week in weeks}
+    return {week: found.get(week, DIGEST_OF_NO_ROWS) for week in weeks}
 
 
 def smallest_week_number(spec: SourceSpec) -> int | None:
@@ -158,10 +159,6 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
 def digest(rows: int, total: int | None) -> str:
     """The text of a digest, from the number of rows and their `DIGEST_SQL`."""
     return f"{rows}-{total or 0:x}"
-
-
-NO_ROWS = digest(0, None)
-"""The digest of a week without valid rows."""
 
 
 def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str | None, last_ended: str) -> str | None:

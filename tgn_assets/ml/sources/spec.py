@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC = "synthetic"
+DIGEST_OF_NO_ROWS = "0-0"
+"""The digest of a week without valid rows (`extent.digest`)."""
 WEEK_NUMBER = "week_number"
 NULL_VALUES = ("NULL", "null", "NaN", "nan", "NaT", "<NA>", "None", r"\N")
 """How exports write a missing value. Not NA, which is Namibia as well."""
