@@ -38,7 +38,7 @@ from tgn_assets.ml.sources.extent import (
     source_digests,
     survey_source,
 )
-from tgn_assets.ml.sources.spec import DIGEST_OF_NO_ROWS, SYNTHETIC, SourceExtent, SourceSpec, last_ended_week
+from tgn_assets.ml.sources.spec import EMPTY_DIGEST, SYNTHETIC, SourceExtent, SourceSpec, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.names import PLAIN, Names
@@ -259,9 +259,7 @@ class Home:
         weeks = weeks_between(self.start_week(), newest) if newest else []
         if digests is None:
             return newest, source_digests(spec, weeks) if weeks else {}
-        return newest, {
-            week: digests.get(week, DIGEST_OF_NO_ROWS) for week in weeks if week >= (extent.first_dated or week)
-        }
+        return newest, {week: digests.get(week, EMPTY_DIGEST) for week in weeks if week >= (extent.first_dated or week)}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
         return newest_closed_week(
@@ -302,9 +300,7 @@ class Home:
         }
         if {name: known.get(name) for name in this} == this:
             return known
-        rows = {
-            week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != DIGEST_OF_NO_ROWS
-        }
+        rows = {week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != EMPTY_DIGEST}
         if not rows:
             return this
         stays = (known.get("source"), known.get("query")) == (this["source"], this["query"])

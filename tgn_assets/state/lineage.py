@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgn_assets.ml.sources.spec import DIGEST_OF_NO_ROWS
+from tgn_assets.ml.sources.spec import EMPTY_DIGEST
 from tgn_assets.ml.weeks import shift
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def no_longer_there(ingested: Mapping[str, str], start: str, first: str | None) 
     """
     if first is None:
         return set()
-    gone = {week for week, digest in ingested.items() if start <= week < first and digest != DIGEST_OF_NO_ROWS}
+    gone = {week for week, digest in ingested.items() if start <= week < first and digest != EMPTY_DIGEST}
     return gone | {first} if gone and first in ingested else gone
 
 

@@ -27,7 +27,7 @@ from tgn_assets.ml.sources.reader import (
 )
 from tgn_assets.ml.sources.relations import FileSummary, RowGroup
 from tgn_assets.ml.sources.spec import (
-    DIGEST_OF_NO_ROWS,
+    EMPTY_DIGEST,
     SourceError,
     SourceExtent,
     SourceSpec,
@@ -134,7 +134,7 @@ def source_digests(spec: SourceSpec, weeks: Sequence[str]) -> dict[str, str]:
     """
     with connect() as con:
         found = {week: digest(rows, total) for _, week, rows, total in scan(con, spec, query, weeks=weeks).rows}
-    return {week: found.get(week, DIGEST_OF_NO_ROWS) for week in weeks}
+    return {week: found.get(week, EMPTY_DIGEST) for week in weeks}
 
 
 def smallest_week_number(spec: SourceSpec) -> int | None:

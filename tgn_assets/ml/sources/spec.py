@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC = "synthetic"
-DIGEST_OF_NO_ROWS = "0-0"
+EMPTY_DIGEST = "0-0"
 """The digest of a week without valid rows (`extent.digest`)."""
 WEEK_NUMBER = "week_number"
 NULL_VALUES = ("NULL", "null", "NaN", "nan", "NaT", "<NA>", "None", r"\N")
