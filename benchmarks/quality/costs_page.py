@@ -73,7 +73,8 @@ def points(costs: Costs) -> pd.DataFrame:
     for method in measured_methods(costs):
         for logs in [*single, complete]:
             ratio, lead, stopped = _against_reference([costs[log] for log in logs], method)
-            label = method if method == REFERENCE else f"{method} {lead:+.0%}, {_ratio(ratio, stopped=stopped)}"
+            shown = f"{method}, stopped:" if stopped else method
+            label = method if method == REFERENCE else f"{shown} {lead:+.0%}, {_ratio(ratio, stopped=stopped)}"
             name, label = ("", label) if logs == complete else (logs[0], "")
             rows.append((method, name, ratio, lead, max(lead, LOWEST), label))
     return pd.DataFrame(rows, columns=["method", "log", "ratio", "lead", "shown", "label"])
@@ -84,7 +85,7 @@ def chart(costs: Costs) -> str:
     marks, logs = points(costs), complete_logs(costs)
     of_what = f"mean of {len(logs)} logs (small: each log)" if len(logs) > 1 else ", ".join(logs)
     lowest, highest = min(marks.shown.min(), -0.05) - 0.02, max(marks.shown.max(), 0.05) + 0.02
-    ratios = alt.Scale(type="log", domain=[marks.ratio.min() / 1.4, marks.ratio.max() * 6], nice=False)
+    ratios = alt.Scale(type="log", domain=[marks.ratio.min() / 1.4, marks.ratio.max() * 12], nice=False)
     x = alt.X(
         "ratio:Q",
         title=f"seconds of one week, in those of {REFERENCE} (logarithmic)",

@@ -20,7 +20,9 @@ FAST: tuple[Values, Values] = (
         "lambdarank": {"rounds": 50, "max_pairs": 50_000},
     },
 )
+"""Fewer candidates, epochs, rounds and link vectors, and one network on every log."""
 BEST: tuple[Values, Values] = ({}, {"networks": 6, "fit": {"pairs_per_epoch": 10**9}})
+"""Six networks and six boosters on every log, averaged: `standard` has up to four where a log is small, else one."""
 PRESETS: Mapping[PresetName, tuple[Values, Values]] = MappingProxyType(
     {"fast": FAST, "standard": ({}, {}), "best": BEST}
 )

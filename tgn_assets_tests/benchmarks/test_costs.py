@@ -70,7 +70,7 @@ def test_plot_has_each_log_and_their_mean() -> None:
     assert found.loc[("standard", "milk"), ["ratio", "lead", "shown", "label"]].tolist() == [0.5, 0.2, 0.2, ""]
     assert found.loc[("standard", ""), ["ratio", "lead", "label"]].tolist() == [1.0, 0.15, "standard +15%, 1.0x"]
     assert found.loc[("SASRec", ""), ["ratio", "lead", "shown"]].tolist() == [60.0, -0.5, costs_page.LOWEST]
-    assert found.loc[("SASRec", ""), "label"] == "SASRec -50%, >60x"
+    assert found.loc[("SASRec", ""), "label"] == "SASRec, stopped: -50%, >60x"
 
 
 def test_means_leave_out_logs_that_lack_a_method() -> None:
