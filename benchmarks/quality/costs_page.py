@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, geometric_mean
-from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -14,8 +13,8 @@ REFERENCE = "LambdaRank"
 COLUMNS = ("fast", "standard", "best", REFERENCE, "ALS", "SASRec")
 COLORS = ("#2f78bd", "#0a55a3", "#062f5c", "#a84a00", "#7a3a9a", "#1a6b3c")
 """Of `COLUMNS`: shades of the report's first colour for ours, others of its series for peers."""
-LABELS: Mapping[str, Literal["left", "right"]] = {method: "right" if method == "fast" else "left" for method in COLUMNS}
-"""Which end of a label is at its mark: `fast` and `standard` are close to one another."""
+LEFT, BELOW = ("fast", "SASRec"), ("standard",)
+"""Whose labels are left of their marks, and below: presets are close to one another, SASRec at the edge."""
 LOWEST = -0.3
 """Leads below it are drawn at the lower edge, as triangles."""
 WIDTH, HEIGHT = 700, 330
@@ -108,9 +107,15 @@ def chart(costs: Costs) -> str:
         large.mark_point(filled=True, size=190, opacity=1),
         *(
             large.transform_filter(alt.datum.method == method)
-            .mark_text(align=side, dx=11 if side == "left" else -11, fontSize=14, fontWeight="bold")
+            .mark_text(
+                align="right" if method in LEFT else "left",
+                dx=-11 if method in LEFT else 11,
+                dy=17 if method in BELOW else 0,
+                fontSize=14,
+                fontWeight="bold",
+            )
             .encode(text="label:N")
-            for method, side in LABELS.items()
+            for method in COLUMNS
         ),
     ]
     lower = " Triangles lie lower." if (marks.lead < LOWEST).any() else ""
