@@ -178,7 +178,7 @@ class Window(Mapping[str, Any]):
 
 
 def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:
-    """`chained_embeddings` of the checkpoints in `store`, as far back as they are kept (`ArtifactStore.forget`).
+    """`chained_embeddings` of the checkpoints in `store`, as far back as they are kept (`ArtifactStore.remove_old`).
 
     ArtifactError if a link is missing.
     """
