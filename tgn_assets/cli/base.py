@@ -1,7 +1,5 @@
 """What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
-import shutil
-import sys
 from collections.abc import Callable
 from datetime import date
 from errno import EDQUOT, ENOSPC
@@ -38,10 +36,7 @@ class Commands(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort):
-            raise
-        except click.ClickException as error:
-            vars(error)["message"] = within_terminal(error.message)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was left half done", err=True)
@@ -56,19 +51,7 @@ class Commands(click.Group):
             if getattr(error, "interrupted", False):
                 click.echo(str(error), err=True)
                 ctx.exit(INTERRUPTED)
-            raise click.ClickException(within_terminal(explain(error))) from error
-
-
-def within_terminal(message: str) -> str:
-    """`message` in lines that fit behind `Error: ` on the terminal that stderr is, or else as it is."""
-    if not sys.stderr.isatty():
-        return message
-    from tgn_assets.cli.console import wrapped
-
-    width, begin = shutil.get_terminal_size().columns, "Error: "
-    first, *others = message.split("\n")
-    lines = [wrapped(begin + first, width).removeprefix(begin), *(wrapped(line, width) for line in others)]
-    return "\n".join(lines)
+            raise click.ClickException(explain(error)) from error
 
 
 def explain(error: Exception) -> str:

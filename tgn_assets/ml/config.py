@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 Batching = Literal["auto", "full", "sampled"]
 Default = TypeVar("Default")
 PresetName = Literal["fast", "standard", "best"]
+PresetChoice = Literal["auto", "fast", "standard", "best"]
 SamplerName = Literal["auto", "native", "torch-sparse", "pyg-lib"]
 
 
@@ -86,7 +87,7 @@ class LinearLinkConfig(BaseModel, frozen=True):
 class GNNConfig(BaseModel, frozen=True):
     """The heterogeneous GraphSAGE encoder, and the linear link model beside it."""
 
-    preset: Literal["auto", "fast", "standard", "best"] = option(
+    preset: PresetChoice = option(
         "auto",
         "What fields that are left at their default hold (`ml/presets.py`); `auto`: those of TGN_PRESET.",
     )
@@ -233,7 +234,7 @@ class FallbackConfig(BaseModel, frozen=True):
 class RankerConfig(BaseModel, frozen=True):
     """The ranker: a temporal Transformer and a scoring head, blended with LambdaRank."""
 
-    preset: Literal["auto", "fast", "standard", "best"] = option(
+    preset: PresetChoice = option(
         "auto",
         "What fields that are left at their default hold (`ml/presets.py`); `auto`: those of TGN_PRESET.",
     )

@@ -22,8 +22,7 @@ from click.testing import CliRunner, Result
 
 from tgn_assets import run_launcher
 from tgn_assets.cli import runner as runner_module
-from tgn_assets.cli.base import within_terminal
-from tgn_assets.cli.console import Progress
+from tgn_assets.cli.console import Progress, fitted
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.runner import RunFailed, open_runner
 from tgn_assets.definitions import build_definitions
@@ -400,11 +399,11 @@ def test_a_run_killed_before_it_started_is_told_and_done_again(tmp_path: Path, m
 
 
 def test_errors_are_wrapped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = "TGN_SOURCE=log.csv " + "cannot be read " * 20
-    assert within_terminal(message) == message
+    message, begin = "TGN_SOURCE=log.csv " + "cannot be read " * 20, "Error: "
+    assert fitted(message, begin, "") == message
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    lines = ("Error: " + within_terminal(f"{message}\nThe option")).split("\n")
+    lines = (begin + fitted(f"{message}\nThe option", begin, "")).split("\n")
     assert max(map(len, lines)) <= 80 and lines[-1] == "The option"
     assert " ".join(lines[:-1]).split() == ["Error:", *message.split()]
 

@@ -27,8 +27,9 @@ active users. There are such rows where not all active users were drawn."""
 
 BOUNDS = (CANDIDATES, CEILING)
 """Models that know the truth: upper bounds, which no ranker reaches."""
-UNPUBLISHED = (*BOUNDS, WITHOUT_FALLBACK)
-"""Models whose lists nobody was shown: neither ours nor a baseline."""
+UNPUBLISHED = (*BOUNDS, WITHOUT_FALLBACK, "ungated")
+"""Models whose lists nobody was shown: neither ours nor a baseline. `ungated` is what 0.2 called `without_fallback`, in
+weeks that were not made again since."""
 
 
 def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:

@@ -33,8 +33,8 @@ class Logistic:
 
     def logit(self, inputs: FloatArray) -> FloatArray:
         """[n] for inputs [n, m]."""
-        logit = self.intercept + inputs @ np.array(self.weights)
-        return logit if self.lowest is None else np.maximum(logit, self.lowest)
+        value = self.intercept + inputs @ np.array(self.weights)
+        return value if self.lowest is None else np.maximum(value, self.lowest)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def con() -> duckdb.DuckDBPyConnection:
             ('2024-01-08', 'popular', 'seen', 'ndcg', 0.9, 0.8, 1.0, 9),
             ('2024-01-08', 'ceiling', 'all', 'ndcg', 1.0, 1.0, 1.0, 9),
             ('2024-01-08', 'without_fallback', 'all', 'ndcg', 0.6, 0.5, 0.7, 9),
+            ('2024-01-08', 'ungated', 'all', 'ndcg', 0.6, 0.5, 0.7, 9),
             ('2024-01-15', 'tgn_assets', 'all', 'ndcg', 0.7, 0.6, 0.8, 9)
     """)
     con.execute("INSERT INTO events VALUES ('x', 0, '2024-01-01'), ('y', 1, '2024-01-01'), ('z', 2, '2024-01-08')")
