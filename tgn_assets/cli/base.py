@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from datetime import date
-from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tgn_assets.ml.safe_text import safe_error, safe_text
+from tgn_assets.ml.safe_text import of_the_system, safe_error, safe_text
 from tgn_assets.ml.weeks import week_of
 
 if TYPE_CHECKING:
@@ -63,17 +62,8 @@ def explain(error: Exception) -> str:
     if type(error).__module__.startswith("tgn_assets"):
         return text
     if isinstance(error, OSError) and error.strerror:
-        return _of_the_system(error)
+        return of_the_system(error)
     return f"{type(error).__name__}: {text}\nThe option --verbose shows where."
-
-
-def _of_the_system(error: OSError) -> str:
-    """What to print about a full disk, a missing right, and the like: the file and what to do."""
-    place = f": {error.filename}" if error.filename else " for the output or a file of the home"
-    text = f"{error.strerror}{place}"
-    if error.errno in (ENOSPC, EDQUOT):
-        return f"{text}; make room and try again: `tgn doctor` says how much is free"
-    return f"{text}; `tgn doctor` checks the whole home"
 
 
 class Week(click.ParamType):

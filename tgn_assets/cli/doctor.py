@@ -208,6 +208,9 @@ def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
 
 
 def _reports(home: Home, lineage: Lineage) -> Iterator[Fault]:
+    for page in sorted(home.reports.glob("*.html")):
+        if page.is_dir():
+            yield Fault(f"{page} is a folder and should be a file: move it away")
     for asset, week in sorted(lineage.made):
         page = home.reports / f"{week}.html"
         if asset == "weekly_report" and not page.exists():

@@ -74,6 +74,7 @@ def refresh(week: str | None, if_needed: bool) -> None:
 
     It says which weeks were run, and which were not and why.
     """
+    from tgn_assets.automation.backlog import Backlog
     from tgn_assets.cli.console import Progress, answer
     from tgn_assets.cli.refresh import SHOWN, refresh_weeks, sections
     from tgn_assets.cli.runner import open_runner
@@ -83,9 +84,10 @@ def refresh(week: str | None, if_needed: bool) -> None:
     home = open_home()
     with Progress() as progress:
         progress.begin("reading the source")
-        chosen = _closed_week(home, week)
+        backlog = None if week else Backlog(home)
+        chosen = _closed_week(home, backlog.observation.newest_closed if backlog else week)
         with open_runner(home, progress, is_verbose()) as runner:
-            refreshed = refresh_weeks(home, runner, chosen, alone=bool(week), if_needed=if_needed)
+            refreshed = refresh_weeks(home, runner, chosen, backlog, if_needed=if_needed)
     answer(sections(home, refreshed), SHOWN)
     if refreshed.failure:
         raise refreshed.failure
@@ -114,7 +116,7 @@ def backtest(weeks: int, show_lists: bool) -> None:
     home = open_home()
     with Progress() as progress:
         progress.begin("reading the source")
-        newest, first = _closed_week(home, None), home.start_week()
+        newest, first = _closed_week(home, home.newest_closed_week()), home.start_week()
         closed = week_number(newest) - week_number(first) + 1
         if weeks + 1 > closed:
             raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
@@ -303,16 +305,14 @@ def _this_week() -> str:
 
 
 def _closed_week(home: "Home", week: str | None) -> str:
-    """`week` if it can be run, or the newest closed one."""
+    """`week`, the newest closed one (None: there is none) or one that was asked for, if it can be run."""
     first, end = home.start_week(), home.settings.end_week
     if week is None:
-        if (newest := home.newest_closed_week()) is None:
-            source = f"TGN_SOURCE={safe_text(home.settings.source)}" + (f" up to TGN_END_WEEK={end}" if end else "")
-            raise click.ClickException(
-                f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later; "
-                "`tgn check` says which rows were understood"
-            )
-        return newest
+        source = f"TGN_SOURCE={safe_text(home.settings.source)}" + (f" up to TGN_END_WEEK={end}" if end else "")
+        raise click.ClickException(
+            f"no week has closed yet: {source} has no row on the Sunday of week {first}, or later; "
+            "`tgn check` says which rows were understood"
+        )
     if week < first:
         raise click.UsageError(f"--week {week} lies before the first week, {first} (TGN_START_WEEK)")
     if week >= _this_week() or (end and week > end):

@@ -44,15 +44,15 @@ class Refreshed:
     failure: RunFailed | None = None
 
 
-def refresh_weeks(home: Home, runner: Runner, week: str, *, alone: bool, if_needed: bool) -> Refreshed:
-    """Runs what is pending, then `week` unless it was run or `if_needed`; `alone`: that one and nothing else."""
-    backlog, failed = None if alone else Backlog(home), None
+def refresh_weeks(home: Home, runner: Runner, week: str, backlog: Backlog | None, *, if_needed: bool) -> Refreshed:
+    """Runs what is pending, and the whole of `week` unless `if_needed`; without a `backlog`, that one alone."""
+    failed = None
     try:
         if backlog:
-            runner.do_pending(backlog)
+            runner.do_pending(backlog, whole=None if if_needed else week)
         if not if_needed and not any(run.last_week == week and not run.assets for run in runner.runs):
             runner.ingest_before(week)
-            runner.refresh([week], ASKED if alone else NEWEST)
+            runner.refresh([week], NEWEST if backlog else ASKED)
     except RunFailed as error:
         failed = error
     if backlog is None:

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -97,8 +97,8 @@ class Runner:
         if missing:
             self._ingest(missing[0], missing[-1], NEEDED)
 
-    def do_pending(self, backlog: Backlog) -> None:
-        """Do what is pending, oldest first, as the sensor does.
+    def do_pending(self, backlog: Backlog, whole: str | None = None) -> None:
+        """Do what is pending, oldest first, as the sensor does; of the week `whole` not only what is stale.
 
         A week that fails does not hold up later ones, unless its rows could not be ingested; RunFailed at the end names
         the first that did.
@@ -108,7 +108,7 @@ class Runner:
             item = items[0]
             tried.add(item.key)
             try:
-                self._do(item)
+                self._do(replace(item, assets=()) if item.first == whole else item)
             except RunFailed as failure:
                 if failure.interrupted or item.action == INGEST:
                     raise

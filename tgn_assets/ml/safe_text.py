@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from errno import EDQUOT, ENOSPC
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -134,6 +135,15 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     """
     shown = [shortened(repr(name)) for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def of_the_system(error: OSError) -> str:
+    """What to say about an error with a strerror: a full disk, a missing right, a folder in place of a file."""
+    file = error.filename2 or error.filename  # of a renaming, what was to be replaced
+    text = f"{error.strerror}{f': {file}' if file else ' for the output or a file of the home'}"
+    if error.errno in (ENOSPC, EDQUOT):
+        return f"{text}; make room and try again: `tgn doctor` says how much is free"
+    return f"{text}; `tgn doctor` checks the whole home"
 
 
 def chat_text(text: str) -> str:

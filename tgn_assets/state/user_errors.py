@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from tgn_assets.ml.safe_text import safe_error, safe_text
+from tgn_assets.ml.safe_text import of_the_system, safe_error, safe_text
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors that the user can fix (a wrong setting, a missing artifact) into a Failure with their message.
+    """Turns errors that the user can fix (a wrong setting, a missing artifact, a full disk) into a Failure that says so.
 
     All other errors are bugs, and keep their traceback. No error shows a secret, nor does one that it came from.
     """
@@ -19,6 +19,8 @@ def explained() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, _fixable()):
             raise dg.Failure(description=safe_text(str(error)), allow_retries=False) from safe_error(error)
+        if isinstance(error, OSError) and error.strerror:
+            raise dg.Failure(description=safe_text(of_the_system(error)), allow_retries=False) from safe_error(error)
         if (shown := safe_error(error)) is not error:
             raise shown from None
         raise

@@ -138,6 +138,12 @@ def test_a_folder_in_place_of_a_file_is_named(home: Home, name: str) -> None:
     assert found(home) == [f"wrong      {home.root / name} is a folder and should be a file: move it away"]
 
 
+@pytest.mark.parametrize("page", [f"{WEEKS[3]}.html", "index.html"])
+def test_a_folder_in_place_of_a_page_is_named(home: Home, page: str) -> None:
+    (home.reports / page).mkdir(parents=True)
+    assert found(home) == [f"wrong      {home.reports / page} is a folder and should be a file: move it away"]
+
+
 def test_a_dangling_link_to_the_artifacts_is_named(home: Home, tmp_path: Path) -> None:
     home.artifacts.rmdir()
     home.artifacts.symlink_to(tmp_path / "unmounted")

@@ -141,6 +141,16 @@ def test_a_refresh_says_which_weeks_it_ran_and_skipped(tmp_path: Path, fake_runs
     assert f"skipped    up to {WEEKS[0]}, {WEEKS[2]} and later: --week names one alone" in alone
 
 
+def test_a_newest_week_with_stale_lists_is_run_once(tmp_path: Path, fake_runs: dict[str, str]) -> None:
+    publish(home := home_on_log(tmp_path), *WEEKS)
+    for week in WEEKS:
+        save_artifact(ArtifactStore(home.artifacts).directory("weekly_snapshots", week), {}, {})
+    home.warehouse().record_made("trained_ranker", {WEEKS[3]: "another"})
+    assert _refresh(home).stdout.startswith(f"ran        {WEEKS[3]} in 0.0 s: made from something older\nskipped")
+    part = _refresh(home, "--if-needed").stdout
+    assert part.startswith(f"ran        {WEEKS[3]} (temporal_embeddings, weekly_top5_predictions, weekly_report) in")
+
+
 def test_a_failed_ingest_holds_up_the_rest_and_is_in_the_document(tmp_path: Path, fake_runs: dict[str, str]) -> None:
     home = home_on_log(tmp_path)
     fake_runs[WEEKS[0]] = "no such column"

@@ -1,0 +1,26 @@
+"""What a run says of an error that its user can do something about."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tgn_assets.reporting.weekly_page.rendering import write_page
+from tgn_assets.state.user_errors import explained
+
+
+def test_a_run_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (page := tmp_path / "week.html").mkdir()
+    with pytest.raises(dg.Failure) as raised, explained():
+        write_page("a page", page)
+    assert raised.value.description == f"Is a directory: {page}; `tgn doctor` checks the whole home"
+
+
+def test_a_full_disk_is_no_bug() -> None:
+    with pytest.raises(dg.Failure, match="No space left on device: tensors; make room and try again"), explained():
+        raise OSError(28, "No space left on device", "tensors")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError), explained():
+        raise KeyError("user")
