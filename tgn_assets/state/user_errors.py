@@ -10,7 +10,7 @@ from tgn_assets.ml.safe_text import of_the_system, safe_error, safe_text
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors that the user can fix (a wrong setting, a missing artifact, a full disk) into a Failure that says so.
+    """Turns errors that the user can fix (a wrong setting, a lost artifact, a full disk) into a Failure that says so.
 
     All other errors are bugs, and keep their traceback. No error shows a secret, nor does one that it came from.
     """
