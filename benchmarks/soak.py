@@ -128,8 +128,7 @@ def soak(folder: Path, given: argparse.Namespace) -> tuple[str, str, list[str]]:
             log.close_weeks(1)
             if draw.random() < 0.2:
                 log.be_late(draw.randrange(number), f"late {number}")
-            settings = log.settings(folder, number, keep_weeks=KEPT)
-            do_pending(settings)
+            do_pending(settings := log.settings(folder, number, keep_weeks=KEPT))
             measured.append(_measure(settings.home))
             found.write_text(json.dumps(measured))
 
@@ -146,7 +145,8 @@ def soak(folder: Path, given: argparse.Namespace) -> tuple[str, str, list[str]]:
         wrong.append(f"memory grows by {grown['memory']:.2f} MB a week")
     if weeks and len(measured) > KEPT + 2 and grown["artifacts"] > GROWTH / 10:
         wrong.append(f"artifacts grow by {grown['artifacts']:.2f} MB a week")
-    wrong += _faults(Home(Settings(_env_file=None, home=folder / "home", source=str(folder / "log.csv"))))
+    kept = {"home": folder / "home", "source": str(folder / "log.csv"), "keep_weeks": KEPT}
+    wrong += _faults(Home(given_settings(kept)))
     sizes = ", ".join(f"{name} {last[name]:.1f} MB ({grown[name]:+.2f})" for name in last if name != "open files")
     seen = f"{last['open files']:g} open files ({grown['open files']:+g} a week), {sizes}"
     return f"{given.weeks} weeks one after the other, in one process", seen, wrong
