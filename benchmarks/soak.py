@@ -16,6 +16,7 @@ Prints a table; the exit status is 1 if something was wrong.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -41,6 +42,7 @@ from tgn_assets import run_launcher
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.cli import doctor, status
 from tgn_assets.cli.main import cli
+from tgn_assets.ml.parallel import trim_malloc
 from tgn_assets.ml.weeks import shift
 from tgn_assets.settings import Settings, given_settings
 from tgn_assets.state.home import Home
@@ -153,6 +155,8 @@ def soak(folder: Path, given: argparse.Namespace) -> tuple[str, str, list[str]]:
 
 
 def _measure(home: Path) -> dict[str, float]:
+    gc.collect()  # `tgn` collects seldom
+    trim_malloc()
     process = psutil.Process()
 
     def size(*paths: Path) -> float:
