@@ -15,12 +15,14 @@ FAST: tuple[Values, Values] = (
     {
         "networks": 1,
         "candidates": 40,
+        "users_per_cutoff": 2048,
         "warm_epochs": 3,
         "epochs": 15,
         "lambdarank": {"rounds": 50, "max_pairs": 50_000},
+        "blend": {"contenders": 20},
     },
 )
-"""Fewer candidates, epochs, rounds and link vectors, and one network on every log."""
+"""Fewer candidates, epochs, rounds, link vectors and users to learn from, and one network on every log."""
 BEST: tuple[Values, Values] = ({}, {"networks": 6, "fit": {"pairs_per_epoch": 10**9}})
 """Six networks and six boosters on every log, averaged: `standard` has up to four where a log is small, else one."""
 PRESETS: Mapping[PresetName, tuple[Values, Values]] = MappingProxyType(
