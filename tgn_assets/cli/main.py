@@ -176,10 +176,10 @@ def report(week: str | None, out: str | None) -> None:
     from datetime import UTC, datetime
     from pathlib import Path
 
+    from tgn_assets.ml.connectors.text_file import replace_text
     from tgn_assets.reporting.weekly_page.index import write_index
     from tgn_assets.reporting.weekly_page.page import report_page
     from tgn_assets.reporting.weekly_page.queries import newest_week
-    from tgn_assets.reporting.weekly_page.rendering import write_page
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
     home = open_home()
@@ -189,7 +189,7 @@ def report(week: str | None, out: str | None) -> None:
     path = Path(out) if out else home.reports / f"{week}.html"
     source, made = home.source_spec(), datetime.now(UTC)
     page = report_page(home.warehouse(), week, now, before, source=source, made=made, linked=out is None)
-    write_page(page, path)
+    replace_text(path, page)
     if out is None:
         write_index(home.reports, home.warehouse(), source=source, made=made)
     click.echo(path)

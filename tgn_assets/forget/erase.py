@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tgn_assets.forget import artifacts, exported, history, tables
 from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
@@ -118,7 +119,7 @@ def _clean_reports(home: Home, ids: Ids) -> int:
         elif (page := _rendered(home, path.stem)) is None:
             path.unlink()  # the example of a user says who it is about even without the id
         else:
-            history.write_text(path, ids.without(page))
+            replace_text(path, ids.without(page))
             digest = digest_of(path.read_bytes())
             with home.warehouse().writer() as con:
                 con.execute(

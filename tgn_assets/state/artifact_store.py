@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.weeks import shift, week_number
 
 if TYPE_CHECKING:
@@ -143,10 +144,7 @@ class ArtifactStore:
 
     def _store_week(self, name: str, week: str) -> None:
         """Makes the file `name` name the `week`."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        fresh = self.root / f".{name}"
-        fresh.write_text(json.dumps({"week": week}) + "\n")
-        fresh.replace(self.root / name)
+        replace_text(self.root / name, json.dumps({"week": week}) + "\n")
 
     def model_week(self, week: str) -> str:
         """The week whose ranker makes the lists of `week`: its own or an earlier, pinned one."""

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
     describe_source,
@@ -129,7 +130,7 @@ class Home:
             if not config.exists():
                 with self._lock():
                     if not config.exists():
-                        _write(config, DAGSTER_YAML)
+                        replace_text(config, DAGSTER_YAML)
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror}{where}") from error
@@ -199,7 +200,7 @@ class Home:
         """Replaces the file `name` of this home with `text` as a whole. OSError if it cannot be written."""
         self.ensure()
         with self._lock():
-            _write(self.root / name, text)
+            replace_text(self.root / name, text)
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
         """The tables; waits at most `lock_timeout` seconds for another process that writes."""
@@ -286,7 +287,7 @@ class Home:
         with self._lock():
             pinned = self._of_this_log(_read(file))
             value = pinned.setdefault(name, found)
-            _write(file, json.dumps(pinned, indent=2) + "\n")
+            replace_text(file, json.dumps(pinned, indent=2) + "\n")
         return value
 
     def _of_this_log(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -364,13 +365,6 @@ def _read(file: Path) -> dict[str, Any]:
     raise StateError(
         f"{file} is damaged; remove it: the first week of the log is found anew, or set TGN_START_WEEK to it"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Replaces the file with `text` as a whole; call it within `_lock`."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)
 
 
 def main() -> None:

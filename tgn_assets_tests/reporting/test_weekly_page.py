@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.reporting.weekly_page import headline as headline_module
 from tgn_assets.reporting.weekly_page import page as page_module
 from tgn_assets.reporting.weekly_page.queries import newest_week, read_facts
-from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 from tgn_assets_tests.support.weekly_reports import HOSTILE, LOG, WEEKS, page_of, warehouse
 
@@ -255,14 +255,14 @@ def test_an_unknown_week_and_an_empty_warehouse_are_errors(filled: Warehouse, tm
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_page("old", tmp_path / "page.html")
+    replace_text(tmp_path / "page.html", "old")
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError("No space left on device", "old")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        write_page("new", tmp_path / "page.html")
+        replace_text(tmp_path / "page.html", "new")
     assert (tmp_path / "page.html").read_text() == "old"
 
 
