@@ -128,7 +128,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: i
         device="cpu",
     )
     metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
-    warehouse.replace_week("eval_metrics", week, metrics)
+    warehouse.replace_week_tables(week, {"eval_metrics": metrics})
 
 
 if __name__ == "__main__":
