@@ -118,17 +118,17 @@ def backtest(weeks: int, show_lists: bool) -> None:
         closed = week_number(newest) - week_number(first) + 1
         if weeks + 1 > closed:
             raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
-        origins = [shift(newest, -back) for back in range(weeks, -1, -1)]
+        cutoffs = [shift(newest, -back) for back in range(weeks, -1, -1)]
         with open_runner(home, progress, is_verbose()) as runner:
-            runner.ingest_before(origins[0])
-            runner.refresh(origins)
+            runner.ingest_before(cutoffs[0])
+            runner.refresh(cutoffs)
     warehouse = home.warehouse()
-    tables = backtest_tables(warehouse, origins[1:])
+    tables = backtest_tables(warehouse, cutoffs[1:])
     if show_lists:
         tables = {"lists": sample_table(warehouse, newest)} | tables
-    sections = {"weeks": origins[1:], "warehouse": str(home.warehouse_path), **tables}
+    sections = {"weeks": cutoffs[1:], "warehouse": str(home.warehouse_path), **tables}
     shown = dict.fromkeys(tables, lambda table: [table])
-    answer(sections.items(), shown, closing_lines(warehouse, origins, _tgn()))
+    answer(sections.items(), shown, closing_lines(warehouse, cutoffs, _tgn()))
 
 
 @cli.command(short_help="Print a user's newest list.")
