@@ -47,7 +47,7 @@ class Rules:
         free = self.allowed(history)[events]
         if not self.exclude_repeats:
             return free
-        return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
+        return free & ((users < 0) | ~np.isin(users * history.num_events + events, repeat_pairs(history)))
 
     def have_lists(self, history: InteractionHistory) -> BoolArray:
         """[U] whether each user gets a list: false for those who were silent for too long up to the history's week."""
@@ -63,7 +63,7 @@ class Rules:
         free = self.allowed(history)
         choice = np.where(self.have_lists(history), int(free.sum()), 0)
         if self.exclude_repeats:
-            user, event = np.divmod(own_pairs(history), max(history.num_events, 1))
+            user, event = np.divmod(repeat_pairs(history), max(history.num_events, 1))
             choice -= np.bincount(user[free[event]], minlength=history.num_users)
         return np.clip(choice, 0, self.k)
 
@@ -76,7 +76,7 @@ OPEN = Rules()
 """The usual length, and every event is allowed."""
 
 
-def own_pairs(history: InteractionHistory) -> IntArray:
+def repeat_pairs(history: InteractionHistory) -> IntArray:
     """User position * num_events + event position of every pair that has interacted, ascending."""
     return np.unique(history.user.astype(np.int64) * history.num_events + history.event)
 

@@ -106,10 +106,10 @@ def repeat(tables: BaselineTables, past: UserPast) -> IntArray:
     """
     if tables.exclude_repeats:
         return popular_lists(tables, past)
-    own = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
-    own.data += 1e-3 * tables.tie[own.indices]
-    own = only_columns(own, tables.allowed)
-    return tables.positions(_fill(_top(own, tables.k), tables.by_popularity))
+    counts = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
+    counts.data += 1e-3 * tables.tie[counts.indices]
+    counts = only_columns(counts, tables.allowed)
+    return tables.positions(_fill(_top(counts, tables.k), tables.by_popularity))
 
 
 def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
@@ -173,12 +173,12 @@ def _lists_of(shared: tuple[Collection[str], BaselineTables], past: UserPast) ->
 
 
 def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
-    own, taken = _profiles(tables.catalogue, past)
+    profiles, taken = _profiles(tables.catalogue, past)
     included = np.full((len(past.users), tables.k), -1)
     left_out = included.copy()
-    for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
-        similar = only_columns(ordered(own[low:high] @ tables.similar), tables.allowed)
-        included[low:high] = _top(similar + only_columns(own[low:high], tables.allowed), tables.k)
+    for low, high in blocks(np.diff(profiles.indptr) * NEIGHBOURS):
+        similar = only_columns(ordered(profiles[low:high] @ tables.similar), tables.allowed)
+        included[low:high] = _top(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
         left_out[low:high] = _top(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
     new = tables.positions(_fill(left_out, tables.by_popularity, taken))
     if tables.exclude_repeats:
