@@ -1,5 +1,6 @@
-"""Text files that are replaced as a whole."""
+"""Files that are replaced as a whole, and written to the disk for certain."""
 
+import os
 from pathlib import Path
 
 
@@ -12,3 +13,13 @@ def replace_text(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_bytes(text.encode(errors="surrogateescape"))
     fresh.replace(path)
+
+
+def sync(*paths: Path) -> None:
+    """Waits until these files and folders are on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
