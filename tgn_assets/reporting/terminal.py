@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from tgn_assets.ml.evaluation import pooled
-from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK, in_order
 from tgn_assets.ml.evaluation.pooled import PooledScore
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
@@ -258,8 +258,4 @@ def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _models(scores: Scores, segment: str) -> list[str]:
-    """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
-    ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    models = set(ndcg)
-    ours_first = [OURS, WITHOUT_FALLBACK]
-    return sorted(models, key=lambda m: (m in BOUNDS, *(m != name for name in ours_first), -ndcg[m], m))
+    return in_order({one: score.value for (one, *of), score in scores.items() if of == [segment, "ndcg"]})
