@@ -26,7 +26,7 @@ from tgn_assets.names import Names
 from tgn_assets.settings import Settings, get_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.process import prepare_process
-from tgn_assets.state.resources import build_resources, source_when_needed
+from tgn_assets.state.resources import build_resources
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
@@ -48,10 +48,10 @@ def prefixed_definitions(settings: Settings, names: Names, deps: Sequence[dg.Ass
     start name that, not at all: SourceError if it cannot be read.
     """
     home = Home(settings, names)
-    return dg.Definitions(**with_names(home.names, _definitions(home, source_when_needed(home)), deps))
+    return dg.Definitions(**with_names(home.names, _definitions(home, None), deps))
 
 
-def _definitions(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict[str, Any]:
+def _definitions(home: Home, source: SourceSpec | None) -> dict[str, Any]:
     """The arguments of `dg.Definitions` for `home`: all but assets, checks and resources with its names."""
     settings = home.settings
     weeks = weekly_partitions(home.start_week(), settings.end_week)

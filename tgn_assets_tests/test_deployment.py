@@ -80,7 +80,7 @@ def test_a_week_that_this_instance_runs_is_known_to_the_home(tmp_path: Path, ins
 def test_the_instance_has_what_a_home_of_its_own_has(instance: dg.DagsterInstance) -> None:
     assert isinstance(instance.run_launcher, WatchfulRunLauncher)
     assert instance.run_monitoring_enabled
-    own, of_home = yaml.safe_load(INSTANCE), yaml.safe_load(DAGSTER_YAML)
+    own, of_home = yaml.safe_load(INSTANCE), yaml.safe_load(DAGSTER_YAML.read_text())
     for part in ("concurrency", "run_launcher"):
         assert own[part] == of_home[part]
 

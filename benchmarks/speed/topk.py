@@ -18,7 +18,7 @@ from benchmarks.common import run_peer
 from benchmarks.table import Row, show
 from tgn_assets.ml.linalg.topk import top_products
 from tgn_assets.ml.parallel import map_threaded
-from tgn_assets.ml.recommend.top_k import USERS_PER_SHARD
+from tgn_assets.ml.recommend.top_k import RANKING_SHARD
 
 ALL_USERS, USERS, EVENTS, DIM, K = 1_000_000, 20_000, 100_000, 64, 5
 BLOCKS = (64, 256, 1024)
@@ -32,7 +32,7 @@ def rows() -> Iterator[Row]:
     limit = min(
         _timed(partial(product, users, events, size)) for size in BLOCKS for product in (_product, _parallel_products)
     )
-    _top(users[:USERS_PER_SHARD], events)
+    _top(users[:RANKING_SHARD], events)
     ours = _timed(lambda: _top(users, events))
     answer = run_peer("peers", "topk", users=users.numpy(), events=events.numpy())
     theirs = float(answer["seconds"])
@@ -70,12 +70,12 @@ def _product(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
 
 
 def _parallel_products(users: torch.Tensor, events: torch.Tensor, size: int) -> None:
-    for _ in map_threaded(lambda part: _product(part, events, size), users.split(USERS_PER_SHARD)):
+    for _ in map_threaded(lambda part: _product(part, events, size), users.split(RANKING_SHARD)):
         pass
 
 
 def _top(users: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-    return torch.cat(list(map_threaded(lambda part: top_products(part, events, K), users.split(USERS_PER_SHARD))))
+    return torch.cat(list(map_threaded(lambda part: top_products(part, events, K), users.split(RANKING_SHARD))))
 
 
 def _check(users: torch.Tensor, events: torch.Tensor, lists: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tgn_assets.assets.recommendations import diagnostics_of
 from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy
@@ -35,7 +36,6 @@ from tgn_assets.ml.recommend.published import (
 from tgn_assets.ml.schema import EVENT
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.weekly_page.page import report_page
-from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets.settings import read_settings
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.home import Home
@@ -53,7 +53,7 @@ def main() -> None:
     publish(warehouse, artifacts, policy, week)
     evaluate(warehouse, artifacts, week, home.settings.evaluation_users)
     page = report_page(warehouse, week, {}, {}, source=home.source_spec(), made=datetime.now(UTC))
-    write_page(page, Path(home.reports) / f"{week}.html")
+    replace_text(Path(home.reports) / f"{week}.html", page)
 
 
 def ingest(home: Home, warehouse: Warehouse, artifacts: ArtifactStore, week: str) -> None:
@@ -128,7 +128,7 @@ def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: i
         device="cpu",
     )
     metrics = evaluate_week(score_week(week, given, history=history, diagnostics=diagnostics, rules=rules))
-    warehouse.replace_week("eval_metrics", week, metrics)
+    warehouse.replace_week_tables(week, {"eval_metrics": metrics})
 
 
 if __name__ == "__main__":

@@ -1,35 +1,31 @@
 """The assets as one deployment has them in Dagster's catalogue: their weeks, owner, code, and columns' lineage."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
 
 from tgn_assets.assets.code_version import code_version
+from tgn_assets.state.lineage import METRICS, PREDICTIONS, RAW
 
-RAW, PREDICTIONS, REPORT = "raw_interactions", "weekly_top5_predictions", "weekly_report"
+REPORT = "weekly_report"
+ROWS = {RAW: ["user_id", "event_id", "ts"]}
+SCORES = {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]}
 LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
     PREDICTIONS: {
         "week": {RAW: ["week"]},
         "target_week": {RAW: ["week"]},
         "user_id": {RAW: ["user_id"]},
-        "rank": {RAW: ["user_id", "event_id", "ts"]},
         "event_id": {RAW: ["event_id"]},
-        "score": {RAW: ["user_id", "event_id", "ts"]},
-        "source": {RAW: ["user_id", "event_id", "ts"]},
-        "reason_kind": {RAW: ["user_id", "event_id", "ts"]},
-        "reason": {RAW: ["user_id", "event_id", "ts"]},
-        "reason_parameters": {RAW: ["user_id", "event_id", "ts"]},
+        **dict.fromkeys(("rank", "score", "source", "reason_kind", "reason", "reason_parameters"), ROWS),
     },
-    "eval_metrics": {
+    METRICS: {
         "week": {RAW: ["week"]},
         "model": {PREDICTIONS: ["source"]},
         "segment": {RAW: ["user_id", "event_id", "week"]},
         "metric": {},
-        "value": {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]},
-        "ci_low": {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]},
-        "ci_high": {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]},
+        **dict.fromkeys(("value", "ci_low", "ci_high"), SCORES),
         "users": {RAW: ["user_id", "week"]},
     },
 }
@@ -57,29 +53,20 @@ def for_deployment(
     With `reports_url`, `weekly_report` has a link to the page that lists all weeks.
     """
     links = {REPORT: {"weekly_pages": dg.MetadataValue.url(f"{reports_url}/index.html")}} if reports_url else {}
-    return [_entry(asset, weeks, owner=owner, links=links) for asset in assets]
 
-
-def _entry(
-    asset: dg.AssetsDefinition,
-    weeks: dg.WeeklyPartitionsDefinition | None,
-    *,
-    owner: str,
-    links: Mapping[str, Mapping[str, dg.MetadataValue]],
-) -> dg.AssetsDefinition:
-    function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
-    return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(
-            partitions_def=weeks,
-            owners=[owner],
-            code_version=code_version(function),
-            metadata={
-                **spec.metadata,
-                **links.get(spec.key.to_user_string(), {}),
-                "dagster/code_references": _code_reference(function),
-            },
+    def entry(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+        function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
+        code = {"dagster/code_references": _code_reference(function)}
+        return asset.map_asset_specs(
+            lambda spec: spec.replace_attributes(
+                partitions_def=weeks,
+                owners=[owner],
+                code_version=code_version(function),
+                metadata={**spec.metadata, **links.get(spec.key.to_user_string(), {}), **code},
+            )
         )
-    )
+
+    return [entry(asset) for asset in assets]
 
 
 def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:

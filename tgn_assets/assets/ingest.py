@@ -84,7 +84,7 @@ def weekly_snapshots(
     from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 
     # One at a time to disk: the graphs of a backfill of many years would not fit in memory together.
-    pace = ProgressReporter(context.log.info, "snapshots", len(context.partition_keys), "week")
+    progress = ProgressReporter(context.log.info, "snapshots", len(context.partition_keys), "week")
     digests = {}
     for week in context.partition_keys:
         with warehouse.reader() as con:
@@ -99,6 +99,6 @@ def weekly_snapshots(
             "interactions": int(edges.edge_count.sum()),
         }
         context.add_asset_metadata(numbers(size), partition_key=week)
-        pace.add(1)
+        progress.add(1)
     warehouse.record_made("weekly_snapshots", digests)
     return dg.MaterializeResult()

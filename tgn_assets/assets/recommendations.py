@@ -160,26 +160,26 @@ def eval_metrics(
     from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
     from tgn_assets.ml.evaluation.scored_week import score_week
 
-    week, origin = context.partition_key, shift(context.partition_key, -1)
+    week, cutoff = context.partition_key, shift(context.partition_key, -1)
     with warehouse.reader() as con:
-        record = read_publication_record(con, origin)
+        record = read_publication_record(con, cutoff)
         given = read_evaluation_input(con, week, k=record.policy.k, users=evaluation_users.number)
-        events = read_kind(con, EVENT, origin)
-        users = read_kind(con, USER, origin) if attribute_files.user_features else events[:0]
+        events = read_kind(con, EVENT, cutoff)
+        users = read_kind(con, USER, cutoff) if attribute_files.user_features else events[:0]
     if given is None:
         nothing = {"eval_metrics": pd.DataFrame(columns=COLUMNS), GROUPS: pd.DataFrame(columns=GROUP_COLUMNS)}
         warehouse.replace_week_tables(week, nothing)
-        note = f"nothing to score: no lists were published for this week (partition {origin} of {PREDICTIONS})"
+        note = f"nothing to score: no lists were published for this week (partition {cutoff} of {PREDICTIONS})"
         return dg.MaterializeResult(metadata={**row_count(0), "note": note})
-    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    history, rules = warehouse.history(cutoff), rules_of(record.policy, events)
     engine = workers.start(device.name(), context.log.warning)
     diagnostics = diagnostics_of(
         artifacts,
         history,
-        origin,
+        cutoff,
         model_week=record.model_week,
         rules=rules,
-        attributes=attribute_files.read(users, events, origin),
+        attributes=attribute_files.read(users, events, cutoff),
         device=device.name(),
         workers=engine,
         progress=context.log.info,
@@ -188,8 +188,8 @@ def eval_metrics(
     metrics = evaluate_week(scored)
     warehouse.replace_week_tables(week, {"eval_metrics": metrics, GROUPS: user_groups(scored)})
     with warehouse.reader() as con:
-        trend, replaced = quality(con, week), replaced_lists(con, origin)
-    log_scores(artifacts.root.parent, origin, plotted_scores(metrics), context.log.warning)
+        trend, replaced = quality(con, week), replaced_lists(con, cutoff)
+    log_scores(artifacts.root.parent, cutoff, plotted_scores(metrics), context.log.warning)
     drawn = {"active_users": given.published.users, "drawn_users": len(given.drawn.user_idx)}
     sizes = {**drawn, "interactions": given.published.interactions}
     ndcg = at_length(NDCG, warehouse, [week])
@@ -202,7 +202,7 @@ def eval_metrics(
 def diagnostics_of(
     artifacts: ArtifactStore,
     history: InteractionHistory,
-    origin: str,
+    cutoff: str,
     *,
     model_week: str,
     rules: Rules,
@@ -211,7 +211,7 @@ def diagnostics_of(
     workers: "Workers",
     progress: LogFn = no_log,
 ) -> "RankerDiagnostics | None":
-    """What the ranker of `model_week` had before the baseline fallback when it published `origin`.
+    """What the ranker of `model_week` had before the baseline fallback when it published `cutoff`.
 
     None if it was not trained, is no longer kept or of an older version, or if the attribute tables have lost a column
     that it was trained on.
@@ -219,17 +219,17 @@ def diagnostics_of(
     from tgn_assets.ml.ranker.checkpoint import is_incompatible
     from tgn_assets.ml.recommend.top_k import diagnose
 
-    kept = [("trained_ranker", model_week), ("temporal_embeddings", origin), ("trained_gnn", origin)]
+    kept = [("trained_ranker", model_week), ("temporal_embeddings", cutoff), ("trained_gnn", cutoff)]
     if not all(week in artifacts.weeks(asset) and not artifacts.is_outdated(asset, week) for asset, week in kept):
         return None
     ranker = artifacts.load("trained_ranker", model_week)
     if not ranker.trained or is_incompatible(ranker) or attributes.lacking(ranker.attributes):
         return None
-    model = publishing_model(artifacts, history, origin, model_week, device)
+    model = publishing_model(artifacts, history, cutoff, model_week, device)
     return diagnose(
         history,
         model.ranker,
-        load_embedding_history(artifacts, origin, model.ranker.config.sequence),
+        load_embedding_history(artifacts, cutoff, model.ranker.config.sequence),
         model.embeddings,
         rules=rules,
         device=device,

@@ -12,7 +12,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
-from tgn_assets.state.resources import AttributeFiles, Device, GraphBatching, PolicyFiles, Preset, WorkersSetting
+from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, TrainingDefaults, WorkersSetting
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
@@ -41,8 +41,7 @@ def trained_gnn(
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
-    preset: Preset,
-    graph_batching: GraphBatching,
+    defaults: TrainingDefaults,
 ) -> dg.MaterializeResult:
     """Train the graph encoder to predict who interacts with what in the next week, from the last weeks' snapshots.
 
@@ -54,7 +53,7 @@ def trained_gnn(
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
-    settled, warm = graph_batching.settle(preset.settle(config, GNNConfig)), earlier.get(shift(week, -1))
+    settled, warm = defaults.settle(config, GNNConfig), earlier.get(shift(week, -1))
     read = snapshot_weeks(week, settled, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
@@ -110,7 +109,7 @@ def trained_ranker(
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
     workers: WorkersSetting,
-    preset: Preset,
+    defaults: TrainingDefaults,
     policy: PolicyFiles,
     attribute_files: AttributeFiles,
 ) -> dg.MaterializeResult:
@@ -132,7 +131,7 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    settings = preset.settle(config, RankerConfig)
+    settings = defaults.settle(config, RankerConfig)
     embedding_history = load_embedding_history(artifacts, week, settings.embedding_weeks)
     checkpoint = train_ranker(
         warehouse.history(week),

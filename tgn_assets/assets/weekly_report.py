@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers
@@ -30,7 +31,6 @@ def weekly_report(
     """
     from tgn_assets.reporting.weekly_page.index import write_index
     from tgn_assets.reporting.weekly_page.page import report_page
-    from tgn_assets.reporting.weekly_page.rendering import write_page
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
     week = context.partition_key
@@ -38,7 +38,7 @@ def weekly_report(
     made = datetime.now(UTC)
     page = report_page(warehouse, week, now, before, source=source, made=made)
     path = Path(reports.root) / f"{week}.html"
-    write_page(page, path)
+    replace_text(path, page)
     write_index(path.parent, warehouse, source=source, made=made)
     warehouse.record_made("weekly_report", {week: digest_of(page.encode())})
     page_url = {"page": dg.MetadataValue.url(f"{reports.url}/{path.name}")} if reports.url else {}

@@ -4,7 +4,6 @@ import json
 import logging
 from datetime import UTC, datetime
 from http.client import HTTPException
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import dagster as dg
@@ -12,6 +11,7 @@ import dagster as dg
 from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.automation.backlog import PARTITION, RANGE_START, READER_PATIENCE, failure_message, is_ours
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import chat_text
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
@@ -62,9 +62,7 @@ class Alerts:
             return {}
 
     def _remember(self, told: dict[str, str]) -> None:
-        fresh = Path(f"{self._file}.new")
-        fresh.write_text(json.dumps(told, indent=1))
-        fresh.replace(self._file)
+        replace_text(self._file, json.dumps(told, indent=1))
 
 
 def failed_runs_sensor(home: Home) -> dg.SensorDefinition:

@@ -83,7 +83,7 @@ class Backlog:
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
         """What has to be done for the closed weeks up to `last_week`, in this order."""
-        artifacts = ArtifactStore(self.home.artifacts)
+        artifacts = self.home.artifact_store()
         items = plan_work(
             self.weeks(),
             self.lineage,
@@ -189,18 +189,18 @@ def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether `run` failed without any error of its own: its process was killed, or the machine went down."""
     if run.status != dg.DagsterRunStatus.FAILURE:
         return False
+    return not any(event.is_step_failure or event_error(event) for event in _failures(instance, run))
+
+
+def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.DagsterEvent]:
     kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    failures = [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds)]
-    return not any(event and (event.is_step_failure or event_error(event)) for event in failures)
+    return [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds) if entry.dagster_event]
 
 
 def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Why `run` failed, as far as its error was made to be shown."""
-    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     message = f"it ended as {run.status.value.lower()}"
-    for entry in instance.all_logs(run.run_id, of_type=kinds):
-        if (event := entry.dagster_event) is None:
-            continue
+    for event in _failures(instance, run):
         data = event.step_failure_data.user_failure_data if event.is_step_failure else None
         if data and data.description:
             return data.description
@@ -238,9 +238,7 @@ def run_request(item: WorkItem, attempt: int, names: Names = PLAIN) -> dg.RunReq
     """The request for a run of job `weekly_refresh` that does `item`; each attempt has a key of its own."""
     job, tags = names.of(JOB), {REQUEST_TAG: names.of(item.key), REASON_TAG: item.reason}
     run_key = f"{item.key} {attempt}"
+    week, assets = item.first if item.action != INGEST else None, names.keys(item.assets) or None
     if item.action == INGEST:
-        weeks = {RANGE_START: item.first, RANGE_END: item.last}
-        selection = names.keys([RAW, SNAPSHOTS])
-        return dg.RunRequest(run_key=run_key, job_name=job, tags=tags | weeks, asset_selection=selection)
-    stale = names.keys(item.assets) or None
-    return dg.RunRequest(run_key=run_key, job_name=job, tags=tags, partition_key=item.first, asset_selection=stale)
+        tags, assets = tags | {RANGE_START: item.first, RANGE_END: item.last}, names.keys([RAW, SNAPSHOTS])
+    return dg.RunRequest(run_key=run_key, job_name=job, tags=tags, partition_key=week, asset_selection=assets)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 
 from tgn_assets.assets.ingest import LOG
-from tgn_assets.checks.future_leakage import PREDICTIONS
 from tgn_assets.checks.monitoring import WARNING_KEYS
 from tgn_assets.checks.reasons import REASONS_KEY
 from tgn_assets.ml.recommend.publish_checks import CHECKS
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
+from tgn_assets.state.lineage import PREDICTIONS
 
 
 def weekly_refresh_job(names: Names, assets: dg.AssetSelection) -> UnresolvedAssetJobDefinition:

@@ -9,16 +9,15 @@ import dagster as dg
 
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication_record
 from tgn_assets.ml.weeks import shift
-from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.artifact_store import TYPES, ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.mlflow_tracking import untracked
 from tgn_assets.state.resources import build_resources
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
 
 FUTURE_BLIND = "future_blind"
-PREDICTIONS = "weekly_top5_predictions"
-ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embeddings"]
 PAST = {"raw_interactions": "week", "users": "first_week", "events": "first_week", "ingested_weeks": "week"}
 """The tables that the model reads, each with the column by which a row belongs to the past."""
 
@@ -42,22 +41,22 @@ def future_blind_check(
         week = context.partition_key
         with explained(), untracked(), tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
             blind = Home(home.settings.model_copy(update={"home": Path(folder).resolve()})).ensure()
-            copy_tables(Warehouse(home.warehouse_path), Warehouse(blind.warehouse_path), week)
-            made, past = ArtifactStore(home.artifacts), ArtifactStore(blind.artifacts)
+            copy_tables(home.warehouse(), blind.warehouse(), week)
+            made, past = home.artifact_store(), blind.artifact_store()
             link_past(made, past, week)
-            with Warehouse(home.warehouse_path).reader() as con:
+            with home.warehouse().reader() as con:
                 past.pin(read_publication_record(con, week).model_week)
             training = {name: made.load(name, week).config.model_dump() for name in ("trained_gnn", "trained_ranker")}
             dg.materialize(
                 assets,
-                selection=[*ARTIFACTS, PREDICTIONS],
+                selection=[*TYPES, PREDICTIONS],
                 partition_key=week,
                 resources=build_resources(blind, home.source_spec()),
                 run_config={"ops": {name: {"config": config} for name, config in training.items()}},
                 instance=dg.DagsterInstance.ephemeral(),
             )
-            folders = {name: (made.directory(name, week), past.directory(name, week)) for name in ARTIFACTS}
-            rows, blind_rows = (_published(Warehouse(at.warehouse_path), week) for at in (home, blind))
+            folders = {name: (made.directory(name, week), past.directory(name, week)) for name in TYPES}
+            rows, blind_rows = (_published(at.warehouse(), week) for at in (home, blind))
             differing = [name for name, both in folders.items() if not _same_files(*both)]
             differing += [table for table in PUBLISHED_TABLES if rows[table] != blind_rows[table]]
         return dg.AssetCheckResult(
@@ -90,7 +89,7 @@ def copy_tables(source: Warehouse, target: Warehouse, week: str) -> None:
 def link_past(source: ArtifactStore, target: ArtifactStore, week: str) -> None:
     """Gives `target` the artifacts of `source` that are older than `week`, without copying them."""
     cold = source.load("trained_gnn", week).warm_from is None
-    for asset in ARTIFACTS:
+    for asset in TYPES:
         for earlier in source.weeks(asset):
             # A model that did start cold must not be given a warm start that only came to be afterwards.
             if earlier < week and not (cold and (asset, earlier) == ("trained_gnn", shift(week, -1))):

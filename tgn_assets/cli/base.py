@@ -90,40 +90,23 @@ def open_home() -> "Home":
     return Home(read_settings()).ensure()
 
 
-def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--verbose` to `command`; `is_verbose` tells whether it was given."""
+def _flag(*names: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that the context remembers by its name, and the command is not given."""
 
-    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        ctx.meta["verbose"] = value
+    def remember(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+        ctx.meta[str(option.name)] = value
 
-    return click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        expose_value=False,
-        callback=remember,
-        help="Show Dagster's own log, and the traceback of an error.",
-    )(command)
+    return click.option(*names, is_flag=True, expose_value=False, callback=remember, help=help)
+
+
+verbose_option = _flag("-v", "--verbose", help="Show Dagster's own log, and the traceback of an error.")
+json_option = _flag("--json", help="Print one JSON document, for programs, instead of text.")
+"""Lets `console.answer` print a command's results as one document."""
 
 
 def is_verbose() -> bool:
     """Whether the current command was given `--verbose`."""
     return bool(click.get_current_context().meta["verbose"])
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--json` to `command`, whose results `console.answer` then prints as one JSON document."""
-
-    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        ctx.meta["json"] = value
-
-    return click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=remember,
-        help="Print one JSON document, for programs, instead of text.",
-    )(command)
 
 
 def is_json() -> bool:

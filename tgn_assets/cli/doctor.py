@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -13,7 +14,7 @@ from tgn_assets.cli.console import Shown
 from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
-from tgn_assets.state.artifact_store import MODELS, PIN, TYPES, ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
 from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, forbidden
 from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
@@ -48,7 +49,11 @@ class Fault:
         return f"{'wrong' if self.to_do else 'note':10} {self.text}"
 
 
-def findings(home: Home) -> Iterator[Fault]:
+T = TypeVar("T")
+Faults = Generator[Fault, None, None]
+
+
+def findings(home: Home) -> Faults:
     """All that is wrong in `home`."""
     if not home.root.is_dir():
         yield Fault(f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it")
@@ -62,36 +67,31 @@ def findings(home: Home) -> Iterator[Fault]:
     except OSError as error:
         yield Fault(forbidden(error))
         return
-    yield from _readable(_room(home))
-    yield from _readable(_dagster(home))
-    yield from _readable(_json_files(home))
-    yield from _readable(_forgotten(home))
-    lineage = Lineage()
-    try:
-        lineage = yield from _warehouse(home)
-    except OSError as error:
-        yield Fault(forbidden(error))
-    for section in (_copy, _artifacts, _reports):
-        yield from _readable(section(home, lineage))
+    for section in (_room, _dagster, _json_files, _forgotten):
+        yield from _readable(section(home))
+    lineage = (yield from _readable(_warehouse(home))) or Lineage()
+    for of_week in (_copy, _artifacts, _reports):
+        yield from _readable(of_week(home, lineage))
     yield from _readable(_leftovers(home))
 
 
-def _readable(section: Iterator[Fault]) -> Iterator[Fault]:
-    """`section`, up to a file that may not be read."""
+def _readable(section: Generator[Fault, None, T]) -> Generator[Fault, None, T | None]:
+    """`section`, up to a file that may not be read; returns what that does."""
     try:
-        yield from section
+        return (yield from section)
     except OSError as error:
         yield Fault(forbidden(error))
+    return None
 
 
-def _room(home: Home) -> Iterator[Fault]:
+def _room(home: Home) -> Faults:
     free = shutil.disk_usage(home.root).free
     size = home.warehouse_path.stat().st_size if home.warehouse_path.exists() else 0
     if free < (needed := max(LEAST_ROOM, ROOM * size)):
         yield Fault(f"{home.root}: {free / 1e6:,.0f} MB are free, and a week may take {needed / 1e6:,.0f}; make room")
 
 
-def _dagster(home: Home) -> Iterator[Fault]:
+def _dagster(home: Home) -> Faults:
     damaged = damaged_history(home.dagster_home)
     yield from (Fault(f"{path} is damaged: {HISTORY_REMEDY}") for path in damaged)
     if not damaged and (home.dagster_home / "dagster.yaml").exists():
@@ -104,7 +104,7 @@ def _dagster(home: Home) -> Iterator[Fault]:
         yield Fault(f"{home.run_lock} is held by {holder}, which is at work", to_do=False)
 
 
-def _json_files(home: Home) -> Iterator[Fault]:
+def _json_files(home: Home) -> Faults:
     remedies = {
         home.root / "log.json": "remove it: the first week of the log is found anew, or set TGN_START_WEEK to it",
         home.root / "alerts.json": "remove it: what was told is told again",
@@ -120,7 +120,7 @@ def _json_files(home: Home) -> Iterator[Fault]:
             yield Fault(f"{path} cannot be read: {error.strerror}")
 
 
-def _forgotten(home: Home) -> Iterator[Fault]:
+def _forgotten(home: Home) -> Faults:
     try:
         listed = ForgottenIds.load(home.root / FORGOTTEN)
     except ForgottenListError as error:
@@ -134,7 +134,7 @@ def _warehouse(home: Home) -> Generator[Fault, None, Lineage]:
     """Findings; returns what the warehouse records, as far as it can be read."""
     path = home.warehouse_path
     if not path.exists():
-        if ArtifactStore(home.artifacts).weeks("trained_ranker"):
+        if home.artifact_store().weeks("trained_ranker"):
             yield Fault(f"{path} is missing: put a backup in its place, or let `tgn refresh` make the weeks again")
         return Lineage()
     try:
@@ -166,7 +166,7 @@ def _tables(con: duckdb.DuckDBPyConnection, path: Path) -> Generator[Fault, None
     return read_lineage(con)
 
 
-def _copy(home: Home, lineage: Lineage) -> Iterator[Fault]:
+def _copy(home: Home, lineage: Lineage) -> Faults:
     """Looks whether the copy for readers is there and has the newest lists."""
     copy = home.root / published_copy.NAME
     if not lineage.published:
@@ -184,11 +184,11 @@ def _copy(home: Home, lineage: Lineage) -> Iterator[Fault]:
         yield Fault(f"{copy} {has}; the next week writes it again", to_do=False)
 
 
-def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
+def _artifacts(home: Home, lineage: Lineage) -> Faults:
     """Reads every artifact, and compares its digest with the recorded one."""
     from tgn_assets.ml.artifact_io import ArtifactError, remedy
 
-    store = ArtifactStore(home.artifacts)
+    store = home.artifact_store()
     for asset in TYPES:
         for week in store.weeks(asset):
             directory, made = store.directory(asset, week), lineage.made.get((asset, week))
@@ -207,7 +207,7 @@ def _artifacts(home: Home, lineage: Lineage) -> Iterator[Fault]:
             yield Fault(f"{directory} is missing; {command} makes it again")
 
 
-def _reports(home: Home, lineage: Lineage) -> Iterator[Fault]:
+def _reports(home: Home, lineage: Lineage) -> Faults:
     for page in sorted(home.reports.glob("*.html")):
         if page.is_dir():
             yield Fault(f"{page} is a folder and should be a file: move it away")
@@ -217,7 +217,7 @@ def _reports(home: Home, lineage: Lineage) -> Iterator[Fault]:
             yield Fault(f"{page} is missing; `tgn report --week {week}` writes it again", to_do=False)
 
 
-def _leftovers(home: Home) -> Iterator[Fault]:
+def _leftovers(home: Home) -> Faults:
     """What killed processes left; nobody need do anything about it."""
     if held_by(home.run_lock):
         return

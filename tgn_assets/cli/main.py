@@ -120,17 +120,17 @@ def backtest(weeks: int, show_lists: bool) -> None:
         closed = week_number(newest) - week_number(first) + 1
         if weeks + 1 > closed:
             raise click.UsageError(f"scoring {weeks} weeks takes {weeks + 1} closed ones; the source has {closed}")
-        origins = [shift(newest, -back) for back in range(weeks, -1, -1)]
+        cutoffs = [shift(newest, -back) for back in range(weeks, -1, -1)]
         with open_runner(home, progress, is_verbose()) as runner:
-            runner.ingest_before(origins[0])
-            runner.refresh(origins)
+            runner.ingest_before(cutoffs[0])
+            runner.refresh(cutoffs)
     warehouse = home.warehouse()
-    tables = backtest_tables(warehouse, origins[1:])
+    tables = backtest_tables(warehouse, cutoffs[1:])
     if show_lists:
         tables = {"lists": sample_table(warehouse, newest)} | tables
-    sections = {"weeks": origins[1:], "warehouse": str(home.warehouse_path), **tables}
+    sections = {"weeks": cutoffs[1:], "warehouse": str(home.warehouse_path), **tables}
     shown = dict.fromkeys(tables, lambda table: [table])
-    answer(sections.items(), shown, closing_lines(warehouse, origins, _tgn()))
+    answer(sections.items(), shown, closing_lines(warehouse, cutoffs, _tgn()))
 
 
 @cli.command(short_help="Print a user's newest list.")
@@ -178,10 +178,10 @@ def report(week: str | None, out: str | None) -> None:
     from datetime import UTC, datetime
     from pathlib import Path
 
+    from tgn_assets.ml.connectors.text_file import replace_text
     from tgn_assets.reporting.weekly_page.index import write_index
     from tgn_assets.reporting.weekly_page.page import report_page
     from tgn_assets.reporting.weekly_page.queries import newest_week
-    from tgn_assets.reporting.weekly_page.rendering import write_page
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
     home = open_home()
@@ -191,7 +191,7 @@ def report(week: str | None, out: str | None) -> None:
     path = Path(out) if out else home.reports / f"{week}.html"
     source, made = home.source_spec(), datetime.now(UTC)
     page = report_page(home.warehouse(), week, now, before, source=source, made=made, linked=out is None)
-    write_page(page, path)
+    replace_text(path, page)
     if out is None:
         write_index(home.reports, home.warehouse(), source=source, made=made)
     click.echo(path)

@@ -22,13 +22,12 @@ def list_models() -> None:
     """
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import model_cards, models_table
-    from tgn_assets.state.artifact_store import ArtifactStore
 
     home = open_home()
-    cards = model_cards(ArtifactStore(home.artifacts), home.warehouse())
+    cards = model_cards(home.artifact_store(), home.warehouse())
     if not cards:
         raise click.ClickException("no model was trained yet; run `tgn refresh`")
-    pinned = ArtifactStore(home.artifacts).pinned()
+    pinned = home.artifact_store().pinned()
     answer({"pinned": pinned, "models": models_table(cards)}.items(), {"models": lambda table: [table]})
 
 
@@ -41,10 +40,9 @@ def compare(week: str, other: str) -> None:
     """Print what differs between the models of the weeks WEEK and OTHER: numbers and configuration."""
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import comparison_table, model_cards
-    from tgn_assets.state.artifact_store import ArtifactStore
 
     home = open_home()
-    store, warehouse = ArtifactStore(home.artifacts), home.warehouse()
+    store, warehouse = home.artifact_store(), home.warehouse()
     one, two = (model_cards(store, warehouse, [key])[0] for key in (week, other))
     sections = {"weeks": [one.week, two.week], "differences": comparison_table(one, two)}
     answer(sections.items(), {"differences": lambda table: [table]})
@@ -61,9 +59,8 @@ def pin(week: str) -> None:
     model must know nothing of what came after them.
     """
     from tgn_assets.reporting.model_cards import check_pin
-    from tgn_assets.state.artifact_store import ArtifactStore
 
-    store = ArtifactStore(open_home().artifacts)
+    store = open_home().artifact_store()
     check_pin(store, week)
     store.pin(week)
     click.echo(f"lists come from the model of {week} from the next run on; `tgn models unpin` ends it")
@@ -73,9 +70,8 @@ def pin(week: str) -> None:
 @verbose_option
 def unpin() -> None:
     """Publish from each week's own model again, from the next run on."""
-    from tgn_assets.state.artifact_store import ArtifactStore
 
-    store = ArtifactStore(open_home().artifacts)
+    store = open_home().artifact_store()
     if (was := store.pinned()) is None:
         click.echo("no model was pinned")
         return
@@ -93,10 +89,9 @@ def rollback() -> None:
     from tgn_assets.cli.console import Progress
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.model_cards import rollback_target
-    from tgn_assets.state.artifact_store import ArtifactStore
 
     home = open_home()
-    store = ArtifactStore(home.artifacts)
+    store = home.artifact_store()
     newest, model_week = rollback_target(store, home.warehouse())
     before = store.pinned()
     store.pin(model_week)

@@ -24,7 +24,6 @@ from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.run_launcher import fail_killed_runs
-from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, Made
@@ -85,7 +84,7 @@ class Runner:
 
     def ingest_before(self, week: str) -> None:
         """Ingest, in one run, the earlier weeks that never were, or whose snapshots are missing or outdated."""
-        lineage, artifacts = self._home.warehouse().lineage(), ArtifactStore(self._home.artifacts)
+        lineage, artifacts = self._home.warehouse().lineage(), self._home.artifact_store()
         earlier, there = weeks_between(self._home.start_week(), shift(week, -1)), artifacts.weeks(SNAPSHOTS)
         missing = [
             week

@@ -19,7 +19,7 @@ from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
-from tgn_assets.state.artifact_store import MODELS, ArtifactStore
+from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import no_longer_there
 from tgn_assets.state.resources import policy_files
@@ -73,13 +73,13 @@ def _published(home: Home) -> Iterator[tuple[str, Any]]:
     yield "left_out", left._asdict() if left else None
     targets = reversed([*weeks, target] if target else [])
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
-    yield "pinned", ArtifactStore(home.artifacts).pinned()
+    yield "pinned", home.artifact_store().pinned()
     yield "unused_rows", unused
 
 
 def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     """What looks odd about the source beside what was ingested and published from it."""
-    artifacts = ArtifactStore(backlog.home.artifacts)
+    artifacts = backlog.home.artifact_store()
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
         yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"

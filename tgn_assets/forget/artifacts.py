@@ -42,7 +42,7 @@ def zero_indices(
                 unread.append(str(error))
                 continue
             clean, cleaned_parts = zeroed(tensors, indices), {n: zeroed(part, indices) for n, part in parts.items()}
-            if any(_holds(part, indices) for part in (tensors, *parts.values())):
+            if any(True for part in (tensors, *parts.values()) for _ in _found(part, indices)):
                 found.append((asset, week))
             if clean is not tensors or any(part is not parts[name] for name, part in cleaned_parts.items()):
                 save_artifact(directory, clean, meta, cleaned_parts)
@@ -62,10 +62,7 @@ def zeroed(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> Tensors:
     import torch
 
     changed: Tensors = {}
-    for kind, name in _index_names(tensors):
-        at = torch.isin(tensors[name], torch.tensor(indices.get(kind, []), dtype=torch.int64)).nonzero().flatten()
-        if not len(at):
-            continue
+    for kind, name, at in _found(tensors, indices):
         for of_node in _of_nodes(tensors, kind, name):
             if tensors[of_node][at].any():
                 changed[of_node] = changed.get(of_node, tensors[of_node]).clone()
@@ -78,21 +75,16 @@ def zeroed(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> Tensors:
     return {**tensors, **changed} if changed else tensors
 
 
-def _holds(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> bool:
+def _found(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, str, Tensor]]:
+    """The kind and the name of each tensor that has some of the `indices`, and where it has them."""
     import torch
 
-    return any(
-        bool(torch.isin(tensors[name], torch.tensor(indices.get(kind, []), dtype=torch.int64)).any())
-        for kind, name in _index_names(tensors)
-    )
-
-
-def _index_names(tensors: Tensors) -> Iterator[tuple[str, str]]:
-    """The kind and the name of each tensor of indices."""
     for name in tensors:
         for kind in (USER, EVENT):
             if name.endswith(f"{kind}_idx") or name in (f"{kind}.node_idx", f"node_idx.{kind}"):
-                yield kind, name
+                wanted = torch.tensor(indices.get(kind, []), dtype=torch.int64)
+                if len(at := torch.isin(tensors[name], wanted).nonzero().flatten()):
+                    yield kind, name, at
 
 
 def _of_nodes(tensors: Tensors, kind: str, index: str) -> list[str]:

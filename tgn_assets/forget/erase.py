@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from tgn_assets.forget import artifacts, exported, history, tables
 from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.connectors.text_file import replace_text, sync
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.weeks import shift, week_of
+from tgn_assets.ml.weeks import is_week, shift
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
@@ -42,7 +43,7 @@ def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
     Waits for a run in progress. Says to `log` what was done. StateError, or CleanError of an export, if a place cannot
     be cleaned: it is to be run again then, as after a kill.
     """
-    ids, store = Ids(names), ArtifactStore(home.artifacts)
+    ids, store = Ids(names), home.artifact_store()
     with hold(home.run_lock, f"tgn forget of process {os.getpid()}", log):
         store.sweep()
         listed = ForgottenIds.load(home.root / FORGOTTEN).adding(kind, names)
@@ -66,12 +67,7 @@ def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
 def _write_list(home: Home, listed: ForgottenIds) -> None:
     """Writes the list of forgotten ids, and waits until it is on the disk."""
     home.store(FORGOTTEN, listed.to_json())
-    for path in (home.root / FORGOTTEN, home.root):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync(home.root / FORGOTTEN, home.root)
 
 
 def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log: LogFn) -> None:
@@ -113,12 +109,12 @@ def _clean_reports(home: Home, ids: Ids) -> int:
         if ids.count(path.read_text(errors="replace"), surely=False)
     ]
     for path in named:
-        if path.suffix != ".html" or not _is_week(path.stem):
+        if path.suffix != ".html" or not is_week(path.stem):
             history.clean_text(path, ids)
         elif (page := _rendered(home, path.stem)) is None:
             path.unlink()  # the example of a user says who it is about even without the id
         else:
-            history.write_text(path, ids.without(page))
+            replace_text(path, ids.without(page))
             digest = digest_of(path.read_bytes())
             with home.warehouse().writer() as con:
                 con.execute(
@@ -138,13 +134,6 @@ def _rendered(home: Home, week: str) -> str | None:
         return report_page(home.warehouse(), week, now, before, source=home.source_spec(), made=datetime.now(UTC))
     except StateError:
         return None
-
-
-def _is_week(name: str) -> bool:
-    try:
-        return week_of(datetime.fromisoformat(name)) == name
-    except ValueError:
-        return False
 
 
 def _remove_leftovers(home: Home) -> None:

@@ -14,10 +14,10 @@ from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.tables import LISTS, WITHOUT_IDS
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import fetch, is_url, put, stored_files
-from tgn_assets.ml.connectors.postgres import PostgresError, connected, split_schema
+from tgn_assets.ml.connectors.postgres import PostgresError, connected_in_schema, run
 from tgn_assets.ml.export.parquet import EXPORTED
 from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
-from tgn_assets.ml.schema import EVENT, TABLES, quoted
+from tgn_assets.ml.schema import EVENT, TABLES
 from tgn_assets.ml.schema import literal as sql_text
 from tgn_assets.ml.sources.relations import pattern
 
@@ -139,18 +139,8 @@ def _clean_postgres(url: str, kind: str, ids: Ids) -> int:
 @contextmanager
 def exported_tables(url: str) -> Iterator[tuple[Connection, list[str]]]:
     """A connection to the database at `url`, and those of the exported tables that it has. PostgresError as usual."""
-    place, schema = split_schema(url)
-    with connected(place) as con:
-        if schema:
-            run(con, f"SET LOCAL search_path TO {quoted(schema)}")
+    with connected_in_schema(url) as con:
         yield con, [table for table in EXPORTED if run(con, f"SELECT to_regclass('{table}') IS NOT NULL")[0][0]]
-
-
-def run(con: Connection, sql: str, *parameters: str) -> list[tuple]:
-    """The rows of a query."""
-    with con.cursor() as cursor:
-        cursor.execute(sql, parameters or None)
-        return cursor.fetchall() if cursor.description else []
 
 
 def _count(con: Connection, sql: str, *parameters: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tgn_assets.forget.spelling import STRUCTURE, Ids
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.state.home import HISTORY_REMEDY
 from tgn_assets.state.warehouse import StateError
 
@@ -39,15 +40,8 @@ def clean_text(path: Path, ids: Ids) -> int:
     clean = ids.without_in_json(text)
     if clean == text:
         return 0
-    write_text(path, clean)
+    replace_text(path, clean)
     return 1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces the file `path` with `text`, as a whole."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(text.encode(errors="surrogateescape"))
-    fresh.replace(path)
 
 
 def _clean_database(path: Path, ids: Ids) -> int:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import duckdb
 
 from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.connectors.text_file import sync
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.schema import EVENT, TABLES, USER, literal, quoted
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
@@ -71,18 +70,13 @@ NO_REASON_SQL = """
 TOMBSTONES_SQL = "SELECT {kind}_idx FROM {kind}s WHERE {kind}_id = $tombstone ORDER BY 1"
 
 
-@dataclass(frozen=True)
-class Removed:
-    """What the tables lost."""
+class Removed(NamedTuple):
+    """What the tables lost: `known` of the ids, `rows` of the log, `listed` ones, ids in `texts`."""
 
     known: int
-    """How many of the ids the warehouse had."""
     rows: int
-    """Of the log."""
     listed: int
-    """Of published lists."""
     texts: int
-    """Texts in which an id was replaced."""
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) -> tuple[int, int, int]:
@@ -208,7 +202,9 @@ def rewritten(warehouse: Warehouse) -> Iterator[None]:
             before = _state(path)
         with path.open("r+b") as old:
             if _locked(old) and _state(path) == before and not wal.exists():
-                _replace(fresh, path)
+                sync(fresh)
+                fresh.replace(path)
+                sync(path.parent)
                 yield
                 return
         if time.monotonic() > deadline:
@@ -227,15 +223,3 @@ def _locked(file: IO[bytes]) -> bool:
 def _state(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
-
-
-def _replace(fresh: Path, path: Path) -> None:
-    """Makes `fresh`, once it is on the disk, the file `path`."""
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

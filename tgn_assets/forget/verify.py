@@ -27,10 +27,9 @@ from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.tables import WITHOUT_IDS, tombstones
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import StoreError, is_url
-from tgn_assets.ml.connectors.postgres import PostgresError
+from tgn_assets.ml.connectors.postgres import PostgresError, run
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.relations import pattern
-from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import StateError
 
@@ -226,7 +225,7 @@ def _indices(home: Home) -> Iterator[Trace]:
             indices = tombstones(con)
     except (StateError, duckdb.Error):
         return  # the search of the file says so
-    for directory in kept_of(ArtifactStore(home.artifacts), indices):
+    for directory in kept_of(home.artifact_store(), indices):
         yield Trace(str(directory), "vectors or edges of a forgotten index", sure=True)
 
 
@@ -252,7 +251,7 @@ def _of_postgres(search: _Search, url: str) -> Iterator[Trace]:
         for table in tables:
             for column in exported.text_columns(table):
                 query = f"SELECT DISTINCT {column} FROM {table} WHERE position($1 IN {column}) > 0"
-                found = {text for needle in search.ids.needles for (text,) in exported.run(con, query, needle)}
+                found = {text for needle in search.ids.needles for (text,) in run(con, query, needle)}
                 for text in sorted(found):
                     if column not in ID_COLUMNS:
                         yield from search.text("PostgreSQL", f"{table}.{column}", text)

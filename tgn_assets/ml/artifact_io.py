@@ -34,7 +34,7 @@ class OutdatedArtifactError(ArtifactError):
     """An artifact in a format other than `FORMAT_VERSION`."""
 
 
-class TrainingError(ArithmeticError):
+class TrainingError(SafeError, ArithmeticError):
     """Training without a usable result; the message says what to change."""
 
 

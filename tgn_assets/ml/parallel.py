@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from tgn_assets.ml.safe_text import SafeError
+
 Block = TypeVar("Block")
 Shared = TypeVar("Shared")
 Shard = TypeVar("Shard")
@@ -36,7 +38,7 @@ def device_name(wanted: str = "auto") -> str:
     return wanted
 
 
-class WorkersError(RuntimeError):
+class WorkersError(SafeError, RuntimeError):
     """The engine cannot be used, or could not do the work; the message says what helps."""
 
 

@@ -71,12 +71,12 @@ def _week(meaning: str, *, nullable: bool = False) -> Column:
     return Column("week", "DATE", meaning, nullable)
 
 
-def _id(name: str, meaning: str, *, nullable: bool = False) -> Column:
-    return Column(name, "VARCHAR", meaning, nullable)
+def _text(name: str, meaning: str, *, nullable: bool = False, added: bool = False) -> Column:
+    return Column(name, "VARCHAR", meaning, nullable=nullable, added=added)
 
 
-_USER_ID = _id("user_id", "The user, as the source writes it.")
-_EVENT_ID = _id("event_id", "The event, as the source writes it.")
+_USER_ID = _text("user_id", "The user, as the source writes it.")
+_EVENT_ID = _text("event_id", "The event, as the source writes it.")
 _KNOWN_AT = _week("Monday of the week at whose close the row was known.")
 _TARGET_WEEK = Column("target_week", "DATE", "Monday of the week that the list is for: the one after `week`.")
 _RANK = Column("rank", "INTEGER", "Place in the list, from 1.")
@@ -85,17 +85,15 @@ _SCORE = Column(
 )
 _NODES = "Every {} that was ever loaded. One that was forgotten has its index, and an empty id."
 _REASON = (
-    Column(
+    _text(
         "reason_kind",
-        "VARCHAR",
         "Why the event is on the list, one of the kinds of docs/reasons.md; NULL if an older release made the list.",
         nullable=True,
         added=True,
     ),
-    Column("reason", "VARCHAR", "The reason as a sentence, in the words of TGN_NOUNS.", nullable=True, added=True),
-    Column(
+    _text("reason", "The reason as a sentence, in the words of TGN_NOUNS.", nullable=True, added=True),
+    _text(
         "reason_parameters",
-        "VARCHAR",
         "As JSON, the facts that the sentence states, for programs and the check `reasons_are_true`.",
         nullable=True,
         added=True,
@@ -124,18 +122,18 @@ TABLES: dict[str, Table] = {
             _week(
                 "Monday of the row's week; NULL if its time cannot be read or lies outside 1970 to 2200.", nullable=True
             ),
-            Column("reason", "VARCHAR", "Why it cannot be used."),
-            _id("user_id", "The user, as far as the row has one.", nullable=True),
-            _id("event_id", "The event, as far as the row has one.", nullable=True),
-            Column("ts", "VARCHAR", "The time as text, as the source writes it.", nullable=True),
+            _text("reason", "Why it cannot be used."),
+            _text("user_id", "The user, as far as the row has one.", nullable=True),
+            _text("event_id", "The event, as far as the row has one.", nullable=True),
+            _text("ts", "The time as text, as the source writes it.", nullable=True),
         ),
     ),
     "rows_outside_weeks": Table(
         "How many rows of the source lie outside of the weeks that can be ingested, as the newest load counted them. "
         "Empty for PostgreSQL, which is asked for the weeks alone.",
         (
-            Column("side", "VARCHAR", "`before` the first week, or `after` the last one, TGN_END_WEEK."),
-            Column("reason", "VARCHAR", "Why they could not be used; NULL for rows that could.", nullable=True),
+            _text("side", "`before` the first week, or `after` the last one, TGN_END_WEEK."),
+            _text("reason", "Why they could not be used; NULL for rows that could.", nullable=True),
             Column("rows", "BIGINT", "How many."),
         ),
     ),
@@ -144,16 +142,16 @@ TABLES: dict[str, Table] = {
         (
             Column("week", "DATE", "Monday of the week.", primary_key=True),
             Column("rows", "BIGINT", "Its rows in the source, rejected ones included."),
-            Column("digest", "VARCHAR", "Digest of these rows: another one means that the source has changed since."),
+            _text("digest", "Digest of these rows: another one means that the source has changed since."),
         ),
     ),
     "made_weeks": Table(
         "What each asset of each week holds, and what it was made from: what no longer matches is made again.",
         (
             _week("Monday of the week."),
-            Column("asset", "VARCHAR", "Name of the asset."),
-            Column("digest", "VARCHAR", "Digest of what it holds."),
-            Column("made_from", "VARCHAR", "As JSON, the digest of each thing upstream when it was made."),
+            _text("asset", "Name of the asset."),
+            _text("digest", "Digest of what it holds."),
+            _text("made_from", "As JSON, the digest of each thing upstream when it was made."),
             Column("made_at", "TIMESTAMP", "Since when it holds that (UTC).", nullable=True, added=True),
             Column("first_made_at", "TIMESTAMP", "When it was made first (UTC).", nullable=True, added=True),
             Column("replaced", "INTEGER", "How often other content took the place.", nullable=True, added=True),
@@ -166,14 +164,12 @@ TABLES: dict[str, Table] = {
         (
             _KNOWN_AT,
             _TARGET_WEEK,
-            _id("user_id", "Whose list it is."),
+            _text("user_id", "Whose list it is."),
             _RANK,
-            _id("event_id", "The recommended event."),
+            _text("event_id", "The recommended event."),
             _SCORE,
-            Column(
-                "source",
-                "VARCHAR",
-                "Whose list it is: `tgn_assets`, or the baseline that did better in the last closed weeks.",
+            _text(
+                "source", "Whose list it is: `tgn_assets`, or the baseline that did better in the last closed weeks."
             ),
             *_REASON,
         ),
@@ -184,11 +180,9 @@ TABLES: dict[str, Table] = {
             _KNOWN_AT,
             _TARGET_WEEK,
             _RANK,
-            _id("event_id", "The recommended event."),
+            _text("event_id", "The recommended event."),
             _SCORE,
-            Column(
-                "source", "VARCHAR", "`popular`, or `tgn_assets` where another rule for new users did better lately."
-            ),
+            _text("source", "`popular`, or `tgn_assets` where another rule for new users did better lately."),
             *_REASON,
         ),
     ),
@@ -205,27 +199,24 @@ TABLES: dict[str, Table] = {
             Column("k", "INTEGER", "How long a list may be."),
             Column("users", "BIGINT", "How many users have a list."),
             Column("distinct_events", "BIGINT", "How many different events these lists hold together."),
-            Column("policy", "VARCHAR", "The policy as JSON: allowed, denied, expired by the target week, excluded."),
+            _text("policy", "The policy as JSON: allowed, denied, expired by the target week, excluded."),
         ),
     ),
     "eval_metrics": Table(
         "How the lists for a week did in it, beside baselines and bounds, one row per number.",
         (
             _week("Monday of the week that the lists were evaluated in: their target week."),
-            Column(
+            _text(
                 "model",
-                "VARCHAR",
                 "`tgn_assets` (the published lists), a baseline, `without_fallback`, `candidates` or `ceiling`.",
             ),
-            Column(
+            _text(
                 "segment",
-                "VARCHAR",
                 "Which active users: `all`, `seen` before, those with a `repeat`, those who `explore`, `new` ones; "
                 "under TGN_MAX_SILENT_WEEKS those `left_out`.",
             ),
-            Column(
+            _text(
                 "metric",
-                "VARCHAR",
                 "`ndcg`, `precision`, `recall`, `map`, `hit_rate`, `mrr`, or one of the diagnostics beside them. "
                 "`hit_rate:<kind>`: of the pairs with a reason of that kind. "
                 "`drawn:<metric>`: of the published lists over the drawn users alone, to compare with other models.",
@@ -250,8 +241,8 @@ TABLES: dict[str, Table] = {
         "every week. One row per week, model, segment and group, over the drawn users.",
         (
             _week("Monday of the week that the lists were evaluated in: their target week."),
-            Column("model", "VARCHAR", "As in `eval_metrics`."),
-            Column("segment", "VARCHAR", "`all` or `seen`."),
+            _text("model", "As in `eval_metrics`."),
+            _text("segment", "`all` or `seen`."),
             Column("user_group", "INTEGER", "Number of the group, from the id, 0 to 1,023."),
             Column("ndcg", "DOUBLE", "Sum over the users of the group."),
             Column("users", "BIGINT", "How many of its users were active, and drawn."),

@@ -18,6 +18,14 @@ def week_number(key: str) -> int:
     return weeks
 
 
+def is_week(name: str) -> bool:
+    """Whether `name` is the key of a week."""
+    try:
+        return week_key(week_number(name)) == name
+    except ValueError:
+        return False
+
+
 def week_key(number: int) -> str:
     """The Monday of week `number`, as `YYYY-MM-DD`.
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nan
-from typing import Any
 
 import pandas as pd
 
-from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS, in_order
 from tgn_assets.ml.evaluation.pooled import PooledScore
 from tgn_assets.ml.recommend.publish import PREDICTION_COLUMNS
 from tgn_assets.ml.recommend.published import PublishedLists
-from tgn_assets.ml.schema import OURS
 from tgn_assets.recommender.tables import IdType, ids_as_text
 
 NEW_USERS = "new_users"
@@ -34,18 +32,10 @@ def listed(lists: PublishedLists, users: pd.Series | None, user_type: IdType, ev
 
 def comparison(scores: Sequence[PooledScore]) -> pd.DataFrame:
     """model, metric, value, ci_low, ci_high, users of the `scores` of a segment: ours, the baselines, the bounds."""
-    ndcg = {score.model: score.value for score in scores if score.metric == "ndcg"}
-
-    def place(score: PooledScore) -> tuple[Any, ...]:
-        model = score.model
-        first = model in BOUNDS, model != OURS, model != WITHOUT_FALLBACK
-        return *first, -ndcg[model], model, METRICS.index(score.metric)
-
+    models = in_order({score.model: score.value for score in scores if score.metric == "ndcg"})
     shown = [score for score in scores if score.metric in METRICS]
-    rows = [
-        (score.model, score.metric, score.value, *(score.ci or (nan, nan)), score.users)
-        for score in sorted(shown, key=place)
-    ]
+    shown.sort(key=lambda score: (models.index(score.model), METRICS.index(score.metric)))
+    rows = [(score.model, score.metric, score.value, *(score.ci or (nan, nan)), score.users) for score in shown]
     return pd.DataFrame(rows, columns=["model", "metric", "value", "ci_low", "ci_high", "users"])
 
 

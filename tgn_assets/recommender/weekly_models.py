@@ -129,22 +129,22 @@ class WeeklyModels:
 
     def score(self, week: str, users: int) -> None:
         """What `eval_metrics` does: scores the lists that were published for `week`, with `users` drawn users."""
-        origin = shift(week, -1)
+        cutoff = shift(week, -1)
         given = read_evaluation_input(self.con, week, k=self.policy.k, users=users)
         self.con.execute("RESET memory_limit")
         assert given is not None
-        history, ranker = read_history(self.con, origin), self.rankers[origin]
-        of_users, events = read_nodes(self.con, origin)
+        history, ranker = read_history(self.con, cutoff), self.rankers[cutoff]
+        of_users, events = read_nodes(self.con, cutoff)
         rules, diagnostics = rules_of(self.policy, events), None
         if ranker.trained:
             diagnostics = diagnose(
                 history,
                 ranker,
-                self._embeddings(origin, ranker.config.sequence),
-                self.embeddings[origin],
+                self._embeddings(cutoff, ranker.config.sequence),
+                self.embeddings[cutoff],
                 rules=rules,
                 device=self.device,
-                attributes=self._attributes(of_users, events, origin),
+                attributes=self._attributes(of_users, events, cutoff),
                 progress=self.progress,
             )
         scored = score_week(week, given, history=history, diagnostics=diagnostics, rules=rules)

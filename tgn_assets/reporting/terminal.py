@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import duckdb
 
 from tgn_assets.ml.evaluation import pooled
-from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK
+from tgn_assets.ml.evaluation.metric_names import BOUNDS, RANKING_METRICS, WITHOUT_FALLBACK, in_order
+from tgn_assets.ml.evaluation.pooled import PooledScore
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
@@ -44,18 +45,6 @@ LAST_WEEK_SQL = """
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? AND rank = 1 ORDER BY hash(user_id) LIMIT 1"
 
 
-class Score(NamedTuple):
-    """A metric of a model in a segment, over some weeks."""
-
-    value: float
-    users: int
-    ci: Sequence[float] | None
-    """95% limits; over several weeks NDCG alone has some."""
-
-    def __str__(self) -> str:
-        return f"{digits(self.value)}  {interval(self.ci)}".rstrip()
-
-
 class LeftOut(NamedTuple):
     """How many known users have no list, as they were silent for longer than `max_silent_weeks`."""
 
@@ -68,7 +57,7 @@ class LeftOut(NamedTuple):
         return f"{users} left out, silent for longer than {weeks}"
 
 
-Scores = dict[tuple[str, str, str], Score]
+Scores = dict[tuple[str, str, str], PooledScore]
 """By (model, segment, metric)."""
 
 
@@ -79,7 +68,7 @@ def pooled_scores(warehouse: Warehouse, weeks: Sequence[str], *, compared: bool 
     """
     with warehouse.reader() as con:
         scores = pooled.pooled_scores(con, weeks, compared=compared)
-    return {(one.model, one.segment, one.metric): Score(one.value, one.users, one.ci) for one in scores}
+    return {(one.model, one.segment, one.metric): one for one in scores}
 
 
 def interval(limits: Sequence[float] | None) -> str:
@@ -185,17 +174,19 @@ def newest_score(warehouse: Warehouse, week: str) -> dict[str, Any] | None:
         of_best = scores[best, "all", "ndcg"]
         baseline = {"model": best, "value": of_best.value, "users": of_best.users}
     k = next(iter(list_lengths(warehouse, [week])), K)
-    return {"target_week": week, "metric": "ndcg", "k": k, **ours._asdict(), "best_baseline": baseline}
+    found = {"target_week": week, "metric": "ndcg", "k": k, "value": ours.value, "users": ours.users, "ci": ours.ci}
+    return {**found, "best_baseline": baseline}
 
 
 def score_text(score: Mapping[str, Any]) -> str:
     """What `newest_score` found, as a line."""
-    best, ours = score["best_baseline"], Score(score["value"], score["users"], score["ci"])
+    best, users = score["best_baseline"], score["users"]
+    ours = f"{digits(score['value'])}  {interval(score['ci'])}".rstrip()
     beside = f"; the best baseline, {best['model']}, {digits(best['value'])}" if best else ""
-    if best and best["users"] < ours.users:
+    if best and best["users"] < users:
         beside += f" with {best['users']:,} drawn ones"
     lists, ndcg = f"the lists for the week of {score['target_week']}", f"NDCG@{score['k']}"
-    return f"{lists} scored {ndcg} {ours} with {ours.users:,} active users{beside}"
+    return f"{lists} scored {ndcg} {ours} with {users:,} active users{beside}"
 
 
 def left_out(con: duckdb.DuckDBPyConnection, week: str) -> LeftOut | None:
@@ -267,8 +258,4 @@ def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _models(scores: Scores, segment: str) -> list[str]:
-    """Ours first, then the others from the best to the worst NDCG, what knows the truth last."""
-    ndcg = {model: score.value for (model, of, metric), score in scores.items() if (of, metric) == (segment, "ndcg")}
-    models = set(ndcg)
-    ours_first = [OURS, WITHOUT_FALLBACK]
-    return sorted(models, key=lambda m: (m in BOUNDS, *(m != name for name in ours_first), -ndcg[m], m))
+    return in_order({one: score.value for (one, *of), score in scores.items() if of == [segment, "ndcg"]})

@@ -21,7 +21,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
 from itertools import chain
@@ -163,16 +164,11 @@ def _texts(con: duckdb.DuckDBPyConnection, name: str, table: str) -> Arrays:
     """The arrays `name`.text and `name`.offsets of the values of a table that `_numbered` made."""
     text, lengths = bytearray(), [0]
     found = con.execute(f"SELECT value FROM {table} ORDER BY number")
-    for (value,) in chain.from_iterable(_fetches(found)):
+    for (value,) in chain.from_iterable(iter(partial(found.fetchmany, IDS_PER_FETCH), [])):
         encoded = value.encode()
         text += encoded
         lengths.append(len(encoded))
     return {f"{name}.text": np.frombuffer(text, np.uint8), f"{name}.offsets": _narrow(np.cumsum(lengths))}
-
-
-def _fetches(found: duckdb.DuckDBPyConnection) -> Iterator[list[tuple[str]]]:
-    while some := found.fetchmany(IDS_PER_FETCH):
-        yield some
 
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:

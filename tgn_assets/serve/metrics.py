@@ -57,9 +57,7 @@ class Metrics:
                 yield f'{name}_bucket{{route="{route}",le="{limit}"}} {below}'
             yield f'{name}_sum{{route="{route}"}} {self._sums[route]}'
             yield f'{name}_count{{route="{route}"}} {below}'
-        yield from _metric(
-            "tgn_serve_requests_in_progress", "gauge", "Requests not answered yet.", [("", self.in_progress)]
-        )
+        yield from _gauge("tgn_serve_requests_in_progress", "Requests not answered yet.", self.in_progress)
         lists = ((f'{{list="{kind}"}}', count) for kind, count in self.lists.items())
         yield from _metric(
             "tgn_serve_lists_total", "counter", "Lists answered: of the user, for new users, none.", lists
@@ -69,18 +67,16 @@ class Metrics:
         used = resource.getrusage(resource.RUSAGE_SELF)
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        yield from _metric("process_resident_memory_bytes", "gauge", "Resident memory.", [("", resident)])
+        yield from _gauge("process_resident_memory_bytes", "Resident memory.", resident)
         seconds = used.ru_utime + used.ru_stime
         yield from _metric("process_cpu_seconds_total", "counter", "Seconds of CPU.", [("", seconds)])
-        yield from _metric("process_start_time_seconds", "gauge", "Start of the service.", [("", self.started)])
+        yield from _gauge("process_start_time_seconds", "Start of the service.", self.started)
 
 
 def _of_copy(served: ServedCopy) -> Iterator[str]:
     lists, problem = served.lists, served.problem
-    yield from _metric("tgn_serve_ready", "gauge", "1 if a week is served.", [("", int(lists is not None))])
-    yield from _metric(
-        "tgn_serve_up_to_date", "gauge", "0 while current.duckdb cannot be served.", [("", int(not problem))]
-    )
+    yield from _gauge("tgn_serve_ready", "1 if a week is served.", int(lists is not None))
+    yield from _gauge("tgn_serve_up_to_date", "0 while current.duckdb cannot be served.", int(not problem))
     loads = ((f'{{result="{result}"}}', count) for result, count in served.loads.items())
     yield from _metric("tgn_serve_loads_total", "counter", "Readings of current.duckdb.", loads)
     if lists is None or served.published is None:
@@ -93,7 +89,11 @@ def _of_copy(served: ServedCopy) -> Iterator[str]:
         ("lists_bytes", "Memory of the lists.", lists.bytes),
         ("load_seconds", "Seconds of the last reading.", served.load_seconds),
     ):
-        yield from _metric(f"tgn_serve_{name}", "gauge", meaning, [("", value)])
+        yield from _gauge(f"tgn_serve_{name}", meaning, value)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Iterator[str]:
+    return _metric(name, "gauge", meaning, [("", value)])
 
 
 def _metric(name: str, kind: str, meaning: str, samples: Iterable[Sample]) -> Iterator[str]:

@@ -78,50 +78,40 @@ def _paths() -> Schema:
         "example": "17850",
     }
     body = {"required": True, "content": {"application/json": {"schema": _ref("Batch")}}}
+    metrics = {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    no_week = {"503": _json_answer("No week is served.", "Health")}
     return {
-        "/v1/users/{id}": {
-            "get": {
-                "operationId": "getUser",
-                "summary": "One user's list",
-                "description": "A user without a list of their own gets the list for new users, marked as such.",
-                "parameters": [user_id, fallback],
-                "responses": _answers("UserList", 304, 400, 401, 404, 421, 422, 503),
-            }
-        },
-        "/v1/users:batch": {
-            "post": {
-                "operationId": "getUsers",
-                "summary": "The lists of many users, in the order of the request",
-                "requestBody": body,
-                "responses": _answers("BatchList", 401, 408, 413, 421, 422, 503),
-            }
-        },
-        "/v1/new-user": {
-            "get": {
-                "operationId": "getNewUser",
-                "summary": "The list for users without a history",
-                "responses": _answers("NewUserList", 304, 401, 421, 503),
-            }
-        },
-        "/healthz": {
-            "get": {
-                "operationId": "getHealth",
-                "summary": "Whether a week is served, which one, and how old it is",
-                "security": [{}],
-                "responses": _answers("Health", 421) | {"503": _json_answer("No week is served.", "Health")},
-            }
-        },
-        "/metrics": {
-            "get": {
-                "operationId": "getMetrics",
-                "summary": "Metrics in Prometheus's text format",
-                "responses": {
-                    "200": {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-                    **_problems(401, 421),
-                },
-            }
-        },
+        "/v1/users/{id}": _operation(
+            "getUser",
+            "One user's list",
+            _answers("UserList", 304, 400, 401, 404, 421, 422, 503),
+            description="A user without a list of their own gets the list for new users, marked as such.",
+            parameters=[user_id, fallback],
+        ),
+        "/v1/users:batch": _operation(
+            "getUsers",
+            "The lists of many users, in the order of the request",
+            _answers("BatchList", 401, 408, 413, 421, 422, 503),
+            method="post",
+            requestBody=body,
+        ),
+        "/v1/new-user": _operation(
+            "getNewUser", "The list for users without a history", _answers("NewUserList", 304, 401, 421, 503)
+        ),
+        "/healthz": _operation(
+            "getHealth",
+            "Whether a week is served, which one, and how old it is",
+            _answers("Health", 421) | no_week,
+            security=[{}],
+        ),
+        "/metrics": _operation(
+            "getMetrics", "Metrics in Prometheus's text format", {"200": metrics, **_problems(401, 421)}
+        ),
     }
+
+
+def _operation(name: str, summary: str, responses: Schema, *, method: str = "get", **more: Any) -> Schema:
+    return {method: {"operationId": name, "summary": summary, **more, "responses": responses}}
 
 
 _FALLBACK = (

@@ -59,20 +59,18 @@ def report_routes(folder: Path) -> list[Route]:
         response.headers.update(HEADERS)
         return response
 
-    async def to_reports(_: Request) -> Response:
-        return RedirectResponse("reports/")
-
     return [Route("/reports/{page:path}", report), Route("/reports", to_reports)]
+
+
+async def to_reports(_: Request) -> Response:
+    """To `/reports/`, from beside it."""
+    return RedirectResponse("reports/")
 
 
 def reports_app(folder: Path, host: str) -> Starlette:
     """The pages in `folder` and nothing else, for browsers on this machine that ask for it or for `host`."""
-
-    async def start(_: Request) -> Response:
-        return RedirectResponse("reports/")
-
     app = Starlette(
-        routes=[*report_routes(folder), Route("/", start)],
+        routes=[*report_routes(folder), Route("/", to_reports)],
         middleware=[Middleware(Guard, metrics=Metrics(), token=None, host=host)],
         exception_handlers={HTTPException: on_problem, Exception: on_error},
     )

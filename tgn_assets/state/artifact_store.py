@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.ml.connectors.text_file import replace_text
+from tgn_assets.ml.weeks import is_week, shift
 
 if TYPE_CHECKING:
     from tgn_assets.ml.data.interactions import InteractionHistory
@@ -55,7 +56,7 @@ class ArtifactStore:
     def weeks(self, asset: str) -> list[str]:
         """The weeks for which there is an artifact of `asset`, oldest first."""
         folder = self.root / asset
-        return sorted(path.name for path in folder.iterdir() if _is_week(path.name)) if folder.is_dir() else []
+        return sorted(path.name for path in folder.iterdir() if is_week(path.name)) if folder.is_dir() else []
 
     def save(self, asset: str, week: str, artifact: Any) -> None:
         """Writes or replaces the artifact of `asset` for `week`, as a whole."""
@@ -74,9 +75,9 @@ class ArtifactStore:
         """Removes what a killed process left half done, and puts back what it had moved away. Hold the run lock."""
         for left in self.root.glob("*/.*"):
             week = left.name.split(".")[1]
-            if left.name.endswith(".old") and _is_week(week) and not self.directory(left.parent.name, week).exists():
+            if left.name.endswith(".old") and is_week(week) and not self.directory(left.parent.name, week).exists():
                 left.rename(self.directory(left.parent.name, week))
-            elif _is_week(week):
+            elif is_week(week):
                 _remove(left)
         long_ago = time.time() - ABANDONED
         for left in (*self.root.parent.glob("*.new"), *self.root.parent.glob("reports/*.new")):
@@ -143,10 +144,7 @@ class ArtifactStore:
 
     def _store_week(self, name: str, week: str) -> None:
         """Makes the file `name` name the `week`."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        fresh = self.root / f".{name}"
-        fresh.write_text(json.dumps({"week": week}) + "\n")
-        fresh.replace(self.root / name)
+        replace_text(self.root / name, json.dumps({"week": week}) + "\n")
 
     def model_week(self, week: str) -> str:
         """The week whose ranker makes the lists of `week`: its own or an earlier, pinned one."""
@@ -243,10 +241,3 @@ def _remove(left: Path) -> None:
         left.unlink(missing_ok=True)
     else:
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_week(name: str) -> bool:
-    try:
-        return week_number(name) is not None
-    except ValueError:
-        return False

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
     describe_source,
@@ -44,6 +45,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
+from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.warehouse import StateError, Warehouse, first_line
 
 if TYPE_CHECKING:
@@ -71,36 +73,8 @@ FOLDERS = ("artifacts", "reports", "dagster")
 FIRST_NUMBERED_WEEK = "2024-01-01"
 """The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
 
-DAGSTER_YAML = """\
-# Written once by tgn_assets; yours to edit. Runs and events are kept in SQLite files beside this one.
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-# One weekly run at a time, the others wait in the queue: each week starts from the model of the week before.
-concurrency:
-  runs:
-    max_concurrent_runs: 1
-# A run whose process was killed is marked failed, so that it does not hold up the queue.
-run_launcher:
-  module: tgn_assets.run_launcher
-  class: WatchfulRunLauncher
-  config: {}
-# Days for which ticks are kept; a sensor looks every 30 seconds. TGN_KEEP_RUN_DAYS is for runs.
-retention:
-  schedule:
-    purge_after_days: 365
-  sensor:
-    purge_after_days:
-      skipped: 7
-      success: 90
-      failure: 90
-run_monitoring:
-  enabled: true
-  poll_interval_seconds: 15
-  start_timeout_seconds: 300
-  cancel_timeout_seconds: 60
-"""
+DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
+"""The configuration that a new home starts with."""
 
 
 class Home:
@@ -129,7 +103,7 @@ class Home:
             if not config.exists():
                 with self._lock():
                     if not config.exists():
-                        _write(config, DAGSTER_YAML)
+                        replace_text(config, DAGSTER_YAML.read_text())
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror}{where}") from error
@@ -199,11 +173,15 @@ class Home:
         """Replaces the file `name` of this home with `text` as a whole. OSError if it cannot be written."""
         self.ensure()
         with self._lock():
-            _write(self.root / name, text)
+            replace_text(self.root / name, text)
 
     def warehouse(self, lock_timeout: float = 600) -> Warehouse:
         """The tables; waits at most `lock_timeout` seconds for another process that writes."""
         return Warehouse(self.warehouse_path, lock_timeout)
+
+    def artifact_store(self) -> ArtifactStore:
+        """Snapshots, models and embeddings."""
+        return ArtifactStore(self.artifacts)
 
     def source_spec(self) -> SourceSpec:
         """The source, for `ml`.
@@ -286,7 +264,7 @@ class Home:
         with self._lock():
             pinned = self._of_this_log(_read(file))
             value = pinned.setdefault(name, found)
-            _write(file, json.dumps(pinned, indent=2) + "\n")
+            replace_text(file, json.dumps(pinned, indent=2) + "\n")
         return value
 
     def _of_this_log(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -364,13 +342,6 @@ def _read(file: Path) -> dict[str, Any]:
     raise StateError(
         f"{file} is damaged; remove it: the first week of the log is found anew, or set TGN_START_WEEK to it"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Replaces the file with `text` as a whole; call it within `_lock`."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)
 
 
 def main() -> None:

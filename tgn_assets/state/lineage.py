@@ -19,12 +19,8 @@ from tgn_assets.ml.weeks import shift
 if TYPE_CHECKING:
     import duckdb
 
-RAW, SNAPSHOTS, PREDICTIONS, METRICS = (
-    "raw_interactions",
-    "weekly_snapshots",
-    "weekly_top5_predictions",
-    "eval_metrics",
-)
+RAW, SNAPSHOTS = "raw_interactions", "weekly_snapshots"
+PREDICTIONS, METRICS = "weekly_top5_predictions", "eval_metrics"
 HISTORY = "history"
 """All rows up to a week. Rows that arrive late make the newest week stale, and not every week in between."""
 SETTINGS = "settings"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgn_assets.ml.config import flatten
+from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.safe_text import safe_text
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ WEEK, HOME = "tgn.week", "tgn.home"
 BATCH = 500
 """Metrics in a request; a server takes a thousand."""
 
-Warn = Callable[[str], None]
 
-
-def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str, Any], warn: Warn) -> str:
+def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str, Any], warn: LogFn) -> str:
     """Logs the models of `week`, given their `meta`, as an MLflow run, in place of that of an earlier training.
 
     Returns "logged", "not logged", or "off" without `MLFLOW_TRACKING_URI`.
@@ -57,7 +56,7 @@ def log_model(home: Path, week: str, gnn: Mapping[str, Any], ranker: Mapping[str
     return _logged(log, warn)
 
 
-def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: Warn) -> str:
+def log_scores(home: Path, week: str, scores: Mapping[str, float], warn: LogFn) -> str:
     """Adds the score of the lists of `week` to its MLflow run, if there is one; returns what `log_model` returns."""
 
     def log(client: "MlflowClient", experiment: str) -> None:
@@ -78,7 +77,7 @@ def untracked() -> Iterator[None]:
             os.environ[URI] = uri
 
 
-def _logged(log: Callable[["MlflowClient", str], None], warn: Warn) -> str:
+def _logged(log: Callable[["MlflowClient", str], None], warn: LogFn) -> str:
     if not (uri := os.environ.get(URI)):
         return "off"
     # By default, MLflow retries for minutes.

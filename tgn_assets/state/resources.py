@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
+from pydantic import BaseModel
 
-from tgn_assets.ml.config import GNNConfig, PresetName
+from tgn_assets.ml.config import PresetName
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.policy import Policy
@@ -99,26 +100,18 @@ class WorkersSetting(dg.ConfigurableResource):
         return RayTasks(self.address, shards_per_task=self.task_shards, log=log)
 
 
-class Preset(dg.ConfigurableResource):
-    """The preset of the training, where the launchpad leaves it open."""
+class TrainingDefaults(dg.ConfigurableResource):
+    """What a training takes from the settings, where the launchpad leaves it open."""
 
     preset: PresetName
-
-    def settle(self, form: dg.Config, model: type[Config]) -> Config:
-        """The `model` that the launchpad's `form` describes, fields left at their default filled in by the preset."""
-        return with_preset(model.model_validate(form.model_dump()), self.preset)
-
-
-class GraphBatching(dg.ConfigurableResource):
-    """How the encoder goes through a graph, where the launchpad leaves it open."""
-
     batching: str
     sampler: str
 
-    def settle(self, config: GNNConfig) -> GNNConfig:
-        """`config`, whose `batching` and `sampler` become those of the settings where they are `auto`."""
-        settled = {name: getattr(self, name) for name in ("batching", "sampler") if getattr(config, name) == "auto"}
-        return GNNConfig.model_validate(config.model_dump() | settled)
+    def settle(self, form: BaseModel, model: type[Config]) -> Config:
+        """The `model` that the launchpad's `form` describes, with what it leaves `auto` or at its default filled in."""
+        given = form.model_dump()
+        given |= {name: value for name, value in self if given.get(name) == "auto"}
+        return with_preset(model.model_validate(given), self.preset)
 
 
 class PolicyFiles(dg.ConfigurableResource):
@@ -181,25 +174,23 @@ class AttributeFiles(dg.ConfigurableResource):
         return read_attribute_tables(self.event_features, self.user_features, users, events, week)
 
 
-def source_when_needed(home: Home) -> dg.ResourceDefinition:
-    """The source of `home` as a resource that reads it only once a run needs it: the log may not be there before."""
-
-    @dg.resource(description="The interaction log to ingest.")
-    def source() -> SourceSpec:
-        with explained():
-            return home.source_spec()
-
-    return source
-
-
 def policy_files(home: Home) -> PolicyFiles:
     """The policy of `home`."""
-    settings = {name: getattr(home.settings, name) for name in POLICY_SETTINGS}
-    return PolicyFiles(**settings, forgotten=str(home.root / FORGOTTEN))
+    return PolicyFiles(**home.settings.model_dump(include=set(POLICY_SETTINGS)), forgotten=str(home.root / FORGOTTEN))
 
 
-def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> dict[str, Any]:
-    """The resources of all assets and checks, by key, for the state under `home`."""
+def build_resources(home: Home, source: SourceSpec | None) -> dict[str, Any]:
+    """The resources of all assets and checks, by key, for the state under `home`.
+
+    Without a `source`, that of `home` is read once a run needs it: the log may not be there before.
+    """
+
+    @dg.resource(description="The interaction log to ingest.")
+    def log() -> SourceSpec:
+        with explained():
+            return source or home.source_spec()
+
+    settings = home.settings
     artifacts = ArtifactsResource(root=str(home.artifacts))
     warehouse = WarehouseResource(path=str(home.warehouse_path))
     lock = RunLock(path=str(home.run_lock))
@@ -207,20 +198,15 @@ def build_resources(home: Home, source: SourceSpec | dg.ResourceDefinition) -> d
         "warehouse": warehouse,
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(
-            artifacts=artifacts, lock=lock, warehouse=warehouse, keep_weeks=home.settings.keep_weeks
+            artifacts=artifacts, lock=lock, warehouse=warehouse, keep_weeks=settings.keep_weeks
         ),
-        "source": source
-        if isinstance(source, dg.ResourceDefinition)
-        else dg.ResourceDefinition.hardcoded_resource(source, description="The interaction log to ingest."),
+        "source": log,
         "policy": policy_files(home),
-        "attribute_files": AttributeFiles(
-            event_features=home.settings.event_features, user_features=home.settings.user_features
-        ),
-        "reason_words": ReasonWords(nouns=home.settings.nouns),
-        "evaluation_users": EvaluationUsers(number=home.settings.evaluation_users),
-        "reports": ReportsFolder(root=str(home.reports), url=home.settings.reports_url),
-        "device": Device(setting=home.settings.device),
-        "workers": WorkersSetting(address=home.settings.workers, task_shards=home.settings.task_shards),
-        "preset": Preset(preset=home.settings.preset),
-        "graph_batching": GraphBatching(batching=home.settings.batching, sampler=home.settings.sampler),
+        "attribute_files": AttributeFiles(event_features=settings.event_features, user_features=settings.user_features),
+        "reason_words": ReasonWords(nouns=settings.nouns),
+        "evaluation_users": EvaluationUsers(number=settings.evaluation_users),
+        "reports": ReportsFolder(root=str(home.reports), url=settings.reports_url),
+        "device": Device(setting=settings.device),
+        "workers": WorkersSetting(address=settings.workers, task_shards=settings.task_shards),
+        "defaults": TrainingDefaults(**settings.model_dump(include=set(TrainingDefaults.model_fields))),
     }

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from tgn_assets.ml.safe_text import of_the_system, safe_error, safe_text
+from tgn_assets.ml.safe_text import SafeError, of_the_system, safe_error, safe_text
 
 
 @contextmanager
@@ -17,37 +17,10 @@ def explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, _fixable()):
-            raise dg.Failure(description=safe_text(str(error)), allow_retries=False) from safe_error(error)
+        if isinstance(error, SafeError):
+            raise dg.Failure(description=str(error), allow_retries=False) from safe_error(error)
         if isinstance(error, OSError) and error.strerror:
             raise dg.Failure(description=safe_text(of_the_system(error)), allow_retries=False) from safe_error(error)
         if (shown := safe_error(error)) is not error:
             raise shown from None
         raise
-
-
-def _fixable() -> tuple[type[Exception], ...]:
-    from tgn_assets.ml.artifact_io import ArtifactError, TrainingError
-    from tgn_assets.ml.data.attribute_files import AttributeTableError
-    from tgn_assets.ml.data.policy_files import PolicyError
-    from tgn_assets.ml.export.parquet import ExportError
-    from tgn_assets.ml.forgotten import ForgottenListError
-    from tgn_assets.ml.graph.loaders import SamplerNotInstalled
-    from tgn_assets.ml.parallel import WorkersError
-    from tgn_assets.ml.sources.spec import SourceError
-    from tgn_assets.settings import SettingsError
-    from tgn_assets.state.warehouse import StateError
-
-    training = (TrainingError, SamplerNotInstalled)
-    return (
-        ArtifactError,
-        ExportError,
-        PolicyError,
-        AttributeTableError,
-        ForgottenListError,
-        SourceError,
-        *training,
-        SettingsError,
-        StateError,
-        WorkersError,
-    )

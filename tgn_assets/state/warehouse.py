@@ -162,20 +162,14 @@ class Warehouse:
                 raise WarehouseError(reason) from error
             raise
 
-    def replace_week(self, table: str, week: str, frame: pd.DataFrame) -> int:
-        """Makes `frame` the rows of `week` in `table`, by column name; returns how many there are.
-
-        A reader finds either the old rows or the new ones, whatever happens meanwhile. ValueError for a table that has
-        no weeks, or a row of another week.
-        """
-        return self.replace_week_tables(week, {table: frame})[table]
-
     def replace_week_tables(
         self, week: str, frames: Mapping[str, pd.DataFrame], *, settings: str | None = None
     ) -> dict[str, int]:
-        """`replace_week` of several tables at once: all of them are replaced, or none is.
+        """Makes `frames` the rows of `week` in the tables of their names; returns how many there are in each.
 
-        With the rows of an asset, what they were made from is recorded, and the digest of the `settings` that count.
+        Columns count by name. A reader finds all the old rows or all the new ones, whatever happens meanwhile. With the
+        rows of an asset, what they were made from is recorded, and the digest of the `settings` that count. ValueError
+        for a table that has no weeks, or a row of another week.
         """
         monday = date.fromisoformat(week)
         for table, frame in frames.items():

@@ -155,7 +155,7 @@ def test_postgres_export_is_one_transaction(
         return count
 
     monkeypatch.setattr(dbapi.Cursor, "adbc_ingest", look)
-    filled.replace_week("eval_metrics", WEEK, metrics(WEEK, 0.1, 0.2))
+    filled.replace_week_tables(WEEK, {"eval_metrics": metrics(WEEK, 0.1, 0.2)})
     export(filled, url)
     assert seen == [([(0.5,)], [(2,)])] * len(EXPORTED)
     assert postgres.run(values) == [(0.1,)] and postgres.run(lists) == [(2,)]
@@ -166,7 +166,7 @@ def test_failed_postgres_export_changes_nothing(filled: Warehouse, postgres: Pos
     export(filled, url)
     before = [postgres.run(f"SELECT * FROM {schema}.{table}") for table in EXPORTED]
     postgres.run(f"ALTER TABLE {schema}.eval_metrics ADD CHECK (value > 0.15) NOT VALID")
-    filled.replace_week("eval_metrics", WEEK, metrics(WEEK, 0.1, 0.2))
+    filled.replace_week_tables(WEEK, {"eval_metrics": metrics(WEEK, 0.1, 0.2)})
     frame = {
         "week": [WEEK],
         "target_week": [WEEK],
@@ -175,7 +175,7 @@ def test_failed_postgres_export_changes_nothing(filled: Warehouse, postgres: Pos
         "score": [0.2],
         "source": ["popular"],
     }
-    filled.replace_week("new_user_top5_predictions", WEEK, pd.DataFrame(frame))
+    filled.replace_week_tables(WEEK, {"new_user_top5_predictions": pd.DataFrame(frame)})
     with pytest.raises(ExportError, match=rf"violates check constraint.*`tgn export --week {WEEK}`") as raised:
         export(filled, url)
     assert len(str(raised.value).splitlines()) == 1

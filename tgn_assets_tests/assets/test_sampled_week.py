@@ -14,7 +14,7 @@ from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets.state.resources import GraphBatching
+from tgn_assets.state.resources import TrainingDefaults
 from tgn_assets_tests.support.deployment import PREDICTIONS, Deployment
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15"]
@@ -66,8 +66,9 @@ def test_sampler_that_is_not_installed_fails_naming_the_docs(
 
 
 def test_launchpad_wins_over_the_settings_unless_auto() -> None:
-    settings = GraphBatching(batching="sampled", sampler="native")
-    settled = settings.settle(GNNConfig(batching="full", seed=3))
+    settings = TrainingDefaults(preset="standard", batching="sampled", sampler="native")
+    settled = settings.settle(GNNConfig(batching="full", seed=3), GNNConfig)
     assert (settled.batching, settled.sampler, settled.seed) == ("full", "native", 3)
-    assert settings.settle(GNNConfig()).batching == "sampled"
-    assert GraphBatching(batching="auto", sampler="auto").settle(GNNConfig()) == GNNConfig()
+    assert settings.settle(GNNConfig(), GNNConfig).batching == "sampled"
+    settings = TrainingDefaults(preset="standard", batching="auto", sampler="auto")
+    assert settings.settle(GNNConfig(), GNNConfig) == GNNConfig(preset="standard")

@@ -53,7 +53,7 @@ def lists(warehouse: Warehouse, *sources: str) -> None:
         (WEEK, "2024-01-29", user, rank, f"e{rank}", 0.5, source) for user, source in users.items() for rank in (1, 2)
     ]
     columns = ["week", "target_week", "user_id", "rank", "event_id", "score", "source"]
-    warehouse.replace_week("weekly_top5_predictions", WEEK, pd.DataFrame(rows, columns=columns))
+    warehouse.replace_week_tables(WEEK, {"weekly_top5_predictions": pd.DataFrame(rows, columns=columns)})
 
 
 def scores(warehouse: Warehouse, gains: list[FloatArray], users: list[np.ndarray] | None = None) -> None:
@@ -66,11 +66,11 @@ def scores(warehouse: Warehouse, gains: list[FloatArray], users: list[np.ndarray
             (week, "repeat", "all", "ndcg_lift", gain.mean(), low, high, len(gain)),
         ]
         columns = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
-        warehouse.replace_week("eval_metrics", week, pd.DataFrame(metrics, columns=columns))
+        warehouse.replace_week_tables(week, {"eval_metrics": pd.DataFrame(metrics, columns=columns)})
         groups = [(week, OURS, "all", user, 0.4 + of, 1) for user, of in zip(known, gain, strict=True)]
         groups += [(week, "repeat", "all", user, 0.4, 1) for user in known]
         columns = ["week", "model", "segment", "user_group", "ndcg", "users"]
-        warehouse.replace_week("eval_user_groups", week, pd.DataFrame(groups, columns=columns))
+        warehouse.replace_week_tables(week, {"eval_user_groups": pd.DataFrame(groups, columns=columns)})
 
 
 def noise(mean: float, users: int, seed: int = 0) -> FloatArray:

@@ -294,7 +294,7 @@ def test_a_user_left_out_gets_the_new_user_list_and_the_reason(tmp_path: Path) -
     record = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "users": 4}
     policy = Policy(max_silent_weeks=2).to_json()
     frame = pd.DataFrame([record | {"distinct_events": 3, "policy": policy}])
-    home.warehouse().replace_week("published_weeks", WEEKS[3], frame)
+    home.warehouse().replace_week_tables(WEEKS[3], {"published_weeks": frame})
     home.warehouse().record_made("weekly_report", {WEEKS[3]: "a page"})  # writes the copy for readers
     result = _tgn("top5", "gone", home=home)
     assert "gone was left out at the close of week 2024-01-22, silent for 3 weeks" in result.stderr
@@ -369,7 +369,9 @@ def test_lists_that_took_the_place_of_others_are_marked(tmp_path: Path) -> None:
     text = f"the lists of {WEEKS[2]} took the place of others at "
     assert f"replaced   {text}" in _tgn("status", home=home).stdout
     score = {"week": WEEKS[3], "model": "tgn_assets", "segment": "all", "metric": "ndcg", "value": 0.5, "users": 4}
-    home.warehouse().replace_week("eval_metrics", WEEKS[3], pd.DataFrame([score | {"ci_low": 0.4, "ci_high": 0.6}]))
+    home.warehouse().replace_week_tables(
+        WEEKS[3], {"eval_metrics": pd.DataFrame([score | {"ci_low": 0.4, "ci_high": 0.6}])}
+    )
     assert _tgn("report", "--week", WEEKS[3], "--out", "page.html", home=home).exit_code == 0
     assert text in (tmp_path / "page.html").read_text()
 

@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.reporting.weekly_page.index import write_index
-from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets_tests.support.weekly_reports import HOSTILE, LOG, MADE, WEEKS, page_of, warehouse
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     filled = warehouse(folder)
     for page in (folder / f"{name}.html" for name in ("report", *WEEKS)):
-        write_page(page_of(filled), page)
+        replace_text(page, page_of(filled))
     write_index(folder, filled, source=LOG, made=MADE)
     return folder / "report.html"
 

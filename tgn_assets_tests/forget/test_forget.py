@@ -114,7 +114,7 @@ def test_indices_are_not_given_again(home: Home, folder: Path) -> None:
     [
         "tables.remove_ids",
         "artifacts.zero_indices",
-        "tables._replace",
+        "tables.sync",
         "published_copy.write_copy",
         "exported.clean_place",
         "history.clean_history",
@@ -145,7 +145,7 @@ def test_a_killed_forget_is_finished_by_running_it_again(
 def test_a_forget_killed_by_a_signal_is_finished(home: Home, folder: Path, grep: Grep) -> None:
     script = (
         "import os, signal, sys; from tgn_assets.forget import tables; "
-        "tables._replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "tables.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
         "from tgn_assets.cli.main import cli; cli(['forget', '--yes', sys.argv[1]])"
     )
     given = {"TGN_HOME": str(home.root), "TGN_SOURCE": str(folder / "log.csv"), "TGN_END_WEEK": WEEKS[-1]}

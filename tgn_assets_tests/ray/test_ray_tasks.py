@@ -127,8 +127,8 @@ def test_ranker_lists_and_scores_are_the_bytes_of_threads(
         arrays = embeddings.users.numpy(), lists.events, lists.scores, lists.reason, found, shown.lists(everyone)
         return [ranker.meta(), lists.reasons, *weights, *baselines, *(array.tobytes() for array in arrays)]
 
-    monkeypatch.setattr(training_set, "USERS_PER_SHARD", 8)
-    monkeypatch.setattr(top_k, "USERS_PER_SHARD", 8)
+    monkeypatch.setattr(training_set, "TRAINING_SHARD", 8)
+    monkeypatch.setattr(top_k, "RANKING_SHARD", 8)
     assert made(workers=tasks(shards=3)) == made()
 
 

@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         store.save("trained_gnn", week, gnn)
         store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
     scores = [(WEEKS[1], "tgn_assets", "all", "ndcg", 0.25, 0.2, 0.3, 12)]
-    home.warehouse().replace_week("eval_metrics", WEEKS[1], pd.DataFrame(scores, columns=METRICS))
+    home.warehouse().replace_week_tables(WEEKS[1], {"eval_metrics": pd.DataFrame(scores, columns=METRICS)})
     return home
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.reporting.weekly_page.index import write_index
-from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.weekly_reports import LOG, MADE, WEEKS, page_of, warehouse
 
@@ -18,7 +18,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     filled = warehouse(folder)
     for week in WEEKS[1:]:
-        write_page(page_of(filled, week), folder / f"{week}.html")
+        replace_text(folder / f"{week}.html", page_of(filled, week))
     write_index(folder, filled, source=LOG, made=MADE)
     return folder
 

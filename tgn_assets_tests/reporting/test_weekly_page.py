@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.data.policy import Policy
 from tgn_assets.reporting.weekly_page import headline as headline_module
 from tgn_assets.reporting.weekly_page import page as page_module
 from tgn_assets.reporting.weekly_page.queries import newest_week, read_facts
-from tgn_assets.reporting.weekly_page.rendering import write_page
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 from tgn_assets_tests.support.weekly_reports import HOSTILE, LOG, WEEKS, page_of, warehouse
 
@@ -43,7 +43,7 @@ def test_the_headline_compares_with_baseline_and_week_before(filled: Warehouse) 
 def test_the_metric_is_named_by_the_length_of_the_lists(tmp_path: Path) -> None:
     short = warehouse(tmp_path)
     row = {"week": WEEKS[2], "target_week": WEEKS[3], "model_week": WEEKS[2], "k": 3, "users": 2, "distinct_events": 2}
-    short.replace_week("published_weeks", WEEKS[2], pd.DataFrame([row | {"policy": Policy(k=3).to_json()}]))
+    short.replace_week_tables(WEEKS[2], {"published_weeks": pd.DataFrame([row | {"policy": Policy(k=3).to_json()}])})
     page = page_of(short)
     assert "scored NDCG@3 0.5000" in page and "NDCG@5" not in page
 
@@ -62,7 +62,7 @@ def test_page_compares_scores_with_a_constant_and_lists_with_the_last(tmp_path: 
     ndcg = read_facts(some, WEEKS[-1]).metrics
     few = ndcg[ndcg.metric == "ndcg"].assign(value=0.01, ci_low=0.0, ci_high=0.04)
     lift = ndcg[ndcg.metric == "ndcg_lift"]
-    some.replace_week("eval_metrics", WEEKS[-1], pd.concat([few, lift, numbers]))
+    some.replace_week_tables(WEEKS[-1], {"eval_metrics": pd.concat([few, lift, numbers])})
     page = page_of(some)
     assert "The scores were no better than one constant for all pairs (Brier skill score -20.0%)." in page
     assert "Of the events on an active user's list, 75.0% were on that of the week before." in page
@@ -72,8 +72,9 @@ def test_page_compares_scores_with_a_constant_and_lists_with_the_last(tmp_path: 
 def test_users_left_out_are_counted_on_the_page(tmp_path: Path) -> None:
     some = warehouse(tmp_path)
     row = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "distinct_events": 2}
-    some.replace_week(
-        "published_weeks", WEEKS[3], pd.DataFrame([row | {"users": 2, "policy": Policy(max_silent_weeks=1).to_json()}])
+    some.replace_week_tables(
+        WEEKS[3],
+        {"published_weeks": pd.DataFrame([row | {"users": 2, "policy": Policy(max_silent_weeks=1).to_json()}])},
     )
     with some.writer() as con:
         con.execute(
@@ -99,7 +100,7 @@ def test_page_over_drawn_users_says_so_in_each_section(tmp_path: Path) -> None:
     with some.reader() as con:
         scores = con.execute("SELECT * FROM eval_metrics WHERE week = ?", [WEEKS[-1]]).df()
     bounds = [scores.head(1).assign(model=name) for name in ("ceiling", "candidates", "without_fallback")]
-    some.replace_week("eval_metrics", WEEKS[-1], drawn_metrics(pd.concat([scores, *bounds]), ours=0.45))
+    some.replace_week_tables(WEEKS[-1], {"eval_metrics": drawn_metrics(pd.concat([scores, *bounds]), ours=0.45)})
     page = page_of(some)
     assert "over drawn ones in weeks with many: 100 of 1,000 in this one" in page
     assert "All of this table is over the 100 drawn users, ours as well." in page
@@ -255,14 +256,14 @@ def test_an_unknown_week_and_an_empty_warehouse_are_errors(filled: Warehouse, tm
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_page("old", tmp_path / "page.html")
+    replace_text(tmp_path / "page.html", "old")
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError("No space left on device", "old")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        write_page("new", tmp_path / "page.html")
+        replace_text(tmp_path / "page.html", "new")
     assert (tmp_path / "page.html").read_text() == "old"
 
 

@@ -50,7 +50,7 @@ def test_the_module_makes_the_home_of_the_settings_and_prints_dagster_home(
 def test_making_a_home_again_keeps_what_the_user_edited(tmp_path: Path) -> None:
     home = _home(tmp_path).ensure()
     config = home.dagster_home / "dagster.yaml"
-    assert config.read_text() == DAGSTER_YAML
+    assert config.read_text() == DAGSTER_YAML.read_text()
     config.write_text("telemetry: {enabled: false}\n")
     assert home.ensure().dagster_home / "dagster.yaml" == config
     assert config.read_text() == "telemetry: {enabled: false}\n"

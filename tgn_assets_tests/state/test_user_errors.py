@@ -5,14 +5,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tgn_assets.reporting.weekly_page.rendering import write_page
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.state.user_errors import explained
 
 
 def test_a_run_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
     (page := tmp_path / "week.html").mkdir()
     with pytest.raises(dg.Failure) as raised, explained():
-        write_page("a page", page)
+        replace_text(page, "a page")
     assert raised.value.description == f"Is a directory: {page}; `tgn doctor` checks the whole home"
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
@@ -97,11 +98,11 @@ def test_a_file_that_is_no_warehouse_is_an_error_at_once(tmp_path: Path) -> None
 
 
 def test_a_week_is_replaced_and_the_others_stay(warehouse: Warehouse) -> None:
-    assert warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", "b")) == 2
-    warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("x", week=NEXT))
-    assert warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("c")) == 1
+    assert warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a", "b")}) == {PREDICTIONS: 2}
+    warehouse.replace_week_tables(NEXT, {PREDICTIONS: predictions("x", week=NEXT)})
+    assert warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("c")}) == {PREDICTIONS: 1}
     assert (users(warehouse), users(warehouse, NEXT)) == (["c"], ["x"])
-    assert warehouse.replace_week("weekly_top5_predictions", WEEK, pd.DataFrame()) == 0
+    assert warehouse.replace_week_tables(WEEK, {PREDICTIONS: pd.DataFrame()}) == {PREDICTIONS: 0}
     assert (users(warehouse), users(warehouse, NEXT)) == ([], ["x"])
 
 
@@ -111,15 +112,15 @@ def test_current_top5_holds_the_newest_published_week(warehouse: Warehouse) -> N
             return con.execute("SELECT week::VARCHAR, user_id FROM current_top5 ORDER BY ALL").fetchall()
 
     assert current() == []
-    warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("x", "y", week=NEXT))
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))  # an older week, published later
+    warehouse.replace_week_tables(NEXT, {PREDICTIONS: predictions("x", "y", week=NEXT)})
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})  # an older week, published later
     assert current() == [(NEXT, "x"), (NEXT, "y")]
-    warehouse.replace_week("weekly_top5_predictions", NEXT, pd.DataFrame())
+    warehouse.replace_week_tables(NEXT, {PREDICTIONS: pd.DataFrame()})
     assert current() == [(WEEK, "a")]
 
 
 def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
     with duckdb.connect(warehouse.path) as con:
         con.execute("DROP VIEW current_top5")
     with warehouse.writer() as con:
@@ -128,19 +129,19 @@ def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:
 
 def test_replace_week_matches_columns_by_name(warehouse: Warehouse) -> None:
     frame = predictions("a")
-    warehouse.replace_week("weekly_top5_predictions", WEEK, frame[frame.columns[::-1]])
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: frame[frame.columns[::-1]]})
     for wrong in (frame.drop(columns="source"), frame.assign(surplus=1)):
         with pytest.raises(duckdb.Error, match=r"source|surplus"):
-            warehouse.replace_week("weekly_top5_predictions", WEEK, wrong)
+            warehouse.replace_week_tables(WEEK, {PREDICTIONS: wrong})
     assert users(warehouse) == ["a"]
 
 
 def test_replace_week_refuses_other_weeks_and_weekless_tables(warehouse: Warehouse) -> None:
     with pytest.raises(ValueError, match=WEEK):
-        warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", week=NEXT))
+        warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a", week=NEXT)})
     for table in ("users", "no_table; DROP TABLE users"):
         with pytest.raises(ValueError, match="no table with weeks"):
-            warehouse.replace_week(table, WEEK, predictions("a"))
+            warehouse.replace_week_tables(WEEK, {table: predictions("a")})
 
 
 def test_several_tables_are_replaced_together_or_not_at_all(warehouse: Warehouse) -> None:
@@ -207,7 +208,7 @@ def test_a_reader_waits_for_a_writer_of_the_same_process(warehouse: Warehouse) -
 
 @pytest.mark.parametrize("mode", ["reader", "writer"])
 def test_a_process_killed_amid_a_replacement_leaves_the_old_week(warehouse: Warehouse, mode: str) -> None:
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a", "b"))
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a", "b")})
     body = f"con.begin(); con.execute('DELETE FROM weekly_top5_predictions'); {INSERT}; {HOLD}"
     with other_process(warehouse, body) as process:
         process.send_signal(signal.SIGKILL)
@@ -215,7 +216,7 @@ def test_a_process_killed_amid_a_replacement_leaves_the_old_week(warehouse: Ware
         with getattr(warehouse, mode)() as con:
             assert con.execute("SELECT count(*) FROM eval_metrics").fetchall() == [(0,)]
     assert users(warehouse) == ["a", "b"]
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("c"))
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("c")})
     assert users(warehouse) == ["c"]
 
 
@@ -265,11 +266,11 @@ def test_history_is_read_again_only_if_rows_changed(warehouse: Warehouse) -> Non
 
 def test_readers_of_the_copy_neither_wait_nor_make_wait(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "it's a home" / "warehouse.duckdb", lock_timeout=0)
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
     copy = tmp_path / "it's a home" / "current.duckdb"
     query = "SELECT user_id FROM current_top5"
     with duckdb.connect(copy, read_only=True) as notebook:
-        warehouse.replace_week("weekly_top5_predictions", NEXT, predictions("b", week=NEXT))
+        warehouse.replace_week_tables(NEXT, {PREDICTIONS: predictions("b", week=NEXT)})
         assert notebook.execute(query).fetchall() == [("a",)]
     with warehouse.writer(), warehouse.newest_lists() as con:
         assert con.execute(query).fetchall() == [("b",)]
@@ -279,7 +280,7 @@ def test_readers_of_the_copy_neither_wait_nor_make_wait(tmp_path: Path) -> None:
 def test_tables_of_an_older_release_get_reasons_that_are_empty(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     old = Warehouse(path)
-    old.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    old.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
     with duckdb.connect(path) as con:
         for table in ("weekly_top5_predictions", "new_user_top5_predictions"):
             for column in ("reason_kind", "reason", "reason_parameters"):
@@ -287,14 +288,14 @@ def test_tables_of_an_older_release_get_reasons_that_are_empty(tmp_path: Path) -
         con.execute("CREATE OR REPLACE VIEW current_top5 AS SELECT user_id FROM weekly_top5_predictions")
     with Warehouse(path).reader() as con:
         assert con.execute("SELECT user_id, reason_kind, reason FROM current_top5").fetchall() == [("a", None, None)]
-    Warehouse(path).replace_week("weekly_top5_predictions", NEXT, predictions("b", week=NEXT).assign(reason="so"))
+    Warehouse(path).replace_week_tables(NEXT, {PREDICTIONS: predictions("b", week=NEXT).assign(reason="so")})
     with Warehouse(path).newest_lists() as con:
         assert con.execute("SELECT user_id, reason FROM current_top5").fetchall() == [("b", "so")]
 
 
 def test_the_copy_is_written_when_a_week_is_finished(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
-    warehouse.replace_week("weekly_top5_predictions", WEEK, predictions("a"))
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
     (tmp_path / "current.duckdb").unlink()
     warehouse.record_made("weekly_report", {WEEK: "a page"})
     with warehouse.newest_lists() as con:

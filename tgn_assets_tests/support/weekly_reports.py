@@ -47,7 +47,7 @@ def warehouse(folder: Path) -> Warehouse:
                 [week, week],
             )
     for week, (ours, repeat) in SCORES.items():
-        filled.replace_week("eval_metrics", week, metrics(week, ours, repeat))
+        filled.replace_week_tables(week, {"eval_metrics": metrics(week, ours, repeat)})
     return filled
 
 

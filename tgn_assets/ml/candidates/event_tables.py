@@ -7,16 +7,13 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
-from tgn_assets.ml.candidates.pair_tables import PairTables
+from tgn_assets.ml.candidates.pair_tables import PairTables, map_user_blocks
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.linalg.sparse import blocks, item_similarity, sums
-from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
+from tgn_assets.ml.linalg.sparse import item_similarity, sums
 
 NEGLIGIBLE = 64
 """Half-lives after which an interaction counts less than a rounding error."""
-ROWS_PER_BLOCK = 20_000
-"""Rows whose pairs are made at a time: small sorts stay in the processor's cache."""
 
 
 class EventTables:
@@ -42,12 +39,12 @@ class EventTables:
         """Repeat rates and `item_similarity` [E, E], from the pairs of everyone, made in blocks of users."""
         config = self.config
 
-        def made(block: tuple[int, int]) -> tuple[IntArray, sparse.csr_array]:
-            pairs = PairTables(h.of_users(np.arange(*block)), self.catalogue, config)
+        def made(past: UserPast) -> tuple[IntArray, sparse.csr_array]:
+            pairs = PairTables(past, self.catalogue, config)
             return np.bincount(pairs.event, minlength=h.num_events), pairs.profile
 
         pairs, profiles = np.zeros(h.num_events, np.int64), [sparse.csr_array((0, h.num_events))]
-        for of_block, profile in map_threaded(made, blocks(np.diff(h.user_start), ROWS_PER_BLOCK)):
+        for of_block, profile in map_user_blocks(made, h):
             pairs += of_block
             profiles.append(profile)
         rows = np.bincount(h.event, minlength=h.num_events)

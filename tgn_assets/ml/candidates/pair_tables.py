@@ -1,14 +1,28 @@
 """The (user, event) pairs of some users that have interacted: how often, how lately, with what weight."""
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.interactions import Catalogue, UserPast
-from tgn_assets.ml.linalg.sparse import top_n_per_row
+from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
+from tgn_assets.ml.linalg.sparse import blocks, top_n_per_row
+from tgn_assets.ml.parallel import map_threaded
+
+Made = TypeVar("Made")
+
+ROWS_PER_BLOCK = 20_000
+"""Rows of a history that one thread works through at a time: small sorts stay in the processor's cache."""
+
+
+def map_user_blocks(make: Callable[[UserPast], Made], history: InteractionHistory) -> Iterator[Made]:
+    """Yields `make` of the pasts of all users of `history`, some users at a time and in order, computed in threads."""
+    ranges = blocks(np.diff(history.user_start), ROWS_PER_BLOCK)
+    return map_threaded(lambda block: make(history.of_users(np.arange(*block))), ranges)
 
 
 class PairTables:

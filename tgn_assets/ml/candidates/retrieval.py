@@ -154,7 +154,7 @@ class CandidateGenerator:
             channels[np.searchsorted(union, key), channel] = True
         row, event = np.divmod(union, max(size, 1))
         permitted = self.allowed[event]
-        if self.rules.exclude_own:
+        if self.rules.exclude_repeats:
             permitted &= ~np.isin(union, request.tables.pairs.key)
         return RetrievedPairs(row[permitted], event[permitted], channels[permitted])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
+from tgn_assets.ml.schema import quoted
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -101,6 +102,23 @@ def connected(url: str) -> Iterator[Connection]:
             raise PostgresError(
                 answer(error), "check the name, and that the user has the right to do so"
             ) from safe_error(error)
+
+
+@contextmanager
+def connected_in_schema(url: str) -> Iterator[Connection]:
+    """`connected`, in the schema that `schema=` in the URL names, if it does."""
+    place, schema = split_schema(url)
+    with connected(place) as con:
+        if schema:
+            run(con, f"SET LOCAL search_path TO {quoted(schema)}")
+        yield con
+
+
+def run(con: Connection, sql: str, *parameters: str) -> list[tuple]:
+    """The rows of a query: unless they are fetched, its error would go unseen."""
+    with con.cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 def answer(error: Exception) -> str:

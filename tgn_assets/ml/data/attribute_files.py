@@ -91,21 +91,20 @@ def _read(
     where = SETTINGS[node] if isinstance(given, pd.DataFrame) else f"{SETTINGS[node]}={given}"
     try:
         with connect() as con:
-            con.execute("SET TimeZone = 'UTC'")
             read, typed = _relation(con, where, node, given)
-            con.execute(f"CREATE TEMP VIEW side AS FROM {read}")
-            types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE side").fetchall()}
+            con.execute(f"CREATE TEMP VIEW given AS FROM {read}")
+            types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE given").fetchall()}
             features = _features(where, node, types)
             key = f"{node}_id"
             ids = f"SELECT * REPLACE ({id_text(key, types[key])} AS {key}) FROM {read}"
-            con.execute(f"CREATE OR REPLACE TEMP VIEW side AS {ids}")  # as the log writes them
+            con.execute(f"CREATE OR REPLACE TEMP VIEW given AS {ids}")  # as the log writes them
             timed = "valid_from" in types
             _check_rows(con, where, node, timed)
             con.register("known", known[["idx", "id"]])
             since = SINCE if timed else f"{ALWAYS}::BIGINT"
             con.execute(
                 f"CREATE TEMP TABLE past AS SELECT idx, {since} AS since, {', '.join(map(quoted, features))} "
-                f"FROM side JOIN known ON id = {node}_id WHERE since < {close_of(week_number(week))} "
+                f"FROM given JOIN known ON id = {node}_id WHERE since < {close_of(week_number(week))} "
                 "ORDER BY idx, since"
             )
             kinds = {name: _kind_of_type(types[name]) if typed else _kind_of_text(con, name) for name in features}
@@ -149,10 +148,10 @@ def _check_rows(con: duckdb.DuckDBPyConnection, where: str, node: Node, timed: b
     key, same, remedy = f"{node}_id", "", "keep one, or say in a column valid_from when each counts"
     if timed:
         key, same, remedy = f"{key}, {SINCE}", " with the same valid_from", "give them different times"
-        (missing,) = con.execute(f"SELECT min({node}_id) FROM side WHERE valid_from IS NULL").fetchall()
+        (missing,) = con.execute(f"SELECT min({node}_id) FROM given WHERE valid_from IS NULL").fetchall()
         if missing[0] is not None:
             raise AttributeTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
-    query = f"SELECT {node}_id FROM side WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
+    query = f"SELECT {node}_id FROM given WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
     if twice := con.execute(f"{query} ORDER BY {key} LIMIT 1").fetchall():
         raise AttributeTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")
 

@@ -26,7 +26,7 @@ class Rules:
     """A policy for node indices. An event in `restricted` may be recommended up to its `last_week`."""
 
     k: int = K
-    exclude_own: bool = False  # whether lists leave out the events that the user has interacted with
+    exclude_repeats: bool = False  # whether lists leave out the events that the user has interacted with
     min_distinct: int = 0  # distinct events that the lists of a week hold together, if so many are allowed
     restricted: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] event indices, ascending
     last_week: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # [r] week numbers
@@ -45,9 +45,9 @@ class Rules:
     def may(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
         """[m] whether each pair of user position (-1: a new user) and event position may be in a list."""
         free = self.allowed(history)[events]
-        if not self.exclude_own:
+        if not self.exclude_repeats:
             return free
-        return free & ((users < 0) | ~np.isin(users * history.num_events + events, own_pairs(history)))
+        return free & ((users < 0) | ~np.isin(users * history.num_events + events, repeat_pairs(history)))
 
     def have_lists(self, history: InteractionHistory) -> BoolArray:
         """[U] whether each user gets a list: false for those who were silent for too long up to the history's week."""
@@ -62,8 +62,8 @@ class Rules:
         """[U] number of events in each user's list: k, or fewer if fewer may be recommended; 0 for who has no list."""
         free = self.allowed(history)
         choice = np.where(self.have_lists(history), int(free.sum()), 0)
-        if self.exclude_own:
-            user, event = np.divmod(own_pairs(history), max(history.num_events, 1))
+        if self.exclude_repeats:
+            user, event = np.divmod(repeat_pairs(history), max(history.num_events, 1))
             choice -= np.bincount(user[free[event]], minlength=history.num_users)
         return np.clip(choice, 0, self.k)
 
@@ -76,7 +76,7 @@ OPEN = Rules()
 """The usual length, and every event is allowed."""
 
 
-def own_pairs(history: InteractionHistory) -> IntArray:
+def repeat_pairs(history: InteractionHistory) -> IntArray:
     """User position * num_events + event position of every pair that has interacted, ascending."""
     return np.unique(history.user.astype(np.int64) * history.num_events + history.event)
 
@@ -104,8 +104,8 @@ class Policy:
                 # The last week that begins before the event expires.
                 last.append((idx, week_number(week_of(self.expires[name] - timedelta(microseconds=1)))))
         restricted, last_week = np.array(sorted(last), np.int64).reshape(-1, 2).T
-        exclude_own = self.repeats == "exclude"
-        return Rules(self.k, exclude_own, self.min_distinct_events, restricted, last_week, self.max_silent_weeks)
+        exclude_repeats = self.repeats == "exclude"
+        return Rules(self.k, exclude_repeats, self.min_distinct_events, restricted, last_week, self.max_silent_weeks)
 
     def _bars(self, name: str) -> bool:
         return name in self.deny or (self.allow is not None and name not in self.allow)

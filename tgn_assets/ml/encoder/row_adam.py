@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-ROWS_PER_BLOCK = 2**11
+ADAM_BLOCK = 2**11
 """Rows that are computed at a time: they stay in the processor's cache, and bound the memory of a step."""
 BETAS = 0.9, 0.999
 EPSILON = 1e-8
@@ -52,7 +52,7 @@ def _move(parts: tuple[Tensor, Tensor, Tensor], gradient: Tensor, step: int, lr:
     All weights of a row without gradient are zero, which changes none of its bytes.
     """
     of_mean, of_square = BETAS
-    for row, mean, square, slope in zip(*(part.split(ROWS_PER_BLOCK) for part in (*parts, gradient)), strict=True):
+    for row, mean, square, slope in zip(*(part.split(ADAM_BLOCK) for part in (*parts, gradient)), strict=True):
         moves = slope.square().sum(1).ne(0).to(slope.dtype)
         slope = slope.add(row, alpha=weight_decay)
         mean.lerp_(slope, (moves * (1 - of_mean))[:, None])

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
+from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
@@ -28,7 +29,7 @@ from tgn_assets.ml.linalg.sparse import (
     sums,
     top_n_per_row,
 )
-from tgn_assets.ml.parallel import THREADS, Workers, map_threaded
+from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import K
 
 POPULAR_HALF_LIFE = 0.3
@@ -38,9 +39,7 @@ KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
-ROWS_PER_BLOCK = 20_000
-"""Rows of the history that one thread makes profiles of at a time."""
-USERS_PER_SHARD = 4096
+BASELINE_SHARD = 4096
 """Users whose lists one worker makes at a time."""
 
 
@@ -50,7 +49,7 @@ class BaselineTables:
 
     catalogue: Catalogue
     k: int
-    exclude_own: bool
+    exclude_repeats: bool
     allowed: BoolArray  # [columns] the event may be recommended
     by_popularity: IntArray  # [c] allowed columns, best first
     tie: FloatArray  # [columns] popularity now, at most 1
@@ -71,11 +70,11 @@ def baseline_tables(
     return BaselineTables(
         history.catalogue,
         k,
-        rules.exclude_own,
+        rules.exclude_repeats,
         allowed,
         order[allowed[order]],
         now / now.max(initial=np.finfo(float).tiny),
-        history.derived("item_knn", lambda: _neighbours(history)) if item_knn else sparse.csr_array((0, 0)),
+        history.derived("item_knn", lambda: _similarity(history)) if item_knn else sparse.csr_array((0, 0)),
     )
 
 
@@ -95,7 +94,7 @@ def filled(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
         columns = np.append(tables.catalogue.event_order, -1)[lists[short]]
-        taken = _user_events(tables.catalogue, past, past.count)[short] if tables.exclude_own else None
+        taken = _user_events(tables.catalogue, past, past.count)[short] if tables.exclude_repeats else None
         lists[short] = tables.positions(_fill(columns, tables.by_popularity, taken))
     return lists
 
@@ -105,12 +104,12 @@ def repeat(tables: BaselineTables, past: UserPast) -> IntArray:
 
     Between own events of equal count the one that is more popular now comes first.
     """
-    if tables.exclude_own:
+    if tables.exclude_repeats:
         return popular_lists(tables, past)
-    own = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
-    own.data += 1e-3 * tables.tie[own.indices]
-    own = only_columns(own, tables.allowed)
-    return tables.positions(_fill(_top(own, tables.k), tables.by_popularity))
+    counts = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
+    counts.data += 1e-3 * tables.tie[counts.indices]
+    counts = only_columns(counts, tables.allowed)
+    return tables.positions(_fill(_top(counts, tables.k), tables.by_popularity))
 
 
 def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
@@ -154,7 +153,7 @@ def baseline_lists(
 ) -> dict[str, IntArray]:
     """The lists [n, k] of the baselines `names` for user positions `users` [n]."""
     tables = baseline_tables(history, k, rules, item_knn=not set(OF_ITEM_KNN).isdisjoint(names))
-    pasts = (history.of_users(users[low : low + USERS_PER_SHARD]) for low in range(0, len(users), USERS_PER_SHARD))
+    pasts = (history.of_users(users[low : low + BASELINE_SHARD]) for low in range(0, len(users), BASELINE_SHARD))
     parts = [dict.fromkeys(names, np.zeros((0, k), np.int64)), *workers.map(_lists_of, (names, tables), pasts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
@@ -174,27 +173,23 @@ def _lists_of(shared: tuple[Collection[str], BaselineTables], past: UserPast) ->
 
 
 def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
-    own, taken = _profiles(tables.catalogue, past)
+    profiles, taken = _profiles(tables.catalogue, past)
     included = np.full((len(past.users), tables.k), -1)
     left_out = included.copy()
-    for low, high in blocks(np.diff(own.indptr) * NEIGHBOURS):
-        near = only_columns(ordered(own[low:high] @ tables.similar), tables.allowed)
-        included[low:high] = _top(near + only_columns(own[low:high], tables.allowed), tables.k)
-        left_out[low:high] = _top(near - near.multiply(taken[low:high].astype(bool)), tables.k)
+    for low, high in blocks(np.diff(profiles.indptr) * NEIGHBOURS):
+        similar = only_columns(ordered(profiles[low:high] @ tables.similar), tables.allowed)
+        included[low:high] = _top(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
+        left_out[low:high] = _top(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
     new = tables.positions(_fill(left_out, tables.by_popularity, taken))
-    if tables.exclude_own:
+    if tables.exclude_repeats:
         return dict.fromkeys(OF_ITEM_KNN, new)
     return {"item_knn": tables.positions(_fill(included, tables.by_popularity)), "item_knn_new": new}
 
 
-def _neighbours(history: InteractionHistory) -> sparse.csr_array:
-    """`item_similarity` [columns, columns] of everyone's profiles, which are made in blocks of users."""
-
-    def profile(block: tuple[int, int]) -> sparse.csr_array:
-        return _profiles(history, history.of_users(np.arange(*block)))[0]
-
+def _similarity(history: InteractionHistory) -> sparse.csr_array:
+    """`item_similarity` [columns, columns] of everyone's profiles."""
     none = sparse.csr_array((0, history.num_events))
-    profiles = map_threaded(profile, blocks(np.diff(history.user_start), ROWS_PER_BLOCK))
+    profiles = map_user_blocks(lambda past: _profiles(history, past)[0], history)
     return item_similarity(sparse.csr_array(sparse.vstack([none, *profiles], format="csr")))
 
 

@@ -29,9 +29,9 @@ PAIRS_SQL = """
     WITH pairs AS MATERIALIZED (SELECT DISTINCT user_id, event_id FROM raw_interactions WHERE week = $week::DATE),
          past AS (SELECT DISTINCT user_id, event_id FROM raw_interactions SEMI JOIN pairs USING (user_id, event_id)
                   WHERE week < $week::DATE)
-    SELECT user_id, event_id, past.user_id IS NOT NULL AS own FROM pairs LEFT JOIN past USING (user_id, event_id)
+    SELECT user_id, event_id, past.user_id IS NOT NULL AS repeat FROM pairs LEFT JOIN past USING (user_id, event_id)
 """
-"""The distinct pairs of `$week`; `own`: the user had interacted with the event before."""
+"""The distinct pairs of `$week`; `repeat`: the user had interacted with the event before."""
 LISTS_SQL = """
     CREATE OR REPLACE TEMP TABLE lists AS
     SELECT user_id, rank, event_id, score, source, reason_kind FROM weekly_top5_predictions
@@ -45,7 +45,7 @@ NEW_USER_LIST_SQL = """
 """
 ACTIVE_SQL = """
     CREATE OR REPLACE TEMP TABLE active AS
-    WITH active AS (SELECT user_id, count(*) AS events, bool_or(own) AS repeats, bool_or(NOT own) AS explores
+    WITH active AS (SELECT user_id, count(*) AS events, bool_or(repeat) AS repeats, bool_or(NOT repeat) AS explores
                     FROM pairs GROUP BY user_id),
          made AS (SELECT user_id, min(source) AS source FROM lists GROUP BY user_id),
          hits AS (SELECT user_id, bit_or(1::HUGEINT << (rank - 1)) AS hits FROM (

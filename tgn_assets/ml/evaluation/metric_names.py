@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from tgn_assets.ml.schema import OURS
+
 RANKING_METRICS: Mapping[str, str] = {
     "ndcg": "NDCG@5",
     "hit_rate": "HitRate@5",
@@ -30,6 +32,11 @@ BOUNDS = (CANDIDATES, CEILING)
 UNPUBLISHED = (*BOUNDS, WITHOUT_FALLBACK, "ungated")
 """Models whose lists nobody was shown: neither ours nor a baseline. `ungated` is what 0.2 called `without_fallback`, in
 weeks that were not made again since."""
+
+
+def in_order(ndcg: Mapping[str, float]) -> list[str]:
+    """The models of `ndcg`: ours, the others from the best to the worst, and what knows the truth."""
+    return sorted(ndcg, key=lambda one: (one in BOUNDS, one != OURS, one != WITHOUT_FALLBACK, -ndcg[one], one))
 
 
 def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:

@@ -94,11 +94,11 @@ class ScoredWeek:
         seen = active.position >= 0
         past = history.of_users(active.position)
         # A pair is one number: an event that was unknown must not pass for the next user's first.
-        own = active.event < history.num_events
-        own[own] = np.isin(
-            active.row[own] * history.num_events + active.event[own], past.place * history.num_events + past.event
+        repeat = active.event < history.num_events
+        repeat[repeat] = np.isin(
+            active.row[repeat] * history.num_events + active.event[repeat], past.place * history.num_events + past.event
         )
-        repeats, explores = (np.bincount(active.row[which], minlength=len(active)) > 0 for which in (own, ~own))
+        repeats, explores = (np.bincount(active.row[which], minlength=len(active)) > 0 for which in (repeat, ~repeat))
         return self.segments_of(seen=seen, repeats=repeats, explores=explores, has_list=self.has_list)
 
     @cached_property
@@ -158,9 +158,9 @@ def score_week(
     if diagnostics is not None:
         # What the ranker made is there, unless other events were brought into its lists afterwards.
         as_made = (drawn.source == OURS) & (rules.min_distinct == 0)
-        own, others = lists[OURS].copy(), (position >= 0) & ~as_made
-        own[others] = diagnostics.lists(position[others])
-        lists[WITHOUT_FALLBACK] = own
+        without, others = lists[OURS].copy(), (position >= 0) & ~as_made
+        without[others] = diagnostics.lists(position[others])
+        lists[WITHOUT_FALLBACK] = without
         retrieved, found = _retrieved(diagnostics, active, new_user_list)
         lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(active), k=k)
     has_list = pd.notna(drawn.source)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import PostgresError, connected, require_driver, split_schema
+from tgn_assets.ml.connectors.postgres import PostgresError, connected_in_schema, require_driver, run
 from tgn_assets.ml.export.parquet import EXPORTED, ExportError
-from tgn_assets.ml.schema import TABLES, VIEWS, Column, quoted
+from tgn_assets.ml.schema import TABLES, VIEWS, Column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,19 +64,16 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
     releases, and the view `current_top5`.
     ExportError if PostgreSQL refuses: then nothing changes.
     """
-    place, schema = split_schema(url)
-    with _export_errors(week), connected(place) as con:
-        if schema:
-            _run(con, f"SET LOCAL search_path TO {quoted(schema)}")
-        _run(con, LOCK_SQL)
+    with _export_errors(week), connected_in_schema(url) as con:
+        run(con, LOCK_SQL)
         for name, rows in tables.items():
             _make_table(con, name)
             _add_columns(con, name)
-            _run(con, f"DELETE FROM {name} WHERE week = '{date.fromisoformat(week)}'")
+            run(con, f"DELETE FROM {name} WHERE week = '{date.fromisoformat(week)}'")
             with con.cursor() as cursor:
                 cursor.adbc_ingest(name, rows, mode="append")
-        if _run(con, VIEW_LACKS_SQL)[0][0]:
-            _run(con, f"CREATE OR REPLACE VIEW {VIEW} AS {VIEWS[VIEW].query}")
+        if run(con, VIEW_LACKS_SQL)[0][0]:
+            run(con, f"CREATE OR REPLACE VIEW {VIEW} AS {VIEWS[VIEW].query}")
         con.commit()
     return {name: rows.num_rows for name, rows in tables.items()}
 
@@ -86,40 +83,30 @@ def _make_table(con: Connection, name: str) -> None:
 
     PostgresError if the table has two rows of one key.
     """
-    key, found = ", ".join(KEYS[name]), _run(con, TABLE_SQL.format(table=name))
+    key, found = ", ".join(KEYS[name]), run(con, TABLE_SQL.format(table=name))
     if not found:
-        _run(con, f"CREATE TABLE {name} ({_columns(name)}, PRIMARY KEY ({key}))")
+        columns = ", ".join(_translated(column).ddl for column in TABLES[name].columns)
+        run(con, f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key}))")
     elif found[0][0]:
-        if twice := _run(con, TWICE_SQL.format(key=key, table=name)):
+        if twice := run(con, TWICE_SQL.format(key=key, table=name)):
             raise PostgresError(
                 f"the table {name}, which has no primary key yet, has several rows of ({key}) = "
                 f"({', '.join(map(str, twice[0]))})",
                 "drop this table, and run `tgn export` to write all weeks again",
             )
-        _run(con, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
+        run(con, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
 
 
 def _add_columns(con: Connection, name: str) -> None:
     """Adds the columns that a table of an older release lacks."""
-    there = {column for (column,) in _run(con, COLUMNS_SQL.format(table=name))}
+    there = {column for (column,) in run(con, COLUMNS_SQL.format(table=name))}
     for column in TABLES[name].columns:
         if column.added and column.name not in there:
-            _run(con, f"ALTER TABLE {name} ADD COLUMN {_translated(column).ddl}")
+            run(con, f"ALTER TABLE {name} ADD COLUMN {_translated(column).ddl}")
 
 
 def _translated(column: Column) -> Column:
     return replace(column, type=TYPES.get(column.type, column.type.lower()))
-
-
-def _columns(table: str) -> str:
-    return ", ".join(_translated(column).ddl for column in TABLES[table].columns)
-
-
-def _run(con: Connection, sql: str) -> list[tuple]:
-    """The rows of a query: unless they are fetched, its error would go unseen."""
-    with con.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch_geometric.sampler import BaseSampler, NegativeSampling, NeighborSampl
 from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.neighbor_sampler import NativeNeighborSampler
 from tgn_assets.ml.linalg.sparse import blocks
+from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 
 InstalledSampler = Literal["native", "torch-sparse", "pyg-lib"]
@@ -27,7 +28,7 @@ EDGES_PER_BATCH = 2**18
 """Edges (and nodes) in a batch of `layer_loaders`: 64 MiB of neighbours' vectors at a width of 64."""
 
 
-class SamplerNotInstalled(ImportError):
+class SamplerNotInstalled(SafeError, ImportError):
     """The neighbour sampler that was asked for is not there; the message names the extra to install."""
 
 

@@ -37,14 +37,14 @@ def item_similarity(
 
     def nearest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
-        near = ordered(by_event[low:high] @ profile)
-        event = low + row_of(near)
-        near.data /= norm[event] * norm[near.indices] + shrinkage
-        near.data[event == near.indices] = 0
-        near.eliminate_zeros()
-        near = top_n_per_row(near, neighbours)
-        near.data /= near.sum(axis=1)[row_of(near)]
-        return near
+        cosine = ordered(by_event[low:high] @ profile)
+        event = low + row_of(cosine)
+        cosine.data /= norm[event] * norm[cosine.indices] + shrinkage
+        cosine.data[event == cosine.indices] = 0
+        cosine.eliminate_zeros()
+        cosine = top_n_per_row(cosine, neighbours)
+        cosine.data /= cosine.sum(axis=1)[row_of(cosine)]
+        return cosine
 
     parts = [sparse.csr_array((0, events)), *map_threaded(nearest, blocks(products))]
     return sparse.csr_array(sparse.vstack(parts, format="csr"))

@@ -24,7 +24,7 @@ from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.weeks import week_key, week_number
 
-USERS_PER_SHARD = 256
+TRAINING_SHARD = 256
 """Users whose candidates one worker makes at a time."""
 CHOOSING = 4
 """With a single past week, every fourth user is held out to choose the number of epochs."""
@@ -211,9 +211,9 @@ class PointInTimeView:
 
     def dataset(self, users: IntArray, truth: NextWeek, workers: Workers = THREADS) -> RankingDataset:
         """User positions `users` with their candidates, labelled by `truth`."""
-        shards = (self.labelled(block, truth) for block in blocks_of(users, USERS_PER_SHARD))
+        shards = (self.labelled(block, truth) for block in blocks_of(users, TRAINING_SHARD))
         pairs, labels = zip(*workers.map(labelled_candidates, (self.generator, self.limit), shards), strict=True)
-        row = np.concatenate([of.row + at * USERS_PER_SHARD for at, of in enumerate(pairs)])
+        row = np.concatenate([of.row + at * TRAINING_SHARD for at, of in enumerate(pairs)])
         columns = (np.concatenate([getattr(of, name) for of in pairs]) for name in ("event", "features", "channels"))
         return RankingDataset(
             Candidates(users, row, *columns),

@@ -83,7 +83,7 @@ def cache_keys(inputs: PointInTimeView, cutoffs: Iterable[int]) -> dict[int, str
     """
     known, rules = inputs.past, inputs.rules
     shared: list[Any] = [code_digest([__name__], folder=SOURCE), *(version(name) for name in LIBRARIES), inputs.device]
-    shared += [inputs.config.model_dump(exclude=NOT_IN_KEY), rules.k, rules.exclude_own]
+    shared += [inputs.config.model_dump(exclude=NOT_IN_KEY), rules.k, rules.exclude_repeats]
     row_digests, keys = _row_digests(known), dict[int, str]()
     for week in cutoffs:
         users, events = known.first_week_of_user <= week, known.first_week_of_event <= week

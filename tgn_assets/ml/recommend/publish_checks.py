@@ -40,7 +40,7 @@ def expectations_of(
     """
     names, user_ids = events.id.to_numpy(object), pd.Index(users.id.to_numpy(object))
     had = None
-    if rules.exclude_own:
+    if rules.exclude_repeats:
         had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
     lengths = pd.Series(rules.list_lengths(history), index=user_ids)
     return Expectations(lengths, rules.new_user_length(history), policy.excluded(names, week), had)

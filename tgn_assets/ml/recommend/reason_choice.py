@@ -85,12 +85,12 @@ class ReasonChooser:
         mean = _mean_vectors(candidates, scorer.events, len(users))
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
-        trees = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
+        boosted = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
         spread = _spread(candidates.row, network)[row]
         lost = np.divide(
             network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9
         )
-        lost += scorer.blend.tree_weight * (trees[pair] - trees[len(pairs) :])
+        lost += scorer.blend.tree_weight * (boosted[pair] - boosted[len(pairs) :])
         loss = np.full(facts.true.shape, -np.inf)
         loss[kind, pair] = lost
         return facts.of(np.where(loss.max(0, initial=-np.inf) > 0, loss.argmax(0), LEARNED))
@@ -139,10 +139,10 @@ def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tupl
 
 def _network_scores(model: Ensemble, users: Tensor, events: Tensor, features: FloatArray) -> FloatArray:
     """[m] the networks' scores of m pairs, given by their temporal embeddings [m, dim] each and features [m, F]."""
-    own = torch.arange(len(users), device=model.device)
+    row = torch.arange(len(users), device=model.device)
     with torch.no_grad():
         vectors = (vectors.to(model.device).float() for vectors in (users, events))
-        scores = model(*vectors, own, own, torch.as_tensor(features, device=model.device))
+        scores = model(*vectors, row, row, torch.as_tensor(features, device=model.device))
     return np.asarray(scores.cpu().numpy(), float)
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
 from tgn_assets.ml.candidates.attribute_features import AttributeValues
-from tgn_assets.ml.candidates.pair_tables import PairTables
+from tgn_assets.ml.candidates.pair_tables import PairTables, map_user_blocks
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast, entries_of
@@ -50,9 +50,8 @@ SHRINKAGE = 10.0
 PRODUCTS, ROWS = 2**26, 2**22
 """Most pairs of events of one user, and rows, that associations are counted from: of larger logs a sample of users, so
 that they cost the same whatever the log. Counts are lower bounds then."""
-HEAVIEST = 2**22
+MOST_PAIRS = 2**22
 """Pairs of events of one user above which the user is left out."""
-ROWS_PER_BLOCK = 20_000
 MIDNIGHTS = (np.arange(1, 8) / 7).astype(np.float32).astype(float)
 """Weeks from the start of a day to the close of its week, Sunday's first, as `InteractionHistory.since` rounds them."""
 DAYS_TO_FIRST_MONDAY = 4
@@ -64,7 +63,7 @@ class Association(NamedTuple):
 
     start: IntArray  # [E + 1]
     event: IntArray  # [a] event positions
-    cases: IntArray  # [a] users who had both, or times that one followed the other
+    cases: IntArray  # [a] users who had both, or times that one came in the week before the other
     sampled: bool  # not all were counted: `cases` are lower bounds
 
 
@@ -79,15 +78,15 @@ class EventFacts:
     place: IntArray  # [E] rank by that, from 1
     popular_now: BoolArray  # [E]
     first_week: IntArray  # [E]
-    follows: Association  # events that came in the week before
-    together: Association
+    next_week: Association  # events that came in the week before
+    co_occurrence: Association  # events of the same users
     columns: tuple[str, ...]  # names of the categories of events
     category: IntArray  # [len(columns), E] codes; -1 for unknown
 
     @property
     def sampled(self) -> tuple[int, ...]:
         """The kinds whose counts are lower bounds."""
-        both = {NEXT_STEP: self.follows, TOGETHER: self.together}
+        both = {NEXT_STEP: self.next_week, TOGETHER: self.co_occurrence}
         return tuple(kind for kind, association in both.items() if association.sampled)
 
 
@@ -123,13 +122,13 @@ def event_facts(
     counted, active = users[window, events], int(there[0].sum())
     place = np.empty(len(events), np.int64)
     for width in np.unique(window):
-        own = window == width
-        place[own] = 1 + len(events) - np.searchsorted(np.sort(users[width]), counted[own], side="right")
+        of_width = window == width
+        place[of_width] = 1 + len(events) - np.searchsorted(np.sort(users[width]), counted[of_width], side="right")
     first_places = max(POPULAR_PLACES, POPULAR_SHARE * active)
     names = [column for column in attributes.event.columns if column.kind == "category"]
     values = attributes.event.only(names).at(history.event_idx, history.week)
     codes = [AttributeValues(history.week, config, of_column).code for of_column in values.T]
-    together, follows = _associations(history, degree, allowed, config)
+    co_occurrence, next_week = _associations(history, degree, allowed, config)
     return EventFacts(
         week=history.week,
         users=users[-1],
@@ -138,8 +137,8 @@ def event_facts(
         place=place,
         popular_now=(window == 0) & (place <= first_places),
         first_week=history.first_week_of_event,
-        follows=follows,
-        together=together,
+        next_week=next_week,
+        co_occurrence=co_occurrence,
         columns=tuple(column.name for column in names),
         category=np.array(codes, np.int64).reshape(len(names), len(events)),
     )
@@ -154,7 +153,7 @@ def pair_facts(facts: EventFacts, past: UserPast, row: IntArray, event: IntArray
     key = past.place * num_events + past.event
     true[REPEAT], reason[REPEAT, :, 1:] = _repeats(past, key, row * num_events + event)
     newest, ever = key[past.week_no == past.week], np.sort(key)  # those of one week ascend
-    for kind, association, keys in ((NEXT_STEP, facts.follows, newest), (TOGETHER, facts.together, ever)):
+    for kind, association, keys in ((NEXT_STEP, facts.next_week, newest), (TOGETHER, facts.co_occurrence, ever)):
         other, count = _associated(association, keys, row, event, num_events)
         true[kind] = other >= 0
         reason[kind, :, 1], reason[kind, :, 2] = other, count
@@ -171,15 +170,15 @@ def pair_facts(facts: EventFacts, past: UserPast, row: IntArray, event: IntArray
 def _users_by_window(history: InteractionHistory, config: CandidateConfig) -> tuple[IntArray, IntArray]:
     """([windows, E] distinct users of each event in each window, [U] distinct events of each user)."""
 
-    def counted(block: tuple[int, int]) -> tuple[IntArray, IntArray]:
-        pairs = PairTables(history.of_users(np.arange(*block)), history.catalogue, config)
+    def counted(past: UserPast) -> tuple[IntArray, IntArray]:
+        pairs = PairTables(past, history.catalogue, config)
         smallest = np.searchsorted(WINDOWS, history.week - pairs.last + 1)
         of_window = np.bincount(smallest * history.num_events + pairs.event, minlength=size)
         return of_window, np.diff(pairs.start)
 
     size = len(WINDOWS) * history.num_events
     users, degrees = np.zeros(size, np.int64), [np.zeros(0, np.int64)]
-    for of_window, degree in map_threaded(counted, blocks(np.diff(history.user_start), ROWS_PER_BLOCK)):
+    for of_window, degree in map_user_blocks(counted, history):
         users += of_window
         degrees.append(degree)
     return users.reshape(len(WINDOWS), -1).cumsum(0), np.concatenate(degrees)
@@ -191,13 +190,13 @@ def _associations(
     """(events of the same users, events of the same users in the week before), counted from a sample of users if there
     are many."""
     rows = np.diff(history.user_start)
-    order = np.random.default_rng(0).permutation(np.flatnonzero((degree > 1) & (degree**2 <= HEAVIEST)))
+    order = np.random.default_rng(0).permutation(np.flatnonzero((degree > 1) & (degree**2 <= MOST_PAIRS)))
     fits = (np.cumsum(degree[order] ** 2) <= PRODUCTS) & (np.cumsum(rows[order]) <= ROWS)
     chosen = np.sort(order[fits])
     past, num_events = history.of_users(chosen), history.num_events
     pairs = PairTables(past, history.catalogue, config)
     profile = _indicators(pairs.start, pairs.event, num_events)
-    together = _association(profile, profile, allowed, sampled=len(chosen) < (degree > 1).sum())
+    co_occurrence = _association(profile, profile, allowed, sampled=len(chosen) < (degree > 1).sum())
     # A basket is what a user had in a week; rows are sorted by user, then week.
     begins = (np.diff(past.place, prepend=-1) != 0) | (np.diff(past.week_no, prepend=-1) != 0)
     start = np.append(np.flatnonzero(begins), len(past.place))
@@ -206,9 +205,9 @@ def _associations(
     before = np.flatnonzero((user[1:] == user[:-1]) & (week[1:] == week[:-1] + 1))
     fits = np.cumsum(size[before] * size[before + 1]) <= PRODUCTS
     baskets = _indicators(start, past.event, num_events)
-    incomplete = together.sampled or not fits.all()
+    incomplete = co_occurrence.sampled or not fits.all()
     before = before[fits]
-    return together, _association(baskets[before], baskets[before + 1], allowed, sampled=incomplete)
+    return co_occurrence, _association(baskets[before], baskets[before + 1], allowed, sampled=incomplete)
 
 
 def _indicators(start: IntArray, event: IntArray, num_events: int) -> sparse.csr_array:
@@ -226,9 +225,9 @@ def _association(
 
     def strongest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
-        near = sparse.csr_array(by_event[low:high] @ theirs)
-        often = np.flatnonzero(near.data >= MIN_CASES)
-        event, other, count = low + row_of(near)[often], near.indices[often], near.data[often].astype(np.int64)
+        shared = sparse.csr_array(by_event[low:high] @ theirs)
+        often = np.flatnonzero(shared.data >= MIN_CASES)
+        event, other, count = low + row_of(shared)[often], shared.indices[often], shared.data[often].astype(np.int64)
         kept = (other != event) & allowed[event] & (count * cases > of_event[event] * of_other[other])
         event, other = event[kept], other[kept]
         strength = count[kept] / _scale(of_event[event], of_other[other])
@@ -255,11 +254,11 @@ def _repeats(past: UserPast, key: IntArray, wanted: IntArray) -> tuple[BoolArray
     order = np.argsort(wanted)
     at = np.searchsorted(wanted, key, sorter=order)
     pair = np.append(order, 0)[at.clip(max=len(order) - 1)] if len(order) else np.zeros(len(key), np.int64)
-    own = np.flatnonzero(wanted[pair] == key) if len(order) else np.zeros(0, np.int64)
-    pair, week = pair[own], past.week_no[own]
+    asked = np.flatnonzero(wanted[pair] == key) if len(order) else np.zeros(0, np.int64)
+    pair, week = pair[asked], past.week_no[asked]
     newest, since = np.full(len(wanted), -1), np.ones(len(wanted))
     newest[pair] = week  # rows of a pair ascend by week: the newest is written last
-    since[pair] = past.age[own] - (past.week - week)
+    since[pair] = past.age[asked] - (past.week - week)
     had = newest >= 0
     of = WINDOWS[np.maximum(np.searchsorted(WINDOWS, past.week - newest + 1), REPEAT_WINDOW).clip(max=len(WINDOWS) - 1)]
     weeks = np.bincount(pair[week > past.week - of[pair]], minlength=len(wanted))
@@ -290,9 +289,9 @@ def _categories(facts: EventFacts, keys: IntArray, row: IntArray, event: IntArra
     num_events = len(facts.users)
     if not len(facts.columns):
         return np.zeros(len(row), bool), np.zeros((len(row), 3), np.int64)
-    own = keys[np.diff(keys, prepend=-1) != 0]
-    user, had = np.divmod(own, num_events)
-    _, itself = look_up(own, row * num_events + event)
+    pairs = keys[np.diff(keys, prepend=-1) != 0]
+    user, had = np.divmod(pairs, num_events)
+    _, itself = look_up(pairs, row * num_events + event)
     same = np.zeros((len(facts.columns), len(row)), np.int64)
     for column, code in enumerate(facts.category):
         width = int(code.max(initial=-1)) + 2

@@ -7,14 +7,12 @@ import numpy as np
 from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.data.interactions import UserPast
+from tgn_assets.ml.evaluation.baselines import BASELINE_SHARD
 from tgn_assets.ml.parallel import Workers
 from tgn_assets.ml.ranker.training_set import PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.reason_choice import OF_BASELINES, reason_chooser
 from tgn_assets.ml.recommend.reason_facts import EventFacts, event_facts, pair_facts
 from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, VARIETY, WIDTH, Places, ReasonTable
-
-USERS_PER_SHARD = 4096
-"""Users whose reasons one worker finds at a time in a baseline's lists."""
 
 
 class WeekReasons:
@@ -31,7 +29,7 @@ class WeekReasons:
     def of_baseline(self, name: str, users: IntArray, lists: IntArray) -> Places:
         """[n, k] of the `lists` [n, k] that the baseline `name` made for user positions `users` [n]."""
         kinds = OF_BASELINES.get(name, (REPEAT, TOGETHER, POPULAR))
-        blocks = blocks_of(np.arange(len(users)), USERS_PER_SHARD)
+        blocks = blocks_of(np.arange(len(users)), BASELINE_SHARD)
         shards = ((self.view.past.of_users(users[block]), lists[block]) for block in blocks)
         made = self.workers.map(first_true, (self.facts, kinds), shards)
         return np.concatenate([np.zeros((0, lists.shape[1]), np.int32), *map(self.table.add, made)])

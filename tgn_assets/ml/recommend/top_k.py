@@ -36,7 +36,7 @@ from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
 from tgn_assets.ml.recommend.reasons import POPULAR, Places, ReasonTable
 from tgn_assets.ml.schema import OURS
 
-USERS_PER_SHARD = 512
+RANKING_SHARD = 512
 """Users that one worker ranks at a time, so that memory does not grow with the number of users."""
 UNSCORED_TRIES = 4
 """Lists that may take in an event that is no user's candidate, to reach `rules.min_distinct`."""
@@ -167,7 +167,7 @@ def _retrieved_by(
     start = np.searchsorted(row[order], np.arange(len(users) + 1))
     found = np.zeros((len(row), len(CHANNELS)), bool)
     reporter = ProgressReporter(progress, "candidates that active users had", len(users), "user")
-    blocks = list(blocks_of(np.arange(len(users)), USERS_PER_SHARD))
+    blocks = list(blocks_of(np.arange(len(users)), RANKING_SHARD))
     asked = [order[start[block[0]] : start[block[-1] + 1]] for block in blocks]
     shards = (
         LabelledUsers(view.shard(users[block]), row[pairs] - block[0], event[pairs])
@@ -245,7 +245,7 @@ class _RankedUsers:
 
     def shards(self, users: IntArray, progress: LogFn, what: str) -> Iterator[tuple[IntArray, _RankedShard]]:
         """Yields the user positions `users` in shards, in order, each with its lists."""
-        reporter, blocks = ProgressReporter(progress, what, len(users), "user"), list(blocks_of(users, USERS_PER_SHARD))
+        reporter, blocks = ProgressReporter(progress, what, len(users), "user"), list(blocks_of(users, RANKING_SHARD))
         shards = ((self.view.shard(block), self.embeddings.users[torch.as_tensor(block)]) for block in blocks)
         for block, ranked in zip(blocks, self.workers.map(_rank, self.ranking, shards), strict=True):
             yield block, ranked

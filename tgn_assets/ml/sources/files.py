@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
 from tgn_assets.ml.sources.formats import READABLE, SUFFIXES, format_of, open_file
@@ -143,10 +144,8 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
 def save_summaries(path: Path, summaries: Mapping[str, FileSummary]) -> None:
     """Remembers `summaries` and no others. Nothing happens where that is not possible: each file is read again."""
     text = json.dumps({key: (one.numbers_weeks, one.groups) for key, one in summaries.items()}, default=str)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")  # what a killed process leaves of it is swept
-    with suppress(OSError):
-        fresh.write_text(f"{_checksum(text)}\n{text}")
-        fresh.replace(path)
+    with suppress(OSError):  # two may write at once: the checksum tells a mixture
+        replace_text(path, f"{_checksum(text)}\n{text}")
 
 
 def _checksum(text: str) -> str:

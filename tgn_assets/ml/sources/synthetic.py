@@ -185,7 +185,7 @@ class WeekState:
         self.world, self.number = world, number
         self.catalogue = _Catalogue(world, number)
         slot = np.arange(world.users)
-        self.tenant, _, _ = _tenancy(world, "user", slot, number, world.user_life)
+        self.tenant, _ = _tenancy(world, "user", slot, number, world.user_life)
         self.who = _hash(world.seed, "user", slot, self.tenant)
         u, v = _uniform("rate", self.who), _uniform("rate too", self.who)
         self.rate = world.explorations * -np.log((1 - u) * (1 - v)) / 2  # [users] Erlang-2 around the mean
@@ -201,7 +201,7 @@ class WeekState:
         world, nth = self.world, np.arange(self.world.habits)
         who = self.who[:, None]
         slot = _hash("habit", who, nth)
-        tenant, age, _ = _tenancy(world, "habit", slot, self.number, world.habit_life)
+        tenant, age = _tenancy(world, "habit", slot, self.number, world.habit_life)
         habit, start = _hash("habit", slot, tenant), self.number - age
         interests = interests_of(world, who, start)
         community = _draw_community(interests, world, _uniform("community", habit), _uniform("any community", habit))
@@ -233,7 +233,7 @@ class _Catalogue:
 
     def __init__(self, world: World, week: int) -> None:
         slot = np.arange(world.events)
-        self.tenant, age, _ = _tenancy(world, "event", slot, week, world.event_life)
+        self.tenant, age = _tenancy(world, "event", slot, week, world.event_life)
         fade = FADE[0] * (FADE[1] / FADE[0]) ** _uniform(world.seed, "fade", slot, self.tenant)
         course = (1 - np.exp(-(((age + 0.5) / RISE) ** 2))) * np.maximum(np.exp(-age / fade), TAIL)
         weight = APPEAL ** _uniform(world.seed, "appeal", slot, self.tenant) * course
@@ -274,14 +274,12 @@ def _draw_community(interests: Interests, world: World, u: np.ndarray, v: np.nda
     return np.where(choice < 4, own, np.floor(world.communities * v).astype(np.int64))
 
 
-def _tenancy(
-    world: World, what: str, slot: np.ndarray, week: int, life: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each slot's tenant in `week` (a number that grows with time), weeks since it came, and weeks it stays in all."""
+def _tenancy(world: World, what: str, slot: np.ndarray, week: int, life: tuple[int, int]) -> list[np.ndarray]:
+    """Each slot's tenant in `week` (a number that grows with time), and the weeks since it came."""
     shortest, longest = life
     stay = np.floor(shortest * (longest / shortest) ** _uniform(world.seed, what, "life", slot)).astype(np.int64)
     phase = np.floor(stay * _uniform(world.seed, what, "phase", slot)).astype(np.int64)
-    return (week + phase) // stay, (week + phase) % stay, stay
+    return [(week + phase) // stay, (week + phase) % stay]
 
 
 def _scrambled_ids(world: World, what: str, tenant: np.ndarray) -> np.ndarray:

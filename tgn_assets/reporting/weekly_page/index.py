@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.evaluation.summary import lift_over_best
 from tgn_assets.ml.monitoring.trends import quality
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.reporting.verdict import Difference, ndcg
 from tgn_assets.reporting.weekly_page.charts import Picture, quality_chart
-from tgn_assets.reporting.weekly_page.rendering import render, write_page
+from tgn_assets.reporting.weekly_page.rendering import render
 from tgn_assets.state.warehouse import Warehouse
 
 COUNTS_SQL = """
@@ -30,7 +31,7 @@ SCORES_SQL = """
 def write_index(folder: Path, warehouse: Warehouse, *, source: SourceSpec, made: datetime) -> None:
     """Writes index.html about the weeks that have a page in `folder`; there must be one."""
     weeks = sorted((page.stem for page in folder.glob("????-??-??.html")), reverse=True)
-    write_page(index_page(warehouse, weeks, source=source, made=made), folder / "index.html")
+    replace_text(folder / "index.html", index_page(warehouse, weeks, source=source, made=made))
 
 
 def index_page(warehouse: Warehouse, weeks: list[str], *, source: SourceSpec, made: datetime) -> str:

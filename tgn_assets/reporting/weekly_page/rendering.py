@@ -1,4 +1,4 @@
-"""Templates of the report's pages, and how a page is written."""
+"""Templates of the report's pages."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,11 +31,3 @@ def render(template: str, *, made: datetime, **values: Any) -> str:
     }
     shown = f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return environment.get_template(template).render(made=shown, version=version("tgn_assets"), **values)
-
-
-def write_page(page: str, path: Path) -> None:
-    """Replaces the file `path` with `page`, as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(page, encoding="utf-8")
-    fresh.replace(path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tgn_assets.ml.candidates import event_tables
+from tgn_assets.ml.candidates import pair_tables
 from tgn_assets.ml.candidates.pair_features import PairFeatures, pair_feature_registry
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, candidate_feature_names, user_shard
 from tgn_assets.ml.config import CandidateConfig
@@ -85,7 +85,7 @@ def test_similarity_is_not_shared_between_configs() -> None:
 def test_tables_of_some_users_are_those_of_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
     past = history(habits(weeks=8), 7)
     whole = PairFeatures(past).tables(past.of_users(np.arange(past.num_users)))
-    monkeypatch.setattr(event_tables, "ROWS_PER_BLOCK", 5)
+    monkeypatch.setattr(pair_tables, "ROWS_PER_BLOCK", 5)
     in_blocks = PairFeatures(history(habits(weeks=8), 7))
     np.testing.assert_array_equal(in_blocks.events.repeat_rate, whole.events.repeat_rate)
     near, near_of_whole = in_blocks.events.item_similarity, whole.events.item_similarity

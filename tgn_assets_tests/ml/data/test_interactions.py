@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
-from tgn_assets.ml.data.policy import own_pairs
+from tgn_assets.ml.data.policy import repeat_pairs
 from tgn_assets.ml.ranker.training_set import next_week
 from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import week_key, week_number
@@ -143,7 +143,7 @@ def test_keys_of_pairs_are_not_cut_to_the_bits_of_a_row() -> None:
     rows = pd.DataFrame({"user_idx": each, "event_idx": each, "event_order": each, "week_no": 2800, "count": 1})
     known = InteractionHistory.from_frame(rows, week_key(2800))
     assert known.user.dtype == known.event.dtype == np.int32
-    assert own_pairs(known).tolist() == (each * (size + 1)).tolist()
+    assert repeat_pairs(known).tolist() == (each * (size + 1)).tolist()
     last = PairTables(known.of_users(each[-2:]), known.catalogue, CandidateConfig())
     assert last.key.tolist() == [size - 2, 2 * size - 1] and last.event.tolist() == each[-2:].tolist()
     truth = next_week(known, known.as_of(2799))

@@ -13,7 +13,7 @@ from torch import Tensor
 from tgn_assets.ml.candidates.retrieval import UserShard
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Policy, Rules, own_pairs
+from tgn_assets.ml.data.policy import OPEN, Policy, Rules, repeat_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metric_names import CEILING
@@ -156,7 +156,7 @@ def test_ranker_and_baselines_respect_the_policy(
     lists = {"published": made.events, **all_baselines(past, everyone, policy.k, given)}
     diagnostics = diagnose(past, ranker, embedding_history, embeddings, rules=given)
     lists["without_fallback"] = diagnostics.lists(everyone)
-    had, free = set(own_pairs(past).tolist()), given.allowed(past)
+    had, free = set(repeat_pairs(past).tolist()), given.allowed(past)
     for name, of_all in lists.items():
         assert of_all.shape == (past.num_users, policy.k), name
         if name != "item_knn_new":  # leaves out own events whatever the policy says

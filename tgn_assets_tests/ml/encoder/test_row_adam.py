@@ -44,6 +44,6 @@ def test_sparse_gradients_and_blocks_give_the_same_bytes(monkeypatch: pytest.Mon
     draw = torch.Generator().manual_seed(1)
     gradients = [torch.randn(7, 65, generator=draw) * (torch.rand(7, 1, generator=draw) < 0.5) for _ in range(5)]
     expected = stepped(gradients, weight_decay=0.1)
-    monkeypatch.setattr(row_adam, "ROWS_PER_BLOCK", size)
+    monkeypatch.setattr(row_adam, "ADAM_BLOCK", size)
     for sparse in (False, True):
         assert torch.equal(stepped(gradients, weight_decay=0.1, sparse=sparse), expected)

@@ -120,7 +120,7 @@ def test_block_size_does_not_change_lists(monkeypatch: pytest.MonkeyPatch) -> No
     users = np.arange(-1, history.num_users)
     whole = all_baselines(history, users)
     monkeypatch.setattr(sparse, "BLOCK", 10)
-    monkeypatch.setattr(baselines, "USERS_PER_SHARD", 4)
+    monkeypatch.setattr(baselines, "BASELINE_SHARD", 4)
     for name, lists in all_baselines(again, users).items():
         np.testing.assert_array_equal(lists, whole[name])
 

@@ -36,7 +36,7 @@ def test_exporting_again_gives_same_bytes_or_replaces_changes(filled: Warehouse,
         first = file.read_bytes()
         export_week(con, str(tmp_path / "out"), week)
     assert file.read_bytes() == first
-    filled.replace_week("eval_metrics", week, metrics(week, 0.1, 0.2))
+    filled.replace_week_tables(week, {"eval_metrics": metrics(week, 0.1, 0.2)})
     with filled.reader() as con:
         export_week(con, str(tmp_path / "out"), week)
     value = duckdb.execute(f"SELECT value FROM '{file}' WHERE model = 'tgn_assets'").fetchall()
@@ -59,7 +59,7 @@ def test_an_export_that_breaks_off_leaves_the_old_file(
     with filled.reader() as con:
         export_week(con, str(tmp_path / "out"), WEEKS[-1])
     before = file.read_bytes()
-    filled.replace_week("eval_metrics", WEEKS[-1], metrics(WEEKS[-1], 0.1, 0.2))
+    filled.replace_week_tables(WEEKS[-1], {"eval_metrics": metrics(WEEKS[-1], 0.1, 0.2)})
 
     def full(*_: object) -> None:
         raise OSError("No space left on device")
@@ -75,7 +75,7 @@ def test_object_store_export_replaces_each_object(filled: Warehouse, tmp_path: P
     here = tmp_path / "eval_metrics" / f"week={week}" / FILE
     with bucket() as s3:
         for value in (0.3, 0.1):
-            filled.replace_week("eval_metrics", week, metrics(week, value, 0.2))
+            filled.replace_week_tables(week, {"eval_metrics": metrics(week, value, 0.2)})
             with filled.reader() as con:
                 rows = export_week(con, f"s3://{BUCKET}/out", week)
                 assert export_week(con, str(tmp_path), week) == rows

@@ -175,7 +175,7 @@ def test_blocks_of_users_do_not_change_a_list(
     lists: Recommendations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tgn_assets.ml.recommend.top_k.USERS_PER_SHARD", 7)
+    monkeypatch.setattr("tgn_assets.ml.recommend.top_k.RANKING_SHARD", 7)
     monkeypatch.setattr("tgn_assets.ml.ranker.train.USERS_EMBEDDED_TOGETHER", 7)
     again = lists_of(ranker, embedding_history)
     np.testing.assert_array_equal(again.events, lists.events)

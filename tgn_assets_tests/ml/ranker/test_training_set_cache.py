@@ -104,7 +104,7 @@ def test_a_training_set_does_not_depend_on_its_blocks(
 ) -> None:
     checkpoints = list[bytes]()
     for users in (1000, 5):
-        monkeypatch.setattr(training_set, "USERS_PER_SHARD", users)
+        monkeypatch.setattr(training_set, "TRAINING_SHARD", users)
         ranker = train(embedding_history, LAST, TrainingSetCache(tmp_path / f"{users}"))
         checkpoints.append(bytes_of(ranker, tmp_path / "ranker"))
     assert checkpoints[0] == checkpoints[1]
@@ -138,7 +138,7 @@ def test_a_key_changes_with_rows_embeddings_rules_and_settings(embedding_history
     assert key(past=late) != key()  # the week after the cut-off: its labels
     seen = embedding_history[shift(LAST, -2)]
     assert key(embedding_history={**embedding_history, seen.week: replace(seen, users=seen.users + 1)}) != key()
-    assert key(rules=Rules(exclude_own=True)) != key()
+    assert key(rules=Rules(exclude_repeats=True)) != key()
     assert key(rules=Rules(restricted=PAST.event_idx[:1], last_week=np.array([0]))) != key()
     assert key(device="cuda") != key()
     for name, value in {"candidates": 7, "sequence": 3, "seed": 1, "users_per_cutoff": 9}.items():

@@ -75,12 +75,12 @@ def published(made: Recommendations, con: duckdb.DuckDBPyConnection = CON) -> pd
     ("source", "rules", "kinds"),
     [
         ("tgn_assets", OPEN, {"repeat"}),
-        ("tgn_assets", Rules(exclude_own=True), {"together"}),
+        ("tgn_assets", Rules(exclude_repeats=True), {"together"}),
         ("popular", Rules(min_distinct=21), {"popular", "variety"}),
         ("repeat", OPEN, {"repeat", "popular"}),
         ("popular", OPEN, {"popular"}),
         ("item_knn", OPEN, {"repeat"}),
-        ("item_knn_new", Rules(exclude_own=True), {"together"}),
+        ("item_knn_new", Rules(exclude_repeats=True), {"together"}),
     ],
 )
 def test_every_row_has_a_true_reason(
@@ -111,7 +111,7 @@ def test_reasons_do_not_depend_on_the_size_of_shards(
 ) -> None:
     own = served_by(ranker, "tgn_assets")
     whole = rows_of(recommend(PAST, own, embedding_history, embeddings)).predictions
-    monkeypatch.setattr(top_k, "USERS_PER_SHARD", 7)
+    monkeypatch.setattr(top_k, "RANKING_SHARD", 7)
     shards = rows_of(recommend(PAST, own, embedding_history, embeddings)).predictions
     assert shards.reason.tolist() == whole.reason.tolist()
     assert len(np.unique(whole.reason.astype(str))) > 10
