@@ -1,6 +1,7 @@
 """Renders Vega-Altair charts without a browser or a network, for the weekly report and for the UI."""
 
 import mmap
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -14,15 +15,19 @@ class ChartError(RuntimeError):
     """A picture cannot be drawn; the message says why."""
 
 
+def unvalidated() -> AbstractContextManager[None]:
+    """A context in which charts are made: validating each part against Vega-Lite's schema takes longer than drawing."""
+    return debug_mode(False)
+
+
 def svg(chart: Any, config: dict[str, Any]) -> str:
     """An Altair `chart` as text, in the style of the Vega-Lite `config`; ChartError if it cannot be drawn."""
     _require_address_space()
     try:
         from vl_convert import vegalite_to_svg
 
-        # Validating each part of a chart against Vega-Lite's schema takes longer than drawing it.
-        with debug_mode(False):
-            return vegalite_to_svg({**chart.to_dict(), "config": config})
+        with unvalidated():
+            return vegalite_to_svg({**chart.to_dict(validate=False), "config": config})
     except BaseException as error:
         # What the renderer, which is written in Rust, calls a panic is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":

@@ -10,6 +10,7 @@ import pytest
 
 from tgn_assets.reporting.svg import svg
 from tgn_assets.reporting.weekly_charts import quality_lines, week_axis, week_numbers
+from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, reliability_chart
 
 LABEL = re.compile(r'<text text-anchor="middle" transform="translate\(([\d.]+),[\d.]+\)"[^>]*>(.*?)</text>')
 WIDTH, MOST = 250, 5
@@ -52,3 +53,13 @@ def test_lines_of_equal_models_lie_apart() -> None:
     (rows,) = lines.to_dict()["datasets"].values()
     first = pd.DataFrame(rows).groupby("model")["week"].min()
     assert first["tgn_assets"] != first["repeat"] and round(first.mean()) == week_numbers(["2024-09-02"])[0]
+
+
+def test_every_chart_of_the_page_has_a_picture() -> None:
+    weeks = pd.Index(["2024-01-01", "2024-01-08"], name="week")
+    pictures = [
+        loss_chart([("perfect", 0.0, 1.0, "left"), ("not found", 0.4, 1.0, "lost")], "label", "NDCG"),
+        reliability_chart([(0.1, 0.2), (0.5, 0.4)], "label"),
+        drift_chart(pd.DataFrame({"volume": [10, 20], "new": [0.1, 0.2]}, index=weeks), {"volume": "Rows"}, "label"),
+    ]
+    assert all("<svg " in picture.wide and "<svg " in picture.narrow for picture in pictures)

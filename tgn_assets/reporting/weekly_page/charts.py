@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 from markupsafe import Markup
 
-from tgn_assets.reporting.svg import svg
+from tgn_assets.reporting.svg import svg, unvalidated
 from tgn_assets.reporting.weekly_charts import quality_lines, week_axis, week_numbers
 from tgn_assets.reporting.weekly_page.headline import NAMES
 
@@ -133,7 +133,8 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
 
 def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
     try:
-        return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+        with unvalidated():
+            return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
     except Exception as error:  # noqa: BLE001 (a report without a picture is better than none)
         logger.warning("the chart %s is left out of the report: %s", name, error)
         note = Markup("<p>The picture is left out: {}.</p>").format(error)

@@ -1,6 +1,7 @@
 """Templates of the report's pages."""
 
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ from tgn_assets.reporting.weekly_page.headline import NAMES
 
 def render(template: str, *, made: datetime, **values: Any) -> str:
     """The HTML of `template`, a file of this folder, with `values`; `made` is when."""
+    shown = f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return _environment().get_template(template).render(made=shown, version=version("tgn_assets"), **values)
+
+
+@cache
+def _environment() -> Environment:
+    """Of all templates, each of which it compiles once."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -29,5 +37,4 @@ def render(template: str, *, made: datetime, **values: Any) -> str:
         "name": lambda model: NAMES.get(model, model),
         "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
     }
-    shown = f"{made.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return environment.get_template(template).render(made=shown, version=version("tgn_assets"), **values)
+    return environment
