@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
+from tgn_assets_tests.recommender.logs import FAST
+
 DOCS = Path(__file__).parents[2] / "docs"
 NOTEBOOK = DOCS / "recommender.ipynb"
+QUICK = f"""
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets.recommender.recommender import Recommender
+
+Recommender.__init__.__kwdefaults__.update(gnn=GNNConfig(**{FAST["gnn"]}), ranker=RankerConfig(**{FAST["ranker"]}))
+"""
+"""Makes a fit take seconds, whose quality the notebook leaves open."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,7 @@ def test_notebook_runs_in_order(cells: list[dict[str, Any]]) -> None:
     assert {part: code.count(part) for part in shown} == shown
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(DOCS.parent), *sys.path])}
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nprint(model, len(lists), len(scores))"],
+        [sys.executable, "-c", f"{QUICK}{code}\nprint(model, len(lists), len(scores))"],
         cwd=DOCS,
         env=environment,
         capture_output=True,
