@@ -37,6 +37,12 @@ def settings_of(folder: Path, **changed: Any) -> Settings:
     return Settings(_env_file=None, **(given | changed))
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture names an id, and whoever forgets one draws those of all weeks again."""
+    without_pictures(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the home, its log and its exports; to be copied."""
