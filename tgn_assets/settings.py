@@ -114,6 +114,8 @@ def _email_or_team(owner: str) -> str:
 def _of_strptime(format: str) -> str:
     if "%" not in format:
         raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
+    if not re.search("%[YyGcx]", format):
+        raise ValueError(f"{format!r} has no year, and so no date; write %d.%m.%Y %H:%M or the like")
     return format
 
 

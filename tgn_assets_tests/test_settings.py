@@ -65,6 +65,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
             "DD/MM/YYYY",
             "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or .*",
         ),
+        ("TGN_TIMESTAMP_FORMAT", "%H:%M:%S", "TGN_TIMESTAMP_FORMAT: '%H:%M:%S' has no year, and so no date; .*"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(

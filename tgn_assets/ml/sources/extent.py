@@ -34,7 +34,7 @@ from tgn_assets.ml.sources.spec import (
     empty_source,
     horizon,
 )
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, number_remedy
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, time_remedy
 from tgn_assets.ml.weeks import FIRST_MONDAY, shift, week_number, week_of, weeks_between
 
 DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
@@ -230,8 +230,8 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
     sample = min((group.sample for group in groups if group.sample), default=None)
-    if sample and (number := number_remedy(sample)):
-        remedy += f": times such as {sample!r} may be {number}"
+    if sample and (told := time_remedy(sample)):
+        remedy += f": times such as {sample!r} may be {told}"
     elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:

@@ -20,6 +20,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
     MILLISECONDS_FROM,
     MINUTE_KEYS,
     NANOSECONDS_FROM,
+    SECOND_KEYS,
     SECONDS_FROM,
     TimeStyle,
 )
@@ -74,7 +75,7 @@ def weeks_condition(column: str, dtype: str, ways: Sequence[Clock], weeks: Seque
     bounds = [(way.at(EARLIEST), way.since(end)) for way in ways]
     gaps = [f"{column} >= {high} AND {column} <= {low}" for (_, high), (low, _) in pairwise(bounds)]
     if len(ways) > 1:
-        gaps.append(f"{column} BETWEEN {MINUTE_KEYS[0]} AND {MINUTE_KEYS[1]}")
+        gaps += [f"{column} BETWEEN {low} AND {high}" for low, high in (MINUTE_KEYS, SECOND_KEYS)]
     nowhere = [f"{column} IS NULL", f"{column} < {bounds[0][0]}", *gaps, f"{column} >= {bounds[-1][1]}"]
     if len(ways) == 1 and dtype in NUMBERS and dtype not in INTEGERS:
         nowhere.append(f"{column} <> floor({column})")  # no number of a week

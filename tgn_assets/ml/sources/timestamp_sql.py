@@ -25,12 +25,25 @@ DAY_KEYS = (1970_01_01, 2199_12_31)
 """A whole number within is a day written as digits, such as 20240101: as unix seconds it would be of August 1970."""
 MINUTE_KEYS = (1970_01_01_00_00, 2199_12_31_23_59)
 """A number within may be a minute written as digits, or milliseconds of 1976: it is not read without a format."""
+SECOND_KEYS = (10_01_01_00_00_00, 99_12_31_23_59_59)
+"""A whole number within whose digits may be a second (`SECOND_DIGITS`) may be that, or milliseconds of 1973 to 2001: it
+is not read without a format."""
+SECOND_DIGITS = "[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]"
+"""A year of two digits, and month, day, hour, minute and second."""
 SERIAL_DAYS = (25_569, 73_050)
 """A number within may be a day of 1970 to 2099 as spreadsheets count them: it is not read."""
 TICKS_REMEDY = "ticks of 100 ns, as .NET and Windows count them: export them as dates"
 NUMBER_REMEDY = (
-    "numbers, but neither unix times (seconds to nanoseconds) nor days such as 20240131: export them as dates, or set "
-    "TGN_TIMESTAMP_FORMAT if they are a date in digits, such as %Y%m%d%H%M"
+    "numbers, but not for certain unix times (seconds to nanoseconds) or days such as 20240131: export them as dates, "
+    "or set TGN_TIMESTAMP_FORMAT if they are a date in digits, such as %Y%m%d%H%M"
+)
+ZONE_AFTER = ":[0-9.]+ *([^0-9.: ].*)$"
+"""Of a time as text, the zone behind it is the first group."""
+ZONE = "[+-](0[0-9]|1[0-5])(:?[0-5][0-9]){0,2}|Z|(?i:UTC|GMT)([+-][0-9:]+)?|[A-Za-z_]+/[A-Za-z0-9_/+-]+"
+"""A zone that means one thing alone: an offset, or an IANA name. BST is that of London, of Dhaka, and more."""
+ZONE_REMEDY = (
+    "in a zone whose name does not say which one it is: write an offset, such as +01:00, or an IANA name, such as "
+    "Europe/London, or leave it out and set TGN_TIME_ZONE"
 )
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
@@ -107,14 +120,15 @@ def is_number_text(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is not None
 
 
-def number_remedy(text: str) -> str | None:
-    """What `text`, a time that cannot be read, may be, and what to do; None if it is no number.
+def time_remedy(text: str) -> str | None:
+    """What `text`, a time that cannot be read, may be, and what to do; None if it does not tell.
 
-    >>> number_remedy("45322.5")
+    >>> time_remedy("45322.5")
     'days as a spreadsheet counts them: export them as dates'
     """
     if not is_number_text(text):
-        return None
+        zone = re.search(ZONE_AFTER, text.strip())
+        return ZONE_REMEDY if zone and not re.fullmatch(f"{ZONE}|[^A-Za-z].*|(?i:[ap].?m.?)", zone[1]) else None
     if SERIAL_DAYS[0] <= float(text) <= SERIAL_DAYS[1]:
         return SERIAL_REMEDY
     return TICKS_REMEDY if TICKS_FROM <= float(text) < NANOSECONDS_FROM else NUMBER_REMEDY
@@ -141,6 +155,8 @@ def _unix_sql(number: str, style: TimeStyle) -> str:
         WHEN {number} BETWEEN {DAY_KEYS[0]} AND {DAY_KEYS[1]} AND {number} = floor({number}) THEN {_in_zone(key, style)}
         WHEN {number} > 0 AND {number} < {SECONDS_FROM} THEN NULL
         WHEN {number} BETWEEN {MINUTE_KEYS[0]} AND {MINUTE_KEYS[1]} THEN NULL
+        WHEN {number} BETWEEN {SECOND_KEYS[0]} AND {SECOND_KEYS[1]} AND {number} = floor({number})
+            AND regexp_full_match(CAST(CAST({number} AS BIGINT) AS VARCHAR), '{SECOND_DIGITS}') THEN NULL
         WHEN {size} >= {TICKS_FROM} AND {size} < {NANOSECONDS_FROM} THEN NULL
         ELSE {_clamped(f"{number} * {scale}")} END"""
 
@@ -150,7 +166,7 @@ def _utc_sql(moment: str) -> str:
 
 
 def _in_zone(local: str, style: TimeStyle) -> str:
-    """The TIMESTAMP `local` as a moment; of two that a clock shows twice, the earlier one."""
+    """The TIMESTAMP `local` as a moment; of two that a clock shows twice, the later one."""
     return _utc_sql(f"timezone({literal(style.zone)}, {local})") if style.zone else local
 
 
@@ -163,12 +179,11 @@ def _iso_sql(text: str, style: TimeStyle) -> str:
     # A cast to TIMESTAMP ignores an offset, one to TIMESTAMPTZ costs three times as much: only the shapes that have no
     # room for an offset take the short way (a date, a time to the second with a T or a blank before it, a Z after it).
     bare = " OR ".join(f"{text} LIKE '{shape}'" for shape in ("____-__-_____:__:__", "____-__-__"))
-    zoned = f"TRY_CAST({text} AS TIMESTAMPTZ)"
     local = _in_zone(f"TRY_CAST({text} AS TIMESTAMP)", style)
-    other = _utc_sql(zoned)
-    if style.zone:  # text without an offset, which the cast would take for UTC
-        offset = f"regexp_matches({text}, ':[0-9.]+ *([+-][0-9:]+|[A-Za-z][A-Za-z_/]*)$')"
-        other = f"CASE WHEN {offset} THEN {other} ELSE {local} END"
+    moment = _utc_sql(f"TRY_CAST({text} AS TIMESTAMPTZ)")
+    # Without a zone behind it, the cast would take it for UTC.
+    other = f"""CASE WHEN NOT regexp_matches({text}, '{ZONE_AFTER}') THEN {local if style.zone else moment}
+        WHEN regexp_full_match(regexp_extract({text}, '{ZONE_AFTER}', 1), '{ZONE}') THEN {moment} END"""
     return (
         f"CASE WHEN {bare} THEN {local} WHEN {text} LIKE '____-__-_____:__:__Z' THEN TRY_CAST({text} AS TIMESTAMP) "
         f"ELSE {other} END"

@@ -3,7 +3,17 @@ from datetime import datetime
 import duckdb
 import pytest
 
-from tgn_assets.ml.sources.timestamp_sql import PLAIN, TimeStyle, number_sql, timestamp_sql, week_sql, week_start_sql
+from tgn_assets.ml.sources.timestamp_sql import (
+    NUMBER_REMEDY,
+    PLAIN,
+    ZONE_REMEDY,
+    TimeStyle,
+    number_sql,
+    time_remedy,
+    timestamp_sql,
+    week_sql,
+    week_start_sql,
+)
 
 NOON = datetime(2024, 1, 1, 12)
 
@@ -47,6 +57,45 @@ def read(value: str, dtype: str = "VARCHAR", style: TimeStyle = PLAIN) -> dateti
 )
 def test_text_of_any_usual_kind_is_read_as_the_moment_it_names(text: str) -> None:
     assert read(f"'{text}'") == NOON
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01 14:00:00 Etc/GMT-2",
+        "2024-01-01 07:00:00 America/Port-au-Prince",
+        "2024-01-01 17:00:00 UTC+5",
+        "2024-01-01 12:00 gmt",
+        "2024-01-01 12:00:00Z",
+    ],
+)
+def test_a_zone_in_the_text_wins_over_that_of_the_style(text: str) -> None:
+    assert read(f"'{text}'") == read(f"'{text}'", style=TimeStyle(zone="Europe/Berlin")) == NOON
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("behind", ["BST", "CST", "EST5EDT", "IST", "PM", "P.M.", "+25:00", "(UTC)"])
+def test_what_may_be_several_zones_or_none_is_not_read(behind: str, zone: str | None) -> None:
+    assert read(f"'2024-01-01 12:00:00 {behind}'", style=TimeStyle(zone=zone)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("2024-01-01 12:00:00 BST", ZONE_REMEDY),
+        ("240101120000", NUMBER_REMEDY),
+        ("2024-01-01 12:00:00 PM", None),
+        ("2024-01-01 12:00:00+25:00", None),
+        ("2024-01-01 12:00:00 Europe/Berlin", None),
+    ],
+)
+def test_the_remedy_is_of_what_the_text_may_be(text: str, remedy: str | None) -> None:
+    assert time_remedy(text) == remedy
+
+
+def test_twelve_digits_that_may_be_a_second_are_not_read() -> None:
+    assert read("240203150405", "BIGINT") is read("'240203150405'") is read("240203150405", "DOUBLE") is None
+    assert read("240203156405", "BIGINT") == datetime(1977, 8, 12, 3, 5, 56, 405000)  # no hour has 64 minutes
 
 
 def test_short_text_with_an_offset_is_read() -> None:
