@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,7 +19,7 @@ from tgn_assets.ml.config import Batching, PresetName, SamplerName, option
 from tgn_assets.ml.connectors.object_store import WEB, is_url
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
 from tgn_assets.ml.recommend.words import NOUNS, Words
-from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
+from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error, shortened
 from tgn_assets.ml.sources.spec import NULL_VALUES
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -101,7 +102,7 @@ def _long_enough(token: SecretStr) -> SecretStr:
 def _known_zone(zone: str) -> str:
     try:
         return zone and str(ZoneInfo(zone))
-    except (ValueError, ZoneInfoNotFoundError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):  # `Europe` is a folder
         raise ValueError(f"{zone!r} is no IANA time zone; write one such as Europe/Berlin") from None
 
 
@@ -117,6 +118,13 @@ def _of_strptime(format: str) -> str:
     if not re.search("%[YyGcx]", format):
         raise ValueError(f"{format!r} has no year, and so no date; write %d.%m.%Y %H:%M or the like")
     return format
+
+
+def _absolute(home: Path) -> Path:
+    try:
+        return home.expanduser().resolve()
+    except RuntimeError:
+        raise ValueError(f"{home} begins with ~ and the name of a user that this machine does not have") from None
 
 
 Week = Annotated[str | None, _checked(_monday)]
@@ -135,7 +143,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may hold a password
     )
 
-    home: Annotated[Path, _checked(lambda home: home.expanduser().resolve())] = option(
+    home: Annotated[Path, _checked(_absolute)] = option(
         Path(".tgn"), "Folder of all state: warehouse, artifacts, Dagster's history."
     )
     source: Annotated[str, _checked(_source)] = option(  # its URL may hold a token
@@ -340,6 +348,8 @@ def read_settings() -> Settings:
     """The settings as the environment and `.env` have them now; SettingsError names the variable and the reason."""
     try:
         _reject_misspelt()
+        _reject_unparsed()
+        _reject_empty()
         return Settings()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{Path.cwd() / ENV_FILE} cannot be read as text in UTF-8: {error}") from safe_error(error)
@@ -358,6 +368,26 @@ def _reject_misspelt() -> None:
     for name in unknown_settings():
         if similar := get_close_matches(name, _variables(), n=1, cutoff=0.85):
             raise SettingsError(f"{name} is not a setting; did you mean {similar[0]}?")
+
+
+def _reject_unparsed() -> None:
+    """SettingsError for a line of `.env` that would be ignored: `TGN_SOURCE: log.csv`, a quote that does not end."""
+    if not Path(ENV_FILE).is_file():
+        return
+    with open(ENV_FILE, encoding="utf-8") as lines:
+        for binding in parse_stream(lines):
+            text = binding.original.string.strip()
+            if text.startswith(PREFIX) and (binding.error or binding.value is None):
+                line = f"{Path.cwd() / ENV_FILE}, line {binding.original.line}"
+                raise SettingsError(f"{line}: {shortened(text, 40)!r} is not NAME=value, or a quote does not end")
+
+
+def _reject_empty() -> None:
+    """SettingsError for a log or a home that is set and empty: a variable of a shell or of Docker was not set."""
+    in_file = dotenv_values(ENV_FILE)
+    for name, unset in ((f"{PREFIX}SOURCE", "the synthetic log"), (f"{PREFIX}HOME", "the folder .tgn")):
+        if (name in os.environ or name in in_file) and not (os.environ.get(name) or in_file.get(name)):
+            raise SettingsError(f"{name} is set and empty; name one, or unset it for {unset}")
 
 
 def unknown_settings() -> list[str]:

@@ -65,6 +65,10 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
             "DD/MM/YYYY",
             "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or .*",
         ),
+        ("TGN_TIME_ZONE", "Europe", "TGN_TIME_ZONE: 'Europe' is no IANA time zone; .*"),
+        ("TGN_HOME", "~nobody-here/home", "TGN_HOME: ~nobody-here/home begins with ~ and the name of a user .*"),
+        ("TGN_HOME", "", "TGN_HOME is set and empty; name one, or unset it for the folder .tgn"),
+        ("TGN_SOURCE", "", "TGN_SOURCE is set and empty; name one, or unset it for the synthetic log"),
         ("TGN_TIMESTAMP_FORMAT", "%H:%M:%S", "TGN_TIMESTAMP_FORMAT: '%H:%M:%S' has no year, and so no date; .*"),
     ],
 )
@@ -132,3 +136,13 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 
 def test_every_destination_has_a_setting() -> None:
     assert {f"export_{name}" for name in DESTINATIONS} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("line", ["TGN_SOURCE: log.csv", "TGN_SOURCE='log.csv", "TGN_SOURCE"])
+def test_a_line_of_env_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"# the log\n{line}\n")
+    with pytest.raises(SettingsError, match=r"\.env, line 2: .* is not NAME=value, or a quote does not end"):
+        read_settings()

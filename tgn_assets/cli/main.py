@@ -147,6 +147,10 @@ def top5(user: str, week: str | None) -> None:
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.terminal import top5 as read_list
 
+    try:
+        user.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(f"{user!a} is no text in UTF-8, and so no id") from None
     found = read_list(open_home().warehouse(), user, week)
     who, until, silent = printable(user), found["week"], found["silent_weeks"]
     if found["is_new_user"]:

@@ -83,6 +83,8 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
         yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+    if weeks and (early := [week for week in sorted(backlog.lineage.ingested) if week < weeks[0]]):
+        yield f"weeks from {early[0]} on stay part of all lists, though TGN_START_WEEK is {weeks[0]} now"
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
     if lost and not artifacts.pinned():
         yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"

@@ -32,6 +32,7 @@ from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import redacted
 from tgn_assets.ml.sources.extent import (
+    LONG_GAP,
     describe_source,
     first_week_of,
     newest_closed_week,
@@ -41,7 +42,7 @@ from tgn_assets.ml.sources.extent import (
 )
 from tgn_assets.ml.sources.spec import EMPTY_DIGEST, SYNTHETIC, SourceExtent, SourceSpec, last_ended_week
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
-from tgn_assets.ml.weeks import shift, weeks_between
+from tgn_assets.ml.weeks import shift, week_number, weeks_between
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
@@ -240,9 +241,21 @@ class Home:
         return newest, {week: digests.get(week, EMPTY_DIGEST) for week in weeks if week >= (extent.first_dated or week)}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
+        self._refuse_early_start(extent)
         return newest_closed_week(
             extent, first_week=self.start_week(), end_week=self.settings.end_week, last_ended=last_ended_week()
         )
+
+    def _refuse_early_start(self, extent: SourceExtent) -> None:
+        """SettingsError if a new home is to begin years before its log: of a log that forgets, weeks are ingested."""
+        start = self.settings.start_week
+        early = week_number(extent.first_week) - week_number(start) if start else 0
+        if early >= LONG_GAP and not self.warehouse().lineage().ingested:
+            source = redacted(self.settings.source)
+            raise SettingsError(
+                f"TGN_START_WEEK={start} is {early:,} weeks before the first row of TGN_SOURCE={source}: set it to "
+                f"{extent.first_week} or later"
+            )
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
@@ -281,12 +294,14 @@ class Home:
         rows = {week: digest for week, digest in self.warehouse().lineage().ingested.items() if digest != EMPTY_DIGEST}
         if not rows:
             return this
-        stays = (known.get("source"), known.get("query")) == (this["source"], this["query"])
+        stays = all(known.get(name) == this[name] for name in ("source", "query", "columns"))
         if not stays and not self._has_any(rows, known.get("week_number")):
+            former, columns = known.get("source", "of an unknown source"), known.get("columns", ())
             raise SettingsError(
-                f"TGN_HOME={self.root} holds the log {known.get('source', 'of an unknown source')}, and "
-                f"TGN_SOURCE={s.source} has no week with the same rows as one of its {len(rows)}: set TGN_HOME to a "
-                "folder of its own for this log, or TGN_SOURCE to the former one"
+                f"TGN_HOME={self.root} holds the log {former} with the columns {', '.join(columns) or 'unknown'}, and "
+                f"TGN_SOURCE={s.source} with {s.user_column}, {s.event_column}, {s.timestamp_column} has no week with "
+                f"the same rows as one of its {len(rows)}: set TGN_HOME to a folder of its own for this log, or these "
+                "settings to what they were"
             )
         return known | this
 

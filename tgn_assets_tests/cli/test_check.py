@@ -13,7 +13,7 @@ from tgn_assets_tests.support.event_logs import ROWS, home_on_log
 def suspicions(folder: Path, *rows: str, header: str = "ip_address,event_id,timestamp") -> str:
     log = folder / "numbered.csv"
     log.write_text("\n".join([header, *rows]) + "\n")
-    home = home_on_log(folder, source=str(log))
+    home = home_on_log(folder.parent, source=str(folder if folder.name == "log" else log))
     return "\n".join(dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"])
 
 
@@ -45,6 +45,28 @@ def test_ids_written_in_two_ways_are_named(tmp_path: Path) -> None:
     said = suspicions(tmp_path, *(f"{one},e,2024-01-31" for one in ids))
     assert "3 user ids are written in more than one way" in said and "'007' and '7'" in said
     assert "event ids are written" not in said
+
+
+def test_numbers_as_spreadsheets_write_them_are_named(tmp_path: Path) -> None:
+    said = suspicions(tmp_path, *(f"{one},e,2024-01-31" for one in ("1e5", "4.00638E+12", "12", "2e")))
+    assert "2 of 4 user ids are numbers such as 1e5, as spreadsheets and R write them" in said
+
+
+def test_rows_that_are_there_twice_are_named(tmp_path: Path) -> None:
+    assert "4 of 8 rows are like another one" in suspicions(tmp_path, *2 * [f"{u},e,2024-01-31" for u in "abcd"])
+    assert "like another one" not in suspicions(tmp_path, *(f"{u},e,2024-01-31" for u in "abcd"))
+
+
+@pytest.mark.parametrize(("after", "said"), [("2024-02-05", "4 weeks in a row have no rows"), ("2024-01-29", "")])
+def test_long_pauses_are_named(tmp_path: Path, after: str, said: str) -> None:
+    assert said in (found := suspicions(tmp_path, "u,e,2024-01-03", f"u,e,{after}"))
+    assert ("weeks in a row" in found) == bool(said)
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "feb.txt").touch()
+    assert "are not read, as their names tell no format: 'feb.txt'" in suspicions(tmp_path / "log", "u,e,2024-01-03")
 
 
 def test_ids_that_were_quoted_or_escaped_twice_are_named(tmp_path: Path) -> None:

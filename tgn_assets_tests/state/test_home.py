@@ -76,6 +76,13 @@ def test_the_first_week_stays_when_earlier_rows_arrive(tmp_path: Path) -> None:
     assert _home(tmp_path, "u,e,2023-12-01 12:00:00\nu,e,2024-01-10 12:00:00\n").start_week() == "2024-01-08"
 
 
+def test_a_new_home_does_not_begin_years_before_its_log(tmp_path: Path) -> None:
+    early = _home(tmp_path, start_week="2004-01-05")
+    with pytest.raises(SettingsError, match=r"TGN_START_WEEK=2004-01-05 is 1,044 weeks before .* set it to 2024-01-08"):
+        early.newest_closed_week()
+    assert _home(tmp_path, start_week="2022-01-03").newest_closed_week() is None
+
+
 def test_a_home_without_rows_may_turn_to_another_log(tmp_path: Path) -> None:
     assert _home(tmp_path).start_week() == "2024-01-08"
     (tmp_path / "other.csv").write_text(HEADER + "u,e,2023-12-06 12:00:00\n")
@@ -101,8 +108,19 @@ def test_a_home_with_rows_refuses_another_log(tmp_path: Path, source: str, monke
     Path("other.csv").write_text(HEADER + "someone,else,2024-01-10 12:00:00\n")
     for start in (None, "2024-01-08"):
         other = _home(tmp_path, source=source, start_week=start)
-        with pytest.raises(SettingsError, match=r"holds the log .*log.csv, .* set TGN_HOME to a folder of its own"):
+        with pytest.raises(SettingsError, match=r"holds the log .*log.csv with .* set TGN_HOME to a folder of its own"):
             other.source_spec()
+
+
+def test_a_home_with_rows_refuses_other_columns_of_its_log(tmp_path: Path) -> None:
+    _ingested(tmp_path)
+    swapped = _home(tmp_path, user_column="event_id", event_column="ip_address")
+    with pytest.raises(SettingsError, match="with event_id, ip_address, timestamp has no week with the same rows"):
+        swapped.source_spec()
+    assert _home(tmp_path).start_week() == "2024-01-08"
+    log = Path(_home(tmp_path).settings.source)
+    log.write_text(log.read_text().replace("event_id", "item"))
+    assert _home(tmp_path, log.read_text().partition("\n")[2]).start_week() == "2024-01-08"
 
 
 def test_a_home_whose_log_is_not_known_compares_the_rows(tmp_path: Path) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.safe_text import shortened
+from tgn_assets.ml.safe_text import listed, shortened
 from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of
 from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
 from tgn_assets.ml.sources.relations import RowGroup
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
 from tgn_assets.ml.sources.timestamp_sql import SERIAL_DAYS, SERIAL_REMEDY
-from tgn_assets.ml.weeks import weeks_between
+from tgn_assets.ml.weeks import shift, week_number, weeks_between
 
 LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT * EXCLUDE (number, file), '' AS file FROM {rows}"
 REASONS_SQL = """
@@ -24,22 +25,25 @@ REASONS_SQL = """
 """
 SIZES_SQL = """
     SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts),
+           count(*) - count(DISTINCT hash(user_id, event_id, ts)),
            count(*) FILTER (WHERE week < $start_week::DATE), count(*) FILTER (WHERE week > $end_week::DATE)
     FROM looked WHERE reason IS NULL
 """
 IDS_SQL = """
     SELECT {node}_id, count(*), count(*) / sum(count(*)) OVER (),
-           trim({node}_id) <> {node}_id, list_contains(string_split($stand_ins, ' '), lower(trim({node}_id))),
+           trim({node}_id) <> {node}_id, regexp_full_match({node}_id, $scientific),
+           list_contains(string_split($stand_ins, ' '), lower(trim({node}_id))),
            regexp_matches({node}_id, $quotes), regexp_matches({node}_id, $invisible)
     FROM looked WHERE reason IS NULL GROUP BY {node}_id ORDER BY count(*) DESC, {node}_id
 """
 SUSPICIOUS_SQL = f"""
     SELECT count(*) FILTER (WHERE blank), min(id) FILTER (WHERE blank), list(id) FILTER (WHERE stand_in),
            any_value(id) FILTER (WHERE place = 1), max(share) FILTER (WHERE place = 1), count(*),
+           count(*) FILTER (WHERE scientific), min(id) FILTER (WHERE scientific),
            count(*) FILTER (WHERE in_quotes), min(id) FILTER (WHERE in_quotes),
            count(*) FILTER (WHERE invisible), min(id) FILTER (WHERE invisible)
     FROM (SELECT *, row_number() OVER (ORDER BY rows DESC, id) AS place
-          FROM ({IDS_SQL}) AS t(id, rows, share, blank, stand_in, in_quotes, invisible))
+          FROM ({IDS_SQL}) AS t(id, rows, share, blank, scientific, stand_in, in_quotes, invisible))
 """
 ALIKE_SQL = """
     SELECT count(*), min(pair) FROM (
@@ -58,9 +62,15 @@ STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown ano
 """Ids, in lower case, that often stand for no id at all."""
 QUOTES = r"""^'.*'$|^".*"$|\\["']|["]{2}"""
 """An id that was quoted or escaped twice, such as `'a'`, `"a"`, `a\\"`, `""a`."""
+SCIENTIFIC = r"[0-9](\.[0-9]+)?[eE][+]?[0-9]{1,2}"
+"""A number as spreadsheets and R shorten it."""
 INVISIBLE = r"[\p{Cc}\p{Cf}]"
 """Control characters, zero-width blanks, byte order marks, marks of direction."""
 NAMES = ("user", "event", "time")
+MANY_REPEATED = 0.4
+"""Of the rows: more that are like another one are hardly an accident."""
+LONG_PAUSE = 4
+"""Weeks without rows: fewer are holidays."""
 LARGE_SHARE = 0.5
 """Of the rows: an id with more is hardly one user or one event."""
 
@@ -111,7 +121,8 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         groups.append(RowGroup(found.unreadable.count, UNREADABLE_LINE, None))
         extent = extent or extent_of(spec, groups, numbers_weeks=found.numbers_weeks)
         asked = {"start_week": start_week, "end_week": end_week}
-        ((rows, users, events, first, last, before, after),) = con.execute(SIZES_SQL, asked).fetchall()
+        sizes = con.execute(SIZES_SQL, asked).fetchall()[0]
+        rows, users, events, first, last, repeated, before, after = sizes
         rejected = [
             Rejection(
                 reason,
@@ -127,8 +138,21 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
+        if repeated > MANY_REPEATED * rows:
+            suspicions.append(
+                f"{repeated:,} of {rows:,} rows are like another one in user, event and time: a file twice?"
+            )
+        if others := kind_of(spec).other_files():
+            suspicions.append(f"files in the folder are not read, as their names tell no format: {listed(others, 5)}")
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
+    suspicions += _pauses(with_rows)
     return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions, extent)
+
+
+def _pauses(weeks: list[str]) -> Iterator[str]:
+    for before, after in pairwise(weeks):
+        if (empty := week_number(after) - week_number(before) - 1) >= LONG_PAUSE:
+            yield f"{empty} weeks in a row have no rows that can be used, from {shift(before, 1)} on"
 
 
 def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator[str]:
@@ -141,11 +165,16 @@ def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator
 
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
     query = SUSPICIOUS_SQL.format(node=node)
-    asked = {"stand_ins": STAND_INS, "quotes": QUOTES, "invisible": INVISIBLE}
+    asked = {"stand_ins": STAND_INS, "quotes": QUOTES, "scientific": SCIENTIFIC, "invisible": INVISIBLE}
     blank, sample, stand_ins, largest, share, count, *odd = con.execute(query, asked).fetchall()[0]
-    quoted, in_quotes, unseen, with_unseen = odd
+    shortened_ids, short, quoted, in_quotes, unseen, with_unseen = odd
     if blank:
         yield f"{blank:,} of {count:,} {node} ids have blanks at an end, such as {sample!r}: not the id without them"
+    if shortened_ids:
+        yield (
+            f"{shortened_ids:,} of {count:,} {node} ids are numbers such as {short}, as spreadsheets and R write them: "
+            "several may have become one, and one several; export them as text"
+        )
     if quoted:
         yield (
             f"{quoted:,} of {count:,} {node} ids have quotes in them, such as {in_quotes}: the export may have quoted "

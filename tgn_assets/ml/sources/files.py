@@ -26,7 +26,7 @@ from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, sto
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
-from tgn_assets.ml.sources.formats import READABLE, SUFFIXES, format_of, open_file
+from tgn_assets.ml.sources.formats import GZIP, READABLE, SUFFIXES, format_of, open_file
 from tgn_assets.ml.sources.relations import FileSummary, Opened, RowGroup, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source, horizon
 
@@ -58,6 +58,13 @@ class FileSource(SourceKind):
             return objects, None if all(file.state for file in objects) else super().state(now)
         stats = {file: Path(file).stat() for file in find_files(self.spec.location)}
         return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
+
+    def other_files(self) -> list[str]:
+        """Of a folder of this machine, those whose names tell no format."""
+        folder = Path(self.spec.location).expanduser()
+        if is_url(self.spec.location) or not folder.is_dir():
+            return []
+        return sorted(file.name for file in _files_inside(folder) if not file.name.lower().endswith(SUFFIXES))
 
     @contextmanager
     def open(
@@ -161,8 +168,8 @@ def find_files(location: str) -> list[str]:
     """The data files at a path of this machine, sorted. SourceError if there are none."""
     path = Path(location).expanduser()
     if path.is_dir():
-        inside = (file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-        found = [str(file) for file in inside if file.name.lower().endswith(SUFFIXES)]
+        found = [str(file) for file in _files_inside(path) if file.name.lower().endswith(SUFFIXES)]
+        _refuse_twice(found)
         lack = f"is a folder without {READABLE} files"
     elif path.exists():
         return [str(path)]
@@ -172,6 +179,27 @@ def find_files(location: str) -> list[str]:
     if not found:
         raise _no_files(location, lack)
     return sorted(set(found))
+
+
+def _files_inside(folder: Path) -> Iterator[Path]:
+    """The files in `folder` and below, but for hidden ones. SourceError for a link to a folder or to nothing."""
+    for file in folder.rglob("*"):
+        if _is_hidden(file.relative_to(folder)):
+            continue
+        if file.is_symlink() and not file.is_file():
+            raise SourceError(
+                f"TGN_SOURCE={folder}: {file} is a link to a folder, which is not followed, or to nothing, and its "
+                "rows would be missing: move the files here, mend the link, or remove it"
+            )
+        if file.is_file():
+            yield file
+
+
+def _refuse_twice(files: Sequence[str]) -> None:
+    """SourceError if a file is there compressed and as it was."""
+    for file in files:
+        if (packed := f"{file}{GZIP}") in files:
+            raise SourceError(f"TGN_SOURCE: {file} is there twice, the other time as {packed}: remove one of both")
 
 
 @contextmanager

@@ -49,7 +49,7 @@ ARRAY_SQL = f"""(SELECT CAST(json AS VARCHAR) AS line, {FILE_NAME}
 JSON_LINES = Relation(LINES_SQL, 0, IS_OBJECT_SQL, FILE_NAME, f"left(line, {LINE_SHOWN})")
 JSON_ARRAY = replace(JSON_LINES, sql=ARRAY_SQL, header_lines=None)
 PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
-GZIP, PACKED = ".gz", (".zst", ".zip")
+GZIP, PACKED = ".gz", (".zst", ".zip", ".bz2", ".xz")
 """Endings of compressed text: of what is read, and of what is found, and refused."""
 FOREIGN = {
     rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": ("text in UTF-16", "write it in UTF-8: iconv -f UTF-16 -t UTF-8"),

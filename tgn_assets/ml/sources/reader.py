@@ -37,6 +37,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
     is_number,
     is_number_text,
     is_time,
+    no_time_sql,
     number_sql,
     one_of,
     timestamp_sql,
@@ -63,11 +64,12 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep T
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
          AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN 'id_too_long'
     WHEN {{nested}} THEN 'nested_id'
-    WHEN value IS NULL OR ts = TIMESTAMP '1970-01-01' THEN 'missing_time'
-    WHEN ts IS NULL THEN CASE WHEN {{no_time}} THEN 'missing_time' ELSE '{UNREADABLE_TIME}' END
+    WHEN value IS NULL OR {{zero}} THEN 'missing_time'
+    WHEN ts IS NULL THEN CASE WHEN {{no_time}} THEN 'missing_time' WHEN {{header}} ELSE '{UNREADABLE_TIME}' END
     WHEN week IS NULL AND ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN '{IN_FUTURE}'
     WHEN week IS NULL THEN '{OUT_OF_RANGE}' END"""
-"""A time of exactly 0 stands for none: systems that have no time write it so."""
+EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
+"""Whole numbers beyond it may be rounded to others: as ids they would merge users."""
 NO_ROWS = """SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS event_id, NULL::TIMESTAMP AS ts, NULL::DATE AS week,
     NULL::VARCHAR AS reason, NULL::VARCHAR AS text, NULL::DOUBLE AS number, NULL::VARCHAR AS file WHERE false"""
 
@@ -218,7 +220,11 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     no_time = one_of("value", nulls) if nulls and time.dtype == "VARCHAR" else "false"
     forgotten = f"{left_out.sql('user_id', USER)} OR {left_out.sql('event_id', EVENT)}"
     reason = REASON_SQL.format(
-        no_time=no_time, nested=" OR ".join(_nested_sql(part)) or "false", forgotten=forgotten if left_out else "false"
+        no_time=no_time,
+        zero=no_time_sql("ts", spec.time_style),
+        header=_other_header_sql(part, spec),
+        nested=" OR ".join(_nested_sql(part)) or "false",
+        forgotten=forgotten if left_out else "false",
     )
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
@@ -247,12 +253,35 @@ def _kept(column: str, left_out: ForgottenIds) -> str:
 
 
 def _id_sql(column: Column, name: str, null_values: Sequence[str]) -> str:
+    if column.dtype in EXACT_UP_TO:
+        fault = f"the column {name!r} holds {column.dtype} numbers too large to be exact: write it as integers or text"
+        inexact = f"abs({column.sql}) > {EXACT_UP_TO[column.dtype]} AND isfinite({column.sql})"
+        text = id_text(column.sql, column.dtype, null_values)
+        return f"CASE WHEN {inexact} THEN error({literal(fault)}) ELSE {text} END"
     if column.dtype != "BLOB":
         return id_text(column.sql, column.dtype, null_values)
     fault = f"the column {name!r} holds bytes that are no UUID; write it as text, or name another column"
     dashed = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
-    return f"""CASE octet_length({column.sql}) WHEN 16 THEN regexp_replace(lower(hex({column.sql})), {dashed})
-        WHEN 0 THEN NULL ELSE CASE WHEN {column.sql} IS NOT NULL THEN error({literal(fault)}) END END"""
+    # The bytes of a UUID are hardly all characters of ASCII: those that are spell a text. Others are cast to `\\x00`.
+    is_uuid = f"octet_length({column.sql}) = 16 AND strlen(CAST({column.sql} AS VARCHAR)) > 16"
+    return f"""CASE WHEN octet_length({column.sql}) = 0 THEN NULL
+        WHEN {is_uuid} THEN regexp_replace(lower(hex({column.sql})), {dashed})
+        WHEN {column.sql} IS NOT NULL THEN error({literal(fault)}) END"""
+
+
+def _other_header_sql(part: Part, spec: SourceSpec) -> str:
+    """WHEN … THEN an error: a line of names in other places than the first one, so that of all after it users, events
+    and times would be mixed up."""
+    if part.relation.csv is None:
+        return "false THEN NULL"
+    user, event, time = map(literal, (spec.user_column, spec.event_column, spec.timestamp_column))
+    names = (
+        f"(user_id IN ({event}, {time}))::INT + (event_id IN ({user}, {time}))::INT + (value IN ({user}, {event}))::INT"
+    )
+    fault = (
+        "a line within it has the columns' names in another order: files were joined that should be read as a folder"
+    )
+    return f"{names} >= 2 THEN error({literal(fault)})"
 
 
 def _nested_sql(part: Part) -> list[str]:

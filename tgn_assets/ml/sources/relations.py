@@ -63,6 +63,10 @@ class SourceKind(ABC):
         """The weeks of its smallest and largest time within these days; None if there is none, or only a scan tells."""
         return None
 
+    def other_files(self) -> list[str]:
+        """Files beside those that are read."""
+        return []
+
     def is_empty(self) -> bool:
         """Whether it has no row, after a scan that brought none."""
         return self.reads_all

@@ -93,6 +93,12 @@ def timestamp_sql(value: str, number: str, dtype: str, style: TimeStyle = PLAIN)
     return f"CASE WHEN {number} IS NULL THEN COALESCE({iso}) ELSE {unix} END"
 
 
+def no_time_sql(ts: str, style: TimeStyle) -> str:
+    """BOOLEAN: whether the TIMESTAMP `ts` is 1970-01-01 00:00, by which systems that have no time say so."""
+    zero = f"TIMESTAMP '{EARLIEST}'"
+    return f"{ts} = {zero} OR {ts} = {_in_zone(zero, style)}" if style.zone else f"{ts} = {zero}"
+
+
 def week_start_sql(number: str, anchor: tuple[int, str]) -> str:
     """TIMESTAMP: Monday 00:00 of the week that `number` counts, where `anchor` says which Monday one number is.
 
