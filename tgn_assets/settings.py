@@ -190,8 +190,8 @@ class Settings(BaseSettings):
     )
     preset: PresetName = option(
         "standard",
-        "What a week may cost: `fast`, `standard` or `best` (docs/quality.md compares them). A field that is set in "
-        "the launchpad wins.",
+        "What a week may cost: `fast`, `standard` or `best` (docs/quality.md compares them). A field of the "
+        "launchpad that is not at its default wins.",
     )
     workers: str | None = option(
         None,
@@ -231,6 +231,7 @@ class Settings(BaseSettings):
         "Users without an interaction in the week and this many weeks before it get no list of their own; default: "
         "every user gets one. 0: only users of the week itself.",
         ge=0,
+        le=10**6,
     )
     nouns: Annotated[str, _checked(_three_words)] = option(
         NOUNS,
@@ -281,11 +282,13 @@ class Settings(BaseSettings):
         "Weeks whose models are kept, and all since a pinned one; older ones are removed when a run starts. Default: "
         "all. It must be more than `origins` + `sequence` of the ranker.",
         ge=26,
+        le=10**6,
     )
     keep_run_days: int | None = option(
         None,
         "Days for which Dagster's history of runs is kept; default: all. Ticks: see `retention` in `dagster.yaml`.",
         ge=7,
+        le=10**6,
     )
     future_blind: bool = option(
         False,

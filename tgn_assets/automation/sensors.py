@@ -60,12 +60,12 @@ def missing_or_changed_weeks_sensor(
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Requests, oldest first and one at a time, each closed week that has no predictions or whose source "
-            "changed since it was ingested. When the source may have changed, a run of observe_source reads it first. "
-            "On a new home it ingests the whole past in one run and refreshes the "
-            "newest closed week; from then on it keeps all later weeks complete. A week that failed is left alone "
-            "until its source changes or someone runs it again. The week that has just closed belongs to "
-            "weekly_refresh_schedule until Monday 06:05 UTC."
+            "Requests, oldest first and one at a time, each closed week that has no predictions, whose source changed "
+            "since it was ingested, or of which a part is older than what it is made from. When the source may have "
+            "changed, a run of observe_source reads it first. On a new home it ingests the whole past in one run and "
+            "refreshes the newest closed week; from then on it keeps all later weeks complete. A week that failed is "
+            "left alone (after a kill it is tried once more) until its source changes or someone runs it again. The "
+            "week that has just closed belongs to weekly_refresh_schedule until Monday 06:05 UTC."
         ),
     )
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

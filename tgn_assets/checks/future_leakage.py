@@ -76,7 +76,7 @@ def future_blind_check(
 
 def copy_tables(source: Warehouse, target: Warehouse, week: str) -> None:
     """Copies what `source` holds of weeks up to `week`, and nothing newer, to the new warehouse `target`."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
         with source.reader() as con:
             for table, column in PAST.items():
                 rows = con.sql(f"SELECT * FROM {table} WHERE {column} <= $week", params={"week": week})

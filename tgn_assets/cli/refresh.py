@@ -9,6 +9,7 @@ from tgn_assets.automation.backlog import Backlog
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import ASKED, NEEDED, NEWEST, RunFailed, Runner, RunRecord
+from tgn_assets.cli.status import unknown_events
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.terminal import LeftOut, newest_score, published_lists, score_text, scores_and_stability
@@ -105,7 +106,7 @@ def sections(home: Home, refreshed: Refreshed) -> Iterator[tuple[str, Any]]:
     yield "left_out", left._asdict() if left else None
     yield "score", (score := newest_score(warehouse, week))
     no_score = [] if score else [f"no lists had been made for week {week}, so there is no score yet"]
-    yield "notes", [*no_score, *scores_and_stability(warehouse, [week])]
+    yield "notes", [*no_score, *scores_and_stability(warehouse, [week]), *unknown_events(home)]
 
 
 def _show_runs(runs: Sequence[RunRecord]) -> Iterator[str]:

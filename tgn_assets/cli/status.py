@@ -45,7 +45,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", [*_suspicions(backlog, weeks), *_unknown_events(home)]
+    yield "suspicions", [*_suspicions(backlog, weeks), *unknown_events(home)]
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -92,7 +92,7 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
 
-def _unknown_events(home: Home) -> Iterator[str]:
+def unknown_events(home: Home) -> Iterator[str]:
     """What the policy names that the log does not have: it may be written in another way."""
     try:
         named = policy_files(home).read().named()

@@ -36,8 +36,8 @@ from tgn_assets.state.warehouse import StateError
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
 BINARY = (".duckdb", ".wal", ".parquet", ".safetensors", ".db", ".db-wal", ".db-shm", ".gz", ".tmp")
-KEPT_BY_KILLED = ("tgn-source-*", "tgn-export-*")
-"""Folders of the system's temporary folder that a killed process leaves."""
+KEPT_BY_KILLED = "tgn-*"
+"""What a killed process leaves in the system's temporary folder: all that we put there is called so."""
 ID_COLUMNS = ("user_id", "event_id")
 VALUES_SQL = """
     SELECT DISTINCT {column}::VARCHAR FROM {table}, (SELECT unnest($needles::VARCHAR[]) AS needle) AS needles
@@ -90,11 +90,10 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
     yield from _indices(home)
     for name, place in home.settings.export_places().items():
         yield from _exported(search, name, place)
-    for wanted in KEPT_BY_KILLED:
-        for path in _files_of(wanted):
-            left = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
-            said = "left by a process that was killed, of this home or another, or in use"
-            yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in left if not one.unreadable)
+    for path in _files_of(KEPT_BY_KILLED):
+        left = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
+        said = "left by a process that was killed, of this home or another, or in use"
+        yield from (Trace(one.place, f"{one.what}; {said}", sure=False) for one in left if not one.unreadable)
 
 
 def _files_of(wanted: str) -> list[Path]:

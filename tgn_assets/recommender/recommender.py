@@ -43,8 +43,8 @@ class Recommender:
     name of it; with a column `valid_from`, a row counts from that time on. `start_week` and `end_week` are the Mondays
     of the first and the last week: without them, weeks go from the log's first row to its newest closed week. `device`
     is `auto`, `cpu`, `cuda`, ... `preset` is what a week may cost: `fast`, `standard` or `best`. `gnn` and `ranker`
-    hold every tuned number, and a field that is set there wins; `seed` replaces theirs. `progress` is True (one line on
-    stderr), False, or a function that gets lines.
+    hold the tuned numbers, and a field there that is not at its default wins over the preset; `seed` replaces theirs.
+    `progress` is True (one line on stderr), False, or a function that gets lines.
 
     ValueError for an option that cannot be used.
 

@@ -11,7 +11,9 @@ import pandas as pd
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.relations import id_of, id_text, pattern
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, ZONE, ZONE_AFTER, ZONE_REMEDY
 
 LARGEST = 1 << 28
 """Bytes of a file of ids, which is read into memory as a whole."""
@@ -89,10 +91,16 @@ def expiry_times(table: pd.DataFrame) -> dict[str, datetime]:
 
 def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> dict[str, datetime]:
     con.execute("SET TimeZone = 'UTC'")
-    described = con.execute(f"DESCRIBE SELECT event_id FROM {relation}", given).fetchall()
-    event = id_text("event_id", described[0][1])
-    query = f"SELECT {event} AS id, epoch_us(min(expires_at::TIMESTAMPTZ)) FROM {relation} GROUP BY id"
-    rows = con.execute(f"{query} HAVING id IS NOT NULL AND min(expires_at) IS NOT NULL", given).fetchall()
+    (event, dtype, *_), (_, of_time, *_) = con.execute(
+        f"DESCRIBE SELECT event_id, expires_at FROM {relation}", given
+    ).fetchall()
+    zone = f"regexp_extract(expires_at, '{ZONE_AFTER}', 1)" if of_time == "VARCHAR" else "''"
+    doubtful = f"{zone} <> '' AND NOT regexp_full_match({zone}, '{ZONE}')"
+    moment = f"CASE WHEN {doubtful} THEN error({literal(f'a time is {ZONE_REMEDY}')}) ELSE expires_at::TIMESTAMPTZ END"
+    # `infinity` is never.
+    within = f"least(greatest({moment}, TIMESTAMPTZ '{EARLIEST}'), TIMESTAMPTZ '{LATEST}')"
+    query = f"SELECT {id_text(event, dtype)} AS id, epoch_us(min({within})) FROM {relation}"
+    rows = con.execute(f"{query} WHERE expires_at IS NOT NULL GROUP BY id HAVING id IS NOT NULL", given).fetchall()
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}
 
 

@@ -56,7 +56,21 @@ def test_an_event_expires_at_the_earliest_of_its_times_in_utc(tmp_path: Path) ->
     assert read_expiry(str(parquet)) == {"7": times["7"]}
 
 
-@pytest.mark.parametrize("text", ["event_id,until\ntea,2024-03-01\n", "event_id,expires_at\ntea,soon\n"])
+def test_an_event_may_never_expire(tmp_path: Path) -> None:
+    (path := tmp_path / "expiry.csv").write_text("event_id,expires_at\ntea,infinity\nrye,-infinity\njam,294246-01-10\n")
+    found = read_expiry(str(path))
+    assert found["tea"] == found["jam"] == datetime(2200, 1, 1, tzinfo=UTC)
+    assert found["rye"] == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "event_id,until\ntea,2024-03-01\n",
+        "event_id,expires_at\ntea,soon\n",
+        "event_id,expires_at\ntea,2024-03-01 12:00:00 BST\n",
+    ],
+)
 def test_a_table_that_cannot_be_used_says_what_it_needs(text: str, tmp_path: Path) -> None:
     (tmp_path / "expiry.csv").write_text(text)
     with pytest.raises(PolicyError, match=r"TGN_EVENT_EXPIRY=.*needs the columns event_id and expires_at"):
