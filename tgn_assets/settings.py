@@ -36,6 +36,8 @@ def _checked(check: Callable[[Any], Any]) -> AfterValidator:
 
 
 def _source(source: str) -> str:
+    if source.startswith("~"):
+        _absolute(Path(source))
     return refuse_password(source) if is_postgres(source) else _without_password(source)
 
 
@@ -117,6 +119,8 @@ def _of_strptime(format: str) -> str:
         raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
     if not re.search("%[YyGcx]", format):
         raise ValueError(f"{format!r} has no year, and so no date; write %d.%m.%Y %H:%M or the like")
+    if "%Z" in format:
+        raise ValueError("%Z reads names of zones, of which several are called alike; write %z, or set TGN_TIME_ZONE")
     return format
 
 
@@ -231,7 +235,7 @@ class Settings(BaseSettings):
         "Users without an interaction in the week and this many weeks before it get no list of their own; default: "
         "every user gets one. 0: only users of the week itself.",
         ge=0,
-        le=10**6,
+        le=5000,
     )
     nouns: Annotated[str, _checked(_three_words)] = option(
         NOUNS,
@@ -282,13 +286,13 @@ class Settings(BaseSettings):
         "Weeks whose models are kept, and all since a pinned one; older ones are removed when a run starts. Default: "
         "all. It must be more than `origins` + `sequence` of the ranker.",
         ge=26,
-        le=10**6,
+        le=5000,
     )
     keep_run_days: int | None = option(
         None,
         "Days for which Dagster's history of runs is kept; default: all. Ticks: see `retention` in `dagster.yaml`.",
         ge=7,
-        le=10**6,
+        le=5000,
     )
     future_blind: bool = option(
         False,

@@ -1,4 +1,4 @@
-"""Two worlds, one direction: `ml` knows nothing of Dagster, and a module imports only what stands above it in `LAYERS`."""
+"""Two worlds, one direction: `ml` knows nothing of Dagster, and a module imports what is above it in `LAYERS`."""
 
 import ast
 from collections import Counter

@@ -208,6 +208,9 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     time = _present(part.time, nulls)
     read = part.relation.sql.replace("$files", f"$files{number}")
     ts = timestamp_sql("value", "number", time.dtype, spec.time_style)
+    if time.dtype == "FLOAT" and not part.numbers_weeks:
+        fault = f"the column {spec.timestamp_column!r} of TGN_SOURCE={spec.shown} has 32-bit floats, which round times"
+        raise SourceError(f"{fault}: write it as a timestamp, or name another column with TGN_TIMESTAMP_COLUMN")
     if part.numbers_weeks:
         if spec.week_number_anchor is None:
             raise SourceError(

@@ -127,6 +127,12 @@ def test_bytes_that_spell_a_text_are_no_uuid(tmp_path: Path) -> None:
         describe_source(spec)
 
 
+def test_times_that_are_rounded_are_an_error(tmp_path: Path) -> None:
+    spec = parquet(tmp_path, "SELECT 'u' AS ip_address, 'e' AS event_id, 20240103::FLOAT AS timestamp")
+    with pytest.raises(SourceError, match="has 32-bit floats, which round times: write it as a timestamp"):
+        describe_source(spec)
+
+
 @pytest.mark.parametrize(("dtype", "exact"), [("DOUBLE", 2**53), ("FLOAT", 2**24)])
 def test_numbers_that_may_be_rounded_are_no_ids(
     tmp_path: Path, con: duckdb.DuckDBPyConnection, dtype: str, exact: int
