@@ -133,7 +133,14 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
             said = f"the server sent nothing for {STALL_SECONDS:g} s; try again later"
             raise StoreError(said) from safe_error(error)
         if isinstance(error, FileNotFoundError):
-            raise StoreError(f"there is nothing at {url}, or nothing answers there") from safe_error(error)
+            status = next((code for one in _causes(error) if (code := getattr(one, "status", None))), None)
+            said = (
+                f"{url} answers with HTTP {status}"
+                if status
+                else f"there is nothing at {url}, or nothing answers there"
+            )
+            said += "; it may want credentials, or the address has expired" if status in (401, 403) else ""
+            raise StoreError(said) from safe_error(error)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         said = f"{reason}; {_remedy(scheme)}"
         if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
@@ -144,11 +151,15 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
 
 def _has_stalled(error: BaseException | None) -> bool:
     """Whether a time limit is the reason of `error`; botocore has classes of its own for it."""
+    names = ("ReadTimeoutError", "ConnectTimeoutError")
+    return any(isinstance(one, TimeoutError) or type(one).__name__ in names for one in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what it came from."""
     while error is not None:
-        if isinstance(error, TimeoutError) or type(error).__name__ in ("ReadTimeoutError", "ConnectTimeoutError"):
-            return True
+        yield error
         error = error.__cause__
-    return False
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -226,6 +226,19 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, holds: bool) 
         assert "ret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("code", "says"), [(403, "HTTP 403; it may want credentials"), (500, "HTTP 500")])
+def test_what_a_web_server_answers_is_said(tmp_path: Path, code: int, says: str) -> None:
+    class Refusing(Quiet):
+        def do_HEAD(self) -> None:
+            self.send_error(code)
+
+        do_GET = do_HEAD  # noqa: N815 (a name of the standard library)
+
+    server = serve(tmp_path, Refusing)
+    with pytest.raises(SourceError, match=rf"log.csv answers with {says}"):
+        describe_source(SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"))
+
+
 def test_web_source_counts_bad_lines_and_asks_for_changes(tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     csv(tmp_path, HEADER + ROWS + "u,e\nu,e,1,2\n")
