@@ -1,4 +1,4 @@
-"""The bar of every week: popularity, the user's own events, and item-kNN, from the same history as the model.
+"""The baselines of every week: popularity, the user's own events, and item-kNN, from the same history as the model.
 
 Lists hold event positions of the history, best first, and -1 where the catalogue has no more. Users are user
 positions; -1 stands for a user without history, who gets `popular`. Every tie goes to the event that comes
