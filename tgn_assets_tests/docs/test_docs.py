@@ -60,7 +60,7 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % {every} == 0'; exit; fi
 if [ "$1" = serve ] || {own}; then exec {python} -m tgn_assets.cli.main "$@"; fi
-QUICK_TRAINING=1 exec {tgn} "$@"
+QUICK_TRAINING={{}} exec {tgn} "$@"
 """
 """`tgn`: a process of its own for a command that gets a signal and on a page of `OWN`, a preloaded one with a small
 configuration for others; of the synthetic log every so many rows, as training on all of it takes half a minute."""
