@@ -31,7 +31,13 @@ class Tgn(NamedTuple):
 
     def __call__(self, *arguments: str) -> str:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
-        settings = {"TGN_HOME": str(self.home), "TGN_SOURCE": str(self.log), **COLUMNS, **OPTIONS, "QUICK_TRAINING": TRAINING}
+        settings = {
+            "TGN_HOME": str(self.home),
+            "TGN_SOURCE": str(self.log),
+            **COLUMNS,
+            **OPTIONS,
+            "QUICK_TRAINING": TRAINING,
+        }
         done = subprocess.run(
             [self.program, *arguments], env=inherited | settings, capture_output=True, text=True, timeout=300
         )
