@@ -132,8 +132,8 @@ def test_later_weeks_change_no_verdict(warehouse: Warehouse) -> None:
 def test_equal_rankers_warn_at_the_nominal_rate() -> None:
     rng, warned = np.random.default_rng(0), []
     weeks, models = [shift(WEEK, -1), WEEK][::-1], [OURS, *BASELINES]
-    places = pd.MultiIndex.from_product([weeks, models, range(50)], names=["week", "model", "user_group"])
-    places = places.to_frame(index=False).assign(segment="all", users=1)
+    product = pd.MultiIndex.from_product([weeks, models, range(50)], names=["week", "model", "user_group"])
+    places = product.to_frame(index=False).assign(segment="all", users=1)
     with duckdb.connect() as con:
         create_tables(con)
         con.execute(
@@ -141,7 +141,7 @@ def test_equal_rankers_warn_at_the_nominal_rate() -> None:
             "FROM unnest(['ndcg', 'ndcg_lift']) AS _(metric)",
             {"week": WEEK},
         )
-        for _ in range(300):
+        for _ in range(200):
             drawn = rng.random((len(places), 2))
             rows = places.assign(ndcg=(drawn[:, 0] < 0.4) * drawn[:, 1])
             con.execute("DELETE FROM eval_user_groups")

@@ -16,9 +16,9 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets_tests.recommender.logs import FAST, habit_log
 
 COLUMNS = {"TGN_USER_COLUMN": "user_id", "TGN_EVENT_COLUMN": "item_id", "TGN_TIMESTAMP_COLUMN": "datetime"}
-OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought"}
 TRAINING = json.dumps({"trained_gnn": {"config": FAST["gnn"]}, "trained_ranker": {"config": FAST["ranker"]}})
-"""What of a preset `tgn` is told to leave out, to train in a second: that both do the same is all that is tested."""
+OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought", "QUICK_TRAINING": TRAINING}
+"""With a training of a second: that `tgn` and `Recommender` do the same is all that is tested."""
 COLD, WARM = "2024-01-29", "2024-02-05"
 
 
@@ -31,13 +31,7 @@ class Tgn(NamedTuple):
 
     def __call__(self, *arguments: str) -> str:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
-        settings = {
-            "TGN_HOME": str(self.home),
-            "TGN_SOURCE": str(self.log),
-            **COLUMNS,
-            **OPTIONS,
-            "QUICK_TRAINING": TRAINING,
-        }
+        settings = {"TGN_HOME": str(self.home), "TGN_SOURCE": str(self.log), **COLUMNS, **OPTIONS}
         done = subprocess.run(
             [self.program, *arguments], env=inherited | settings, capture_output=True, text=True, timeout=300
         )
