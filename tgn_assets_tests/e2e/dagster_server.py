@@ -73,7 +73,6 @@ def dagster_dev(folder: Path) -> Iterator[Server]:
     rows = pd.concat([generate_week(week, WORLD) for week in WEEKS])
     rows.rename(columns={"user_id": "ip_address", "ts": "timestamp"}).to_csv(log, index=False)
     settings = {"TGN_HOME": str(folder / "home"), "TGN_SOURCE": str(log), "TGN_END_WEEK": WEEKS[-1]}
-    settings["TGN_PRESET"] = "fast"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TGN_", "DAGSTER_"))}
     environment = inherited | settings | {"PYTHONPATH": str(ROOT)}
     with socket.socket() as free:
