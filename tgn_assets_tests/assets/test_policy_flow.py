@@ -17,7 +17,7 @@ from tgn_assets.reporting.terminal import at_length, newest_score, sample_table,
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment
+from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, without_pictures
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with dg.DagsterInstance.ephemeral() as instance:
         deployment = Deployment(Home(settings), instance)
         with pytest.MonkeyPatch.context() as patch:
+            without_pictures(patch)
             patch.setenv("MLFLOW_TRACKING_URI", (folder / "mlflow").as_uri())
             patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
             for week in WEEKS[:3]:

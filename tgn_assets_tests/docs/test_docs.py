@@ -21,7 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = [ROOT / "tgn_assets", ROOT / "tgn_assets_tests", ROOT / "benchmarks"]
 WITH_SERVERS = {"sources.md", "destinations.md"}
-OWN = {"features.md"}  # each command in a fresh process: nothing is imported before, and training is as configured
+OWN = {"features.md"}  # each command in a fresh process: nothing is imported before, and training is as a preset says
 TESTED_ELSEWHERE = {"operations.md"}  # test_operations.py: some of its commands are meant to fail
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -37,7 +37,7 @@ def commands(text: str) -> str:
     ids=lambda page: page.name,
 )
 def test_every_command_of_the_page_runs(page: Path, tmp_path: Path, tgn: Path) -> None:
-    printed = run(page, tmp_path, tgn)
+    printed = run(page, tmp_path, tgn, {"TGN_PRESET": "fast"} if page.name in OWN else {})
     if page.name == "tutorial.md":
         untrained = page.read_text().split("## 2.")[0]
         assert [line for line in re.findall("^    (.+)$", untrained, re.MULTILINE) if line not in printed] == []
@@ -60,7 +60,7 @@ def test_every_command_of_a_page_that_takes_a_server_runs(
 PROGRAM = """#!/bin/sh
 if [ "$1" = generate ]; then {python} -m tgn_assets.cli.main "$@" | awk 'NR == 1 || NR % {every} == 0'; exit; fi
 if [ "$1" = serve ] || {own}; then exec {python} -m tgn_assets.cli.main "$@"; fi
-QUICK_TRAINING=1 exec {tgn} "$@"
+QUICK_TRAINING={{}} exec {tgn} "$@"
 """
 """`tgn`: a process of its own for a command that gets a signal and on a page of `OWN`, a preloaded one with a small
 configuration for others; of the synthetic log every so many rows, as training on all of it takes half a minute."""

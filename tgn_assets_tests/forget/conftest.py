@@ -1,4 +1,4 @@
-"""A small home with four weeks, lists, reports, exports and Dagster's history; two users and an event stand out."""
+"""A small home with three weeks, lists, reports, exports and Dagster's history; two users and an event stand out."""
 
 import shutil
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
 from tgn_assets_tests.support.deployment import Deployment, copied_home, without_pictures
 
-WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
+WEEKS = ["2024-01-08", "2024-01-15", "2024-01-22"]
 NEXT = "2024-01-29"
 LONG, SHORT, EVENT = "user-zq81-Jürgen", "17", "event-zq82/x"
 OTHERS = [f"user-0{number}" for number in range(4)]

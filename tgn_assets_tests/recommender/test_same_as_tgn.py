@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from tgn_assets import Recommender
-from tgn_assets_tests.recommender.logs import habit_log
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets_tests.recommender.logs import FAST, habit_log
 
 COLUMNS = {"TGN_USER_COLUMN": "user_id", "TGN_EVENT_COLUMN": "item_id", "TGN_TIMESTAMP_COLUMN": "datetime"}
-OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought"}
+TRAINING = json.dumps({"trained_gnn": {"config": FAST["gnn"]}, "trained_ranker": {"config": FAST["ranker"]}})
+OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought", "QUICK_TRAINING": TRAINING}
+"""With a training of a second: that `tgn` and `Recommender` do the same is all that is tested."""
 COLD, WARM = "2024-01-29", "2024-02-05"
 
 
@@ -57,7 +60,8 @@ def refreshed(tgn: Path, tmp_path_factory: pytest.TempPathFactory) -> Tgn:
 def cold(refreshed: Tgn) -> Recommender:
     """Fitted when one day of `WARM` was known; to be left as it is."""
     log = pd.read_csv(refreshed.log)
-    model = Recommender(preset="fast", nouns="customer,product,bought", progress=False)
+    gnn, ranker = GNNConfig(**FAST["gnn"]), RankerConfig(**FAST["ranker"])
+    model = Recommender(preset="fast", nouns="customer,product,bought", progress=False, gnn=gnn, ranker=ranker)
     with pytest.warns(UserWarning, match="rejected rows: missing_user 1, unreadable_time 1"):
         return model.fit(log[~log.datetime.between(f"{WARM} 24", "2024-03")])
 

@@ -54,13 +54,13 @@ def without_pictures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(charts, "_picture", lambda draw, label, name: charts.Picture(label, empty, empty))
 
 
-def quick_training(patch: pytest.MonkeyPatch) -> None:
-    """Lets commands train as `TINY` says, for tests of what they do beside that."""
-    whole = dg.JobDefinition.execute_in_process
+def quick_training(patch: pytest.MonkeyPatch, training: dict[str, Any] | None = None) -> None:
+    """Lets commands train as `training` says, or as `TINY` does, for tests of what they do beside that."""
+    whole, training = dg.JobDefinition.execute_in_process, training or TINY
 
     def run(job: dg.JobDefinition, run_config: Any = None, **how: Any) -> dg.ExecuteInProcessResult:
-        selected = {key.path[-1] for key in how.get("asset_selection") or map(dg.AssetKey, TINY)}
-        ops = {name: given for name, given in TINY.items() if name in selected}
+        selected = {key.path[-1] for key in how.get("asset_selection") or map(dg.AssetKey, training)}
+        ops = {name: given for name, given in training.items() if name in selected}
         return whole(job, run_config={"ops": ops, **(run_config or {})}, **how)
 
     patch.setattr(dg.JobDefinition, "execute_in_process", run)

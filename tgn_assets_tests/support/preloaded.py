@@ -1,7 +1,8 @@
 """`tgn` without the seconds of CPU that its imports take: a process that has them done forks one for each command.
 
 The processes of the commands have the folder, environment and streams of whoever asks; what they have not is signals,
-imports of their own and charts. Those with QUICK_TRAINING in the environment train as `deployment.TINY` says.
+imports of their own and charts. QUICK_TRAINING in the environment has the configuration of training that the command
+then uses, a dictionary like `deployment.TINY` as JSON; `{}` is that one.
 `python -m tgn_assets_tests.support.preloaded SOCKET` is the server; it ends with its stdin.
 """
 
@@ -113,8 +114,8 @@ def _serve(client: socket.socket) -> None:
         from tgn_assets.cli.main import main as tgn
         from tgn_assets_tests.support.deployment import quick_training
 
-        if os.environ.pop("QUICK_TRAINING", None):
-            quick_training(pytest.MonkeyPatch())
+        if training := os.environ.pop("QUICK_TRAINING", None):
+            quick_training(pytest.MonkeyPatch(), json.loads(training))
         tgn()
     _, status = os.waitpid(command, 0)
     client.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())

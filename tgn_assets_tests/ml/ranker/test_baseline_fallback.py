@@ -106,7 +106,7 @@ def test_a_difference_within_the_noise_keeps_the_ranker() -> None:
 @pytest.mark.parametrize(("weeks", "users"), [(1, 100), (1, 25), (6, 25)])
 def test_equal_rankers_are_swapped_at_the_nominal_rate(weeks: int, users: int) -> None:
     rng = np.random.default_rng(weeks * users)
-    swapped = [choose_per_segment(simulated(rng, weeks, users), config=CONFIG).source["active"] for _ in range(400)]
+    swapped = [choose_per_segment(simulated(rng, weeks, users), config=CONFIG).source["active"] for _ in range(200)]
     share = np.mean([source != OURS for source in swapped])
     assert 0.05 <= share <= 0.14, "with a confidence of 90%, one in ten"
 
