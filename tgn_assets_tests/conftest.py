@@ -59,9 +59,7 @@ TESTS = "tgn_assets_tests"
 SHARING = {f"{TESTS}/assets/{name}.py": "flow" for name in ("test_flow", "test_flow_again")} | {
     f"{TESTS}/forget/{name}.py": "forget" for name in ("test_forget", "test_command", "test_exports")
 }
-WITH_TGN = ("docs/test_docs", "recommender/test_same_as_tgn", "test_component")
-SHARING |= {f"{TESTS}/{name}.py": "tgn" for name in WITH_TGN}
-"""Files whose tests one worker runs, since they share a session's fixture that is slow: `finished`, `world`, `tgn`."""
+"""Files whose tests one worker runs, since they share a session's fixture that is slow: `finished`, `world`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

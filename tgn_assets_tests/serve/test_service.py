@@ -449,6 +449,7 @@ def test_sigterm_finishes_requests_and_exits_with_0(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_as_it_does_any_command(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell lets it be ignored
     with serving(tmp_path / "home") as service:
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(timeout=30) == 130
