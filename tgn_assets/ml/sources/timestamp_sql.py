@@ -190,7 +190,11 @@ def _iso_sql(text: str, style: TimeStyle) -> str:
     # Without a zone behind it, the cast would take it for UTC.
     other = f"""CASE WHEN NOT regexp_matches({text}, '{ZONE_AFTER}') THEN {local if style.zone else moment}
         WHEN regexp_full_match(regexp_extract({text}, '{ZONE_AFTER}', 1), '{ZONE}') THEN {moment} END"""
+    # The usual offsets, +02:00 and Z, without an expression.
+    sign, hours, colon = (f"substring({text}, {place})" for place in ("-6, 1", "-5, 2", "-3, 1"))
+    offset = f"{sign} IN ('+', '-') AND {colon} = ':' AND {hours} < '16'"
+    usual = f"{offset} OR suffix({text}, 'Z') AND substring({text}, -2, 1) BETWEEN '0' AND '9'"
     return (
         f"CASE WHEN {bare} THEN {local} WHEN {text} LIKE '____-__-_____:__:__Z' THEN TRY_CAST({text} AS TIMESTAMP) "
-        f"ELSE {other} END"
+        f"WHEN {usual} THEN {moment} ELSE {other} END"
     )
