@@ -29,6 +29,7 @@ from tgn_assets.ml.safe_text import SafeError, listed, safe_error
 from tgn_assets.ml.schema import literal, quoted
 from tgn_assets.ml.sources.formats import format_of
 from tgn_assets.ml.sources.relations import id_text, pattern
+from tgn_assets.ml.sources.timestamp_sql import moment_sql
 from tgn_assets.ml.weeks import week_number
 
 MAX_COLUMNS = 16
@@ -41,7 +42,7 @@ VALUES: dict[Kind, str] = {
     "time": "epoch_us(TRY_CAST({0} AS TIMESTAMPTZ))",
     "category": "CAST({0} AS VARCHAR)",
 }
-SINCE = "epoch_us(valid_from::TIMESTAMPTZ)"
+SINCE = "epoch_us(valid_from)"
 FRAME = "attribute_frame"
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
@@ -96,9 +97,10 @@ def _read(
             types = {name: str(dtype) for name, dtype, *_ in con.execute("DESCRIBE given").fetchall()}
             features = _features(where, node, types)
             key = f"{node}_id"
-            ids = f"SELECT * REPLACE ({id_text(key, types[key])} AS {key}) FROM {read}"
-            con.execute(f"CREATE OR REPLACE TEMP VIEW given AS {ids}")  # as the log writes them
             timed = "valid_from" in types
+            read_as = [f"{id_text(key, types[key])} AS {key}"]  # as the log writes them
+            read_as += [f"{moment_sql('valid_from', types['valid_from'])} AS valid_from"] if timed else []
+            con.execute(f"CREATE OR REPLACE TEMP VIEW given AS SELECT * REPLACE ({', '.join(read_as)}) FROM {read}")
             _check_rows(con, where, node, timed)
             con.register("known", known[["idx", "id"]])
             since = SINCE if timed else f"{ALWAYS}::BIGINT"

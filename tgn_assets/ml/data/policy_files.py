@@ -11,9 +11,8 @@ import pandas as pd
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error
-from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.relations import id_of, id_text, pattern
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, ZONE, ZONE_AFTER, ZONE_REMEDY
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, moment_sql
 
 LARGEST = 1 << 28
 """Bytes of a file of ids, which is read into memory as a whole."""
@@ -90,13 +89,10 @@ def expiry_times(table: pd.DataFrame) -> dict[str, datetime]:
 
 
 def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> dict[str, datetime]:
-    con.execute("SET TimeZone = 'UTC'")
     (event, dtype, *_), (_, of_time, *_) = con.execute(
         f"DESCRIBE SELECT event_id, expires_at FROM {relation}", given
     ).fetchall()
-    zone = f"regexp_extract(expires_at, '{ZONE_AFTER}', 1)" if of_time == "VARCHAR" else "''"
-    doubtful = f"{zone} <> '' AND NOT regexp_full_match({zone}, '{ZONE}')"
-    moment = f"CASE WHEN {doubtful} THEN error({literal(f'a time is {ZONE_REMEDY}')}) ELSE expires_at::TIMESTAMPTZ END"
+    moment = moment_sql("expires_at", of_time)
     # `infinity` is never.
     within = f"least(greatest({moment}, TIMESTAMPTZ '{EARLIEST}'), TIMESTAMPTZ '{LATEST}')"
     query = f"SELECT {id_text(event, dtype)} AS id, epoch_us(min({within})) FROM {relation}"

@@ -99,6 +99,15 @@ def no_time_sql(ts: str, style: TimeStyle) -> str:
     return f"{ts} = {zero} OR {ts} = {_in_zone(zero, style)}" if style.zone else f"{ts} = {zero}"
 
 
+def moment_sql(value: str, dtype: str) -> str:
+    """TIMESTAMPTZ: `value` cast to it, in a session in UTC; an error for text in a zone that may be several."""
+    if dtype != "VARCHAR":
+        return f"{value}::TIMESTAMPTZ"
+    zone, fault = f"regexp_extract({value}, '{ZONE_AFTER}', 1)", literal(f"a time is {ZONE_REMEDY}")
+    doubtful = f"{zone} <> '' AND NOT regexp_full_match({zone}, '{ZONE}')"
+    return f"CASE WHEN {doubtful} THEN error({fault}) ELSE {value}::TIMESTAMPTZ END"
+
+
 def week_start_sql(number: str, anchor: tuple[int, str]) -> str:
     """TIMESTAMP: Monday 00:00 of the week that `number` counts, where `anchor` says which Monday one number is.
 

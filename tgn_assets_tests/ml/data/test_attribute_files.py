@@ -133,6 +133,10 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
         ),
         ("event_id,price,valid_from\ntea,1,\n", "the row of tea has no valid_from"),
         ("event_id,price,valid_from\ntea,1,soon\n", "cannot be read .*valid_from a date or a time"),
+        (
+            "event_id,price,valid_from\ntea,1,2024-01-22 00:30:00 BST\n",
+            "cannot be read .* in a zone whose name does not say",
+        ),
         ("event_id," + ",".join(f"c{at}" for at in range(MAX_COLUMNS + 1)) + "\n", "has 17 feature columns"),
     ],
 )
