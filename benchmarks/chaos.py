@@ -52,6 +52,10 @@ MODULES = (
     "ml.evaluation.evaluate",
     "reporting.weekly_page.page",
 )
+MADE_SQL = "SELECT week, asset, digest, made_from FROM made_weeks WHERE asset <> 'weekly_report' ORDER BY ALL"
+"""A report has the times of its run in it, so that its digest is another one."""
+STRUCK = "struck"
+"""The file beside the home that names the point at which the fault came."""
 MARGIN = 60.0
 """Seconds to keep of the limit, for the table."""
 
@@ -62,7 +66,6 @@ class Fault:
 
     at: int
     kind: str
-    name: str = ""
 
 
 class Points:
@@ -77,6 +80,7 @@ class Points:
         self.names.append(name)
         if self.fault is None or self.fault.at != at:
             return
+        self.root.with_name(STRUCK).write_text(name)
         if self.fault.kind == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         code = getattr(errno, self.fault.kind)
@@ -130,7 +134,7 @@ def main() -> int:
     for kind, count in sorted(tried.items()):
         print(f"| {kind} | {count} | {count - sum(fault.kind == kind for fault, _ in failed)} |")
     for fault, why in failed:
-        print(f"{fault.kind} at point {fault.at} ({fault.name}): {why}")
+        print(f"{fault.kind} at point {fault.at}: {why}")
     return int(bool(failed) or not tried)
 
 
@@ -138,7 +142,7 @@ class Campaign:
     """The homes under `folder`, one before the week and one for each case; the `points` of an undisturbed week."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
+        self.folder, self.home, self.struck = folder, folder / "home", ""
         log = folder / "log.csv"
         rows = [
             f"user {user},event {(user + week) % 4},{shift(FIRST, week)[:8]}{int(shift(FIRST, week)[8:]):02d} 12:00:00"
@@ -157,7 +161,8 @@ class Campaign:
         for last in (WEEKS - 2, WEEKS - 1, WEEKS):
             log.write_text(head + "\n".join(rows[: last * USERS]) + "\n")
             if last == WEEKS:
-                shutil.copytree(self.home, folder / "before")
+                self.home.rename(folder / "before")
+                self._restore()
             settings = self.settings.model_copy(update={"end_week": shift(FIRST, last - 1)})
             self._in_child(lambda: listed.write_text("\n".join(_struck(settings, None))))  # noqa: B023
         self.points = listed.read_text().splitlines()
@@ -167,23 +172,30 @@ class Campaign:
         """Faults tried by kind, and those after which something was wrong."""
         start, draw = time.monotonic(), random.Random(seed)
         kinds = ((KILL, draw.choice(ERRORS)) for _ in self.points)
-        cases = [Fault(at, kind, self.points[at]) for at, both in enumerate(kinds) for kind in both]
+        cases = [Fault(at, kind) for at, both in enumerate(kinds) for kind in both]
         cases = cases[every // 2 :: max(every, 1)]
         draw.shuffle(cases)
         tried, failed = Counter[str](), list[tuple[Fault, str]]()
-        for case in cases:
+        for done, case in enumerate(cases):
             if time.monotonic() - start > seconds - MARGIN:
-                print(f"{len(cases) - sum(tried.values())} of {len(cases)} cases were left out: out of time")
+                print(f"{len(cases) - done} of {len(cases)} cases were left out: out of time")
                 break
+            why = self.strike(case)
+            if not self.struck:
+                print(f"point {case.at} was not reached")
+                continue
             tried[case.kind] += 1
-            if why := self.strike(case):
-                failed.append((case, why))
+            if why:
+                failed.append((case, f"{self.struck}: {why}"))
         return tried, failed
 
     def strike(self, fault: Fault) -> str:
-        """What was wrong after `fault`; empty if nothing."""
+        """What was wrong after `fault`; empty if nothing. `struck` names the point at which it came, if it did."""
+        struck = self.folder / STRUCK
+        struck.unlink(missing_ok=True)
         self._restore()
         self._in_child(lambda: _struck(self.settings, fault), may_fail=True)
+        self.struck = struck.read_text() if struck.exists() else ""
         lists = self._lists()
         if lists not in (self.before_lists, self.after_lists):
             return "readers find lists that are neither those of before nor those of after"
@@ -213,14 +225,14 @@ class Campaign:
     def _state(self) -> dict[str, Any]:
         """Tables, tensors and exports of the home: what must be the same whatever happened."""
         self.after_lists = getattr(self, "after_lists", None) or self._lists()
-        with duckdb.connect(self.home / "warehouse.duckdb", read_only=True) as con:
-            names = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-            # A report has the times of its run in it, so that its digest is another one.
-            tables = {name: f"SELECT * FROM {name} ORDER BY ALL" for name in names}
-            tables["made_weeks"] = (
-                "SELECT week, asset, digest, made_from FROM made_weeks WHERE asset <> 'weekly_report' ORDER BY ALL"
-            )
-            state: dict[str, Any] = {name: con.execute(query).fetchall() for name, query in tables.items()}
+        state: dict[str, Any] = {}
+        for file in ("warehouse.duckdb", "current.duckdb"):
+            with duckdb.connect(self.home / file, read_only=True) as con:
+                names = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+                tables = {name: f"SELECT * FROM {name} ORDER BY ALL" for name in names}
+                if "made_weeks" in tables:
+                    tables["made_weeks"] = MADE_SQL
+                state |= {f"{name} of {file}": con.execute(query).fetchall() for name, query in tables.items()}
         state |= {str(path): path.read_bytes() for path in (self.home / "export").rglob("*.parquet")}
         return state | {str(key): value for key, value in contents(self.home / "artifacts").items()}
 

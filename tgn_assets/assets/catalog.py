@@ -7,9 +7,8 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.assets.code_version import code_version
-from tgn_assets.state.lineage import METRICS, PREDICTIONS, RAW
+from tgn_assets.state.lineage import METRICS, PREDICTIONS, RAW, REPORT
 
-REPORT = "weekly_report"
 ROWS = {RAW: ["user_id", "event_id", "ts"]}
 SCORES = {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]}
 LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {

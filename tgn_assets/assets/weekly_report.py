@@ -9,7 +9,7 @@ from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.sources.spec import SourceSpec
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers
-from tgn_assets.state.lineage import digest_of
+from tgn_assets.state.lineage import REPORT, digest_of
 from tgn_assets.state.resources import ReportsFolder
 from tgn_assets.state.user_errors import explained
 from tgn_assets.state.warehouse import Warehouse
@@ -40,7 +40,7 @@ def weekly_report(
     path = Path(reports.root) / f"{week}.html"
     replace_text(path, page)
     write_index(path.parent, warehouse, source=source, made=made)
-    warehouse.record_made("weekly_report", {week: digest_of(page.encode())})
+    warehouse.record_made(REPORT, {week: digest_of(page.encode())})
     page_url = {"page": dg.MetadataValue.url(f"{reports.url}/{path.name}")} if reports.url else {}
     size = numbers({"bytes": path.stat().st_size})
     return dg.MaterializeResult(metadata={**page_url, "report": dg.MetadataValue.path(path), **size})

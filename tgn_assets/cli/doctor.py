@@ -16,7 +16,7 @@ from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
 from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, forbidden
-from tgn_assets.state.lineage import Lineage, digest_of_files, read_lineage
+from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, lacking_columns
 
@@ -213,7 +213,7 @@ def _reports(home: Home, lineage: Lineage) -> Faults:
             yield Fault(f"{page} is a folder and should be a file: move it away")
     for asset, week in sorted(lineage.made):
         page = home.reports / f"{week}.html"
-        if asset == "weekly_report" and not page.exists():
+        if asset == REPORT and not page.exists():
             yield Fault(f"{page} is missing; `tgn report --week {week}` writes it again", to_do=False)
 
 

@@ -23,7 +23,7 @@ from tgn_assets.ml.weeks import is_week, shift
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
-from tgn_assets.state.lineage import carry_over, digest_of, digest_of_files, read_lineage
+from tgn_assets.state.lineage import REPORT, carry_over, digest_of, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import StateError
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     import duckdb
 
-REPORT = "weekly_report"
 TEXTS = ("alerts.json",)
 """Files of the home in which ids are replaced."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RAW, SNAPSHOTS = "raw_interactions", "weekly_snapshots"
 PREDICTIONS, METRICS = "weekly_top5_predictions", "eval_metrics"
+REPORT = "weekly_report"
+"""The last asset of a week."""
 HISTORY = "history"
 """All rows up to a week. Rows that arrive late make the newest week stale, and not every week in between."""
 SETTINGS = "settings"
@@ -33,14 +35,14 @@ UPSTREAM: Mapping[str, Mapping[str, int]] = {
     "temporal_embeddings": {"trained_ranker": 0},
     PREDICTIONS: {"temporal_embeddings": 0},
     METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
-    "weekly_report": {PREDICTIONS: 0, METRICS: 0},
+    REPORT: {PREDICTIONS: 0, METRICS: 0},
 }
 """asset -> what it is made from -> the week of that, from its own; in the order in which a week makes them.
 
 The models of earlier weeks are not among it: a week that is run again changes the lists of that week only.
 """
 TIMES = "first_made_at, replaced, digest, made_at"
-OF_LISTS = UPSTREAM["weekly_report"]
+OF_LISTS = UPSTREAM[REPORT]
 """What an asset is made from that shows or exports the lists and scores of a week."""
 
 

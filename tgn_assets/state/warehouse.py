@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -25,6 +25,7 @@ from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import (
     METRICS,
     PREDICTIONS,
+    REPORT,
     UPSTREAM,
     Lineage,
     digest_of_rows,
@@ -182,7 +183,8 @@ class Warehouse:
                 replace_rows(con, table, week, frame)
             for asset in UPSTREAM.keys() & frames.keys():
                 record_made(con, asset, {week: digest_of_rows(con, frames, week)}, settings=settings)
-        self._write_copy(frames)
+        if PREDICTIONS in frames:
+            self._write_copy()
         return {table: len(frame) for table, frame in frames.items()}
 
     def lineage(self) -> Lineage:
@@ -193,10 +195,14 @@ class Warehouse:
             return read_lineage(con)
 
     def record_made(self, asset: str, digests: Mapping[str, str], *, settings: str | None = None) -> None:
-        """Records what `asset` holds for each week, what that was made from, and the digest of its `settings`."""
+        """Records what `asset` holds for each week, what that was made from, and the digest of its `settings`.
+
+        Before the last asset of a week is recorded, readers get a new copy: if that fails, the asset stays pending.
+        """
+        if asset == REPORT:
+            self._write_copy()
         with self.writer() as con, transaction(con):
             record_made(con, asset, digests, settings=settings)
-        self._write_copy([asset])
 
     @contextmanager
     def newest_lists(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -221,11 +227,10 @@ class Warehouse:
         finally:
             con.close()
 
-    def _write_copy(self, made: Iterable[str]) -> None:
-        """Writes the copy for readers if lists are among what was `made`, or the last asset of a week."""
-        if not {PREDICTIONS, "weekly_report"}.isdisjoint(made):
-            with self.writer() as con:
-                published_copy.write_copy(con, self.path.parent)
+    def _write_copy(self) -> None:
+        """Writes the copy for readers."""
+        with self.writer() as con:
+            published_copy.write_copy(con, self.path.parent)
 
     def history(self, week: str) -> InteractionHistory:
         """Everything known at the close of `week`.

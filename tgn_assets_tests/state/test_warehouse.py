@@ -302,6 +302,13 @@ def test_the_copy_is_written_when_a_week_is_finished(tmp_path: Path) -> None:
         assert con.execute("SELECT count(*) FROM current_top5").fetchall() == [(1,)]
 
 
+def test_a_report_stays_pending_until_the_copy_is_written(warehouse: Warehouse) -> None:
+    warehouse.path.with_name("current.duckdb").mkdir()
+    with pytest.raises(IsADirectoryError):
+        warehouse.record_made("weekly_report", {WEEK: "a page"})
+    assert not warehouse.lineage().made
+
+
 def _recorded(tmp_path: Path) -> Warehouse:
     """A warehouse of two ingested weeks with lists and scores, by its records."""
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")

@@ -2,7 +2,9 @@
 
 from dagster import DagsterInstance, RunsFilter
 
-PARTITION, REPORT = "dagster/partition", "weekly_report"
+from tgn_assets.state.lineage import REPORT
+
+PARTITION = "dagster/partition"
 RUNS = 10
 """The newest runs of a week that are searched."""
 
