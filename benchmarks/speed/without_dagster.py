@@ -110,17 +110,17 @@ def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week
 
 def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: int) -> None:
     """`eval_metrics`, of the lists of the week before, with `users` drawn ones."""
-    origin = shift(week, -1)
+    cutoff = shift(week, -1)
     with warehouse.reader() as con:
-        record, events = read_publication_record(con, origin), read_kind(con, EVENT, origin)
+        record, events = read_publication_record(con, cutoff), read_kind(con, EVENT, cutoff)
         given = read_evaluation_input(con, week, k=record.policy.k, users=users)
     if given is None:
         raise RuntimeError(f"no lists were published for {week}")
-    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    history, rules = warehouse.history(cutoff), rules_of(record.policy, events)
     diagnostics = diagnostics_of(
         artifacts,
         history,
-        origin,
+        cutoff,
         model_week=record.model_week,
         rules=rules,
         attributes=NO_ATTRIBUTES,

@@ -9,7 +9,7 @@ from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import Settings
 from tgn_assets.state.lineage import digest_of
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 
@@ -44,7 +44,7 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
         kinds={name},
         deps=["weekly_top5_predictions", "eval_metrics"],
     )
-    @explained()
+    @as_dagster_failure()
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         week = context.partition_key
         rows = destination.write(warehouse.reader, place, week)

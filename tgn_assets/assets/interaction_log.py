@@ -20,7 +20,7 @@ from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import SettingsError
 from tgn_assets.state.home import OBSERVATION, Home
 from tgn_assets.state.lineage import Lineage, digest_of, no_longer_there
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import StateError
 
 
@@ -106,7 +106,7 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
     )
 
     @dg.multi_observable_source_asset(name=LOG, specs=[spec])
-    @explained()
+    @as_dagster_failure()
     def interaction_log() -> dg.ObserveResult:
         lineage = home.warehouse().lineage()
         observation = read_source(home, lineage)

@@ -124,7 +124,7 @@ def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
     """
     try:
         observation = SourceObservation.load(home)
-        signature = _within(SIGNATURE_SECONDS, lambda: signature_of(home))
+        signature = _call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
         return None, digest_of(str(error).encode())
     except TimeoutError:
@@ -158,13 +158,13 @@ def _schedule_week(moment: float) -> str:
     return week_of(datetime.fromtimestamp(moment, UTC) - timedelta(hours=SCHEDULE_HOUR))
 
 
-def _within(seconds: float, work: Callable[[], str]) -> str:
-    """What `work` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
+def _call_with_timeout(seconds: float, call: Callable[[], str]) -> str:
+    """What `call` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
     answer = Future[str]()
 
     def do() -> None:
         try:
-            answer.set_result(work())
+            answer.set_result(call())
         except Exception as error:  # noqa: BLE001 (raised by `result`)
             answer.set_exception(error)
 

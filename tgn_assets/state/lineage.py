@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
 RAW, SNAPSHOTS = "raw_interactions", "weekly_snapshots"
-PREDICTIONS, METRICS = "weekly_top5_predictions", "eval_metrics"
+PREDICTIONS, EVAL_METRICS = "weekly_top5_predictions", "eval_metrics"
 REPORT = "weekly_report"
 """The last asset of a week."""
 HISTORY = "history"
@@ -34,8 +34,8 @@ UPSTREAM: Mapping[str, Mapping[str, int]] = {
     "trained_ranker": {"trained_gnn": 0},
     "temporal_embeddings": {"trained_ranker": 0},
     PREDICTIONS: {"temporal_embeddings": 0},
-    METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
-    REPORT: {PREDICTIONS: 0, METRICS: 0},
+    EVAL_METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
+    REPORT: {PREDICTIONS: 0, EVAL_METRICS: 0},
 }
 """asset -> what it is made from -> the week of that, from its own; in the order in which a week makes them.
 
@@ -128,7 +128,7 @@ def read_lineage(con: duckdb.DuckDBPyConnection) -> Lineage:
     ingested = con.execute("SELECT strftime(week, '%Y-%m-%d'), digest FROM ingested_weeks").fetchall()
     made = con.execute("SELECT asset, strftime(week, '%Y-%m-%d'), digest, made_from FROM made_weeks").fetchall()
     return Lineage(
-        dict(ingested), {(asset, week): Made(digest, json.loads(origin)) for asset, week, digest, origin in made}
+        dict(ingested), {(asset, week): Made(digest, json.loads(made_from)) for asset, week, digest, made_from in made}
     )
 
 

@@ -23,7 +23,7 @@ from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import (
-    METRICS,
+    EVAL_METRICS,
     PREDICTIONS,
     REPORT,
     UPSTREAM,
@@ -53,8 +53,8 @@ RECORDED_BY = {
     PREDICTIONS: PREDICTIONS,
     "new_user_top5_predictions": PREDICTIONS,
     "published_weeks": PREDICTIONS,
-    "eval_metrics": METRICS,
-    "eval_user_groups": METRICS,
+    "eval_metrics": EVAL_METRICS,
+    "eval_user_groups": EVAL_METRICS,
 }
 """Table -> the asset whose record says that its rows are there."""
 

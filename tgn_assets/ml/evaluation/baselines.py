@@ -20,7 +20,6 @@ from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
-    NEIGHBOURS,
     blocks,
     item_similarity,
     only_columns,
@@ -39,6 +38,8 @@ KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
+KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 10.0
+"""Of `item_similarity`. A baseline is the same whatever `CandidateConfig` says of the ranker's features."""
 BASELINE_SHARD = 4096
 """Users whose lists one worker makes at a time."""
 
@@ -65,8 +66,8 @@ def baseline_tables(
 ) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
-    order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
-    now = _popularity(history, TIE_HALF_LIFE)
+    order = np.argsort(-_decayed_counts_by_week(history, POPULAR_HALF_LIFE), kind="stable")
+    now = _decayed_counts_by_week(history, TIE_HALF_LIFE)
     return BaselineTables(
         history.catalogue,
         k,
@@ -176,7 +177,7 @@ def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
     profiles, taken = _profiles(tables.catalogue, past)
     included = np.full((len(past.users), tables.k), -1)
     left_out = included.copy()
-    for low, high in blocks(np.diff(profiles.indptr) * NEIGHBOURS):
+    for low, high in blocks(np.diff(profiles.indptr) * KNN_NEIGHBOURS):
         similar = only_columns(ordered(profiles[low:high] @ tables.similar), tables.allowed)
         included[low:high] = _top(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
         left_out[low:high] = _top(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
@@ -190,7 +191,8 @@ def _similarity(history: InteractionHistory) -> sparse.csr_array:
     """`item_similarity` [columns, columns] of everyone's profiles."""
     none = sparse.csr_array((0, history.num_events))
     profiles = map_user_blocks(lambda past: _profiles(history, past)[0], history)
-    return item_similarity(sparse.csr_array(sparse.vstack([none, *profiles], format="csr")))
+    everyone = sparse.csr_array(sparse.vstack([none, *profiles], format="csr"))
+    return item_similarity(everyone, neighbours=KNN_NEIGHBOURS, shrinkage=KNN_SHRINKAGE)
 
 
 def _profiles(catalogue: Catalogue, past: UserPast) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -204,7 +206,7 @@ def _decay(of: InteractionHistory | UserPast, half_life: float) -> FloatArray:
     return 0.5 ** ((of.week - of.week_no) / half_life)
 
 
-def _popularity(history: InteractionHistory, half_life: float) -> FloatArray:
+def _decayed_counts_by_week(history: InteractionHistory, half_life: float) -> FloatArray:
     weight = history.count * _decay(history, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 

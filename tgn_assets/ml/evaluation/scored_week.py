@@ -74,12 +74,12 @@ class ScoredWeek:
 
     @cached_property
     def metrics(self) -> dict[str, pd.DataFrame]:
-        """Model -> the `METRICS` of each drawn user [n, metrics]."""
+        """Model -> the `RANKING_METRICS` of each drawn user [n, metrics]."""
         return {model: per_user(of_model, self.active.row, self.active.event) for model, of_model in self.lists.items()}
 
     @cached_property
     def metrics_of_kinds(self) -> pd.DataFrame:
-        """The `METRICS` of the published lists, a row for each of `published.kinds`."""
+        """The `RANKING_METRICS` of the published lists, a row for each of `published.kinds`."""
         kinds = self.published.kinds
         found = list(zip(kinds.hits, kinds.events, strict=True))
         place = {result: at for at, result in enumerate(dict.fromkeys(found))}

@@ -10,24 +10,18 @@ from scipy import sparse
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.parallel import map_threaded
 
-NEIGHBOURS = 100
-SHRINKAGE = 10.0
-"""Defaults of `item_similarity`."""
-
 BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
 
-def item_similarity(
-    profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
-) -> sparse.csr_array:
+def item_similarity(profile: sparse.csr_array, *, neighbours: int, shrinkage: float) -> sparse.csr_array:
     """Weights [E, E] of each event's `neighbours` nearest others in `profile` [U, E]; a row adds up to 1, or is empty.
 
     Nearest by cosine, with `shrinkage` added to its denominator: two events that share one user, long ago, are not each
     other's best neighbour.
 
     >>> profile = sparse.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
-    >>> item_similarity(profile, shrinkage=0.0).toarray().round(2).tolist()
+    >>> item_similarity(profile, neighbours=100, shrinkage=0.0).toarray().round(2).tolist()
     [[0.0, 0.59, 0.41], [0.59, 0.0, 0.41], [0.5, 0.5, 0.0]]
     """
     events = profile.shape[1]

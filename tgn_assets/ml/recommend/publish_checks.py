@@ -114,9 +114,8 @@ def publish_checks(given: CheckInput) -> list[CheckResult]:
 
 
 @publish_check
-def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+def ranks_are_consecutive(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Every list has ranks 1, 2, ... up to k, without gap or repetition, and names no event twice."""
-    # Its name is from when k was 5.
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
     place = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")

@@ -18,6 +18,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.data.interactions import UserPast
+from tgn_assets.ml.linalg.per_user import divided_by_std, group_std
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 from tgn_assets.ml.recommend.reason_facts import EventFacts, pair_facts
@@ -86,10 +87,8 @@ class ReasonChooser:
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
         boosted = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
-        spread = _spread(candidates.row, network)[row]
-        lost = np.divide(
-            network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9
-        )
+        std = group_std(candidates.row, network)[row]
+        lost = divided_by_std(network[pairs[pair]] - without, std[pair])
         lost += scorer.blend.tree_weight * (boosted[pair] - boosted[len(pairs) :])
         loss = np.full(facts.true.shape, -np.inf)
         loss[kind, pair] = lost
@@ -154,10 +153,3 @@ def _mean_vectors(candidates: Candidates, events: Tensor, users: int) -> Tensor:
     weight = (1 / size)[candidates.row].astype(np.float32)
     mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.float().numpy()
     return torch.as_tensor(mean)
-
-
-def _spread(row: IntArray, score: FloatArray) -> FloatArray:
-    """[n] the standard deviation of the scores [p] of each user's candidates, as `group_zscore` has it."""
-    size = np.maximum(np.bincount(row), 1)
-    off = score - (np.bincount(row, score) / size)[row]
-    return np.sqrt(np.bincount(row, off**2) / size)
