@@ -41,10 +41,10 @@ def _source(source: str) -> str:
     return refuse_password(source) if is_postgres(source) else _without_password(source)
 
 
-def _without_password(place: str) -> str:
-    if holds_password(place):
+def _without_password(location: str) -> str:
+    if holds_password(location):
         raise ValueError("it holds a password; take it out: credentials are read from the environment alone")
-    return place
+    return location
 
 
 def _table_or_select(query: str) -> str:
@@ -52,17 +52,17 @@ def _table_or_select(query: str) -> str:
     return query
 
 
-def _parquet_place(place: str) -> str:
-    if not is_url(place):
-        return str(Path(_without_password(place)).expanduser().resolve())
-    if is_postgres(place):
+def _parquet_location(location: str) -> str:
+    if not is_url(location):
+        return str(Path(_without_password(location)).expanduser().resolve())
+    if is_postgres(location):
         raise ValueError("it is a database; set TGN_EXPORT_POSTGRES to it")
-    if _without_password(place).partition("://")[0].lower() in (*WEB, "file"):
-        raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
-    return place.rstrip("/")
+    if _without_password(location).partition("://")[0].lower() in (*WEB, "file"):
+        raise ValueError(f"{location} is no object store; name a folder, or a URL such as s3://bucket/prefix")
+    return location.rstrip("/")
 
 
-def _postgres_place(url: str) -> str:
+def _postgres_location(url: str) -> str:
     if not is_postgres(url):
         raise ValueError("it is no URL of PostgreSQL; write postgresql://user@host:port/database")
     return refuse_password(url)
@@ -253,13 +253,13 @@ class Settings(BaseSettings):
         "`valid_from`, a row is used from that time on.",
     )
     user_features: str | None = option(None, "The same for users, with `user_id`: town, plan, date of joining.")
-    export_parquet: Annotated[str | None, _checked(_parquet_place)] = option(  # as that of `source`
+    export_parquet: Annotated[str | None, _checked(_parquet_location)] = option(  # as that of `source`
         None,
         "Folder, or `s3://bucket/prefix`, to which every week's lists and metrics are also written, as Parquet in "
         "hive partitions.",
         repr=False,
     )
-    export_postgres: Annotated[str | None, _checked(_postgres_place)] = option(
+    export_postgres: Annotated[str | None, _checked(_postgres_location)] = option(
         None,
         "`postgresql://user@host:port/database?schema=name`, to whose tables every week's lists and metrics are also "
         "written.",
@@ -300,10 +300,10 @@ class Settings(BaseSettings):
         "week is computed again as if no later week existed, and compared byte by byte.",
     )
 
-    def export_places(self) -> dict[str, str]:
+    def export_locations(self) -> dict[str, str]:
         """Destination -> where it writes, for those that are set (`ml.export.destinations`)."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("export_")}
-        return {name.removeprefix("export_"): place for name, place in fields.items() if place}
+        return {name.removeprefix("export_"): location for name, location in fields.items() if location}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":
@@ -311,22 +311,22 @@ class Settings(BaseSettings):
             raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
         if is_postgres(self.source) and not self.source_query:
             raise ValueError(f"TGN_SOURCE={self.source} needs TGN_SOURCE_QUERY, the name of a table or a SELECT")
-        for name, place in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
-            if place and _is_read_with(self.source, place):
+        for name, location in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
+            if location and _is_read_with(self.source, location):
                 raise ValueError(
-                    f"{name}={place} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
+                    f"{name}={location} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
                 )
         if self.source_query and not is_postgres(self.source):
             raise ValueError(f"TGN_SOURCE_QUERY is for a PostgreSQL source; TGN_SOURCE={self.source} is none")
         return self
 
 
-def _is_read_with(source: str, place: str) -> bool:
-    """Whether `place` is in the folder `source`, or is that folder, and its name does not hide it."""
+def _is_read_with(source: str, location: str) -> bool:
+    """Whether `location` is in the folder `source`, or is that folder, and its name does not hide it."""
     folder = Path(source).expanduser()
-    if is_url(source) or is_url(place) or not folder.is_dir() or not Path(place).is_relative_to(folder.resolve()):
+    if is_url(source) or is_url(location) or not folder.is_dir() or not Path(location).is_relative_to(folder.resolve()):
         return False
-    return not any(part.startswith((".", "_")) for part in Path(place).relative_to(folder.resolve()).parts)
+    return not any(part.startswith((".", "_")) for part in Path(location).relative_to(folder.resolve()).parts)
 
 
 def given_settings(values: Mapping[str, Any]) -> Settings:

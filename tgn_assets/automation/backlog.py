@@ -9,7 +9,7 @@ from threading import Thread
 
 import dagster as dg
 
-from tgn_assets.assets.exports import asset_name, place_digest
+from tgn_assets.assets.exports import asset_name, location_digest
 from tgn_assets.assets.ingest import LOG
 from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest, observe_source, signature_of
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
@@ -57,13 +57,16 @@ class Backlog:
     def __init__(self, home: Home, observation: SourceObservation | None = None) -> None:
         self.home = home
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
-        self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_places()}
+        self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_locations()}
         self.observation = observation or observe_source(home, self.lineage)
         self.lineage = replace(self.lineage, settings=self._settings())
 
     def _settings(self) -> Callable[[str, str], str | None]:
-        """`Lineage.settings`: the place of each export, and the policy of the newest lists; older ones stay."""
-        asked = {asset_name(name): place_digest(place) for name, place in self.home.settings.export_places().items()}
+        """`Lineage.settings`: the location of each export, and the policy of the newest lists; older ones stay."""
+        asked = {
+            asset_name(name): location_digest(location)
+            for name, location in self.home.settings.export_locations().items()
+        }
         newest, policy = self.observation.newest_closed, policy_files(self.home)
 
         def settings(asset: str, week: str) -> str | None:

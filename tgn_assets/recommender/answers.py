@@ -17,7 +17,7 @@ NEW_USERS = "new_users"
 """The `source` of rows for a user without a list: they are the list for new users."""
 RESULT = ["user", "event", "rank", "score", "source"]
 MORE = [name for name in PREDICTION_COLUMNS if name not in ("week", "target_week", "user_id", "event_id", *RESULT)]
-"""What else the published lists say of each place, such as its reason."""
+"""What else the published lists say of each row, such as its reason."""
 COMPARED_METRICS = (*RANKING_METRICS, "ndcg_lift")
 
 

@@ -26,16 +26,16 @@ def map_user_blocks(make: Callable[[UserPast], Made], history: InteractionHistor
 
 
 class PairTables:
-    """The distinct pairs [P] of `past`, by user, then event; a user is a place in `past.users`."""
+    """The distinct pairs [P] of `past`, by user, then event; a user is an index in `past.users`."""
 
     def __init__(self, past: UserPast, catalogue: Catalogue, config: CandidateConfig) -> None:
         self.past, self.catalogue, self.config, self._counts = past, catalogue, config, dict[float, FloatArray]()
-        key = past.place * catalogue.num_events + past.event
+        key = past.row * catalogue.num_events + past.event
         order = np.argsort(key, kind="stable")  # rows of a user are sorted by week, and those of a pair stay so
         key, week, self._row_count = key[order], past.week_no[order], past.count[order]
         self._row_age, self._begin = past.week - week, np.flatnonzero(np.diff(key, prepend=-1))
         end = np.append(self._begin[1:], len(key))[: len(self._begin)]
-        self.key = key[self._begin]  # [P] ascending: place * E + event position
+        self.key = key[self._begin]  # [P] ascending: user * E + event position
         self.user, self.event = np.divmod(self.key, max(catalogue.num_events, 1))
         self.weeks = end - self._begin  # [P] weeks in which the pair interacted
         self.first, self.last = week[self._begin], week[end - 1]  # [P] week numbers

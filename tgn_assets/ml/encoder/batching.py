@@ -19,7 +19,7 @@ of each layer. Layer by layer it is three instead of what is on the way and the 
 ID_VECTORS = 3
 """Those of an id that is learnt: itself, its gradient and its first moment."""
 EDGE_BYTES = 20
-"""Of an edge of one direction: its place in the sparse adjacency, and in the transpose for the gradient."""
+"""Of an edge of one direction: its position in the sparse adjacency, and in the transpose for the gradient."""
 
 ResolvedBatching = Literal["full", "sampled"]
 

@@ -91,7 +91,7 @@ def popular_lists(tables: BaselineTables, past: UserPast) -> IntArray:
 
 
 def filled(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
-    """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
+    """`lists` [n, k] of event positions with their empty ranks filled with what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
         columns = np.append(tables.catalogue.event_order, -1)[lists[short]]
@@ -214,7 +214,7 @@ def _decayed_counts_by_week(history: InteractionHistory, half_life: float) -> Fl
 def _user_events(catalogue: Catalogue, past: UserPast, weight: FloatArray) -> sparse.csr_array:
     """The sum of `weight` [m] over the weeks, [users, columns]."""
     users, events = len(past.users), catalogue.num_events
-    pairs, pair = np.unique(past.place * events + catalogue.event_order[past.event], return_inverse=True)
+    pairs, pair = np.unique(past.row * events + catalogue.event_order[past.event], return_inverse=True)
     user, column = np.divmod(pairs, max(events, 1))
     starts = np.searchsorted(user, np.arange(users + 1))
     shape = (users, events)
@@ -239,7 +239,7 @@ def _top(scores: sparse.csr_array, k: int) -> IntArray:
 
 
 def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
-    """Empty places given, in `order`, to columns that are neither in the list nor in the row of `taken`. [n, k]"""
+    """Empty ranks filled, in `order`, with columns that are neither in the list nor in the row of `taken`. [n, k]"""
     lists, k = lists.copy(), lists.shape[1]
     for start in range(0, len(order), 4 * k):
         open_rows = np.flatnonzero(lists[:, -1] < 0)
@@ -249,7 +249,7 @@ def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = Non
         free = ~(lists[open_rows][:, :, None] == columns).any(1)
         if taken is not None:
             free &= taken[open_rows][:, columns].toarray() == 0
-        place = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
-        row, column = np.nonzero(free & (place < k))
-        lists[open_rows[row], place[row, column]] = columns[column]
+        rank = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
+        row, column = np.nonzero(free & (rank < k))
+        lists[open_rows[row], rank[row, column]] = columns[column]
     return lists

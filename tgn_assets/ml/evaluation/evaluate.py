@@ -48,10 +48,10 @@ def user_groups(week: ScoredWeek) -> pd.DataFrame:
     group, parts = week.user_group, []
     for segment in GROUPED_SEGMENTS:
         members = week.segments[segment]
-        there, place = np.unique(group[members], return_inverse=True)
+        groups, group_index = np.unique(group[members], return_inverse=True)
         for model, metrics in week.metrics.items():
-            sums = np.bincount(place, metrics.ndcg[members], len(there))
-            columns = (week.week, model, segment, there, sums, np.bincount(place, minlength=len(there)))
+            sums = np.bincount(group_index, metrics.ndcg[members], len(groups))
+            columns = (week.week, model, segment, groups, sums, np.bincount(group_index, minlength=len(groups)))
             parts.append(pd.DataFrame(dict(zip(GROUP_COLUMNS, columns, strict=True))))
     return pd.concat(parts, ignore_index=True)
 

@@ -111,7 +111,7 @@ DRAWN_LISTS_SQL = """
 class ScoreBin(NamedTuple):
     """The published pairs whose score lies in one of `BINS`; sums in units of 1 / `ONE`."""
 
-    bin: int  # place in `BINS` of its lower edge
+    bin: int  # index in `BINS` of its lower edge
     pairs: int
     hits: int
     scores: int  # sum of the scores

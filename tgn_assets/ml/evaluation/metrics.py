@@ -19,7 +19,7 @@ from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
 def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd.DataFrame:
     """The `RANKING_METRICS` of every list: one row per row of `lists`, NaN for a user without truth.
 
-    `lists` [n, k] holds distinct event codes, best first, -1 for an empty place. `truth_user` (a row of `lists`) and
+    `lists` [n, k] holds distinct event codes, best first, -1 for an empty rank. `truth_user` (a row of `lists`) and
     `truth_event` (an event code), both [m], are distinct pairs. Values are rounded to the six decimals that PyG's
     float32 holds for certain. Raises ValueError if an event is twice in a list, or a pair twice in the truth.
 

@@ -36,8 +36,8 @@ def comparison(metrics: pd.DataFrame, segment: str = "all") -> pd.DataFrame:
     shared = table.loc[:, table.notna().all() | table.isna().all()].drop(columns="ndcg", errors="ignore")
     ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high", "users"]]
     rows = ndcg.rename(columns={"value": "ndcg"}).join(shared).reset_index()
-    rows["place"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
-    return rows.sort_values(["place", "ndcg"], ascending=[True, False]).drop(columns="place").reset_index(drop=True)
+    rows["order"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
+    return rows.sort_values(["order", "ndcg"], ascending=[True, False]).drop(columns="order").reset_index(drop=True)
 
 
 def diagnostics(metrics: pd.DataFrame) -> pd.DataFrame:

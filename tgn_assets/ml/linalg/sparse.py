@@ -64,9 +64,9 @@ def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     octave = np.where(size > limit, np.frexp(size)[1], 0)
     for rows in (np.flatnonzero(octave == width) for width in np.unique(octave[octave > 0])):
         # Rows of similar size share one padded table, so that the padding at most doubles them.
-        place = np.arange(size[rows].max())
-        real = place < size[rows, None]
-        entry = (matrix.indptr[rows, None] + place)[real]
+        slot = np.arange(size[rows].max())
+        real = slot < size[rows, None]
+        entry = (matrix.indptr[rows, None] + slot)[real]
         value = np.full(real.shape, -np.inf)
         value[real] = matrix.data[entry]
         edge = np.partition(value, -limit, axis=1)[:, [-limit]]

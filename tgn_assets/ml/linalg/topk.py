@@ -28,8 +28,8 @@ def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
     if k * GROUP * dim > size:  # to compute the products of the groups again would cost more than to order all
         blocks = users.split(max(1, PRODUCTS // max(size, 1)))
         return torch.cat([(block @ events.T).topk(min(k, size), dim=1).indices for block in blocks])
-    place = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
-    padded = events[place]
+    filled = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
+    padded = events[filled]
     found = [torch.zeros(0, k, dtype=torch.int64, device=events.device)]
     for block in users.split(TILE_USERS):
         tiles = ((block @ tile.T).unflatten(1, (-1, GROUP)).amax(2) for tile in padded.split(TILE_EVENTS))

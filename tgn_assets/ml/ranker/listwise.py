@@ -92,8 +92,8 @@ def network_scores(
     @torch.no_grad()
     def of_block(block: IntArray) -> None:
         users = model.get_temporal_embeddings(*(x[block].to(model.device) for x in (dataset.sequence, dataset.known)))
-        pairs, place = dataset.pairs_of(block)
-        scores[pairs] = _scores(model, dataset, users, pairs, place).cpu().numpy()
+        pairs, row = dataset.pairs_of(block)
+        scores[pairs] = _scores(model, dataset, users, pairs, row).cpu().numpy()
 
     rows = np.arange(len(dataset.num_relevant)) if rows is None else rows
     with workers() as pool:
@@ -178,21 +178,21 @@ def _learn(
 def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray, users: Tensor) -> Tensor:
     """Sum of list-wise softmax losses (ListNet, top one): the positive candidates of each user of `rows`, who has some,
     share a mass of one. `users` [n, dim] are their temporal embeddings."""
-    pairs, place = dataset.pairs_of(rows)
-    scores = _scores(model, dataset, users, pairs, place)
-    group, label = (torch.as_tensor(x, device=scores.device) for x in (place, dataset.label[pairs].astype(np.float32)))
+    pairs, row = dataset.pairs_of(rows)
+    scores = _scores(model, dataset, users, pairs, row)
+    group, label = (torch.as_tensor(x, device=scores.device) for x in (row, dataset.label[pairs].astype(np.float32)))
     positives = scores.new_zeros(len(rows)).index_add_(0, group, label)
     log_probability = torch.log(softmax(scores, group, num_nodes=len(rows)) + 1e-12)
     return -(label / positives[group] * log_probability).sum()
 
 
 def _scores(
-    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, users: Tensor, pairs: IntArray, place: IntArray
+    model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, users: Tensor, pairs: IntArray, row: IntArray
 ) -> Tensor:
-    """[p] scores of the candidate `pairs` [p], each with the place [p] of its user among the embeddings `users`."""
+    """[p] scores of the candidate `pairs` [p], each with the row [p] of its user among the embeddings `users`."""
     device = model.device
     events, of_pair = dense(dataset.candidates.event[pairs])
     vectors = model.event_embeddings(dataset.event_vectors[events].to(device))
-    user_rows, event_rows = (torch.as_tensor(rows, device=device) for rows in (place, of_pair))
+    user_row, event_row = (torch.as_tensor(x, device=device) for x in (row, of_pair))
     features = torch.as_tensor(dataset.candidates.features[pairs], device=device)
-    return model(users, vectors, user_rows, event_rows, features)
+    return model(users, vectors, user_row, event_row, features)

@@ -51,11 +51,11 @@ class PairScorer(nn.Module):
         equal scores: the event with the smaller value comes first. Candidates are ranked by the score of `forward`, or
         by what `rescore` makes of it.
         """
-        events, place = dense(candidates.event)
+        events, event_row = dense(candidates.event)
         vectors = (embeddings.users[torch.as_tensor(candidates.users)], embeddings.events[torch.as_tensor(events)])
         scores = self(
             *(x.to(self.device).float() for x in vectors),
-            *(torch.as_tensor(x, device=self.device) for x in (candidates.row, place, candidates.features)),
+            *(torch.as_tensor(x, device=self.device) for x in (candidates.row, event_row, candidates.features)),
         )
         score = scores.cpu().numpy()
         if rescore is not None:
@@ -172,7 +172,7 @@ class UserInteractionPredictor(PairScorer):
         return self.project_event(events)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        """[p] scores of p pairs, distinct and in order: rows `row` and `column` [p] of the temporal embeddings of
         `users` [n, dim] and `events` [m, dim], and features [p, F]."""
         similarity = self._compute_similarity_scores(users, events, row, column)
         return self.feature_mlp(self._normalised(features))[:, 0] + self.gate * similarity

@@ -46,16 +46,16 @@ class NextWeek:
         return np.searchsorted(self.user, np.arange(len(self.num_relevant) + 1))
 
     def of_users(self, users: IntArray) -> tuple[IntArray, IntArray]:
-        """(place in the user positions `users`, event position) of the pairs of `users`."""
-        place, pair = entries_of(self._start, users)
-        return place, self.event[pair]
+        """(row in the user positions `users`, event position) of the pairs of `users`."""
+        row, pair = entries_of(self._start, users)
+        return row, self.event[pair]
 
 
 class LabelledUsers(NamedTuple):
-    """Some users at a cut-off, and the pairs (place in them, event position) of the week after."""
+    """Some users at a cut-off, and the pairs (row in them, event position) of the week after."""
 
     shard: UserShard
-    place: IntArray
+    row: IntArray
     event: IntArray
 
 
@@ -66,7 +66,7 @@ def labelled_candidates(shared: tuple[CandidateGenerator, int], users: LabelledU
     """
     generator, limit = shared
     candidates, num_events = generator.candidates(users.shard, limit), generator.catalogue.num_events
-    positive = users.place * num_events + users.event
+    positive = users.row * num_events + users.event
     return candidates, np.isin(candidates.row * num_events + candidates.event, positive)
 
 
@@ -94,9 +94,9 @@ class RankingDataset:
 
     def of_rows(self, rows: IntArray) -> "RankingDataset":
         """The users `rows` alone."""
-        pairs, place = self.pairs_of(rows)
+        pairs, row = self.pairs_of(rows)
         of = self.candidates
-        candidates = Candidates(of.users[rows], place, of.event[pairs], of.features[pairs], of.channels[pairs])
+        candidates = Candidates(of.users[rows], row, of.event[pairs], of.features[pairs], of.channels[pairs])
         users = torch.as_tensor(rows)
         return RankingDataset(
             candidates,
@@ -113,9 +113,9 @@ class RankingDataset:
         return np.searchsorted(self.candidates.row, np.arange(len(self.num_relevant) + 1))
 
     def pairs_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
-        place, pairs = entries_of(self._start, rows)
-        return pairs, place
+        """(positions of the candidate pairs of `rows`, for each pair the index of its user in `rows`)."""
+        row, pairs = entries_of(self._start, rows)
+        return pairs, row
 
 
 @dataclass(frozen=True)

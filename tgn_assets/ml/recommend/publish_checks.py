@@ -118,8 +118,8 @@ def ranks_are_consecutive(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Every list has ranks 1, 2, ... up to k, without gap or repetition, and names no event twice."""
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
-    place = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
-    wrong = rows[(rows["rank"] != place) | (rows["rank"] > given.k)]
+    expected = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
+    wrong = rows[(rows["rank"] != expected) | (rows["rank"] > given.k)]
     twice = rows[rows.duplicated(["user_id", "event_id"])]
     reason = _reason(wrong, "has ranks other than 1, 2, ...") or _reason(twice, "names an event twice")
     return reason, {"wrong_ranks": len(wrong), "repeated_events": len(twice)}

@@ -98,29 +98,29 @@ class ReasonChooser:
 def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tuple[str, ...]) -> ReasonChooser:
     """The chooser for candidates of `generator`, whose features are `names` (`candidate_feature_names`)."""
     tables, registry = generator.pair_features.events, generator.pair_features.registry
-    at = {name: place for place, name in enumerate(names)}
-    of_events = {name: column for column, name in enumerate(registry.event)}
-    popularity = [name for name in of_events if name.startswith("popularity") or name == "event_silence"]
+    column_of = {name: column for column, name in enumerate(names)}
+    event_column_of = {name: column for column, name in enumerate(registry.event)}
+    popularity = [name for name in registry.event if name.startswith("popularity") or name == "event_silence"]
     least = tables.by_popularity[-1:]  # none where no event is known
 
     def without_popularity(features: FloatArray, event: IntArray) -> None:
         """As the least popular of all events."""
         for name in popularity:
-            features[:, at[name]] = generator.pair_features.event_features[least, of_events[name]]
-        features[:, at["popularity_affinity"]] += tables.log_popularity[least] - tables.log_popularity[event]
+            features[:, column_of[name]] = generator.pair_features.event_features[least, event_column_of[name]]
+        features[:, column_of["popularity_affinity"]] += tables.log_popularity[least] - tables.log_popularity[event]
 
     def without_novelty(features: FloatArray, event: IntArray) -> None:
         """As the oldest of all events."""
         oldest = tables.log_age.max(initial=0)
-        features[:, at["event_age"]] = oldest
-        features[:, at["novelty_affinity"]] += oldest - tables.log_age[event]
+        features[:, column_of["event_age"]] = oldest
+        features[:, column_of["novelty_affinity"]] += oldest - tables.log_age[event]
 
-    def absent(*columns: str, value: float = 0.0) -> Ablation:
+    def absent(*removed: str, value: float = 0.0) -> Ablation:
         """No such interactions; of a z-score, the mean of the user's candidates."""
-        places = [at[name] for name in columns]
+        columns = [column_of[name] for name in removed]
 
         def ablation(features: FloatArray, _: IntArray) -> None:
-            features[:, places] = value
+            features[:, columns] = value
 
         return ablation
 

@@ -33,7 +33,7 @@ from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, j
 from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.recommend.reason_choice import ReasonChooser, Scorer
 from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
-from tgn_assets.ml.recommend.reasons import POPULAR, Places, ReasonTable
+from tgn_assets.ml.recommend.reasons import POPULAR, ReasonIds, ReasonTable
 from tgn_assets.ml.schema import OURS
 
 RANKING_SHARD = 512
@@ -59,8 +59,8 @@ class Recommendations:
     new_user_events: IntArray  # [k]
     new_user_scores: FloatArray  # [k]
     new_user_source: str
-    reason: Places  # [n, k] in `reasons`
-    new_user_reason: Places  # [k]
+    reason: ReasonIds  # [n, k] in `reasons`
+    new_user_reason: ReasonIds  # [k]
     reasons: ReasonTable
 
 
@@ -93,7 +93,7 @@ def recommend(
     events: IntArray = np.full((len(everyone), k), -1)
     scores: FloatArray = np.zeros((len(everyone), k))
     reasons = WeekReasons(view, workers)
-    reason: Places = np.full(events.shape, -1, np.int32)
+    reason: ReasonIds = np.full(events.shape, -1, np.int32)
     spare = list[RunnerUps]()
     ranked = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
     for block, lists in ranked.shards(users[source[users] == OURS], progress, "lists"):
@@ -185,7 +185,7 @@ def _channels_of(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -
     """[m, channels] bool: which channels retrieve the pairs of `users`."""
     generator, limit = shared
     retrieved, num_events = generator.retrieve(users.shard, limit), generator.catalogue.num_events
-    key, wanted = retrieved.row * num_events + retrieved.event, users.place * num_events + users.event
+    key, wanted = retrieved.row * num_events + retrieved.event, users.row * num_events + users.event
     at, there = look_up(key, wanted)
     found = np.zeros((len(wanted), len(CHANNELS)), bool)
     found[there] = retrieved.channels[at[there]]
