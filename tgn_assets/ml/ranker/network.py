@@ -24,7 +24,8 @@ class TopK(NamedTuple):
     """The best candidates of n users, and the scores of all p candidates."""
 
     pairs: IntArray  # [n, k] positions among the candidates, best first; -1 where a user has fewer
-    score: FloatArray  # [p]
+    score: FloatArray  # [p] by which they were ranked
+    network_score: FloatArray  # [p] of the networks alone
 
 
 class PairScorer(nn.Module):
@@ -57,11 +58,10 @@ class PairScorer(nn.Module):
             *(x.to(self.device).float() for x in vectors),
             *(torch.as_tensor(x, device=self.device) for x in (candidates.row, event_row, candidates.features)),
         )
-        score = scores.cpu().numpy()
-        if rescore is not None:
-            score = rescore(candidates, score)
+        network_score = scores.cpu().numpy()
+        score = network_score if rescore is None else rescore(candidates, network_score)
         tie, users = event_order[candidates.event], len(candidates.users)
-        return TopK(grouped_top_k(candidates.row, score, tie, users, k), score)
+        return TopK(grouped_top_k(candidates.row, score, tie, users, k), score, network_score)
 
     def predict_top_k_for_user(
         self,
@@ -90,7 +90,7 @@ class PairScorer(nn.Module):
             features=candidates.features[own],
             channels=candidates.channels[own],
         )
-        top, score = self.predict_top_k(of_user, embeddings, event_order=event_order, k=k, rescore=rescore)
+        top, score, _ = self.predict_top_k(of_user, embeddings, event_order=event_order, k=k, rescore=rescore)
         pairs = top[0][top[0] >= 0]
         return NodePositions(of_user.event[pairs]), score[pairs]
 

@@ -37,7 +37,7 @@ def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArra
     return RunnerUps(row[kept], event[nth < PER_EVENT], score[kept])
 
 
-def joined(parts: Sequence[RunnerUps]) -> RunnerUps:
+def concatenated(parts: Sequence[RunnerUps]) -> RunnerUps:
     """The pairs of all blocks of users together."""
     empty = RunnerUps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     return RunnerUps(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)))

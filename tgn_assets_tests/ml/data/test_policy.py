@@ -187,7 +187,7 @@ def test_users_left_out_are_not_ranked(
     embeddings, ranked = temporal_embeddings(ranker, past, embedding_history), list[int]()
     rank = top_k._rank
 
-    def watched(ranking: top_k._Ranking, users: tuple[UserShard, Tensor]) -> top_k._RankedShard:
+    def watched(ranking: top_k._RankingInputs, users: tuple[UserShard, Tensor]) -> top_k._RankedShard:
         ranked.extend(users[0].past.users.tolist())
         return rank(ranking, users)
 
