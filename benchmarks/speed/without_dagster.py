@@ -23,7 +23,8 @@ from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.parallel import THREADS
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import publish_week
 from tgn_assets.ml.recommend.published import (

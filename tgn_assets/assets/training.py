@@ -174,12 +174,12 @@ def temporal_embeddings(
     workers: WorkersSetting,
 ) -> dg.MaterializeResult:
     """Compute the ranker's embedding of every user and event as of the week's close, comparable by dot product."""
-    from tgn_assets.ml.ranker import train
+    from tgn_assets.ml.ranker import checkpoint
 
     week = context.partition_key
     embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
     history = warehouse.history(week)
-    embeddings = train.temporal_embeddings(
+    embeddings = checkpoint.temporal_embeddings(
         trained_ranker,
         history,
         embedding_history,

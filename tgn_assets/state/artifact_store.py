@@ -200,7 +200,7 @@ def publishing_model(
     Its embeddings are of the nodes of `history`, which may have changed since those of `week` were made.
     ArtifactError if it is missing, or was trained on another chain of embeddings than that of `week`.
     """
-    from tgn_assets.ml.ranker.train import temporal_embeddings
+    from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
 
     ranker = store.load("trained_ranker", model_week)
     if model_week == week:

@@ -130,6 +130,10 @@ class TrainingSet:
     user_features: FloatArray
     active: BoolArray
 
+    def learnable(self) -> "TrainingSet":
+        """The same with `RankingDataset.learnable`."""
+        return replace(self, dataset=None if self.dataset is None else self.dataset.learnable())
+
 
 @dataclass(frozen=True)
 class PointInTimeView:

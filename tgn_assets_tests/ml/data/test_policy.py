@@ -18,7 +18,8 @@ from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend import top_k
 from tgn_assets.ml.recommend.new_user_list import new_user_list

@@ -13,10 +13,10 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.blend import blend_scores
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model, temporal_embeddings
 from tgn_assets.ml.ranker.lambdarank import load_boosters
 from tgn_assets.ml.ranker.network import PositionalEncoding, UserInteractionPredictor
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView
 from tgn_assets.ml.recommend.top_k import recommend
 from tgn_assets.ml.schema import OURS

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, concatenated, runner_ups
+from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, runner_ups
 
 NONE = np.zeros((0, 2), np.int64)
 LISTS = np.array([[0, 1], [0, 1], [2, 1]])
