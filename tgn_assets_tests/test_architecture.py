@@ -29,7 +29,7 @@ LAYERS = [
     "ml.monitoring",
     "ml.export",
     "recommender",
-    "settings names ray_tasks",
+    "setting_values settings names ray_tasks",
     "state run_launcher",
     "serve",
     "reporting",
