@@ -42,7 +42,7 @@ SCHEDULE_FIRST = timedelta(hours=SCHEDULE_HOUR, minutes=5)
 INTERVAL = 30
 """Seconds from tick to tick."""
 
-MOST_TICKS, MOST_TICKS_CHANGED = 64, 10
+MAX_TICKS, MAX_TICKS_IF_CHANGED = 64, 10
 """Ticks from one failed observation to the next at most; if the source has changed since, too."""
 
 EVENTS_PER_TICK = 500
@@ -115,7 +115,7 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
         reason = f"the source could not be observed: {cause}"
         if len(failed) > 1:  # it may be back in a moment
             Alerts(home).send("source", reason)
-        most = MOST_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MOST_TICKS_CHANGED
+        most = MAX_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MAX_TICKS_IF_CHANGED
         wait = INTERVAL * min(2 ** (len(failed) - 1), most)
         if 0 <= moment - failed[0].update_timestamp.timestamp() < wait:
             return dg.SkipReason(f"{reason} (it is tried again less and less often, or once it changes)")

@@ -38,8 +38,8 @@ class AttributeValues:
         if not len(known):
             return self.values
         low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-        spread = (high - low) / NORMAL_IQR or known.std() or 1.0
-        return np.arcsinh((self.values - middle) / spread)
+        scale = (high - low) / NORMAL_IQR or known.std() or 1.0
+        return np.arcsinh((self.values - middle) / scale)
 
     @cached_property
     def age(self) -> FloatArray:

@@ -94,6 +94,6 @@ def pooled_with(judged: Sequence[JudgedWeek], newest: JudgedWeek, *, weeks: int)
     return (*kept, newest)
 
 
-def fading(judged: Sequence[JudgedWeek], half_life: float) -> list[float]:
+def recency_weights(judged: Sequence[JudgedWeek], half_life: float) -> list[float]:
     """The weight of each week: 1 for the newest, half of that `half_life` weeks before."""
     return [0.5 ** ((judged[-1].week - one.week) / half_life) for one in judged]

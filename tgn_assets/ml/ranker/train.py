@@ -156,8 +156,8 @@ def _train(
     if silent_weeks:
         view = inputs.as_of(view.past.week - silent_weeks)
     if cold and not datasets:
-        found = judge_baselines(history=inputs.past, view=view, held_out=held_out, workers=workers)
-        state.fallback, state.validation = found.fallback, found.validation
+        judgement = judge_baselines(history=inputs.past, view=view, held_out=held_out, workers=workers)
+        state.fallback, state.validation = judgement.fallback, judgement.validation
         return state
     if cold:
         untrained = state.copy_weights()
@@ -280,16 +280,16 @@ def _fit_networks(
     learned from weeks before."""
     config, members = state.inputs.config, state.model.members
     lists, k = num_lists(datasets), state.inputs.rules.k
-    most = [lists * (config.warm_epochs if at < num_warm else config.epochs) for at in range(len(members))]
-    reporter = ProgressReporter(state.progress, what, sum(most), "list", at_most=True)
+    max_lists = [lists * (config.warm_epochs if at < num_warm else config.epochs) for at in range(len(members))]
+    reporter = ProgressReporter(state.progress, what, sum(max_lists), "list", at_most=True)
     for at, member in enumerate(members):
         reporter.what = f"{what}, network {at + 1} of {len(members)}"
         warm = at < num_warm
         for row in fit_network(member, datasets, held_out, config=config, k=k, warm=warm, on_step=reporter.add):
             state.curve.append({"network": at + 1, **row})
             loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
-            reporter.tell(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
-        reporter.set_remaining(sum(most[at + 1 :]))
+            reporter.log(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
+        reporter.set_remaining(sum(max_lists[at + 1 :]))
 
 
 def _finetune(state: _TrainingState, datasets: Sequence[RankingDataset]) -> None:

@@ -95,7 +95,7 @@ def test_a_warm_start_adds_the_networks_that_it_lacks(embedding_history: Embeddi
 def test_the_number_of_threads_does_not_change_a_byte(
     embedding_history: EmbeddingHistory, three: RankerCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listwise, "USERS_PER_PART", 5)  # as if there were more users: a step has several parts
+    monkeypatch.setattr(listwise, "USERS_PER_MICROBATCH", 5)  # as if there were more users: a step has several parts
     monkeypatch.setattr(checkpoint, "USERS_EMBEDDED_TOGETHER", 16)
     threads, rankers, digests = torch.get_num_threads(), [], set()
     try:
