@@ -112,7 +112,7 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_part(directory: Path, name: str | None = None) -> dict[str, Tensor]:
-    """The tensors of the part `name` of `directory` (None: of no part), mapped; ArtifactError as of `load_artifact`."""
+    """The memory-mapped tensors of `directory`, or of its part `name`; ArtifactError as of `load_artifact`."""
     with damage_named(directory):
         return load_file(directory / (TENSORS if name is None else f"{name}.safetensors"))
 

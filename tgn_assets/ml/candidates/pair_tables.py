@@ -66,7 +66,8 @@ class PairTables:
 
     @cached_property
     def both_profiles(self) -> sparse.csr_array:
-        """[n, E] `profile`, and in the imaginary part the same by `recent_half_life`: one product carries both."""
+        """[n, E] `profile`, with the profile by `recent_half_life` as imaginary part: one sparse product serves
+        both."""
         recent = self._decayed(np.log1p(self._row_count), self.config.recent_half_life)
         return sparse.csr_array(self.profile + 1j * self._top_n(recent))
 

@@ -130,7 +130,7 @@ class CandidateGenerator:
 
     @property
     def user_columns(self) -> slice:
-        """The columns of `Candidates.features` that say something about the user alone."""
+        """The columns of `Candidates.features` that depend on the user only."""
         return self.pair_features.registry.user_columns
 
     def retrieve(self, shard: UserShard, limit: int) -> RetrievedPairs:

@@ -39,7 +39,7 @@ class UserTables:
 
     @cached_property
     def novelty(self) -> FloatArray:
-        """[n] the same mean of the logarithm of the events' age then."""
+        """[n] the mean of the events' log age at the time, weighted as in `popularity`."""
         return self._mean(np.log1p(self.past.week_no - self.events.catalogue.first_week_of_event[self.past.event]))
 
     @cached_property

@@ -120,7 +120,7 @@ class InteractionHistory(Catalogue):
         return self._by_user[1]
 
     def of_users(self, users: IntArray) -> "UserPast":
-        """The rows of the user positions `users` alone; -1 has none."""
+        """The rows of the user positions `users`; -1 has none."""
         by_user, start = self._by_user
         row, entry = entries_of(start, users)
         kept = by_user[entry]

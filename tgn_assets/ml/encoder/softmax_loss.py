@@ -111,8 +111,8 @@ def _draw_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, T
 
 
 def _ordered_sum(values: Tensor) -> Tensor:
-    """The sum of `values` [n], added up in the same order whatever the number of threads: torch's own does so by column
-    of a matrix, but not of a long vector."""
+    """The sum of `values` [n] in an order that does not depend on the number of threads: torch keeps one for the
+    columns of a matrix, but not for a long vector."""
     return F.pad(values, (0, -len(values) % SUM_COLUMNS)).view(-1, SUM_COLUMNS).sum(0).sum()
 
 

@@ -46,7 +46,7 @@ BASELINE_SHARD = 4096
 
 @dataclass(frozen=True)
 class BaselineTables:
-    """What the whole log says to the baselines: the same for every user."""
+    """What baselines read of the whole log, shared by all users."""
 
     catalogue: Catalogue
     k: int
@@ -125,7 +125,7 @@ def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
 
 
 def item_knn_new(tables: BaselineTables, past: UserPast) -> IntArray:
-    """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
+    """`item_knn` without the user's own events: for logs without repeats. [n, k]"""
     return _item_knn(tables, past)["item_knn_new"]
 
 

@@ -235,7 +235,7 @@ def _score_bins(con: duckdb.DuckDBPyConnection, week: str, k: int) -> list[Score
 
 
 def _new_user_bins(scores: dict[int, float], new: pd.DataFrame) -> list[ScoreBin]:
-    """The bins of the list for new users, with its `scores` by rank, whose hits are those of the kinds `new`."""
+    """The bins of the list for new users: its `scores` by rank, and the hits of the new users `new` (rows of kinds)."""
     bins = dict[int, ScoreBin]()
     pairs = int(new.users.sum())
     for rank, score in scores.items() if pairs else ():

@@ -61,7 +61,7 @@ def clustered_interval(sums: FloatArray, users: FloatArray | IntArray) -> tuple[
 
 
 def weighted_mean(values: FloatArray, users: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The mean [m] of `values` [g, m] that `users` [g] users have each, and its limits as of `mean_interval`.
+    """(mean [m], its limits as of `mean_interval`) of `values` [g, m], where `users` [g] users have each value.
 
     Values have six decimals, as those of `per_user`: the sums are exact, whatever the order.
 
@@ -108,7 +108,7 @@ def paired_comparison(ours: FloatArray, theirs: FloatArray, users: FloatArray | 
 
 
 def p_of_best(gains: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(mean gain [m], one-sided p [m]) of m rankers over one and the same, from n users.
+    """(mean gain [m], one-sided p [m]) of m rankers compared with one reference ranker on n users.
 
     `gains` [n, m] are sums over each user's weeks and `weight` [n] what these weeks count. p is the chance that any of
     m rankers that are no better would show so large a t: Dunnett 1955, "A multiple comparison procedure for comparing

@@ -77,5 +77,5 @@ def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_all_users(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `eval_metrics` without ours over the drawn users alone."""
+    """Rows of `eval_metrics` without those of our lists over the drawn users."""
     return rows[~rows.metric.str.startswith(DRAWN)]

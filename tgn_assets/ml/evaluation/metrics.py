@@ -61,7 +61,7 @@ def from_hits(hits: Sequence[int], num_relevant: IntArray, k: int) -> pd.DataFra
 
 
 def perfect_lists(truth_user: IntArray, truth_event: IntArray, reachable: BoolArray, *, rows: int, k: int) -> IntArray:
-    """What a ranker that knows the truth would list: up to `k` of each user's `reachable` [m] true events. [rows, k]
+    """[rows, k] the lists of a ranker that knows the truth: up to `k` of each user's `reachable` [m] true events.
 
     >>> user, event, reachable = np.array([0, 0, 1]), np.array([4, 2, 9]), np.array([True, True, False])
     >>> perfect_lists(user, event, reachable, rows=2, k=3).tolist()

@@ -69,7 +69,7 @@ class ScoredWeek:
 
     @property
     def is_sample(self) -> bool:
-        """Whether other users were active than those who were drawn."""
+        """Whether some active users were not drawn."""
         return len(self.active) < self.published.users
 
     @cached_property

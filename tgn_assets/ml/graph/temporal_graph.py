@@ -47,7 +47,7 @@ class GraphView:
         return adjacency(self.data)
 
     def to(self, device: torch.device | str) -> "GraphView":
-        """The same on `device`."""
+        """A copy on `device`."""
         index, week, weight = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
         features, known = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
         return GraphView(self.week, index, week, weight, features, known)
@@ -94,7 +94,7 @@ class WindowGraph:
         return links, 1.0 / torch.bincount(links[0], minlength=1)[links[0]]
 
     def _edges(self, first: int, last: int) -> slice:
-        """Those of the weeks `first` to `last`: edges are in the order of their weeks."""
+        """The range of the edges of the weeks `first` to `last`: edges are sorted by week."""
         return slice(*torch.searchsorted(self.edge_week, torch.tensor([first, last + 1])).tolist())
 
     def _links(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def item_similarity(profile: sparse.csr_array, *, neighbours: int, shrinkage: fl
 
 
 def ordered(matrix: sparse.csr_array) -> sparse.csr_array:
-    """The same entries, those of a row by column: transposed twice, which takes linear time, as sorting does not.
+    """`matrix` with each row sorted by column: two transpositions take linear time, and sorting does not.
 
     >>> ordered(sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))).indices.tolist()
     [0, 2]

@@ -159,7 +159,7 @@ def _scored_pairs(
     view: PointInTimeView,
     workers: Workers,
 ) -> tuple[Logistic, ScoredPairs]:
-    """(who is active, the pairs on the lists of a sample of all users, active in the week after `view` or not)."""
+    """(the model of who is active, the pairs on the lists of a sample of all users, whether active or not)."""
     config, truth = view.config.calibration, next_week(history, view.past)
     features = np.concatenate([training_set.user_features for training_set in past])
     activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)

@@ -85,7 +85,7 @@ def finetune_on_recent_weeks(
 def network_scores(
     model: UserInteractionPredictor | Ensemble, dataset: RankingDataset, rows: IntArray | None = None
 ) -> FloatArray:
-    """[p] score of every candidate pair, or of those of `rows` alone, and zero for the others."""
+    """[p] scores of all candidate pairs; with `rows`, of the pairs of these users, and zero for the others."""
     model.eval()
     scores = np.zeros(len(dataset.label), np.float32)
 
@@ -176,8 +176,8 @@ def _accumulate_gradients(
 
 
 def _loss(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray, users: Tensor) -> Tensor:
-    """Sum of list-wise softmax losses (ListNet, top one): the positive candidates of each user of `rows`, who has some,
-    share a mass of one. `users` [n, dim] are their temporal embeddings."""
+    """Sum of list-wise softmax losses (ListNet, top one): the positive candidates of each user of `rows`, who has at
+    least one, share a mass of one. `users` [n, dim] are their temporal embeddings."""
     pairs, row = dataset.pairs_of(rows)
     scores = _scores(model, dataset, users, pairs, row)
     group, label = (torch.as_tensor(x, device=scores.device) for x in (row, dataset.label[pairs].astype(np.float32)))

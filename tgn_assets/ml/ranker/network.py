@@ -146,7 +146,7 @@ class UserInteractionPredictor(PairScorer):
         self.register_buffer("feature_scale", torch.ones(features))
 
     def normalise(self, features: Tensor) -> None:
-        """Takes mean and standard deviation of the features from training pairs [p, F]: from closed weeks alone."""
+        """Sets mean and standard deviation of the features by training pairs [p, F], which are of closed weeks."""
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp(min=1e-3))
         for at in range(features.shape[1] - self.attributes, features.shape[1]):
@@ -182,7 +182,8 @@ class UserInteractionPredictor(PairScorer):
         return pair_dot(users, events, row, column) / math.sqrt(users.shape[-1])
 
     def _normalised(self, features: Tensor) -> Tensor:
-        """[p, F + attributes] standardised features; those of attributes are clipped, NaN is zero and has a flag."""
+        """[p, F + attributes] standardised features. Attribute features are clipped; NaN becomes zero and sets a
+        flag."""
         normalised = (features - self.feature_mean) / self.feature_scale
         if not self.attributes:
             return normalised

@@ -87,13 +87,14 @@ class RankingDataset:
         return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
 
     def learnable(self) -> "RankingDataset":
-        """The same users, and the candidates of those alone from whom something is learned: often half of all."""
+        """The dataset without the candidates of users who have no positive one, often half of all; no user is
+        dropped."""
         of, keep = self.candidates, self.has_positive[self.candidates.row]
         candidates = Candidates(of.users, of.row[keep], of.event[keep], of.features[keep], of.channels[keep])
         return replace(self, candidates=candidates, label=self.label[keep])
 
     def of_rows(self, rows: IntArray) -> "RankingDataset":
-        """The users `rows` alone."""
+        """The dataset of the users `rows`."""
         pairs, row = self.pairs_of(rows)
         of = self.candidates
         candidates = Candidates(of.users[rows], row, of.event[pairs], of.features[pairs], of.channels[pairs])
@@ -131,7 +132,7 @@ class TrainingSet:
     active: BoolArray
 
     def learnable(self) -> "TrainingSet":
-        """The same with `RankingDataset.learnable`."""
+        """The training set with only the `learnable` candidates."""
         return replace(self, dataset=None if self.dataset is None else self.dataset.learnable())
 
 

@@ -24,7 +24,7 @@ PER_EVENT = 8
 
 
 def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArray, last_score: FloatArray) -> RunnerUps:
-    """Of scored pairs [p] that are in no list of theirs, those of each event that would cost their list the least.
+    """The scored pairs [p] outside of their user's list that would cost that list the least: a few for each event.
 
     `lists` [n, k] are event positions, `last_score` [n] the score at a list's last rank.
     """

@@ -34,7 +34,7 @@ class Expectations:
 def expectations_of(
     policy: Policy, rules: Rules, week: str, *, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame
 ) -> Expectations:
-    """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
+    """What `policy`, and its `rules` for `events`, make of the lists made at the close of `week` for `users`.
 
     `users` and `events` (column id) stand in the order of the positions of `history`.
     """
@@ -71,7 +71,7 @@ class CheckInput:
 
     @cached_property
     def expectations(self) -> Expectations:
-        """Those given, or those of a policy that allows everything."""
+        """`expected`, or the expectations of a policy that allows everything."""
         full = min(self.k, len(self.events))
         return self.expected or Expectations(pd.Series(full, index=self.users.id), full)
 

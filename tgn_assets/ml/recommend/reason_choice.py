@@ -1,9 +1,9 @@
-"""Which reason is given for a pair that the ranker chose: the true one whose removal lowers the pair's score most.
+"""Chooses the reason of a pair that the ranker ranked: the true one whose ablation lowers the pair's score most.
 
-Where the removal of none lowers it, nothing that can be counted explains it: `learned`.
+Where no ablation lowers it, nothing that can be counted explains it: `learned`.
 
-To remove a reason, the features that speak of it are replaced by those of a pair that has none of it, and the pair is
-scored again by the same networks and LambdaRank; the user's other candidates stay as they are.
+An ablation replaces the features of a kind by those of a pair of which the kind is not true. The pair is scored again
+by the same networks and LambdaRank; the user's other candidates stay as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ OF_BASELINES: Mapping[str, tuple[int, ...]] = {
 """Of the lists of each baseline: the kinds in the order in which the first true one is named."""
 
 Ablation = Callable[[FloatArray, IntArray], None]
-"""Takes what speaks of a kind out of the features [m, F] of pairs with event positions [m], in place."""
+"""Ablates, in place, the features [m, F] of one kind, of pairs with event positions [m]."""
 
 
 @dataclass(frozen=True)

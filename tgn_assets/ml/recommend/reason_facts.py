@@ -1,4 +1,4 @@
-"""What can be said truly of a pair as of the close of a week: the numbers that reasons state, and which kinds apply.
+"""The facts about a pair at the close of a week: which kinds of reason are true of it, and the numbers they state.
 
 All of it is counted in the history. `EventFacts` are of events, made once and shared; `pair_facts` adds the rows of
 the users of a shard.
@@ -69,13 +69,13 @@ class EventFacts:
 
 
 class PairFacts(NamedTuple):
-    """What each kind of reason would say of m pairs."""
+    """For m pairs: which kinds of reason are true, and the reason of each kind."""
 
     true: BoolArray  # [kinds, m] it is true of the pair
     reason: IntArray  # [kinds, m, WIDTH]
 
     def of(self, kind: IntArray) -> IntArray:
-        """[m, WIDTH] the reasons of a kind [m] each."""
+        """[m, WIDTH] the reason of kind `kind` [m] of each pair."""
         return self.reason[kind, np.arange(len(kind))]
 
     def first_of(self, kinds: Sequence[int]) -> IntArray:

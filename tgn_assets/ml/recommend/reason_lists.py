@@ -40,7 +40,7 @@ class WeekReasons:
         return self.table.add(first_true((self.facts, (POPULAR,)), (nobody, events[None])))[0]
 
     def after_changes(self, before: IntArray, lists: IntArray, reason: ReasonIds) -> ReasonIds:
-        """[n, k] of `lists` [n, k], which the lists `before` with those of `reason` became for the sake of variety."""
+        """[n, k] the reasons of `lists` [n, k], into which the rule of variety changed `before`, whose are `reason`."""
         reason = moved(before, lists, reason)
         row, rank = np.nonzero((reason < 0) & (lists >= 0))
         variety = np.zeros((len(row), WIDTH), np.int64)
