@@ -210,8 +210,8 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         week = week or published[-1]
         own = _rows(con, "weekly_top5_predictions WHERE week = ? AND user_id = ?", [week, user])
         rows = own or _rows(con, "new_user_top5_predictions WHERE week = ?", [week])
-        most = None if own else read_publication_record(con, week).policy.max_silent_weeks
-    silent = None if most is None else _silent_weeks(warehouse, user, week)
+        max_silent_weeks = None if own else read_publication_record(con, week).policy.max_silent_weeks
+    silent = None if max_silent_weeks is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
     columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
     names = [*(column.key for column in columns), "reason_kind"]

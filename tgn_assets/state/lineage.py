@@ -47,7 +47,7 @@ OF_LISTS = UPSTREAM[REPORT]
 
 
 @dataclass(frozen=True)
-class Made:
+class AssetRecord:
     """What an asset of a week holds, and what was upstream of it when it was made: digests."""
 
     digest: str
@@ -60,7 +60,7 @@ class Lineage:
 
     ingested: Mapping[str, str] = field(default_factory=dict)
     """week -> digest of its rows."""
-    made: Mapping[tuple[str, str], Made] = field(default_factory=dict)
+    made: Mapping[tuple[str, str], AssetRecord] = field(default_factory=dict)
     """(asset, week) -> what it holds."""
     settings: Callable[[str, str], str | None] = lambda _asset, _week: None
     """(asset, week) -> digest of what the settings ask of it now; None where that is no reason to make it again."""
@@ -128,7 +128,8 @@ def read_lineage(con: duckdb.DuckDBPyConnection) -> Lineage:
     ingested = con.execute("SELECT strftime(week, '%Y-%m-%d'), digest FROM ingested_weeks").fetchall()
     made = con.execute("SELECT asset, strftime(week, '%Y-%m-%d'), digest, made_from FROM made_weeks").fetchall()
     return Lineage(
-        dict(ingested), {(asset, week): Made(digest, json.loads(made_from)) for asset, week, digest, made_from in made}
+        dict(ingested),
+        {(asset, week): AssetRecord(digest, json.loads(made_from)) for asset, week, digest, made_from in made},
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, OF_A_WEEK, REFRESH, STALE, WorkItem, plan_work
-from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS, SNAPSHOTS, UPSTREAM, Lineage, Made
+from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS, SNAPSHOTS, UPSTREAM, AssetRecord, Lineage
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05"]
 DIGESTS = {week: f"digest of {week}" for week in WEEKS}
@@ -16,7 +16,7 @@ MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings", PREDICTIONS)
 def _made(lineage: Lineage, asset: str, week: str) -> Lineage:
     """`lineage` after `asset` of `week` was made; what it holds depends on what it was made from alone."""
     upstream = lineage.upstream(asset, week)
-    made = {**lineage.made, (asset, week): Made(f"{asset} {hash(str(upstream))}", upstream)}
+    made = {**lineage.made, (asset, week): AssetRecord(f"{asset} {hash(str(upstream))}", upstream)}
     return replace(lineage, made=made)
 
 
@@ -87,7 +87,7 @@ def test_a_run_killed_before_the_scores_leaves_them_to_be_made() -> None:
 
 def test_lists_made_again_are_scored_again() -> None:
     lineage = _home(WEEKS[3:])
-    lists = {(PREDICTIONS, WEEKS[3]): Made("other lists", lineage.made[PREDICTIONS, WEEKS[3]].made_from)}
+    lists = {(PREDICTIONS, WEEKS[3]): AssetRecord("other lists", lineage.made[PREDICTIONS, WEEKS[3]].made_from)}
     items = plan_work(WEEKS, Lineage(lineage.ingested, {**lineage.made, **lists}), {})
     assert [(item.first, item.assets) for item in items] == [
         (WEEKS[3], ("weekly_report",)),
