@@ -86,7 +86,7 @@ def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> It
 
 
 @contextmanager
-def workers() -> Iterator[ThreadPoolExecutor]:
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """A pool of as many threads as torch has; in each of them torch has one."""
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
         yield pool

@@ -65,10 +65,10 @@ class ArtifactStore:
 
     def load(self, asset: str, week: str) -> Any:
         """The artifact of `asset` for `week`; ArtifactError if it is missing, damaged or outdated."""
-        from tgn_assets.ml.artifact_io import damage_named
+        from tgn_assets.ml.artifact_io import as_artifact_error
 
         directory = self.directory(asset, week)
-        with damage_named(directory):
+        with as_artifact_error(directory):
             return pkgutil.resolve_name(TYPES[asset]).load(directory)
 
     def sweep(self) -> None:

@@ -106,7 +106,7 @@ class Lineage:
         return stale
 
 
-def no_longer_there(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
+def expired_weeks(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
     """The `ingested` weeks with rows from `start` to before the `first` week of the source, and that week itself if
     there are any.
 

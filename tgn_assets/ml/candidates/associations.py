@@ -9,7 +9,7 @@ from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
-from tgn_assets.ml.linalg.sparse import blocks, row_of, top_n_per_row
+from tgn_assets.ml.linalg.sparse import row_of, split_by_cost, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 
 MIN_CASES = 3
@@ -98,7 +98,7 @@ def _strongest(
         return top_n_per_row(matrix, ASSOCIATIONS_PER_EVENT)
 
     cost = by_event.astype(bool).astype(np.int64) @ np.diff(others.indptr)
-    parts = [sparse.csr_array((0, num_events)), *map_threaded(of_block, blocks(cost))]
+    parts = [sparse.csr_array((0, num_events)), *map_threaded(of_block, split_by_cost(cost))]
     cosine = sparse.csr_array(sparse.vstack(parts, format="csr"))
     event, other = row_of(cosine), cosine.indices.astype(np.int64)
     cases = np.rint(cosine.data * _shrunk_norm(event_count[event], other_count[other])).astype(np.int64)

@@ -10,7 +10,7 @@ from scipy import sparse
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
-from tgn_assets.ml.linalg.sparse import blocks, top_n_per_row
+from tgn_assets.ml.linalg.sparse import split_by_cost, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 
 Made = TypeVar("Made")
@@ -21,7 +21,7 @@ ROWS_PER_BLOCK = 20_000
 
 def map_user_blocks(make: Callable[[UserPast], Made], history: InteractionHistory) -> Iterator[Made]:
     """Yields `make` of the pasts of all users of `history`, some users at a time and in order, computed in threads."""
-    ranges = blocks(np.diff(history.user_start), ROWS_PER_BLOCK)
+    ranges = split_by_cost(np.diff(history.user_start), ROWS_PER_BLOCK)
     return map_threaded(lambda block: make(history.of_users(np.arange(*block))), ranges)
 
 

@@ -9,7 +9,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.event_tables import EventTables
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.data.interactions import UserPast
-from tgn_assets.ml.linalg.sparse import ordered, sums
+from tgn_assets.ml.linalg.sparse import sums, with_sorted_indices
 
 
 class UserTables:
@@ -58,7 +58,7 @@ class UserTables:
 
         The real part weights them by `profile_half_life`, the imaginary part by `recent_half_life`.
         """
-        return ordered(self.pairs.both_profiles @ self.events.item_similarity)
+        return with_sorted_indices(self.pairs.both_profiles @ self.events.item_similarity)
 
     def repeats(self, limit: int) -> tuple[IntArray, IntArray]:
         """(row, event position) of each user's own events, the `limit` of the largest weight."""

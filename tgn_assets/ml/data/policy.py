@@ -42,7 +42,7 @@ class Rules:
             free[at[known]] = self.last_week[known] > week
         return free
 
-    def may(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
+    def permits(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
         """[m] whether each pair of user position (-1: a new user) and event position may be in a list."""
         free = self.allowed(history)[events]
         if not self.exclude_repeats:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.loader import LinkLoader
 
-from tgn_assets.ml.artifact_io import finite
+from tgn_assets.ml.artifact_io import require_finite
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import plan_batching
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
@@ -84,7 +84,7 @@ class EncoderTrainer:
                     optimizer.step()
                 total, steps = total + loss.item(), steps + 1
                 self.reporter.add(links)
-        return finite(total / steps, "trained_gnn")
+        return require_finite(total / steps, "trained_gnn")
 
     @torch.no_grad()
     def _validation_loss(self, week: int) -> float:

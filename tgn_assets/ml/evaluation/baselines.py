@@ -20,13 +20,13 @@ from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
-    blocks,
     item_similarity,
     only_columns,
-    ordered,
     row_of,
+    split_by_cost,
     sums,
     top_n_per_row,
+    with_sorted_indices,
 )
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import K
@@ -82,21 +82,21 @@ def baseline_tables(
 def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     tables = baseline_tables(history, k, rules)
-    return tables.positions(_fill(np.full((1, k), -1), tables.by_popularity))[0]
+    return tables.positions(_fill_ranks(np.full((1, k), -1), tables.by_popularity))[0]
 
 
 def popular_lists(tables: BaselineTables, past: UserPast) -> IntArray:
     """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
-    return filled(tables, past, np.full((len(past.users), tables.k), -1))
+    return fill_with_popular(tables, past, np.full((len(past.users), tables.k), -1))
 
 
-def filled(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
+def fill_with_popular(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
     """`lists` [n, k] of event positions with their empty ranks filled with what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
         columns = np.append(tables.catalogue.event_order, -1)[lists[short]]
         taken = _user_events(tables.catalogue, past, past.count)[short] if tables.exclude_repeats else None
-        lists[short] = tables.positions(_fill(columns, tables.by_popularity, taken))
+        lists[short] = tables.positions(_fill_ranks(columns, tables.by_popularity, taken))
     return lists
 
 
@@ -110,7 +110,7 @@ def repeat(tables: BaselineTables, past: UserPast) -> IntArray:
     counts = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
     counts.data += 1e-3 * tables.tie[counts.indices]
     counts = only_columns(counts, tables.allowed)
-    return tables.positions(_fill(_top(counts, tables.k), tables.by_popularity))
+    return tables.positions(_fill_ranks(_top_k(counts, tables.k), tables.by_popularity))
 
 
 def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
@@ -177,14 +177,14 @@ def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
     profiles, taken = _profiles(tables.catalogue, past)
     included = np.full((len(past.users), tables.k), -1)
     left_out = included.copy()
-    for low, high in blocks(np.diff(profiles.indptr) * KNN_NEIGHBOURS):
-        similar = only_columns(ordered(profiles[low:high] @ tables.similar), tables.allowed)
-        included[low:high] = _top(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
-        left_out[low:high] = _top(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
-    new = tables.positions(_fill(left_out, tables.by_popularity, taken))
+    for low, high in split_by_cost(np.diff(profiles.indptr) * KNN_NEIGHBOURS):
+        similar = only_columns(with_sorted_indices(profiles[low:high] @ tables.similar), tables.allowed)
+        included[low:high] = _top_k(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
+        left_out[low:high] = _top_k(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
+    new = tables.positions(_fill_ranks(left_out, tables.by_popularity, taken))
     if tables.exclude_repeats:
         return dict.fromkeys(OF_ITEM_KNN, new)
-    return {"item_knn": tables.positions(_fill(included, tables.by_popularity)), "item_knn_new": new}
+    return {"item_knn": tables.positions(_fill_ranks(included, tables.by_popularity)), "item_knn_new": new}
 
 
 def _similarity(history: InteractionHistory) -> sparse.csr_array:
@@ -221,7 +221,7 @@ def _user_events(catalogue: Catalogue, past: UserPast, weight: FloatArray) -> sp
     return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
 
 
-def _top(scores: sparse.csr_array, k: int) -> IntArray:
+def _top_k(scores: sparse.csr_array, k: int) -> IntArray:
     """The `k` columns of the largest positive scores of each row, the first of equal ones; -1 where there is none."""
     scores = sparse.csr_array(scores)
     scores.sort_indices()
@@ -238,7 +238,7 @@ def _top(scores: sparse.csr_array, k: int) -> IntArray:
     return lists
 
 
-def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
+def _fill_ranks(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
     """Empty ranks filled, in `order`, with columns that are neither in the list nor in the row of `taken`. [n, k]"""
     lists, k = lists.copy(), lists.shape[1]
     for start in range(0, len(order), 4 * k):

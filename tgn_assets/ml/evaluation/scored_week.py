@@ -175,7 +175,7 @@ def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -
     row, event = drawn.truth.row.to_numpy(np.int64), codes_of(drawn.truth.event_idx, history)
     position = np.where(known, position, -1)
     reachable = event < history.num_events
-    reachable[reachable] = rules.may(history, position[row[reachable]], event[reachable])
+    reachable[reachable] = rules.permits(history, position[row[reachable]], event[reachable])
     return ActiveUsers(position, row, event, reachable)
 
 

@@ -31,7 +31,7 @@ def item_similarity(profile: sparse.csr_array, *, neighbours: int, shrinkage: fl
 
     def nearest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
-        cosine = ordered(by_event[low:high] @ profile)
+        cosine = with_sorted_indices(by_event[low:high] @ profile)
         event = low + row_of(cosine)
         cosine.data /= norm[event] * norm[cosine.indices] + shrinkage
         cosine.data[event == cosine.indices] = 0
@@ -40,14 +40,15 @@ def item_similarity(profile: sparse.csr_array, *, neighbours: int, shrinkage: fl
         cosine.data /= cosine.sum(axis=1)[row_of(cosine)]
         return cosine
 
-    parts = [sparse.csr_array((0, events)), *map_threaded(nearest, blocks(products))]
+    parts = [sparse.csr_array((0, events)), *map_threaded(nearest, split_by_cost(products))]
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def ordered(matrix: sparse.csr_array) -> sparse.csr_array:
+def with_sorted_indices(matrix: sparse.csr_array) -> sparse.csr_array:
     """`matrix` with each row sorted by column: two transpositions take linear time, and sorting does not.
 
-    >>> ordered(sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))).indices.tolist()
+    >>> matrix = sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))
+    >>> with_sorted_indices(matrix).indices.tolist()
     [0, 2]
     """
     return sparse.csr_array(sparse.csc_array(matrix))
@@ -106,10 +107,10 @@ def sums(index: NDArray[np.integer[Any]], weight: FloatArray, size: int) -> Floa
     return np.bincount(index, weights=weight, minlength=size).astype(float)
 
 
-def blocks(cost: IntArray, size: int = BLOCK) -> list[tuple[int, int]]:
+def split_by_cost(cost: IntArray, size: int = BLOCK) -> list[tuple[int, int]]:
     """Ranges [low, high) of consecutive rows that cost about `size` each.
 
-    >>> blocks(np.array([4, 4, 9, 1, 1]), size=8)
+    >>> split_by_cost(np.array([4, 4, 9, 1, 1]), size=8)
     [(0, 1), (1, 2), (2, 5)]
     """
     edges = np.flatnonzero(np.diff(np.cumsum(cost) // size, prepend=-1)).tolist()

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch_geometric.utils import softmax
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
-from tgn_assets.ml.artifact_io import finite
+from tgn_assets.ml.artifact_io import require_finite
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.interactions import dense
 from tgn_assets.ml.linalg.topk import grouped_top_k
-from tgn_assets.ml.parallel import workers
+from tgn_assets.ml.parallel import thread_pool
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
@@ -96,7 +96,7 @@ def network_scores(
         scores[pairs] = _scores(model, dataset, users, pairs, row).cpu().numpy()
 
     rows = np.arange(len(dataset.num_relevant)) if rows is None else rows
-    with workers() as pool:
+    with thread_pool() as pool:
         list(pool.map(of_block, blocks_of(rows, USERS_SCORED_TOGETHER)))
     return scores
 
@@ -129,14 +129,14 @@ def _fit_epoch(
     model.train()
     steps = [(dataset, rows) for dataset in datasets for rows in _minibatches(dataset, users_per_step)]
     total = 0.0
-    with workers() as pool:
+    with thread_pool() as pool:
         for at in torch.randperm(len(steps)).tolist():
             dataset, rows = steps[at]
             optimizer.zero_grad()
             total += _accumulate_gradients(model, dataset, rows, pool).item()
             optimizer.step()
             on_step(len(rows))
-    return finite(total / max(len(steps), 1), "trained_ranker")
+    return require_finite(total / max(len(steps), 1), "trained_ranker")
 
 
 def _minibatches(dataset: RankingDataset, users_per_step: int) -> Iterator[IntArray]:

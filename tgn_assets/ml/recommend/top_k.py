@@ -16,7 +16,13 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.evaluation.baselines import BaselineTables, baseline_lists, baseline_tables, filled, popular
+from tgn_assets.ml.evaluation.baselines import (
+    BaselineTables,
+    baseline_lists,
+    baseline_tables,
+    fill_with_popular,
+    popular,
+)
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.linalg.per_user import group_softmax
@@ -132,7 +138,9 @@ def _of_baseline(name: str, view: PointInTimeView, users: IntArray, workers: Wor
     listed = baseline_lists([name], history, users, rules.k, rules, workers=workers)[name]
     # A baseline that leaves out a user's own events may have nothing else left for the user.
     short = (listed < 0).any(1)
-    listed[short] = filled(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
+    listed[short] = fill_with_popular(
+        baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short]
+    )
     return listed
 
 
@@ -266,7 +274,7 @@ def _rank(shared: _RankingInputs, users: tuple[UserShard, Tensor]) -> _RankedSha
     )
     share, ranked = group_softmax(candidates.row, top.score), top.pairs >= 0
     events, scores = np.append(candidates.event, -1)[top.pairs], np.zeros(top.pairs.shape)
-    events = filled(shared.popular, shard.past, events)
+    events = fill_with_popular(shared.popular, shard.past, events)
     scores[ranked] = _probability(shared, candidates, top.pairs[ranked], share[top.pairs[ranked]])
     return _RankedShard(
         events,
@@ -336,4 +344,4 @@ def _unscored_pairs(history: InteractionHistory, rules: Rules, users: IntArray, 
     by_last_score = users[np.argsort(scores[users, -1], kind="stable")]
     turn = np.arange(len(events) * UNSCORED_TRIES) % len(by_last_score)
     pairs = np.column_stack([by_last_score[turn], np.repeat(events, UNSCORED_TRIES)])
-    return pairs[rules.may(history, pairs[:, 0], pairs[:, 1])]
+    return pairs[rules.permits(history, pairs[:, 0], pairs[:, 1])]

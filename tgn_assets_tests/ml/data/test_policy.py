@@ -89,9 +89,9 @@ def test_excluded_repeats_shorten_lists() -> None:
     known = history(ROWS, 1)
     strict = rules(Policy(k=2, repeats="exclude"))
     pairs = [(user, event) for user in (0, 1) for event in range(3)]
-    may = strict.may(known, *np.array(pairs).T)
+    may = strict.permits(known, *np.array(pairs).T)
     assert [pair for pair, ok in zip(pairs, may, strict=True) if ok] == [(0, 1), (1, 0), (1, 2)]
-    assert strict.may(known, np.array([-1, -1]), np.array([0, 2])).all()
+    assert strict.permits(known, np.array([-1, -1]), np.array([0, 2])).all()
     assert strict.list_lengths(known).tolist() == [1, 2]
     assert strict.new_user_length(known) == 2
 

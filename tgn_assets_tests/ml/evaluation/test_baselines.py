@@ -135,7 +135,7 @@ def test_ordered_sorts_columns_and_loses_none() -> None:
     left, right = (scipy.sparse.csr_array(rng.random((30, 30)) * (rng.random((30, 30)) < 0.2)) for _ in range(2))
     product = left @ right
     assert not product.has_sorted_indices
-    ordered = sparse.ordered(product)
+    ordered = sparse.with_sorted_indices(product)
     assert all((np.diff(part) > 0).all() for part in np.split(ordered.indices, ordered.indptr[1:-1]))
     assert (ordered.toarray() == product.toarray()).all()
 
