@@ -63,10 +63,8 @@ class Backlog:
 
     def _settings(self) -> Callable[[str, str], str | None]:
         """`Lineage.settings`: the location of each export, and the policy of the newest lists; older ones stay."""
-        asked = {
-            asset_name(name): location_digest(location)
-            for name, location in self.home.settings.export_locations().items()
-        }
+        locations = self.home.settings.export_locations().items()
+        asked = {asset_name(name): location_digest(location) for name, location in locations}
         newest, policy = self.observation.newest_closed, policy_files(self.home)
 
         def settings(asset: str, week: str) -> str | None:

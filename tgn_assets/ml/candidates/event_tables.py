@@ -25,7 +25,7 @@ class EventTables:
         others = (config.popular_half_life, config.steady_half_life, config.affinity_half_life)
         half_lives = dict.fromkeys([*config.popularity_half_lives, *trends, *others])
         self.popularity = {
-            half_life: _decayed_counts(history, half_life) for half_life in half_lives
+            half_life: _counts_by_age(history, half_life) for half_life in half_lives
         }  # {half-life: [E]}
         ties = history.event_order
         self.by_popularity = np.lexsort((ties, -self.popularity[config.popular_half_life]))
@@ -70,7 +70,7 @@ def event_tables(history: InteractionHistory, config: CandidateConfig) -> EventT
     return history.derived(f"event tables of {config!r}", lambda: EventTables(history, config))
 
 
-def _decayed_counts(h: InteractionHistory, half_life: float) -> FloatArray:
+def _counts_by_age(h: InteractionHistory, half_life: float) -> FloatArray:
     """[E] interactions with each event, halved every half-life, without those that are negligibly old."""
     low = int(np.searchsorted(h.week_no, h.week - NEGLIGIBLE * half_life))
     age = h.since[low:].astype(np.float64) + (h.week - h.week_no[low:])

@@ -70,11 +70,8 @@ def plan_links(known: Tensor, links: Tensor, weight: Tensor, config: SoftmaxLoss
     parts = active.split(per_block), size.split(per_block), position.split(counts), weight.split(counts)
     blocks = []
     for users, links_each, column, share in zip(*parts, strict=True):
-        row, compared, correction = (
-            torch.arange(len(users), device=users.device).repeat_interleave(links_each),
-            None,
-            None,
-        )
+        row = torch.arange(len(users), device=users.device).repeat_interleave(links_each)
+        compared = correction = None
         if sampled:
             compared, correction = _draw_events(len(known_events), column, config.drawn_events)
             column = torch.searchsorted(compared, column)
@@ -127,11 +124,9 @@ class _BlockwiseSoftmax(torch.autograd.Function):
         total = users.new_zeros(())
         user_grad, event_grad = torch.zeros_like(users), torch.zeros_like(events)
         for block_users, compared, correction, row, column, weight in blocks:
-            user_vectors = users.index_select(0, block_users)
+            of_users = users.index_select(0, block_users)
             vectors = events if compared is None else events.index_select(0, compared)
-            logits = (
-                user_vectors @ vectors.T if correction is None else torch.addmm(correction, user_vectors, vectors.T)
-            )
+            logits = of_users @ vectors.T if correction is None else torch.addmm(correction, of_users, vectors.T)
             # One exponential serves the loss and its gradient; logsumexp would take another.
             of_links, largest = logits[row, column], logits.amax(1, keepdim=True)
             error = logits.sub_(largest).exp_()
@@ -143,9 +138,9 @@ class _BlockwiseSoftmax(torch.autograd.Function):
             error[row, column] -= weight  # the pairs of a week are distinct
             user_grad.index_copy_(0, block_users, error @ vectors)
             if compared is None:
-                event_grad.addmm_(error.T, user_vectors)
+                event_grad.addmm_(error.T, of_users)
             else:
-                event_grad.index_add_(0, compared, error.T @ user_vectors)
+                event_grad.index_add_(0, compared, error.T @ of_users)
         ctx.save_for_backward(user_grad, event_grad)
         return total
 

@@ -66,8 +66,8 @@ def baseline_tables(
 ) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
-    order = np.argsort(-_decayed_counts_by_week(history, POPULAR_HALF_LIFE), kind="stable")
-    now = _decayed_counts_by_week(history, TIE_HALF_LIFE)
+    order = np.argsort(-_counts_by_week(history, POPULAR_HALF_LIFE), kind="stable")
+    now = _counts_by_week(history, TIE_HALF_LIFE)
     return BaselineTables(
         history.catalogue,
         k,
@@ -87,10 +87,10 @@ def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> Int
 
 def popular_lists(tables: BaselineTables, past: UserPast) -> IntArray:
     """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
-    return fill_with_popular(tables, past, np.full((len(past.users), tables.k), -1))
+    return fill_up(tables, past, np.full((len(past.users), tables.k), -1))
 
 
-def fill_with_popular(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
+def fill_up(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
     """`lists` [n, k] of event positions with their empty ranks filled with what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
@@ -206,7 +206,8 @@ def _decay(of: InteractionHistory | UserPast, half_life: float) -> FloatArray:
     return 0.5 ** ((of.week - of.week_no) / half_life)
 
 
-def _decayed_counts_by_week(history: InteractionHistory, half_life: float) -> FloatArray:
+def _counts_by_week(history: InteractionHistory, half_life: float) -> FloatArray:
+    """[columns] interactions with each event, decayed by whole weeks."""
     weight = history.count * _decay(history, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 

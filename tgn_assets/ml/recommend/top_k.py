@@ -20,7 +20,7 @@ from tgn_assets.ml.evaluation.baselines import (
     BaselineTables,
     baseline_lists,
     baseline_tables,
-    fill_with_popular,
+    fill_up,
     popular,
 )
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
@@ -138,9 +138,7 @@ def _of_baseline(name: str, view: PointInTimeView, users: IntArray, workers: Wor
     listed = baseline_lists([name], history, users, rules.k, rules, workers=workers)[name]
     # A baseline that leaves out a user's own events may have nothing else left for the user.
     short = (listed < 0).any(1)
-    listed[short] = fill_with_popular(
-        baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short]
-    )
+    listed[short] = fill_up(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
     return listed
 
 
@@ -214,6 +212,16 @@ class _RankingInputs(NamedTuple):
     runner_ups: bool
     reasons: ReasonChooser | None
 
+    def blended(self, candidates: Candidates, network_score: FloatArray) -> FloatArray:
+        """[p] the scores that candidates are ranked by."""
+        return blend_scores(candidates, network_score, booster=self.booster, k=self.popular.k, config=self.blend)
+
+    def probability(self, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
+        """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
+        if self.calibration is None:
+            return share
+        return self.calibration.probability(share, candidates.features[pairs, self.generator.user_columns])
+
 
 class _RankedShard(NamedTuple):
     """The lists [n, k] of a shard of n users; reasons and runner-ups are empty where they are not asked for."""
@@ -270,23 +278,18 @@ def _rank(shared: _RankingInputs, users: tuple[UserShard, Tensor]) -> _RankedSha
         replace(shared.events, user_idx=torch.arange(len(temporal)), users=temporal),
         event_order=shared.generator.catalogue.event_order,
         k=shared.popular.k,
-        rescore=partial(_blend, shared),
+        rescore=shared.blended,
     )
-    share, ranked = group_softmax(candidates.row, top.score), top.pairs >= 0
-    events, scores = np.append(candidates.event, -1)[top.pairs], np.zeros(top.pairs.shape)
-    events = fill_with_popular(shared.popular, shard.past, events)
-    scores[ranked] = _probability(shared, candidates, top.pairs[ranked], share[top.pairs[ranked]])
-    return _RankedShard(
-        events,
-        scores,
-        _reasons(shared, candidates, top, users=users, filled_up=np.where(ranked, -1, events)),
-        _runner_ups(shared, candidates, share, users=shard.past.users, events=events, last_score=scores[:, -1]),
-    )
-
-
-def _blend(shared: _RankingInputs, candidates: Candidates, network_score: FloatArray) -> FloatArray:
-    """[p] the scores that candidates are ranked by."""
-    return blend_scores(candidates, network_score, booster=shared.booster, k=shared.popular.k, config=shared.blend)
+    share, ranked, scores = group_softmax(candidates.row, top.score), top.pairs >= 0, np.zeros(top.pairs.shape)
+    scores[ranked] = shared.probability(candidates, top.pairs[ranked], share[top.pairs[ranked]])
+    events = fill_up(shared.popular, shard.past, np.append(candidates.event, -1)[top.pairs])
+    after_lists = concatenated([])
+    if shared.runner_ups:
+        every_score = shared.probability(candidates, np.arange(len(share)), share)
+        after_lists = runner_ups(candidates.row, candidates.event, every_score, events, scores[:, -1])
+        after_lists = after_lists._replace(row=shard.past.users[after_lists.row])
+    reasons = _reasons(shared, candidates, top, users=users, filled_up=np.where(ranked, -1, events))
+    return _RankedShard(events, scores, reasons, after_lists)
 
 
 def _reasons(
@@ -307,30 +310,6 @@ def _reasons(
         network=top.network_score,
     )
     return reasons
-
-
-def _runner_ups(
-    shared: _RankingInputs,
-    candidates: Candidates,
-    share: FloatArray,
-    *,
-    users: IntArray,
-    events: IntArray,
-    last_score: FloatArray,
-) -> RunnerUps:
-    """What came after the lists `events` [n, k] of the user positions `users` [n]; nothing if it is not asked for."""
-    if not shared.runner_ups:
-        return concatenated([])
-    score = _probability(shared, candidates, np.arange(len(share)), share)
-    found = runner_ups(candidates.row, candidates.event, score, events, last_score)
-    return found._replace(row=users[found.row])
-
-
-def _probability(shared: _RankingInputs, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
-    """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
-    if shared.calibration is None:
-        return share
-    return shared.calibration.probability(share, candidates.features[pairs, shared.generator.user_columns])
 
 
 def _unscored_pairs(history: InteractionHistory, rules: Rules, users: IntArray, scores: FloatArray) -> IntArray:
