@@ -2,26 +2,24 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tgn_assets import setting_values as values
 from tgn_assets.ml.config import Batching, PresetName, SamplerName, option
-from tgn_assets.ml.connectors.object_store import WEB, is_url
-from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
-from tgn_assets.ml.recommend.words import NOUNS, Words
-from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error, shortened
+from tgn_assets.ml.connectors.object_store import is_url
+from tgn_assets.ml.connectors.postgres import is_postgres
+from tgn_assets.ml.recommend.words import NOUNS
+from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
 from tgn_assets.ml.sources.spec import NULL_VALUES
-from tgn_assets.ml.weeks import week_key, week_number
 
 PREFIX, ENV_FILE = "TGN_", ".env"
 
@@ -30,108 +28,7 @@ class SettingsError(SafeError, ValueError):
     """A setting that cannot be used; the message names the environment variable."""
 
 
-def _checked(check: Callable[[Any], Any]) -> AfterValidator:
-    """Lets `check` see the value of a setting, if it has one, and say what it is then; its ValueError says why not."""
-    return AfterValidator(lambda value: None if value is None else check(value))
-
-
-def _source(source: str) -> str:
-    if source.startswith("~"):
-        _absolute(Path(source))
-    return refuse_password(source) if is_postgres(source) else _without_password(source)
-
-
-def _without_password(place: str) -> str:
-    if holds_password(place):
-        raise ValueError("it holds a password; take it out: credentials are read from the environment alone")
-    return place
-
-
-def _table_or_select(query: str) -> str:
-    relation(query)
-    return query
-
-
-def _parquet_place(place: str) -> str:
-    if not is_url(place):
-        return str(Path(_without_password(place)).expanduser().resolve())
-    if is_postgres(place):
-        raise ValueError("it is a database; set TGN_EXPORT_POSTGRES to it")
-    if _without_password(place).partition("://")[0].lower() in (*WEB, "file"):
-        raise ValueError(f"{place} is no object store; name a folder, or a URL such as s3://bucket/prefix")
-    return place.rstrip("/")
-
-
-def _postgres_place(url: str) -> str:
-    if not is_postgres(url):
-        raise ValueError("it is no URL of PostgreSQL; write postgresql://user@host:port/database")
-    return refuse_password(url)
-
-
-def _monday(week: str) -> str:
-    try:
-        date.fromisoformat(week)
-    except ValueError:
-        raise ValueError(f"{week!r} is no date; write the Monday as YYYY-MM-DD") from None
-    return week_key(week_number(week))
-
-
-def _three_words(nouns: str) -> str:
-    Words.parse(nouns)
-    return nouns
-
-
-def _web_address(url: str) -> str:
-    if not url.lower().startswith(("http://", "https://")):
-        raise ValueError("it is no http or https URL")
-    return url
-
-
-def _shown_address(url: str) -> str:
-    if holds_password(url) or "?" in url or "#" in url:
-        raise ValueError("the UI shows it: write scheme, host and path alone, without a password or a token")
-    return _web_address(url.rstrip("/"))
-
-
-def _long_enough(token: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
-        raise ValueError(
-            "it needs 16 characters or more, printable ASCII without blanks; `openssl rand -hex 32` makes one"
-        )
-    return token
-
-
-def _known_zone(zone: str) -> str:
-    try:
-        return zone and str(ZoneInfo(zone))
-    except (ValueError, OSError, ZoneInfoNotFoundError):  # `Europe` is a folder
-        raise ValueError(f"{zone!r} is no IANA time zone; write one such as Europe/Berlin") from None
-
-
-def _email_or_team(owner: str) -> str:
-    if not re.fullmatch(r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
-        raise ValueError(f"{owner!r} is neither an e-mail address nor team:<name>")
-    return owner
-
-
-def _of_strptime(format: str) -> str:
-    if "%" not in format:
-        raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
-    if not re.search("%[YyGcx]", format):
-        raise ValueError(f"{format!r} has no year, and so no date; write %d.%m.%Y %H:%M or the like")
-    if "%Z" in format:
-        raise ValueError("%Z reads names of zones, of which several are called alike; write %z, or set TGN_TIME_ZONE")
-    return format
-
-
-def _absolute(home: Path) -> Path:
-    try:
-        return home.expanduser().resolve()
-    except RuntimeError:
-        raise ValueError(f"{home} begins with ~ and the name of a user that this machine does not have") from None
-
-
-Week = Annotated[str | None, _checked(_monday)]
+Week = Annotated[str | None, values.checked(values.monday)]
 
 
 class Settings(BaseSettings):
@@ -147,16 +44,16 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may hold a password
     )
 
-    home: Annotated[Path, _checked(_absolute)] = option(
+    home: Annotated[Path, values.checked(values.absolute)] = option(
         Path(".tgn"), "Folder of all state: warehouse, artifacts, Dagster's history."
     )
-    source: Annotated[str, _checked(_source)] = option(  # its URL may hold a token
+    source: Annotated[str, values.checked(values.source)] = option(  # its URL may hold a token
         "synthetic",
         "`synthetic`, or a path, glob, folder or URL of CSV, JSON lines or Parquet, or "
         "`postgresql://user@host:port/database`.",
         repr=False,
     )
-    source_query: Annotated[str | None, _checked(_table_or_select)] = option(
+    source_query: Annotated[str | None, values.checked(values.table_or_select)] = option(
         None, "For a PostgreSQL source: the name of a table or view, or a SELECT."
     )
     user_column: str = option("ip_address", "Column of the source that names the user.")
@@ -166,10 +63,10 @@ class Settings(BaseSettings):
         "Column with the time: ISO text, a timestamp type, a unix time (seconds to nanoseconds), or a day such as "
         "20240131.",
     )
-    timestamp_format: Annotated[str | None, _checked(_of_strptime)] = option(
+    timestamp_format: Annotated[str | None, values.checked(values.of_strptime)] = option(
         None, "How times are written, as strptime has it, if they are none of these: `%d.%m.%Y %H:%M`."
     )
-    time_zone: Annotated[str | None, _checked(_known_zone)] = option(
+    time_zone: Annotated[str | None, values.checked(values.known_zone)] = option(
         None, "IANA name of the zone of times without an offset, such as `Europe/Berlin`; default: UTC."
     )
     null_values: str = option(
@@ -205,7 +102,7 @@ class Settings(BaseSettings):
     task_shards: int = option(
         4, "Shards of users (each of 256 to 4,096, by step) in one task of Ray: fewer need less memory.", ge=1
     )
-    owner: Annotated[str, _checked(_email_or_team)] = option(
+    owner: Annotated[str, values.checked(values.email_or_team)] = option(
         "team:recommendations", "The owner of the assets in the UI: an e-mail address, or `team:` and a name."
     )
     k: int = option(5, "Events in a list.", ge=1, le=100)
@@ -237,7 +134,7 @@ class Settings(BaseSettings):
         ge=0,
         le=5000,
     )
-    nouns: Annotated[str, _checked(_three_words)] = option(
+    nouns: Annotated[str, values.checked(values.three_words)] = option(
         NOUNS,
         "The words of reasons for a user, an event, and what users did with it, such as `customer,product,bought`.",
     )
@@ -253,29 +150,29 @@ class Settings(BaseSettings):
         "`valid_from`, a row is used from that time on.",
     )
     user_features: str | None = option(None, "The same for users, with `user_id`: town, plan, date of joining.")
-    export_parquet: Annotated[str | None, _checked(_parquet_place)] = option(  # as that of `source`
+    export_parquet: Annotated[str | None, values.checked(values.parquet_location)] = option(  # as that of `source`
         None,
         "Folder, or `s3://bucket/prefix`, to which every week's lists and metrics are also written, as Parquet in "
         "hive partitions.",
         repr=False,
     )
-    export_postgres: Annotated[str | None, _checked(_postgres_place)] = option(
+    export_postgres: Annotated[str | None, values.checked(values.postgres_location)] = option(
         None,
         "`postgresql://user@host:port/database?schema=name`, to whose tables every week's lists and metrics are also "
         "written.",
     )
-    alert_url: Annotated[str | None, _checked(_web_address)] = option(  # whoever knows it may post to it
+    alert_url: Annotated[str | None, values.checked(values.web_address)] = option(  # whoever knows it may post to it
         None,
         'URL of a webhook that gets `{"text": ...}` by POST when a run fails, the source cannot be read twice in a '
         "row, or the newest week has no lists by Monday 12:00 UTC. A daemon must run.",
         repr=False,
     )
-    serve_token: Annotated[SecretStr | None, _checked(_long_enough)] = option(
+    serve_token: Annotated[SecretStr | None, values.checked(values.long_enough)] = option(
         None,
         "What `tgn serve` asks for as `Authorization: Bearer ...`: 16 characters or more, of those that a header may "
         "have.",
     )
-    reports_url: Annotated[str | None, _checked(_shown_address)] = option(
+    reports_url: Annotated[str | None, values.checked(values.shown_address)] = option(
         None,
         "Address at which browsers find the folder `reports` of TGN_HOME, such as that of `tgn serve` with "
         "`/reports` behind it: the UI links to the weekly pages there. `tgn dev` serves them itself if it is not "
@@ -300,10 +197,10 @@ class Settings(BaseSettings):
         "week is computed again as if no later week existed, and compared byte by byte.",
     )
 
-    def export_places(self) -> dict[str, str]:
+    def export_locations(self) -> dict[str, str]:
         """Destination -> where it writes, for those that are set (`ml.export.destinations`)."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("export_")}
-        return {name.removeprefix("export_"): place for name, place in fields.items() if place}
+        return {name.removeprefix("export_"): location for name, location in fields.items() if location}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":
@@ -311,22 +208,22 @@ class Settings(BaseSettings):
             raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
         if is_postgres(self.source) and not self.source_query:
             raise ValueError(f"TGN_SOURCE={self.source} needs TGN_SOURCE_QUERY, the name of a table or a SELECT")
-        for name, place in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
-            if place and _is_read_with(self.source, place):
+        for name, location in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
+            if location and _is_read_with(self.source, location):
                 raise ValueError(
-                    f"{name}={place} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
+                    f"{name}={location} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
                 )
         if self.source_query and not is_postgres(self.source):
             raise ValueError(f"TGN_SOURCE_QUERY is for a PostgreSQL source; TGN_SOURCE={self.source} is none")
         return self
 
 
-def _is_read_with(source: str, place: str) -> bool:
-    """Whether `place` is in the folder `source`, or is that folder, and its name does not hide it."""
+def _is_read_with(source: str, location: str) -> bool:
+    """Whether `location` is in the folder `source`, or is that folder, and its name does not hide it."""
     folder = Path(source).expanduser()
-    if is_url(source) or is_url(place) or not folder.is_dir() or not Path(place).is_relative_to(folder.resolve()):
+    if is_url(source) or is_url(location) or not folder.is_dir() or not Path(location).is_relative_to(folder.resolve()):
         return False
-    return not any(part.startswith((".", "_")) for part in Path(place).relative_to(folder.resolve()).parts)
+    return not any(part.startswith((".", "_")) for part in Path(location).relative_to(folder.resolve()).parts)
 
 
 def given_settings(values: Mapping[str, Any]) -> Settings:

@@ -29,7 +29,7 @@ LAYERS = [
     "ml.monitoring",
     "ml.export",
     "recommender",
-    "settings names ray_tasks",
+    "setting_values settings names ray_tasks",
     "state run_launcher",
     "serve",
     "reporting",
@@ -88,6 +88,7 @@ RETIRED = {
     *("LessonStore", "Origin", "Pace", "Pending", "Publication", "Recall", "RunnersUp", "Say", "Terms", "Verdict"),
     *("catch_up", "choose_sources", "fit_trees", "give_back_memory", "goes_on", "heaviest", "in_threads", "neighbours"),
     *("pair_products", "standardised", "taught", "truth_size", "ungated", "widened"),
+    *("Places", "explained", "fading", "place_digest", "ranks_are_1_to_5", "settle", "tell"),
 }
 """Names that docs/glossary.md has better ones for."""
 

@@ -241,7 +241,7 @@ def test_metadata_and_checks_are_those_of_the_log(team: Team) -> None:
         assert {dep.asset_key for deps in lineage.deps_by_column.values() for dep in deps} == {
             dg.AssetKey([*prefix, "raw_interactions"])
         }
-        check = dg.AssetCheckKey(key, "ranks_are_1_to_5")
+        check = dg.AssetCheckKey(key, "ranks_are_consecutive")
         record = team.instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
         assert record.evaluation and record.evaluation.passed
 

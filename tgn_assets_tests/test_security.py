@@ -183,7 +183,7 @@ def test_alert_that_fails_says_nothing_of_its_url(
     url: str, web: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = home_on_log(tmp_path, alert_url=url.replace("{web}", web))
-    Alerts(home).tell("run", "failed")
+    Alerts(home).send("run", "failed")
     assert "did not take an alert" in caplog.text
     assert SECRET not in caplog.text + repr(home.settings)
 

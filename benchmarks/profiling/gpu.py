@@ -25,8 +25,8 @@ from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS

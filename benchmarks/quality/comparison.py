@@ -18,8 +18,8 @@ from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.evaluation.scored_week import published_lists
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.top_k import diagnose

@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tgn_assets.ml.arrays import FloatArray
-from tgn_assets.ml.evaluation.metrics import METRICS, per_user
+from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
+from tgn_assets.ml.evaluation.metrics import per_user
 from tgn_assets.ml.schema import K
 from tgn_assets.ml.sources.synthetic import DEFAULT, Interests, WeekState, World, generate_week
 from tgn_assets.ml.weeks import week_number
@@ -81,5 +82,5 @@ def ceiling(
         text = oracle_lists(target_week, list(active), allowed, world, k)
         codes = pd.Index(events).append(pd.Index(np.unique(text))).unique().drop("", errors="ignore")
         values = per_user(codes.get_indexer(pd.Index(text.ravel())).reshape(text.shape), user, event)
-        result[name] = {metric: float(values[metric].mean()) for metric in METRICS}
+        result[name] = {metric: float(values[metric].mean()) for metric in RANKING_METRICS}
     return result

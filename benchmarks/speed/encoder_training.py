@@ -23,7 +23,7 @@ from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.softmax_loss import plan_links, softmax_loss
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot
-from tgn_assets.ml.graph.temporal_graph import View, WindowGraph
+from tgn_assets.ml.graph.temporal_graph import GraphView, WindowGraph
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.state.artifact_store import ArtifactStore
@@ -92,7 +92,7 @@ def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:
     return sum(past if row["validation_loss"] is not None else past + links[newest] for row in curve)
 
 
-def _tempered_loss(users: Tensor, events: Tensor, graph: WindowGraph, view: View) -> float:
+def _tempered_loss(users: Tensor, events: Tensor, graph: WindowGraph, view: GraphView) -> float:
     """The loss of the newest week's links at the best temperature."""
     links, weight = graph.links(view.week + 1, view)
     plan = plan_links(view.known[EVENT], links, weight)

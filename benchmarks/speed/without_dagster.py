@@ -23,7 +23,8 @@ from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import read_snapshot
 from tgn_assets.ml.parallel import THREADS
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import publish_week
 from tgn_assets.ml.recommend.published import (
@@ -110,17 +111,17 @@ def publish(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week
 
 def evaluate(warehouse: Warehouse, artifacts: ArtifactStore, week: str, users: int) -> None:
     """`eval_metrics`, of the lists of the week before, with `users` drawn ones."""
-    origin = shift(week, -1)
+    cutoff = shift(week, -1)
     with warehouse.reader() as con:
-        record, events = read_publication_record(con, origin), read_kind(con, EVENT, origin)
+        record, events = read_publication_record(con, cutoff), read_kind(con, EVENT, cutoff)
         given = read_evaluation_input(con, week, k=record.policy.k, users=users)
     if given is None:
         raise RuntimeError(f"no lists were published for {week}")
-    history, rules = warehouse.history(origin), rules_of(record.policy, events)
+    history, rules = warehouse.history(cutoff), rules_of(record.policy, events)
     diagnostics = diagnostics_of(
         artifacts,
         history,
-        origin,
+        cutoff,
         model_week=record.model_week,
         rules=rules,
         attributes=NO_ATTRIBUTES,

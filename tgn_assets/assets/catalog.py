@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.assets.code_version import code_version
-from tgn_assets.state.lineage import METRICS, PREDICTIONS, RAW, REPORT
+from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS, RAW, REPORT
 
 ROWS = {RAW: ["user_id", "event_id", "ts"]}
 SCORES = {PREDICTIONS: ["user_id", "rank", "event_id", "score"], RAW: ["user_id", "event_id", "week"]}
@@ -19,7 +19,7 @@ LINEAGE: dict[str, dict[str, dict[str, list[str]]]] = {
         "event_id": {RAW: ["event_id"]},
         **dict.fromkeys(("rank", "score", "source", "reason_kind", "reason", "reason_parameters"), ROWS),
     },
-    METRICS: {
+    EVAL_METRICS: {
         "week": {RAW: ["week"]},
         "model": {PREDICTIONS: ["source"]},
         "segment": {RAW: ["user_id", "event_id", "week"]},
@@ -69,7 +69,8 @@ def for_deployment(
 
 
 def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:
-    # Dagster's own with_source_code_references stops at a decorator, here `explained`, and names the file of that.
+    # Dagster's own with_source_code_references stops at a decorator, here `as_dagster_failure`, and names the file of
+    # that.
     file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
     place = dg.LocalFileCodeReference(file_path=str(file), line_number=line)
     return dg.CodeReferencesMetadataValue(code_references=[place])

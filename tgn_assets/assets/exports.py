@@ -9,13 +9,13 @@ from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import Settings
 from tgn_assets.state.lineage import digest_of
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 
 def export_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """`<name>_export` for each of `DESTINATIONS` that the deployment has set."""
-    return [export_asset(name, place) for name, place in settings.export_places().items()]
+    return [export_asset(name, location) for name, location in settings.export_locations().items()]
 
 
 def asset_name(destination: str) -> str:
@@ -23,18 +23,20 @@ def asset_name(destination: str) -> str:
     return f"{destination}_export"
 
 
-def record_export(warehouse: Warehouse, destination: str, place: str, week: str, rows: Mapping[str, int]) -> None:
-    """Records that `destination` has `week` at `place`, with so many rows by table: it need not be written again."""
-    warehouse.record_made(asset_name(destination), {week: f"{sum(rows.values())} rows"}, settings=place_digest(place))
+def record_export(warehouse: Warehouse, destination: str, location: str, week: str, rows: Mapping[str, int]) -> None:
+    """Records that `destination` has `week` at `location`, with so many rows by table: it need not be written again."""
+    warehouse.record_made(
+        asset_name(destination), {week: f"{sum(rows.values())} rows"}, settings=location_digest(location)
+    )
 
 
-def place_digest(place: str) -> str:
-    """What is recorded of the place of an export."""
-    return digest_of(place.encode())
+def location_digest(location: str) -> str:
+    """What is recorded of the location of an export."""
+    return digest_of(location.encode())
 
 
-def export_asset(name: str, place: str) -> dg.AssetsDefinition:
-    """The asset that writes to the destination `name` at `place`."""
+def export_asset(name: str, location: str) -> dg.AssetsDefinition:
+    """The asset that writes to the destination `name` at `location`."""
     destination = DESTINATIONS[name]
 
     @dg.asset(
@@ -44,13 +46,13 @@ def export_asset(name: str, place: str) -> dg.AssetsDefinition:
         kinds={name},
         deps=["weekly_top5_predictions", "eval_metrics"],
     )
-    @explained()
+    @as_dagster_failure()
     def export(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         week = context.partition_key
-        rows = destination.write(warehouse.reader, place, week)
-        record_export(warehouse, name, place, week, rows)
+        rows = destination.write(warehouse.reader, location, week)
+        record_export(warehouse, name, location, week, rows)
         return dg.MaterializeResult(
-            metadata={"place": dg.MetadataValue.path(safe_text(place)), **numbers(rows, "rows/")}
+            metadata={"place": dg.MetadataValue.path(safe_text(location)), **numbers(rows, "rows/")}
         )
 
     return export

@@ -12,7 +12,7 @@ from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, tab
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset
 from tgn_assets.state.lineage import digest_of_files
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 GROUP, LOG = "ingest", "interaction_log"
@@ -24,7 +24,7 @@ GROUP, LOG = "ingest", "interaction_log"
     deps=[LOG],
     metadata=table_definition("raw_interactions"),
 )
-@explained()
+@as_dagster_failure()
 def raw_interactions(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], source: dg.ResourceParam[SourceSpec]
 ) -> dg.MaterializeResult:
@@ -70,7 +70,7 @@ def raw_interactions(
     kinds={"pyg"},
     deps=[raw_interactions],
 )
-@explained()
+@as_dagster_failure()
 def weekly_snapshots(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],

@@ -19,8 +19,8 @@ from tgn_assets.ml.weeks import week_of
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import SettingsError
 from tgn_assets.state.home import OBSERVATION, Home
-from tgn_assets.state.lineage import Lineage, digest_of, no_longer_there
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.lineage import Lineage, digest_of, expired_weeks
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import StateError
 
 
@@ -59,7 +59,7 @@ class SourceObservation:
 
     def changed_weeks(self, lineage: Lineage, start: str) -> list[str]:
         """The closed weeks, from `start` on, of which other rows, or none, are ingested."""
-        kept = no_longer_there(lineage.ingested, start, min(self.digests, default=None))
+        kept = expired_weeks(lineage.ingested, start, min(self.digests, default=None))
         return [
             week for week, digest in self.digests.items() if week not in kept and lineage.ingested.get(week) != digest
         ]
@@ -106,7 +106,7 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
     )
 
     @dg.multi_observable_source_asset(name=LOG, specs=[spec])
-    @explained()
+    @as_dagster_failure()
     def interaction_log() -> dg.ObserveResult:
         lineage = home.warehouse().lineage()
         observation = read_source(home, lineage)

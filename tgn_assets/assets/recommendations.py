@@ -32,7 +32,7 @@ from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, ReasonWords, WorkersSetting
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def weekly_top5_predictions(
     from tgn_assets.ml.recommend.publish import publish_week
 
     week = context.partition_key
-    with explained():
+    with as_dagster_failure():
         # First the digest: if a file changes from here on, the lists are made again.
         asked, history = policy.digest(week), warehouse.history(week)
         with warehouse.reader() as con:
@@ -93,7 +93,7 @@ def weekly_top5_predictions(
             f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at its models.",
             allow_retries=False,
         )
-    with explained():
+    with as_dagster_failure():
         warehouse.replace_week_tables(week, made.tables, settings=asked)
         with warehouse.reader() as con:
             catalogue = catalogue_use(con, week)
@@ -142,7 +142,7 @@ def predictions_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
     metadata=table_definition("eval_metrics"),
     deps=[dg.AssetDep(PREDICTIONS, partition_mapping=PREVIOUS_WEEK), "raw_interactions"],
 )
-@explained()
+@as_dagster_failure()
 def eval_metrics(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],

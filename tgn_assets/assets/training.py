@@ -13,7 +13,7 @@ from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, 
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
 from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, TrainingDefaults, WorkersSetting
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 GROUP = "model"
@@ -33,7 +33,7 @@ class RankerParameters(launchpad_config(RankerConfig)):  # type: ignore[misc]  #
     ins={"earlier": dg.AssetIn("trained_gnn", partition_mapping=PREVIOUS_WEEK)},
     deps=["weekly_snapshots", "raw_interactions"],
 )
-@explained()
+@as_dagster_failure()
 def trained_gnn(
     context: dg.AssetExecutionContext,
     config: GNNParameters,
@@ -53,13 +53,13 @@ def trained_gnn(
 
     week = context.partition_key
     require_earlier_weeks(warehouse, first_week(context), week)
-    settled, warm = defaults.settle(config, GNNConfig), earlier.get(shift(week, -1))
-    read = snapshot_weeks(week, settled, warm)
+    resolved, warm = defaults.resolve(config, GNNConfig), earlier.get(shift(week, -1))
+    read = snapshot_weeks(week, resolved, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
     checkpoint = train_gnn(
         window,
         week,
-        settled,
+        resolved,
         warm=warm,
         history=warehouse.history(week),
         device=device.name(),
@@ -100,7 +100,7 @@ def require_earlier_weeks(warehouse: Warehouse, first: str, week: str) -> None:
     ins={"earlier": dg.AssetIn("trained_ranker", partition_mapping=PREVIOUS_WEEK)},
     deps=[trained_gnn, "raw_interactions"],
 )
-@explained()
+@as_dagster_failure()
 def trained_ranker(
     context: dg.AssetExecutionContext,
     config: RankerParameters,
@@ -131,13 +131,13 @@ def trained_ranker(
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
-    settings = defaults.settle(config, RankerConfig)
-    embedding_history = load_embedding_history(artifacts, week, settings.embedding_weeks)
+    resolved = defaults.resolve(config, RankerConfig)
+    embedding_history = load_embedding_history(artifacts, week, resolved.embedding_weeks)
     checkpoint = train_ranker(
         warehouse.history(week),
         embedding_history,
         week,
-        config=settings,
+        config=resolved,
         device=device.name(),
         workers=workers.start(device.name(), context.log.warning),
         progress=context.log.info,
@@ -164,7 +164,7 @@ def trained_ranker(
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch"}, deps=[trained_gnn, "raw_interactions"])
-@explained()
+@as_dagster_failure()
 def temporal_embeddings(
     context: dg.AssetExecutionContext,
     trained_ranker: Any,
@@ -174,12 +174,12 @@ def temporal_embeddings(
     workers: WorkersSetting,
 ) -> dg.MaterializeResult:
     """Compute the ranker's embedding of every user and event as of the week's close, comparable by dot product."""
-    from tgn_assets.ml.ranker import train
+    from tgn_assets.ml.ranker import checkpoint
 
     week = context.partition_key
     embedding_history = load_embedding_history(artifacts, week, trained_ranker.config.sequence)
     history = warehouse.history(week)
-    embeddings = train.temporal_embeddings(
+    embeddings = checkpoint.temporal_embeddings(
         trained_ranker,
         history,
         embedding_history,

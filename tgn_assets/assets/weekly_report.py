@@ -11,14 +11,14 @@ from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.lineage import REPORT, digest_of
 from tgn_assets.state.resources import ReportsFolder
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 
 @dg.asset(
     group_name="recommendations", kinds={"html"}, deps=["weekly_top5_predictions", "eval_metrics", "raw_interactions"]
 )
-@explained()
+@as_dagster_failure()
 def weekly_report(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],

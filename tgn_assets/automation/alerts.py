@@ -25,26 +25,26 @@ TIMEOUT = 10.0
 class Alerts:
     """Posts `{"text": ...}`, as chat services take it, to the URL of the settings, if there is one.
 
-    What is told of a matter is told once, until it is another thing or the matter is settled: a file in the home
-    remembers it. An alert that cannot be delivered is logged, without the URL, and tried again at the next occasion.
+    An alert about a topic is sent once, until its text changes or the topic is resolved: a file in the home remembers
+    it. An alert that cannot be delivered is logged, without the URL, and tried again at the next occasion.
     """
 
     def __init__(self, home: Home) -> None:
         self._url, self._file, self._root = home.settings.alert_url, home.root / "alerts.json", home.root
 
-    def tell(self, matter: str, text: str) -> None:
-        """Sends `text` about `matter`, unless that is what was told last."""
-        told = self._told()
-        if self._url and told.get(matter) != text and self._send(f"tgn_assets, {self._root}: {text}"):
-            self._remember({**told, matter: text})
+    def send(self, topic: str, text: str) -> None:
+        """Sends `text` about `topic`, unless that is what was sent last."""
+        sent = self._sent()
+        if self._url and sent.get(topic) != text and self._post(f"tgn_assets, {self._root}: {text}"):
+            self._save(sent | {topic: text})
 
-    def settle(self, matter: str) -> None:
-        """Forgets what was told of `matter`."""
-        told = self._told()
-        if told.pop(matter, None) is not None:
-            self._remember(told)
+    def resolve(self, topic: str) -> None:
+        """Forgets what was sent about `topic`."""
+        sent = self._sent()
+        if sent.pop(topic, None) is not None:
+            self._save(sent)
 
-    def _send(self, text: str) -> bool:
+    def _post(self, text: str) -> bool:
         body = json.dumps({"text": chat_text(text)}).encode()
         try:
             request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
@@ -54,15 +54,15 @@ class Alerts:
             logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", type(error).__name__)
             return False
 
-    def _told(self) -> dict[str, str]:
-        """What was told of each matter; nothing if the file is damaged: then it is told again."""
+    def _sent(self) -> dict[str, str]:
+        """The last text about each topic; nothing if the file is damaged: then alerts are sent again."""
         try:
             return json.loads(self._file.read_text())
         except (FileNotFoundError, ValueError):
             return {}
 
-    def _remember(self, told: dict[str, str]) -> None:
-        replace_text(self._file, json.dumps(told, indent=1))
+    def _save(self, sent: dict[str, str]) -> None:
+        replace_text(self._file, json.dumps(sent, indent=1))
 
 
 def failed_runs_sensor(home: Home) -> dg.SensorDefinition:
@@ -78,7 +78,7 @@ def failed_runs_sensor(home: Home) -> dg.SensorDefinition:
         if is_ours(run, home.names):
             week = run.tags.get(PARTITION) or run.tags.get(RANGE_START, "of no week")
             cause = failure_message(context.instance, run)
-            Alerts(home).tell(f"run {week}", f"run {run.run_id[:8]} of {week} failed: {cause}; see `tgn status`")
+            Alerts(home).send(f"run {week}", f"run {run.run_id[:8]} of {week} failed: {cause}; see `tgn status`")
 
     return failed_runs
 
@@ -101,9 +101,9 @@ def overdue_lists_sensor(home: Home) -> dg.SensorDefinition:
         except WarehouseError as error:
             return dg.SkipReason(str(error))
         if outcome.passed:
-            Alerts(home).settle("lists")
+            Alerts(home).resolve("lists")
         else:
-            Alerts(home).tell("lists", outcome.message)
+            Alerts(home).send("lists", outcome.message)
         if context.cursor == outcome.message:
             return dg.SkipReason(outcome.message)
         evaluation = dg.AssetCheckEvaluation(

@@ -9,7 +9,7 @@ from threading import Thread
 
 import dagster as dg
 
-from tgn_assets.assets.exports import asset_name, place_digest
+from tgn_assets.assets.exports import asset_name, location_digest
 from tgn_assets.assets.ingest import LOG
 from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest, observe_source, signature_of
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
@@ -57,13 +57,14 @@ class Backlog:
     def __init__(self, home: Home, observation: SourceObservation | None = None) -> None:
         self.home = home
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
-        self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_places()}
+        self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_locations()}
         self.observation = observation or observe_source(home, self.lineage)
         self.lineage = replace(self.lineage, settings=self._settings())
 
     def _settings(self) -> Callable[[str, str], str | None]:
-        """`Lineage.settings`: the place of each export, and the policy of the newest lists; older ones stay."""
-        asked = {asset_name(name): place_digest(place) for name, place in self.home.settings.export_places().items()}
+        """`Lineage.settings`: the location of each export, and the policy of the newest lists; older ones stay."""
+        locations = self.home.settings.export_locations().items()
+        asked = {asset_name(name): location_digest(location) for name, location in locations}
         newest, policy = self.observation.newest_closed, policy_files(self.home)
 
         def settings(asset: str, week: str) -> str | None:
@@ -124,7 +125,7 @@ def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
     """
     try:
         observation = SourceObservation.load(home)
-        signature = _within(SIGNATURE_SECONDS, lambda: signature_of(home))
+        signature = _call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
         return None, digest_of(str(error).encode())
     except TimeoutError:
@@ -158,13 +159,13 @@ def _schedule_week(moment: float) -> str:
     return week_of(datetime.fromtimestamp(moment, UTC) - timedelta(hours=SCHEDULE_HOUR))
 
 
-def _within(seconds: float, work: Callable[[], str]) -> str:
-    """What `work` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
+def _call_with_timeout(seconds: float, call: Callable[[], str]) -> str:
+    """What `call` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
     answer = Future[str]()
 
     def do() -> None:
         try:
-            answer.set_result(work())
+            answer.set_result(call())
         except Exception as error:  # noqa: BLE001 (raised by `result`)
             answer.set_exception(error)
 

@@ -10,7 +10,7 @@ from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import WarehouseError
 
-AT_MOST = 8
+MAX_REQUESTS = 8
 """Requests in one tick; the sensor asks for the rest."""
 
 
@@ -54,7 +54,8 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
             items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item, home.names)]
             # Dagster executes one run at a time, in the order of the requests.
             requests = [
-                run_request(item, len(attempts(instance, item, home.names)), home.names) for item in items[:AT_MOST]
+                run_request(item, len(attempts(instance, item, home.names)), home.names)
+                for item in items[:MAX_REQUESTS]
             ]
         return requests or dg.SkipReason(f"week {week} is already complete or on its way")
 

@@ -42,7 +42,7 @@ SCHEDULE_FIRST = timedelta(hours=SCHEDULE_HOUR, minutes=5)
 INTERVAL = 30
 """Seconds from tick to tick."""
 
-MOST_TICKS, MOST_TICKS_CHANGED = 64, 10
+MAX_TICKS, MAX_TICKS_IF_CHANGED = 64, 10
 """Ticks from one failed observation to the next at most; if the source has changed since, too."""
 
 EVENTS_PER_TICK = 500
@@ -81,7 +81,7 @@ def missing_or_changed_weeks_sensor(
             return dg.SkipReason(str(error))
         if backlog is None:
             return _observe(home, context.instance, signature)
-        Alerts(home).settle("source")
+        Alerts(home).resolve("source")
         seen: dict[str, Any] = {"asset_events": backlog.unknown_to(context.instance)[:EVENTS_PER_TICK]}
         last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
@@ -114,8 +114,8 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
         cause = failure_message(instance, run) if run.status in FAILED else lost
         reason = f"the source could not be observed: {cause}"
         if len(failed) > 1:  # it may be back in a moment
-            Alerts(home).tell("source", reason)
-        most = MOST_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MOST_TICKS_CHANGED
+            Alerts(home).send("source", reason)
+        most = MAX_TICKS if run.tags.get(SIGNATURE_TAG) == signature else MAX_TICKS_IF_CHANGED
         wait = INTERVAL * min(2 ** (len(failed) - 1), most)
         if 0 <= moment - failed[0].update_timestamp.timestamp() < wait:
             return dg.SkipReason(f"{reason} (it is tried again less and less often, or once it changes)")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
 
-from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage, no_longer_there
+from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage, expired_weeks
 
 INGEST, REFRESH = "ingest", "refresh"
 MISSING, CHANGED, STALE = "missing", "changed", "stale"
@@ -51,7 +51,7 @@ def plan_work(
     those of a week without one are as `lineage` has ingested them. `assets` are those that a refreshed week has.
     `trained` are the weeks that have a model: they had lists, even if the warehouse is gone.
 
-    What the source no longer has at its beginning (`no_longer_there`) stays as it was ingested, and if it ends before
+    What the source no longer has at its beginning (`expired_weeks`) stays as it was ingested, and if it ends before
     all that was published, nothing is made: the export is hardly whole.
 
     Weeks before the first published one are there to learn from: they are ingested in one run, and get no
@@ -67,7 +67,7 @@ def plan_work(
     first = min(published & set(weeks), default=weeks[-1])
     there = lineage.ingested
     changed = {week for week in asked if week not in there or source.get(week, there[week]) != there[week]}
-    changed -= no_longer_there(there, weeks[0], min(source, default=None))
+    changed -= expired_weeks(there, weeks[0], min(source, default=None))
     past = [
         week for week in asked if week < first and (week in changed or lineage.stale(week, {SNAPSHOTS}, newest=False))
     ]

@@ -14,7 +14,7 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.mlflow_tracking import untracked
 from tgn_assets.state.resources import build_resources
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 FUTURE_BLIND = "future_blind"
@@ -39,7 +39,7 @@ def future_blind_check(
     )
     def future_blind(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         week = context.partition_key
-        with explained(), untracked(), tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
+        with as_dagster_failure(), untracked(), tempfile.TemporaryDirectory(prefix="tgn-future-blind-") as folder:
             blind = Home(home.settings.model_copy(update={"home": Path(folder).resolve()})).ensure()
             copy_tables(home.warehouse(), blind.warehouse(), week)
             made, past = home.artifact_store(), blind.artifact_store()

@@ -8,7 +8,7 @@ import dagster as dg
 from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
 from tgn_assets.reporting.asset_metadata import numbers
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _check(
     description = " ".join(str(judge.__doc__).split())
 
     @dg.asset_check(asset=asset, name=judge.__name__, partitions_def=weeks, description=description)
-    @explained()
+    @as_dagster_failure()
     def check(context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         # A run over a range of weeks evaluates a check once: for the newest.
         with warehouse.reader() as con:

@@ -7,7 +7,7 @@ from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.reporting.asset_metadata import numbers, preview
 from tgn_assets.state.resources import AttributeFiles
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 REASONS_ARE_TRUE = "reasons_are_true"
@@ -26,7 +26,7 @@ def reasons_are_true_check(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetChec
         description=f"What the reasons of {SAMPLE} published rows state is counted again in raw_interactions, by SQL "
         "alone. Fails if one of them is not true.",
     )
-    @explained()
+    @as_dagster_failure()
     def reasons_are_true(
         context: dg.AssetCheckExecutionContext,
         warehouse: dg.ResourceParam[Warehouse],

@@ -15,10 +15,10 @@ from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
-from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, forbidden
+from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, permission_message
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
-from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, lacking_columns
+from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
 
 ROOM = 3
 """How many times the warehouse must fit into what is free: a week replaces its rows, artifacts and the copy."""
@@ -65,7 +65,7 @@ def findings(home: Home) -> Faults:
             yield from map(Fault, misplaced)
             return
     except OSError as error:
-        yield Fault(forbidden(error))
+        yield Fault(permission_message(error))
         return
     for section in (_room, _dagster, _json_files, _forgotten):
         yield from _readable(section(home))
@@ -80,7 +80,7 @@ def _readable(section: Generator[Fault, None, T]) -> Generator[Fault, None, T | 
     try:
         return (yield from section)
     except OSError as error:
-        yield Fault(forbidden(error))
+        yield Fault(permission_message(error))
     return None
 
 
@@ -152,7 +152,7 @@ def _tables(con: duckdb.DuckDBPyConnection, path: Path) -> Generator[Fault, None
     lost = [
         f"it lacks the table {table}: `tgn status` says what is pending then" for table in TABLES if table not in there
     ]
-    lost += [f"{lacking}; {RESTORE}" for lacking in lacking_columns(con)]
+    lost += [f"{lacking}; {RESTORE}" for lacking in missing_columns(con)]
     yield from (Fault(f"{path}: {what}") for what in lost)
     for table in TABLES.keys() & there.keys():  # reads every block, and with it the checksums
         con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()

@@ -103,7 +103,7 @@ def _search(home: Home, kind: str, names: Sequence[str]) -> dict[str, Any]:
         "home": str(home.root),
         "files": searched.files,
         "bytes": searched.size,
-        "exports": list(home.settings.export_places()),
+        "exports": list(home.settings.export_locations()),
         "short_ids": sum(not is_distinctive(name) for name in names),
         "traces": found,
         "left": sum(trace.sure for trace in found),

@@ -220,8 +220,8 @@ def export(week: str | None) -> None:
     from tgn_assets.ml.export.parquet import exportable_weeks
 
     home = open_home()
-    places = home.settings.export_places()
-    if not places:
+    locations = home.settings.export_locations()
+    if not locations:
         variables = " or ".join(f"TGN_EXPORT_{name.upper()}" for name in DESTINATIONS)
         raise click.ClickException(f"there is nowhere to export to; set {variables}")
     with home.warehouse().reader() as con:
@@ -229,11 +229,11 @@ def export(week: str | None) -> None:
     if not exportable or (week and week not in exportable):
         raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
     weeks, written = [week] if week else exportable, []
-    for name, place in places.items():
-        done = partial(record_export, home.warehouse(), name, place)
-        rows = export_weeks(DESTINATIONS[name], home.warehouse().reader, place, weeks, done=done)
+    for name, location in locations.items():
+        done = partial(record_export, home.warehouse(), name, location)
+        rows = export_weeks(DESTINATIONS[name], home.warehouse().reader, location, weeks, done=done)
         for table, count in rows.items():
-            where = DESTINATIONS[name].table_place.format(place=safe_text(place), table=table)
+            where = DESTINATIONS[name].table_location.format(location=safe_text(location), table=table)
             written.append({"destination": name, "table": table, "rows": count, "place": where})
     lines = [f"{of['rows']:>9,} rows  {of['place']}" for of in written]
     answer({"weeks": weeks, "tables": written}.items(), {"tables": lambda _: lines})

@@ -26,7 +26,7 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, Made
+from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, AssetRecord
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -170,11 +170,11 @@ class Runner:
         if failed:
             raise failed
 
-    def _lists(self, week: str | None) -> Made | None:
+    def _lists(self, week: str | None) -> AssetRecord | None:
         """The record of the lists of `week`, if there are any."""
         return self._home.warehouse().lineage().made.get((PREDICTIONS, week)) if week else None
 
-    def _interrupted(self, week: str | None, before: Made | None, run_id: str) -> RunFailed:
+    def _interrupted(self, week: str | None, before: AssetRecord | None, run_id: str) -> RunFailed:
         """Says what is published of `week`, whose lists were those of `before`."""
         now = self._lists(week)
         if now is None:

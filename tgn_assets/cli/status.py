@@ -21,7 +21,7 @@ from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import no_longer_there
+from tgn_assets.state.lineage import expired_weeks
 from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import StateError
 
@@ -88,7 +88,7 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
     if lost and not artifacts.pinned():
         yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
-    if weeks and (gone := sorted(no_longer_there(backlog.lineage.ingested, weeks[0], first))):
+    if weeks and (gone := sorted(expired_weeks(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
 
 

@@ -54,8 +54,8 @@ def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
         for name in TEXTS:
             if (path := home.root / name).exists():
                 history.clean_text(path, ids)
-        for name, place in home.settings.export_places().items():
-            log(f"exports    {exported.clean_place(name, place, kind, ids):,} rows and texts removed from {name}")
+        for name, location in home.settings.export_locations().items():
+            log(f"exports    {exported.clean_export(name, location, kind, ids):,} rows and texts removed from {name}")
         if home.dagster_home.exists():
             changed = history.clean_history(home.dagster_home, ids)
             log(f"dagster    {changed:,} texts of the history no longer name them")

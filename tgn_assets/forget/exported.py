@@ -28,15 +28,15 @@ READ_SQL = "FROM read_parquet(?, hive_partitioning = false)"
 
 
 class CleanError(SafeError, OSError):
-    """A place of exports that cannot be cleaned; the message says what to do."""
+    """An export that cannot be cleaned; the message says what to do."""
 
 
-def clean_place(name: str, place: str, kind: str, ids: Ids) -> int:
-    """Takes the `ids` out of the `place` of exports of the kind `name`; returns how many rows or texts they were in.
+def clean_export(name: str, location: str, kind: str, ids: Ids) -> int:
+    """Takes the `ids` out of the `location` of exports of the kind `name`; returns how many rows or texts they were in.
 
     CleanError if that cannot be done; then it is as it was, or up to some file.
     """
-    return (_clean_parquet if name == "parquet" else _clean_postgres)(place, kind, ids)
+    return (_clean_parquet if name == "parquet" else _clean_postgres)(location, kind, ids)
 
 
 def text_columns(table: str) -> list[str]:
@@ -46,26 +46,26 @@ def text_columns(table: str) -> list[str]:
 
 
 @contextmanager
-def exported_files(place: str) -> Iterator[list[tuple[str, Path]]]:
-    """(name, file) of each Parquet file of an export at `place`; those of an object store are copied for a while."""
-    if not is_url(place):
-        folders = (Path(place) / table for table in EXPORTED)
+def exported_files(location: str) -> Iterator[list[tuple[str, Path]]]:
+    """(name, file) of each Parquet file of an export at `location`; those of an object store are copied for a while."""
+    if not is_url(location):
+        folders = (Path(location) / table for table in EXPORTED)
         yield [(str(path), path) for folder in folders for path in sorted(folder.rglob("*.parquet*"))]
         return
     with TemporaryDirectory(prefix="tgn-export-") as folder:
-        below = f"{place.rstrip('/')}/"
+        below = f"{location.rstrip('/')}/"
         found = [
             file
-            for file in stored_files(place, (".parquet",))
+            for file in stored_files(location, (".parquet",))
             if any(f"/{table}/week=" in file.url or file.url.startswith(f"{below}{table}/") for table in EXPORTED)
         ]
         yield [(file.url, copy) for file, copy in zip(found, fetch(found, Path(folder)), strict=True)]
 
 
-def _clean_parquet(place: str, kind: str, ids: Ids) -> int:
+def _clean_parquet(location: str, kind: str, ids: Ids) -> int:
     changed = 0
     try:
-        with exported_files(place) as files, connect() as con:
+        with exported_files(location) as files, connect() as con:
             for name, path in files:
                 if path.name.endswith(".new"):  # of a process that was killed
                     path.unlink()
@@ -78,13 +78,13 @@ def _clean_parquet(place: str, kind: str, ids: Ids) -> int:
                 con.execute(
                     f"COPY (FROM rows ORDER BY ALL) TO {sql_text(str(fresh))} (FORMAT parquet, COMPRESSION zstd)"
                 )
-                if is_url(place):
+                if is_url(location):
                     put(fresh, name)
                 else:
                     fresh.replace(path)
     except (OSError, duckdb.Error) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CleanError(f"TGN_EXPORT_PARQUET={safe_text(place)} cannot be cleaned ({said})") from safe_error(error)
+        raise CleanError(f"TGN_EXPORT_PARQUET={safe_text(location)} cannot be cleaned ({said})") from safe_error(error)
     return changed
 
 

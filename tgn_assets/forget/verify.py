@@ -88,8 +88,8 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
                 yield from search.file(path)
         yield from (Trace(str(Path(folder) / name), "its name", sure=True) for name in folders if ids.count(name))
     yield from _indices(home)
-    for name, place in home.settings.export_places().items():
-        yield from _exported(search, name, place)
+    for name, location in home.settings.export_locations().items():
+        yield from _exported(search, name, location)
     for path in _files_of(KEPT_BY_KILLED):
         left = list(search.file(path)) if path.is_file() and os.access(path, os.R_OK) else []
         said = "left by a process that was killed, of this home or another, or in use"
@@ -228,18 +228,18 @@ def _indices(home: Home) -> Iterator[Trace]:
         yield Trace(str(directory), "vectors or edges of a forgotten index", sure=True)
 
 
-def _exported(search: _Search, name: str, place: str) -> Iterator[Trace]:
-    """What a place of exports has."""
+def _exported(search: _Search, name: str, location: str) -> Iterator[Trace]:
+    """What a location of exports has."""
     try:
-        yield from (_of_parquet if name == "parquet" else _of_postgres)(search, place)
+        yield from (_of_parquet if name == "parquet" else _of_postgres)(search, location)
     except (StoreError, PostgresError, OSError, duckdb.Error) as error:
         yield Trace(name, f"the exports cannot be searched: {error}", sure=True, unreadable=True)
 
 
-def _of_parquet(search: _Search, place: str) -> Iterator[Trace]:
-    with exported.exported_files(place) as files:
+def _of_parquet(search: _Search, location: str) -> Iterator[Trace]:
+    with exported.exported_files(location) as files:
         for shown, path in files:
-            if is_url(place):
+            if is_url(location):
                 yield from search.parquet(path, shown)
             else:
                 yield from search.file(path)

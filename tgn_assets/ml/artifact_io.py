@@ -38,7 +38,7 @@ class TrainingError(SafeError, ArithmeticError):
     """Training without a usable result; the message says what to change."""
 
 
-def finite(loss: float, phase: str) -> float:
+def require_finite(loss: float, phase: str) -> float:
     """`loss`; TrainingError if it is NaN or infinite: nothing may be published from such a model."""
     if not math.isfinite(loss):
         raise TrainingError(f"{phase} diverged (its loss is {loss}); lower its learning_rate and run the week again")
@@ -112,14 +112,14 @@ def load_artifact(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_part(directory: Path, name: str | None = None) -> dict[str, Tensor]:
-    """The tensors of the part `name` of `directory` (None: of no part), mapped; ArtifactError as of `load_artifact`."""
-    with damage_named(directory):
+    """The memory-mapped tensors of `directory`, or of its part `name`; ArtifactError as of `load_artifact`."""
+    with as_artifact_error(directory):
         return load_file(directory / (TENSORS if name is None else f"{name}.safetensors"))
 
 
 def load_meta(directory: Path) -> dict[str, Any]:
     """The meta of `directory` without its tensors; ArtifactError as of `load_artifact`."""
-    with damage_named(directory):
+    with as_artifact_error(directory):
         if not (directory / META).exists():
             asset, week = directory.parent.name, directory.name
             raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
@@ -140,7 +140,7 @@ def is_outdated(directory: Path) -> bool:
 
 def count_numbers(directory: Path, prefix: str = "") -> int:
     """The number of values in those tensors of `directory` whose name begins with `prefix`; reads shapes only."""
-    with damage_named(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
+    with as_artifact_error(directory), safe_open(directory / TENSORS, framework="numpy") as tensors:
         names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
 
@@ -159,7 +159,7 @@ def remedy(directory: Path) -> str:
 
 
 @contextmanager
-def damage_named(directory: Path) -> Iterator[None]:
+def as_artifact_error(directory: Path) -> Iterator[None]:
     """Turns what goes wrong while the artifact in `directory` is read into an ArtifactError with its name."""
     try:
         yield

@@ -32,14 +32,14 @@ def _short_and_long(pair: list[float]) -> list[float]:
 
 
 def _neighbours_of_hop(number: int) -> int:
-    if number != -1 and not 1 <= number <= MOST_NEIGHBOURS:
-        raise ValueError(f"{number} is neither from 1 to {MOST_NEIGHBOURS:,} nor -1, for all neighbours")
+    if number != -1 and not 1 <= number <= MAX_FAN_OUT:
+        raise ValueError(f"{number} is neither from 1 to {MAX_FAN_OUT:,} nor -1, for all neighbours")
     return number
 
 
-MOST_WEEKS, MOST_SEED, MOST_NEIGHBOURS = 1000.0, 2**31 - 1, 10_000
+MAX_WEEKS, MAX_SEED, MAX_FAN_OUT = 1000.0, 2**31 - 1, 10_000
 """Upper bounds: of half-lives, of seeds (LightGBM takes no larger ones), and of the neighbours drawn in a hop."""
-HalfLife = Annotated[float, Field(gt=0, le=MOST_WEEKS, allow_inf_nan=False)]
+HalfLife = Annotated[float, Field(gt=0, le=MAX_WEEKS, allow_inf_nan=False)]
 HalfLives = Annotated[list[HalfLife], Field(max_length=16), AfterValidator(_distinct)]
 ShortAndLong = Annotated[list[HalfLife], Field(min_length=2, max_length=2), AfterValidator(_short_and_long)]
 Hop = Annotated[int, AfterValidator(_neighbours_of_hop)]
@@ -70,13 +70,13 @@ class LinearLinkConfig(BaseModel, frozen=True):
     next_week_ridge: float = option(60.0, "L2 penalty of the regression on the week after.", gt=0, le=1e9)
     co_occurrence_ridge: float = option(30.0, "L2 penalty of the co-occurrence one.", gt=0, le=1e9)
     half_life: float = option(
-        8.0, "Weeks after which an edge's weight in the next-week regression has halved.", gt=0, le=MOST_WEEKS
+        8.0, "Weeks after which an edge's weight in the next-week regression has halved.", gt=0, le=MAX_WEEKS
     )
     max_events: int = option(
         2048, "Events with link vectors, the most popular ones; costs grow with the cube.", ge=1, le=2**16
     )
     event_choice_half_life: float = option(
-        4.0, "Weeks after which an interaction counts half in choosing these.", gt=0, le=MOST_WEEKS
+        4.0, "Weeks after which an interaction counts half in choosing these.", gt=0, le=MAX_WEEKS
     )
     max_rows: int = option(50_000, "Most rows (a user in a week) that are fitted to.", ge=1, le=10**8)
     max_rows_per_week: int = option(4096, "Most of them from one week.", ge=1, le=10**8)
@@ -106,7 +106,7 @@ class GNNConfig(BaseModel, frozen=True):
         0.25, "Standard deviation of a new event's id embedding; a new user's is zero.", gt=0, le=100
     )
     half_life: float = option(
-        4.0, "Weeks after which an edge's weight in the message graph has halved.", gt=0, le=MOST_WEEKS
+        4.0, "Weeks after which an edge's weight in the message graph has halved.", gt=0, le=MAX_WEEKS
     )
     batching: Batching = option(
         "auto",
@@ -120,7 +120,7 @@ class GNNConfig(BaseModel, frozen=True):
     )
     batch_size: int = option(1024, "Links in a sampled batch.", ge=1, le=2**24)
     fan_out: list[Hop] = option([15, 10], "Neighbours drawn per node and hop of a sampled batch: one number a layer.")
-    seed: int = option(0, "Same seed and same data give the same bytes on the same kind of CPU.", ge=0, le=MOST_SEED)
+    seed: int = option(0, "Same seed and same data give the same bytes on the same kind of CPU.", ge=0, le=MAX_SEED)
     features: NodeFeatureConfig = option(NodeFeatureConfig(), "Node features.")
     loss: SoftmaxLossConfig = option(SoftmaxLossConfig(), "The softmax loss over all events.")
     linear: LinearLinkConfig = option(LinearLinkConfig(), "The linear link model.")
@@ -139,9 +139,9 @@ class CandidateConfig(BaseModel, frozen=True):
         [1.0, 4.0, 16.0, 64.0], "Half-lives of a user's interactions: one feature each."
     )
     repeat_share_half_life: float = option(
-        16.0, "Half-life in the event's share of a user's interactions.", gt=0, le=MOST_WEEKS
+        16.0, "Half-life in the event's share of a user's interactions.", gt=0, le=MAX_WEEKS
     )
-    repeat_rate_prior: float = option(5.0, "Weeks of average behaviour added to a repeat rate.", gt=0, le=MOST_WEEKS)
+    repeat_rate_prior: float = option(5.0, "Weeks of average behaviour added to a repeat rate.", gt=0, le=MAX_WEEKS)
     popularity_half_lives: HalfLives = option(
         [0.07, 0.15, 0.3, 1.0, 4.0, 16.0], "Half-lives of popularity: a feature each."
     )
@@ -149,22 +149,22 @@ class CandidateConfig(BaseModel, frozen=True):
         [[0.15, 1.0], [0.3, 4.0]], "Short and long half-lives to compare: one feature each."
     )
     popular_half_life: float = option(
-        0.3, "Half-life of popularity in the channel of popular events.", gt=0, le=MOST_WEEKS
+        0.3, "Half-life of popularity in the channel of popular events.", gt=0, le=MAX_WEEKS
     )
-    steady_half_life: float = option(4.0, "The same for the steadily popular half of its events.", gt=0, le=MOST_WEEKS)
+    steady_half_life: float = option(4.0, "The same for the steadily popular half of its events.", gt=0, le=MAX_WEEKS)
     affinity_half_life: float = option(
-        16.0, "Half-life of the popularity that a user's habits are compared by.", gt=0, le=MOST_WEEKS
+        16.0, "Half-life of the popularity that a user's habits are compared by.", gt=0, le=MAX_WEEKS
     )
     profile_half_life: float = option(
-        8.0, "Half-life of a user's interactions in the user's profile.", gt=0, le=MOST_WEEKS
+        8.0, "Half-life of a user's interactions in the user's profile.", gt=0, le=MAX_WEEKS
     )
-    recent_half_life: float = option(1.0, "The same in the profile of recent interests.", gt=0, le=MOST_WEEKS)
+    recent_half_life: float = option(1.0, "The same in the profile of recent interests.", gt=0, le=MAX_WEEKS)
     events_per_user: int = option(
         200, "Heaviest events of a profile: co-occurrence costs their square.", ge=1, le=10**5
     )
     neighbours: int = option(100, "Most similar events kept of each event.", ge=1, le=10**5)
     shrinkage: float = option(10.0, "Added to the cosine's denominator: rare events are less similar.", ge=0, le=1e6)
-    category_half_life: float = option(1.0, "Half-life of the popularity of an event's category.", gt=0, le=MOST_WEEKS)
+    category_half_life: float = option(1.0, "Half-life of the popularity of an event's category.", gt=0, le=MAX_WEEKS)
     category_prior: float = option(2.0, "Interactions of average behaviour added to a category's share.", gt=0, le=1e6)
 
 
@@ -256,7 +256,7 @@ class RankerConfig(BaseModel, frozen=True):
     patience: int = option(4, "Stop after this many epochs without a better validation NDCG.", ge=1, le=500)
     learning_rate: float = option(0.003, "Adam's step size.", gt=0, le=1)
     candidates: int = option(60, "Events that each recall channel hands to the ranking.", ge=5, le=1000)
-    seed: int = option(0, "Same seed and same data give the same bytes on the same kind of CPU.", ge=0, le=MOST_SEED)
+    seed: int = option(0, "Same seed and same data give the same bytes on the same kind of CPU.", ge=0, le=MAX_SEED)
     features: CandidateConfig = option(CandidateConfig(), "Candidates and their features.")
     fit: FitConfig = option(FitConfig(), "How the networks are fitted.")
     lambdarank: LambdaRankConfig = option(LambdaRankConfig(), "LightGBM's LambdaRank.")

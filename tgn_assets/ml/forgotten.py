@@ -67,13 +67,13 @@ class ForgottenIds:
         return bool(self.hashes.get(kind)) and self.hash(kind, name) in self.hashes[kind]
 
     def adding(self, kind: str, names: Iterable[str]) -> ForgottenIds:
-        """The same with the ids `names`, which may have left traces."""
+        """The list with the ids `names` added, which may have left traces."""
         new = {self.hash(kind, name) for name in names}
         hashes = {**self.hashes, kind: self.hashes.get(kind, frozenset()) | new}
         return replace(self, hashes=hashes, unfinished=self.unfinished | new)
 
     def finishing(self, kind: str, names: Iterable[str]) -> ForgottenIds:
-        """The same once the ids `names` have left no trace."""
+        """The list once the ids `names` have left no trace."""
         return replace(self, unfinished=self.unfinished - {self.hash(kind, name) for name in names})
 
     def __bool__(self) -> bool:

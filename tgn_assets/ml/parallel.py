@@ -43,7 +43,7 @@ class WorkersError(SafeError, RuntimeError):
 
 
 class Workers(Protocol):
-    """An engine that does the same work for many shards of users."""
+    """An engine that maps a function over shards of users."""
 
     def map(self, work: Callable[[Shared, Shard], Result], shared: Shared, shards: Iterable[Shard]) -> Iterator[Result]:
         """Yields `work(shared, shard)` of each shard, in order; torch has one thread in it.
@@ -86,7 +86,7 @@ def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> It
 
 
 @contextmanager
-def workers() -> Iterator[ThreadPoolExecutor]:
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """A pool of as many threads as torch has; in each of them torch has one."""
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
         yield pool

@@ -40,7 +40,7 @@ class ProgressReporter(tqdm):
         """Corrects the total: `amount` is still to be done."""
         self.total = self.n + amount
 
-    def tell(self, detail: str = "") -> None:
+    def log(self, detail: str = "") -> None:
         """Logs a line with `detail` now."""
         self._detail, self.mininterval = detail, 0
         self.update(0)
@@ -73,7 +73,7 @@ def log_query_progress(con: duckdb.DuckDBPyConnection, log: LogFn, what: str) ->
             if done < progress.n:
                 progress = ProgressReporter(log, what, 100, "%")
             progress.n = done
-            progress.tell()
+            progress.log()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

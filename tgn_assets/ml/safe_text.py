@@ -91,7 +91,7 @@ class RedactedError(Exception):
 
 
 class SafeError(Exception):
-    """An error whose message is `safe_text`: the base of all that are told to people."""
+    """An error whose message is `safe_text`: the base of all errors that users read."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_text(message))

@@ -271,7 +271,7 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def replace_rows(con: duckdb.DuckDBPyConnection, table: str, week: str, rows: pd.DataFrame) -> None:
-    """Makes `rows` those of `week` in `table`, by column name."""
+    """Replaces the rows of `week` in `table` by `rows`; columns count by name."""
     con.execute(f"DELETE FROM {table} WHERE week = $week::DATE", {"week": week})
     if len(rows):
         con.register("new_rows", rows)

@@ -17,8 +17,8 @@ NEW_USERS = "new_users"
 """The `source` of rows for a user without a list: they are the list for new users."""
 RESULT = ["user", "event", "rank", "score", "source"]
 MORE = [name for name in PREDICTION_COLUMNS if name not in ("week", "target_week", "user_id", "event_id", *RESULT)]
-"""What else the published lists say of each place, such as its reason."""
-METRICS = (*RANKING_METRICS, "ndcg_lift")
+"""What else the published lists say of each row, such as its reason."""
+COMPARED_METRICS = (*RANKING_METRICS, "ndcg_lift")
 
 
 def listed(lists: PublishedLists, users: pd.Series | None, user_type: IdType, event_type: IdType) -> pd.DataFrame:
@@ -33,8 +33,8 @@ def listed(lists: PublishedLists, users: pd.Series | None, user_type: IdType, ev
 def comparison(scores: Sequence[PooledScore]) -> pd.DataFrame:
     """model, metric, value, ci_low, ci_high, users of the `scores` of a segment: ours, the baselines, the bounds."""
     models = in_order({score.model: score.value for score in scores if score.metric == "ndcg"})
-    shown = [score for score in scores if score.metric in METRICS]
-    shown.sort(key=lambda score: (models.index(score.model), METRICS.index(score.metric)))
+    shown = [score for score in scores if score.metric in COMPARED_METRICS]
+    shown.sort(key=lambda score: (models.index(score.model), COMPARED_METRICS.index(score.metric)))
     rows = [(score.model, score.metric, score.value, *(score.ci or (nan, nan)), score.users) for score in shown]
     return pd.DataFrame(rows, columns=["model", "metric", "value", "ci_low", "ci_high", "users"])
 

@@ -209,7 +209,7 @@ class Recommender:
         return self
 
     def recommend(self, users: Iterable[Any] | None = None) -> pd.DataFrame:
-        """user, event, rank (from 1), score, source, and what else is published of each place, in ascending rank.
+        """user, event, rank (from 1), score, source, and what else is published of each event, in ascending rank.
 
         Of all users, or of `users`, in that order and as often as they are asked for. A user whom the log does not
         know, or who was silent for too long, gets the list for new users: its `source` is `new_users`. Otherwise

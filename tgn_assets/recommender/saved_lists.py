@@ -28,14 +28,14 @@ def save_lists(directory: Path, lists: PublishedLists, meta: Mapping[str, Any]) 
     for name, frame in vars(lists).items():
         columns[name] = []
         for column in frame.columns:
-            place = f"{name}.{column}"
+            key = f"{name}.{column}"
             is_text = not pd.api.types.is_numeric_dtype(frame[column].dtype)
             columns[name].append((column, is_text))
             if is_text:
                 codes, texts = pd.factorize(frame[column].astype(object))
-                tensors |= {place: torch.tensor(codes), **_packed(place, texts)}
+                tensors |= {key: torch.tensor(codes), **_packed(key, texts)}
             else:
-                tensors[place] = torch.tensor(frame[column].to_numpy())
+                tensors[key] = torch.tensor(frame[column].to_numpy())
     save_artifact(directory, tensors, {"kind": KIND, "columns": columns, **meta})
 
 
@@ -55,20 +55,20 @@ def load_lists(directory: Path) -> tuple[PublishedLists, dict[str, Any]]:
     return PublishedLists(**frames), meta
 
 
-def _packed(place: str, texts: np.ndarray | pd.Index) -> dict[str, Tensor]:
+def _packed(key: str, texts: np.ndarray | pd.Index) -> dict[str, Tensor]:
     """The UTF-8 of all `texts`, one after the other, and where each of them ends."""
     encoded = [str(text).encode() for text in texts]
     return {
-        f"{place}.utf8": torch.tensor(np.frombuffer(b"".join(encoded), np.uint8)),
-        f"{place}.ends": torch.tensor(np.cumsum([len(text) for text in encoded], dtype=np.int64)),
+        f"{key}.utf8": torch.tensor(np.frombuffer(b"".join(encoded), np.uint8)),
+        f"{key}.ends": torch.tensor(np.cumsum([len(text) for text in encoded], dtype=np.int64)),
     }
 
 
-def _column(tensors: Mapping[str, Tensor], place: str, is_text: bool) -> Any:
-    values = tensors[place].numpy()
+def _column(tensors: Mapping[str, Tensor], key: str, is_text: bool) -> Any:
+    values = tensors[key].numpy()
     if not is_text:
         return values
-    utf8, ends = tensors[f"{place}.utf8"].numpy().tobytes(), tensors[f"{place}.ends"].tolist()
+    utf8, ends = tensors[f"{key}.utf8"].numpy().tobytes(), tensors[f"{key}.ends"].tolist()
     texts = [utf8[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
     return pd.Categorical.from_codes(values, pd.Index(texts, dtype=object))
 

@@ -21,8 +21,8 @@ from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.graph.snapshots import Snapshot, read_snapshot
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.publish import WeekPublication, publish_week
 from tgn_assets.ml.recommend.published import PublicationRecord, read_nodes, rules_of

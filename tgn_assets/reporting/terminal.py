@@ -18,7 +18,7 @@ from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
-NDCG = RANKING_METRICS["ndcg"]
+NDCG = RANKING_METRICS["ndcg"].title
 """Its name where lists have the default length."""
 LENGTHS_SQL = """
     SELECT DISTINCT k FROM published_weeks WHERE list_contains($weeks, strftime(target_week, '%Y-%m-%d')) ORDER BY k
@@ -90,7 +90,7 @@ def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, ResultTable]:
     """By segment, our metrics over the target `weeks` beside the baselines'; `by_week`, NDCG@5 week by week."""
     scores, of_all = pooled_scores(warehouse, weeks, compared=True), pooled_scores(warehouse, weeks)
-    titles = {metric: at_length(name, warehouse, weeks) for metric, name in RANKING_METRICS.items()}
+    titles = {name: at_length(metric.title, warehouse, weeks) for name, metric in RANKING_METRICS.items()}
     metrics = [Column(metric, title, drop=2 * at) for at, (metric, title) in enumerate(titles.items())]
     metrics.insert(1, Column("ci", "95% interval", interval, drop=1))
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
@@ -210,8 +210,8 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         week = week or published[-1]
         own = _rows(con, "weekly_top5_predictions WHERE week = ? AND user_id = ?", [week, user])
         rows = own or _rows(con, "new_user_top5_predictions WHERE week = ?", [week])
-        most = None if own else read_publication_record(con, week).policy.max_silent_weeks
-    silent = None if most is None else _silent_weeks(warehouse, user, week)
+        max_silent_weeks = None if own else read_publication_record(con, week).policy.max_silent_weeks
+    silent = None if max_silent_weeks is None else _silent_weeks(warehouse, user, week)
     columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
     columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
     names = [*(column.key for column in columns), "reason_kind"]

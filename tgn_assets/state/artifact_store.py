@@ -65,10 +65,10 @@ class ArtifactStore:
 
     def load(self, asset: str, week: str) -> Any:
         """The artifact of `asset` for `week`; ArtifactError if it is missing, damaged or outdated."""
-        from tgn_assets.ml.artifact_io import damage_named
+        from tgn_assets.ml.artifact_io import as_artifact_error
 
         directory = self.directory(asset, week)
-        with damage_named(directory):
+        with as_artifact_error(directory):
             return pkgutil.resolve_name(TYPES[asset]).load(directory)
 
     def sweep(self) -> None:
@@ -200,7 +200,7 @@ def publishing_model(
     Its embeddings are of the nodes of `history`, which may have changed since those of `week` were made.
     ArtifactError if it is missing, or was trained on another chain of embeddings than that of `week`.
     """
-    from tgn_assets.ml.ranker.train import temporal_embeddings
+    from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
 
     ranker = store.load("trained_ranker", model_week)
     if model_week == week:

@@ -149,7 +149,7 @@ class Home:
         try:
             yield
         except OSError as error:
-            raise StateError(forbidden(error)) from error
+            raise StateError(permission_message(error)) from error
         except Exception as error:
             wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
             if not wrong and not type(error).__module__.startswith("yaml."):
@@ -286,7 +286,7 @@ class Home:
         """`known`, as of the log that the settings name; nothing is known of another one if there are no rows yet."""
         s = self.settings
         this = {
-            "source": _one_spelling(redacted(s.source)),
+            "source": _canonical_source(redacted(s.source)),
             "query": s.source_query,
             "columns": [s.user_column, s.event_column, s.timestamp_column],
             "read_as": [s.timestamp_format, s.time_zone, s.null_values, s.row_filter],
@@ -297,7 +297,7 @@ class Home:
         if not rows:
             return this
         stays = all(known.get(name) == this[name] for name in ("source", "query", "columns"))
-        if not stays and not self._has_any(rows, known.get("week_number")):
+        if not stays and not self._has_any_week(rows, known.get("week_number")):
             former, columns = known.get("source", "of an unknown source"), known.get("columns", ())
             raise SettingsError(
                 f"TGN_HOME={self.root} holds the log {former} with the columns {', '.join(columns) or 'unknown'}, and "
@@ -307,7 +307,7 @@ class Home:
             )
         return known | this
 
-    def _has_any(self, rows: Mapping[str, str], week_number: int | None) -> bool:
+    def _has_any_week(self, rows: Mapping[str, str], week_number: int | None) -> bool:
         """Whether the source has one of these weeks, by the digest of its rows: then the log has only moved."""
         now = source_digests(self._spec(week_number), sorted(rows))
         return any(now[week] == digest for week, digest in rows.items())
@@ -326,7 +326,7 @@ def damaged_history(dagster_home: Path) -> list[Path]:
     return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
 
 
-def forbidden(error: OSError) -> str:
+def permission_message(error: OSError) -> str:
     """What to say of a file that may not be read or written."""
     return f"{error.filename} cannot be used: {(error.strerror or 'error').lower()}; give this user the right to"
 
@@ -341,7 +341,7 @@ def _is_sound(path: Path) -> bool:
         return False
 
 
-def _one_spelling(source: str) -> str:
+def _canonical_source(source: str) -> str:
     """`source`, as an absolute path if it is one: `log.csv` and `./log.csv` are one log."""
     return source if source == SYNTHETIC or is_url(source) else os.path.abspath(Path(source).expanduser())
 

@@ -7,7 +7,7 @@ import dagster as dg
 from tgn_assets.state.artifact_store import ArtifactStore, Window
 from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.run_lock import RunLock
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 PARTITION = "dagster/partition"
@@ -38,14 +38,14 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         from tgn_assets.ml.parallel import trim_malloc
 
         asset, week = _name(context), context.asset_partition_key
-        with explained():
+        with as_dagster_failure():
             self.artifacts.save(asset, week, obj)
         self.warehouse.record_made(asset, {week: digest_of_files(self.artifacts.directory(asset, week))})
         trim_malloc()  # or the next asset in this process would need its memory on top of this one's
 
     def load_input(self, context: dg.InputContext) -> Any:
         """A `Window`, or the artifact of the run's week; Failure if it cannot be loaded."""
-        with explained():
+        with as_dagster_failure():
             asset = _name(context)
             if context.dagster_type.typing_type is not Window:
                 return self.artifacts.load(asset, context.asset_partition_key)

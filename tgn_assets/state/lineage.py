@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
 RAW, SNAPSHOTS = "raw_interactions", "weekly_snapshots"
-PREDICTIONS, METRICS = "weekly_top5_predictions", "eval_metrics"
+PREDICTIONS, EVAL_METRICS = "weekly_top5_predictions", "eval_metrics"
 REPORT = "weekly_report"
 """The last asset of a week."""
 HISTORY = "history"
@@ -34,8 +34,8 @@ UPSTREAM: Mapping[str, Mapping[str, int]] = {
     "trained_ranker": {"trained_gnn": 0},
     "temporal_embeddings": {"trained_ranker": 0},
     PREDICTIONS: {"temporal_embeddings": 0},
-    METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
-    REPORT: {PREDICTIONS: 0, METRICS: 0},
+    EVAL_METRICS: {RAW: 0, PREDICTIONS: -1, HISTORY: -1},
+    REPORT: {PREDICTIONS: 0, EVAL_METRICS: 0},
 }
 """asset -> what it is made from -> the week of that, from its own; in the order in which a week makes them.
 
@@ -47,7 +47,7 @@ OF_LISTS = UPSTREAM[REPORT]
 
 
 @dataclass(frozen=True)
-class Made:
+class AssetRecord:
     """What an asset of a week holds, and what was upstream of it when it was made: digests."""
 
     digest: str
@@ -60,7 +60,7 @@ class Lineage:
 
     ingested: Mapping[str, str] = field(default_factory=dict)
     """week -> digest of its rows."""
-    made: Mapping[tuple[str, str], Made] = field(default_factory=dict)
+    made: Mapping[tuple[str, str], AssetRecord] = field(default_factory=dict)
     """(asset, week) -> what it holds."""
     settings: Callable[[str, str], str | None] = lambda _asset, _week: None
     """(asset, week) -> digest of what the settings ask of it now; None where that is no reason to make it again."""
@@ -106,7 +106,7 @@ class Lineage:
         return stale
 
 
-def no_longer_there(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
+def expired_weeks(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
     """The `ingested` weeks with rows from `start` to before the `first` week of the source, and that week itself if
     there are any.
 
@@ -128,7 +128,8 @@ def read_lineage(con: duckdb.DuckDBPyConnection) -> Lineage:
     ingested = con.execute("SELECT strftime(week, '%Y-%m-%d'), digest FROM ingested_weeks").fetchall()
     made = con.execute("SELECT asset, strftime(week, '%Y-%m-%d'), digest, made_from FROM made_weeks").fetchall()
     return Lineage(
-        dict(ingested), {(asset, week): Made(digest, json.loads(origin)) for asset, week, digest, origin in made}
+        dict(ingested),
+        {(asset, week): AssetRecord(digest, json.loads(made_from)) for asset, week, digest, made_from in made},
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.schema import VIEWS, literal, quoted
-from tgn_assets.state.lineage import METRICS, PREDICTIONS
+from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
     import duckdb
 
 NAME = "current.duckdb"
-WHOLE = ("published_weeks", METRICS)
+WHOLE = ("published_weeks", EVAL_METRICS)
 NEWEST = (PREDICTIONS, "new_user_top5_predictions")
 """Tables of which only the newest week is copied: all of them would be copied every week anew."""
 

@@ -23,7 +23,7 @@ from tgn_assets.state.home import FORGOTTEN, Home
 from tgn_assets.state.io_managers import ArtifactIOManager
 from tgn_assets.state.lineage import digest_of
 from tgn_assets.state.run_lock import RunLock
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class TrainingDefaults(dg.ConfigurableResource):
     batching: str
     sampler: str
 
-    def settle(self, form: BaseModel, model: type[Config]) -> Config:
+    def resolve(self, form: BaseModel, model: type[Config]) -> Config:
         """The `model` that the launchpad's `form` describes, with what it leaves `auto` or at its default filled in."""
         given = form.model_dump()
         given |= {name: value for name, value in self if given.get(name) == "auto"}
@@ -187,7 +187,7 @@ def build_resources(home: Home, source: SourceSpec | None) -> dict[str, Any]:
 
     @dg.resource(description="The interaction log to ingest.")
     def log() -> SourceSpec:
-        with explained():
+        with as_dagster_failure():
             return source or home.source_spec()
 
     settings = home.settings

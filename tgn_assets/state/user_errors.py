@@ -1,4 +1,4 @@
-"""Shows errors that say what to do where users read them: at the top of the run's page in the UI."""
+"""Turns errors that users can fix into Dagster failures, which the UI shows at the top of the run's page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from tgn_assets.ml.safe_text import SafeError, of_the_system, safe_error, safe_t
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def as_dagster_failure() -> Iterator[None]:
     """Turns errors that the user can fix (a wrong setting, a lost artifact, a full disk) into a Failure that says so.
 
     All other errors are bugs, and keep their traceback. No error shows a secret, nor does one that it came from.

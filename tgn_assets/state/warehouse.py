@@ -23,7 +23,7 @@ from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import (
-    METRICS,
+    EVAL_METRICS,
     PREDICTIONS,
     REPORT,
     UPSTREAM,
@@ -53,8 +53,8 @@ RECORDED_BY = {
     PREDICTIONS: PREDICTIONS,
     "new_user_top5_predictions": PREDICTIONS,
     "published_weeks": PREDICTIONS,
-    "eval_metrics": METRICS,
-    "eval_user_groups": METRICS,
+    "eval_metrics": EVAL_METRICS,
+    "eval_user_groups": EVAL_METRICS,
 }
 """Table -> the asset whose record says that its rows are there."""
 
@@ -83,14 +83,14 @@ class Warehouse:
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection that cannot write, in UTC. WarehouseError if there are no tables yet, or at the timeout."""
         if not self.path.exists():
-            raise self._not_made()
+            raise self._missing_tables()
         con = self._connect(read_only=True)
         try:
-            with self._damage_named():
+            with self._as_warehouse_error():
                 if not self._complete:
                     there = columns(con)
                     if TABLES.keys().isdisjoint(there):
-                        raise self._not_made()
+                        raise self._missing_tables()
                     if not TABLES.keys() <= there.keys() or _of_older_release(there):
                         con.close()
                         with self.writer():  # makes the tables and columns that are missing
@@ -107,7 +107,7 @@ class Warehouse:
         """As `reader`, whatever tables and columns there are; it makes none."""
         con = self._connect(read_only=True)
         try:
-            with self._damage_named():
+            with self._as_warehouse_error():
                 yield con
         finally:
             con.close()
@@ -122,7 +122,7 @@ class Warehouse:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         con = self._connect(read_only=False)
         try:
-            with self._damage_named():
+            with self._as_warehouse_error():
                 with transaction(con):
                     self._mark_lost_pending(con)
                     create_tables(con)
@@ -150,16 +150,16 @@ class Warehouse:
 
     def _require_columns(self, con: duckdb.DuckDBPyConnection) -> None:
         """WarehouseError if a table lacks a column."""
-        if not self._complete and (lacking := lacking_columns(con)):
+        if not self._complete and (lacking := missing_columns(con)):
             raise WarehouseError(f"{self.path}: {lacking[0]}; {RESTORE}")
 
     @contextmanager
-    def _damage_named(self) -> Iterator[None]:
+    def _as_warehouse_error(self) -> Iterator[None]:
         """Turns what DuckDB says of a damaged, forbidden or full file into a WarehouseError that names it."""
         try:
             yield
         except duckdb.Error as error:
-            if reason := _fault(self.path, error):
+            if reason := _fault_message(self.path, error):
                 raise WarehouseError(reason) from error
             raise
 
@@ -256,7 +256,7 @@ class Warehouse:
                 holder = _holder(error)
                 if holder is None:
                     raise WarehouseError(
-                        _fault(self.path, error) or f"{self.path} cannot be opened: {first_line(error)}"
+                        _fault_message(self.path, error) or f"{self.path} cannot be opened: {first_line(error)}"
                     ) from error
                 now = time.monotonic()
                 if now - start > self.lock_timeout:
@@ -269,7 +269,7 @@ class Warehouse:
                     said = now
             time.sleep(random.uniform(0.05, 0.25))  # jitter, lest those who wait come back all at once
 
-    def _not_made(self) -> WarehouseError:
+    def _missing_tables(self) -> WarehouseError:
         return WarehouseError(
             f"there are no tables in {self.path} yet; run `tgn refresh`, or materialize raw_interactions"
         )
@@ -284,21 +284,21 @@ def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return found
 
 
-def lacking_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
+def missing_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
     """A phrase for each column that a table of `ml.schema` lacks, but those that tables of an older release get."""
     return [
         f"the table {name} lacks the column {column.name}"
-        for name, column in _lacking(columns(con))
+        for name, column in _missing_columns(columns(con))
         if not column.added
     ]
 
 
 def _of_older_release(there: Mapping[str, list[str]]) -> bool:
     """Whether tables with the columns `there` lack some that were added since."""
-    return any(column.added for _, column in _lacking(there))
+    return any(column.added for _, column in _missing_columns(there))
 
 
-def _lacking(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Column]]:
+def _missing_columns(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Column]]:
     """(table, column) of the columns that tables lack, where they have the columns `there`."""
     for name, table in TABLES.items():
         yield from ((name, column) for column in table.columns if name in there and column.name not in there[name])
@@ -309,7 +309,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".!")
 
 
-def _fault(path: Path, error: duckdb.Error) -> str | None:
+def _fault_message(path: Path, error: duckdb.Error) -> str | None:
     """What is wrong with the warehouse at `path`, and what to do; None if the error is of another kind."""
     text = first_line(error)
     if "Permission denied" in text or "Read-only file system" in text:

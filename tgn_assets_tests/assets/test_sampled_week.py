@@ -66,8 +66,8 @@ def test_sampler_that_is_not_installed_fails_naming_the_docs(
 
 def test_launchpad_wins_over_the_settings_unless_auto() -> None:
     settings = TrainingDefaults(preset="standard", batching="sampled", sampler="native")
-    settled = settings.settle(GNNConfig(batching="full", seed=3), GNNConfig)
-    assert (settled.batching, settled.sampler, settled.seed) == ("full", "native", 3)
-    assert settings.settle(GNNConfig(), GNNConfig).batching == "sampled"
+    resolved = settings.resolve(GNNConfig(batching="full", seed=3), GNNConfig)
+    assert (resolved.batching, resolved.sampler, resolved.seed) == ("full", "native", 3)
+    assert settings.resolve(GNNConfig(), GNNConfig).batching == "sampled"
     settings = TrainingDefaults(preset="standard", batching="auto", sampler="auto")
-    assert settings.settle(GNNConfig(), GNNConfig) == GNNConfig(preset="standard")
+    assert settings.resolve(GNNConfig(), GNNConfig) == GNNConfig(preset="standard")

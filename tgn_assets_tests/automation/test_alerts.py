@@ -60,11 +60,11 @@ def home(tmp_path: Path, receiver: Receiver) -> Home:
     return home_on_log(tmp_path, alert_url=receiver.url)
 
 
-def test_each_state_of_a_matter_is_told_once(home: Home, receiver: Receiver) -> None:
+def test_each_state_of_a_topic_is_sent_once(home: Home, receiver: Receiver) -> None:
     for text in ("broken", "broken", "otherwise broken"):
-        Alerts(home).tell("source", text)
-    Alerts(home).settle("source")
-    Alerts(home).tell("source", "broken")
+        Alerts(home).send("source", text)
+    Alerts(home).resolve("source")
+    Alerts(home).send("source", "broken")
     assert receiver.texts == [f"tgn_assets, {home.root}: {text}" for text in ("broken", "otherwise broken", "broken")]
 
 
@@ -72,10 +72,10 @@ def test_an_alert_that_was_not_taken_is_told_again(
     home: Home, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.fail = True
-    Alerts(home).tell("source", "broken")
+    Alerts(home).send("source", "broken")
     assert "did not take an alert" in caplog.text and "secret" not in caplog.text
     receiver.fail = False
-    Alerts(home).tell("source", "broken")
+    Alerts(home).send("source", "broken")
     assert len(receiver.texts) == 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, OF_A_WEEK, REFRESH, STALE, WorkItem, plan_work
-from tgn_assets.state.lineage import METRICS, PREDICTIONS, SNAPSHOTS, UPSTREAM, Lineage, Made
+from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS, SNAPSHOTS, UPSTREAM, AssetRecord, Lineage
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05"]
 DIGESTS = {week: f"digest of {week}" for week in WEEKS}
@@ -16,7 +16,7 @@ MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings", PREDICTIONS)
 def _made(lineage: Lineage, asset: str, week: str) -> Lineage:
     """`lineage` after `asset` of `week` was made; what it holds depends on what it was made from alone."""
     upstream = lineage.upstream(asset, week)
-    made = {**lineage.made, (asset, week): Made(f"{asset} {hash(str(upstream))}", upstream)}
+    made = {**lineage.made, (asset, week): AssetRecord(f"{asset} {hash(str(upstream))}", upstream)}
     return replace(lineage, made=made)
 
 
@@ -70,26 +70,28 @@ def test_a_run_killed_in_the_ranker_leaves_it_and_what_follows_stale() -> None:
     lineage = _made(_ingested(lineage, [WEEKS[4]], {WEEKS[4]: "late rows"}), "trained_gnn", WEEKS[4])
     [item, newest] = plan_work(WEEKS, lineage, {})
     assert (item.first, item.reason) == (WEEKS[4], STALE)
-    assert item.assets == ("trained_ranker", "temporal_embeddings", PREDICTIONS, METRICS, "weekly_report")
+    assert item.assets == ("trained_ranker", "temporal_embeddings", PREDICTIONS, EVAL_METRICS, "weekly_report")
     assert (newest.first, newest.assets[0]) == (WEEKS[5], "weekly_snapshots")
 
 
 def test_a_run_killed_before_the_scores_leaves_them_to_be_made() -> None:
     lineage = _home(WEEKS[3:])
     made = {
-        key: made for key, made in lineage.made.items() if key not in [(METRICS, WEEKS[5]), ("weekly_report", WEEKS[5])]
+        key: made
+        for key, made in lineage.made.items()
+        if key not in [(EVAL_METRICS, WEEKS[5]), ("weekly_report", WEEKS[5])]
     }
     [item] = plan_work(WEEKS, Lineage(lineage.ingested, made), {})
-    assert (item.first, item.assets) == (WEEKS[5], (METRICS, "weekly_report"))
+    assert (item.first, item.assets) == (WEEKS[5], (EVAL_METRICS, "weekly_report"))
 
 
 def test_lists_made_again_are_scored_again() -> None:
     lineage = _home(WEEKS[3:])
-    lists = {(PREDICTIONS, WEEKS[3]): Made("other lists", lineage.made[PREDICTIONS, WEEKS[3]].made_from)}
+    lists = {(PREDICTIONS, WEEKS[3]): AssetRecord("other lists", lineage.made[PREDICTIONS, WEEKS[3]].made_from)}
     items = plan_work(WEEKS, Lineage(lineage.ingested, {**lineage.made, **lists}), {})
     assert [(item.first, item.assets) for item in items] == [
         (WEEKS[3], ("weekly_report",)),
-        (WEEKS[4], (METRICS, "weekly_report")),
+        (WEEKS[4], (EVAL_METRICS, "weekly_report")),
     ]
 
 

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from tgn_assets.forget.erase import forget
-from tgn_assets.forget.exported import clean_place
+from tgn_assets.forget.exported import clean_export
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.verify import Searched, Trace, traces
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
@@ -45,7 +45,7 @@ def test_a_bucket_loses_the_event(home: Home, folder: Path, tmp_path: Path) -> N
         elsewhere = Home(settings_of(folder, export_parquet=place))
         export_weeks(DESTINATIONS["parquet"], home.warehouse().reader, place, WEEKS[1:])
         assert left(elsewhere, EVENTS, EVENT)
-        assert clean_place("parquet", place, EVENTS, Ids([EVENT])) > 0
+        assert clean_export("parquet", place, EVENTS, Ids([EVENT])) > 0
         store.get(f"{BUCKET}/lists/", str(tmp_path / "copy"), recursive=True)
     table = f"{tmp_path}/copy/weekly_top5_predictions/*/data.parquet"
     assert EVENT not in rows(table, "event_id")

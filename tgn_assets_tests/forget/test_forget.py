@@ -116,7 +116,7 @@ def test_indices_are_not_given_again(home: Home, folder: Path) -> None:
         "artifacts.zero_indices",
         "tables.sync",
         "published_copy.write_copy",
-        "exported.clean_place",
+        "exported.clean_export",
         "history.clean_history",
         "erase._remove_leftovers",
     ],

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tgn_assets.ml.parallel import map_threaded, run_alongside, workers
+from tgn_assets.ml.parallel import map_threaded, run_alongside, thread_pool
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +61,10 @@ def test_body_uses_all_threads_and_nested_pools_have_one() -> None:
 
     def work(_: int) -> int:
         together.wait()
-        with workers() as inner:
+        with thread_pool() as inner:
             return inner._max_workers
 
-    with run_alongside(lambda threads: threads) as working, workers() as pool:
+    with run_alongside(lambda threads: threads) as working, thread_pool() as pool:
         assert list(pool.map(work, range(3))) == [1, 1, 1]
         assert len(list(map_threaded(lambda _: together.wait(), range(3)))) == 3
     assert working.result() == 2 and torch.get_num_threads() == 3

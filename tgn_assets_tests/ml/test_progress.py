@@ -55,10 +55,10 @@ def test_the_time_left_of_work_that_may_end_early_is_a_bound(clock: Clock) -> No
     reporter = ProgressReporter(lines.append, "encoder", 900, "link", at_most=True)
     clock.now += 2
     reporter.add(100)
-    reporter.tell("epoch 0, loss 2.5000")
+    reporter.log("epoch 0, loss 2.5000")
     reporter.set_remaining(200)
     reporter.what = "encoder, week 2"
-    reporter.tell()
+    reporter.log()
     clock.now += 4
     reporter.add(200, "epoch final")
     assert lines == [
@@ -72,7 +72,7 @@ def test_no_rate_and_no_time_left_before_anything_is_done(clock: Clock) -> None:
     lines: list[str] = []
     reporter = ProgressReporter(lines.append, "lists", 10, "user")
     clock.now += 60
-    reporter.tell()
+    reporter.log()
     assert lines == ["lists: 0 of 10 users"]
 
 

@@ -20,7 +20,8 @@ from ray.cluster_utils import Cluster
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.parallel import THREADS, Workers, WorkersError
 from tgn_assets.ml.ranker import training_set
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.recommend import top_k
 from tgn_assets.ml.recommend.top_k import diagnose, recommend
 from tgn_assets.ray_tasks import LOCAL, RayTasks

@@ -24,7 +24,7 @@ from tgn_assets_tests.support.worlds import START, habits, history, snapshots
 WEEKS = [shift(START, later) for later in (4, 5)]
 GNN = GNNConfig(dim=8, window=3, replay=3, epochs=2, warm_epochs=1, batching="full")
 RANKER = RankerConfig(dim=8, heads=2, origins=2, sequence=2, epochs=2, candidates=8)
-METRICS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
+SCORE_COLUMNS = ["week", "model", "segment", "metric", "value", "ci_low", "ci_high", "users"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         store.save("trained_gnn", week, gnn)
         store.save("trained_ranker", week, train_ranker(history(rows, later), gnn.embeddings, week, config=config))
     scores = [(WEEKS[1], "tgn_assets", "all", "ndcg", 0.25, 0.2, 0.3, 12)]
-    home.warehouse().replace_week_tables(WEEKS[1], {"eval_metrics": pd.DataFrame(scores, columns=METRICS)})
+    home.warehouse().replace_week_tables(WEEKS[1], {"eval_metrics": pd.DataFrame(scores, columns=SCORE_COLUMNS)})
     return home
 
 

@@ -26,6 +26,34 @@ WEEK = "2026-01-05"
 
 Item = tuple[Any, ...]
 """event_id, score and source, and values of the columns after them."""
+IDS = [
+    *("17850", "ann", "a/b", "/", "//a//", "a b", "a+b", "100%", "a%2Fb", "?q=1", "#1", "ümläut", "東京", "🍵"),
+    *(
+        "\n",
+        "a\nb\n",
+        "\t",
+        "\x00",
+        ".",
+        "..",
+        "users:batch",
+        "a;b",
+        '"quoted"',
+        "\\",
+        "\u202e",
+        "é",
+        "e\u0301",
+        "A" * 1000,
+    ),
+]
+
+
+"""Ids that a path, a query, JSON or a terminal might take for something else."""
+
+
+LISTS: dict[str, list[Item]] = {user: [(f"event {user}", 0.5, "tgn_assets"), ("x/y", 1 / 3, "popular")] for user in IDS}
+
+
+NEW_USERS: list[Item] = [("tea", 0.25, "popular")]
 
 
 def publish_lists(

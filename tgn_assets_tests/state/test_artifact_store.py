@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tgn_assets.ml.artifact_io import FORMAT_VERSION, ArtifactError
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.ranker import train
+from tgn_assets.ml.ranker import checkpoint
 from tgn_assets.state import artifact_store
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore, load_embedding_history
 from tgn_assets_tests.support.worlds import habits, history
@@ -48,7 +48,7 @@ def test_a_window_of_an_asset_that_never_ran_is_empty(tmp_path: Path) -> None:
     assert dict(ArtifactStore(tmp_path).window("trained_gnn", WEEKS)) == {}
 
 
-def checkpoint(warm_from: str | None, *weeks: str, of: str) -> Any:
+def saved_checkpoint(warm_from: str | None, *weeks: str, of: str) -> Any:
     return SimpleNamespace(warm_from=warm_from, embeddings={week: f"{week} by {of}" for week in weeks})
 
 
@@ -64,9 +64,9 @@ class Checkpoints(ArtifactStore):
     def load(self, asset: str, week: str) -> Any:
         self.read.append(week)
         return {
-            WEEKS[1]: checkpoint(None, WEEKS[0], WEEKS[1], of="1"),
-            WEEKS[2]: checkpoint(WEEKS[1], WEEKS[2], of="2"),
-            WEEKS[3]: checkpoint(WEEKS[2], WEEKS[3], of="3"),
+            WEEKS[1]: saved_checkpoint(None, WEEKS[0], WEEKS[1], of="1"),
+            WEEKS[2]: saved_checkpoint(WEEKS[1], WEEKS[2], of="2"),
+            WEEKS[3]: saved_checkpoint(WEEKS[2], WEEKS[3], of="3"),
         }[week]
 
 
@@ -165,7 +165,7 @@ def test_embeddings_of_other_nodes_are_made_again(monkeypatch: pytest.MonkeyPatc
     store: Any = SimpleNamespace(load=lambda asset, _: held[asset])
     monkeypatch.setattr(artifact_store, "_check_chain", lambda *_: None)
     monkeypatch.setattr(artifact_store, "load_embedding_history", lambda *_: {})
-    monkeypatch.setattr(train, "temporal_embeddings", lambda *_, **__: "made again")
+    monkeypatch.setattr(checkpoint, "temporal_embeddings", lambda *_, **__: "made again")
     grown = history([*habits(), ("a late user", "a late event", 0, 1)], 11)
     for of, expected in ((past, kept), (grown, "made again")):
         model = artifact_store.publishing_model(store, of, "2024-01-08", "2024-01-08", "cpu")

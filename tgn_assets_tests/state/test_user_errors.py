@@ -6,21 +6,24 @@ import dagster as dg
 import pytest
 
 from tgn_assets.ml.connectors.text_file import replace_text
-from tgn_assets.state.user_errors import explained
+from tgn_assets.state.user_errors import as_dagster_failure
 
 
 def test_a_run_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
     (page := tmp_path / "week.html").mkdir()
-    with pytest.raises(dg.Failure) as raised, explained():
+    with pytest.raises(dg.Failure) as raised, as_dagster_failure():
         replace_text(page, "a page")
     assert raised.value.description == f"Is a directory: {page}; `tgn doctor` checks the whole home"
 
 
 def test_a_full_disk_is_no_bug() -> None:
-    with pytest.raises(dg.Failure, match="No space left on device: tensors; make room and try again"), explained():
+    with (
+        pytest.raises(dg.Failure, match="No space left on device: tensors; make room and try again"),
+        as_dagster_failure(),
+    ):
         raise OSError(28, "No space left on device", "tensors")
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    with pytest.raises(KeyError), explained():
+    with pytest.raises(KeyError), as_dagster_failure():
         raise KeyError("user")

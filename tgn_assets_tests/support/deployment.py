@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from tgn_assets.assets.exports import place_digest
+from tgn_assets.assets.exports import location_digest
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -118,7 +118,7 @@ def copied_home(folder: Path, to: Path, *, exported: str) -> None:
     """Copies `folder`, which holds a home, and makes the copy know that its exports are in the folder `exported` of the
     copy."""
     shutil.copytree(folder / "home", to / "home", symlinks=True)
-    then, now = (place_digest(str(place / exported)) for place in (folder, to))
+    then, now = (location_digest(str(place / exported)) for place in (folder, to))
     with duckdb.connect(to / "home" / "warehouse.duckdb") as con:
         con.execute("UPDATE made_weeks SET made_from = replace(made_from, ?, ?)", [then, now])
 

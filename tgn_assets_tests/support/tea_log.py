@@ -109,7 +109,7 @@ def warehouse_of(
     event_ids: np.ndarray,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory warehouse with the rows of `history`, the lists published for `week` and what happened in it."""
-    origin = shift(week, -1)
+    cutoff = shift(week, -1)
     past = pd.DataFrame(
         {
             "user_id": user_ids[history.user],
@@ -118,7 +118,7 @@ def warehouse_of(
         }
     )
     rows = pd.concat([past, truth.assign(week=week)]).assign(ts=lambda frame: frame.week)
-    defaults = {"week": origin, "target_week": week, "score": 0.5, "source": "model"}
+    defaults = {"week": cutoff, "target_week": week, "score": 0.5, "source": "model"}
     shown = {"weekly_top5_predictions": predictions, "new_user_top5_predictions": new_users}
     tables = {"raw_interactions": rows}
     for name, frame in shown.items():
@@ -130,7 +130,7 @@ def warehouse_of(
         ids = [*known, *unknown]
         after = np.arange(len(ids) - len(idx)) + idx.max(initial=-1) + 1
         nodes = {f"{kind}_id": ids, f"{kind}_idx": np.append(idx, after)}
-        tables[f"{kind}s"] = pd.DataFrame(nodes).assign(first_week=[origin] * len(known) + [week] * len(unknown))
+        tables[f"{kind}s"] = pd.DataFrame(nodes).assign(first_week=[cutoff] * len(known) + [week] * len(unknown))
     con = duckdb.connect()
     create_tables(con)
     for name, frame in tables.items():

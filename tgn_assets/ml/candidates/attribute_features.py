@@ -20,7 +20,7 @@ NORMAL_IQR = 1.349
 """Distance between the quartiles of a normal distribution, in standard deviations."""
 
 PairFeature = Callable[[UserPast, IntArray, IntArray], FloatArray]
-"""[p] values of the pairs of a place [p] in the users of a `UserPast` and an event position [p]."""
+"""[p] values of the pairs of a row [p] in the users of a `UserPast` and an event position [p]."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class AttributeValues:
         if not len(known):
             return self.values
         low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-        spread = (high - low) / NORMAL_IQR or known.std() or 1.0
-        return np.arcsinh((self.values - middle) / spread)
+        scale = (high - low) / NORMAL_IQR or known.std() or 1.0
+        return np.arcsinh((self.values - middle) / scale)
 
     @cached_property
     def age(self) -> FloatArray:
@@ -99,7 +99,7 @@ def _event_category_share(column: AttributeValues, h: InteractionHistory) -> Pai
     everyone = column.shares(h.event, column.weight(h.age))
 
     def share(past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
-        own = _CategorySums(past.place, code[past.event], column.weight(past.age), (len(past.users), column.categories))
+        own = _CategorySums(past.row, code[past.event], column.weight(past.age), (len(past.users), column.categories))
         return (own.at(row, code[event]) + prior * _at(everyone, code[event])) / (own.total[row] + prior)
 
     return share
@@ -163,7 +163,7 @@ class AttributeFeatures:
             self._features += [make(column, history) for make in REGISTRY[node, kind].values()]
 
     def features(self, past: UserPast, row: IntArray, event: IntArray) -> FloatArray:
-        """[p, len(feature_names(columns))] float32 for pairs (place in the users of `past` [p], event position [p])."""
+        """[p, len(feature_names(columns))] float32 for pairs (row in the users of `past` [p], event position [p])."""
         columns = [feature(past, row, event) for feature in self._features]
         return np.array(columns, np.float32).T if columns else np.zeros((len(row), 0), np.float32)
 
@@ -176,9 +176,9 @@ class _CategorySums:
         known, self.width = code >= 0, shape[1]
         node, weight = node[known], weight[known]
         self.total = np.bincount(node, weight, shape[0])
-        keys, place = np.unique(node * self.width + code[known], return_inverse=True)
+        keys, key = np.unique(node * self.width + code[known], return_inverse=True)
         # With a last entry for what is not there.
-        self.key, self.sum = np.append(keys, -1), np.bincount(place, weight, len(keys) + 1)
+        self.key, self.sum = np.append(keys, -1), np.bincount(key, weight, len(keys) + 1)
 
     def at(self, node: IntArray, code: IntArray) -> FloatArray:
         """[p] the sums of nodes [p] and categories [p]; zero where there is none."""

@@ -24,7 +24,9 @@ class EventTables:
         trends = (half_life for pair in config.trend_half_lives for half_life in pair)
         others = (config.popular_half_life, config.steady_half_life, config.affinity_half_life)
         half_lives = dict.fromkeys([*config.popularity_half_lives, *trends, *others])
-        self.popularity = {half_life: _popularity(history, half_life) for half_life in half_lives}  # {half-life: [E]}
+        self.popularity = {
+            half_life: _counts_by_age(history, half_life) for half_life in half_lives
+        }  # {half-life: [E]}
         ties = history.event_order
         self.by_popularity = np.lexsort((ties, -self.popularity[config.popular_half_life]))
         self.by_steady_popularity = np.lexsort((ties, -self.popularity[config.steady_half_life]))
@@ -68,7 +70,7 @@ def event_tables(history: InteractionHistory, config: CandidateConfig) -> EventT
     return history.derived(f"event tables of {config!r}", lambda: EventTables(history, config))
 
 
-def _popularity(h: InteractionHistory, half_life: float) -> FloatArray:
+def _counts_by_age(h: InteractionHistory, half_life: float) -> FloatArray:
     """[E] interactions with each event, halved every half-life, without those that are negligibly old."""
     low = int(np.searchsorted(h.week_no, h.week - NEGLIGIBLE * half_life))
     age = h.since[low:].astype(np.float64) + (h.week - h.week_no[low:])

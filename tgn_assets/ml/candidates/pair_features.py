@@ -160,7 +160,7 @@ class PairFeatures:
         return _columns(self.registry.user, tables)
 
     def features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
-        """[p, len(registry.names)] float32 for pairs (place in the users of `tables`, event position), in order."""
+        """[p, len(registry.names)] float32 for pairs (row in the users of `tables`, event position), in order."""
         both, best = _values(tables.co_occurrence, row, event), np.zeros(tables.size)
         np.maximum.at(best, row, both.real)
         families = [
@@ -175,10 +175,10 @@ class PairFeatures:
     def _repeat_features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
         key, own = row * self.catalogue.num_events + event, tables.pairs.key
-        place = np.searchsorted(own, key).clip(max=len(own) - 1)  # ascending: by row, then event
-        had = np.flatnonzero(own[place] == key)
+        pair, interacted = look_up(own, key)
+        had = np.flatnonzero(interacted)
         features = np.zeros((len(row), len(self.registry.repeat)), np.float32)
-        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, place[had]))
+        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, pair[had]))
         return features
 
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
-from tgn_assets.ml.linalg.sparse import blocks, top_n_per_row
+from tgn_assets.ml.linalg.sparse import split_by_cost, top_n_per_row
 from tgn_assets.ml.parallel import map_threaded
 
 Made = TypeVar("Made")
@@ -21,21 +21,21 @@ ROWS_PER_BLOCK = 20_000
 
 def map_user_blocks(make: Callable[[UserPast], Made], history: InteractionHistory) -> Iterator[Made]:
     """Yields `make` of the pasts of all users of `history`, some users at a time and in order, computed in threads."""
-    ranges = blocks(np.diff(history.user_start), ROWS_PER_BLOCK)
+    ranges = split_by_cost(np.diff(history.user_start), ROWS_PER_BLOCK)
     return map_threaded(lambda block: make(history.of_users(np.arange(*block))), ranges)
 
 
 class PairTables:
-    """The distinct pairs [P] of `past`, by user, then event; a user is a place in `past.users`."""
+    """The distinct pairs [P] of `past`, by user, then event; a user is an index in `past.users`."""
 
     def __init__(self, past: UserPast, catalogue: Catalogue, config: CandidateConfig) -> None:
         self.past, self.catalogue, self.config, self._counts = past, catalogue, config, dict[float, FloatArray]()
-        key = past.place * catalogue.num_events + past.event
+        key = past.row * catalogue.num_events + past.event
         order = np.argsort(key, kind="stable")  # rows of a user are sorted by week, and those of a pair stay so
         key, week, self._row_count = key[order], past.week_no[order], past.count[order]
         self._row_age, self._begin = past.week - week, np.flatnonzero(np.diff(key, prepend=-1))
         end = np.append(self._begin[1:], len(key))[: len(self._begin)]
-        self.key = key[self._begin]  # [P] ascending: place * E + event position
+        self.key = key[self._begin]  # [P] ascending: user * E + event position
         self.user, self.event = np.divmod(self.key, max(catalogue.num_events, 1))
         self.weeks = end - self._begin  # [P] weeks in which the pair interacted
         self.first, self.last = week[self._begin], week[end - 1]  # [P] week numbers
@@ -66,7 +66,8 @@ class PairTables:
 
     @cached_property
     def both_profiles(self) -> sparse.csr_array:
-        """[n, E] `profile`, and in the imaginary part the same by `recent_half_life`: one product carries both."""
+        """[n, E] `profile`, with the profile by `recent_half_life` as imaginary part: one sparse product serves
+        both."""
         recent = self._decayed(np.log1p(self._row_count), self.config.recent_half_life)
         return sparse.csr_array(self.profile + 1j * self._top_n(recent))
 

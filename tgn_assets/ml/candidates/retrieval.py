@@ -130,7 +130,7 @@ class CandidateGenerator:
 
     @property
     def user_columns(self) -> slice:
-        """The columns of `Candidates.features` that say something about the user alone."""
+        """The columns of `Candidates.features` that depend on the user only."""
         return self.pair_features.registry.user_columns
 
     def retrieve(self, shard: UserShard, limit: int) -> RetrievedPairs:
@@ -218,5 +218,5 @@ def _parts(vectors: torch.Tensor) -> list[torch.Tensor]:
 
 def _dot_products(users: torch.Tensor, events: torch.Tensor, row: IntArray, event: IntArray) -> FloatArray:
     """[p] float64 `pair_dot`."""
-    places = (torch.as_tensor(place, device=users.device) for place in (row, event))
-    return pair_dot(users, events, *places).double().cpu().numpy()
+    pairs = (torch.as_tensor(position, device=users.device) for position in (row, event))
+    return pair_dot(users, events, *pairs).double().cpu().numpy()

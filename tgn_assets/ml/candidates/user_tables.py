@@ -9,7 +9,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.event_tables import EventTables
 from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.data.interactions import UserPast
-from tgn_assets.ml.linalg.sparse import ordered, sums
+from tgn_assets.ml.linalg.sparse import sums, with_sorted_indices
 
 
 class UserTables:
@@ -20,11 +20,11 @@ class UserTables:
         self.size = len(past.users)
         self.first_week, self.last_week = np.zeros((2, self.size), np.int64)
         # Rows of a user are sorted by week: the last one that is written is the newest, or in reverse the oldest.
-        self.last_week[past.place] = past.week_no
-        self.first_week[past.place[::-1]] = past.week_no[::-1]
-        begins = (np.diff(past.week_no, prepend=-1) != 0) | (np.diff(past.place, prepend=-1) != 0)
-        self.weeks = np.bincount(past.place[begins], minlength=self.size)
-        self.rows = np.bincount(past.place, minlength=self.size)
+        self.last_week[past.row] = past.week_no
+        self.first_week[past.row[::-1]] = past.week_no[::-1]
+        begins = (np.diff(past.week_no, prepend=-1) != 0) | (np.diff(past.row, prepend=-1) != 0)
+        self.weeks = np.bincount(past.row[begins], minlength=self.size)
+        self.rows = np.bincount(past.row, minlength=self.size)
         self.count = past.sums(past.count)
 
     @cached_property
@@ -39,7 +39,7 @@ class UserTables:
 
     @cached_property
     def novelty(self) -> FloatArray:
-        """[n] the same mean of the logarithm of the events' age then."""
+        """[n] the mean of the events' log age at the time, weighted as in `popularity`."""
         return self._mean(np.log1p(self.past.week_no - self.events.catalogue.first_week_of_event[self.past.event]))
 
     @cached_property
@@ -58,10 +58,10 @@ class UserTables:
 
         The real part weights them by `profile_half_life`, the imaginary part by `recent_half_life`.
         """
-        return ordered(self.pairs.both_profiles @ self.events.item_similarity)
+        return with_sorted_indices(self.pairs.both_profiles @ self.events.item_similarity)
 
     def repeats(self, limit: int) -> tuple[IntArray, IntArray]:
-        """(place, event position) of each user's own events, the `limit` of the largest weight."""
+        """(row, event position) of each user's own events, the `limit` of the largest weight."""
         kept = self.pairs.rank < limit
         return self.pairs.user[kept], self.pairs.event[kept]
 

@@ -61,7 +61,7 @@ class AttributeTable:
         return float(np.isin(idx, self.idx).mean()) if len(idx) else 0.0
 
     def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTable":
-        """The table with `columns` alone, in that order."""
+        """The table with just `columns`, in that order."""
         at = [self.columns.index(column) for column in columns]
         return replace(self, columns=tuple(columns), values=self.values[:, at])
 
@@ -80,11 +80,11 @@ class AttributeTables:
         return self.event.columns + self.user.columns
 
     def lacking(self, columns: Sequence[AttributeColumn]) -> list[AttributeColumn]:
-        """Those of `columns` that are missing, or are read as another kind."""
+        """The `columns` that are missing or are read as another kind."""
         return [column for column in columns if column not in self.columns]
 
     def only(self, columns: Sequence[AttributeColumn]) -> "AttributeTables":
-        """The tables with `columns` alone; none of them may be missing."""
+        """The tables with just `columns`, none of which may be missing."""
         event, user = ([column for column in columns if column.node == node] for node in SETTINGS)
         return replace(self, event=self.event.only(event), user=self.user.only(user))
 

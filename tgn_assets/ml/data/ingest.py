@@ -195,7 +195,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     loaded = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
     loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
     reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
-    stays = _no_longer_there(con, staged)
+    stays = _expired_weeks(con, staged)
     replaced = {week: of_week for week, of_week in loaded.items() if week not in stays}
     wanted = f"coalesce(week NOT IN ({', '.join(map(literal, stays))}), true)" if stays else "true"
     con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
@@ -231,7 +231,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     return report
 
 
-def _no_longer_there(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> dict[str, tuple[int, str]]:
+def _expired_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> dict[str, tuple[int, str]]:
     """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now.
 
     It may keep the last months only: then it has nothing of the weeks before, and its first week may be cut in two.

@@ -19,7 +19,7 @@ REJECTED_SQL = """
     FROM rejected_interactions WHERE list_contains($weeks, strftime(week, '%Y-%m-%d')) GROUP BY ALL ORDER BY ALL
 """
 INTERACTIONS_SQL = """
-    SELECT * FROM raw_interactions WHERE week = $week::DATE ORDER BY ts, user_id, event_id LIMIT $limit
+    SELECT * FROM raw_interactions WHERE week = $week::DATE ORDER BY ts, user_id, event_id LIMIT 10
 """
 REJECTED_BY_REASON_SQL = """
     SELECT reason, count(*) FROM rejected_interactions GROUP BY reason ORDER BY count(*) DESC, reason
@@ -27,7 +27,7 @@ REJECTED_BY_REASON_SQL = """
 OUTSIDE_SQL = "SELECT side, reason, rows FROM rows_outside_weeks ORDER BY ALL"
 SAMPLE_SQL = """
     SELECT * FROM rejected_interactions
-    WHERE week IS NULL OR list_contains($weeks, strftime(week, '%Y-%m-%d')) ORDER BY ALL NULLS FIRST LIMIT $limit
+    WHERE week IS NULL OR list_contains($weeks, strftime(week, '%Y-%m-%d')) ORDER BY ALL NULLS FIRST LIMIT 10
 """
 
 
@@ -69,11 +69,11 @@ def week_numbers(con: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> dict[s
     return numbers
 
 
-def rejected_sample(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], limit: int = 10) -> pd.DataFrame:
+def rejected_sample(con: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> pd.DataFrame:
     """Some rejected rows of `weeks` and of no readable week, which come first."""
-    return con.execute(SAMPLE_SQL, {"weeks": list(weeks), "limit": limit}).df()
+    return con.execute(SAMPLE_SQL, {"weeks": list(weeks)}).df()
 
 
-def first_interactions(con: duckdb.DuckDBPyConnection, week: str, limit: int = 10) -> pd.DataFrame:
+def first_interactions(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     """The rows of `raw_interactions` with which `week` began."""
-    return con.execute(INTERACTIONS_SQL, {"week": week, "limit": limit}).df()
+    return con.execute(INTERACTIONS_SQL, {"week": week}).df()

@@ -120,15 +120,14 @@ class InteractionHistory(Catalogue):
         return self._by_user[1]
 
     def of_users(self, users: IntArray) -> "UserPast":
-        """The rows of the user positions `users` alone; -1 has none."""
+        """The rows of the user positions `users`; -1 has none."""
         by_user, start = self._by_user
-        place, entry = entries_of(start, users)
-        row = by_user[entry]
-        week_no = self.week_no[row].astype(np.int64)
-        age = self.since[row].astype(np.float64) + (self.week - week_no)
-        return UserPast(
-            self.week, users, place, self.event[row].astype(np.int64), week_no, self.count[row].astype(np.float64), age
-        )
+        row, entry = entries_of(start, users)
+        kept = by_user[entry]
+        week_no = self.week_no[kept].astype(np.int64)
+        age = self.since[kept].astype(np.float64) + (self.week - week_no)
+        event, count = self.event[kept].astype(np.int64), self.count[kept].astype(np.float64)
+        return UserPast(self.week, users, row, event, week_no, count, age)
 
     @cached_property
     def age(self) -> FloatArray:
@@ -191,23 +190,23 @@ def read_history(con: "duckdb.DuckDBPyConnection", week: str) -> InteractionHist
 
 @dataclass(frozen=True)
 class UserPast:
-    """The rows of some users up to the close of week `week`: what is computed for one user reads no other user's."""
+    """The interactions of some users up to the close of week `week`: what is computed for one user reads no other's."""
 
     week: int
     users: IntArray  # [n] user positions
-    place: IntArray  # [m] place in `users` of each row; rows are sorted by place, then week, then event
+    row: IntArray  # [m] index in `users` of each interaction; they are sorted by row, then week, then event
     event: IntArray  # [m] event positions
     week_no: IntArray  # [m] week numbers
-    count: FloatArray  # [m] interactions with the event in that week
-    age: FloatArray  # [m] weeks from the row's last interaction to the close of `week`, > 0
+    count: FloatArray  # [m] how often in that week
+    age: FloatArray  # [m] weeks from the last time to the close of `week`, > 0
 
     def sums(self, values: FloatArray) -> FloatArray:
-        """[n] the sum of `values` [m] over the rows of each user."""
-        return np.bincount(self.place, values, len(self.users)).astype(float)  # of nothing it is of integers
+        """[n] the sum of `values` [m] over the interactions of each user."""
+        return np.bincount(self.row, values, len(self.users)).astype(float)  # of nothing it is of integers
 
 
 def entries_of(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
-    """(place in `rows`, entry) of all entries of `rows`, where those of row r are `start[r]` to `start[r + 1]` - 1.
+    """(index in `rows`, entry) of all entries of `rows`, where those of row r are `start[r]` to `start[r + 1]` - 1.
 
     Row -1 has none.
 
@@ -215,8 +214,8 @@ def entries_of(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     [[0, 0, 0, 2, 2], [2, 3, 4, 0, 1]]
     """
     size = np.append(np.diff(start), 0)[rows]
-    place = np.repeat(np.arange(len(rows)), size)
-    return place, np.arange(size.sum()) + (start[rows] - np.cumsum(size) + size)[place]
+    index = np.repeat(np.arange(len(rows)), size)
+    return index, np.arange(size.sum()) + (start[rows] - np.cumsum(size) + size)[index]
 
 
 def _in_order(*columns: IntArray) -> bool:

@@ -42,7 +42,7 @@ class Rules:
             free[at[known]] = self.last_week[known] > week
         return free
 
-    def may(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
+    def permits(self, history: InteractionHistory, users: IntArray, events: IntArray) -> BoolArray:
         """[m] whether each pair of user position (-1: a new user) and event position may be in a list."""
         free = self.allowed(history)[events]
         if not self.exclude_repeats:
@@ -59,7 +59,7 @@ class Rules:
         return have
 
     def list_lengths(self, history: InteractionHistory) -> IntArray:
-        """[U] number of events in each user's list: k, or fewer if fewer may be recommended; 0 for who has no list."""
+        """[U] the length of each user's list: k, or fewer if fewer events may be recommended; 0 without a list."""
         free = self.allowed(history)
         choice = np.where(self.have_lists(history), int(free.sum()), 0)
         if self.exclude_repeats:
@@ -111,7 +111,7 @@ class Policy:
         return name in self.deny or (self.allow is not None and name not in self.allow)
 
     def excluded(self, event_ids: Iterable[str], week: str) -> set[str]:
-        """Those of `event_ids` that may not be in the lists made at the close of `week`."""
+        """The `event_ids` that may not be in lists made at the close of `week`."""
         expired = self.as_of(week).expires
         return {name for name in event_ids if name in expired or self._bars(name)}
 
@@ -129,7 +129,7 @@ class Policy:
         return replace(self, expires={name: when for name, when in self.expires.items() if when <= start})
 
     def without(self, is_forgotten: Callable[[str], bool]) -> "Policy":
-        """The same policy, which does not name the events for which `is_forgotten`: no list can have them."""
+        """The policy without the events for which `is_forgotten` is true: no list can have them anyway."""
         allow = None if self.allow is None else frozenset(event for event in self.allow if not is_forgotten(event))
         deny = frozenset(event for event in self.deny if not is_forgotten(event))
         expires = {event: when for event, when in self.expires.items() if not is_forgotten(event)}

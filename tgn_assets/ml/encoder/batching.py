@@ -5,7 +5,7 @@ from typing import Literal
 
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.graph.loaders import InstalledSampler, installed_sampler
-from tgn_assets.ml.graph.temporal_graph import View
+from tgn_assets.ml.graph.temporal_graph import GraphView
 from tgn_assets.ml.schema import EVENT, USER
 
 MEMORY_BUDGET = 6 * 2**30
@@ -19,7 +19,7 @@ of each layer. Layer by layer it is three instead of what is on the way and the 
 ID_VECTORS = 3
 """Those of an id that is learnt: itself, its gradient and its first moment."""
 EDGE_BYTES = 20
-"""Of an edge of one direction: its place in the sparse adjacency, and in the transpose for the gradient."""
+"""Of an edge of one direction: its position in the sparse adjacency, and in the transpose for the gradient."""
 
 ResolvedBatching = Literal["full", "sampled"]
 
@@ -34,7 +34,7 @@ class BatchingPlan:
     """What draws neighbours; None where everything is `full`."""
 
 
-def plan_batching(config: GNNConfig, *, training: list[View], inference: View) -> BatchingPlan:
+def plan_batching(config: GNNConfig, *, training: list[GraphView], inference: GraphView) -> BatchingPlan:
     """How `config` trains on the graphs `training` and embeds the nodes of the graph `inference`.
 
     `auto` is `full` where an estimate stays within `MEMORY_BUDGET`; the estimate for training is a little above the
@@ -47,7 +47,7 @@ def plan_batching(config: GNNConfig, *, training: list[View], inference: View) -
     return BatchingPlan(train, infer, sampler if "sampled" in (train, infer) else None)
 
 
-def _path(config: GNNConfig, views: list[View], vectors: int) -> ResolvedBatching:
+def _path(config: GNNConfig, views: list[GraphView], vectors: int) -> ResolvedBatching:
     """`full` if the `vectors` of each node, float32 numbers, and the edges of all views fit the budget."""
     if config.batching != "auto":
         return config.batching

@@ -65,7 +65,7 @@ class NodeEmbeddings:
         return _links(self.event_idx, self.link_events, event_idx)
 
     def with_links(self, links: LinkVectors) -> "NodeEmbeddings":
-        """The same with the vectors of `links`, whose history ends with the same week: zero for nodes it lacks."""
+        """A copy with the link vectors `links` of the same week; a node without one gets zeros."""
         users = _aligned(links.user_idx, links.users, self.user_idx)
         events = _aligned(links.event_idx, links.events, self.event_idx)
         return NodeEmbeddings(self.week, self.user_idx, self.users, self.event_idx, self.events, users, events)

@@ -17,7 +17,7 @@ from torch_geometric.nn import HeteroConv, SAGEConv
 
 from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.loaders import layer_loaders
-from tgn_assets.ml.graph.temporal_graph import Adjacency, UserRows, View, adjacency, mean_matrix
+from tgn_assets.ml.graph.temporal_graph import Adjacency, GraphView, UserRows, adjacency, mean_matrix
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 NODES_PER_BATCH = 2**16
@@ -90,12 +90,12 @@ class GNNEncoder(nn.Module):
         column = {USER: torch.ones_like(mixed[USER][:, :1]), EVENT: self.popularity(event_features)}
         return {kind: torch.cat([x, column[kind]], dim=1) for kind, x in mixed.items()}
 
-    def full_pass(self, view: View, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
+    def full_pass(self, view: GraphView, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
         x_dict = {kind: self.embed(kind, None, x, id_dropout) for kind, x in view.features.items()}
         return self(x_dict, view.adjacency, view.features[EVENT], rows)
 
-    def sampled_pass(self, batch: HeteroData, view: View, id_dropout: float = 0.0) -> dict[str, Tensor]:
+    def sampled_pass(self, batch: HeteroData, view: GraphView, id_dropout: float = 0.0) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of the nodes of a mini-batch that a PyG loader drew from `view.data`."""
         features = {kind: view.features[kind][batch[kind].n_id] for kind in (USER, EVENT)}
         x_dict = {kind: self.embed(kind, batch[kind].n_id, x, id_dropout) for kind, x in features.items()}
@@ -103,7 +103,7 @@ class GNNEncoder(nn.Module):
 
     @torch.no_grad()
     def inference(
-        self, view: View, *, batching: Literal["full", "sampled"] = "full", sampler: SamplerName = "auto"
+        self, view: GraphView, *, batching: Literal["full", "sampled"] = "full", sampler: SamplerName = "auto"
     ) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, each layer computed once for all nodes.
 
@@ -114,7 +114,7 @@ class GNNEncoder(nn.Module):
         self.eval()
         return self.full_pass(view) if batching == "full" else self._layer_by_layer(view.to("cpu"), sampler)
 
-    def _layer_by_layer(self, view: View, sampler: SamplerName) -> dict[str, Tensor]:
+    def _layer_by_layer(self, view: GraphView, sampler: SamplerName) -> dict[str, Tensor]:
         device, loaders = self.popularity.weight.device, layer_loaders(view.data, sampler=sampler)
         vectors = {}
         for kind, x in view.features.items():

@@ -93,7 +93,7 @@ class _PastByUser:
         return sparse.csr_array((weight, (row, self.history.event[at])), shape=(len(user), self.history.num_events))
 
     def _rows(self, user: IntArray, first: IntArray, last: IntArray) -> tuple[IntArray, IntArray]:
-        """(place in `user`, row of the history) of what each user did in the weeks `first` to `last`."""
+        """(index in `user`, row of the history) of what each user did in the weeks `first` to `last`."""
         low = np.searchsorted(self.moment, user * self.span + first)
         size = np.searchsorted(self.moment, user * self.span + last, side="right") - low
         row = np.repeat(np.arange(len(user)), size)
@@ -115,10 +115,10 @@ def _next_week_weights(past: _PastByUser, kept: IntArray, seed: int) -> Tensor:
     user, week, before = user[known], week[known], before[known][:, kept]
     after = past.interactions(user, week + 1)[:, kept]
     # What everybody did that week says nothing about one user: the mean of its week is subtracted from each row.
-    weeks, place = np.unique(week, return_inverse=True)
-    entries = np.ones(len(place), np.float32), (place, np.arange(len(place)))
-    of_week = sparse.csr_array(entries, (len(weeks), len(place)))
-    usual = (of_week @ after).toarray() / np.bincount(place)[:, None]
+    weeks, week_index = np.unique(week, return_inverse=True)
+    entries = np.ones(len(week), np.float32), (week_index, np.arange(len(week)))
+    of_week = sparse.csr_array(entries, (len(weeks), len(week)))
+    usual = (of_week @ after).toarray() / np.bincount(week_index)[:, None]
     beyond = torch.from_numpy((before.T @ after).toarray())
     beyond -= torch.from_numpy((of_week @ before).toarray()).T @ torch.from_numpy(usual.astype(np.float32))
     return torch.cholesky_solve(beyond, _ridge_factor(before, past.config.next_week_ridge))

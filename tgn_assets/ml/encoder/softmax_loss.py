@@ -21,7 +21,7 @@ from tgn_assets.ml.schema import EVENT, USER
 DEFAULTS = SoftmaxLossConfig()
 BLOCK_LOGITS = 2**20
 """Logits computed at a time: they stay in the processor's cache."""
-SUMMED_BESIDE = 64
+SUM_COLUMNS = 64
 """Columns of the matrix that a vector is reshaped into, so that its sum has one order."""
 
 
@@ -62,20 +62,21 @@ def plan_links(known: Tensor, links: Tensor, weight: Tensor, config: SoftmaxLoss
     order = links[0].argsort(stable=True)
     links, weight = links[:, order], weight[order]
     active, size = links[0].unique_consecutive(return_counts=True)
-    choice = known.nonzero().view(-1)
-    sampled = len(active) * len(choice) > config.max_logits
-    per_block = max(1, config.users_per_draw if sampled else BLOCK_LOGITS // max(len(choice), 1))
+    known_events = known.nonzero().view(-1)
+    sampled = len(active) * len(known_events) > config.max_logits
+    per_block = max(1, config.users_per_draw if sampled else BLOCK_LOGITS // max(len(known_events), 1))
     position = (known.cumsum(0) - 1)[links[1]]  # among the known events
     counts = [int(part.sum()) for part in size.split(per_block)]
     parts = active.split(per_block), size.split(per_block), position.split(counts), weight.split(counts)
     blocks = []
     for users, links_each, column, share in zip(*parts, strict=True):
-        row, among, correction = torch.arange(len(users), device=users.device).repeat_interleave(links_each), None, None
+        row = torch.arange(len(users), device=users.device).repeat_interleave(links_each)
+        compared = correction = None
         if sampled:
-            among, correction = _drawn_events(len(choice), column, config.drawn_events)
-            column = torch.searchsorted(among, column)
-        blocks.append((users, among, correction, row, column, share))
-    return LinkPlan(choice, blocks, len(active), sampled)
+            compared, correction = _draw_events(len(known_events), column, config.drawn_events)
+            column = torch.searchsorted(compared, column)
+        blocks.append((users, compared, correction, row, column, share))
+    return LinkPlan(known_events, blocks, len(active), sampled)
 
 
 def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor, num_events: int) -> Tensor:
@@ -92,7 +93,7 @@ def sampled_softmax_loss(vectors: dict[str, Tensor], batch: Any, weight: Tensor,
     return (weight * F.softplus(logits.logsumexp(1) + share - positive)).sum() / weight.sum()
 
 
-def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _draw_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """(events, ascending; what is to be added to their logits): all `targets`, and `size` of the others.
 
     Each drawn event stands for its share of the others (Horvitz and Thompson, 1952).
@@ -101,15 +102,15 @@ def _drawn_events(num_events: int, targets: Tensor, size: int) -> tuple[Tensor, 
     other[targets] = False
     rest = other.nonzero().view(-1)
     drawn = rest[torch.randperm(len(rest))[:size].to(rest.device)]
-    among = torch.cat([targets.unique(), drawn]).sort().values
+    compared = torch.cat([targets.unique(), drawn]).sort().values
     stands_for = torch.tensor(len(rest) / max(len(drawn), 1), device=targets.device).log()
-    return among, torch.where(other[among], stands_for, 0.0)
+    return compared, torch.where(other[compared], stands_for, 0.0)
 
 
 def _ordered_sum(values: Tensor) -> Tensor:
-    """The sum of `values` [n], added up in the same order whatever the number of threads: torch's own does so by column
-    of a matrix, but not of a long vector."""
-    return F.pad(values, (0, -len(values) % SUMMED_BESIDE)).view(-1, SUMMED_BESIDE).sum(0).sum()
+    """The sum of `values` [n] in an order that does not depend on the number of threads: torch keeps one for the
+    columns of a matrix, but not for a long vector."""
+    return F.pad(values, (0, -len(values) % SUM_COLUMNS)).view(-1, SUM_COLUMNS).sum(0).sum()
 
 
 class _BlockwiseSoftmax(torch.autograd.Function):
@@ -121,11 +122,11 @@ class _BlockwiseSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, events: Tensor, blocks: list[tuple[Any, ...]]) -> Tensor:
         total = users.new_zeros(())
-        by_user, by_event = torch.zeros_like(users), torch.zeros_like(events)
-        for who, among, correction, row, column, weight in blocks:
-            mine = users.index_select(0, who)
-            vectors = events if among is None else events.index_select(0, among)
-            logits = mine @ vectors.T if correction is None else torch.addmm(correction, mine, vectors.T)
+        user_grad, event_grad = torch.zeros_like(users), torch.zeros_like(events)
+        for block_users, compared, correction, row, column, weight in blocks:
+            of_users = users.index_select(0, block_users)
+            vectors = events if compared is None else events.index_select(0, compared)
+            logits = of_users @ vectors.T if correction is None else torch.addmm(correction, of_users, vectors.T)
             # One exponential serves the loss and its gradient; logsumexp would take another.
             of_links, largest = logits[row, column], logits.amax(1, keepdim=True)
             error = logits.sub_(largest).exp_()
@@ -135,15 +136,15 @@ class _BlockwiseSoftmax(torch.autograd.Function):
                 continue
             error.div_(size)
             error[row, column] -= weight  # the pairs of a week are distinct
-            by_user.index_copy_(0, who, error @ vectors)
-            if among is None:
-                by_event.addmm_(error.T, mine)
+            user_grad.index_copy_(0, block_users, error @ vectors)
+            if compared is None:
+                event_grad.addmm_(error.T, of_users)
             else:
-                by_event.index_add_(0, among, error.T @ mine)
-        ctx.save_for_backward(by_user, by_event)
+                event_grad.index_add_(0, compared, error.T @ of_users)
+        ctx.save_for_backward(user_grad, event_grad)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_user, by_event = ctx.saved_tensors
-        return by_user * grad[0], by_event * grad[0], None
+        user_grad, event_grad = ctx.saved_tensors
+        return user_grad * grad[0], event_grad * grad[0], None

@@ -122,7 +122,7 @@ def _logged(rows: Iterator[dict[str, Any]], reporter: ProgressReporter) -> Itera
     """Yields the `rows` of a curve, and logs each of them."""
     for row in rows:
         validation = "" if row["validation_loss"] is None else f", validation {row['validation_loss']:.4f}"
-        reporter.tell(f"epoch {row['epoch']}, loss {row['loss']:.4f}{validation}")
+        reporter.log(f"epoch {row['epoch']}, loss {row['loss']:.4f}{validation}")
         yield row
 
 

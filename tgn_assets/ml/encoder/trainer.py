@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.loader import LinkLoader
 
-from tgn_assets.ml.artifact_io import finite
+from tgn_assets.ml.artifact_io import require_finite
 from tgn_assets.ml.config import GNNConfig
 from tgn_assets.ml.encoder.batching import plan_batching
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
@@ -51,14 +51,14 @@ class EncoderTrainer:
         if not self.weeks:
             return
         *past, newest = self.weeks
-        best, best_state, waited = float("inf"), deepcopy(self.encoder.state_dict()), 0
+        best, best_state, epochs_without_gain = float("inf"), deepcopy(self.encoder.state_dict()), 0
         for epoch in range(epochs if past else 0):
             loss = self._train_epoch(past)
             validation = self._validation_loss(newest)
             yield {"epoch": epoch, "loss": loss, "validation_loss": validation}
             if validation < best:
-                best, best_state, waited = validation, deepcopy(self.encoder.state_dict()), 0
-            elif (waited := waited + 1) >= self.config.patience:
+                best, best_state, epochs_without_gain = validation, deepcopy(self.encoder.state_dict()), 0
+            elif (epochs_without_gain := epochs_without_gain + 1) >= self.config.patience:
                 break
         self.encoder.load_state_dict(best_state)
         # The newest week was held out to decide when to stop; that being decided, it is learned from like the others.
@@ -84,7 +84,7 @@ class EncoderTrainer:
                     optimizer.step()
                 total, steps = total + loss.item(), steps + 1
                 self.reporter.add(links)
-        return finite(total / steps, "trained_gnn")
+        return require_finite(total / steps, "trained_gnn")
 
     @torch.no_grad()
     def _validation_loss(self, week: int) -> float:

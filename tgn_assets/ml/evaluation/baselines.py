@@ -20,14 +20,13 @@ from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.linalg.sparse import (
-    NEIGHBOURS,
-    blocks,
     item_similarity,
     only_columns,
-    ordered,
     row_of,
+    split_by_cost,
     sums,
     top_n_per_row,
+    with_sorted_indices,
 )
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import K
@@ -39,13 +38,15 @@ KNN_HALF_LIFE = 8.0
 """Weeks after which an interaction counts half."""
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
+KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 10.0
+"""Of `item_similarity`. A baseline is the same whatever `CandidateConfig` says of the ranker's features."""
 BASELINE_SHARD = 4096
 """Users whose lists one worker makes at a time."""
 
 
 @dataclass(frozen=True)
 class BaselineTables:
-    """What the whole log says to the baselines: the same for every user."""
+    """What baselines read of the whole log, shared by all users."""
 
     catalogue: Catalogue
     k: int
@@ -65,8 +66,8 @@ def baseline_tables(
 ) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
-    order = np.argsort(-_popularity(history, POPULAR_HALF_LIFE), kind="stable")
-    now = _popularity(history, TIE_HALF_LIFE)
+    order = np.argsort(-_counts_by_week(history, POPULAR_HALF_LIFE), kind="stable")
+    now = _counts_by_week(history, TIE_HALF_LIFE)
     return BaselineTables(
         history.catalogue,
         k,
@@ -81,21 +82,21 @@ def baseline_tables(
 def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     tables = baseline_tables(history, k, rules)
-    return tables.positions(_fill(np.full((1, k), -1), tables.by_popularity))[0]
+    return tables.positions(_fill_ranks(np.full((1, k), -1), tables.by_popularity))[0]
 
 
 def popular_lists(tables: BaselineTables, past: UserPast) -> IntArray:
     """`popular` for each user, without the user's own events where the rules exclude them. [n, k]"""
-    return filled(tables, past, np.full((len(past.users), tables.k), -1))
+    return fill_up(tables, past, np.full((len(past.users), tables.k), -1))
 
 
-def filled(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
-    """`lists` [n, k] of event positions with their empty places given to what is popular. [n, k]"""
+def fill_up(tables: BaselineTables, past: UserPast, lists: IntArray) -> IntArray:
+    """`lists` [n, k] of event positions with their empty ranks filled with what is popular. [n, k]"""
     lists, short = lists.copy(), np.flatnonzero((lists < 0).any(1))
     if len(short):
         columns = np.append(tables.catalogue.event_order, -1)[lists[short]]
         taken = _user_events(tables.catalogue, past, past.count)[short] if tables.exclude_repeats else None
-        lists[short] = tables.positions(_fill(columns, tables.by_popularity, taken))
+        lists[short] = tables.positions(_fill_ranks(columns, tables.by_popularity, taken))
     return lists
 
 
@@ -109,7 +110,7 @@ def repeat(tables: BaselineTables, past: UserPast) -> IntArray:
     counts = _user_events(tables.catalogue, past, past.count * _decay(past, REPEAT_HALF_LIFE))
     counts.data += 1e-3 * tables.tie[counts.indices]
     counts = only_columns(counts, tables.allowed)
-    return tables.positions(_fill(_top(counts, tables.k), tables.by_popularity))
+    return tables.positions(_fill_ranks(_top_k(counts, tables.k), tables.by_popularity))
 
 
 def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
@@ -124,7 +125,7 @@ def item_knn(tables: BaselineTables, past: UserPast) -> IntArray:
 
 
 def item_knn_new(tables: BaselineTables, past: UserPast) -> IntArray:
-    """`item_knn` without any of the user's own events: for logs in which nobody does the same thing twice. [n, k]"""
+    """`item_knn` without the user's own events: for logs without repeats. [n, k]"""
     return _item_knn(tables, past)["item_knn_new"]
 
 
@@ -176,21 +177,22 @@ def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
     profiles, taken = _profiles(tables.catalogue, past)
     included = np.full((len(past.users), tables.k), -1)
     left_out = included.copy()
-    for low, high in blocks(np.diff(profiles.indptr) * NEIGHBOURS):
-        similar = only_columns(ordered(profiles[low:high] @ tables.similar), tables.allowed)
-        included[low:high] = _top(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
-        left_out[low:high] = _top(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
-    new = tables.positions(_fill(left_out, tables.by_popularity, taken))
+    for low, high in split_by_cost(np.diff(profiles.indptr) * KNN_NEIGHBOURS):
+        similar = only_columns(with_sorted_indices(profiles[low:high] @ tables.similar), tables.allowed)
+        included[low:high] = _top_k(similar + only_columns(profiles[low:high], tables.allowed), tables.k)
+        left_out[low:high] = _top_k(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
+    new = tables.positions(_fill_ranks(left_out, tables.by_popularity, taken))
     if tables.exclude_repeats:
         return dict.fromkeys(OF_ITEM_KNN, new)
-    return {"item_knn": tables.positions(_fill(included, tables.by_popularity)), "item_knn_new": new}
+    return {"item_knn": tables.positions(_fill_ranks(included, tables.by_popularity)), "item_knn_new": new}
 
 
 def _similarity(history: InteractionHistory) -> sparse.csr_array:
     """`item_similarity` [columns, columns] of everyone's profiles."""
     none = sparse.csr_array((0, history.num_events))
     profiles = map_user_blocks(lambda past: _profiles(history, past)[0], history)
-    return item_similarity(sparse.csr_array(sparse.vstack([none, *profiles], format="csr")))
+    everyone = sparse.csr_array(sparse.vstack([none, *profiles], format="csr"))
+    return item_similarity(everyone, neighbours=KNN_NEIGHBOURS, shrinkage=KNN_SHRINKAGE)
 
 
 def _profiles(catalogue: Catalogue, past: UserPast) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -204,7 +206,8 @@ def _decay(of: InteractionHistory | UserPast, half_life: float) -> FloatArray:
     return 0.5 ** ((of.week - of.week_no) / half_life)
 
 
-def _popularity(history: InteractionHistory, half_life: float) -> FloatArray:
+def _counts_by_week(history: InteractionHistory, half_life: float) -> FloatArray:
+    """[columns] interactions with each event, decayed by whole weeks."""
     weight = history.count * _decay(history, half_life)
     return sums(history.event_order[history.event], weight, history.num_events)
 
@@ -212,14 +215,14 @@ def _popularity(history: InteractionHistory, half_life: float) -> FloatArray:
 def _user_events(catalogue: Catalogue, past: UserPast, weight: FloatArray) -> sparse.csr_array:
     """The sum of `weight` [m] over the weeks, [users, columns]."""
     users, events = len(past.users), catalogue.num_events
-    pairs, pair = np.unique(past.place * events + catalogue.event_order[past.event], return_inverse=True)
+    pairs, pair = np.unique(past.row * events + catalogue.event_order[past.event], return_inverse=True)
     user, column = np.divmod(pairs, max(events, 1))
     starts = np.searchsorted(user, np.arange(users + 1))
     shape = (users, events)
     return sparse.csr_array((sums(pair, weight, len(pairs)), column, starts), shape=shape)
 
 
-def _top(scores: sparse.csr_array, k: int) -> IntArray:
+def _top_k(scores: sparse.csr_array, k: int) -> IntArray:
     """The `k` columns of the largest positive scores of each row, the first of equal ones; -1 where there is none."""
     scores = sparse.csr_array(scores)
     scores.sort_indices()
@@ -236,8 +239,8 @@ def _top(scores: sparse.csr_array, k: int) -> IntArray:
     return lists
 
 
-def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
-    """Empty places given, in `order`, to columns that are neither in the list nor in the row of `taken`. [n, k]"""
+def _fill_ranks(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = None) -> IntArray:
+    """Empty ranks filled, in `order`, with columns that are neither in the list nor in the row of `taken`. [n, k]"""
     lists, k = lists.copy(), lists.shape[1]
     for start in range(0, len(order), 4 * k):
         open_rows = np.flatnonzero(lists[:, -1] < 0)
@@ -247,7 +250,7 @@ def _fill(lists: IntArray, order: IntArray, taken: sparse.csr_array | None = Non
         free = ~(lists[open_rows][:, :, None] == columns).any(1)
         if taken is not None:
             free &= taken[open_rows][:, columns].toarray() == 0
-        place = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
-        row, column = np.nonzero(free & (place < k))
-        lists[open_rows[row], place[row, column]] = columns[column]
+        rank = (lists[open_rows] >= 0).sum(1, keepdims=True) + free.cumsum(1) - 1
+        row, column = np.nonzero(free & (rank < k))
+        lists[open_rows[row], rank[row, column]] = columns[column]
     return lists

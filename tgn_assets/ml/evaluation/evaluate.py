@@ -1,7 +1,7 @@
 """What a closed week says about the lists published for it: one table, ours beside the baselines and the ceiling.
 
-To add a value per user's list, write a function of `metrics.METRICS`: every model gets its mean in every segment. To
-add any other number about the week, write a function that yields rows and enter it in `MEASURES`.
+To add a value per user's list, enter it in `RANKING_METRICS`: every model gets its mean in every segment. To add any
+other number about the week, write a function that yields rows and enter it in `MEASURES`.
 
 Our lists are scored with all active users. All other lists have to be made first: they are scored with the users who
 were drawn, and so are ours once more, under `drawn:<metric>`, where that was not everybody. Numbers are comparable if
@@ -17,8 +17,8 @@ import pandas as pd
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import BINS, ONE
 from tgn_assets.ml.evaluation.intervals import mean_interval, paired_comparison, weighted_mean
-from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN
-from tgn_assets.ml.evaluation.metrics import METRICS, catalogue_coverage
+from tgn_assets.ml.evaluation.metric_names import CANDIDATES, DRAWN, RANKING_METRICS
+from tgn_assets.ml.evaluation.metrics import catalogue_coverage
 from tgn_assets.ml.evaluation.scored_week import ScoredWeek
 from tgn_assets.ml.schema import OURS, TABLES
 
@@ -48,10 +48,10 @@ def user_groups(week: ScoredWeek) -> pd.DataFrame:
     group, parts = week.user_group, []
     for segment in GROUPED_SEGMENTS:
         members = week.segments[segment]
-        there, place = np.unique(group[members], return_inverse=True)
+        groups, group_index = np.unique(group[members], return_inverse=True)
         for model, metrics in week.metrics.items():
-            sums = np.bincount(place, metrics.ndcg[members], len(there))
-            columns = (week.week, model, segment, there, sums, np.bincount(place, minlength=len(there)))
+            sums = np.bincount(group_index, metrics.ndcg[members], len(groups))
+            columns = (week.week, model, segment, groups, sums, np.bincount(group_index, minlength=len(groups)))
             parts.append(pd.DataFrame(dict(zip(GROUP_COLUMNS, columns, strict=True))))
     return pd.concat(parts, ignore_index=True)
 
@@ -102,14 +102,14 @@ def candidate_recall(week: ScoredWeek) -> Iterator[Row]:
 
 
 def list_metrics(week: ScoredWeek) -> Iterator[Row]:
-    """Each of `METRICS` for every model in every segment: its mean over users and the 95% interval of the mean.
+    """Each of `RANKING_METRICS` for every model in every segment: its mean over users and the 95% interval of the mean.
 
     Ours are over all active users; where not all of them were drawn, `drawn:<metric>` are ours over those who were.
     """
     for segment, members in week.segments_of_kinds.items() if week.is_sample else ():
         number = week.published.kinds.users.to_numpy()[members]
         mean, low, high = weighted_mean(week.metrics_of_kinds[members].to_numpy(), number)
-        for metric, m, a, b in zip(METRICS, mean, low, high, strict=True):
+        for metric, m, a, b in zip(RANKING_METRICS, mean, low, high, strict=True):
             yield OURS, segment, metric, float(m), float(a), float(b), int(number.sum())
     ours = DRAWN if week.is_sample else ""
     for segment, members in week.segments.items():
@@ -117,7 +117,9 @@ def list_metrics(week: ScoredWeek) -> Iterator[Row]:
         mean = values.mean(0) if len(values) else np.full(values.shape[1], NAN)
         low, high = mean_interval(values)
         names = [
-            (model, segment, (ours if model == OURS else "") + metric) for model in week.metrics for metric in METRICS
+            (model, segment, (ours if model == OURS else "") + metric)
+            for model in week.metrics
+            for metric in RANKING_METRICS
         ]
         for name, m, a, b in zip(names, mean, low, high, strict=True):
             yield (*name, float(m), float(a), float(b), len(values))

@@ -111,7 +111,7 @@ DRAWN_LISTS_SQL = """
 class ScoreBin(NamedTuple):
     """The published pairs whose score lies in one of `BINS`; sums in units of 1 / `ONE`."""
 
-    bin: int  # place in `BINS` of its lower edge
+    bin: int  # index in `BINS` of its lower edge
     pairs: int
     hits: int
     scores: int  # sum of the scores
@@ -235,7 +235,7 @@ def _score_bins(con: duckdb.DuckDBPyConnection, week: str, k: int) -> list[Score
 
 
 def _new_user_bins(scores: dict[int, float], new: pd.DataFrame) -> list[ScoreBin]:
-    """The bins of the list for new users, with its `scores` by rank, whose hits are those of the kinds `new`."""
+    """The bins of the list for new users: its `scores` by rank, and the hits of the new users `new` (rows of kinds)."""
     bins = dict[int, ScoreBin]()
     pairs = int(new.users.sum())
     for rank, score in scores.items() if pairs else ():

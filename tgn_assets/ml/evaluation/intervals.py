@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from tgn_assets.ml.arrays import FloatArray, IntArray
 
-LIMIT = 0.975
+UPPER_QUANTILE = 0.975
 """Quantile of the upper limit of a two-sided 95% interval."""
 MICROS = 1_000_000
 """Metrics have six decimals."""
@@ -20,9 +20,9 @@ DRAWS = 20_000
 
 PseudoUsers = tuple[tuple[float, float], ...]
 """Pairs (value, number of users who have it) that are added to what was observed."""
-OF_A_MEAN: PseudoUsers = ((0.0, 2.0), (1.0, 2.0))
+MEAN_PSEUDO_USERS: PseudoUsers = ((0.0, 2.0), (1.0, 2.0))
 """Agresti and Coull 1998, "Approximate is better than exact", for values in [0, 1]: two successes and two failures."""
-OF_A_DIFFERENCE: PseudoUsers = ((-1.0, 0.5), (0.0, 1.0), (1.0, 0.5))
+DIFFERENCE_PSEUDO_USERS: PseudoUsers = ((-1.0, 0.5), (0.0, 1.0), (1.0, 0.5))
 """Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions"."""
 
 
@@ -35,15 +35,15 @@ class _Estimate(NamedTuple):
 
     def limits(self, lowest: float) -> tuple[FloatArray, FloatArray]:
         """The 95% limits [m] of a mean between `lowest` and 1."""
-        margin = stdtrit(self.freedom, LIMIT) * self.error
+        margin = stdtrit(self.freedom, UPPER_QUANTILE) * self.error
         return np.clip(self.mean - margin, lowest, 1), np.clip(self.mean + margin, lowest, 1)
 
 
 def mean_interval(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Lower and upper 95% limit [m] of the mean over users of each column of `values` [n, m], all in [0, 1].
 
-    Student's t with the pseudo users `OF_A_MEAN`: it stays in [0, 1], and covers where few users or rare hits leave a
-    bootstrap nothing to resample. NaN for fewer than two users: one user says nothing about how users differ.
+    Student's t with the pseudo users `MEAN_PSEUDO_USERS`: it stays in [0, 1], and covers where few users or rare hits
+    leave a bootstrap nothing to resample. NaN for fewer than two users: one user says nothing about how users differ.
 
     >>> low, high = mean_interval(np.zeros((10, 1)))
     >>> low.tolist(), high.round(2).tolist()
@@ -61,7 +61,7 @@ def clustered_interval(sums: FloatArray, users: FloatArray | IntArray) -> tuple[
 
 
 def weighted_mean(values: FloatArray, users: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The mean [m] of `values` [g, m] that `users` [g] users have each, and its limits as of `mean_interval`.
+    """(mean [m], its limits as of `mean_interval`) of `values` [g, m], where `users` [g] users have each value.
 
     Values have six decimals, as those of `per_user`: the sums are exact, whatever the order.
 
@@ -88,8 +88,8 @@ class PairedComparison(NamedTuple):
 def paired_comparison(ours: FloatArray, theirs: FloatArray, users: FloatArray | None = None) -> PairedComparison:
     """Compares one metric in [0, 1] of two rankers, [n] each, row for row the same user.
 
-    Student's t with the pseudo users `OF_A_DIFFERENCE`. With `users` [n], rows are clusters of so many users, and
-    metrics are sums over them.
+    Student's t with the pseudo users `DIFFERENCE_PSEUDO_USERS`. With `users` [n], rows are clusters of so many users,
+    and metrics are sums over them.
 
     >>> gain = paired_comparison(np.array([0.75, 0.5]), np.array([0.5, 0.25]))
     >>> (gain.difference, round(gain.relative, 4), round(gain.ci_low, 2), round(gain.ci_high, 2))
@@ -101,14 +101,14 @@ def paired_comparison(ours: FloatArray, theirs: FloatArray, users: FloatArray | 
     if len(gain):
         difference, base = float(gain.sum() / users.sum()), float(theirs.sum() / users.sum())
     if len(gain) > 1:
-        estimate = _estimate(gain, users, np.ones(len(gain)), OF_A_DIFFERENCE)
+        estimate = _estimate(gain, users, np.ones(len(gain)), DIFFERENCE_PSEUDO_USERS)
         low, high = (float(limit[0]) for limit in estimate.limits(-1))
         p = float(stdtr(estimate.freedom, -estimate.mean[0] / estimate.error[0]))
     return PairedComparison(difference, difference / base if base else float("nan"), low, high, p)
 
 
 def p_of_best(gains: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(mean gain [m], one-sided p [m]) of m rankers over one and the same, from n users.
+    """(mean gain [m], one-sided p [m]) of m rankers compared with one reference ranker on n users.
 
     `gains` [n, m] are sums over each user's weeks and `weight` [n] what these weeks count. p is the chance that any of
     m rankers that are no better would show so large a t: Dunnett 1955, "A multiple comparison procedure for comparing
@@ -142,20 +142,20 @@ def p_of_best(gains: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def _limits(
-    sums: FloatArray, users: FloatArray | IntArray, times: FloatArray | IntArray
+    sums: FloatArray, users: FloatArray | IntArray, repeats: FloatArray | IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    if times.sum() < 2:
+    if repeats.sum() < 2:
         return np.full(sums.shape[1], np.nan), np.full(sums.shape[1], np.nan)
-    return _estimate(sums, users, times, OF_A_MEAN).limits(0)
+    return _estimate(sums, users, repeats, MEAN_PSEUDO_USERS).limits(0)
 
 
 def _estimate(
-    sums: FloatArray, users: FloatArray | IntArray, times: FloatArray | IntArray, pseudo: PseudoUsers
+    sums: FloatArray, users: FloatArray | IntArray, repeats: FloatArray | IntArray, pseudo: PseudoUsers
 ) -> _Estimate:
-    """The ratio of the `sums` [n, m] of clusters to their `users` [n], each cluster being there `times` [n]."""
+    """The ratio of the `sums` [n, m] of clusters to their `users` [n], each cluster being there `repeats` [n]."""
     value, number = (np.array(part)[:, None] for part in zip(*pseudo, strict=True))
-    clusters, total = times.sum() + number.sum(), (users * times).sum() + number.sum()
-    mean = ((sums * times[:, None]).sum(0) + (value * number).sum()) / total
-    squares = ((sums - mean * users[:, None]) ** 2 * times[:, None]).sum(0) + ((value - mean) ** 2 * number).sum(0)
+    clusters, total = repeats.sum() + number.sum(), (users * repeats).sum() + number.sum()
+    mean = ((sums * repeats[:, None]).sum(0) + (value * number).sum()) / total
+    squares = ((sums - mean * users[:, None]) ** 2 * repeats[:, None]).sum(0) + ((value - mean) ** 2 * number).sum(0)
     error = np.sqrt(squares * clusters / (clusters - 1)) / total
     return _Estimate(mean, error, float(clusters - 1))

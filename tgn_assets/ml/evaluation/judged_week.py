@@ -16,7 +16,7 @@ from tgn_assets.ml.weeks import week_key, week_number
 
 @dataclass(frozen=True)
 class PairedResults:
-    """Of the n users who were active in the week: by how much NDCG each baseline beat the ranker."""
+    """For the n users who were active in the week: the NDCG of each baseline minus that of the ranker."""
 
     user: IntArray  # [n] warehouse index
     segment: IntArray  # [n] position in `ACTIVITY_SEGMENTS`
@@ -83,7 +83,7 @@ def judged_from_tensors(tensors: Mapping[str, Tensor]) -> tuple[JudgedWeek, ...]
 
 
 def pooled_with(judged: Sequence[JudgedWeek], newest: JudgedWeek, *, weeks: int) -> tuple[JudgedWeek, ...]:
-    """`newest` after those of `judged` that are of earlier weeks, `weeks` back at most, and know the same baselines.
+    """`newest`, and before it the weeks of `judged` that are at most `weeks` older and compare the same baselines.
 
     ValueError if one is of a later week: it was not closed when lists were made from `newest`.
     """
@@ -94,6 +94,6 @@ def pooled_with(judged: Sequence[JudgedWeek], newest: JudgedWeek, *, weeks: int)
     return (*kept, newest)
 
 
-def fading(judged: Sequence[JudgedWeek], half_life: float) -> list[float]:
+def recency_weights(judged: Sequence[JudgedWeek], half_life: float) -> list[float]:
     """The weight of each week: 1 for the newest, half of that `half_life` weeks before."""
     return [0.5 ** ((judged[-1].week - one.week) / half_life) for one in judged]

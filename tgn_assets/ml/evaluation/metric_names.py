@@ -1,20 +1,48 @@
-"""The names of `eval_metrics`: of ranking metrics, and of models besides ours and the baselines."""
+"""What stands in `eval_metrics`: the registry of ranking metrics, and the models besides ours and the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from tgn_assets.ml.schema import OURS
 
-RANKING_METRICS: Mapping[str, str] = {
-    "ndcg": "NDCG@5",
-    "hit_rate": "HitRate@5",
-    "recall": "Recall@5",
-    "precision": "Precision@5",
-    "map": "MAP@5",
-    "mrr": "MRR",
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch_geometric.metrics.link_pred import LinkPredMetricData
+
+    MetricFn = Callable[[LinkPredMetricData, int], Tensor]
+    """(lists and truth of n users, k) -> [n] a value per user; `data.pred_rel_mat` [n, k] is 1 at a hit."""
+
+
+class RankingMetric(NamedTuple):
+    """The title of a metric, of lists of five, and the function that computes it for each user."""
+
+    title: str
+    per_user: "MetricFn"
+
+
+def _link_pred(name: str) -> "MetricFn":
+    """One of PyG's metrics, which is imported when it is computed: what shows scores loads without torch."""
+
+    def per_user(data: "LinkPredMetricData", k: int) -> "Tensor":
+        from torch_geometric import metrics
+
+        return getattr(metrics, name)(k)._compute(data)
+
+    return per_user
+
+
+RANKING_METRICS: Mapping[str, RankingMetric] = {
+    "ndcg": RankingMetric("NDCG@5", _link_pred("LinkPredNDCG")),
+    "hit_rate": RankingMetric("HitRate@5", _link_pred("LinkPredHitRatio")),
+    "recall": RankingMetric("Recall@5", _link_pred("LinkPredRecall")),
+    "precision": RankingMetric("Precision@5", _link_pred("LinkPredPrecision")),
+    "map": RankingMetric("MAP@5", _link_pred("LinkPredMAP")),
+    "mrr": RankingMetric("MRR", _link_pred("LinkPredMRR")),
 }
-"""Name -> title, the most important first; all lie in [0, 1]. `metrics.METRICS` computes them."""
+"""The registry, the most important first; all lie in [0, 1]. Every model of `eval_metrics` gets each of them in each
+segment."""
 
 CEILING = "ceiling"
 """A ranker that knows the truth but, like everybody, only the events seen before the week."""
@@ -49,5 +77,5 @@ def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_all_users(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `eval_metrics` without ours over the drawn users alone."""
+    """Rows of `eval_metrics` without those of our lists over the drawn users."""
     return rows[~rows.metric.str.startswith(DRAWN)]

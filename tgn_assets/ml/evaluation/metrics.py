@@ -5,40 +5,21 @@ the list holds, NDCG and MAP against an ideal of min(|truth|, k) hits. Their `co
 intervals and paired comparisons need every user, hence the metrics' per-example hook.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from torch_geometric import metrics as pyg
 from torch_geometric.metrics.link_pred import LinkPredMetricData
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
-
-Metric = Callable[[LinkPredMetricData, int], torch.Tensor]
-"""(lists and truth of n users, k) -> [n] a value per user; `data.pred_rel_mat` [n, k] is 1 where a list has a hit."""
-
-
-def _link_pred(metric: type[pyg.LinkPredMetric]) -> Metric:
-    """The value per user of one of PyG's metrics."""
-    return lambda data, k: metric(k)._compute(data)
-
-
-METRICS: Mapping[str, Metric] = {
-    "precision": _link_pred(pyg.LinkPredPrecision),
-    "recall": _link_pred(pyg.LinkPredRecall),
-    "ndcg": _link_pred(pyg.LinkPredNDCG),
-    "map": _link_pred(pyg.LinkPredMAP),
-    "hit_rate": _link_pred(pyg.LinkPredHitRatio),
-    "mrr": _link_pred(pyg.LinkPredMRR),
-}
-"""The registry of ranking metrics, all in [0, 1]: every model of `eval_metrics` gets each of them in each segment."""
+from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
 
 
 def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd.DataFrame:
-    """The `METRICS` of every list: one row per row of `lists`, NaN for a user without truth.
+    """The `RANKING_METRICS` of every list: one row per row of `lists`, NaN for a user without truth.
 
-    `lists` [n, k] holds distinct event codes, best first, -1 for an empty place. `truth_user` (a row of `lists`) and
+    `lists` [n, k] holds distinct event codes, best first, -1 for an empty rank. `truth_user` (a row of `lists`) and
     `truth_event` (an event code), both [m], are distinct pairs. Values are rounded to the six decimals that PyG's
     float32 holds for certain. Raises ValueError if an event is twice in a list, or a pair twice in the truth.
 
@@ -58,29 +39,29 @@ def per_user(lists: IntArray, truth_user: IntArray, truth_event: IntArray) -> pd
         pred_index_mat=torch.from_numpy(np.where(lists < 0, nobodys, lists).astype(np.int64)),
         edge_label_index=torch.from_numpy(np.stack([truth_user, truth_event]).astype(np.int64)),
     )
-    values = {name: metric(data, k).double().numpy().round(6) for name, metric in METRICS.items()}
+    values = {name: metric.per_user(data, k).double().numpy().round(6) for name, metric in RANKING_METRICS.items()}
     has_truth = np.bincount(truth_user, minlength=rows) > 0
     return pd.DataFrame({name: np.where(has_truth, value, np.nan) for name, value in values.items()})
 
 
 def from_hits(hits: Sequence[int], num_relevant: IntArray, k: int) -> pd.DataFrame:
-    """The `METRICS` of lists of which only their hits are known: bit r - 1 of `hits` [n] is the one at rank r.
+    """The `RANKING_METRICS` of lists of which only their hits are known: bit r - 1 of `hits` [n] is the one at rank r.
 
     `num_relevant` [n] are the events that the user interacted with.
 
     >>> from_hits([0b10], np.array([1]), k=2)[["precision", "recall", "mrr"]].to_dict("records")
     [{'precision': 0.5, 'recall': 1.0, 'mrr': 0.5}]
     """
-    is_hit = np.array([[bits >> place & 1 for place in range(k)] for bits in hits], bool).reshape(-1, k)
+    is_hit = np.array([[bits >> rank & 1 for rank in range(k)] for bits in hits], bool).reshape(-1, k)
     missed = num_relevant - is_hit.sum(1)
-    place_of_miss = np.arange(missed.sum()) - np.repeat(np.cumsum(missed) - missed, missed)
-    row, place = np.nonzero(is_hit)
+    missed_event = k + np.arange(missed.sum()) - np.repeat(np.cumsum(missed) - missed, missed)
+    row, event = np.nonzero(is_hit)
     user = np.append(row, np.repeat(np.arange(len(hits)), missed))
-    return per_user(np.tile(np.arange(k), (len(hits), 1)), user, np.append(place, k + place_of_miss))
+    return per_user(np.tile(np.arange(k), (len(hits), 1)), user, np.append(event, missed_event))
 
 
 def perfect_lists(truth_user: IntArray, truth_event: IntArray, reachable: BoolArray, *, rows: int, k: int) -> IntArray:
-    """What a ranker that knows the truth would list: up to `k` of each user's `reachable` [m] true events. [rows, k]
+    """[rows, k] the lists of a ranker that knows the truth: up to `k` of each user's `reachable` [m] true events.
 
     >>> user, event, reachable = np.array([0, 0, 1]), np.array([4, 2, 9]), np.array([True, True, False])
     >>> perfect_lists(user, event, reachable, rows=2, k=3).tolist()

@@ -43,7 +43,7 @@ class PooledScore(NamedTuple):
     value: float
     users: int
     ci: list[float] | None
-    """95% limits; over several weeks NDCG alone has some."""
+    """95% limits; over several weeks only NDCG has them."""
 
 
 def pooled_scores(con: duckdb.DuckDBPyConnection, weeks: Sequence[str], *, compared: bool = False) -> list[PooledScore]:

@@ -29,7 +29,7 @@ class RankerDiagnostics(NamedTuple):
     """(user positions [n], row in them [m], event position [m]) of pairs -> [m, channels] bool: the channel retrieved
     the pair as a candidate."""
     lists: Callable[[IntArray], IntArray]
-    """User positions [n] -> [n, k] the ranker's own lists: event positions, -1 for an empty place."""
+    """User positions [n] -> [n, k] the ranker's own lists: event positions, -1 for an empty rank."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ScoredWeek:
     history: InteractionHistory
     published: PublishedResult
     active: ActiveUsers
-    lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty place
+    lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty rank
     has_list: BoolArray  # [n] the user had a list of their own
     user_group: IntArray  # [n] one of `USER_GROUPS`
     rules: Rules
@@ -69,23 +69,23 @@ class ScoredWeek:
 
     @property
     def is_sample(self) -> bool:
-        """Whether other users were active than those who were drawn."""
+        """Whether some active users were not drawn."""
         return len(self.active) < self.published.users
 
     @cached_property
     def metrics(self) -> dict[str, pd.DataFrame]:
-        """Model -> the `METRICS` of each drawn user [n, metrics]."""
+        """Model -> the `RANKING_METRICS` of each drawn user [n, metrics]."""
         return {model: per_user(of_model, self.active.row, self.active.event) for model, of_model in self.lists.items()}
 
     @cached_property
     def metrics_of_kinds(self) -> pd.DataFrame:
-        """The `METRICS` of the published lists, a row for each of `published.kinds`."""
+        """The `RANKING_METRICS` of the published lists, a row for each of `published.kinds`."""
         kinds = self.published.kinds
-        found = list(zip(kinds.hits, kinds.events, strict=True))
-        place = {result: at for at, result in enumerate(dict.fromkeys(found))}
-        num_relevant = np.array([events for _, events in place], np.int64)
-        values = from_hits([hits for hits, _ in place], num_relevant, self.rules.k)
-        return values.iloc[[place[result] for result in found]].reset_index(drop=True)
+        results = list(zip(kinds.hits, kinds.events, strict=True))
+        distinct = {result: at for at, result in enumerate(dict.fromkeys(results))}
+        num_relevant = np.array([events for _, events in distinct], np.int64)
+        values = from_hits([hits for hits, _ in distinct], num_relevant, self.rules.k)
+        return values.iloc[[distinct[result] for result in results]].reset_index(drop=True)
 
     @cached_property
     def segments(self) -> dict[str, BoolArray]:
@@ -96,7 +96,7 @@ class ScoredWeek:
         # A pair is one number: an event that was unknown must not pass for the next user's first.
         repeat = active.event < history.num_events
         repeat[repeat] = np.isin(
-            active.row[repeat] * history.num_events + active.event[repeat], past.place * history.num_events + past.event
+            active.row[repeat] * history.num_events + active.event[repeat], past.row * history.num_events + past.event
         )
         repeats, explores = (np.bincount(active.row[which], minlength=len(active)) > 0 for which in (repeat, ~repeat))
         return self.segments_of(seen=seen, repeats=repeats, explores=explores, has_list=self.has_list)
@@ -175,7 +175,7 @@ def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -
     row, event = drawn.truth.row.to_numpy(np.int64), codes_of(drawn.truth.event_idx, history)
     position = np.where(known, position, -1)
     reachable = event < history.num_events
-    reachable[reachable] = rules.may(history, position[row[reachable]], event[reachable])
+    reachable[reachable] = rules.permits(history, position[row[reachable]], event[reachable])
     return ActiveUsers(position, row, event, reachable)
 
 
@@ -187,9 +187,9 @@ def codes_of(event_idx: pd.Series | IntArray, history: InteractionHistory) -> In
 
 
 def published_lists(rows: pd.DataFrame, new_user_list: IntArray, *, users: int, k: int) -> IntArray:
-    """The lists [users, k] that users were shown, of event codes; -1 for an empty place.
+    """The lists [users, k] that users were shown, of event codes; -1 for an empty rank.
 
-    `rows` (row, rank, event) are the places of users' own lists; a user without any was shown `new_user_list`. Raises
+    `rows` (row, rank, event) are the events of users' own lists; a user without any was shown `new_user_list`. Raises
     ValueError for a rank outside 1 to `k`, a rank that a user has twice or a list for new users of more than `k`.
     """
     rank = rows["rank"].to_numpy(np.int64)

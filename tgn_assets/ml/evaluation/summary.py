@@ -36,12 +36,12 @@ def comparison(metrics: pd.DataFrame, segment: str = "all") -> pd.DataFrame:
     shared = table.loc[:, table.notna().all() | table.isna().all()].drop(columns="ndcg", errors="ignore")
     ndcg = of_segment[of_segment.metric == "ndcg"].set_index("model")[["value", "ci_low", "ci_high", "users"]]
     rows = ndcg.rename(columns={"value": "ndcg"}).join(shared).reset_index()
-    rows["place"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
-    return rows.sort_values(["place", "ndcg"], ascending=[True, False]).drop(columns="place").reset_index(drop=True)
+    rows["order"] = rows.model.isin(UNPUBLISHED).astype(int) - (rows.model == OURS)
+    return rows.sort_values(["order", "ndcg"], ascending=[True, False]).drop(columns="order").reset_index(drop=True)
 
 
 def diagnostics(metrics: pd.DataFrame) -> pd.DataFrame:
-    """metric, value, users (or pairs): what is known of our lists alone, over all active users, bins left out."""
+    """metric, value, users (or pairs) of our lists over all active users, without the bins of scores."""
     ours = metrics[(metrics.model == OURS) & (metrics.segment == "all")]
     shared = set(metrics[metrics.model != OURS].metric) - {"coverage"}
     return ours[~ours.metric.isin(shared) & ~ours.metric.str.contains(f"^(?:predicted:|observed:|{DRAWN})")][
@@ -107,8 +107,8 @@ def lift_over_best(metrics: pd.DataFrame, segment: str = "all") -> Lift | None:
 
 
 def score_verdict(brier: float, constant: float) -> str | None:
-    """Whether scores with the Brier score `brier` told more than a constant, the best of which has `constant`; None if
-    nothing or everything happened."""
+    """Says whether the Brier score `brier` beats that of the best constant score, `constant`; None if all pairs had the
+    same outcome."""
     if not constant:
         return None
     skill = 1 - brier / constant

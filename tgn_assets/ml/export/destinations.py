@@ -23,18 +23,19 @@ Reader = Callable[[], "AbstractContextManager[duckdb.DuckDBPyConnection]"]
 
 @dataclass(frozen=True)
 class Destination:
-    """One kind of place; a deployment names its own in the setting `TGN_EXPORT_<NAME>`."""
+    """One kind of location; a deployment names its own in the setting `TGN_EXPORT_<NAME>`."""
 
     description: str  # of the asset, for the UI
-    table_place: str  # how `tgn export` prints a table at a place
+    table_location: str  # how `tgn export` prints a table at a location
     write: Callable[[Reader, str, str], Mapping[str, int]]
-    """(warehouse, place, week) -> rows by table. Replaces what the place has of the week; ExportError if it cannot."""
+    """(warehouse, location, week) -> rows by table. Replaces what the location has of the week; ExportError if it
+    cannot."""
 
 
 def export_weeks(
     destination: Destination,
     reader: Reader,
-    place: str,
+    location: str,
     weeks: Sequence[str],
     *,
     done: Callable[[str, Mapping[str, int]], None] = lambda *_: None,
@@ -42,23 +43,23 @@ def export_weeks(
     """Exports `weeks`; the rows by table. Calls `done` with each week and its rows by table."""
     rows = Counter(dict.fromkeys(parquet.EXPORTED, 0))
     for week in weeks:
-        written = destination.write(reader, place, week)
+        written = destination.write(reader, location, week)
         done(week, written)
         rows.update(written)
     return dict(rows)
 
 
-def _to_parquet(reader: Reader, place: str, week: str) -> Mapping[str, int]:
+def _to_parquet(reader: Reader, location: str, week: str) -> Mapping[str, int]:
     with reader() as con:
-        return parquet.export_week(con, place, week)
+        return parquet.export_week(con, location, week)
 
 
-def _to_postgres(reader: Reader, place: str, week: str) -> Mapping[str, int]:
+def _to_postgres(reader: Reader, location: str, week: str) -> Mapping[str, int]:
     from tgn_assets.ml.export.postgres import read_week, replace_week
 
     with reader() as con:  # closed again before the server is asked, however slow it is
         tables = read_week(con, week)
-    return replace_week(place, week, tables)
+    return replace_week(location, week, tables)
 
 
 DESTINATIONS: Mapping[str, Destination] = {
@@ -66,14 +67,14 @@ DESTINATIONS: Mapping[str, Destination] = {
         description="Write the week's lists and metrics as Parquet, in hive partitions `<table>/week=<week>/`.\n\n"
         "It is a step of its own: if nothing can be written there, the lists are published all the same, and this step "
         "alone can be run again. `tgn export` does the same for all weeks.",
-        table_place="{place}/{table}",
+        table_location="{location}/{table}",
         write=_to_parquet,
     ),
     "postgres": Destination(
         description="Replace the week's lists and metrics in tables of PostgreSQL, in one transaction.\n\n"
         "It is a step of its own: if the server is down, the lists are published all the same, and this step alone can "
         "be run again. `tgn export` does the same for all weeks.",
-        table_place="{place} {table}",
+        table_location="{location} {table}",
         write=_to_postgres,
     ),
 }

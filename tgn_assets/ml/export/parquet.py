@@ -27,14 +27,14 @@ def exportable_weeks(con: duckdb.DuckDBPyConnection) -> list[str]:
     return [week for (week,) in con.execute(f"FROM ({WEEKS_SQL}) ORDER BY week").fetchall()]
 
 
-def export_week(con: duckdb.DuckDBPyConnection, place: str, week: str) -> dict[str, int]:
-    """Makes `place`/<table>/week=<week>/data.parquet what the warehouse says of `week`; returns the rows by table.
+def export_week(con: duckdb.DuckDBPyConnection, location: str, week: str) -> dict[str, int]:
+    """Makes `location`/<table>/week=<week>/data.parquet what the warehouse says of `week`; returns the rows by table.
 
-    `place` is a folder, or the URL of an object store and a prefix in it. The week is in the folder's name, where
+    `location` is a folder, or the URL of an object store and a prefix in it. The week is in the folder's name, where
     readers of hive partitions find it, and not in the file. Each file is replaced as a whole: a reader finds the old
     one or the new one. Same rows, same bytes. ExportError if it cannot be written.
     """
-    return {table: _export(con, f"{place}/{table}/week={week}", table, week) for table in EXPORTED}
+    return {table: _export(con, f"{location}/{table}/week={week}", table, week) for table in EXPORTED}
 
 
 def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: str) -> int:

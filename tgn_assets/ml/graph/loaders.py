@@ -19,7 +19,7 @@ from torch_geometric.sampler import BaseSampler, NegativeSampling, NeighborSampl
 
 from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.neighbor_sampler import NativeNeighborSampler
-from tgn_assets.ml.linalg.sparse import blocks
+from tgn_assets.ml.linalg.sparse import split_by_cost
 from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 
@@ -73,7 +73,7 @@ def layer_loaders(
     for kind in (USER, EVENT):
         cost = 1 + torch.bincount(incoming[kind], minlength=graph[kind].num_nodes)
         options: dict[str, Any] = {
-            "batch_sampler": [range(low, high) for low, high in blocks(cost.numpy(), edges_per_batch)],
+            "batch_sampler": [range(low, high) for low, high in split_by_cost(cost.numpy(), edges_per_batch)],
             "generator": torch.Generator(),  # a DataLoader without one would draw from torch's global generator
         }
         if isinstance(chosen, NeighborSampler):

@@ -105,12 +105,12 @@ class IncomingEdges:
 
         size = available.index_select(0, few)
         shift = start.index_select(0, few) - (size.cumsum(0) - size)
-        which, place = few.repeat_interleave(size), shift.repeat_interleave(size)
-        place += torch.arange(len(place))
+        which, slot = few.repeat_interleave(size), shift.repeat_interleave(size)
+        slot += torch.arange(len(slot))
         if len(many):
             chosen = _draw_distinct(available.index_select(0, many), fan_out, generator) + start.index_select(0, many)
-            which, place = torch.cat([which, many.repeat(fan_out)]), torch.cat([place, chosen.view(-1)])
-        return which, self.source.index_select(0, place).long(), self.edge.index_select(0, place).long()
+            which, slot = torch.cat([which, many.repeat(fan_out)]), torch.cat([slot, chosen.view(-1)])
+        return which, self.source.index_select(0, slot).long(), self.edge.index_select(0, slot).long()
 
 
 def _draw_distinct(available: Tensor, k: int, generator: torch.Generator) -> Tensor:

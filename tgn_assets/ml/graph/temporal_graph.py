@@ -21,7 +21,7 @@ DEFAULT_FEATURES = NodeFeatureConfig()
 
 
 @dataclass(frozen=True)
-class View:
+class GraphView:
     """The graph as it was known at the close of week `week`; positions are those of the whole `WindowGraph`."""
 
     week: int
@@ -46,11 +46,11 @@ class View:
         """`adjacency` of the whole graph."""
         return adjacency(self.data)
 
-    def to(self, device: torch.device | str) -> "View":
-        """The same on `device`."""
+    def to(self, device: torch.device | str) -> "GraphView":
+        """A copy on `device`."""
         index, week, weight = (x.to(device) for x in (self.edge_index, self.edge_week, self.edge_weight))
         features, known = ({kind: x.to(device) for kind, x in part.items()} for part in (self.features, self.known))
-        return View(self.week, index, week, weight, features, known)
+        return GraphView(self.week, index, week, weight, features, known)
 
 
 class WindowGraph:
@@ -76,7 +76,7 @@ class WindowGraph:
         """The width F of a node's features."""
         return len(NODE_FEATURES) + len(self.features.recent_half_lives)
 
-    def view(self, week: int, window: int) -> View:
+    def view(self, week: int, window: int) -> GraphView:
         """What was known at the close of `week`, with the edges of the `window` weeks that end with it."""
         seen = self._edges(week - window + 1, week)
         edge_index, edge_week, count = self.edge_index[:, seen], self.edge_week[seen], self.edge_count[seen]
@@ -85,16 +85,16 @@ class WindowGraph:
         for kind, node in zip((USER, EVENT), edge_index, strict=True):
             features[kind], known[kind] = self._features(kind, week, node, count, age)
         weight = torch.log1p(count) * 0.5 ** (age / self.half_life)
-        return View(week, edge_index, edge_week, weight, features, known)
+        return GraphView(week, edge_index, edge_week, weight, features, known)
 
-    def links(self, week: int, view: View) -> tuple[Tensor, Tensor]:
+    def links(self, week: int, view: GraphView) -> tuple[Tensor, Tensor]:
         """([2, L] user-event links of `week` between nodes that `view` knows, [L] 1 / links of that user)."""
         links = self.edge_index[:, self._edges(week, week)]
         links = links[:, view.known[USER][links[0]] & view.known[EVENT][links[1]]]
         return links, 1.0 / torch.bincount(links[0], minlength=1)[links[0]]
 
     def _edges(self, first: int, last: int) -> slice:
-        """Those of the weeks `first` to `last`: edges are in the order of their weeks."""
+        """The range of the edges of the weeks `first` to `last`: edges are sorted by week."""
         return slice(*torch.searchsorted(self.edge_week, torch.tensor([first, last + 1])).tolist())
 
     def _links(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:

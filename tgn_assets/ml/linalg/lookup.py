@@ -9,7 +9,7 @@ ABSENT = -2
 
 
 def look_up(known: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
-    """([n] where `wanted` [n] stand in the ascending `known`, or would; [n] whether they do). -1 stands for no number.
+    """([n] the insertion point of `wanted` [n] in the ascending `known`, [n] whether it is there). -1 is never there.
 
     >>> at, there = look_up(np.array([2, 5]), np.array([5, 3, -1, 9]))
     >>> at.tolist(), there.tolist()

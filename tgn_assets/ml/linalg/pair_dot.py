@@ -26,7 +26,7 @@ def pair_dot(users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tens
 
 
 class _PairDot(torch.autograd.Function):
-    """The product of users and events, computed at the pairs alone, and its gradient."""
+    """The entries of users @ events.T at the pairs, and their gradient."""
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -11,10 +11,33 @@ def group_zscore(row: IntArray, score: FloatArray) -> FloatArray:
     >>> group_zscore(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 5.0, 5.0])).tolist()
     [-1.0, 1.0, 0.0, 0.0]
     """
+    deviation, std = _deviation_and_std(row, score)
+    return divided_by_std(deviation, std[row])
+
+
+def group_std(row: IntArray, score: FloatArray) -> FloatArray:
+    """[n] the standard deviation of the scores [p] of each user `row` [p].
+
+    >>> group_std(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 5.0, 5.0])).tolist()
+    [1.0, 0.0]
+    """
+    return _deviation_and_std(row, score)[1]
+
+
+def divided_by_std(difference: FloatArray, std: FloatArray) -> FloatArray:
+    """[p] score differences in standard deviations [p]; zero where scores do not differ.
+
+    >>> divided_by_std(np.array([1.0, 1.0]), np.array([2.0, 0.0])).tolist()
+    [0.5, 0.0]
+    """
+    return np.divide(difference, std, out=np.zeros(len(difference)), where=std > 1e-9)
+
+
+def _deviation_and_std(row: IntArray, score: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """([p] each score minus its user's mean, [n] the user's standard deviation)."""
     size = np.maximum(np.bincount(row), 1)
-    off = score - (np.bincount(row, score) / size)[row]
-    spread = np.sqrt(np.bincount(row, off**2) / size)[row]
-    return np.divide(off, spread, out=np.zeros(len(off)), where=spread > 1e-9)
+    deviation = score - (np.bincount(row, score) / size)[row]
+    return deviation, np.sqrt(np.bincount(row, deviation**2) / size)
 
 
 def group_softmax(row: IntArray, score: FloatArray) -> FloatArray:

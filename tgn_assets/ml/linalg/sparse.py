@@ -10,24 +10,18 @@ from scipy import sparse
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.parallel import map_threaded
 
-NEIGHBOURS = 100
-SHRINKAGE = 10.0
-"""Defaults of `item_similarity`."""
-
 BLOCK = 1_000_000
 """Products in a block of a sparse product: bounds its memory whatever the numbers of users and events."""
 
 
-def item_similarity(
-    profile: sparse.csr_array, *, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
-) -> sparse.csr_array:
+def item_similarity(profile: sparse.csr_array, *, neighbours: int, shrinkage: float) -> sparse.csr_array:
     """Weights [E, E] of each event's `neighbours` nearest others in `profile` [U, E]; a row adds up to 1, or is empty.
 
     Nearest by cosine, with `shrinkage` added to its denominator: two events that share one user, long ago, are not each
     other's best neighbour.
 
     >>> profile = sparse.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
-    >>> item_similarity(profile, shrinkage=0.0).toarray().round(2).tolist()
+    >>> item_similarity(profile, neighbours=100, shrinkage=0.0).toarray().round(2).tolist()
     [[0.0, 0.59, 0.41], [0.59, 0.0, 0.41], [0.5, 0.5, 0.0]]
     """
     events = profile.shape[1]
@@ -37,7 +31,7 @@ def item_similarity(
 
     def nearest(block: tuple[int, int]) -> sparse.csr_array:
         low, high = block
-        cosine = ordered(by_event[low:high] @ profile)
+        cosine = with_sorted_indices(by_event[low:high] @ profile)
         event = low + row_of(cosine)
         cosine.data /= norm[event] * norm[cosine.indices] + shrinkage
         cosine.data[event == cosine.indices] = 0
@@ -46,14 +40,15 @@ def item_similarity(
         cosine.data /= cosine.sum(axis=1)[row_of(cosine)]
         return cosine
 
-    parts = [sparse.csr_array((0, events)), *map_threaded(nearest, blocks(products))]
+    parts = [sparse.csr_array((0, events)), *map_threaded(nearest, split_by_cost(products))]
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def ordered(matrix: sparse.csr_array) -> sparse.csr_array:
-    """The same entries, those of a row by column: transposed twice, which takes linear time, as sorting does not.
+def with_sorted_indices(matrix: sparse.csr_array) -> sparse.csr_array:
+    """`matrix` with each row sorted by column: two transpositions take linear time, and sorting does not.
 
-    >>> ordered(sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))).indices.tolist()
+    >>> matrix = sparse.csr_array((np.array([5, 6]), np.array([2, 0]), np.array([0, 2])), (1, 3))
+    >>> with_sorted_indices(matrix).indices.tolist()
     [0, 2]
     """
     return sparse.csr_array(sparse.csc_array(matrix))
@@ -70,9 +65,9 @@ def top_n_per_row(matrix: sparse.csr_array, limit: int) -> sparse.csr_array:
     octave = np.where(size > limit, np.frexp(size)[1], 0)
     for rows in (np.flatnonzero(octave == width) for width in np.unique(octave[octave > 0])):
         # Rows of similar size share one padded table, so that the padding at most doubles them.
-        place = np.arange(size[rows].max())
-        real = place < size[rows, None]
-        entry = (matrix.indptr[rows, None] + place)[real]
+        slot = np.arange(size[rows].max())
+        real = slot < size[rows, None]
+        entry = (matrix.indptr[rows, None] + slot)[real]
         value = np.full(real.shape, -np.inf)
         value[real] = matrix.data[entry]
         edge = np.partition(value, -limit, axis=1)[:, [-limit]]
@@ -112,10 +107,10 @@ def sums(index: NDArray[np.integer[Any]], weight: FloatArray, size: int) -> Floa
     return np.bincount(index, weights=weight, minlength=size).astype(float)
 
 
-def blocks(cost: IntArray, size: int = BLOCK) -> list[tuple[int, int]]:
+def split_by_cost(cost: IntArray, size: int = BLOCK) -> list[tuple[int, int]]:
     """Ranges [low, high) of consecutive rows that cost about `size` each.
 
-    >>> blocks(np.array([4, 4, 9, 1, 1]), size=8)
+    >>> split_by_cost(np.array([4, 4, 9, 1, 1]), size=8)
     [(0, 1), (1, 2), (2, 5)]
     """
     edges = np.flatnonzero(np.diff(np.cumsum(cost) // size, prepend=-1)).tolist()

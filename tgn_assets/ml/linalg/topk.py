@@ -28,8 +28,8 @@ def top_products(users: Tensor, events: Tensor, k: int) -> Tensor:
     if k * GROUP * dim > size:  # to compute the products of the groups again would cost more than to order all
         blocks = users.split(max(1, PRODUCTS // max(size, 1)))
         return torch.cat([(block @ events.T).topk(min(k, size), dim=1).indices for block in blocks])
-    place = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
-    padded = events[place]
+    filled = torch.arange(groups * GROUP, device=events.device).clamp(max=size - 1)  # the last event fills its group up
+    padded = events[filled]
     found = [torch.zeros(0, k, dtype=torch.int64, device=events.device)]
     for block in users.split(TILE_USERS):
         tiles = ((block @ tile.T).unflatten(1, (-1, GROUP)).amax(2) for tile in padded.split(TILE_EVENTS))
@@ -49,7 +49,7 @@ def grouped_top_k(row: IntArray, score: FloatArray, tie: IntArray | FloatArray, 
     >>> grouped_top_k(np.array([0, 0, 0, 2]), np.array([1.0, 3.0, 2.0, 5.0]), np.zeros(4), rows=3, k=2).tolist()
     [[1, 2], [-1, -1], [3, -1]]
     """
-    eligible = np.flatnonzero(score >= grouped_bar(row, score, rows, k)[row])
+    eligible = np.flatnonzero(score >= grouped_kth_largest(row, score, rows, k)[row])
     order = eligible[np.lexsort((tie[eligible], -score[eligible], row[eligible]))]
     start = np.searchsorted(row[order], np.arange(rows + 1))
     rank = np.arange(len(order)) - start[row[order]]
@@ -59,11 +59,11 @@ def grouped_top_k(row: IntArray, score: FloatArray, tie: IntArray | FloatArray, 
     return top
 
 
-def grouped_bar(row: IntArray, score: FloatArray, rows: int, k: int) -> FloatArray:
+def grouped_kth_largest(row: IntArray, score: FloatArray, rows: int, k: int) -> FloatArray:
     """[rows] the `k`-th largest `score` of each group `row`, which ascends; -inf where it has fewer, and
     everywhere if none has more.
 
-    >>> grouped_bar(np.array([0, 0, 0, 2]), np.array([1.0, 3.0, 2.0, 5.0]), rows=3, k=2).tolist()
+    >>> grouped_kth_largest(np.array([0, 0, 0, 2]), np.array([1.0, 3.0, 2.0, 5.0]), rows=3, k=2).tolist()
     [2.0, -inf, -inf]
     """
     size = np.bincount(row, minlength=rows)

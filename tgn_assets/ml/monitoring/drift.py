@@ -103,7 +103,7 @@ def drift(measures: pd.DataFrame) -> list[Drift]:
             continue
         scaled = np.log1p(values.to_numpy(float)) if name == "volume" else values.to_numpy(float)
         past, value = scaled[:-1], scaled[-1]
-        spread = max(1.4826 * float(np.median(np.abs(past - np.median(past)))), floor)
-        z = float((value - np.median(past)) / spread)
+        scale = max(1.4826 * float(np.median(np.abs(past - np.median(past)))), floor)
+        z = float((value - np.median(past)) / scale)
         found.append(Drift(name, float(values.iloc[-1]), float(np.median(values.iloc[:-1])), z))
     return found

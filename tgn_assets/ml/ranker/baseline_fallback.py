@@ -10,7 +10,7 @@ from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.config import FallbackConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.intervals import p_of_best
-from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, fading
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, recency_weights
 from tgn_assets.ml.schema import OURS, K
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")
@@ -96,7 +96,7 @@ def untested_fallback(k: int = K) -> BaselineFallback:
 def _pooled_gains(judged: Sequence[JudgedWeek], half_life: float) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
     """The weighted gains [n, baselines] of all users of all weeks, and the weight, user and segment [n] of each."""
     results = [one.results for one in judged]
-    weight = np.repeat(fading(judged, half_life), [len(one.user) for one in results])
+    weight = np.repeat(recency_weights(judged, half_life), [len(one.user) for one in results])
     gain = np.concatenate([np.column_stack(list(one.gain.values())) for one in results]).astype(float)
     user, segment = (np.concatenate([getattr(one, name) for one in results]) for name in ("user", "segment"))
     return gain * weight[:, None], weight, user, segment
@@ -121,7 +121,7 @@ def _hit_rates(judged: Sequence[JudgedWeek], source: Mapping[str, str], half_lif
     k, found = judged[-1].results.hit_rate[OURS].shape[1], {}
     for at, name in enumerate(ACTIVITY_SEGMENTS):
         hits, users = np.zeros(k), 0.0
-        for one, weight in zip(judged, fading(judged, half_life), strict=True):
+        for one, weight in zip(judged, recency_weights(judged, half_life), strict=True):
             members = weight * int(one.results.members[at])
             hits += members * _of_length(one.results.hit_rate[source[name]][at], k)
             users += members

@@ -6,7 +6,7 @@ from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.linalg.per_user import group_zscore
-from tgn_assets.ml.linalg.topk import grouped_bar
+from tgn_assets.ml.linalg.topk import grouped_kth_largest
 from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 
 
@@ -25,7 +25,7 @@ def blend_scores(
         return score
     users, contenders = int(row[-1]) + 1, max(config.contenders, k)
     # With those that tie with the last contender.
-    contending = np.flatnonzero(score >= grouped_bar(row, score, users, contenders)[row])
+    contending = np.flatnonzero(score >= grouped_kth_largest(row, score, users, contenders)[row])
     boosted = lambdarank_scores(booster, candidates.features[contending])
     lowest = np.full(users, np.inf)
     np.minimum.at(lowest, row[contending], boosted)

@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, logit
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray
 from tgn_assets.ml.config import CalibrationConfig
-from tgn_assets.ml.evaluation.judged_week import JudgedWeek, fading
+from tgn_assets.ml.evaluation.judged_week import JudgedWeek, recency_weights
 
 SMALLEST_SHARE = 1e-9
 """Smaller shares are taken for this one, whose logarithm is finite."""
@@ -79,7 +79,7 @@ def calibrate(activity: Logistic, judged: Sequence[JudgedWeek], *, config: Calib
     pairs, least = [one.pairs for one in judged], (config.min_slope, config.min_slope)
     inputs = np.concatenate([_inputs(of.share.astype(float), of.activity.astype(float)) for of in pairs])
     positive = np.concatenate([of.label > 0 for of in pairs])
-    weight = np.repeat(fading(judged, config.half_life), [len(of.label) for of in pairs])
+    weight = np.repeat(recency_weights(judged, config.half_life), [len(of.label) for of in pairs])
     # The prior takes share and activity at face value: a weight of one for both.
     return Calibration(activity, _fit(inputs, positive, np.ones(2), weight, ridge=config.ridge, least=least))
 

@@ -1,10 +1,12 @@
-"""The ranker on disk, and the networks that can be read from it."""
+"""The ranker on disk, the networks that are read from it, and their temporal embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from tgn_assets.ml.artifact_io import ArtifactError, load_artifact, load_part, save_artifact
@@ -12,15 +14,21 @@ from tgn_assets.ml.candidates.attribute_features import feature_names
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import AttributeColumn, AttributeTables
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.judged_week import JudgedWeek, judged_from_tensors, judged_tensors
+from tgn_assets.ml.parallel import THREADS, Workers
+from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
 from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
-from tgn_assets.ml.ranker.training_set import PointInTimeView, embedding_width
+from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView, blocks_of, embedding_width
 
 JUDGED = "judged"
 """The file of the judged weeks."""
+USERS_EMBEDDED_TOGETHER = 512
+"""Users whose temporal embeddings one worker computes at a time."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,35 @@ def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Ensemble:
     model = new_ensemble(ranker.config, width=width, attributes=ranker.attributes, networks=_num_networks(ranker))
     model.load_state_dict(ranker.state)
     return model.to(device).eval()
+
+
+def temporal_embeddings(
+    ranker: RankerCheckpoint,
+    history: InteractionHistory,
+    embedding_history: EmbeddingHistory,
+    *,
+    device: str = "cpu",
+    progress: LogFn = no_log,
+    workers: Workers = THREADS,
+) -> NodeEmbeddings:
+    """The ranker's embeddings of all users and events of `history` as of its week, in blocks of users."""
+    model, view = load_model(ranker, device), PointInTimeView(history, embedding_history, ranker.config)
+    reporter, users = ProgressReporter(progress, "embeddings", history.num_users, "user"), list[Tensor]()
+    shards = map(view.sequence, blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER))
+    for block in workers.map(_embedded, model, shards):
+        users.append(block)
+        reporter.add(len(block))
+    with torch.no_grad():
+        events = model.event_embeddings(view.event_vectors().to(device)).half().cpu()
+    user_idx, event_idx = torch.as_tensor(history.user_idx), torch.as_tensor(history.event_idx)
+    return NodeEmbeddings(view.week, user_idx, torch.cat([events[:0], *users]), event_idx, events)
+
+
+@torch.no_grad()
+def _embedded(model: Ensemble, sequence: tuple[Tensor, Tensor]) -> Tensor:
+    """The temporal embeddings of users with the weekly embeddings `sequence`, as `PointInTimeView.sequence` gives it;
+    half precision, as they are kept."""
+    return model.get_temporal_embeddings(*(x.to(model.device) for x in sequence)).half().cpu()
 
 
 def can_warm_start_from(earlier: RankerCheckpoint, inputs: PointInTimeView) -> bool:

@@ -31,7 +31,7 @@ class Ensemble(PairScorer):
         return torch.cat([member.event_embeddings(events) for member in self.members], dim=-1)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        """[p] scores of p pairs, distinct and in order: rows `row` and `column` [p] of the temporal embeddings of
         `users` [n, members * dim] and `events` [m, members * dim], and features [p, F]."""
         parts = (vectors.chunk(len(self.members), dim=-1) for vectors in (users, events))
         scores = [member(*own, row, column, features) for member, *own in zip(self.members, *parts, strict=True)]

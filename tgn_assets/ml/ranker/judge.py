@@ -70,7 +70,7 @@ class Judgement(NamedTuple):
     judged: tuple[JudgedWeek, ...]
 
 
-class _Calibrated(NamedTuple):
+class _CalibrationPairs(NamedTuple):
     """Softmax share, user features and label of the pairs in the lists of some users."""
 
     share: FloatArray
@@ -159,7 +159,7 @@ def _scored_pairs(
     view: PointInTimeView,
     workers: Workers,
 ) -> tuple[Logistic, ScoredPairs]:
-    """(who is active, the pairs on the lists of a sample of all users, active in the week after `view` or not)."""
+    """(the model of who is active, the pairs on the lists of a sample of all users, whether active or not)."""
     config, truth = view.config.calibration, next_week(history, view.past)
     features = np.concatenate([training_set.user_features for training_set in past])
     activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)
@@ -190,7 +190,7 @@ class _CalibrationUsers(NamedTuple):
     known: Tensor
 
 
-def _calibration_pairs(shared: _CalibrationShared, users: _CalibrationUsers) -> _Calibrated:
+def _calibration_pairs(shared: _CalibrationShared, users: _CalibrationUsers) -> _CalibrationPairs:
     candidates, label = labelled_candidates((shared.generator, shared.limit), users.labelled)
     size = len(candidates.users)
     dataset = RankingDataset(
@@ -201,4 +201,4 @@ def _calibration_pairs(shared: _CalibrationShared, users: _CalibrationUsers) -> 
     top = grouped_top_k(candidates.row, score, candidates.event, size, shared.k)
     top = top[top >= 0]
     user_features = candidates.features[top, shared.generator.user_columns]
-    return _Calibrated(group_softmax(candidates.row, score)[top], user_features, label[top])
+    return _CalibrationPairs(group_softmax(candidates.row, score)[top], user_features, label[top])

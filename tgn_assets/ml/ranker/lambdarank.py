@@ -12,7 +12,7 @@ import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray
-from tgn_assets.ml.config import MOST_SEED, LambdaRankConfig
+from tgn_assets.ml.config import MAX_SEED, LambdaRankConfig
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
 THREADS = re.compile(r"\[num_threads: \d+\]")
@@ -43,7 +43,7 @@ def fit_lambdarank(
     any number of `threads`. Users without a positive candidate are left out.
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
     """
-    seeds = ((seed + at) % MOST_SEED for at in range(boosters))
+    seeds = ((seed + at) % MAX_SEED for at in range(boosters))
     return NEXT_BOOSTER.join(filter(None, (_fit_booster(datasets, threads, config=config, seed=one) for one in seeds)))
 
 

@@ -24,7 +24,8 @@ class TopK(NamedTuple):
     """The best candidates of n users, and the scores of all p candidates."""
 
     pairs: IntArray  # [n, k] positions among the candidates, best first; -1 where a user has fewer
-    score: FloatArray  # [p]
+    score: FloatArray  # [p] by which they were ranked
+    network_score: FloatArray  # [p] of the networks alone
 
 
 class PairScorer(nn.Module):
@@ -51,17 +52,16 @@ class PairScorer(nn.Module):
         equal scores: the event with the smaller value comes first. Candidates are ranked by the score of `forward`, or
         by what `rescore` makes of it.
         """
-        events, place = dense(candidates.event)
+        events, event_row = dense(candidates.event)
         vectors = (embeddings.users[torch.as_tensor(candidates.users)], embeddings.events[torch.as_tensor(events)])
         scores = self(
             *(x.to(self.device).float() for x in vectors),
-            *(torch.as_tensor(x, device=self.device) for x in (candidates.row, place, candidates.features)),
+            *(torch.as_tensor(x, device=self.device) for x in (candidates.row, event_row, candidates.features)),
         )
-        score = scores.cpu().numpy()
-        if rescore is not None:
-            score = rescore(candidates, score)
+        network_score = scores.cpu().numpy()
+        score = network_score if rescore is None else rescore(candidates, network_score)
         tie, users = event_order[candidates.event], len(candidates.users)
-        return TopK(grouped_top_k(candidates.row, score, tie, users, k), score)
+        return TopK(grouped_top_k(candidates.row, score, tie, users, k), score, network_score)
 
     def predict_top_k_for_user(
         self,
@@ -90,7 +90,7 @@ class PairScorer(nn.Module):
             features=candidates.features[own],
             channels=candidates.channels[own],
         )
-        top, score = self.predict_top_k(of_user, embeddings, event_order=event_order, k=k, rescore=rescore)
+        top, score, _ = self.predict_top_k(of_user, embeddings, event_order=event_order, k=k, rescore=rescore)
         pairs = top[0][top[0] >= 0]
         return NodePositions(of_user.event[pairs]), score[pairs]
 
@@ -146,7 +146,7 @@ class UserInteractionPredictor(PairScorer):
         self.register_buffer("feature_scale", torch.ones(features))
 
     def normalise(self, features: Tensor) -> None:
-        """Takes mean and standard deviation of the features from training pairs [p, F]: from closed weeks alone."""
+        """Sets mean and standard deviation of the features by training pairs [p, F], which are of closed weeks."""
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp(min=1e-3))
         for at in range(features.shape[1] - self.attributes, features.shape[1]):
@@ -172,7 +172,7 @@ class UserInteractionPredictor(PairScorer):
         return self.project_event(events)
 
     def forward(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """[p] scores of p pairs, distinct and in order: places `row` and `column` [p] in the temporal embeddings of
+        """[p] scores of p pairs, distinct and in order: rows `row` and `column` [p] of the temporal embeddings of
         `users` [n, dim] and `events` [m, dim], and features [p, F]."""
         similarity = self._compute_similarity_scores(users, events, row, column)
         return self.feature_mlp(self._normalised(features))[:, 0] + self.gate * similarity
@@ -182,7 +182,8 @@ class UserInteractionPredictor(PairScorer):
         return pair_dot(users, events, row, column) / math.sqrt(users.shape[-1])
 
     def _normalised(self, features: Tensor) -> Tensor:
-        """[p, F + attributes] standardised features; those of attributes are clipped, NaN is zero and has a flag."""
+        """[p, F + attributes] standardised features. Attribute features are clipped; NaN becomes zero and sets a
+        flag."""
         normalised = (features - self.feature_mean) / self.feature_scale
         if not self.attributes:
             return normalised

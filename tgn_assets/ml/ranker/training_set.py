@@ -46,16 +46,16 @@ class NextWeek:
         return np.searchsorted(self.user, np.arange(len(self.num_relevant) + 1))
 
     def of_users(self, users: IntArray) -> tuple[IntArray, IntArray]:
-        """(place in the user positions `users`, event position) of the pairs of `users`."""
-        place, pair = entries_of(self._start, users)
-        return place, self.event[pair]
+        """(row in the user positions `users`, event position) of the pairs of `users`."""
+        row, pair = entries_of(self._start, users)
+        return row, self.event[pair]
 
 
 class LabelledUsers(NamedTuple):
-    """Some users at a cut-off, and the pairs (place in them, event position) of the week after."""
+    """Some users at a cut-off, and the pairs (row in them, event position) of the week after."""
 
     shard: UserShard
-    place: IntArray
+    row: IntArray
     event: IntArray
 
 
@@ -66,7 +66,7 @@ def labelled_candidates(shared: tuple[CandidateGenerator, int], users: LabelledU
     """
     generator, limit = shared
     candidates, num_events = generator.candidates(users.shard, limit), generator.catalogue.num_events
-    positive = users.place * num_events + users.event
+    positive = users.row * num_events + users.event
     return candidates, np.isin(candidates.row * num_events + candidates.event, positive)
 
 
@@ -87,16 +87,17 @@ class RankingDataset:
         return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
 
     def learnable(self) -> "RankingDataset":
-        """The same users, and the candidates of those alone from whom something is learned: often half of all."""
+        """The dataset without the candidates of users who have no positive one, often half of all; no user is
+        dropped."""
         of, keep = self.candidates, self.has_positive[self.candidates.row]
         candidates = Candidates(of.users, of.row[keep], of.event[keep], of.features[keep], of.channels[keep])
         return replace(self, candidates=candidates, label=self.label[keep])
 
     def of_rows(self, rows: IntArray) -> "RankingDataset":
-        """The users `rows` alone."""
-        pairs, place = self.pairs_of(rows)
+        """The dataset of the users `rows`."""
+        pairs, row = self.pairs_of(rows)
         of = self.candidates
-        candidates = Candidates(of.users[rows], place, of.event[pairs], of.features[pairs], of.channels[pairs])
+        candidates = Candidates(of.users[rows], row, of.event[pairs], of.features[pairs], of.channels[pairs])
         users = torch.as_tensor(rows)
         return RankingDataset(
             candidates,
@@ -113,9 +114,9 @@ class RankingDataset:
         return np.searchsorted(self.candidates.row, np.arange(len(self.num_relevant) + 1))
 
     def pairs_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """(positions of the candidate pairs of `rows`, for each pair the place of its row in `rows`)."""
-        place, pairs = entries_of(self._start, rows)
-        return pairs, place
+        """(positions of the candidate pairs of `rows`, for each pair the index of its user in `rows`)."""
+        row, pairs = entries_of(self._start, rows)
+        return pairs, row
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,10 @@ class TrainingSet:
     dataset: RankingDataset | None
     user_features: FloatArray
     active: BoolArray
+
+    def learnable(self) -> "TrainingSet":
+        """The training set with only the `learnable` candidates."""
+        return replace(self, dataset=None if self.dataset is None else self.dataset.learnable())
 
 
 @dataclass(frozen=True)

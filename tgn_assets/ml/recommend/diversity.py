@@ -1,6 +1,6 @@
 """A floor under the number of different events in a week's lists, at the least loss of score.
 
-In the last places of lists, an event that many lists hold is replaced by one that no list holds.
+At the last ranks of lists, an event that many lists hold is replaced by one that no list holds.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ PER_EVENT = 8
 
 
 def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArray, last_score: FloatArray) -> RunnerUps:
-    """Of scored pairs [p] that are in no list of theirs, those of each event that would cost their list the least.
+    """The scored pairs [p] outside of their user's list that would cost that list the least: a few for each event.
 
-    `lists` [n, k] are event positions, `last_score` [n] the score in a list's last place.
+    `lists` [n, k] are event positions, `last_score` [n] the score at a list's last rank.
     """
     outside = ~(lists[row] == event[:, None]).any(1)
     row, event, score = row[outside], event[outside], score[outside]
@@ -37,7 +37,7 @@ def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArra
     return RunnerUps(row[kept], event[nth < PER_EVENT], score[kept])
 
 
-def joined(parts: Sequence[RunnerUps]) -> RunnerUps:
+def concatenated(parts: Sequence[RunnerUps]) -> RunnerUps:
     """The pairs of all blocks of users together."""
     empty = RunnerUps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     return RunnerUps(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)))
@@ -48,35 +48,35 @@ def enforce_min_distinct(
 ) -> tuple[IntArray, FloatArray]:
     """`lists` [n, k] and `scores` with at least `floor` different events, as far as they can hold them.
 
-    Greedily, the cheapest change first: the event in a list's last place, if another list holds it too, is replaced by
+    Greedily, the cheapest change first: the event at a list's last rank, if another list holds it too, is replaced by
     one of `pairs` that no list holds yet. Then come `others`, pairs [m, 2] of (row, event) without a score of their
-    own, in their order. No first place changes, and each list's last place changes before the place above it.
+    own, in their order. The event at the first rank stays, and each list's last rank changes before the one above it.
     """
     lists, scores = lists.copy(), scores.copy()
     events = 1 + max(part.max(initial=0) for part in (lists, pairs.event, others[:, 1]))
     held = np.bincount(lists[lists >= 0], minlength=events)
     missing = floor - int((held > 0).sum())
-    for place in range(lists.shape[1] - 1, 0, -1):
+    for rank in range(lists.shape[1] - 1, 0, -1):
         if missing <= 0:
             break
-        cost = scores[pairs.row, place] - pairs.score
+        cost = scores[pairs.row, rank] - pairs.score
         order = np.lexsort((pairs.row, pairs.event, cost))
         scored = zip(pairs.row[order].tolist(), pairs.event[order].tolist(), pairs.score[order].tolist(), strict=True)
         unscored = ((row, event, 0.0) for row, event in others.tolist())
         changed: set[int] = set()
         for row, event, score in (*scored, *unscored):
-            old = lists[row, place]
+            old = lists[row, rank]
             if missing <= 0:
                 break
             if held[event] or row in changed or old < 0 or held[old] < 2:
                 continue
             # A list stays in the order of its scores.
-            lists[row, place], scores[row, place] = event, min(score, scores[row, place])
+            lists[row, rank], scores[row, rank] = event, min(score, scores[row, rank])
             held[old] -= 1
             held[event] += 1
             changed.add(row)
             missing -= 1
         for row in changed:
-            order_of = np.argsort(-scores[row, place:], kind="stable") + place
-            lists[row, place:], scores[row, place:] = lists[row, order_of], scores[row, order_of]
+            order_of = np.argsort(-scores[row, rank:], kind="stable") + rank
+            lists[row, rank:], scores[row, rank:] = lists[row, order_of], scores[row, order_of]
     return lists, scores

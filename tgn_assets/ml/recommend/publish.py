@@ -18,7 +18,7 @@ from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
-from tgn_assets.ml.recommend.reasons import Places
+from tgn_assets.ml.recommend.reasons import ReasonIds
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.recommend.words import WORDS, Words
 from tgn_assets.ml.schema import TABLES
@@ -123,26 +123,26 @@ def named_lists(
 ) -> PublishedLists:
     """Recommendations made at the close of `week` as rows for the week after it: ids as they came in, a row per rank.
 
-    `users` and `events` (`read_nodes`) name the nodes of `history`. A place in a list that holds no event, because the
-    catalogue has too few, becomes no row. Text is categorical: there are many rows, of far fewer users and events.
+    `users` and `events` (`read_nodes`) name the nodes of `history`. A rank without an event, because the catalogue
+    has too few, becomes no row. Text is categorical: there are many rows, of far fewer users and events.
     """
     user_ids, event_ids = _ids(users, history.user_idx), _ids(events, history.event_idx)
     texts = recommendations.reasons.texts(event_ids.categories.to_list(), words)
     sources = pd.CategoricalDtype(sorted({*recommendations.source, recommendations.new_user_source}))
 
-    def rows(events: IntArray, scores: FloatArray, place: IntArray, source: Any, reason: Places) -> dict[str, Any]:
+    def rows(events: IntArray, scores: FloatArray, rank: IntArray, source: Any, reason: ReasonIds) -> dict[str, Any]:
         text = {"week": week, "target_week": shift(week, 1)}
         repeated = {
-            name: pd.Categorical.from_codes(np.zeros(len(place), np.int8), pd.Index([text[name]])) for name in text
+            name: pd.Categorical.from_codes(np.zeros(len(rank), np.int8), pd.Index([text[name]])) for name in text
         }
         event = pd.Categorical.from_codes(events, dtype=event_ids)
-        listed = {"rank": place + 1, "event_id": event, "score": scores, "source": source}
+        listed = {"rank": rank + 1, "event_id": event, "score": scores, "source": source}
         return {**repeated, **listed, **texts.columns(reason)}
 
-    row, place = np.nonzero(recommendations.events >= 0)
+    row, rank = np.nonzero(recommendations.events >= 0)
     source = pd.Categorical(recommendations.source, dtype=sources)[row]
-    made, reason = recommendations, recommendations.reason[row, place]
-    predictions = rows(made.events[row, place], made.scores[row, place], place, source, reason)
+    made, reason = recommendations, recommendations.reason[row, rank]
+    predictions = rows(made.events[row, rank], made.scores[row, rank], rank, source, reason)
     user = pd.Categorical.from_codes(recommendations.users[row], dtype=user_ids)
     listed = np.flatnonzero(recommendations.new_user_events >= 0)
     source = pd.Categorical([recommendations.new_user_source] * len(listed), dtype=sources)

@@ -34,7 +34,7 @@ class Expectations:
 def expectations_of(
     policy: Policy, rules: Rules, week: str, *, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame
 ) -> Expectations:
-    """Those of `policy`, whose `rules` are for `events`, on the lists made at the close of `week` for `users`.
+    """What `policy`, and its `rules` for `events`, make of the lists made at the close of `week` for `users`.
 
     `users` and `events` (column id) stand in the order of the positions of `history`.
     """
@@ -71,7 +71,7 @@ class CheckInput:
 
     @cached_property
     def expectations(self) -> Expectations:
-        """Those given, or those of a policy that allows everything."""
+        """`expected`, or the expectations of a policy that allows everything."""
         full = min(self.k, len(self.events))
         return self.expected or Expectations(pd.Series(full, index=self.users.id), full)
 
@@ -114,13 +114,12 @@ def publish_checks(given: CheckInput) -> list[CheckResult]:
 
 
 @publish_check
-def ranks_are_1_to_5(given: CheckInput) -> tuple[str, Mapping[str, int]]:
+def ranks_are_consecutive(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Every list has ranks 1, 2, ... up to k, without gap or repetition, and names no event twice."""
-    # Its name is from when k was 5.
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
-    place = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
-    wrong = rows[(rows["rank"] != place) | (rows["rank"] > given.k)]
+    expected = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
+    wrong = rows[(rows["rank"] != expected) | (rows["rank"] > given.k)]
     twice = rows[rows.duplicated(["user_id", "event_id"])]
     reason = _reason(wrong, "has ranks other than 1, 2, ...") or _reason(twice, "names an event twice")
     return reason, {"wrong_ranks": len(wrong), "repeated_events": len(twice)}

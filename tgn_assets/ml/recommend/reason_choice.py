@@ -1,9 +1,9 @@
-"""Which reason is given for a pair that the ranker chose: the true one whose removal lowers the pair's score most.
+"""Chooses the reason of a pair that the ranker ranked: the true one whose ablation lowers the pair's score most.
 
-Where the removal of none lowers it, nothing that can be counted explains it: `learned`.
+Where no ablation lowers it, nothing that can be counted explains it: `learned`.
 
-To remove a reason, the features that speak of it are replaced by those of a pair that has none of it, and the pair is
-scored again by the same networks and LambdaRank; the user's other candidates stay as they are.
+An ablation replaces the features of a kind by those of a pair of which the kind is not true. The pair is scored again
+by the same networks and LambdaRank; the user's other candidates stay as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.data.interactions import UserPast
+from tgn_assets.ml.linalg.per_user import divided_by_std, group_std
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 from tgn_assets.ml.recommend.reason_facts import EventFacts, pair_facts
@@ -41,7 +42,7 @@ OF_BASELINES: Mapping[str, tuple[int, ...]] = {
 """Of the lists of each baseline: the kinds in the order in which the first true one is named."""
 
 Ablation = Callable[[FloatArray, IntArray], None]
-"""Takes what speaks of a kind out of the features [m, F] of pairs with event positions [m], in place."""
+"""Ablates, in place, the features [m, F] of one kind, of pairs with event positions [m]."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,8 @@ class ReasonChooser:
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
         boosted = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
-        spread = _spread(candidates.row, network)[row]
-        lost = np.divide(
-            network[pairs[pair]] - without, spread[pair], out=np.zeros(len(pair)), where=spread[pair] > 1e-9
-        )
+        std = group_std(candidates.row, network)[row]
+        lost = divided_by_std(network[pairs[pair]] - without, std[pair])
         lost += scorer.blend.tree_weight * (boosted[pair] - boosted[len(pairs) :])
         loss = np.full(facts.true.shape, -np.inf)
         loss[kind, pair] = lost
@@ -99,29 +98,29 @@ class ReasonChooser:
 def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tuple[str, ...]) -> ReasonChooser:
     """The chooser for candidates of `generator`, whose features are `names` (`candidate_feature_names`)."""
     tables, registry = generator.pair_features.events, generator.pair_features.registry
-    at = {name: place for place, name in enumerate(names)}
-    of_events = {name: column for column, name in enumerate(registry.event)}
-    popularity = [name for name in of_events if name.startswith("popularity") or name == "event_silence"]
+    column_of = {name: column for column, name in enumerate(names)}
+    event_column_of = {name: column for column, name in enumerate(registry.event)}
+    popularity = [name for name in registry.event if name.startswith("popularity") or name == "event_silence"]
     least = tables.by_popularity[-1:]  # none where no event is known
 
     def without_popularity(features: FloatArray, event: IntArray) -> None:
         """As the least popular of all events."""
         for name in popularity:
-            features[:, at[name]] = generator.pair_features.event_features[least, of_events[name]]
-        features[:, at["popularity_affinity"]] += tables.log_popularity[least] - tables.log_popularity[event]
+            features[:, column_of[name]] = generator.pair_features.event_features[least, event_column_of[name]]
+        features[:, column_of["popularity_affinity"]] += tables.log_popularity[least] - tables.log_popularity[event]
 
     def without_novelty(features: FloatArray, event: IntArray) -> None:
         """As the oldest of all events."""
         oldest = tables.log_age.max(initial=0)
-        features[:, at["event_age"]] = oldest
-        features[:, at["novelty_affinity"]] += oldest - tables.log_age[event]
+        features[:, column_of["event_age"]] = oldest
+        features[:, column_of["novelty_affinity"]] += oldest - tables.log_age[event]
 
-    def absent(*columns: str, value: float = 0.0) -> Ablation:
+    def absent(*removed: str, value: float = 0.0) -> Ablation:
         """No such interactions; of a z-score, the mean of the user's candidates."""
-        places = [at[name] for name in columns]
+        columns = [column_of[name] for name in removed]
 
         def ablation(features: FloatArray, _: IntArray) -> None:
-            features[:, places] = value
+            features[:, columns] = value
 
         return ablation
 
@@ -154,10 +153,3 @@ def _mean_vectors(candidates: Candidates, events: Tensor, users: int) -> Tensor:
     weight = (1 / size)[candidates.row].astype(np.float32)
     mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.float().numpy()
     return torch.as_tensor(mean)
-
-
-def _spread(row: IntArray, score: FloatArray) -> FloatArray:
-    """[n] the standard deviation of the scores [p] of each user's candidates, as `group_zscore` has it."""
-    size = np.maximum(np.bincount(row), 1)
-    off = score - (np.bincount(row, score) / size)[row]
-    return np.sqrt(np.bincount(row, off**2) / size)

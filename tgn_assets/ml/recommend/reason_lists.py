@@ -12,11 +12,11 @@ from tgn_assets.ml.parallel import Workers
 from tgn_assets.ml.ranker.training_set import PointInTimeView, blocks_of
 from tgn_assets.ml.recommend.reason_choice import OF_BASELINES, reason_chooser
 from tgn_assets.ml.recommend.reason_facts import EventFacts, event_facts, pair_facts
-from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, VARIETY, WIDTH, Places, ReasonTable
+from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, VARIETY, WIDTH, ReasonIds, ReasonTable
 
 
 class WeekReasons:
-    """Gives each place of the lists made as of `view` a place in `table`, or -1 where there is no event."""
+    """Gives each event of the lists made as of `view` a row of `table`, and -1 to ranks without an event."""
 
     def __init__(self, view: PointInTimeView, workers: Workers) -> None:
         generator, config = view.generator, view.config.features
@@ -26,7 +26,7 @@ class WeekReasons:
         self.chooser = reason_chooser(generator, facts, names)
         self.table = ReasonTable(columns=facts.columns, sampled=facts.sampled)
 
-    def of_baseline(self, name: str, users: IntArray, lists: IntArray) -> Places:
+    def of_baseline(self, name: str, users: IntArray, lists: IntArray) -> ReasonIds:
         """[n, k] of the `lists` [n, k] that the baseline `name` made for user positions `users` [n]."""
         kinds = OF_BASELINES.get(name, (REPEAT, TOGETHER, POPULAR))
         blocks = blocks_of(np.arange(len(users)), BASELINE_SHARD)
@@ -34,13 +34,13 @@ class WeekReasons:
         made = self.workers.map(first_true, (self.facts, kinds), shards)
         return np.concatenate([np.zeros((0, lists.shape[1]), np.int32), *map(self.table.add, made)])
 
-    def of_new_users(self, events: IntArray) -> Places:
+    def of_new_users(self, events: IntArray) -> ReasonIds:
         """[k] of the list for users without a history: what is popular now."""
         nobody = self.view.past.of_users(np.array([-1]))
         return self.table.add(first_true((self.facts, (POPULAR,)), (nobody, events[None])))[0]
 
-    def after_changes(self, before: IntArray, lists: IntArray, reason: Places) -> Places:
-        """[n, k] of `lists` [n, k], which the lists `before` with those of `reason` became for the sake of variety."""
+    def after_changes(self, before: IntArray, lists: IntArray, reason: ReasonIds) -> ReasonIds:
+        """[n, k] the reasons of `lists` [n, k], into which the rule of variety changed `before`, whose are `reason`."""
         reason = moved(before, lists, reason)
         row, rank = np.nonzero((reason < 0) & (lists >= 0))
         variety = np.zeros((len(row), WIDTH), np.int64)
@@ -49,7 +49,7 @@ class WeekReasons:
         return reason
 
 
-def moved(before: IntArray, lists: IntArray, reason: Places) -> Places:
+def moved(before: IntArray, lists: IntArray, reason: ReasonIds) -> ReasonIds:
     """[n, k] `reason` [n, k] of the lists `before`, where its event stands in `lists` [n, k]; -1 for events that the
     user's list did not hold.
 
@@ -66,6 +66,6 @@ def first_true(shared: tuple[EventFacts, Sequence[int]], shard: tuple[UserPast, 
     """[n, k, WIDTH] for lists [n, k] of the users of a past, the first of some kinds that is true of each pair."""
     (facts, kinds), (past, lists) = shared, shard
     reasons = np.full((*lists.shape, WIDTH), -1, np.int64)
-    row, place = np.nonzero(lists >= 0)
-    reasons[row, place] = pair_facts(facts, past, row, lists[row, place]).first_of(kinds)
+    row, rank = np.nonzero(lists >= 0)
+    reasons[row, rank] = pair_facts(facts, past, row, lists[row, rank]).first_of(kinds)
     return reasons

@@ -1,6 +1,6 @@
 """Why an event is on a list: a closed set of kinds, the numbers that each states, and one sentence for each.
 
-A reason is four whole numbers: a place in `KINDS` and the values of that kind's parameters. They become words where
+A reason is four whole numbers: an index in `KINDS` and the values of that kind's parameters. They become words where
 lists become rows. To add a kind, add it to `KINDS`, say in `reason_facts.py` of which pairs it is true, in
 `reason_choice.py` what its removal takes from a pair, and in `reason_check.py` how the log refutes it.
 """
@@ -25,8 +25,8 @@ DAYS, WEEKS, EVENTS, COLUMNS = ("last",), ("first_week",), ("after", "with"), ("
 """Parameters that are days since 1970, week numbers, event positions and attribute columns; all others are numbers."""
 
 
-Places = NDArray[np.int32]
-"""Places in a `ReasonTable`; -1 for no reason."""
+ReasonIds = NDArray[np.int32]
+"""Rows of a `ReasonTable`; -1 for no reason."""
 
 
 class ReasonKind(NamedTuple):
@@ -80,7 +80,7 @@ KINDS: Mapping[str, ReasonKind] = {
     ),
 }
 REPEAT, NEXT_STEP, TOGETHER, POPULAR, NEW, ATTRIBUTES, LEARNED, VARIETY = range(len(KINDS))
-"""Places in `KINDS`."""
+"""Indices in `KINDS`."""
 KIND_NAMES = tuple(KINDS)
 
 
@@ -92,15 +92,15 @@ class ReasonTexts:
     sentence: list[str]
     parameters: list[str]  # as JSON
 
-    def columns(self, place: Places) -> dict[str, Any]:
-        """The columns of the published tables for places [p] in the table; -1 has no reason."""
+    def columns(self, reason: ReasonIds) -> dict[str, Any]:
+        """The columns of the published tables for rows `reason` [p] of the table; -1 has no reason."""
         texts = {"reason_kind": self.kind, "reason": self.sentence, "reason_parameters": self.parameters}
-        return {name: _categorical(place, values) for name, values in texts.items()}
+        return {name: _categorical(reason, values) for name, values in texts.items()}
 
 
 @dataclass(frozen=True)
 class ReasonTable:
-    """The distinct reasons of a week. Lists hold places in it: far fewer reasons than rows are ever spelled out.
+    """The distinct reasons of a week. Lists hold its rows: far fewer reasons than rows are ever spelled out.
 
     `columns` names the attribute columns that reasons refer to. The counts of the kinds in `sampled` are lower bounds:
     not all users were counted.
@@ -110,13 +110,13 @@ class ReasonTable:
     columns: tuple[str, ...] = ()
     sampled: tuple[int, ...] = ()
 
-    def add(self, reasons: IntArray) -> Places:
-        """[...] the places of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
+    def add(self, reasons: IntArray) -> ReasonIds:
+        """[...] the rows of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
         flat = reasons.reshape(-1, WIDTH)
-        distinct, place = np.unique(flat, axis=0, return_inverse=True)
-        places = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
+        distinct, inverse = np.unique(flat, axis=0, return_inverse=True)
+        ids = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
         shape: tuple[int, ...] = reasons.shape[:-1]
-        return np.array(places, np.int32)[place.ravel()].reshape(shape)
+        return np.array(ids, np.int32)[inverse.ravel()].reshape(shape)
 
     def texts(self, event_ids: Sequence[str], words: Words) -> ReasonTexts:
         """The reasons in `words`; `event_ids` are the ids by event position."""
@@ -155,9 +155,9 @@ def _sentence(template: str, facts: Mapping[str, str | int | bool], words: Words
     return template.format_map({**shown, "period": period, "user": words.user, "event": words.event, "had": words.had})
 
 
-def _categorical(place: Places, values: Sequence[str]) -> Any:
-    """The text `values` [r] at places [p]."""
+def _categorical(reason: ReasonIds, values: Sequence[str]) -> Any:
+    """The text `values` [r] of the rows `reason` [p]."""
     code, texts = pd.factorize(np.array(values, dtype=object))
     return pd.Categorical.from_codes(
-        np.append(code, -1)[place], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object))
+        np.append(code, -1)[reason], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object))
     )

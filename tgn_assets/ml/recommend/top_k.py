@@ -16,7 +16,13 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import OPEN, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
-from tgn_assets.ml.evaluation.baselines import BaselineTables, baseline_lists, baseline_tables, filled, popular
+from tgn_assets.ml.evaluation.baselines import (
+    BaselineTables,
+    baseline_lists,
+    baseline_tables,
+    fill_up,
+    popular,
+)
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.linalg.per_user import group_softmax
@@ -28,12 +34,13 @@ from tgn_assets.ml.ranker.calibration import Calibration
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, attributes_of, load_model
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import Boosters, load_boosters
+from tgn_assets.ml.ranker.network import TopK
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, LabelledUsers, PointInTimeView, blocks_of
-from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
+from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, runner_ups
 from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.recommend.reason_choice import ReasonChooser, Scorer
 from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
-from tgn_assets.ml.recommend.reasons import POPULAR, Places, ReasonTable
+from tgn_assets.ml.recommend.reasons import POPULAR, ReasonIds, ReasonTable
 from tgn_assets.ml.schema import OURS
 
 RANKING_SHARD = 512
@@ -59,8 +66,8 @@ class Recommendations:
     new_user_events: IntArray  # [k]
     new_user_scores: FloatArray  # [k]
     new_user_source: str
-    reason: Places  # [n, k] in `reasons`
-    new_user_reason: Places  # [k]
+    reason: ReasonIds  # [n, k] in `reasons`
+    new_user_reason: ReasonIds  # [k]
     reasons: ReasonTable
 
 
@@ -93,12 +100,12 @@ def recommend(
     events: IntArray = np.full((len(everyone), k), -1)
     scores: FloatArray = np.zeros((len(everyone), k))
     reasons = WeekReasons(view, workers)
-    reason: Places = np.full(events.shape, -1, np.int32)
-    spare = list[RunnerUps]()
+    reason: ReasonIds = np.full(events.shape, -1, np.int32)
+    after_lists = list[RunnerUps]()
     ranked = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
     for block, lists in ranked.shards(users[source[users] == OURS], progress, "lists"):
         events[block], scores[block] = lists.events, lists.scores
-        spare.append(lists.runner_ups)
+        after_lists.append(lists.runner_ups)
         reason[block] = reasons.table.add(lists.reasons)
     for name in sorted(set(source) - {OURS}):
         chosen = users[source[users] == name]
@@ -106,8 +113,8 @@ def recommend(
         scores[chosen] = np.where(listed >= 0, ranker.fallback.rates(k)[segment[chosen]], 0)
         reason[chosen] = reasons.of_baseline(name, chosen, listed)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
-        unscored, before = _unscored(history, rules, users, scores), events
-        events, scores = enforce_min_distinct(events, scores, rules.min_distinct, joined(spare), unscored)
+        unscored, before = _unscored_pairs(history, rules, users, scores), events
+        events, scores = enforce_min_distinct(events, scores, rules.min_distinct, concatenated(after_lists), unscored)
         reason = reasons.after_changes(before, events, reason)
     for_new_users = new_user_list(history, k, rules)
     return Recommendations(
@@ -131,7 +138,7 @@ def _of_baseline(name: str, view: PointInTimeView, users: IntArray, workers: Wor
     listed = baseline_lists([name], history, users, rules.k, rules, workers=workers)[name]
     # A baseline that leaves out a user's own events may have nothing else left for the user.
     short = (listed < 0).any(1)
-    listed[short] = filled(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
+    listed[short] = fill_up(baseline_tables(history, rules.k, rules), history.of_users(users[short]), listed[short])
     return listed
 
 
@@ -156,44 +163,43 @@ def diagnose(
         shards = ranked.shards(users, progress, "lists before the fallback")
         return np.concatenate([np.zeros((0, rules.k), np.int64), *(of_shard.events for _, of_shard in shards)])
 
-    return RankerDiagnostics(CHANNELS, partial(_retrieved_by, view, workers=workers, progress=progress), lists)
+    return RankerDiagnostics(CHANNELS, partial(_channels_of_pairs, view, workers=workers, progress=progress), lists)
 
 
-def _retrieved_by(
+def _channels_of_pairs(
     view: PointInTimeView, users: IntArray, row: IntArray, event: IntArray, *, workers: Workers, progress: LogFn
 ) -> BoolArray:
     """[m, channels] bool: which channels retrieved the pairs of `users[row]` and event position, [m] each."""
     order = np.argsort(row, kind="stable")
     start = np.searchsorted(row[order], np.arange(len(users) + 1))
-    found = np.zeros((len(row), len(CHANNELS)), bool)
+    retrieved_by = np.zeros((len(row), len(CHANNELS)), bool)
     reporter = ProgressReporter(progress, "candidates that active users had", len(users), "user")
     blocks = list(blocks_of(np.arange(len(users)), RANKING_SHARD))
-    asked = [order[start[block[0]] : start[block[-1] + 1]] for block in blocks]
+    pairs_of_block = [order[start[block[0]] : start[block[-1] + 1]] for block in blocks]
     shards = (
         LabelledUsers(view.shard(users[block]), row[pairs] - block[0], event[pairs])
-        for block, pairs in zip(blocks, asked, strict=True)
+        for block, pairs in zip(blocks, pairs_of_block, strict=True)
     )
-    for block, pairs, channels in zip(
-        blocks, asked, workers.map(_channels_of, (view.generator, view.limit), shards), strict=True
-    ):
-        found[pairs] = channels
+    channels_of_shards = workers.map(_channels_of_shard, (view.generator, view.limit), shards)
+    for block, pairs, channels in zip(blocks, pairs_of_block, channels_of_shards, strict=True):
+        retrieved_by[pairs] = channels
         reporter.add(len(block))
-    return found
+    return retrieved_by
 
 
-def _channels_of(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -> BoolArray:
+def _channels_of_shard(shared: tuple[CandidateGenerator, int], users: LabelledUsers) -> BoolArray:
     """[m, channels] bool: which channels retrieve the pairs of `users`."""
     generator, limit = shared
     retrieved, num_events = generator.retrieve(users.shard, limit), generator.catalogue.num_events
-    key, wanted = retrieved.row * num_events + retrieved.event, users.place * num_events + users.event
+    key, wanted = retrieved.row * num_events + retrieved.event, users.row * num_events + users.event
     at, there = look_up(key, wanted)
-    found = np.zeros((len(wanted), len(CHANNELS)), bool)
-    found[there] = retrieved.channels[at[there]]
-    return found
+    channels = np.zeros((len(wanted), len(CHANNELS)), bool)
+    channels[there] = retrieved.channels[at[there]]
+    return channels
 
 
-class _Ranking(NamedTuple):
-    """What all users are ranked with."""
+class _RankingInputs(NamedTuple):
+    """What the users of every shard are ranked with."""
 
     model: Ensemble
     booster: Boosters | None
@@ -206,9 +212,19 @@ class _Ranking(NamedTuple):
     runner_ups: bool
     reasons: ReasonChooser | None
 
+    def blended(self, candidates: Candidates, network_score: FloatArray) -> FloatArray:
+        """[p] the scores that candidates are ranked by."""
+        return blend_scores(candidates, network_score, booster=self.booster, k=self.popular.k, config=self.blend)
+
+    def probability(self, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
+        """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
+        if self.calibration is None:
+            return share
+        return self.calibration.probability(share, candidates.features[pairs, self.generator.user_columns])
+
 
 class _RankedShard(NamedTuple):
-    """The lists [n, k] of a shard of n users with their scores; reasons, and what came after them, if asked for."""
+    """The lists [n, k] of a shard of n users; reasons and runner-ups are empty where they are not asked for."""
 
     events: IntArray
     scores: FloatArray
@@ -230,7 +246,7 @@ class _RankedUsers:
         if not embeddings.fits(view.past.user_idx, view.past.event_idx):
             raise ValueError(f"the embeddings of {embeddings.week} are of other nodes than those of the history")
         self.view, self.embeddings, self.workers = view, embeddings, workers
-        self.ranking = _Ranking(
+        self.shared = _RankingInputs(
             load_model(checkpoint, view.device),
             load_boosters(checkpoint.booster),
             checkpoint.calibration,
@@ -247,63 +263,64 @@ class _RankedUsers:
         """Yields the user positions `users` in shards, in order, each with its lists."""
         reporter, blocks = ProgressReporter(progress, what, len(users), "user"), list(blocks_of(users, RANKING_SHARD))
         shards = ((self.view.shard(block), self.embeddings.users[torch.as_tensor(block)]) for block in blocks)
-        for block, ranked in zip(blocks, self.workers.map(_rank, self.ranking, shards), strict=True):
+        for block, ranked in zip(blocks, self.workers.map(_rank, self.shared, shards), strict=True):
             yield block, ranked
             reporter.add(len(block))
 
 
-def _rank(ranking: _Ranking, users: tuple[UserShard, Tensor]) -> _RankedShard:
-    """The exact top k of the candidates of one shard with its temporal embeddings [n, dim], filled up with popular
-    events where these are too few."""
+def _rank(shared: _RankingInputs, users: tuple[UserShard, Tensor]) -> _RankedShard:
+    """The lists of one shard with its temporal embeddings [n, dim]: the exact top k of its candidates, filled up with
+    popular events where these are too few."""
     shard, temporal = users
-    k, catalogue, network = ranking.popular.k, ranking.generator.catalogue, list[FloatArray]()
-    candidates = replace(ranking.generator.candidates(shard, ranking.limit), users=np.arange(len(temporal)))
-    row, event = candidates.row, candidates.event
-
-    def blended(of: Candidates, score: FloatArray) -> FloatArray:
-        network.append(score)
-        return blend_scores(of, score, booster=ranking.booster, k=k, config=ranking.blend)
-
-    top, score = ranking.model.predict_top_k(
+    candidates = replace(shared.generator.candidates(shard, shared.limit), users=np.arange(len(temporal)))
+    top = shared.model.predict_top_k(
         candidates,
-        replace(ranking.events, user_idx=torch.arange(len(temporal)), users=temporal),
-        event_order=catalogue.event_order,
-        k=k,
-        rescore=blended,
+        replace(shared.events, user_idx=torch.arange(len(temporal)), users=temporal),
+        event_order=shared.generator.catalogue.event_order,
+        k=shared.popular.k,
+        rescore=shared.blended,
     )
-    share, there, chance = group_softmax(row, score), top >= 0, np.zeros(top.shape)
-    chance[there] = _probability(ranking, candidates, top[there], share[top[there]])
-    events, spare = filled(ranking.popular, shard.past, np.append(event, -1)[top]), joined([])
-    reasons = np.zeros((*top.shape, 0), np.int64)
-    if ranking.reasons is not None:
-        scorer = Scorer(ranking.model, ranking.booster, ranking.blend, ranking.events.events)
-        reasons = first_true((ranking.reasons.facts, (POPULAR,)), (shard.past, np.where(there, -1, events)))
-        reasons[there] = ranking.reasons.choose(
-            scorer, candidates, top[there], past=shard.past, users=temporal, network=network[0]
-        )
-    if ranking.runner_ups:
-        of_all = _probability(ranking, candidates, np.arange(len(row)), share)
-        spare = runner_ups(row, event, of_all, events, chance[:, -1])
-        spare = spare._replace(row=shard.past.users[spare.row])
-    return _RankedShard(events, chance, reasons, spare)
+    share, ranked, scores = group_softmax(candidates.row, top.score), top.pairs >= 0, np.zeros(top.pairs.shape)
+    scores[ranked] = shared.probability(candidates, top.pairs[ranked], share[top.pairs[ranked]])
+    events = fill_up(shared.popular, shard.past, np.append(candidates.event, -1)[top.pairs])
+    after_lists = concatenated([])
+    if shared.runner_ups:
+        every_score = shared.probability(candidates, np.arange(len(share)), share)
+        after_lists = runner_ups(candidates.row, candidates.event, every_score, events, scores[:, -1])
+        after_lists = after_lists._replace(row=shard.past.users[after_lists.row])
+    reasons = _reasons(shared, candidates, top, users=users, filled_up=np.where(ranked, -1, events))
+    return _RankedShard(events, scores, reasons, after_lists)
 
 
-def _probability(ranking: _Ranking, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
-    """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
-    if ranking.calibration is None:
-        return share
-    return ranking.calibration.probability(share, candidates.features[pairs, ranking.generator.user_columns])
+def _reasons(
+    shared: _RankingInputs, candidates: Candidates, top: TopK, *, users: tuple[UserShard, Tensor], filled_up: IntArray
+) -> IntArray:
+    """[n, k, WIDTH] the reasons of the lists `top` of `users`, which were filled up with the events `filled_up` [n, k];
+    without numbers if reasons are not asked for."""
+    if shared.reasons is None:
+        return np.zeros((*filled_up.shape, 0), np.int64)
+    (shard, temporal), ranked = users, top.pairs >= 0
+    reasons = first_true((shared.reasons.facts, (POPULAR,)), (shard.past, filled_up))
+    reasons[ranked] = shared.reasons.choose(
+        Scorer(shared.model, shared.booster, shared.blend, shared.events.events),
+        candidates,
+        top.pairs[ranked],
+        past=shard.past,
+        users=temporal,
+        network=top.network_score,
+    )
+    return reasons
 
 
-def _unscored(history: InteractionHistory, rules: Rules, users: IntArray, scores: FloatArray) -> IntArray:
+def _unscored_pairs(history: InteractionHistory, rules: Rules, users: IntArray, scores: FloatArray) -> IntArray:
     """[m, 2] pairs (user, event) to reach `rules.min_distinct` where no candidate can.
 
     Popular events come first; each is offered to the next of the lists of `users` in ascending order of their last
     score.
     """
-    order = popular(history, history.num_events, rules)
-    order = order[order >= 0]
-    hesitant = users[np.argsort(scores[users, -1], kind="stable")]
-    tries = np.arange(len(order))[:, None] * UNSCORED_TRIES + np.arange(UNSCORED_TRIES)
-    pairs = np.column_stack([hesitant[(tries % len(hesitant)).ravel()], np.repeat(order, UNSCORED_TRIES)])
-    return pairs[rules.may(history, pairs[:, 0], pairs[:, 1])]
+    events = popular(history, history.num_events, rules)
+    events = events[events >= 0]
+    by_last_score = users[np.argsort(scores[users, -1], kind="stable")]
+    turn = np.arange(len(events) * UNSCORED_TRIES) % len(by_last_score)
+    pairs = np.column_stack([by_last_score[turn], np.repeat(events, UNSCORED_TRIES)])
+    return pairs[rules.permits(history, pairs[:, 0], pairs[:, 1])]

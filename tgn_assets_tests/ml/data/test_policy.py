@@ -18,7 +18,8 @@ from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metric_names import CEILING
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend import top_k
 from tgn_assets.ml.recommend.new_user_list import new_user_list
@@ -88,9 +89,9 @@ def test_excluded_repeats_shorten_lists() -> None:
     known = history(ROWS, 1)
     strict = rules(Policy(k=2, repeats="exclude"))
     pairs = [(user, event) for user in (0, 1) for event in range(3)]
-    may = strict.may(known, *np.array(pairs).T)
+    may = strict.permits(known, *np.array(pairs).T)
     assert [pair for pair, ok in zip(pairs, may, strict=True) if ok] == [(0, 1), (1, 0), (1, 2)]
-    assert strict.may(known, np.array([-1, -1]), np.array([0, 2])).all()
+    assert strict.permits(known, np.array([-1, -1]), np.array([0, 2])).all()
     assert strict.list_lengths(known).tolist() == [1, 2]
     assert strict.new_user_length(known) == 2
 
@@ -187,7 +188,7 @@ def test_users_left_out_are_not_ranked(
     embeddings, ranked = temporal_embeddings(ranker, past, embedding_history), list[int]()
     rank = top_k._rank
 
-    def watched(ranking: top_k._Ranking, users: tuple[UserShard, Tensor]) -> top_k._RankedShard:
+    def watched(ranking: top_k._RankingInputs, users: tuple[UserShard, Tensor]) -> top_k._RankedShard:
         ranked.extend(users[0].past.users.tolist())
         return rank(ranking, users)
 

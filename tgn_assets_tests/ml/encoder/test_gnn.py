@@ -15,7 +15,7 @@ from tgn_assets.ml.encoder import gnn
 from tgn_assets.ml.encoder.batching import ResolvedBatching
 from tgn_assets.ml.encoder.gnn import GNNEncoder, WeightedMeanSAGEConv
 from tgn_assets.ml.graph.loaders import layer_loaders, link_loader
-from tgn_assets.ml.graph.temporal_graph import EdgeType, View, WindowGraph, mean_matrix, user_rows
+from tgn_assets.ml.graph.temporal_graph import EdgeType, GraphView, WindowGraph, mean_matrix, user_rows
 from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, snapshots
@@ -30,11 +30,11 @@ def graph() -> WindowGraph:
 
 
 @pytest.fixture(scope="module")
-def view(graph: WindowGraph) -> View:
+def view(graph: WindowGraph) -> GraphView:
     return graph.view(week_number(LAST) - 1, 6)
 
 
-def encoder(view: View, layers: int = 2) -> GNNEncoder:
+def encoder(view: GraphView, layers: int = 2) -> GNNEncoder:
     """An encoder with weights unlike those of a fresh one, in which much is zero."""
     torch.manual_seed(0)
     sizes = {kind: len(known) for kind, known in view.known.items()}
@@ -70,7 +70,7 @@ def test_inference_of_one_layer_by_hand(batching: ResolvedBatching) -> None:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("edges_per_batch", [1, 40, 10**6])
 def test_layerwise_inference_equals_whole_graph(
-    view: View, monkeypatch: pytest.MonkeyPatch, layers: int, edges_per_batch: int
+    view: GraphView, monkeypatch: pytest.MonkeyPatch, layers: int, edges_per_batch: int
 ) -> None:
     monkeypatch.setattr(gnn, "layer_loaders", partial(layer_loaders, edges_per_batch=edges_per_batch))
     monkeypatch.setattr(gnn, "NODES_PER_BATCH", 7)
@@ -96,7 +96,7 @@ def test_layerwise_inference_equals_whole_graph_on_random_graphs(rows: list[Row]
     assert_same_vectors(found, model.inference(view))
 
 
-def test_layerwise_inference_holds_one_batch_at_a_time(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layerwise_inference_holds_one_batch_at_a_time(view: GraphView, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = list[int]()
 
     def seen(batch: HeteroData, edge_type: EdgeType) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ def test_layerwise_inference_holds_one_batch_at_a_time(view: View, monkeypatch: 
     assert max(sizes) < 50 + of_a_node < edges
 
 
-def test_sampled_pass_with_all_neighbours_equals_whole_graph(graph: WindowGraph, view: View) -> None:
+def test_sampled_pass_with_all_neighbours_equals_whole_graph(graph: WindowGraph, view: GraphView) -> None:
     links, _ = graph.links(week_number(LAST), view)
     model = encoder(view)
     whole = model.inference(view)
@@ -123,7 +123,7 @@ def test_sampled_pass_with_all_neighbours_equals_whole_graph(graph: WindowGraph,
             torch.testing.assert_close(vectors[kind][local], whole[kind][batch[kind].n_id[local]])
 
 
-def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: View) -> None:
+def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: GraphView) -> None:
     model, users = encoder(view), torch.tensor([7, 0, 3])
     found = []
     for vectors in (model.full_pass(view), model.full_pass(view, rows=user_rows(view.adjacency, users))):
@@ -135,7 +135,7 @@ def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: View) ->
         torch.testing.assert_close(some, whole)
 
 
-def test_conv_has_the_gradient_of_a_dense_product(view: View) -> None:
+def test_conv_has_the_gradient_of_a_dense_product(view: GraphView) -> None:
     conv, matrices = WeightedMeanSAGEConv(4), view.adjacency[INTERACTS]
     targets, sources = (torch.randn(size, 4, requires_grad=True) for size in matrices[0].shape)
     found = conv((sources, targets), matrices)

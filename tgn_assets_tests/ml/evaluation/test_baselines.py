@@ -78,9 +78,8 @@ def test_item_knn_weights_are_shrunk_cosines() -> None:
     one, heavy = np.log(2), np.log1p(count)
     norm = np.sqrt(heavy**2 + one**2 + (one / 2) ** 2)
     to_b, to_c = one**2 / (norm * one + 1), (one / 2) ** 2 / (norm * one / 2 + 1)
-    item_similarity = sparse.item_similarity(
-        baselines._profiles(history, history.of_users(np.arange(3)))[0], shrinkage=1.0
-    )
+    profiles, _ = baselines._profiles(history, history.of_users(np.arange(3)))
+    item_similarity = sparse.item_similarity(profiles, neighbours=100, shrinkage=1.0)
     expected = np.array([[0, to_b / (to_b + to_c), to_c / (to_b + to_c)], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(item_similarity.toarray(), expected)
     assert names(history, lists_of("item_knn", history, np.array([0]), 3)) == ["abc"]
@@ -136,7 +135,7 @@ def test_ordered_sorts_columns_and_loses_none() -> None:
     left, right = (scipy.sparse.csr_array(rng.random((30, 30)) * (rng.random((30, 30)) < 0.2)) for _ in range(2))
     product = left @ right
     assert not product.has_sorted_indices
-    ordered = sparse.ordered(product)
+    ordered = sparse.with_sorted_indices(product)
     assert all((np.diff(part) > 0).all() for part in np.split(ordered.indices, ordered.indptr[1:-1]))
     assert (ordered.toarray() == product.toarray()).all()
 
@@ -173,12 +172,12 @@ def test_lists_are_full_and_distinct(rows: list[Row], k: int) -> None:
 @given(rows_of_a_log, rows_of_a_log)
 @settings(max_examples=15, deadline=None)
 def test_baselines_do_not_depend_on_the_future(past: list[Row], future: list[Row]) -> None:
-    origin = shift(WEEK, -31)
+    cutoff = shift(WEEK, -31)
     past = [(user, event, age + 31, count) for user, event, age, count in past]
-    known, everything = history_of(past, origin), history_of(past + future)
-    at_origin = everything.as_of(week_number(origin))
+    known, everything = history_of(past, cutoff), history_of(past + future)
+    at_cutoff = everything.as_of(week_number(cutoff))
     users = np.arange(-1, known.num_users)
-    for name, lists in all_baselines(at_origin, users).items():
+    for name, lists in all_baselines(at_cutoff, users).items():
         np.testing.assert_array_equal(lists, all_baselines(known, users)[name])
 
 

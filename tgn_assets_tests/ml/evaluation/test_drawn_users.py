@@ -11,8 +11,7 @@ from tgn_assets.ml.data.policy import OPEN
 from tgn_assets.ml.evaluation import evaluation_input
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import EvaluationInput, read_evaluation_input
-from tgn_assets.ml.evaluation.metric_names import CEILING, DRAWN, WITHOUT_FALLBACK, on_drawn_users
-from tgn_assets.ml.evaluation.metrics import METRICS
+from tgn_assets.ml.evaluation.metric_names import CEILING, DRAWN, RANKING_METRICS, WITHOUT_FALLBACK, on_drawn_users
 from tgn_assets.ml.evaluation.scored_week import RankerDiagnostics
 from tgn_assets.ml.evaluation.summary import comparison, lift_over_best, points_lost
 from tgn_assets.ml.schema import OURS
@@ -83,7 +82,7 @@ def test_ours_are_over_everybody_and_others_over_drawn_users() -> None:
     others = some[(some.model != OURS) & (some.segment == "all")]
     assert set(others.users) == {DRAWN_USERS}
     assert set(some[some.metric.str.startswith(DRAWN)].metric) == {
-        f"{DRAWN}{metric}" for metric in (*METRICS, "coverage")
+        f"{DRAWN}{metric}" for metric in (*RANKING_METRICS, "coverage")
     }
 
 

@@ -4,8 +4,7 @@ import pytest
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluate import COLUMNS, GROUP_COLUMNS, evaluate_week, user_groups
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
-from tgn_assets.ml.evaluation.metric_names import CEILING
-from tgn_assets.ml.evaluation.metrics import METRICS
+from tgn_assets.ml.evaluation.metric_names import CEILING, RANKING_METRICS
 from tgn_assets.ml.evaluation.scored_week import score_week
 from tgn_assets.ml.evaluation.summary import reliability
 from tgn_assets.ml.schema import OURS
@@ -34,7 +33,7 @@ def test_every_model_segment_metric_is_there_once() -> None:
     assert list(frame.columns) == COLUMNS
     assert set(frame.week) == {WEEK}
     assert not frame.duplicated(["model", "segment", "metric"]).any()
-    grid = {(model, segment, metric) for model in MODELS for segment in SEGMENTS for metric in METRICS}
+    grid = {(model, segment, metric) for model in MODELS for segment in SEGMENTS for metric in RANKING_METRICS}
     assert grid <= set(frame[["model", "segment", "metric"]].itertuples(index=False, name=None))
 
 
@@ -79,13 +78,15 @@ def test_ceiling_knows_no_event_of_the_week_itself() -> None:
     frame = evaluate()
     assert value(frame, CEILING, "ndcg", "seen") == 1
     assert value(frame, CEILING, "ndcg", "new") == pytest.approx(1 / DISCOUNT[:2].sum(), abs=1e-6)
-    scores = frame[frame.metric.isin(METRICS)].pivot(index="model", columns=["segment", "metric"], values="value")
+    scores = frame[frame.metric.isin(RANKING_METRICS)].pivot(
+        index="model", columns=["segment", "metric"], values="value"
+    )
     assert (scores.loc[[CEILING]].to_numpy() >= scores.to_numpy()).all()
 
 
 def test_perfect_lists_reach_the_ceiling() -> None:
     frame = evaluate({"ann": "oil tea", "bob": "tea", "dan": "rye"})
-    for metric in METRICS:
+    for metric in RANKING_METRICS:
         assert value(frame, OURS, metric) == value(frame, CEILING, metric)
 
 
@@ -124,12 +125,12 @@ def test_scores_of_new_users_are_rows_of_their_segment() -> None:
 
 
 def test_overlap_with_the_lists_of_the_week_before() -> None:
-    known, origin = past(KNOWN), shift(WEEK, -1)
+    known, cutoff = past(KNOWN), shift(WEEK, -1)
     lists = published({"ann": "tea rye", "bob": "jam tea", "cat": "rye"})
     before = published({"ann": "rye tea jam", "bob": "oil rye", "zoe": "tea"})
-    before = before.assign(week=shift(origin, -1), target_week=origin)
+    before = before.assign(week=shift(cutoff, -1), target_week=cutoff)
     new_users = pd.DataFrame({"rank": [1], "event_id": ["tea"]})
-    rows = pd.concat([lists.assign(week=origin, target_week=WEEK), before])
+    rows = pd.concat([lists.assign(week=cutoff, target_week=WEEK), before])
     truth = happened({"ann": "tea", "bob": "tea", "cat": "rye", "dan": "rye"})
     with warehouse_of(WEEK, rows, truth, new_users, **known) as con:
         given = read_evaluation_input(con, WEEK, k=5)

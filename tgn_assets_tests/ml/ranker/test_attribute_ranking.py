@@ -14,8 +14,8 @@ from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attributes import ALWAYS, NO_ATTRIBUTES, AttributeColumn, AttributeTable, AttributeTables
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model, temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set_cache import TrainingSetCache
 from tgn_assets.ml.recommend.top_k import diagnose
 from tgn_assets.ml.weeks import shift

@@ -3,12 +3,12 @@ import torch
 
 from tgn_assets.ml.config import FitConfig, GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
-from tgn_assets.ml.ranker import listwise, train
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
+from tgn_assets.ml.ranker import checkpoint, listwise
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model, temporal_embeddings
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import NEXT_BOOSTER
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, habits, history, snapshots
@@ -95,8 +95,8 @@ def test_a_warm_start_adds_the_networks_that_it_lacks(embedding_history: Embeddi
 def test_the_number_of_threads_does_not_change_a_byte(
     embedding_history: EmbeddingHistory, three: RankerCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listwise, "USERS_PER_PART", 5)  # as if there were more users: a step has several parts
-    monkeypatch.setattr(train, "USERS_EMBEDDED_TOGETHER", 16)
+    monkeypatch.setattr(listwise, "USERS_PER_MICROBATCH", 5)  # as if there were more users: a step has several parts
+    monkeypatch.setattr(checkpoint, "USERS_EMBEDDED_TOGETHER", 16)
     threads, rankers, digests = torch.get_num_threads(), [], set()
     try:
         for number in (1, 3):

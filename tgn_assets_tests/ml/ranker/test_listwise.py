@@ -11,7 +11,14 @@ from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.ranker import listwise
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.listwise import _learn, _steps, finetune_on_recent_weeks, fit_network, hits_of, network_scores
+from tgn_assets.ml.ranker.listwise import (
+    _accumulate_gradients,
+    _minibatches,
+    finetune_on_recent_weeks,
+    fit_network,
+    hits_of,
+    network_scores,
+)
 from tgn_assets.ml.ranker.network import UserInteractionPredictor
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
@@ -42,11 +49,11 @@ def gradients_of(model: UserInteractionPredictor) -> dict[str, torch.Tensor]:
 def learn(model: UserInteractionPredictor, dataset: RankingDataset, rows: IntArray) -> torch.Tensor:
     """The loss of the rows, whose gradient is in the model then."""
     with ThreadPoolExecutor(2) as pool:
-        return _learn(model, dataset, rows, pool)
+        return _accumulate_gradients(model, dataset, rows, pool)
 
 
 def test_users_without_a_positive_candidate_carry_no_loss(dataset: RankingDataset) -> None:
-    assert sorted(np.concatenate(list(_steps(dataset, 256)))) == [0, 1, 2]
+    assert sorted(np.concatenate(list(_minibatches(dataset, 256)))) == [0, 1, 2]
     dataset.candidates.features[9:] = np.nan  # the fourth user's, which would spoil all weights
     model = network()
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -95,7 +102,7 @@ def test_the_gradient_does_not_depend_on_the_parts_of_a_step(
     expected = gradients_of(model)
     assert len(expected) == len(list(model.parameters()))
     for size in (1, 2, 3):
-        monkeypatch.setattr(listwise, "USERS_PER_PART", size)
+        monkeypatch.setattr(listwise, "USERS_PER_MICROBATCH", size)
         model.zero_grad()
         learn(model, dataset, rows)
         for name, gradient in gradients_of(model).items():

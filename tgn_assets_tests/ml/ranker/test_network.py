@@ -13,10 +13,10 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.blend import blend_scores
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, load_model, temporal_embeddings
 from tgn_assets.ml.ranker.lambdarank import load_boosters
 from tgn_assets.ml.ranker.network import PositionalEncoding, UserInteractionPredictor
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView
 from tgn_assets.ml.recommend.top_k import recommend
 from tgn_assets.ml.schema import OURS
@@ -99,7 +99,7 @@ def test_equal_scores_are_ordered_by_event_order_and_lists_may_be_short() -> Non
     candidates = Candidates(np.array([7, 9]), row, event, features, np.ones((4, 1), bool))
     embeddings = NodeEmbeddings(LAST, torch.arange(10), torch.ones(10, 8), torch.arange(5), torch.ones(5, 8))
     order = np.array([4, 3, 2, 1, 0])
-    top, score = model.predict_top_k(candidates, embeddings, event_order=order, k=2)
+    top, score, _ = model.predict_top_k(candidates, embeddings, event_order=order, k=2)
     assert top.tolist() == [[2, 1], [3, -1]] and score.tolist() == [0] * 4
     for user, best in ((7, [4, 2]), (9, [3])):
         found, _ = model.predict_top_k_for_user(user, embeddings, candidates, event_order=order, k=2)

@@ -16,10 +16,10 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, temporal_embeddings
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, Judgement, judge
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, PointInTimeView
 from tgn_assets.ml.recommend.top_k import Recommendations, diagnose, recommend
 from tgn_assets.ml.schema import OURS
@@ -176,7 +176,7 @@ def test_blocks_of_users_do_not_change_a_list(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tgn_assets.ml.recommend.top_k.RANKING_SHARD", 7)
-    monkeypatch.setattr("tgn_assets.ml.ranker.train.USERS_EMBEDDED_TOGETHER", 7)
+    monkeypatch.setattr("tgn_assets.ml.ranker.checkpoint.USERS_EMBEDDED_TOGETHER", 7)
     again = lists_of(ranker, embedding_history)
     np.testing.assert_array_equal(again.events, lists.events)
 

@@ -8,8 +8,8 @@ import pytest
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.baseline_fallback import choose_per_segment, ndcg_of
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
-from tgn_assets.ml.ranker.train import temporal_embeddings, train_ranker
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, temporal_embeddings
+from tgn_assets.ml.ranker.train import train_ranker
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.schema import OURS

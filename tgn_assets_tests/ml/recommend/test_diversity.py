@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.recommend.diversity import RunnerUps, enforce_min_distinct, joined, runner_ups
+from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, runner_ups
 
 NONE = np.zeros((0, 2), np.int64)
 LISTS = np.array([[0, 1], [0, 1], [2, 1]])
@@ -41,8 +41,8 @@ def test_cheapest_runner_ups_per_event_are_kept() -> None:
     row, event, score = np.array([0, 1, 2, 0]), np.array([3, 3, 3, 1]), np.array([0.1, 0.1, 0.45, 0.4])
     found = runner_ups(row, event, score, LISTS, SCORES[:, -1])
     assert list(zip(found.row.tolist(), found.event.tolist(), strict=True)) == [(2, 3), (1, 3), (0, 3)]
-    assert joined([found, found]).row.tolist() == [2, 1, 0, 2, 1, 0]
-    assert len(joined([]).row) == 0
+    assert concatenated([found, found]).row.tolist() == [2, 1, 0, 2, 1, 0]
+    assert len(concatenated([]).row) == 0
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 12), st.integers(0, 1000))

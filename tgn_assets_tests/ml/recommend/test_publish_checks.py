@@ -79,9 +79,9 @@ def another_target_week(made: PublishedLists) -> None:
 @pytest.mark.parametrize(
     ("damage", "check", "reason"),
     [
-        (rank_twice, "ranks_are_1_to_5", "the list of user 'ann' has ranks other than 1, 2, ..."),
-        (rank_six, "ranks_are_1_to_5", "the list of user 'ann' has ranks other than 1, 2, ..."),
-        (event_twice_for_new_users, "ranks_are_1_to_5", "the list for new users names an event twice"),
+        (rank_twice, "ranks_are_consecutive", "the list of user 'ann' has ranks other than 1, 2, ..."),
+        (rank_six, "ranks_are_consecutive", "the list of user 'ann' has ranks other than 1, 2, ..."),
+        (event_twice_for_new_users, "ranks_are_consecutive", "the list for new users names an event twice"),
         (future_event, "events_known_before_target", "the list of user 'bob' names an event that had not happened"),
         (infinite_score, "scores_are_finite", "the list of user 'ann' has a score that is no finite number"),
         (

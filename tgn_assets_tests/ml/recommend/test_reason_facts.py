@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend import reason_facts
+from tgn_assets.ml.candidates import associations
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.ml.recommend.reason_logs import ALL_KINDS, WEEK, categories, reason_log, rows, said
 from tgn_assets_tests.support.worlds import START, warehouse
@@ -88,7 +88,7 @@ def test_counts_of_sampled_users_are_lower_bounds(
     con: duckdb.DuckDBPyConnection, reasons: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not reasons.reason.str.contains(", or more").any()
-    monkeypatch.setattr(reason_facts, "PRODUCTS", 4 * 14)
+    monkeypatch.setattr(associations, "MAX_PRODUCTS", 4 * 14)
     sampled = said(con)
     text = sampled[sampled.reason_kind.isin(["next_step", "together"])].reason
     assert len(text) and text.str.contains(", or more").all()
