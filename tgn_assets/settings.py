@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from difflib import get_close_matches
+from errno import ENAMETOOLONG
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -126,7 +127,13 @@ def _of_strptime(format: str) -> str:
 
 def _absolute(home: Path) -> Path:
     try:
-        return home.expanduser().resolve()
+        found = home.expanduser().resolve()
+        found.is_dir()
+        return found
+    except OSError as error:
+        if error.errno != ENAMETOOLONG:
+            return found
+        raise ValueError("its path, or a name in it, is longer than the file system allows") from None
     except RuntimeError:
         raise ValueError(f"{home} begins with ~ and the name of a user that this machine does not have") from None
 
