@@ -84,7 +84,8 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     artifacts = backlog.home.artifact_store()
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
-        yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+        now = f"is {weeks[-1]} now: are the log, TGN_END_WEEK and the clock right?"
+        yield f"the newest closed week was {newest} and {now}"
     if weeks and (early := [week for week in sorted(backlog.lineage.ingested) if week < weeks[0]]):
         yield f"weeks from {early[0]} on stay part of all lists, though TGN_START_WEEK is {weeks[0]} now"
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]

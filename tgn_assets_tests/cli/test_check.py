@@ -57,6 +57,11 @@ def test_mostly_unreadable_times_name_the_setting(tmp_path: Path) -> None:
     assert "times that cannot be read (2): set TGN_TIMESTAMP_FORMAT" in said
 
 
+def test_times_counted_from_another_year_are_named(tmp_path: Path) -> None:
+    assert "the newest row is of 1993-02-01: numbers may count" in suspicions(tmp_path, "u,e,728524800")
+    assert "the newest row" not in suspicions(tmp_path, "u,e,1706745600")
+
+
 def test_days_as_a_spreadsheet_counts_them_are_named(tmp_path: Path) -> None:
     said = suspicions(tmp_path, "u,e,2024-01-31", "u,e,45322.5", "u,e,45323", "u,e,99999")
     assert "2 rows have times such as '45322.5', days as a spreadsheet counts them" in said

@@ -14,8 +14,10 @@ import termios
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
@@ -27,6 +29,7 @@ from tgn_assets.cli.main import cli
 from tgn_assets.cli.runner import RunFailed, open_runner
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.sources import reader
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import policy_files
@@ -236,6 +239,16 @@ def test_an_interrupted_run_says_what_is_published(
     monkeypatch.setattr(runner_module, "failure", lambda _, run_id: RunFailed("interrupted", run_id, interrupted=True))
     with open_runner(home, Progress()) as runner, pytest.raises(RunFailed, match=says):
         runner.refresh([WEEKS[3]])
+
+
+@pytest.mark.parametrize("error", [duckdb.InterruptException("INTERRUPT Error"), RuntimeError("Query interrupted")])
+def test_ctrl_c_within_a_query_is_no_fault_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(reader, "expected_rows", Mock(side_effect=error))
+    home = home_on_log(tmp_path)
+    result = _tgn("check", home=home)
+    assert (result.exit_code, result.stderr) == (130, "interrupted; nothing was left half done\n")
 
 
 def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:

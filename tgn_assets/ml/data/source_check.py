@@ -69,6 +69,8 @@ INVISIBLE = r"[\p{Cc}\p{Cf}]"
 NAMES = ("user", "event", "time")
 MANY_REPEATED = 0.4
 """Of the rows: more that are like another one are hardly an accident."""
+LONG_AGO = datetime(2000, 1, 1)
+"""Before it, logs of interactions were rare; seconds since 2001, as Apple counts them, are of 31 years before."""
 LONG_PAUSE = 4
 """Weeks without rows: fewer are holidays."""
 LARGE_SHARE = 0.5
@@ -138,6 +140,10 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
+        if last and last < LONG_AGO:
+            suspicions.append(
+                f"the newest row is of {last:%Y-%m-%d}: numbers may count from another year than 1970, such as 2001"
+            )
         if repeated > MANY_REPEATED * rows:
             suspicions.append(
                 f"{repeated:,} of {rows:,} rows are like another one in user, event and time: a file twice?"

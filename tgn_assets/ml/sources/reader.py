@@ -17,8 +17,8 @@ from typing import Any
 
 import duckdb
 
-from tgn_assets.ml.connectors.duckdb_session import confine
-from tgn_assets.ml.connectors.object_store import StoreError
+from tgn_assets.ml.connectors.duckdb_session import confine, was_interrupted
+from tgn_assets.ml.connectors.object_store import StoreError, full_disk, is_full
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.safe_text import listed, safe_error
@@ -172,6 +172,10 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
+        if is_full(error):
+            raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {full_disk()}") from safe_error(error)
+        if was_interrupted(error):
+            raise KeyboardInterrupt from None
         reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
         if "format specifier" in reason:
             raise SourceError(f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})") from cause

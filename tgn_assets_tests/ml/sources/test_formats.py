@@ -1,11 +1,14 @@
 """What a file is that cannot be read, and what to do about it."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,6 +58,13 @@ def test_a_format_that_is_not_read_is_named(name: str, content: bytes, message: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         describe_source(SourceSpec(str(tmp_path / name)))
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(LOG.encode(), mtime=0))
+    monkeypatch.setattr(shutil, "copyfileobj", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(SourceError, match=r"the disk of the temporary folder .* is full: make room, or set TMPDIR"):
+        describe_source(SourceSpec(str(tmp_path / "log.csv.gz")))
 
 
 def test_packed_files_of_a_folder_are_not_passed_over(tmp_path: Path) -> None:
