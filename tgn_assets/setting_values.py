@@ -4,6 +4,7 @@ wrong."""
 import re
 from collections.abc import Callable
 from datetime import date
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -127,6 +128,12 @@ def of_strptime(format: str) -> str:
 def absolute(home: Path) -> Path:
     """A folder, as an absolute path."""
     try:
-        return home.expanduser().resolve()
+        found = home.expanduser().resolve()
     except RuntimeError:
         raise ValueError(f"{home} begins with ~ and the name of a user that this machine does not have") from None
+    try:
+        found.is_dir()
+    except OSError as error:  # whoever uses the folder names any other error
+        if error.errno == ENAMETOOLONG:
+            raise ValueError("its path, or a name in it, is longer than the file system allows") from None
+    return found

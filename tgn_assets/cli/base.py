@@ -43,6 +43,11 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise
         except Exception as error:
+            from tgn_assets.ml.connectors.duckdb_session import was_interrupted
+
+            if was_interrupted(error):
+                click.echo("interrupted; nothing was left half done", err=True)
+                ctx.exit(INTERRUPTED)
             if ctx.meta.get("verbose"):
                 import traceback
 

@@ -8,14 +8,12 @@ from typing import Any
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
-from tgn_assets.ml.sources.extent import check_first_week
+from tgn_assets.ml.sources.extent import FIRST_YEAR_AND_WEEK, LAST_OF_YEAR, YEARLY_REMEDY, check_first_week
 from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
+from tgn_assets.ml.weeks import week_number
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.settings import env_files, unknown_settings
-
-FIRST_YEAR_AND_WEEK = 190001
-"""Week numbers from here on look like 202401."""
 
 
 def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
@@ -48,6 +46,12 @@ def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[s
         number, monday = spec.week_number_anchor
         looks = ", though it looks like a year and a week" if number >= FIRST_YEAR_AND_WEEK else ""
         yield f"weeks have numbers: {number} is taken for the week of {monday}{looks}; set TGN_START_WEEK to its Monday"
+        if (
+            weeks
+            and number == 1
+            and week_number(weeks[-1]) - week_number(monday) + 1 in (LAST_OF_YEAR - 1, LAST_OF_YEAR)
+        ):
+            yield f"weeks end at that of a year: if they begin anew each, several are taken for one; {YEARLY_REMEDY}"
     try:
         check_first_week(spec, weeks)
     except SourceError as error:

@@ -134,8 +134,8 @@ def _warehouse(home: Home) -> Generator[Fault, None, Lineage]:
     """Findings; returns what the warehouse records, as far as it can be read."""
     path = home.warehouse_path
     if not path.exists():
-        if home.artifact_store().weeks("trained_ranker"):
-            yield Fault(f"{path} is missing: put a backup in its place, or let `tgn refresh` make the weeks again")
+        if lost := home.lost_warehouse():
+            yield Fault(lost)
         return Lineage()
     try:
         with home.warehouse().unchecked() as con:

@@ -21,6 +21,7 @@ from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, REFRESH, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
+from tgn_assets.ml.connectors.duckdb_session import QUERY_INTERRUPTED
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.run_launcher import fail_killed_runs
@@ -29,7 +30,7 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, AssetRecord
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt", "InterruptException")
 
 
 NEEDED, ASKED, NEWEST = "needed", "asked", "newest"
@@ -208,7 +209,7 @@ def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
             reason = event.message or reason
         error = error or event_error(event)
     causes = list(error_chain(error))
-    if any(cause.cls_name in INTERRUPTIONS for cause in causes):
+    if any(cause.cls_name in INTERRUPTIONS or cause.message.strip().endswith(QUERY_INTERRUPTED) for cause in causes):
         return RunFailed(where + "interrupted", run_id, interrupted=True)
     message = " ".join((causes[-1].message if causes else reason).split())
     return RunFailed(where + re.sub(r"^tgn_assets[.\w]*: ", "", message), run_id)

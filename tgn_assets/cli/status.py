@@ -14,6 +14,7 @@ from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.safe_text import safe_text
+from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
@@ -21,7 +22,7 @@ from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import expired_weeks
+from tgn_assets.state.lineage import SNAPSHOTS, expired_weeks
 from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import StateError
 
@@ -39,13 +40,14 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "home", str(home.root)
     yield "settings", settings_section()
     yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
+    yield "lost", home.lost_warehouse()
     yield from _published(home)
     backlog = Backlog(home)
     weeks = backlog.weeks()
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", [*_suspicions(backlog, weeks), *unknown_events(home)]
+    yield "suspicions", [*_suspicions(backlog, weeks), *_numbers_begun_anew(home), *unknown_events(home)]
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -82,14 +84,29 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     artifacts = backlog.home.artifact_store()
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
     if weeks and newest > weeks[-1]:
-        yield f"the newest closed week was {newest} and is {weeks[-1]} now: is the log whole, and TGN_END_WEEK right?"
+        now = f"is {weeks[-1]} now: are the log, TGN_END_WEEK and the clock right?"
+        yield f"the newest closed week was {newest} and {now}"
     if weeks and (early := [week for week in sorted(backlog.lineage.ingested) if week < weeks[0]]):
         yield f"weeks from {early[0]} on stay part of all lists, though TGN_START_WEEK is {weeks[0]} now"
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
     if lost and not artifacts.pinned():
         yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
+    there = artifacts.weeks(SNAPSHOTS)
+    if without := sorted(week for asset, week in backlog.lineage.made if asset == SNAPSHOTS and week not in there):
+        spans = f"{without[0]} to {without[-1]}" if len(without) > 1 else without[0]
+        yield f"snapshots of {spans} are gone from {artifacts.root}: `tgn refresh` makes them again"
     if weeks and (gone := sorted(expired_weeks(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
+
+
+def _numbers_begun_anew(home: Home) -> Iterator[str]:
+    """What rows may be that have a smaller number than the first week."""
+    if home.source_spec().week_number_anchor and home.warehouse_path.exists():
+        with home.warehouse().reader() as con:
+            unused = unused_rows(con)
+        if unused.before_first_week:
+            count = rows_of(unused.before_first_week)
+            yield f"{count} of weeks before the first one: the week numbers {YEARLY}; {YEARLY_REMEDY}"
 
 
 def unknown_events(home: Home) -> Iterator[str]:
@@ -223,6 +240,7 @@ SHOWN: Shown = {
     "home": lambda root: [f"home       {root}"],
     "settings": settings_line,
     "source": source_line,
+    "lost": lambda lost: [f"look at    {lost}"] if lost else [],
     "published": _show_published,
     "replaced": _show_replaced,
     "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],

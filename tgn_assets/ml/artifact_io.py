@@ -31,7 +31,7 @@ class ArtifactError(SafeError, FileNotFoundError):
 
 
 class OutdatedArtifactError(ArtifactError):
-    """An artifact in a format other than `FORMAT_VERSION`."""
+    """An artifact in a format before `FORMAT_VERSION`."""
 
 
 class TrainingError(SafeError, ArithmeticError):
@@ -124,13 +124,17 @@ def load_meta(directory: Path) -> dict[str, Any]:
             asset, week = directory.parent.name, directory.name
             raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
         meta = json.loads((directory / META).read_text())
-        if meta.get("format_version") != FORMAT_VERSION:
+        made_in = meta.get("format_version")
+        if isinstance(made_in, int) and made_in > FORMAT_VERSION:
+            raise ArtifactError(_newer(directory, meta))
+        if made_in != FORMAT_VERSION:
             raise OutdatedArtifactError(_outdated(directory, meta))
     return meta
 
 
 def is_outdated(directory: Path) -> bool:
-    """Whether `directory` has an artifact in a format other than `FORMAT_VERSION`."""
+    """Whether `directory` has an artifact in a format before `FORMAT_VERSION`: one of a newer version is not to be
+    made again, or left out, without a word."""
     try:
         load_meta(directory)
     except ArtifactError as error:
@@ -149,6 +153,15 @@ def _outdated(directory: Path, meta: Mapping[str, Any]) -> str:
     asset, week = directory.parent.name, directory.name
     maker = f"tgn_assets {meta['package_version']}" if "package_version" in meta else "an earlier version of tgn_assets"
     return f"the {asset} of week {week} was made by {maker}, in another format: {remedy(directory)} makes it again"
+
+
+def _newer(directory: Path, meta: Mapping[str, Any]) -> str:
+    asset, week = directory.parent.name, directory.name
+    return (
+        f"the {asset} of week {week} was made by tgn_assets {meta.get('package_version', 'of a later date')}, in a "
+        f"newer format than this version ({version('tgn_assets')}) reads: install that version; to stay with this one, "
+        f"move {directory} away, and `tgn refresh --week {week}` makes it anew"
+    )
 
 
 def remedy(directory: Path) -> str:

@@ -119,7 +119,7 @@ class ArtifactStore:
             return ""
 
     def is_outdated(self, asset: str, week: str) -> bool:
-        """Whether the artifact is there in a format that this version does not read."""
+        """Whether the artifact is there in a format of an earlier version, which this one does not read."""
         from tgn_assets.ml.artifact_io import is_outdated
 
         return is_outdated(self.directory(asset, week))

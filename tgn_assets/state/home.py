@@ -49,6 +49,7 @@ from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.lineage import SNAPSHOTS
 from tgn_assets.state.warehouse import StateError, Warehouse, first_line
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ class Home:
                         replace_text(config, DAGSTER_YAML.read_text())
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            raise SettingsError(f"TGN_HOME={self.root} cannot be used: {error.strerror}{where}") from error
+            raise SettingsError(
+                f"TGN_HOME={self.root} cannot be used: {error.strerror}{where}; name a folder that this user may "
+                "write to"
+            ) from error
         return self
 
     def misplaced(self) -> list[str]:
@@ -124,6 +128,15 @@ class Home:
                 if (path.exists() or path.is_symlink()) and not path.is_dir()  # in this order: it may just be made
             ),
         ]
+
+    def lost_warehouse(self) -> str | None:
+        """What to say if the warehouse is gone and what was made from it is there; None if it is not so."""
+        if self.warehouse_path.exists() or not self.artifact_store().weeks(SNAPSHOTS):
+            return None
+        return (
+            f"{self.warehouse_path} is missing, and with it the lists and scores of earlier weeks: put a backup in "
+            "its place, or let `tgn refresh` make the weeks again"
+        )
 
     @contextmanager
     def instance(self) -> "Iterator[DagsterInstance]":

@@ -51,7 +51,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
                 return self.artifacts.load(asset, context.asset_partition_key)
             outdated = [week for week in context.asset_partition_keys if self.artifacts.is_outdated(asset, week)]
             if outdated:
-                context.log.warning("%s of %s is left out: another version wrote it", asset, ", ".join(outdated))
+                context.log.warning("%s of %s is left out: an earlier version wrote it", asset, ", ".join(outdated))
             return self.artifacts.window(asset, [week for week in context.asset_partition_keys if week not in outdated])
 
 

@@ -1,5 +1,6 @@
 """What `tgn check` says of logs whose first week may be a mistake."""
 
+import gzip
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -30,9 +31,35 @@ def test_numbered_weeks_are_suspicious(tmp_path: Path, number: int, looks: bool)
     assert ("looks like a year and a week" in said) == looks
 
 
+def test_weeks_of_a_whole_year_may_be_those_of_several(tmp_path: Path) -> None:
+    rows = [f"u,e,{week}" for week in range(1, 53)]
+    header = "ip_address,event_id,week_number"
+    assert "several are taken for one; name a column of dates" in suspicions(tmp_path, *rows, header=header)
+    assert "several are taken for one" not in suspicions(tmp_path, *rows[:50], header=header)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_last_line_without_an_end_may_be_cut(tmp_path: Path, packed: bool) -> None:
+    log = tmp_path / ("log.csv.gz" if packed else "log.csv")
+    home = home_on_log(tmp_path, source=str(log))
+
+    def said(text: str) -> list[str]:
+        log.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+        return list(dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"])
+
+    text = "ip_address,event_id,timestamp\nu,e,2024-01-31\nv,f,2024-01-2"
+    assert [one for one in said(text) if "has no line end and may be cut: is the file whole?" in one]
+    assert not [one for one in said(f"{text}9\r\n") if "may be cut" in one]
+
+
 def test_mostly_unreadable_times_name_the_setting(tmp_path: Path) -> None:
     said = suspicions(tmp_path, "u,e,2024-01-31 12:00:00", "u,e,08.01.2024 12:00", "u,e,09.01.2024 12:00")
     assert "times that cannot be read (2): set TGN_TIMESTAMP_FORMAT" in said
+
+
+def test_times_counted_from_another_year_are_named(tmp_path: Path) -> None:
+    assert "the newest row is of 1993-02-01: numbers may count" in suspicions(tmp_path, "u,e,728524800")
+    assert "the newest row" not in suspicions(tmp_path, "u,e,1706745600")
 
 
 def test_days_as_a_spreadsheet_counts_them_are_named(tmp_path: Path) -> None:

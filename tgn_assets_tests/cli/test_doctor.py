@@ -165,6 +165,34 @@ def test_status_goes_on_without_the_history_of_runs(home: Home) -> None:
     assert f"{runs} is damaged: move it away" in said["history"] and "to_do" in said
 
 
+def test_status_names_a_warehouse_and_snapshots_that_are_gone(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    ingest(home, *WEEKS)
+    for week in WEEKS:
+        save_artifact(home.artifact_store().directory("weekly_snapshots", week), {}, {})
+    assert not (said := dict(status_sections(home)))["lost"] and not said["suspicions"]
+    shutil.rmtree(home.artifact_store().directory("weekly_snapshots", WEEKS[1]))
+    (gone,) = dict(status_sections(home))["suspicions"]
+    assert f"snapshots of {WEEKS[1]} are gone from {home.artifacts}: `tgn refresh` makes them again" in gone
+    home.warehouse_path.unlink()
+    assert f"{home.warehouse_path} is missing, and with it" in dict(status_sections(home))["lost"]
+    assert any("put a backup in its place" in finding for finding in found(home))
+
+
+def test_status_names_week_numbers_that_begin_anew(tmp_path: Path) -> None:
+    log = tmp_path / "numbered.csv"
+    log.write_text("ip_address,event_id,week_number\nu,e,51\nu,e,52\n")
+    home = home_on_log(tmp_path, source=str(log), start_week=WEEKS[0])
+    ingest(home, *WEEKS[:2])
+    assert "begin anew" not in str(dict(status_sections(home))["suspicions"])
+    with log.open("a") as file:
+        file.write("u,e,1\n")
+    ingest(home, *WEEKS[:2])
+    assert "1 row of weeks before the first one: the week numbers seem" in str(
+        dict(status_sections(home))["suspicions"]
+    )
+
+
 @pytest.mark.parametrize("text", ["[1]", "null", "{", '"log"'])
 def test_a_damaged_log_file_is_one_error(home: Home, text: str) -> None:
     (home.root / "log.json").write_text(text)

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from unittest.mock import Mock
 
+import duckdb
 import pandas as pd
 import pytest
 
 from tgn_assets.cli.console import fitted
+from tgn_assets.ml.sources import reader
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import policy_files
@@ -129,6 +132,15 @@ def test_a_log_without_a_closed_week_says_what_it_lacks(tmp_path: Path) -> None:
     result = tgn("refresh", home=home_on_log(tmp_path, ["user,event,2024-01-03 12:00:00"]))
     assert result.exit_code == 1
     assert "no week has closed yet" in result.stderr
+
+
+@pytest.mark.parametrize("error", [duckdb.InterruptException("INTERRUPT Error"), RuntimeError("Query interrupted")])
+def test_ctrl_c_within_a_query_is_no_fault_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(reader, "expected_rows", Mock(side_effect=error))
+    result = tgn("check", home=home_on_log(tmp_path))
+    assert (result.exit_code, result.stderr) == (130, "interrupted; nothing was left half done\n")
 
 
 def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_a_damaged_artifact_is_an_error_and_never_runs_code(tmp_path: Path) -> N
     [
         (
             "trained_gnn",
-            {"format_version": FORMAT_VERSION + 1, "package_version": "9.1"},
-            "trained_gnn of week 2024-01-01 was made by tgn_assets 9.1, in another format: "
+            {"format_version": FORMAT_VERSION - 1, "package_version": "0.1"},
+            "trained_gnn of week 2024-01-01 was made by tgn_assets 0.1, in another format: "
             "`tgn refresh --week 2024-01-01` makes it again",
         ),
         ("trained_ranker", {}, "was made by an earlier version of tgn_assets, in another format"),
@@ -86,6 +86,16 @@ def test_another_format_is_an_error_with_a_remedy(tmp_path: Path, asset: str, me
         with pytest.raises(OutdatedArtifactError) as raised:
             load(directory)
         assert message in str(raised.value)
+
+
+def test_what_a_newer_version_made_is_not_to_be_made_again(tmp_path: Path) -> None:
+    directory = tmp_path / "trained_gnn" / "2024-01-01"
+    save_artifact(directory, {}, {"format_version": FORMAT_VERSION + 1, "package_version": "9.1"})
+    assert not is_outdated(directory)
+    with pytest.raises(
+        ArtifactError, match=r"made by tgn_assets 9\.1, in a newer format .*: install that version; to stay"
+    ):
+        load_meta(directory)
 
 
 def test_what_is_missing_or_damaged_is_not_outdated(tmp_path: Path) -> None:

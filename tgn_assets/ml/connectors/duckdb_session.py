@@ -9,6 +9,9 @@ import duckdb
 
 from tgn_assets.ml.schema import literal
 
+QUERY_INTERRUPTED = "Query interrupted"
+"""What DuckDB's binding says when it was interrupted, as a RuntimeError."""
+
 
 def connect(database: str | Path = ":memory:", *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """A connection in UTC that neither downloads nor loads an extension by itself. Before it runs SQL that a user
@@ -17,6 +20,11 @@ def connect(database: str | Path = ":memory:", *, read_only: bool = False) -> du
     con = duckdb.connect(database, read_only=read_only)
     con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'")
     return con
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C, or a signal that says so, ended a query, which DuckDB reports as an error of its own."""
+    return isinstance(error, KeyboardInterrupt | duckdb.InterruptException) or str(error) == QUERY_INTERRUPTED
 
 
 def confine(

@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import fsspec
@@ -129,6 +131,8 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         package = "-c constraints.txt -e '.[s3]'" if scheme in ("s3", "s3a") else "what fsspec names"
         raise StoreError(f"{scheme}:// needs a package ({error}): pip install {package}") from safe_error(error)
     except Exception as error:  # noqa: BLE001 (raised again)
+        if is_full(error):
+            raise StoreError(full_disk()) from safe_error(error)
         if _has_stalled(error):
             said = f"the server sent nothing for {STALL_SECONDS:g} s; try again later"
             raise StoreError(said) from safe_error(error)
@@ -147,6 +151,19 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
             known = "s3, gs, az, https and what else fsspec knows"
             said = f"{scheme}:// is no kind of address that can be read; there are {known}"
         raise StoreError(said) from safe_error(error)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is the reason of `error`."""
+    return any(getattr(one, "errno", None) == ENOSPC for one in _causes(error))
+
+
+def full_disk() -> str:
+    """What to do where what is read has no room in the temporary folder."""
+    return (
+        f"the disk of the temporary folder {gettempdir()} is full: make room, or set TMPDIR to a larger one; a file "
+        "that never ends fits nowhere"
+    )
 
 
 def _has_stalled(error: BaseException | None) -> bool:

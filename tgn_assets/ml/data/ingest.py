@@ -133,6 +133,8 @@ class StagedWeeks:
     """The rows of `COUNT_SQL`, and the same of files that have no row of these weeks, and were not read."""
     unreadable: UnreadableLines
     with_blanks: int
+    cut_short: str | None
+    """What to say of files that may not be whole."""
 
 
 def load_weeks(
@@ -174,8 +176,9 @@ def stage_weeks(
             with source_errors(spec):
                 if not counts and not found.unreadable.count and kind_of(spec).is_empty():
                     raise empty_source(spec)
-            ((with_blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
-        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, found.unreadable, with_blanks)
+            ((blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
+        cut = found.cut_short()
+        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, found.unreadable, blanks, cut)
 
 
 def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
@@ -227,7 +230,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         new_users=new_users,
         new_events=new_events,
     )
-    _warn(spec, report, reported, staged.with_blanks, warn)
+    _warn(staged, report, reported, warn)
     return report
 
 
@@ -258,12 +261,12 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
     return outside
 
 
-def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], with_blanks: int, warn: LogFn) -> None:
-    """Says what was rejected or filtered, and what is odd about the ids.
+def _warn(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int], warn: LogFn) -> None:
+    """Says what was rejected or filtered, and what is odd about the files and the ids.
 
     Rows without a week were `reported` by an earlier load.
     """
-    loaded, rejected = sum(report.rows.values()), report.rejected
+    spec, loaded, rejected = staged.spec, sum(report.rows.values()), report.rejected
     new = dict(rejected)
     if report.undated == reported:  # of no week, so each load finds them
         new = {reason: left for reason, rows in rejected.items() if (left := rows - reported.get(reason, 0))}
@@ -278,8 +281,10 @@ def _warn(spec: SourceSpec, report: IngestReport, reported: Mapping[str, int], w
     if stay := report.no_longer_there:
         span = stay[0] if len(stay) == 1 else f"{stay[0]} to {stay[-1]}"
         warn(f"{spec.shown} begins later than it did: the rows of {span} stay as they were ingested")
-    if with_blanks:
-        share = 100 * with_blanks / loaded
+    if staged.cut_short:
+        warn(f"{spec.shown}: {staged.cut_short}")
+    if staged.with_blanks:
+        share = 100 * staged.with_blanks / loaded
         warn(f"{spec.shown}: {share:.2g} % of the rows have ids with blanks at their ends, which are kept")
     if report.filtered:
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.data.policy import Policy, Repeats
-from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
 from tgn_assets.ml.sources.relations import id_of, id_text, pattern
 from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, moment_sql
 
@@ -47,7 +49,7 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
         if path.stat().st_size > LARGEST:
             raise PolicyError(f"{setting}={value} has more than {LARGEST >> 20} MB: one event id a line, and no more")
         try:
-            parts = path.read_text(encoding="utf-8-sig").splitlines()
+            parts = _of_lines(setting, value, path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             said = f"{setting}={value} cannot be read as text ({error}): one event id a line"
             raise PolicyError(said) from safe_error(error)
@@ -59,6 +61,21 @@ def read_ids(setting: str, value: str) -> frozenset[str]:
     if not found:
         raise PolicyError(f"{setting}={value} holds no event id; leave the setting out where nothing is to be listed")
     return found
+
+
+def _of_lines(setting: str, value: str, text: str) -> list[str]:
+    """The ids of a file, one a line: of one that is called CSV or whose lines all are in quotes, as CSV has them."""
+    lines = list(filter(None, map(str.strip, text.splitlines())))
+    if not value.lower().endswith((".csv", ".tsv")) and not all(re.fullmatch('".*"', line) for line in lines):
+        return lines
+    delimiter = next((mark for mark in "\t;," if mark in lines[0]), ",") if lines else ","
+    rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+    if widest := max((row for row in rows if len(row) > 1), key=len, default=None):
+        raise PolicyError(
+            f"{setting}={value} has {len(widest)} columns in a line, {shortened(repr(widest))}: write the event ids "
+            "alone, one a line, in quotes where they hold a comma"
+        )
+    return [row[0] for row in rows if row]
 
 
 def read_expiry(value: str) -> dict[str, datetime]:

@@ -11,7 +11,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.safe_text import listed, shortened
-from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of
+from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of, unreadable_group
 from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
 from tgn_assets.ml.sources.relations import RowGroup
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
@@ -69,6 +69,8 @@ INVISIBLE = r"[\p{Cc}\p{Cf}]"
 NAMES = ("user", "event", "time")
 MANY_REPEATED = 0.4
 """Of the rows: more that are like another one are hardly an accident."""
+LONG_AGO = datetime(2000, 1, 1)
+"""Before it, logs of interactions were rare; seconds since 2001, as Apple counts them, are of 31 years before."""
 LONG_PAUSE = 4
 """Weeks without rows: fewer are holidays."""
 LARGE_SHARE = 0.5
@@ -118,7 +120,7 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
     with connect() as con:
         found = scan(con, spec, LOOK_SQL, weeks=weeks)
         groups = [RowGroup(*row) for *row, _ in con.execute(GROUPS_SQL.replace("{rows}", "looked")).fetchall()]
-        groups.append(RowGroup(found.unreadable.count, UNREADABLE_LINE, None))
+        groups.append(unreadable_group(found))
         extent = extent or extent_of(spec, groups, numbers_weeks=found.numbers_weeks)
         asked = {"start_week": start_week, "end_week": end_week}
         sizes = con.execute(SIZES_SQL, asked).fetchall()[0]
@@ -138,10 +140,16 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
+        if last and last < LONG_AGO:
+            suspicions.append(
+                f"the newest row is of {last:%Y-%m-%d}: numbers may count from another year than 1970, such as 2001"
+            )
         if repeated > MANY_REPEATED * rows:
             suspicions.append(
                 f"{repeated:,} of {rows:,} rows are like another one in user, event and time: a file twice?"
             )
+        if cut := found.cut_short():
+            suspicions.append(cut)
         if others := kind_of(spec).other_files():
             suspicions.append(f"files in the folder are not read, as their names tell no format: {listed(others, 5)}")
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)

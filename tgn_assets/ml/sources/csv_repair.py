@@ -62,6 +62,13 @@ def count_lines(path: Path) -> int:
     return lines
 
 
+def ends_with_a_line_end(path: Path) -> bool:
+    """Whether the last line of a file with content is whole for certain."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() in (b"\r", b"\n")
+
+
 def split_records(path: Path, copy: Path, delimiter: str, columns: int, least: int | None = None) -> UnreadableLines:
     """Writes the header and the well-formed records of `path` to `copy`; returns the lines that belong to none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from tgn_assets.ml.connectors.duckdb_session import connect
+from tgn_assets.ml.safe_text import shortened
 from tgn_assets.ml.sources.files import load_summaries, save_summaries
 from tgn_assets.ml.sources.reader import (
     FILTERED,
@@ -43,12 +45,23 @@ DIGEST_SQL = "sum(hash(hash(user_id, event_id, ts))::HUGEINT)"
 GROUPS_SQL = f"""
     SELECT count(*), reason, week::VARCHAR, min(ts) FILTER (WHERE dated), max(ts) FILTER (WHERE dated),
            {DIGEST_SQL} FILTER (WHERE reason IS NULL),
-           min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}'))[:40], file
+           min(text) FILTER (WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}', '{IN_FUTURE}'))[:40], file
     FROM (SELECT *, reason IS NULL OR reason = '{FORGOTTEN}' AND week IS NOT NULL AS dated FROM {{rows}})
     GROUP BY reason, week, file
 """
 """A `RowGroup` and its file. A row that is left out as forgotten still tells that time went on: weeks stay closed."""
 
+FIRST_YEAR_AND_WEEK, LAST_YEAR_AND_WEEK = 190001, 220000
+"""Week numbers within look like 202401."""
+YEARLY = "seem to begin anew with the year"
+YEARLY_REMEDY = (
+    "name a column of dates in TGN_TIMESTAMP_COLUMN, or count weeks on over the years; ISO years and weeks such as "
+    "202401 are read with TGN_TIMESTAMP_COLUMN=week_number TGN_TIMESTAMP_FORMAT=%G%V"
+)
+LAST_OF_YEAR = 53
+"""The largest number of a week in its year."""
+SHORT_GAP = 4
+"""Numbers between two weeks: fewer are hardly a part of the year in which nothing is recorded."""
 LONG_GAP = 5 * 52
 """Weeks without a row, after which what lies before them is hardly the same log."""
 
@@ -108,7 +121,8 @@ def _read_groups(spec: SourceSpec, weeks: Sequence[str] | None = None) -> tuple[
         by_file.setdefault(file, []).append(RowGroup(count, UNREADABLE_LINE, None))
     if spec.summaries and weeks is None and by_file.keys() == found.keys.keys():
         _remember(spec.summaries, found, by_file)
-    return [*found.unread_groups(), *chain.from_iterable(by_file.values())], found.numbers_weeks
+    groups = [*found.unread_groups(), *chain.from_iterable(by_file.values()), unreadable_group(found, rows=0)]
+    return groups, found.numbers_weeks
 
 
 def _remember(path: Path, found: Scan, by_file: Mapping[str, list[RowGroup]]) -> None:
@@ -141,19 +155,39 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     """The smallest number in the column `week_number` of a source without timestamps; None for one that has them.
 
     To be pinned with its Monday as `SourceSpec.week_number_anchor`: a smaller one that arrives later must not move the
-    weeks. SourceError as in `describe_source`.
+    weeks. SourceError as in `describe_source`, and if the numbers begin anew with the year.
     """
-    query = "SELECT count(*), reason, min(week::VARCHAR), min(number) FROM {rows} GROUP BY reason"
+    query = f"""
+        SELECT count(*), reason, min(week::VARCHAR), min(number), max(number),
+               list(DISTINCT number) FILTER (WHERE number <= {LAST_OF_YEAR})
+        FROM {{rows}} GROUP BY reason
+    """
     with connect() as con, source_errors(spec):
         if not kind_of(spec).numbers_weeks(con):
             return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
         found = scan(con, anywhere, query)
-    numbers = [number for _, reason, _, number in found.rows if reason in (None, OUT_OF_RANGE)]
+    numbers = [row[3:] for row in found.rows if row[1] in (None, OUT_OF_RANGE)]
     if not numbers:
-        groups = [RowGroup(*row[:3]) for row in found.rows]
-        raise _no_valid_row(anywhere, [*groups, RowGroup(found.unreadable.count, UNREADABLE_LINE, None)])
-    return int(min(numbers))
+        raise _no_valid_row(anywhere, [*(RowGroup(*row[:3]) for row in found.rows), unreadable_group(found)])
+    smallest, largest = min(least for least, _, _ in numbers), max(most for _, most, _ in numbers)
+    _refuse_yearly_numbers(spec, smallest, largest, chain.from_iterable(some or () for _, _, some in numbers))
+    return int(smallest)
+
+
+def _refuse_yearly_numbers(spec: SourceSpec, smallest: float, largest: float, within_year: Iterable[float]) -> None:
+    """SourceError if weeks of several years seem to be numbered from 1 on each year, or by year and week: put in their
+    order, or counted, they would lie elsewhere."""
+    ascending = sorted(set(within_year))
+    gaps = [pair for pair in pairwise(ascending) if pair[1] - pair[0] > SHORT_GAP]
+    if smallest >= 1 and ascending and largest == ascending[-1] >= LAST_OF_YEAR - 1 and gaps:
+        before, after = gaps[-1]
+        found = f"there are {smallest:.0f} to {before:.0f} and {after:.0f} to {largest:.0f}"
+    elif smallest >= FIRST_YEAR_AND_WEEK and largest < LAST_YEAR_AND_WEEK and smallest // 100 < largest // 100:
+        found = f"{smallest:.0f} to {largest:.0f} look like years and weeks"
+    else:
+        return
+    raise SourceError(f"the week numbers of TGN_SOURCE={spec.shown} {YEARLY} ({found}): {YEARLY_REMEDY}")
 
 
 def digest(rows: int, total: int | None) -> str:
@@ -201,6 +235,13 @@ def check_first_week(spec: SourceSpec, weeks: Iterable[str]) -> None:
             )
 
 
+def unreadable_group(found: Scan, rows: int | None = None) -> RowGroup:
+    """The lines that are no record, or none of them where each file has its own, and the first as a sample."""
+    lines = found.unreadable
+    sample = lines.first[0] if lines.first else None
+    return RowGroup(lines.count if rows is None else rows, UNREADABLE_LINE, None, sample=sample)
+
+
 def extent_of(spec: SourceSpec, groups: Sequence[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
     """What the rows `groups` of the source span. SourceError as in `describe_source`."""
     first = min((group.first for group in groups if group.first), default=None)
@@ -229,13 +270,23 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
         return empty_source(spec)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
     remedy = "check TGN_USER_COLUMN, TGN_EVENT_COLUMN and TGN_TIMESTAMP_COLUMN, and how the source writes its times"
-    sample = min((group.sample for group in groups if group.sample), default=None)
+    samples = {group.reason: group.sample for group in groups if group.sample}
+    sample, future = samples.get(UNREADABLE_TIME) or samples.get(OUT_OF_RANGE), samples.get(IN_FUTURE)
+    if future and re.fullmatch("[0-9]{10}", future):  # 2024013115 would be of 2034 as seconds, and may be %Y%m%d%H
+        sample = sample or future
+    elif future:
+        remedy += f": one is {future!r}, which the clock of this machine says is to come"
     if sample and (told := time_remedy(sample)):
         remedy += f": times such as {sample!r} may be {told}"
     elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:
             remedy += f"; it is {present!r} now"
+    if line := samples.get(UNREADABLE_LINE):
+        remedy = (
+            f"one line is {shortened(repr(line))}: it takes as many values as the first line has names, in UTF-8, and "
+            f"a quote within quotes is written twice; {remedy}"
+        )
     return SourceError(
         f"none of the {sum(rejected.values())} rows of TGN_SOURCE={spec.shown} can be used ({reasons}); {remedy}"
     )

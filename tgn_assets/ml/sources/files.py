@@ -26,6 +26,7 @@ from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, sto
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
+from tgn_assets.ml.sources.csv_repair import ends_with_a_line_end
 from tgn_assets.ml.sources.formats import GZIP, READABLE, SUFFIXES, format_of, open_file
 from tgn_assets.ml.sources.relations import FileSummary, Opened, RowGroup, SourceKind, parts_of
 from tgn_assets.ml.sources.spec import SourceError, empty_source, horizon
@@ -101,7 +102,10 @@ class FileSource(SourceKind):
                     tables += [table] if table else []
                 if not tables and not unread:
                     raise empty_source(self.spec)
-                yield Opened(parts_of(self.spec, tables), unread, keys)
+                # Half an object of JSON is rejected as it is.
+                texts = [table for table in tables if table.relation.csv]
+                unended = [table.name for table in texts if not ends_with_a_line_end(Path(table.file))]
+                yield Opened(parts_of(self.spec, tables), unread, keys, unended)
 
     def _files(self) -> list[_File]:
         now, made_by = time.time_ns(), (repr(self.spec), _made_by(), self.spec.forgotten_ids.state)

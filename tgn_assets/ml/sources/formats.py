@@ -30,7 +30,7 @@ from tgn_assets.ml.sources.row_filter import check_filter, filter_columns
 from tgn_assets.ml.sources.spec import WEEK_NUMBER, SourceError, SourceSpec
 
 DELIMITERS = ",\t;|"
-HEADER_BYTES = 1 << 20
+HEADER_BYTES, EDGE_BYTES = 1 << 20, 1000
 HEADER_LENGTH = 100_000
 """Characters of the names of a file's columns: ten thousand columns are read in seconds, many more are not."""
 COUNTED, STORED = "ignore_errors = true", "store_rejects = true, rejects_limit = 0"
@@ -49,9 +49,14 @@ ARRAY_SQL = f"""(SELECT CAST(json AS VARCHAR) AS line, {FILE_NAME}
 JSON_LINES = Relation(LINES_SQL, 0, IS_OBJECT_SQL, FILE_NAME, f"left(line, {LINE_SHOWN})")
 JSON_ARRAY = replace(JSON_LINES, sql=ARRAY_SQL, header_lines=None)
 PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
-GZIP, PACKED = ".gz", (".zst", ".zip", ".bz2", ".xz")
+JSON_BEGIN = rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]'
+GZIP, GZIPPED, PACKED = ".gz", b"\x1f\x8b", (".zst", ".zip", ".bz2", ".xz")
 """Endings of compressed text: of what is read, and of what is found, and refused."""
 FOREIGN = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff|[^\0]\0\0\0|\0\0\0[^\0]": (
+        "text in UTF-32",
+        "write it in UTF-8: iconv -f UTF-32 -t UTF-8",
+    ),
     rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": ("text in UTF-16", "write it in UTF-8: iconv -f UTF-16 -t UTF-8"),
     rb"PK\x03\x04": ("a ZIP archive or a workbook", "unpack it, or save its sheet as CSV"),
     rb"\xd0\xcf\x11\xe0": ("a workbook", "save its sheet as CSV"),
@@ -61,8 +66,18 @@ FOREIGN = {
     rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
     rb"[\s\S]{8}DUCK": ("a database of DuckDB", "write its table as Parquet"),
     rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
-    rb"\s*<(?i:!doctype html|html)": ("a web page", "look at it in a browser: it may be a login, or say what is wrong"),
+    rb"(?:\xef\xbb\xbf)?\s*<(?i:!doctype html|html)": (
+        "a web page",
+        "look at it in a browser: it may be a login, or say what is wrong",
+    ),
+    rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|[^<>,;|\t\r\n]+>\s*<[^,;|\t])": ("XML", "write it as CSV or JSON lines"),
+    rb"%PDF-|\{\\rtf": ("a document", "save its table as CSV"),
+    rb"[\s\S]{257}ustar|7z\xbc\xaf|Rar!\x1a": ("an archive", "unpack it"),
     rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
+    rb"\x89HDF|FEA1|\x93NUMPY|RD[AX][23]\n|\x80[\x02-\x05]|(?!PAR1)[^\0\r\n]{0,999}\0": (
+        "no text, but of a format for programs",
+        "write its table as CSV, JSON lines or Parquet",
+    ),
 }
 """What files of formats that are not read begin with: what that is, and what to do."""
 
@@ -74,8 +89,8 @@ class FileFormat:
     suffixes: tuple[str, ...]
     open: Callable[[duckdb.DuckDBPyConnection, SourceSpec, str, str], Table | None]
     """(connection, source, name, file) -> how to read the file, which users know by its name; None if it is empty."""
-    magic: bytes = b""
-    """What a file begins with, where that tells the format of one with any other name."""
+    magic: bytes = b"(?!)"
+    """A pattern of what a file begins with, where that tells the format of one whose name tells none."""
     is_text: bool = True
     """Whether files may be compressed, and named so."""
 
@@ -94,8 +109,10 @@ def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file:
     known = format_of(name, file)
     if known.is_text and _plain(name).endswith(GZIP):
         copy = folder / hashlib.sha256(file.encode()).hexdigest()
-        with gzip.open(file, "rb") as packed, copy.open("wb") as out:
-            shutil.copyfileobj(packed, out)
+        with open(file, "rb") as packed, copy.open("wb") as out:
+            # Of a web server it may come unpacked, whatever it is called. DuckDB would go by the name.
+            is_packed = packed.peek(2)[:2] in (GZIPPED, b"")
+            shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_packed else packed, out)
         file = str(copy)
     _check_format(name, file, is_text=known.is_text)
     return known.open(con, spec, name, file)
@@ -158,8 +175,8 @@ def format_of(name: str, file: str) -> FileFormat:
     if found := [known for known in FORMATS if _plain(name).endswith(known.all_suffixes)]:
         return found[0]
     with open(file, "rb") as opened:
-        begin = opened.read(16)
-    return next((known for known in FORMATS if known.magic and begin.startswith(known.magic)), CSV)
+        begin = opened.read(EDGE_BYTES)
+    return next((known for known in FORMATS if re.match(known.magic, begin)), CSV)
 
 
 def _plain(name: str) -> str:
@@ -197,6 +214,8 @@ def _open_csv(_: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: s
         return None
     header = re.split(rb"[\r\n]", begin, maxsplit=1)[0].decode("utf-8-sig")
     rule = "a CSV file in TGN_SOURCE begins with its columns' names"
+    if re.match(JSON_BEGIN, begin):
+        raise SourceError(f"TGN_SOURCE: {name} is JSON by its content: give it a name that ends in .jsonl")
     if not header:
         raise SourceError(f"the first line of {name} is empty; {rule}")
     if len(header) > HEADER_LENGTH:
@@ -228,7 +247,7 @@ def _wanted_places(places: Mapping[str, int], spec: SourceSpec) -> list[int]:
 
 
 def _open_json(
-    con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, relation: Relation = JSON_LINES
+    con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str, relation: Relation
 ) -> Table | None:
     def ask(sql: str) -> list[tuple]:
         lines = f"(FROM {relation.sql} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}"
@@ -239,7 +258,7 @@ def _open_json(
         if not (_count_rows(con, relation, [file]) if relation.header_lines is None else count_lines(Path(file))):
             return None
         fault = f"none of the first {FIRST_LINES} lines of {name} is a JSON object"
-        raise SourceError(f"{fault}; TGN_SOURCE takes one each")
+        raise SourceError(f"{fault}; TGN_SOURCE takes one a line, or a file that is one array of them")
     for wanted in (spec.user_column, spec.event_column, spec.timestamp_column):
         *parent, member = wanted.split(".")
         if parent and not spelling(paths, wanted) and (member,) in ask(f"unnest(json_keys(line, {_path(*parent)}))"):
@@ -255,8 +274,8 @@ def _open_json(
     return Table(name, file, columns, relation)
 
 
-def _open_json_array(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
-    """A file `.json` is one array of objects, or has an object on each line."""
+def _open_json_text(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
+    """One array of objects, or an object on each line."""
     with open(file, "rb") as opened:
         is_array = opened.read(HEADER_BYTES).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
     return _open_json(con, spec, name, file, JSON_ARRAY if is_array else JSON_LINES)
@@ -291,9 +310,8 @@ def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:
 CSV = FileFormat((".csv", ".tsv"), _open_csv)
 FORMATS = (
     CSV,
-    FileFormat((".jsonl", ".ndjson"), _open_json),
-    FileFormat((".json",), _open_json_array),
-    FileFormat((".parquet", ".pq"), _open_parquet, magic=b"PAR1", is_text=False),
+    FileFormat((".jsonl", ".ndjson", ".json"), _open_json_text, magic=JSON_BEGIN),
+    FileFormat((".parquet", ".pq"), _open_parquet, magic=rb"PAR1", is_text=False),
 )
 """Every format. A file that none of them claims is CSV."""
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.all_suffixes)

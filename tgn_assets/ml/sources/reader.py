@@ -17,11 +17,11 @@ from typing import Any
 
 import duckdb
 
-from tgn_assets.ml.connectors.duckdb_session import confine
-from tgn_assets.ml.connectors.object_store import StoreError
+from tgn_assets.ml.connectors.duckdb_session import confine, was_interrupted
+from tgn_assets.ml.connectors.object_store import StoreError, full_disk, is_full
 from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
 from tgn_assets.ml.forgotten import ForgottenIds
-from tgn_assets.ml.safe_text import safe_error
+from tgn_assets.ml.safe_text import listed, safe_error
 from tgn_assets.ml.schema import EVENT, USER, literal
 from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
@@ -97,6 +97,14 @@ class Scan:
     """By key: what is remembered of files that were not read, as `Opened` has it."""
     keys: Mapping[str, str | None] = field(default_factory=dict)
     """The same for those that were, by the name that rows have in the column file."""
+    unended: Sequence[str] = ()
+    """Files whose last line may be cut, as `Opened` has them."""
+
+    def cut_short(self) -> str | None:
+        """What to say of files whose last line may be cut; None if there are none."""
+        if not self.unended:
+            return None
+        return f"the last line of {listed(self.unended, 3)} has no line end and may be cut: is the file whole?"
 
     def unread_groups(self) -> list[RowGroup]:
         """The rows of the files that were not read."""
@@ -149,7 +157,7 @@ def scan(
                 unreadable.first.clear()
             names = dict(zip(*(chain(*(part.files for part in some)) for some in (parts, safe)), strict=True))
         keys = {names.get(file, file): key for file, key in opened.keys.items()}
-        return Scan(rows, unreadable, True in opened.kinds_of_time, opened.unread, keys)
+        return Scan(rows, unreadable, True in opened.kinds_of_time, opened.unread, keys, opened.unended)
 
 
 @contextmanager
@@ -164,6 +172,10 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
+        if is_full(error):
+            raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {full_disk()}") from safe_error(error)
+        if was_interrupted(error):
+            raise KeyboardInterrupt from None
         reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
         if "format specifier" in reason:
             raise SourceError(f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})") from cause

@@ -150,7 +150,7 @@ class RowGroup(NamedTuple):
     digest: int | None = None
     """Of valid rows: the sum of their hashes, so that those of several files add up."""
     sample: str | None = None
-    """A time that cannot be read."""
+    """A time that cannot be read, or is of the future, or a line that is no record."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,8 @@ class Opened:
     """By key: what is remembered of files that are not among `parts`."""
     keys: Mapping[str, str | None] = field(default_factory=dict)
     """By name of each file that was opened: the key to remember its summary by; None if it could change unnoticed."""
+    unended: Sequence[str] = ()
+    """CSV files whose last line has no line end: it may be cut, and what it holds may be the half of a value."""
 
     @property
     def kinds_of_time(self) -> set[bool]:
@@ -184,7 +186,8 @@ class Opened:
 def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
     """`tables` by shape, with the columns that `spec` names. SourceError names one that is missing."""
     # One kind of time for all files, or the ones without timestamps would be dated by something else unnoticed.
-    dated = spec.timestamp_column != WEEK_NUMBER and any(spelling(t.columns, spec.timestamp_column) for t in tables)
+    named = spec.timestamp_column != WEEK_NUMBER or spec.time_style.format  # by a format it is a time like others
+    dated = named and any(spelling(table.columns, spec.timestamp_column) for table in tables)
     weekly = not dated and any(spelling(table.columns, WEEK_NUMBER) for table in tables)
     parts: dict[Part, list[str]] = {}
     time_column = WEEK_NUMBER if weekly else spec.timestamp_column

@@ -42,6 +42,21 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         read_ids("TGN_DENY_EVENTS", str(tmp_path / "ids"))
 
 
+def test_a_list_as_csv_may_have_quotes_but_one_column(tmp_path: Path) -> None:
+    file = tmp_path / "deny.csv"
+    for name, text in (("deny.csv", '"a, b"\n\n"c ""d"""\n5\n'), ("deny.txt", '"a, b"\n"c ""d"""\n"5"\n')):
+        (tmp_path / name).write_text(text)
+        assert read_ids("TGN_DENY_EVENTS", str(tmp_path / name)) == {"a, b", 'c "d"', "5"}
+    (tmp_path / "deny.txt").write_text('a, b\n"c"\n')
+    assert read_ids("TGN_DENY_EVENTS", str(tmp_path / "deny.txt")) == {"a, b", '"c"'}
+    for text in ("event_id,reason\na,sold out\n", "a;b\n", "a\nb,c\n"):
+        file.write_text(text)
+        with pytest.raises(
+            PolicyError, match=r"TGN_DENY_EVENTS=.*deny.csv has 2 columns in a line, .*alone, one a line"
+        ):
+            read_ids("TGN_DENY_EVENTS", str(file))
+
+
 def test_an_event_expires_at_the_earliest_of_its_times_in_utc(tmp_path: Path) -> None:
     table = tmp_path / "expiry.csv"
     table.write_text(

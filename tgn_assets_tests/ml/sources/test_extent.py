@@ -2,6 +2,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +153,42 @@ def test_timestamps_go_before_week_numbers(tmp_path: Path) -> None:
     csv(tmp_path, "ip_address,event_id,week_number\nu,e,1\n", "other.csv")
     with pytest.raises(SourceError, match=r"other.csv has no column 'timestamp'"):
         describe_source(SourceSpec(str(tmp_path)))
+
+
+@pytest.mark.parametrize("numbers", [[50, 51, 52, 1, 2], [53, 1, 9], [202352, 202401]])
+def test_week_numbers_that_begin_anew_are_refused(tmp_path: Path, numbers: list[int]) -> None:
+    spec = csv(tmp_path, "ip_address,event_id,week_number\n" + "".join(f"u,e,{number}\n" for number in numbers))
+    with pytest.raises(SourceError, match=r"seem to begin anew with the year .*name a column of dates"):
+        smallest_week_number(spec)
+
+
+@pytest.mark.parametrize(
+    "numbers", [range(1, 54), [1, 9, 45, 60], range(1, 53, 3), range(202401, 202453), [50, 53, 54]]
+)
+def test_week_numbers_that_may_count_on_are_read(tmp_path: Path, numbers: Sequence[int]) -> None:
+    spec = csv(tmp_path, "ip_address,event_id,week_number\n" + "".join(f"u,e,{number}\n" for number in numbers))
+    assert smallest_week_number(spec) == numbers[0]
+
+
+def test_years_and_weeks_are_read_by_a_format(tmp_path: Path) -> None:
+    spec = csv(tmp_path, "ip_address,event_id,week_number\nu,e,202352\nu,e,202401\n")
+    spec = replace(spec, timestamp_column="week_number", time_style=TimeStyle("%G%V"))
+    assert smallest_week_number(spec) is None
+    assert sorted(survey_source(spec)[1] or ()) == ["2023-12-25", "2024-01-01"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1,u,e,2024-01-03", "one line is '1,u,e,2024-01-03': it takes as many values as the first line has names"),
+        (r'"u","a \"b\"",2024-01-03', "quote within quotes is written twice"),
+        ("u,e,2124020315", "times such as '2124020315' may be numbers.*set TGN_TIMESTAMP_FORMAT if they are a date"),
+        ("u,e,2124-02-03", "one is '2124-02-03', which the clock of this machine says is to come"),
+    ],
+)
+def test_a_sample_of_what_cannot_be_used_is_shown(tmp_path: Path, row: str, said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        describe_source(csv(tmp_path, f"{HEADER}{row}\n"))
 
 
 def test_week_numbers_without_a_usable_one_are_an_error(tmp_path: Path) -> None:

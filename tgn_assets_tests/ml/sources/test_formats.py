@@ -1,11 +1,14 @@
 """What a file is that cannot be read, and what to do about it."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -31,6 +34,8 @@ def zipped() -> bytes:
         ("log.csv", LOG.encode("utf-16"), "UTF-16, .*iconv -f UTF-16"),
         ("log.csv", LOG.encode("utf-16-le"), "UTF-16, .*iconv -f UTF-16"),
         ("log.csv.gz", gzip.compress(LOG.encode("utf-16"), mtime=0), "UTF-16, .*iconv -f UTF-16"),
+        ("log.csv", LOG.encode("utf-32"), "UTF-32, .*iconv -f UTF-32"),
+        ("log.csv", LOG.encode("utf-32-be"), "UTF-32, .*iconv -f UTF-32"),
         ("log.csv", LATIN, r"not text in UTF-8 \(line 2\); .*Latin-1.* iconv"),
         ("log.jsonl", LATIN, r"not text in UTF-8 \(line 2\)"),
         ("log.csv", "größe,a\n".encode("latin-1") + b"1,2\n" * 999, r"not text in UTF-8 \(line 1\)"),
@@ -39,6 +44,12 @@ def zipped() -> bytes:
         ("log.csv.zst", b"\x28\xb5\x2f\xfd...", "compressed by zstd, .*zstd -d"),
         ("log.zip", zipped(), "a ZIP archive or a workbook, .*unpack it"),
         ("log", gzip.compress(LOG.encode(), mtime=0), r"compressed by gzip, .*ends in \.csv\.gz"),
+        ("log.csv", b"log.csv".ljust(257, b"\0") + b"ustar", "an archive, .*unpack it"),
+        ("log.csv", b'\xef\xbb\xbf<?xml version="1.0"?>', "XML, .*write it as CSV"),
+        ("log.csv", b"<rows>\n  <row/>", "XML, .*write it as CSV"),
+        ("log.csv", b"%PDF-1.7\n", "a document, .*as CSV"),
+        ("log.csv", b"RDX3\nX\n\0", "no text, .*write its table"),
+        ("log.csv", json.dumps(RECORDS).encode(), r"JSON by its content: .*ends in \.jsonl"),
         ("log.csv", b"ARROW1\0\0", "is Arrow, ORC or Avro, .*Parquet"),
         ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not text in UTF-8"),
     ],
@@ -47,6 +58,13 @@ def test_a_format_that_is_not_read_is_named(name: str, content: bytes, message: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         describe_source(SourceSpec(str(tmp_path / name)))
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(LOG.encode(), mtime=0))
+    monkeypatch.setattr(shutil, "copyfileobj", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(SourceError, match=r"the disk of the temporary folder .* is full: make room, or set TMPDIR"):
+        describe_source(SourceSpec(str(tmp_path / "log.csv.gz")))
 
 
 def test_packed_files_of_a_folder_are_not_passed_over(tmp_path: Path) -> None:
@@ -62,6 +80,15 @@ def test_a_damaged_line_among_many_is_rejected_by_itself(tmp_path: Path) -> None
     assert describe_source(SourceSpec(str(tmp_path / "log.csv"))).rejected == {"unreadable_line": 1}
 
 
+def test_what_a_server_unpacked_is_read_whatever_its_name(tmp_path: Path) -> None:
+    assert describe_source(csv(tmp_path, name="log.csv.gz")) == EXTENT
+
+
+def test_a_header_may_have_angle_brackets(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("<user>,<item>,timestamp\nu,e,2024-01-03\n")
+    assert describe_source(SourceSpec(str(tmp_path / "log.csv"), "<user>", "<item>")).first_week == "2024-01-01"
+
+
 def test_a_header_may_begin_with_a_hash(tmp_path: Path) -> None:
     assert describe_source(csv(tmp_path, LOG.replace("ip_address", "#ip,ip_address").replace("\nu", "\n1,u"))) == EXTENT
 
@@ -70,8 +97,9 @@ def test_a_json_array_is_the_same_log_as_csv(tmp_path: Path) -> None:
     file = tmp_path / "log.json"
     expected = source_digests(csv(tmp_path / "csv"), WEEKS)
     for text in (json.dumps(RECORDS), json.dumps(RECORDS, indent=1), "\n".join(map(json.dumps, RECORDS))):
-        file.write_text(text)
-        assert source_digests(SourceSpec(str(file)), WEEKS) == expected
+        for name in ("log.json", "log.jsonl", "events"):
+            (tmp_path / name).write_text(text)
+            assert source_digests(SourceSpec(str(tmp_path / name)), WEEKS) == expected
     file.write_text(json.dumps([*RECORDS, 5, None, {"event_id": "e", "timestamp": "2024-01-03"}]))
     assert describe_source(SourceSpec(str(file))).rejected == {"unreadable_line": 2, "missing_user": 1}
 
