@@ -1,26 +1,32 @@
 """The kind of processor that computes: results are the same bytes only on processors of one kind."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
 
-import torch
-
 CPU_INFO = Path("/proc/cpuinfo")
+MKL_MODE = "MKL_CBWR"
+"""The environment variable by which Intel's MKL, which multiplies torch's matrices, chooses its code. Left to itself it
+divides a sum among threads on Intel's processors, so that the last digits depend on their number."""
 
 
 @cache
 def processor(device: str) -> str:
     """The kind of processor behind torch's `device`: libraries choose their code, and so the last digits, by it.
 
-    Of a CPU its architecture, its maker where the kernel tells it, and the widest vector instructions that torch uses
-    ("x86_64 GenuineIntel AVX512"); of a GPU its name.
+    Of a CPU its architecture, its maker where the kernel tells it, the widest vector instructions that torch uses, and
+    MKL's mode if one is set ("x86_64 GenuineIntel AVX512 AUTO,STRICT"); of a GPU its name.
     """
+    import torch
+
     if not device.startswith("cpu"):
         return torch.cuda.get_device_name(device)
-    return " ".join([platform.machine(), *_maker(), torch.backends.cpu.get_cpu_capability()])
+    parts = [platform.machine(), cpu_maker(), torch.backends.cpu.get_cpu_capability(), os.environ.get(MKL_MODE)]
+    return " ".join(filter(None, parts))
 
 
-def _maker() -> list[str]:
+def cpu_maker() -> str:
+    """The maker of the CPU, as it names itself; empty where the kernel does not tell it."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")][:1]
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

@@ -6,6 +6,8 @@ A program that only imports tgn_assets keeps its environment and its warning fil
 import os
 import warnings
 
+from tgn_assets.ml.processor import MKL_MODE, cpu_maker
+
 ENVIRONMENT = {
     # OpenMP's threads sleep while they wait; to spin would take the core from the Dagster daemon or another run.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -22,9 +24,13 @@ EXPECTED_WARNINGS = [
 """Patterns of messages that every command would print and that nobody can act on."""
 
 
+OF_INTEL = {MKL_MODE: "AUTO,STRICT"}
+"""Defaults on Intel's processors: there MKL's sums depend on the number of threads unless it is told otherwise."""
+
+
 def prepare_process() -> None:
-    """Sets `ENVIRONMENT` and ignores `EXPECTED_WARNINGS`. Both libraries read the environment when torch is loaded."""
-    for name, value in ENVIRONMENT.items():
+    """Sets `ENVIRONMENT` and ignores `EXPECTED_WARNINGS`. The libraries read the environment when torch is loaded."""
+    for name, value in (ENVIRONMENT | (OF_INTEL if cpu_maker() == "GenuineIntel" else {})).items():
         os.environ.setdefault(name, value)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

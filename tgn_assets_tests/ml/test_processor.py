@@ -1,4 +1,5 @@
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from tgn_assets.ml.processor import processor
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> None:
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    processor.cache_clear()
+    yield
     processor.cache_clear()
 
 
@@ -22,6 +26,11 @@ def test_a_cpu_is_architecture_maker_and_vector_instructions(tmp_path: Path, mon
 def test_a_cpu_without_a_known_maker_has_a_kind_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CPU_INFO", tmp_path / "none")
     assert processor("cpu") == f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def test_a_mode_of_mkl_is_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_CBWR", "AUTO,STRICT")
+    assert processor("cpu").endswith(f"{torch.backends.cpu.get_cpu_capability()} AUTO,STRICT")
 
 
 def test_a_gpu_is_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

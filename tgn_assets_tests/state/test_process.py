@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 
+from tgn_assets.state import process
 from tgn_assets.state.process import ENVIRONMENT, prepare_process
 
 
@@ -14,3 +15,13 @@ def test_prepare_process_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyP
     with warnings.catch_warnings():
         prepare_process()
     assert (os.environ[mine], os.environ[unset]) == ("mine", ENVIRONMENT[unset])
+
+
+@pytest.mark.parametrize(("maker", "mode"), [("GenuineIntel", "AUTO,STRICT"), ("AuthenticAMD", None), ("", None)])
+def test_mkl_adds_up_in_one_order_on_intel(monkeypatch: pytest.MonkeyPatch, maker: str, mode: str | None) -> None:
+    monkeypatch.setenv("MKL_CBWR", "so that monkeypatch restores it")
+    del os.environ["MKL_CBWR"]
+    monkeypatch.setattr(process, "cpu_maker", lambda: maker)
+    with warnings.catch_warnings():
+        prepare_process()
+    assert os.environ.get("MKL_CBWR") == mode
