@@ -26,7 +26,10 @@ LEAST_SHARE, LEAST_SECONDS = 0.05, 0.05
 PARTS = {
     "imports": ["importlib._bootstrap:_find_and_load"],
     "LightGBM training": ["tgn_assets.ml.ranker.lambdarank:fit_lambdarank"],
-    "ranker epochs": ["tgn_assets.ml.ranker.listwise:_fit_epoch", "tgn_assets.ml.ranker.listwise:_learn"],
+    "ranker epochs": [
+        "tgn_assets.ml.ranker.listwise:_fit_epoch",
+        "tgn_assets.ml.ranker.listwise:_accumulate_gradients",
+    ],
     "encoder epochs": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.fit"],
     "encoder embeddings": ["tgn_assets.ml.encoder.trainer:EncoderTrainer.embeddings"],
     "linear link model": ["tgn_assets.ml.encoder.linear_link_model:link_vectors"],

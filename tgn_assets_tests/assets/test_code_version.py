@@ -33,7 +33,7 @@ CHANGED = {
     "ml.sources.reader": {"raw_interactions"},
     "ml.graph.snapshots": {"weekly_snapshots", "trained_gnn"},
     "ml.encoder.train": {"trained_gnn"},
-    "ml.ranker.listwise": {"trained_ranker", "temporal_embeddings"},
+    "ml.ranker.listwise": {"trained_ranker"},
     "ml.recommend.publish_checks": {"weekly_top5_predictions"},
     "ml.recommend.top_k": {"weekly_top5_predictions", "eval_metrics"},
     "ml.export.parquet": {"parquet_export", "postgres_export"},
