@@ -79,6 +79,12 @@ def test_numbers_as_spreadsheets_write_them_are_named(tmp_path: Path) -> None:
     assert "2 of 4 user ids are numbers such as 1e5, as spreadsheets and R write them" in said
 
 
+def test_ids_of_which_none_comes_back_are_named(tmp_path: Path) -> None:
+    rows = [f"session {n},e{n % 2},2024-01-31" for n in range(20)]
+    assert "no user is in more than one row" in suspicions(tmp_path, *rows)
+    assert "more than one row" not in suspicions(tmp_path, *rows, "session 0,e1,2024-01-30")
+
+
 def test_rows_that_are_there_twice_are_named(tmp_path: Path) -> None:
     assert "4 of 8 rows are like another one" in suspicions(tmp_path, *2 * [f"{u},e,2024-01-31" for u in "abcd"])
     assert "like another one" not in suspicions(tmp_path, *(f"{u},e,2024-01-31" for u in "abcd"))

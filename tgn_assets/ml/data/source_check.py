@@ -38,7 +38,7 @@ IDS_SQL = """
 """
 SUSPICIOUS_SQL = f"""
     SELECT count(*) FILTER (WHERE blank), min(id) FILTER (WHERE blank), list(id) FILTER (WHERE stand_in),
-           any_value(id) FILTER (WHERE place = 1), max(share) FILTER (WHERE place = 1), count(*),
+           any_value(id) FILTER (WHERE place = 1), max(share) FILTER (WHERE place = 1), count(*), max(rows),
            count(*) FILTER (WHERE scientific), min(id) FILTER (WHERE scientific),
            count(*) FILTER (WHERE in_quotes), min(id) FILTER (WHERE in_quotes),
            count(*) FILTER (WHERE invisible), min(id) FILTER (WHERE invisible)
@@ -73,6 +73,8 @@ LONG_AGO = datetime(2000, 1, 1)
 """Before it, logs of interactions were rare; seconds since 2001, as Apple counts them, are of 31 years before."""
 LONG_PAUSE = 4
 """Weeks without rows: fewer are holidays."""
+MANY_IDS = 20
+"""Ids: that each of fewer is in one row alone may be chance."""
 LARGE_SHARE = 0.5
 """Of the rows: an id with more is hardly one user or one event."""
 
@@ -174,7 +176,7 @@ def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator
 def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
     query = SUSPICIOUS_SQL.format(node=node)
     asked = {"stand_ins": STAND_INS, "quotes": QUOTES, "scientific": SCIENTIFIC, "invisible": INVISIBLE}
-    blank, sample, stand_ins, largest, share, count, *odd = con.execute(query, asked).fetchall()[0]
+    blank, sample, stand_ins, largest, share, count, most, *odd = con.execute(query, asked).fetchall()[0]
     shortened_ids, short, quoted, in_quotes, unseen, with_unseen = odd
     if blank:
         yield f"{blank:,} of {count:,} {node} ids have blanks at an end, such as {sample!r}: not the id without them"
@@ -192,6 +194,11 @@ def _suspicions(con: duckdb.DuckDBPyConnection, node: str) -> Iterator[str]:
         yield f"{unseen:,} of {count:,} {node} ids have characters that are not seen, such as {with_unseen!a}"
     if stand_ins:
         yield f"the {node} ids {', '.join(map(repr, stand_ins[:5]))} may stand for a missing value"
+    if most == 1 and count >= MANY_IDS:
+        yield (
+            f"no {node} is in more than one row, so that there is nothing to learn about any: is "
+            f"TGN_{node.upper()}_COLUMN the number of a row, a session or an order?"
+        )
     if count > 1 and share > LARGE_SHARE:
         yield f"{share:.0%} of the rows are of one {node}, {largest!r}"
     alike, pair = con.execute(ALIKE_SQL.format(node=node)).fetchall()[0]
