@@ -169,14 +169,16 @@ def _time(text: str | None) -> datetime | None:
 
 
 def find_files(location: str) -> list[str]:
-    """The data files at a path of this machine, sorted. SourceError if there are none."""
+    """The data files at a path of this machine, sorted. SourceError if there are none, or it is a pipe or a device."""
     path = Path(location).expanduser()
     if path.is_dir():
         found = [str(file) for file in _files_inside(path) if file.name.lower().endswith(SUFFIXES)]
         _refuse_twice(found)
         lack = f"is a folder without {READABLE} files"
-    elif path.exists():
+    elif path.is_file():
         return [str(path)]
+    elif path.exists():
+        raise SourceError(f"TGN_SOURCE={location} is a pipe or a device, and a log is read more than once: name a file")
     else:
         found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
         lack = f"does not exist, seen from {Path.cwd()}"

@@ -5,6 +5,7 @@ import errno
 import gzip
 import io
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -140,6 +141,12 @@ def test_links_that_lead_to_no_file_are_an_error(folder: Path) -> None:
     link.unlink()
     link.symlink_to(folder / "jan.csv")
     assert look(folder) == "2024-01-01"
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(SourceError, match=r"log\.csv is a pipe or a device"):
+        look(tmp_path / "log.csv")
 
 
 def test_a_file_that_is_there_compressed_as_well_is_an_error(folder: Path) -> None:
