@@ -44,7 +44,7 @@ def raw_interactions(
         progress=context.log.info,
     )
     with staging as staged, warehouse.writer() as con:
-        ingested = store_weeks(con, staged)
+        ingested = store_weeks(con, staged, context.log.warning)
         per_week = week_numbers(con, context.partition_keys)
         rejected = rejected_sample(con, context.partition_keys)
         newest = max(context.partition_keys)

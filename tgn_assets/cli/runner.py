@@ -1,5 +1,6 @@
 """Runs weeks in this process, through the same definitions and instance that `dagster dev` shows."""
 
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -190,7 +191,8 @@ class Runner:
     def _listen(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            self._progress.update(f"{entry.step_key}: {entry.user_message}" if entry.step_key else entry.user_message)
+            show = self._progress.say if entry.level >= logging.WARNING else self._progress.update
+            show(f"{entry.step_key}: {entry.user_message}" if entry.step_key else entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self._progress.update(f"{event.step_key}")
 

@@ -37,6 +37,8 @@ BLANKS_SQL = """
 """
 BLANKS = " \t\r\n\u00a0"
 INGESTED_BEFORE_SQL = "SELECT week::VARCHAR, rows, digest FROM ingested_weeks WHERE rows > 0"
+LEAST_KEPT = 0.8
+"""Share of the rows of weeks that were ingested before; with fewer the source may not be whole."""
 REJECTED_BEFORE_SQL = "SELECT reason, count(*) FROM rejected_interactions WHERE week IS NULL GROUP BY reason"
 COUNT_SQL = f"""
     SELECT week::VARCHAR, reason, kept, rows, digest FROM (
@@ -101,6 +103,8 @@ class IngestReport:
     """Digest of each of these weeks."""
     no_longer_there: list[str]
     """Those of these weeks whose rows stay, since the source begins later now."""
+    rows_before: dict[str, int]
+    """Rows that these weeks had, of those that had some and were replaced."""
     rejected: dict[str, int]
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
     undated: dict[str, int]
@@ -198,7 +202,8 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     loaded = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
     loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
     reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
-    stays = _expired_weeks(con, staged)
+    before = {week: (rows, found) for week, rows, found in con.execute(INGESTED_BEFORE_SQL).fetchall()}
+    stays = _expired_weeks(before, staged)
     replaced = {week: of_week for week, of_week in loaded.items() if week not in stays}
     wanted = f"coalesce(week NOT IN ({', '.join(map(literal, stays))}), true)" if stays else "true"
     con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
@@ -220,6 +225,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         rows={week: rows for week, (rows, _) in (loaded | stays).items()},
         digests={week: text for week, (_, text) in (loaded | stays).items()},
         no_longer_there=sorted(stays),
+        rows_before={week: before[week][0] for week in replaced if week in before},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         undated=dict(+undated),
         rejected_in_week={week: rejected_in_week[week] for week in weeks},
@@ -234,7 +240,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     return report
 
 
-def _expired_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> dict[str, tuple[int, str]]:
+def _expired_weeks(before: Mapping[str, tuple[int, str]], staged: StagedWeeks) -> dict[str, tuple[int, str]]:
     """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now.
 
     It may keep the last months only: then it has nothing of the weeks before, and its first week may be cut in two.
@@ -242,10 +248,9 @@ def _expired_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> dict[
     if not kind_of(staged.spec).reads_all:
         return {}
     first = min((week for week, *_ in staged.counts if week), default=None)
-    before = {week: found for week, *found in con.execute(INGESTED_BEFORE_SQL).fetchall()}
     gone = [week for week in before if first and staged.start_week <= week < first]
     stay = [*gone, first] if gone else []
-    return {week: tuple(before[week]) for week in staged.weeks if week in stay and week in before}
+    return {week: before[week] for week in staged.weeks if week in stay and week in before}
 
 
 def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:
@@ -281,6 +286,13 @@ def _warn(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int]
     if stay := report.no_longer_there:
         span = stay[0] if len(stay) == 1 else f"{stay[0]} to {stay[-1]}"
         warn(f"{spec.shown} begins later than it did: the rows of {span} stay as they were ingested")
+    had, has = sum(report.rows_before.values()), sum(report.rows[week] for week in report.rows_before)
+    if has < LEAST_KEPT * had:
+        weeks = " to ".join(dict.fromkeys((min(report.rows_before), max(report.rows_before))))
+        warn(
+            f"{spec.shown} has {has:,} rows of {weeks}, and had {had:,} when they were ingested: is the export whole? "
+            "They are read again when it changes"
+        )
     if staged.cut_short:
         warn(f"{spec.shown}: {staged.cut_short}")
     if staged.with_blanks:

@@ -120,6 +120,19 @@ def test_what_the_source_no_longer_has_at_its_beginning_stays(tmp_path: Path, co
     assert [str(row[3]) for row in rows(con, "raw_interactions")] == [WEEKS[2], WEEKS[2]]
 
 
+@pytest.mark.parametrize(("kept", "says"), [(7, True), (8, False)])
+def test_a_source_that_lost_many_rows_is_asked_about(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, kept: int, says: bool
+) -> None:
+    lines, told = [f"u{n},e,{WEEKS[n % 2]}\n" for n in range(10)], list[str]()
+    load(con, csv(tmp_path, HEADER + "".join(lines)))
+    shorter = csv(tmp_path, HEADER + "".join(lines[:kept]))
+    load_weeks(con, shorter, WEEKS, start_week=START, end_week=None, warn=told.append)
+    assert len(rows(con, "raw_interactions")) == kept
+    said = f"has {kept} rows of {WEEKS[0]} to {WEEKS[1]}, and had 10 when they were ingested: is the export whole?"
+    assert (said in "".join(told)) == says
+
+
 def test_indices_follow_first_week_then_id_in_any_load_order(tmp_path: Path) -> None:
     days = [("b", "é", 1), ("a", "z", 1), ("c", "B", 0), ("Z", "a", 2), ("b", "a", 0), ("10", "a", 2), ("9", "a", 2)]
     spec = csv(tmp_path, HEADER + "".join(f"{user},{event},{WEEKS[week]}\n" for user, event, week in days))
