@@ -18,7 +18,7 @@ from scipy import sparse
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.linalg.sparse import (
     item_similarity,
     only_columns,
@@ -62,7 +62,7 @@ class BaselineTables:
 
 
 def baseline_tables(
-    history: InteractionHistory, k: int = K, rules: Rules = OPEN, *, item_knn: bool = False
+    history: InteractionHistory, k: int = K, rules: Rules = NO_RULES, *, item_knn: bool = False
 ) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
@@ -79,7 +79,7 @@ def baseline_tables(
     )
 
 
-def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
+def popular(history: InteractionHistory, k: int = K, rules: Rules = NO_RULES) -> IntArray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     tables = baseline_tables(history, k, rules)
     return tables.positions(_fill_ranks(np.full((1, k), -1), tables.by_popularity))[0]
@@ -148,7 +148,7 @@ def baseline_lists(
     history: InteractionHistory,
     users: IntArray,
     k: int = K,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     *,
     workers: Workers = THREADS,
 ) -> dict[str, IntArray]:
@@ -160,7 +160,7 @@ def baseline_lists(
 
 
 def all_baselines(
-    history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN, *, workers: Workers = THREADS
+    history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = NO_RULES, *, workers: Workers = THREADS
 ) -> dict[str, IntArray]:
     """The lists [n, k] of every one of `BASELINES`."""
     return baseline_lists(tuple(BASELINES), history, users, k, rules, workers=workers)
