@@ -88,7 +88,8 @@ RETIRED = {
     *("LessonStore", "Origin", "Pace", "Pending", "Publication", "Recall", "RunnersUp", "Say", "Terms", "Verdict"),
     *("catch_up", "choose_sources", "fit_trees", "give_back_memory", "goes_on", "heaviest", "in_threads", "neighbours"),
     *("pair_products", "standardised", "taught", "truth_size", "ungated", "widened"),
-    *("Places", "can_warm_start_from", "explained", "fading", "learnable", "place_digest", "ranks_are_1_to_5", "settle", "tell"),
+    *("Places", "explained", "fading", "place_digest", "ranks_are_1_to_5", "settle", "tell"),
+    *("can_warm_start_from", "learnable"),
 }
 """Names that docs/glossary.md has better ones for."""
 

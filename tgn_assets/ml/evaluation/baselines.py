@@ -5,12 +5,13 @@ positions; -1 stands for a user without history, who gets `popular`. Every tie g
 first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
 this module an event is a *column*: its rank in text order.
 
-To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week, is a
-candidate for the fallback, and serves the users whom the fallback gives it.
+To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week and shown
+beside the others, is a candidate for the fallback, and serves the users whom the fallback gives it.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -129,14 +130,19 @@ def item_knn_new(tables: BaselineTables, past: UserPast) -> IntArray:
     return _item_knn(tables, past)["item_knn_new"]
 
 
-Baseline = Callable[[BaselineTables, UserPast], IntArray]
-"""Gives the lists [n, k] of event positions of the users of a past, full as far as the rules allow."""
+class Baseline(NamedTuple):
+    """What makes the lists [n, k] of event positions of the users of a past, full as far as the rules allow; and the
+    kinds of `recommend.reasons`, of which the first that is true of a listed event is its reason."""
+
+    lists: Callable[[BaselineTables, UserPast], IntArray]
+    reasons: tuple[str, ...]
+
 
 BASELINES: Mapping[str, Baseline] = {
-    "popular": popular_lists,
-    "repeat": repeat,
-    "item_knn": item_knn,
-    "item_knn_new": item_knn_new,
+    "popular": Baseline(popular_lists, ("popular",)),
+    "repeat": Baseline(repeat, ("repeat", "popular")),
+    "item_knn": Baseline(item_knn, ("repeat", "together", "popular")),
+    "item_knn_new": Baseline(item_knn_new, ("together", "popular")),
 }
 """The registry of baselines, by their name in `source` and `model` columns."""
 OF_ITEM_KNN = ("item_knn", "item_knn_new")
@@ -170,7 +176,7 @@ def _lists_of(shared: tuple[Collection[str], BaselineTables], past: UserPast) ->
     """Both variants of item-kNN come from one pass over neighbours."""
     names, tables = shared
     both = _item_knn(tables, past) if set(OF_ITEM_KNN) <= set(names) else {}
-    return {name: both[name] if name in both else BASELINES[name](tables, past) for name in names}
+    return {name: both[name] if name in both else BASELINES[name].lists(tables, past) for name in names}
 
 
 def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:

@@ -186,8 +186,8 @@ def _build_training_sets(
     """(the training sets before the one that is held out, oldest first; that one's dataset; closed weeks since).
 
     The newest week in which anybody was active is held out; None if there is no such week. `newest` is the view of the
-    last cut-off. Training sets are taken from `cache` where it has them. The held-out one keeps all candidates, to judge
-    by; the others only those that carry loss, to save memory.
+    last cut-off. Training sets are taken from `cache` where it has them. The held-out one keeps all candidates, to be
+    judged by; the others only those that carry loss, to save memory.
     """
     last = newest.past.week
     cutoffs = [*range(inputs.oldest_cutoff, last), last]

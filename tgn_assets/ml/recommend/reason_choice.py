@@ -33,14 +33,6 @@ from tgn_assets.ml.recommend.reasons import (
     TOGETHER,
 )
 
-OF_BASELINES: Mapping[str, tuple[int, ...]] = {
-    "popular": (POPULAR,),
-    "repeat": (REPEAT, POPULAR),
-    "item_knn": (REPEAT, TOGETHER, POPULAR),
-    "item_knn_new": (TOGETHER, POPULAR),
-}
-"""Of the lists of each baseline: the kinds in the order in which the first true one is named."""
-
 Ablation = Callable[[FloatArray, IntArray], None]
 """Ablates, in place, the features [m, F] of one kind, of pairs with event positions [m]."""
 
