@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     batching: Batching = option(
         "auto",
         "How the encoder goes through a graph: `full` (all of it at once), `sampled` (batches of sampled "
-        "neighbourhoods) or `auto` (what fits the memory). The launchpad's `batching` wins where it is not `auto`.",
+        "neighbourhoods) or `auto` (`full` up to an estimate of 6 GiB of memory, else `sampled`). The launchpad's "
+        "`batching` wins where it is not `auto`.",
     )
     sampler: SamplerName = option(
         "auto",

@@ -65,9 +65,9 @@ def plan_work(
     if published and min(published) > weeks[-1]:
         return []
     first = min(published & set(weeks), default=weeks[-1])
-    there = lineage.ingested
-    changed = {week for week in asked if week not in there or source.get(week, there[week]) != there[week]}
-    changed -= expired_weeks(there, weeks[0], min(source, default=None))
+    ingested = lineage.ingested
+    changed = {week for week in asked if week not in ingested or source.get(week, ingested[week]) != ingested[week]}
+    changed -= expired_weeks(ingested, weeks[0], min(source, default=None))
     past = [
         week for week in asked if week < first and (week in changed or lineage.stale(week, {SNAPSHOTS}, newest=False))
     ]

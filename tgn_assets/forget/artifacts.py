@@ -80,11 +80,17 @@ def _found(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> Iterator[t
     import torch
 
     for name in tensors:
-        for kind in (USER, EVENT):
-            if name.endswith(f"{kind}_idx") or name in (f"{kind}.node_idx", f"node_idx.{kind}"):
-                wanted = torch.tensor(indices.get(kind, []), dtype=torch.int64)
-                if len(at := torch.isin(tensors[name], wanted).nonzero().flatten()):
-                    yield kind, name, at
+        if kind := index_kind(name):
+            wanted = torch.tensor(indices.get(kind, []), dtype=torch.int64)
+            if len(at := torch.isin(tensors[name], wanted).nonzero().flatten()):
+                yield kind, name, at
+
+
+def index_kind(name: str) -> str | None:
+    """Whether the tensor `name` holds indices of users or of events; None: neither."""
+    kinds = (USER, EVENT)
+    ours = (kind for kind in kinds if name.endswith(f"{kind}_idx") or name in (f"{kind}.node_idx", f"node_idx.{kind}"))
+    return next(ours, None)
 
 
 def _of_nodes(tensors: Tensors, kind: str, index: str) -> list[str]:

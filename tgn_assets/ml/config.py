@@ -238,7 +238,7 @@ class RankerConfig(BaseModel, frozen=True):
         "auto",
         "What fields that are left at their default hold (`ml/presets.py`); `auto`: those of TGN_PRESET.",
     )
-    origins: int = option(8, "Past weeks from whose close the ranker learns to rank the week after.", ge=1, le=104)
+    origins: int = option(8, "Cut-offs to learn from; one more, the newest, is held out at first.", ge=1, le=104)
     users_per_cutoff: int = option(
         4096, "Users that a past week is learned from; of more, a seeded sample.", ge=1, le=10**8
     )

@@ -1,17 +1,6 @@
 """`TGN_HOME`, the folder of all state of one log, with Dagster's configuration and the first week of the log.
 
-    warehouse.duckdb     the tables
-    current.duckdb       a copy of what is published, for readers
-    artifacts/           snapshots, checkpoints, embeddings, by asset and week
-    reports/             a page about each week, <week>.html, and index.html with all of them
-    dagster/             DAGSTER_HOME: runs, events, schedules (SQLite) and dagster.yaml
-    log.json             the log of this home and its first week, which never change
-    forgotten.json       hashes of the ids that no ingest takes in again
-    source_files.json    which weeks the rows of each file of the log are of; it may be deleted
-    alerts.json          what was told to TGN_ALERT_URL last
-    observation.json     what the last reading of the source found
-    run.lock             held by the process whose run is in progress
-    home.lock            held for a moment by a process that writes dagster.yaml or a file of JSON
+docs/design.md, "Where state lies", says what each file is and which may be deleted.
 
 `python -m tgn_assets.state.home` creates the folder and prints the path of its `dagster/`.
 """

@@ -107,10 +107,10 @@ class Lineage:
 
 
 def expired_weeks(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
-    """The `ingested` weeks with rows from `start` to before the `first` week of the source, and that week itself if
-    there are any.
+    """The weeks that stay as they were `ingested`, since the source, whose rows now begin in week `first`, lost them.
 
-    A source may keep the last months only, and cut a week in two: what it had before is not deleted for that.
+    These are the weeks with rows from `start` to before `first`. If there are any, `first` is one too: a source that
+    keeps the last months only may have cut it in two.
     """
     if first is None:
         return set()

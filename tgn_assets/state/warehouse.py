@@ -197,7 +197,7 @@ class Warehouse:
     def record_made(self, asset: str, digests: Mapping[str, str], *, settings: str | None = None) -> None:
         """Records what `asset` holds for each week, what that was made from, and the digest of its `settings`.
 
-        Before the last asset of a week is recorded, readers get a new copy: if that fails, the asset stays pending.
+        For `weekly_report`, writes `current.duckdb` first, so that a failed copy leaves the report pending.
         """
         if asset == REPORT:
             self._write_copy()

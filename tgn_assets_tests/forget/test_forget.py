@@ -8,15 +8,18 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 import pytest
+from safetensors.torch import load_file
 
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.cli.doctor import findings
+from tgn_assets.forget.artifacts import _of_nodes, index_kind
 from tgn_assets.forget.erase import forget
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.verify import Searched, Trace, traces
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
+from tgn_assets.state.artifact_store import TYPES
 from tgn_assets.state.home import Home
 from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, settings_of, write_log
 from tgn_assets_tests.support.deployment import Deployment
@@ -53,6 +56,19 @@ def test_a_forgotten_user_is_nowhere(home: Home, grep: Grep, name: str) -> None:
     assert query(home, "SELECT count(*) FROM users WHERE user_id = ''") == [(1,)]
     assert Backlog(home).work_items() == []
     assert faults(home) == []
+
+
+def test_every_index_in_an_artifact_is_known_to_forget(home: Home) -> None:
+    """An integer tensor is an index that `forget` finds by its name, with rows to set to zero, or one of these."""
+    others = set[str]()
+    for path in home.artifacts.glob("*/*/*.safetensors"):
+        tensors = load_file(path) if path.parent.parent.name in TYPES else {}
+        for name, tensor in tensors.items():
+            if (kind := index_kind(name)) is not None:
+                assert _of_nodes(tensors, kind, name), name
+            elif not tensor.is_floating_point():
+                others.add(name.rpartition("/")[2])
+    assert others == {"edge_index", "edge_time", "label", "members", "segment"}
 
 
 def test_a_forgotten_event_is_nowhere_and_ranks_have_no_gap(home: Home, grep: Grep) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
@@ -86,7 +86,7 @@ def metrics_of(
     user_ids: np.ndarray,
     event_ids: np.ndarray,
     diagnostics: RankerDiagnostics | None = None,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     users: int = 0,
 ) -> pd.DataFrame:
     """Rows of `eval_metrics` of `week` from what was published and happened, with `users` drawn ones."""

@@ -17,7 +17,7 @@ from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.pair_dot import pair_dot
 from tgn_assets.ml.linalg.per_user import group_zscore
@@ -96,7 +96,7 @@ class CandidateGenerator:
         *,
         config: CandidateConfig | None = None,
         device: str = "cpu",
-        rules: Rules = OPEN,
+        rules: Rules = NO_RULES,
         attributes: AttributeTables = NO_ATTRIBUTES,
     ) -> None:
         self.pair_features, self.rules = PairFeatures(history, config), rules

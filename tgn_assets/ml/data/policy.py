@@ -72,7 +72,7 @@ class Rules:
         return min(self.k, int(self.allowed(history).sum()))
 
 
-OPEN = Rules()
+NO_RULES = Rules()
 """The usual length, and every event is allowed."""
 
 

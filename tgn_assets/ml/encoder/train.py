@@ -44,7 +44,7 @@ def train_gnn(
     """Trains the encoder at the close of `week` on `snapshots`, of which that of `week` must be the newest.
 
     With `warm`, last week's checkpoint, training continues from its weights and has one cut-off, `week`. Without it, or
-    if `can_warm_start_from` is False, training starts from scratch and visits the last `config.replay` weeks as
+    if `can_warm_start_encoder` is False, training starts from scratch and visits the last `config.replay` weeks as
     cut-offs, one after the other. With `history`, which ends with `week`, the embeddings of each cut-off include the
     link vectors of `linear_link_model` at that week's close. With a folder `scratch`, those of earlier cut-offs
     are kept there, not in memory, as long as the checkpoint is read. ValueError if the weeks do not fit.
@@ -54,7 +54,7 @@ def train_gnn(
         raise ValueError(f"week {week} is trained on the snapshots up to it, not on {sorted(snapshots)}")
     if history is not None and history.week != now:
         raise ValueError(f"week {week} is trained with the history up to it, not up to {week_key(history.week)}")
-    if warm is not None and not can_warm_start_from(warm.config, config):
+    if warm is not None and not can_warm_start_encoder(warm.config, config):
         warm = None
     graph = WindowGraph(snapshots, config.half_life, config.features)
     cutoffs = _cutoffs(graph, now, config, warm is not None)
@@ -84,7 +84,7 @@ def train_gnn(
     return GNNCheckpoint(week, *parts, processor(device))
 
 
-def can_warm_start_from(earlier: GNNConfig, config: GNNConfig) -> bool:
+def can_warm_start_encoder(earlier: GNNConfig, config: GNNConfig) -> bool:
     """Whether an encoder trained with `earlier` has the shape and the features of `config`."""
     return (earlier.dim, earlier.layers, earlier.features) == (config.dim, config.layers, config.features)
 
@@ -94,7 +94,7 @@ def snapshot_weeks(week: str, config: GNNConfig, warm: GNNCheckpoint | None) -> 
 
     A cut-off trains on the links of `window` weeks, each of which is predicted from the `window` weeks before it.
     """
-    is_warm = warm is not None and can_warm_start_from(warm.config, config)
+    is_warm = warm is not None and can_warm_start_encoder(warm.config, config)
     weeks = 2 * config.window + (0 if is_warm else config.replay - 1)
     return weeks_between(shift(week, 1 - weeks), week)
 

@@ -5,12 +5,13 @@ positions; -1 stands for a user without history, who gets `popular`. Every tie g
 first in text order, so that a list depends on nothing but the history and the rules of what may be recommended. Inside
 this module an event is a *column*: its rank in text order.
 
-To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week, is a
-candidate for the fallback, and serves the users whom the fallback gives it.
+To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week and shown
+beside the others, is a candidate for the fallback, and serves the users whom the fallback gives it.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -18,7 +19,7 @@ from scipy import sparse
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.candidates.pair_tables import map_user_blocks
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.linalg.sparse import (
     item_similarity,
     only_columns,
@@ -62,7 +63,7 @@ class BaselineTables:
 
 
 def baseline_tables(
-    history: InteractionHistory, k: int = K, rules: Rules = OPEN, *, item_knn: bool = False
+    history: InteractionHistory, k: int = K, rules: Rules = NO_RULES, *, item_knn: bool = False
 ) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
@@ -79,7 +80,7 @@ def baseline_tables(
     )
 
 
-def popular(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> IntArray:
+def popular(history: InteractionHistory, k: int = K, rules: Rules = NO_RULES) -> IntArray:
     """The `k` events of the largest decayed count; a half-life of 0.3 weeks makes it last week's. [k]"""
     tables = baseline_tables(history, k, rules)
     return tables.positions(_fill_ranks(np.full((1, k), -1), tables.by_popularity))[0]
@@ -129,14 +130,19 @@ def item_knn_new(tables: BaselineTables, past: UserPast) -> IntArray:
     return _item_knn(tables, past)["item_knn_new"]
 
 
-Baseline = Callable[[BaselineTables, UserPast], IntArray]
-"""Gives the lists [n, k] of event positions of the users of a past, full as far as the rules allow."""
+class Baseline(NamedTuple):
+    """What makes the lists [n, k] of event positions of the users of a past, full as far as the rules allow; and the
+    kinds of `recommend.reasons`, of which the first that is true of a listed event is its reason."""
+
+    lists: Callable[[BaselineTables, UserPast], IntArray]
+    reasons: tuple[str, ...]
+
 
 BASELINES: Mapping[str, Baseline] = {
-    "popular": popular_lists,
-    "repeat": repeat,
-    "item_knn": item_knn,
-    "item_knn_new": item_knn_new,
+    "popular": Baseline(popular_lists, ("popular",)),
+    "repeat": Baseline(repeat, ("repeat", "popular")),
+    "item_knn": Baseline(item_knn, ("repeat", "together", "popular")),
+    "item_knn_new": Baseline(item_knn_new, ("together", "popular")),
 }
 """The registry of baselines, by their name in `source` and `model` columns."""
 OF_ITEM_KNN = ("item_knn", "item_knn_new")
@@ -148,7 +154,7 @@ def baseline_lists(
     history: InteractionHistory,
     users: IntArray,
     k: int = K,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     *,
     workers: Workers = THREADS,
 ) -> dict[str, IntArray]:
@@ -160,7 +166,7 @@ def baseline_lists(
 
 
 def all_baselines(
-    history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = OPEN, *, workers: Workers = THREADS
+    history: InteractionHistory, users: IntArray, k: int = K, rules: Rules = NO_RULES, *, workers: Workers = THREADS
 ) -> dict[str, IntArray]:
     """The lists [n, k] of every one of `BASELINES`."""
     return baseline_lists(tuple(BASELINES), history, users, k, rules, workers=workers)
@@ -170,7 +176,7 @@ def _lists_of(shared: tuple[Collection[str], BaselineTables], past: UserPast) ->
     """Both variants of item-kNN come from one pass over neighbours."""
     names, tables = shared
     both = _item_knn(tables, past) if set(OF_ITEM_KNN) <= set(names) else {}
-    return {name: both[name] if name in both else BASELINES[name](tables, past) for name in names}
+    return {name: both[name] if name in both else BASELINES[name].lists(tables, past) for name in names}
 
 
 def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:

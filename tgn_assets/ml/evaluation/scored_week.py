@@ -10,7 +10,7 @@ import pandas as pd
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.baselines import all_baselines
 from tgn_assets.ml.evaluation.evaluation_input import DrawnUsers, EvaluationInput, PublishedResult
 from tgn_assets.ml.evaluation.metric_names import CANDIDATES, CEILING, WITHOUT_FALLBACK
@@ -127,7 +127,7 @@ def score_week(
     *,
     history: InteractionHistory,
     diagnostics: RankerDiagnostics | None = None,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     workers: Workers = THREADS,
 ) -> ScoredWeek:
     """The lists published for `week`, and those of every other model, beside what the week's users did.

@@ -21,8 +21,9 @@ DEFAULT_BASELINE = "repeat"
 
 @dataclass(frozen=True)
 class BaselineFallback:
-    """`source` names whose list each segment gets; `hit_rate[segment][r]` is the share of all the segment's users, in
-    the weeks that were judged, who interacted with the event that this source had at rank r + 1."""
+    """`source` names whose list each segment gets. `hit_rate[segment][r]` is the share of users who interacted with the
+    event at rank r + 1 of that source's list: of all users of the segment, inactive ones included, in the judged weeks.
+    """
 
     source: dict[str, str]
     hit_rate: dict[str, list[float]]

@@ -39,9 +39,12 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Calibration:
-    """`activity`: will the user be active, from the user's features. `interaction`: will the user interact with the
-    event, from the logarithms of its softmax share and of the chance that the user is active: the two add up to that of
-    the product. With the logit of that chance, which has no bound, scores of the most active users were too high."""
+    """p = sigmoid(b + w1 * log(share) + w2 * log(P(active))), where share is the softmax share among the user's
+    candidates. `activity` gives P(active) from the user's features, `interaction` holds b, w1 and w2.
+
+    With w1 = w2 = 1 the logarithms add up to that of the product. The logit of P(active) in the place of its logarithm
+    has no upper bound: scores of the most active users were too high.
+    """
 
     activity: Logistic
     interaction: Logistic
@@ -57,10 +60,10 @@ class Calibration:
 
 
 def fit_activity(user_features: FloatArray, active: BoolArray, *, config: CalibrationConfig) -> Logistic:
-    """From the features [n, F] of users at past cut-offs, and whether they were active in the week after.
+    """Fits P(active) to the features [n, F] of users at past cut-offs, and whether they were active in the week after.
 
-    No chance is lower than 1 in n + 2, Laplace's rule of succession for what n users never did: beyond what was seen,
-    as after a silence longer than any before, the logit would fall without end.
+    P(active) is at least 1 / (n + 2): Laplace's rule of succession for what none of n users did. Without that bound it
+    would fall towards zero for features beyond those seen, such as a silence longer than any before.
     """
     mean, scale = user_features.mean(0), np.maximum(user_features.std(0), SMALLEST_STD)
     inputs, prior = (user_features - mean) / scale, np.zeros(user_features.shape[1])

@@ -144,7 +144,7 @@ def _embedded(model: Ensemble, sequence: tuple[Tensor, Tensor]) -> Tensor:
     return model.get_temporal_embeddings(*(x.to(model.device) for x in sequence)).half().cpu()
 
 
-def can_warm_start_from(earlier: RankerCheckpoint, inputs: PointInTimeView) -> bool:
+def can_warm_start_ranker(earlier: RankerCheckpoint, inputs: PointInTimeView) -> bool:
     """Whether training on `inputs` can go on from the ranker `earlier`.
 
     It needs the same shape and features, and its weekly embeddings must be those of `inputs`, not of an encoder that

@@ -1,10 +1,14 @@
 """Training of the ranker: networks over weekly embeddings and pair features, and LambdaRank, blended.
 
-Both learn from the same past weeks (training_set.py): what was known at a cut-off, and the events of each user in the
-week after as labels. After building the datasets, last week's ranker is judged on the newest closed week, then fitted
-to the past weeks with the epoch that is best in the newest, then finetuned on the newest weeks, that one included. A
-cold start has no ranker of last week: networks whose epoch a week before the newest has chosen are judged in its place,
-and thrown away. LambdaRank is fitted anew beside all that.
+Both learn from past weeks (training_set.py): what was known at a cut-off, and as labels each user's events in the week
+after. The newest of these weeks is held out at first:
+
+1. Last week's ranker is judged on it. A cold start has none, and judges a ranker that it fits to the weeks before the
+   held-out one, and throws away.
+2. The networks are fitted to the weeks before it; it chooses the number of epochs.
+3. The networks are finetuned on the newest weeks, the held-out one included.
+
+Meanwhile LambdaRank is fitted anew, to the held-out week too.
 """
 
 from collections.abc import Sequence
@@ -19,14 +23,14 @@ from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.judged_week import JudgedWeek
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
 from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, load_model, new_ensemble
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_ranker, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, judge, judge_baselines
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_boosters
@@ -53,8 +57,9 @@ class _TrainingState:
     progress: LogFn
     model: Ensemble
     num_networks: int
-    """How many the ranker will have, and as many boosters; a warm start may begin with fewer."""
+    """Of the finished ranker, and of its boosters; a warm start may begin with fewer and adds what it lacks."""
     warm_from: str | None
+    """The week of the ranker that this one continues from; None: a cold start."""
     booster: str
     fallback: BaselineFallback
     calibration: Calibration | None
@@ -107,19 +112,18 @@ def train_ranker(
     config: RankerConfig,
     device: str = "cpu",
     progress: LogFn = no_log,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     cache: TrainingSetCache | None = None,
     attributes: AttributeTables = NO_ATTRIBUTES,
     earlier: RankerCheckpoint | None = None,
     workers: Workers = THREADS,
 ) -> RankerCheckpoint:
-    """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` cut-offs.
+    """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` + 1 cut-offs.
 
-    A warm start continues from `earlier`, last week's ranker; a cold start trains one to be judged, on the weeks before
-    the newest closed one. That ranker's results on the newest closed week, from which it has not learned and which has
-    not chosen its number of epochs, set fallback and calibration, together with those on the weeks judged before. If
-    nobody was active in the newest closed week, a warm start changes nothing; for a cold start the newest week with
-    activity stands in.
+    A warm start continues from `earlier`, last week's ranker, and judges it on the newest closed week; a cold start
+    first trains a ranker to be judged. Neither has learned from that week or chosen its number of epochs by it. The
+    judgement, with those of the weeks before, sets fallback and calibration. If nobody was active in the newest closed
+    week, a warm start changes nothing; a cold start takes the newest week with activity.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, each week reads
     what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there. ValueError
@@ -146,14 +150,14 @@ def _train(
 ) -> _TrainingState:
     view = inputs.as_of(inputs.past.week - 1)
     past, held_out, silent_weeks = _build_training_sets(inputs, view, cache, workers, progress)
-    datasets = [one.dataset for one in past if one.dataset is not None]
+    datasets = [training_set.dataset for training_set in past if training_set.dataset is not None]
     state = _start(inputs, datasets, earlier, workers, progress)
     cold = state.warm_from is None
-    if held_out is None or (
-        silent_weeks and not cold
-    ):  # `earlier` has learned from the last week with activity already
+    if held_out is None:
         return state
     if silent_weeks:
+        if not cold:  # `earlier` has learned from the newest week with activity already
+            return state
         view = inputs.as_of(view.past.week - silent_weeks)
     if cold and not datasets:
         judgement = judge_baselines(history=inputs.past, view=view, held_out=held_out, workers=workers)
@@ -162,7 +166,8 @@ def _train(
     if cold:
         untrained = state.copy_weights()
         _fit_ranker_to_judge(state, datasets)
-    with run_alongside(partial(state.fit_boosters, [*datasets[1:], held_out])) as booster:
+    as_many_weeks = [*datasets[1:], held_out]  # as boosters to be judged learn from: `origins`
+    with run_alongside(partial(state.fit_boosters, as_many_weeks)) as booster:
         _judge(state, past, held_out, view)
         del view  # the epochs need none of its tables, which are a large part of the memory in use by now
         if cold:
@@ -181,8 +186,8 @@ def _build_training_sets(
     """(the training sets before the one that is held out, oldest first; that one's dataset; closed weeks since).
 
     The newest week in which anybody was active is held out; None if there is no such week. `newest` is the view of the
-    last cut-off. Training sets are taken from `cache` where it has them, and those that are not held out are
-    `learnable`: they take much memory.
+    last cut-off. Training sets are taken from `cache` where it has them. The held-out one keeps all candidates, to be
+    judged by; the others only those that carry loss, to save memory.
     """
     last = newest.past.week
     cutoffs = [*range(inputs.oldest_cutoff, last), last]
@@ -191,23 +196,24 @@ def _build_training_sets(
     def build(cutoff: int) -> TrainingSet:
         return build_training_set(inputs.past, newest if cutoff == last else inputs.as_of(cutoff), workers)
 
-    training_sets, held_out = list[TrainingSet](), None
+    training_sets, newest_active = list[TrainingSet](), None
     new = [cutoff for cutoff in cutoffs if not cache.holds(week_key(cutoff), keys[cutoff])]
     reporter = ProgressReporter(progress, "ranker, training sets of past weeks", len(new), "week")
-    for at, cutoff in enumerate(cutoffs):
+    for position, cutoff in enumerate(cutoffs):
         training_set = cache.get(week_key(cutoff), keys[cutoff], partial(build, cutoff))
         dataset = training_set.dataset
         if dataset is not None:
-            if held_out is not None:
-                training_sets[held_out] = training_sets[held_out].learnable()
-            held_out = at
+            if newest_active is not None:
+                training_sets[newest_active] = training_sets[newest_active].keep_candidates_with_loss()
+            newest_active = position
         training_sets.append(training_set)
         if cutoff in new:
             reporter.add(1, f"{week_key(cutoff)} with {0 if dataset is None else len(dataset.num_relevant):,} users")
     cache.prune_before(week_key(cutoffs[0]))
-    if held_out is None:
+    if newest_active is None:
         return training_sets, None, 0
-    return training_sets[:held_out], training_sets[held_out].dataset, len(cutoffs) - 1 - held_out
+    held_out, silent_weeks = training_sets[newest_active].dataset, len(cutoffs) - 1 - newest_active
+    return training_sets[:newest_active], held_out, silent_weeks
 
 
 def _start(
@@ -223,7 +229,7 @@ def _start(
     """
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     num_networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
-    if earlier is not None and can_warm_start_from(earlier, inputs):
+    if earlier is not None and can_warm_start_ranker(earlier, inputs):
         # Kept unchanged if nobody was active in the newest week.
         model = Ensemble(load_model(earlier, inputs.device).members[:num_networks])
         kept = earlier.week, earlier.booster, earlier.fallback, earlier.calibration, earlier.judged
@@ -280,16 +286,16 @@ def _fit_networks(
     learned from weeks before."""
     config, members = state.inputs.config, state.model.members
     lists, k = num_lists(datasets), state.inputs.rules.k
-    max_lists = [lists * (config.warm_epochs if at < num_warm else config.epochs) for at in range(len(members))]
+    max_lists = num_warm * [lists * config.warm_epochs] + (len(members) - num_warm) * [lists * config.epochs]
     reporter = ProgressReporter(state.progress, what, sum(max_lists), "list", at_most=True)
-    for at, member in enumerate(members):
-        reporter.what = f"{what}, network {at + 1} of {len(members)}"
-        warm = at < num_warm
+    for number, member in enumerate(members, 1):
+        reporter.what = f"{what}, network {number} of {len(members)}"
+        warm = number <= num_warm
         for row in fit_network(member, datasets, held_out, config=config, k=k, warm=warm, on_step=reporter.add):
-            state.curve.append({"network": at + 1, **row})
+            state.curve.append({"network": number, **row})
             loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}, "
             reporter.log(f"epoch {row['epoch']}, {loss}validation {row['validation_ndcg']:.4f}")
-        reporter.set_remaining(sum(max_lists[at + 1 :]))
+        reporter.set_remaining(sum(max_lists[number:]))
 
 
 def _finetune(state: _TrainingState, datasets: Sequence[RankingDataset]) -> None:

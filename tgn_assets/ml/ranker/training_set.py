@@ -18,7 +18,7 @@ from tgn_assets.ml.candidates.retrieval import CandidateGenerator, Candidates, U
 from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, entries_of
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.parallel import THREADS, Workers
@@ -86,7 +86,7 @@ class RankingDataset:
         """[n] bool: the user interacted with a candidate. Users without a positive candidate carry no loss."""
         return np.bincount(self.candidates.row, self.label, len(self.num_relevant)) > 0
 
-    def learnable(self) -> "RankingDataset":
+    def keep_candidates_with_loss(self) -> "RankingDataset":
         """The dataset without the candidates of users who have no positive one, often half of all; no user is
         dropped."""
         of, keep = self.candidates, self.has_positive[self.candidates.row]
@@ -131,9 +131,9 @@ class TrainingSet:
     user_features: FloatArray
     active: BoolArray
 
-    def learnable(self) -> "TrainingSet":
-        """The training set with only the `learnable` candidates."""
-        return replace(self, dataset=None if self.dataset is None else self.dataset.learnable())
+    def keep_candidates_with_loss(self) -> "TrainingSet":
+        """The training set without the candidates that carry no loss."""
+        return replace(self, dataset=None if self.dataset is None else self.dataset.keep_candidates_with_loss())
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class PointInTimeView:
     embedding_history: EmbeddingHistory
     config: RankerConfig
     device: str = "cpu"
-    rules: Rules = OPEN
+    rules: Rules = NO_RULES
     attributes: AttributeTables = NO_ATTRIBUTES
 
     @property

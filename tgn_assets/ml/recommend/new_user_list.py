@@ -12,7 +12,7 @@ import numpy as np
 
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.baselines import popular
 from tgn_assets.ml.parallel import map_threaded
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of, non_increasing
@@ -49,7 +49,7 @@ class NewUserList(NamedTuple):
     hit_rate: FloatArray  # [k] share of such lists whose event at that rank the new user interacted with
 
 
-def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = OPEN) -> NewUserList:
+def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = NO_RULES) -> NewUserList:
     """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
 
     The lists of all rules, in all weeks, hold only events that `rules` allow.

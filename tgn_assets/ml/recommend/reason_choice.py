@@ -33,14 +33,6 @@ from tgn_assets.ml.recommend.reasons import (
     TOGETHER,
 )
 
-OF_BASELINES: Mapping[str, tuple[int, ...]] = {
-    "popular": (POPULAR,),
-    "repeat": (REPEAT, POPULAR),
-    "item_knn": (REPEAT, TOGETHER, POPULAR),
-    "item_knn_new": (TOGETHER, POPULAR),
-}
-"""Of the lists of each baseline: the kinds in the order in which the first true one is named."""
-
 Ablation = Callable[[FloatArray, IntArray], None]
 """Ablates, in place, the features [m, F] of one kind, of pairs with event positions [m]."""
 
@@ -73,26 +65,31 @@ class ReasonChooser:
         network: FloatArray,
     ) -> IntArray:
         """[m, WIDTH] the reasons of `pairs` [m] of `candidates`, whose users have the rows `past` and the temporal
-        embeddings `users` [n, dim]; `network` [p] are the networks' scores of all candidates."""
+        embeddings `users` [n, dim]; `network` [p] are the networks' scores of all candidates.
+
+        A *trial* is a pair and a kind that is true of it: the pair is scored without that kind. Trials are in the order
+        of kinds.
+        """
         row, event = candidates.row[pairs], candidates.event[pairs]
         facts = pair_facts(self.facts, past, row, event)
-        kind, pair = np.nonzero(facts.true & np.isin(np.arange(len(KINDS)), list(self.ablations))[:, None])
+        can_be_ablated = np.isin(np.arange(len(KINDS)), list(self.ablations))
+        kind, pair = np.nonzero(facts.true & can_be_ablated[:, None])
         features = candidates.features[pairs[pair]]
-        for one, ablation in self.ablations.items():
-            of_kind = slice(*np.searchsorted(kind, [one, one + 1]))
-            ablation(features[of_kind], event[pair[of_kind]])
+        for ablated, ablation in self.ablations.items():
+            trials = slice(*np.searchsorted(kind, [ablated, ablated + 1]))
+            ablation(features[trials], event[pair[trials]])
         vectors = scorer.events[torch.as_tensor(event[pair])].float()
-        learned = np.flatnonzero(kind == LEARNED)
-        mean = _mean_vectors(candidates, scorer.events, len(users))
+        learned, mean = np.flatnonzero(kind == LEARNED), _mean_vectors(candidates, scorer.events, len(users))
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
-        without = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
+        ablated_network = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
         boosted = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
+        boosted, ablated_boosted = boosted[: len(pairs)], boosted[len(pairs) :]
         std = group_std(candidates.row, network)[row]
-        lost = divided_by_std(network[pairs[pair]] - without, std[pair])
-        lost += scorer.blend.tree_weight * (boosted[pair] - boosted[len(pairs) :])
-        loss = np.full(facts.true.shape, -np.inf)
-        loss[kind, pair] = lost
-        return facts.of(np.where(loss.max(0, initial=-np.inf) > 0, loss.argmax(0), LEARNED))
+        drop = divided_by_std(network[pairs[pair]] - ablated_network, std[pair])
+        drop += scorer.blend.tree_weight * (boosted[pair] - ablated_boosted)
+        drops = np.full(facts.true.shape, -np.inf)  # [kinds, m]
+        drops[kind, pair] = drop
+        return facts.of(np.where(drops.max(0, initial=-np.inf) > 0, drops.argmax(0), LEARNED))
 
 
 def reason_chooser(generator: CandidateGenerator, facts: EventFacts, names: tuple[str, ...]) -> ReasonChooser:

@@ -7,12 +7,12 @@ import numpy as np
 from tgn_assets.ml.arrays import IntArray
 from tgn_assets.ml.candidates.retrieval import candidate_feature_names
 from tgn_assets.ml.data.interactions import UserPast
-from tgn_assets.ml.evaluation.baselines import BASELINE_SHARD
+from tgn_assets.ml.evaluation.baselines import BASELINE_SHARD, BASELINES
 from tgn_assets.ml.parallel import Workers
 from tgn_assets.ml.ranker.training_set import PointInTimeView, blocks_of
-from tgn_assets.ml.recommend.reason_choice import OF_BASELINES, reason_chooser
+from tgn_assets.ml.recommend.reason_choice import reason_chooser
 from tgn_assets.ml.recommend.reason_facts import EventFacts, event_facts, pair_facts
-from tgn_assets.ml.recommend.reasons import POPULAR, REPEAT, TOGETHER, VARIETY, WIDTH, ReasonIds, ReasonTable
+from tgn_assets.ml.recommend.reasons import KINDS, POPULAR, VARIETY, WIDTH, ReasonIds, ReasonTable
 
 
 class WeekReasons:
@@ -28,7 +28,7 @@ class WeekReasons:
 
     def of_baseline(self, name: str, users: IntArray, lists: IntArray) -> ReasonIds:
         """[n, k] of the `lists` [n, k] that the baseline `name` made for user positions `users` [n]."""
-        kinds = OF_BASELINES.get(name, (REPEAT, TOGETHER, POPULAR))
+        kinds = [list(KINDS).index(kind) for kind in BASELINES[name].reasons]
         blocks = blocks_of(np.arange(len(users)), BASELINE_SHARD)
         shards = ((self.view.past.of_users(users[block]), lists[block]) for block in blocks)
         made = self.workers.map(first_true, (self.facts, kinds), shards)

@@ -14,7 +14,7 @@ from tgn_assets.ml.candidates.retrieval import CHANNELS, CandidateGenerator, Can
 from tgn_assets.ml.config import BlendConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.evaluation.baselines import (
     BaselineTables,
@@ -77,7 +77,7 @@ def recommend(
     embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
     *,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     device: str = "cpu",
     progress: LogFn = no_log,
     attributes: AttributeTables = NO_ATTRIBUTES,
@@ -148,7 +148,7 @@ def diagnose(
     embedding_history: EmbeddingHistory,
     embeddings: NodeEmbeddings,
     *,
-    rules: Rules = OPEN,
+    rules: Rules = NO_RULES,
     device: str = "cpu",
     attributes: AttributeTables = NO_ATTRIBUTES,
     progress: LogFn = no_log,

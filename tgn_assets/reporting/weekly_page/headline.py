@@ -16,7 +16,7 @@ NAMES = {
     "item_knn": "item-kNN",
     "item_knn_new": "item-kNN, new events only",
 }
-"""The names on the page of the models of `eval_metrics` and of the sources of lists."""
+"""The names on the page of the models of `eval_metrics` and of the sources of lists; others keep theirs."""
 
 SEGMENT_NAMES = {
     "all": "all active users",

@@ -113,7 +113,8 @@ def _quality(facts: Facts, metric: str) -> dict[str, Any] | None:
     if scores.empty:
         return None
     scores = scores.assign(week=pd.to_datetime(scores.week).dt.strftime("%Y-%m-%d"))
-    weeks, models = sorted(scores.week.unique()), [model for model in NAMES if model in set(scores.model)]
+    weeks, found = sorted(scores.week.unique()), set(scores.model)
+    models = [*(model for model in NAMES if model in found), *sorted(found - NAMES.keys())]
     value = dict(zip(zip(scores.week, scores.model, strict=True), scores.value, strict=True))
     summary = f"{metric} of {len(models)} models over {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, with 95% intervals"
     rows = [(week, [value.get((week, model)) for model in models]) for week in weeks]

@@ -13,7 +13,7 @@ from torch import Tensor
 from tgn_assets.ml.candidates.retrieval import UserShard
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.data.policy import OPEN, Policy, Rules, repeat_pairs
+from tgn_assets.ml.data.policy import NO_RULES, Policy, Rules, repeat_pairs
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation.baselines import all_baselines, popular
 from tgn_assets.ml.evaluation.metric_names import CEILING
@@ -214,7 +214,7 @@ def test_future_expiry_changes_nothing(
 ) -> None:
     later = datetime.fromisoformat(shift(LAST, 1) + "T00:00:01Z")
     given = Policy(expires=dict.fromkeys(names[:6], later)).rules(past.event_idx, names)
-    for folder, known in (("with", given), ("without", OPEN)):
+    for folder, known in (("with", given), ("without", NO_RULES)):
         ranker = train_ranker(past, embedding_history, LAST, config=CONFIG, rules=known)
         ranker.save(tmp_path / folder)
         made = recommend(

@@ -14,7 +14,7 @@ from tgn_assets.ml.encoder.batching import BatchingPlan
 from tgn_assets.ml.encoder.checkpoint import GNNCheckpoint
 from tgn_assets.ml.encoder.gnn import GNNEncoder
 from tgn_assets.ml.encoder.linear_link_model import link_vectors
-from tgn_assets.ml.encoder.train import can_warm_start_from, snapshot_weeks, train_gnn
+from tgn_assets.ml.encoder.train import can_warm_start_encoder, snapshot_weeks, train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.processor import processor
@@ -145,7 +145,7 @@ def test_changed_width_starts_cold(weeks: Weeks, cold: GNNCheckpoint) -> None:
     ],
 )
 def test_warm_start_needs_same_shape_and_features(fields: dict[str, Any], warm: bool) -> None:
-    assert can_warm_start_from(changed(**fields), CONFIG) is warm
+    assert can_warm_start_encoder(changed(**fields), CONFIG) is warm
 
 
 def test_same_seed_gives_same_bytes(weeks: Weeks, cold: GNNCheckpoint, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.data.policy import OPEN
+from tgn_assets.ml.data.policy import NO_RULES
 from tgn_assets.ml.evaluation import evaluation_input
 from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets.ml.evaluation.evaluation_input import EvaluationInput, read_evaluation_input
@@ -177,7 +177,7 @@ def left_out() -> pd.DataFrame:
     diagnostics = RankerDiagnostics(("repeat",), lambda users, row, event: np.ones((len(row), 1), bool), own)
     lists = published({"bob": "jam tea"}).assign(source=OURS)
     truth = happened({"ann": "tea", "bob": "tea", "dan": "rye"})
-    rules = replace(OPEN, max_silent_weeks=1)
+    rules = replace(NO_RULES, max_silent_weeks=1)
     known = past(KNOWN)
     return metrics_of(WEEK, lists, truth, new_user_list=["rye", "tea"], **known, diagnostics=diagnostics, rules=rules)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.metric_names import (
     CANDIDATES,
     WITHOUT_FALLBACK,
@@ -61,7 +61,9 @@ def test_candidates_and_without_fallback_by_hand() -> None:
     assert value(frame, WITHOUT_FALLBACK, "ndcg", "new") == value(frame, OURS, "ndcg", "new")
 
 
-@pytest.mark.parametrize(("rules", "asked", "anns_tea"), [(OPEN, [1], 0), (replace(OPEN, min_distinct=4), [0, 1], 1)])
+@pytest.mark.parametrize(
+    ("rules", "asked", "anns_tea"), [(NO_RULES, [1], 0), (replace(NO_RULES, min_distinct=4), [0, 1], 1)]
+)
 def test_only_unpublished_own_lists_are_made_again(rules: Rules, asked: list[int], anns_tea: int) -> None:
     def lists(users: IntArray) -> IntArray:
         assert users.tolist() == asked

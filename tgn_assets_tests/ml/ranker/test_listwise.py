@@ -63,13 +63,13 @@ def test_users_without_a_positive_candidate_carry_no_loss(dataset: RankingDatase
     assert not torch.equal(after["feature_mlp.0.weight"], before["feature_mlp.0.weight"])
 
 
-def test_the_learnable_part_of_a_week_teaches_the_same(dataset: RankingDataset) -> None:
-    learnable = dataset.learnable()
-    assert len(learnable.label) == 9 and learnable.has_positive.tolist() == [True, True, True, False]
+def test_candidates_without_loss_teach_nothing(dataset: RankingDataset) -> None:
+    with_loss = dataset.keep_candidates_with_loss()
+    assert len(with_loss.label) == 9 and with_loss.has_positive.tolist() == [True, True, True, False]
     torch.manual_seed(0)
     whole, part = (network() for _ in range(2))
     part.load_state_dict(whole.state_dict())
-    for model, learned in ((whole, dataset), (part, learnable)):
+    for model, learned in ((whole, dataset), (part, with_loss)):
         torch.manual_seed(0)
         finetune_on_recent_weeks(model, [learned], config=CONFIG)
     for one, other in zip(whole.parameters(), part.parameters(), strict=True):

@@ -16,7 +16,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of
-from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_from, temporal_embeddings
+from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_ranker, temporal_embeddings
 from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.judge import BlendedRanker, Judgement, judge
 from tgn_assets.ml.ranker.train import train_ranker
@@ -268,7 +268,7 @@ def test_a_checkpoint_with_other_pair_features_is_refused(
         temporal_embeddings(renamed, PAST, embedding_history)
     week, later = shift(LAST, 1), history(habits(weeks=WEEKS + 1), WEEKS)
     inputs = PointInTimeView(later, {**embedding_history, week: embedding_history[LAST]}, CONFIG)
-    assert can_warm_start_from(ranker, inputs) and not can_warm_start_from(renamed, inputs)
+    assert can_warm_start_ranker(ranker, inputs) and not can_warm_start_ranker(renamed, inputs)
 
 
 @pytest.mark.parametrize("silent", [1, 2])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.config import GNNConfig, RankerConfig
-from tgn_assets.ml.data.policy import OPEN, Rules
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.encoder.train import train_gnn
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, temporal_embeddings
@@ -74,12 +74,12 @@ def published(made: Recommendations, con: duckdb.DuckDBPyConnection = CON) -> pd
 @pytest.mark.parametrize(
     ("source", "rules", "kinds"),
     [
-        ("tgn_assets", OPEN, {"repeat"}),
+        ("tgn_assets", NO_RULES, {"repeat"}),
         ("tgn_assets", Rules(exclude_repeats=True), {"together"}),
         ("popular", Rules(min_distinct=21), {"popular", "variety"}),
-        ("repeat", OPEN, {"repeat", "popular"}),
-        ("popular", OPEN, {"popular"}),
-        ("item_knn", OPEN, {"repeat"}),
+        ("repeat", NO_RULES, {"repeat", "popular"}),
+        ("popular", NO_RULES, {"popular"}),
+        ("item_knn", NO_RULES, {"repeat"}),
         ("item_knn_new", Rules(exclude_repeats=True), {"together"}),
     ],
 )

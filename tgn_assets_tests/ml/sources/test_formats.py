@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from tgn_assets.ml.sources import formats
 from tgn_assets.ml.sources.extent import describe_source, source_digests
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv
@@ -59,6 +60,18 @@ def test_a_format_that_is_not_read_is_named(name: str, content: bytes, message: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         describe_source(SourceSpec(str(tmp_path / name)))
+
+
+def test_a_new_binary_format_claims_its_files_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object, spec: object, name: str, file: str) -> None:
+        raise SourceError("the workbook was opened")
+
+    workbook = formats.FileFormat((".xlsx",), refuse, magic=rb"PK\x03\x04", is_text=False)
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, workbook))
+    for name, message in (("log.xlsx", "was opened"), ("log", "was opened"), ("log.csv", "a ZIP archive")):
+        (tmp_path / name).write_bytes(zipped())
+        with pytest.raises(SourceError, match=message):
+            describe_source(SourceSpec(str(tmp_path / name)))
 
 
 def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
