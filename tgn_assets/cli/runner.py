@@ -191,7 +191,7 @@ class Runner:
     def _listen(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            show = self._progress.say if entry.level >= logging.WARNING else self._progress.update
+            show = self._progress.say if int(entry.level) >= logging.WARNING else self._progress.update
             show(f"{entry.step_key}: {entry.user_message}" if entry.step_key else entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self._progress.update(f"{event.step_key}")

@@ -134,11 +134,13 @@ def test_a_log_without_a_closed_week_says_what_it_lacks(tmp_path: Path) -> None:
     assert "no week has closed yet" in result.stderr
 
 
-@pytest.mark.parametrize("error", [duckdb.InterruptException("INTERRUPT Error"), RuntimeError("Query interrupted")])
+@pytest.mark.parametrize(
+    ("kind", "text"), [(duckdb.InterruptException, "INTERRUPT Error"), (RuntimeError, "Query interrupted")]
+)
 def test_ctrl_c_within_a_query_is_no_fault_of_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], text: str
 ) -> None:
-    monkeypatch.setattr(reader, "expected_rows", Mock(side_effect=error))
+    monkeypatch.setattr(reader, "expected_rows", Mock(side_effect=kind(text)))
     result = tgn("check", home=home_on_log(tmp_path))
     assert (result.exit_code, result.stderr) == (130, "interrupted; nothing was left half done\n")
 

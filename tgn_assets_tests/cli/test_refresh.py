@@ -18,7 +18,7 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.run_lock import hold
 from tgn_assets_tests.cli.commands import published, start_tgn, tgn
 from tgn_assets_tests.support.deployment import quick_training, without_pictures
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -45,6 +45,14 @@ def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -
     assert re.search(r"Error: raw_interactions: .*TGN_EVENT_COLUMN.*\n.*shows it as run [0-9a-f-]{36}", result.stderr)
     assert "Traceback" not in result.stderr
     assert f"failed     {WEEKS[0]}" in tgn("status", home=home_on_log(tmp_path)).stdout
+
+
+def test_warnings_of_a_run_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = home_on_log(tmp_path, [*ROWS, ",event,2024-01-03 12:00:00"])
+    with open_runner(home, Progress()) as runner:
+        runner.ingest_before(WEEKS[1])
+    assert "raw_interactions: " in (said := capsys.readouterr().err)
+    assert "rejected rows: missing_user 1 (see the table rejected_interactions)" in said
 
 
 @pytest.mark.parametrize(
