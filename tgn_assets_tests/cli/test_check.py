@@ -64,7 +64,7 @@ def test_times_counted_from_another_year_are_named(tmp_path: Path) -> None:
 
 def test_days_as_a_spreadsheet_counts_them_are_named(tmp_path: Path) -> None:
     said = suspicions(tmp_path, "u,e,2024-01-31", "u,e,45322.5", "u,e,45323", "u,e,99999")
-    assert "2 rows have times such as '45322.5', days as a spreadsheet counts them" in said
+    assert "3 rows have times that cannot be read, such as '45322.5', which may be days as a spreadsheet counts" in said
 
 
 def test_ids_written_in_two_ways_are_named(tmp_path: Path) -> None:

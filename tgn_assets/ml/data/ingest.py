@@ -15,11 +15,22 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
+from tgn_assets.ml.safe_text import shortened
 from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
-from tgn_assets.ml.sources.reader import FILTERED, FORGOTTEN, LEFT_OUT, UNREADABLE_LINE, kind_of, scan, source_errors
+from tgn_assets.ml.sources.reader import (
+    FILTERED,
+    FORGOTTEN,
+    LEFT_OUT,
+    UNREADABLE_LINE,
+    UNREADABLE_TIME,
+    kind_of,
+    scan,
+    source_errors,
+)
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
+from tgn_assets.ml.sources.timestamp_sql import mixed_zones, time_remedy
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
@@ -28,12 +39,15 @@ logger = logging.getLogger(__name__)
 SCAN_SQL = """
     CREATE OR REPLACE TABLE scanned AS
     SELECT week, reason, kept, reason IS NULL AND kept AS loaded, CASE WHEN kept THEN user_id END AS user_id,
-           CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text
+           CASE WHEN kept THEN event_id END AS event_id, CASE WHEN kept THEN ts END AS ts, text, names_zone
     FROM (SELECT *, week IS NULL OR week IN (SELECT unnest($weeks::DATE[])) AS kept FROM {rows})
 """
-BLANKS_SQL = """
-    SELECT count(*) FROM scanned
-    WHERE loaded AND (user_id <> trim(user_id, $blanks) OR event_id <> trim(event_id, $blanks))
+ODD_SQL = f"""
+    SELECT count(*) FILTER (
+               WHERE loaded AND (user_id <> trim(user_id, $blanks) OR event_id <> trim(event_id, $blanks))),
+           min(text) FILTER (WHERE reason = '{UNREADABLE_TIME}'),
+           count(*) FILTER (WHERE loaded AND names_zone), count(*) FILTER (WHERE loaded AND NOT names_zone)
+    FROM scanned
 """
 BLANKS = " \t\r\n\u00a0"
 INGESTED_BEFORE_SQL = "SELECT week::VARCHAR, rows, digest FROM ingested_weeks WHERE rows > 0"
@@ -136,9 +150,11 @@ class StagedWeeks:
     counts: list[tuple]
     """The rows of `COUNT_SQL`, and the same of files that have no row of these weeks, and were not read."""
     unreadable: UnreadableLines
+    unread_time: str | None
+    """One of the times that cannot be read."""
     with_blanks: int
-    cut_short: str | None
-    """What to say of files that may not be whole."""
+    odd: list[str]
+    """What to say of files that may not be whole, and of times that may be other ones than were read."""
 
 
 def load_weeks(
@@ -180,9 +196,10 @@ def stage_weeks(
             with source_errors(spec):
                 if not counts and not found.unreadable.count and kind_of(spec).is_empty():
                     raise empty_source(spec)
-            ((blanks,),) = con.execute(BLANKS_SQL, {"blanks": BLANKS}).fetchall()
-        cut = found.cut_short()
-        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, found.unreadable, blanks, cut)
+            ((blanks, unread_time, *zones),) = con.execute(ODD_SQL, {"blanks": BLANKS}).fetchall()
+        odd = [text for text in (found.cut_short(), mixed_zones(*zones)) if text]
+        unreadable = found.unreadable
+        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, unreadable, unread_time, blanks, odd)
 
 
 def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
@@ -267,22 +284,9 @@ def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | Non
 
 
 def _warn(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int], warn: LogFn) -> None:
-    """Says what was rejected or filtered, and what is odd about the files and the ids.
-
-    Rows without a week were `reported` by an earlier load.
-    """
-    spec, loaded, rejected = staged.spec, sum(report.rows.values()), report.rejected
-    new = dict(rejected)
-    if report.undated == reported:  # of no week, so each load finds them
-        new = {reason: left for reason, rows in rejected.items() if (left := rows - reported.get(reason, 0))}
-    if new:
-        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in new.items())
-        warn(f"{spec.shown}: rejected rows: {reasons} (see the table rejected_interactions)")
-        if missing := sum(rows for reason, rows in new.items() if reason.startswith("missing_")):
-            share = missing / (loaded + sum(rejected.values()))
-            given = ",".join(spec.null_values)
-            lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"
-            warn(f"{spec.shown}: {lack}: empty, or one of TGN_NULL_VALUES={given}")
+    """Says what was rejected or filtered, and what is odd about the files and the ids."""
+    spec, loaded = staged.spec, sum(report.rows.values())
+    _warn_of_rejected(staged, report, reported, warn)
     if stay := report.no_longer_there:
         span = stay[0] if len(stay) == 1 else f"{stay[0]} to {stay[-1]}"
         warn(f"{spec.shown} begins later than it did: the rows of {span} stay as they were ingested")
@@ -293,8 +297,8 @@ def _warn(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int]
             f"{spec.shown} has {has:,} rows of {weeks}, and had {had:,} when they were ingested: is the export whole? "
             "They are read again when it changes"
         )
-    if staged.cut_short:
-        warn(f"{spec.shown}: {staged.cut_short}")
+    for text in staged.odd:
+        warn(f"{spec.shown}: {text}")
     if staged.with_blanks:
         share = 100 * staged.with_blanks / loaded
         warn(f"{spec.shown}: {share:.2g} % of the rows have ids with blanks at their ends, which are kept")
@@ -302,6 +306,26 @@ def _warn(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int]
         logger.info("rows of %s that TGN_ROW_FILTER=%s leaves out: %d", spec.shown, spec.row_filter, report.filtered)
     if report.forgotten:
         logger.info("rows of %s that are left out as forgotten: %d", spec.shown, report.forgotten)
+
+
+def _warn_of_rejected(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, int], warn: LogFn) -> None:
+    """Says what was rejected and why; rows without a week were `reported` by an earlier load."""
+    spec, rejected = staged.spec, report.rejected
+    new = dict(rejected)
+    if report.undated == reported:  # of no week, so each load finds them
+        new = {reason: left for reason, rows in rejected.items() if (left := rows - reported.get(reason, 0))}
+    if new:
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in new.items())
+        warn(f"{spec.shown}: rejected rows: {reasons} (see the table rejected_interactions)")
+        if missing := sum(rows for reason, rows in new.items() if reason.startswith("missing_")):
+            share = missing / (sum(report.rows.values()) + sum(rejected.values()))
+            given = ",".join(spec.null_values)
+            lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"
+            warn(f"{spec.shown}: {lack}: empty, or one of TGN_NULL_VALUES={given}")
+        if UNREADABLE_TIME in new and staged.unread_time and (remedy := time_remedy(staged.unread_time)):
+            warn(
+                f"{spec.shown}: times such as {shortened(repr(staged.unread_time))} cannot be read and may be {remedy}"
+            )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of, unreadable_group
 from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
 from tgn_assets.ml.sources.relations import RowGroup
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
-from tgn_assets.ml.sources.timestamp_sql import SERIAL_DAYS, SERIAL_REMEDY
+from tgn_assets.ml.sources.timestamp_sql import mixed_zones, time_remedy
 from tgn_assets.ml.weeks import shift, week_number, weeks_between
 
 LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT * EXCLUDE (number, file), '' AS file FROM {rows}"
@@ -26,7 +26,8 @@ REASONS_SQL = """
 SIZES_SQL = """
     SELECT count(*), count(DISTINCT user_id), count(DISTINCT event_id), min(ts), max(ts),
            count(*) - count(DISTINCT hash(user_id, event_id, ts)),
-           count(*) FILTER (WHERE week < $start_week::DATE), count(*) FILTER (WHERE week > $end_week::DATE)
+           count(*) FILTER (WHERE week < $start_week::DATE), count(*) FILTER (WHERE week > $end_week::DATE),
+           count(*) FILTER (WHERE names_zone), count(*) FILTER (WHERE NOT names_zone)
     FROM looked WHERE reason IS NULL
 """
 IDS_SQL = """
@@ -53,10 +54,8 @@ ALIKE_SQL = """
     )
 """
 TIMES_SQL = f"""
-    SELECT count(*), count(*) FILTER (WHERE is_serial), min(text) FILTER (WHERE is_serial)
-    FROM (SELECT text, reason = '{UNREADABLE_TIME}'
-                 AND TRY_CAST(text AS DOUBLE) BETWEEN {SERIAL_DAYS[0]} AND {SERIAL_DAYS[1]} AS is_serial
-          FROM looked WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}'))
+    SELECT count(*), min(text) FILTER (WHERE reason = '{UNREADABLE_TIME}')
+    FROM looked WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')
 """
 STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown anonymous guest - ? 0 -1"
 """Ids, in lower case, that often stand for no id at all."""
@@ -126,7 +125,7 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         extent = extent or extent_of(spec, groups, numbers_weeks=found.numbers_weeks)
         asked = {"start_week": start_week, "end_week": end_week}
         sizes = con.execute(SIZES_SQL, asked).fetchall()[0]
-        rows, users, events, first, last, repeated, before, after = sizes
+        rows, users, events, first, last, repeated, before, after, *zones = sizes
         rejected = [
             Rejection(
                 reason,
@@ -142,6 +141,8 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             )
         suspicions = [text for node in ("user", "event") for text in _suspicions(con, node)]
         suspicions += _time_suspicions(con, usable=rows)
+        if mixed := mixed_zones(*zones):
+            suspicions.append(mixed)
         if last and last < LONG_AGO:
             suspicions.append(
                 f"the newest row is of {last:%Y-%m-%d}: numbers may count from another year than 1970, such as 2001"
@@ -166,9 +167,9 @@ def _pauses(weeks: list[str]) -> Iterator[str]:
 
 
 def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator[str]:
-    unread, serial, sample = con.execute(TIMES_SQL).fetchall()[0]
-    if serial:
-        yield f"{serial:,} rows have times such as {sample!r}, {SERIAL_REMEDY}"
+    unread, sample = con.execute(TIMES_SQL).fetchall()[0]
+    if sample and (told := time_remedy(sample)):
+        yield f"{unread:,} rows have times that cannot be read, such as {sample!r}, which may be {told}"
     elif unread > usable:
         yield f"most rows have times that cannot be read ({unread:,}): set TGN_TIMESTAMP_FORMAT"
 

@@ -37,6 +37,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
     is_number,
     is_number_text,
     is_time,
+    names_zone_sql,
     no_time_sql,
     number_sql,
     one_of,
@@ -71,7 +72,8 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep T
 EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
 """Whole numbers beyond it may be rounded to others: as ids they would merge users."""
 NO_ROWS = """SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS event_id, NULL::TIMESTAMP AS ts, NULL::DATE AS week,
-    NULL::VARCHAR AS reason, NULL::VARCHAR AS text, NULL::DOUBLE AS number, NULL::VARCHAR AS file WHERE false"""
+    NULL::VARCHAR AS reason, NULL::VARCHAR AS text, NULL::DOUBLE AS number, NULL::VARCHAR AS file,
+    NULL::BOOLEAN AS names_zone WHERE false"""
 
 
 def kind_of(spec: SourceSpec) -> SourceKind:
@@ -121,7 +123,8 @@ def scan(
     summarise: bool = False,
 ) -> Scan:
     """Runs `query` over the source, once: `{rows}` in it stands for the rows, with the columns user_id, event_id, ts,
-    week, reason (NULL: the row is valid), text (the time of a row that is not), number (see `week_number`) and file.
+    week, reason (NULL: the row is valid), text (the time of a row that is not), number (see `week_number`), file and
+    names_zone (whether the time of a valid row says in which zone it is, NULL where that matters not).
 
     The first column of the query's result must add up to the number of rows that it was given: this is how rows that
     DuckDB loses are noticed, and the query run again over a safer reading. `SourceKind.open` says which rows there are
@@ -245,7 +248,8 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     # One step after the other, so that DuckDB computes each column once.
     return f"""
         SELECT {_kept("user_id", left_out)} AS user_id, {_kept("event_id", left_out)} AS event_id, ts, week, reason,
-               CASE WHEN reason IS NOT NULL THEN {_kept("value::VARCHAR", left_out)} END AS text, number, file
+               CASE WHEN reason IS NOT NULL THEN {_kept("value::VARCHAR", left_out)} END AS text, number, file,
+               CASE WHEN reason IS NULL THEN {names_zone_sql("value", time.dtype, spec.time_style)} END AS names_zone
         FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
         FROM (SELECT *, {ts} AS ts

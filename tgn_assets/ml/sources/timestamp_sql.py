@@ -45,6 +45,11 @@ ZONE_REMEDY = (
     "in a zone whose name does not say which one it is: write an offset, such as +01:00, or an IANA name, such as "
     "Europe/London, or leave it out and set TGN_TIME_ZONE"
 )
+DAY_BEFORE_MONTH = "[0-9]{4}[-/.](1[3-9]|2[0-9]|3[01])[-/.](0[1-9]|1[0-2])([^0-9].*)?"
+DAY_BEFORE_MONTH_REMEDY = (
+    "of a log that writes the day before the month, so that days up to the 12th are read as months: set "
+    "TGN_TIMESTAMP_FORMAT, such as %Y-%d-%m"
+)
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week
@@ -99,6 +104,27 @@ def no_time_sql(ts: str, style: TimeStyle) -> str:
     return f"{ts} = {zero} OR {ts} = {_in_zone(zero, style)}" if style.zone else f"{ts} = {zero}"
 
 
+def names_zone_sql(value: str, dtype: str, style: TimeStyle) -> str:
+    """BOOLEAN: whether `value` says in which zone it is; NULL for a day, a number, and where `style` has a zone."""
+    if style.zone or dtype == "DATE" or is_number(dtype):
+        return "NULL::BOOLEAN"
+    if is_time(dtype):
+        return str("TIME ZONE" in dtype).lower()
+    if style.format is not None:
+        return str(re.search("%[zZ]", style.format) is not None).lower()
+    return f"CASE WHEN contains({value}, ':') THEN regexp_matches({value}, '{ZONE_AFTER}') END"
+
+
+def mixed_zones(with_zone: int, without: int) -> str | None:
+    """What to say of so many usable times that name a zone and that do not; None unless there are both."""
+    if not (with_zone and without):
+        return None
+    return (
+        f"{with_zone:,} times have an offset or a zone, {without:,} have none and are read as UTC: set TGN_TIME_ZONE "
+        "to the zone of these, or to UTC if they are right"
+    )
+
+
 def moment_sql(value: str, dtype: str) -> str:
     """TIMESTAMPTZ: `value` cast to it, in a session in UTC; an error for text in a zone that may be several."""
     if dtype != "VARCHAR":
@@ -142,6 +168,8 @@ def time_remedy(text: str) -> str | None:
     'days as a spreadsheet counts them: export them as dates'
     """
     if not is_number_text(text):
+        if re.fullmatch(DAY_BEFORE_MONTH, text.strip()):
+            return DAY_BEFORE_MONTH_REMEDY
         zone = re.search(ZONE_AFTER, text.strip())
         return ZONE_REMEDY if zone and not re.fullmatch(f"{ZONE}|[^A-Za-z].*|(?i:[ap].?m.?)", zone[1]) else None
     if SERIAL_DAYS[0] <= float(text) <= SERIAL_DAYS[1]:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 
 from tgn_assets.ml.data.ingest import load_weeks, stage_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
+from tgn_assets.ml.data.source_check import check_source
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.sources.extent import source_digests
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
+from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.support.histories import BAD, HEADER, ROWS, WEEKS, csv, indices, load, parquet, rows, warehouse
 
@@ -22,6 +25,13 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
+def warnings(con: duckdb.DuckDBPyConnection, spec: SourceSpec) -> list[str]:
+    """What loading all rows of `spec` warns of."""
+    said: list[str] = []
+    load_weeks(con, spec, WEEKS, start_week=START, end_week=None, warn=said.append)
+    return said
+
+
 def test_valid_rows_are_loaded_as_they_came_in(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
     report = load(con, csv(tmp_path, HEADER + "007, e 1 ,2024-01-09T01:30:00+02:00\n007, e 1 ,1704756600\n"))
     row = ("007", " e 1 ", datetime(2024, 1, 8, 23, 30), date(2024, 1, 8))
@@ -30,6 +40,29 @@ def test_valid_rows_are_loaded_as_they_came_in(tmp_path: Path, con: duckdb.DuckD
     assert rows(con, "ingested_weeks") == [
         (date.fromisoformat(week), report.rows[week], report.digests[week]) for week in WEEKS
     ]
+
+
+def test_times_with_and_without_a_zone_are_said(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    text = csv(tmp_path, f"{HEADER}u,e,2024-01-01T10:00:00+02:00\nu,f,2024-01-02 10:00\nu,g,2024-01-02\n")
+    typed = tmp_path / "typed"
+    typed.mkdir()
+    parquet(typed, "SELECT 'u' AS ip_address, 'e' AS event_id, TIMESTAMP '2024-01-01 10:00' AS timestamp")
+    parquet(
+        typed, "SELECT 'u' AS ip_address, 'e' AS event_id, TIMESTAMPTZ '2024-01-01 10:00+02' AS timestamp", "b.parquet"
+    )
+    for spec in (text, SourceSpec(str(typed))):
+        mixed = "1 times have an offset or a zone, 1 have none and are read as UTC: set TGN_TIME_ZONE"
+        assert any(mixed in one for one in warnings(con, spec))
+        assert any(mixed in one for one in check_source(spec).suspicions)
+        assert not warnings(con, replace(spec, time_style=TimeStyle(zone="Europe/Berlin")))
+    assert not warnings(con, csv(tmp_path, f"{HEADER}u,e,2024-01-01T10:00:00\nu,e,1704110400\nu,e,2024-01-01 10:00\n"))
+
+
+def test_days_before_months_are_said(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    spec = csv(tmp_path, f"{HEADER}u,e,2024-02-01\nu,e,2024-25-01\n")
+    assert any(
+        "'2024-25-01' cannot be read and may be of a log that writes the day" in one for one in warnings(con, spec)
+    )
 
 
 def test_a_row_that_cannot_be_used_is_recorded_with_one_reason(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:

@@ -4,6 +4,7 @@ import duckdb
 import pytest
 
 from tgn_assets.ml.sources.timestamp_sql import (
+    DAY_BEFORE_MONTH_REMEDY,
     NUMBER_REMEDY,
     PLAIN,
     ZONE_REMEDY,
@@ -84,6 +85,8 @@ def test_what_may_be_several_zones_or_none_is_not_read(behind: str, zone: str | 
     [
         ("2024-01-01 12:00:00 BST", ZONE_REMEDY),
         ("240101120000", NUMBER_REMEDY),
+        ("2024-25-01 12:00", DAY_BEFORE_MONTH_REMEDY),
+        ("2024-13-13", None),
         ("2024-01-01 12:00:00 PM", None),
         ("2024-01-01 12:00:00+25:00", None),
         ("2024-01-01 12:00:00 Europe/Berlin", None),
