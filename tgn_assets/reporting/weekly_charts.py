@@ -69,8 +69,8 @@ def quality_lines(
     )
     color = alt.Color("model:N", scale=alt.Scale(domain=domain, range=list(colors)), legend=legend)
     dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=domain, range=DASHES), legend=legend)
-    base = alt.Chart(frame).encode(x=week_axis(numbers, most), color=color)
+    base = alt.Chart().encode(x=week_axis(numbers, most), color=color)
     intervals = base.mark_rule(opacity=0.6).encode(y=alt.Y("ci_low:Q", title=metric), y2="ci_high:Q")
     lines = base.mark_line().encode(y="value:Q", strokeDash=dash)
     points = [base.mark_circle(opacity=1, size=30).encode(y="value:Q")] if len(frame) <= POINTS else []
-    return alt.layer(intervals, lines, *points)
+    return alt.layer(intervals, lines, *points, data=frame)  # given to each, Altair would print and hash it for each

@@ -3,6 +3,7 @@
 A program that only imports tgn_assets keeps its environment and its warning filters as they are.
 """
 
+import ctypes
 import os
 import warnings
 
@@ -28,9 +29,21 @@ OF_INTEL = {MKL_MODE: "AUTO,STRICT"}
 """Defaults on Intel's processors: there MKL's sums depend on the number of threads unless it is told otherwise."""
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of `mallopt`, as glibc's malloc.h has them."""
+HEAP_LIMITS = {M_MMAP_THRESHOLD: 1 << 26, M_TRIM_THRESHOLD: 1 << 30}
+"""Bytes: smaller arrays come from the heap, and what is freed there is kept for the next ones. New pages would have to
+be cleared for each: a tenth of a week of a million interactions. What is larger is returned at once, as memory counts
+there."""
+
+
 def prepare_process() -> None:
-    """Sets `ENVIRONMENT` and ignores `EXPECTED_WARNINGS`. The libraries read the environment when torch is loaded."""
+    """Sets `ENVIRONMENT` and `HEAP_LIMITS`, and ignores `EXPECTED_WARNINGS`. The libraries read the environment when
+    torch is loaded."""
     for name, value in (ENVIRONMENT | (OF_INTEL if cpu_maker() == "GenuineIntel" else {})).items():
         os.environ.setdefault(name, value)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries do not have it
+        for limit, size in HEAP_LIMITS.items():
+            mallopt(limit, size)

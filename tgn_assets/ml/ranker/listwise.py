@@ -45,14 +45,16 @@ def fit_network(
     is theirs, and has no loss. `on_step` is called after each step with its number of lists; an epoch has
     `num_lists(datasets)`.
     """
-    best, epochs, patience, rate_factor, min_gain = -1.0, config.epochs, config.patience, 1.0, 0.0
+    fit, best = config.fit, -1.0
     if warm:
-        fit = config.fit
-        epochs, patience, rate_factor, min_gain = config.warm_epochs, fit.warm_patience, fit.warm_step, fit.warm_gain
         best = _ndcg(model, held_out, k)
         yield {"epoch": "start", "loss": None, "validation_ndcg": best}
     else:
-        model.normalise(torch.from_numpy(np.concatenate([dataset.candidates.features for dataset in datasets])))
+        model.normalise([torch.from_numpy(dataset.candidates.features) for dataset in datasets])
+    epochs, rate_factor = (config.warm_epochs, fit.warm_step) if warm else (config.epochs, 1.0)
+    patience, min_gain = config.patience, 0.0
+    if warm or num_lists(datasets) >= fit.many_lists:
+        patience, min_gain = fit.warm_patience, fit.warm_gain
     optimizer = _optimizer(model, config, rate_factor)
     best_state, epochs_without_gain, ndcg_to_beat = deepcopy(model.state_dict()), 0, best * (1 + min_gain)
     for epoch in range(epochs):

@@ -1,7 +1,7 @@
 """The neural ranker: a Transformer over weekly embeddings, and a score of each (user, event) pair."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,9 @@ from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.linalg.pair_dot import pair_dot
 from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.schema import K
+
+PAIRS_PER_SUM = 65_536
+"""Pairs whose features are summed at once, in double precision: those of all pairs are a large part of the memory."""
 
 Rescore = Callable[[Candidates, FloatArray], FloatArray]
 """Turns the networks' scores [p] of candidates into the scores [p] that they are ranked by, such as `blend_scores`."""
@@ -145,14 +148,15 @@ class UserInteractionPredictor(PairScorer):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
 
-    def normalise(self, features: Tensor) -> None:
-        """Sets mean and standard deviation of the features by training pairs [p, F], which are of closed weeks."""
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(features.std(0).clamp(min=1e-3))
-        for at in range(features.shape[1] - self.attributes, features.shape[1]):
-            known = features[~features[:, at].isnan(), at]
-            self.feature_mean[at] = known.mean() if len(known) else 0.0
-            self.feature_scale[at] = known.std(correction=0).clamp(min=1e-3) if len(known) else 1.0
+    def normalise(self, features: Sequence[Tensor]) -> None:
+        """Sets mean and standard deviation of the features that are known, by training pairs (parts of [p, F])."""
+        parts = [some for part in features for some in part.split(PAIRS_PER_SUM)]
+        known = torch.stack([(~part.isnan()).sum(0) for part in parts]).sum(0)
+        mean = torch.stack([part.nansum(0, dtype=torch.float64) for part in parts]).sum(0) / known.clamp(min=1)
+        squares = torch.stack([(part.double() - mean).square().nansum(0) for part in parts]).sum(0)
+        self.feature_mean.copy_(mean)
+        scale = (squares / known.clamp(min=1)).sqrt().clamp(min=1e-3)
+        self.feature_scale.copy_(torch.where(known > 0, scale, 1.0))
 
     def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
         """[n, dim] summary of each user's weekly embeddings `sequence` [n, L, width], oldest first.

@@ -88,10 +88,16 @@ class RankingDataset:
 
     def keep_candidates_with_loss(self) -> "RankingDataset":
         """The dataset without the candidates of users who have no positive one, often half of all; no user is
-        dropped."""
+        dropped. All of it is a copy: the file that the dataset was read from need not stay mapped."""
         of, keep = self.candidates, self.has_positive[self.candidates.row]
-        candidates = Candidates(of.users, of.row[keep], of.event[keep], of.features[keep], of.channels[keep])
-        return replace(self, candidates=candidates, label=self.label[keep])
+        return RankingDataset(
+            Candidates(of.users.copy(), of.row[keep], of.event[keep], of.features[keep], of.channels[keep]),
+            self.sequence.clone(),
+            self.known.clone(),
+            self.event_vectors.clone(),
+            self.label[keep],
+            self.num_relevant.copy(),
+        )
 
     def of_rows(self, rows: IntArray) -> "RankingDataset":
         """The dataset of the users `rows`."""
@@ -132,8 +138,9 @@ class TrainingSet:
     active: BoolArray
 
     def keep_candidates_with_loss(self) -> "TrainingSet":
-        """The training set without the candidates that carry no loss."""
-        return replace(self, dataset=None if self.dataset is None else self.dataset.keep_candidates_with_loss())
+        """A copy of the training set without the candidates that carry no loss."""
+        dataset = None if self.dataset is None else self.dataset.keep_candidates_with_loss()
+        return TrainingSet(dataset, self.user_features.copy(), self.active.copy())
 
 
 @dataclass(frozen=True)
