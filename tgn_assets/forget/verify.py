@@ -109,6 +109,7 @@ class _Search:
 
     def __init__(self, ids: Ids, kind: str, *, part_of_longer_id: bool) -> None:
         self.ids, self.kind, self._part_of_longer_id = ids, kind, part_of_longer_id
+        self._con = connect()  # of all Parquet files: to open one for each would take most of the time
 
     def file(self, path: Path) -> Iterator[Trace]:
         """What the file `path` has: its name, its values, and its bytes."""
@@ -165,12 +166,11 @@ class _Search:
 
     def parquet(self, path: Path, name: str = "") -> Iterator[Trace]:
         """What the columns of text of a Parquet file have, which people know as `name`."""
-        with connect() as con:
-            con.execute(f"CREATE TEMP TABLE rows AS {exported.READ_SQL}", [pattern(str(path))])
-            table = next((table for table in exported.EXPORTED if f"/{table}/" in (name or str(path))), "rows")
-            for column, dtype, *_ in con.execute("DESCRIBE rows").fetchall():
-                if "VARCHAR" in dtype:
-                    yield from self.values(con, name or str(path), table, column, "rows")
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {exported.READ_SQL}", [pattern(str(path))])
+        table = next((table for table in exported.EXPORTED if f"/{table}/" in (name or str(path))), "rows")
+        for column, dtype, *_ in self._con.execute("DESCRIBE rows").fetchall():
+            if "VARCHAR" in dtype:
+                yield from self.values(self._con, name or str(path), table, column, "rows")
 
     def _sqlite(self, path: Path) -> Iterator[Trace]:
         address = f"file:{quote(str(path))}?mode=ro"

@@ -87,9 +87,10 @@ def map_threaded(work: Callable[[Block], Result], blocks: Iterable[Block]) -> It
 
 @contextmanager
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
-    """A pool of as many threads as torch has; in each of them torch has one."""
+    """A pool of as many threads as torch has; in each of them torch has one. Their memory is returned in the end."""
     with _one_torch_thread() as threads, ThreadPoolExecutor(threads) as pool:
         yield pool
+    trim_malloc()
 
 
 def trim_malloc() -> None:

@@ -90,7 +90,8 @@ def at_length(text: str, warehouse: Warehouse, weeks: Sequence[str]) -> str:
 def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, ResultTable]:
     """By segment, our metrics over the target `weeks` beside the baselines'; `by_week`, NDCG@5 week by week."""
     scores, of_all = pooled_scores(warehouse, weeks, compared=True), pooled_scores(warehouse, weeks)
-    titles = {name: at_length(metric.title, warehouse, weeks) for name, metric in RANKING_METRICS.items()}
+    length = at_length("@5", warehouse, weeks)
+    titles = {name: metric.title.replace("@5", length) for name, metric in RANKING_METRICS.items()}
     metrics = [Column(metric, title, drop=2 * at) for at, (metric, title) in enumerate(titles.items())]
     metrics.insert(1, Column("ci", "95% interval", interval, drop=1))
     span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"

@@ -25,6 +25,7 @@ __all__ = [
     "WorkerStatus",
     "error_chain",
     "event_error",
+    "forget_captured_outputs",
     "renamed",
     "single_run_asset",
     "unfinished_backfill",
@@ -49,6 +50,13 @@ def unfinished_backfill(instance: dg.DagsterInstance, job: str, assets: Set[dg.A
         if of_assets and backfill.job_name in (None, job):
             return backfill.backfill_id
     return None
+
+
+def forget_captured_outputs(context: dg.OutputContext) -> None:
+    """Lets go of what the assets of a run in this process have returned, which Dagster keeps until the run ends: the
+    models of a large log are gigabytes, and later assets read them from their files."""
+    if (captured := context.step_context.output_capture) is not None:
+        captured.clear()
 
 
 def renamed(

@@ -1,10 +1,12 @@
 """Hands artifacts from asset to asset: one folder per asset and week, replaced as a whole, never pickled."""
 
+import gc
 from typing import Any
 
 import dagster as dg
 
 from tgn_assets.state.artifact_store import ArtifactStore, Window
+from tgn_assets.state.dagster_compat import forget_captured_outputs
 from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import as_dagster_failure
@@ -35,16 +37,20 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Saves the artifact `obj` of the run's week, and records what it was made from."""
-        from tgn_assets.ml.parallel import trim_malloc
-
         asset, week = _name(context), context.asset_partition_key
         with as_dagster_failure():
             self.artifacts.save(asset, week, obj)
         self.warehouse.record_made(asset, {week: digest_of_files(self.artifacts.directory(asset, week))})
-        trim_malloc()  # or the next asset in this process would need its memory on top of this one's
+        forget_captured_outputs(context)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """A `Window`, or the artifact of the run's week; Failure if it cannot be loaded."""
+        from tgn_assets.ml.parallel import trim_malloc
+
+        # Or this asset would need its memory on top of that of the last one in this process, whose value Dagster's
+        # frames hold in a cycle. It is young: a whole collection would look at all that was ever imported.
+        gc.collect(1)
+        trim_malloc()
         with as_dagster_failure():
             asset = _name(context)
             if context.dagster_type.typing_type is not Window:

@@ -125,20 +125,20 @@ def test_indices_are_not_given_again(home: Home, folder: Path) -> None:
     assert query(home, "SELECT user_idx FROM users WHERE user_id = 'user-new'") == [(before + 1,)]
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "tables.remove_ids",
-        "artifacts.zero_indices",
-        "tables.sync",
-        "published_copy.write_copy",
-        "exported.clean_export",
-        "history.clean_history",
-        "erase._remove_leftovers",
-    ],
+STEPS = (
+    "forget.tables.remove_ids",
+    "forget.artifacts.zero_indices",
+    "forget.tables.sync",
+    "state.published_copy.write_copy",
+    "forget.exported.clean_export",
+    "forget.history.clean_history",
+    "forget.erase._remove_leftovers",
 )
-def test_a_killed_forget_is_finished_by_running_it_again(
-    home: Home, monkeypatch: pytest.MonkeyPatch, grep: Grep, step: str
+"""Of `forget`, in their order."""
+
+
+def test_a_forget_killed_at_each_step_is_finished_by_running_it_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch, grep: Grep
 ) -> None:
     class Killed(BaseException):
         """Like a signal that no handler survives: nothing after it is run."""
@@ -146,13 +146,12 @@ def test_a_killed_forget_is_finished_by_running_it_again(
     def die(*_: object, **__: object) -> None:
         raise Killed
 
-    place = "state" if step.startswith("published_copy") else "forget"
-    with monkeypatch.context() as patch:
-        patch.setattr(f"tgn_assets.{place}.{step}", die)
-        with pytest.raises(Killed):
-            forget(home, USERS, [LONG], print)
-    assert left(home, USERS, LONG) if step != "erase._remove_leftovers" else True
-    assert any("forget" in fault for fault in faults(home))
+    for step in STEPS:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tgn_assets.{step}", die)
+            with pytest.raises(Killed):
+                forget(home, USERS, [LONG], print)
+        assert any("forget" in fault for fault in faults(home)), step
     forget(home, USERS, [LONG], print)
     assert left(home, USERS, LONG) == [] and not grep("zq81") and faults(home) == []
     assert Backlog(home).work_items() == []

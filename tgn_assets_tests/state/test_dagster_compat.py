@@ -1,13 +1,16 @@
 """What `dagster_compat` takes from Dagster's private modules, as an upgrade must keep it."""
 
+import gc
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from tgn_assets.state import dagster_compat
-from tgn_assets.state.dagster_compat import error_chain, event_error, unfinished_backfill
+from tgn_assets.state.dagster_compat import error_chain, event_error, forget_captured_outputs, unfinished_backfill
 
 
 @pytest.fixture
@@ -85,3 +88,34 @@ def test_a_launcher_answers_with_these_health_results() -> None:
         dagster_compat.CheckRunHealthResult,
         "CheckRunHealthResult",
     )
+
+
+class Model:
+    """What an asset returns."""
+
+
+class Forgetful(dg.IOManager):
+    """Keeps a weak reference alone to what is handed over."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Model) -> None:
+        self.model = weakref.ref(obj)
+        forget_captured_outputs(context)
+
+    def load_input(self, context: dg.InputContext) -> None:
+        gc.collect()
+
+
+def test_what_an_asset_returned_is_gone_when_the_next_one_runs(instance: dg.DagsterInstance) -> None:
+    manager, there = Forgetful(), list[bool]()
+
+    @dg.asset
+    def model() -> Model:
+        return Model()
+
+    @dg.asset
+    def lists(model: Any) -> None:
+        there.append(manager.model() is not None)
+
+    defs = dg.Definitions([model, lists], resources={"io_manager": manager})
+    assert defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance).success
+    assert there == [False]
