@@ -75,7 +75,7 @@ def postgres_server() -> Iterator[Postgres]:
     if initdb is None:
         pytest.skip("there is no PostgreSQL server: `apt-get install postgresql`, or put its initdb on the PATH")
     programs = Path(initdb).parent
-    with tempfile.TemporaryDirectory(prefix="tgn-postgres-") as folder:
+    with tempfile.TemporaryDirectory(prefix="postgres-of-tests-") as folder:
         data, log, port = Path(folder) / "data", Path(folder) / "log", _free_port()
         owner = ["setpriv", "--pdeathsig", "INT"]  # a server that outlives a killed test run would never end
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as

@@ -50,7 +50,7 @@ LATE = (
 @contextmanager
 def preloaded_tgn() -> Iterator[Path]:
     """A program that does what `tgn` does, as long as the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="tgn-preloaded-") as folder:
+    with tempfile.TemporaryDirectory(prefix="preloaded-tgn-") as folder:
         program, address, client = Path(folder) / "tgn", Path(folder) / "socket", Path(folder) / "client.py"
         client.write_text(CLIENT)
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S -E {client} {address} "$@"\n')
