@@ -152,7 +152,7 @@ def _tables(con: duckdb.DuckDBPyConnection, path: Path) -> Generator[Fault, None
     lost = [
         f"it lacks the table {table}: `tgn status` says what is pending then" for table in TABLES if table not in there
     ]
-    lost += [f"{lacking}; {RESTORE}" for lacking in missing_columns(con)]
+    lost += [f"{lacking}; {RESTORE}" for lacking in missing_columns(there)]
     yield from (Fault(f"{path}: {what}") for what in lost)
     for table in TABLES.keys() & there.keys():  # reads every block, and with it the checksums
         con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()

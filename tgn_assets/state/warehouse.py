@@ -78,6 +78,7 @@ class Warehouse:
         self.path, self.lock_timeout = path, lock_timeout
         self._kept: tuple[list[tuple[Any, ...]], InteractionHistory] | None = None
         self._complete = False  # whether the file was once seen to have all tables
+        self._made = False  # whether tables and views were once made, as this release has them
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -93,10 +94,12 @@ class Warehouse:
                         raise self._missing_tables()
                     if not TABLES.keys() <= there.keys() or _of_older_release(there):
                         con.close()
+                        self._made = False
                         with self.writer():  # makes the tables and columns that are missing
                             pass
                         con = self._connect(read_only=True)
-                    self._require_columns(con)
+                        there = columns(con)
+                    self._require_columns(there)
                     self._complete = True
                 yield con
         finally:
@@ -120,23 +123,27 @@ class Warehouse:
         WarehouseError at the timeout.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self.path.exists()
         con = self._connect(read_only=False)
         try:
             with self._as_warehouse_error():
-                with transaction(con):
-                    self._mark_lost_pending(con)
-                    create_tables(con)
-                self._require_columns(con)
+                if is_new or not self._made:
+                    there = columns(con)
+                    with transaction(con):
+                        self._mark_lost_pending(con, there)
+                        create_tables(con)
+                    self._require_columns(there)
+                    self._made = True
                 yield con
         finally:
             con.close()
 
-    def _mark_lost_pending(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Makes the weeks pending whose rows are gone with a table that is missing.
+    def _mark_lost_pending(self, con: duckdb.DuckDBPyConnection, columns: Mapping[str, list[str]]) -> None:
+        """Makes the weeks pending whose rows are gone with a table that is missing, where there are `columns` of some.
 
         WarehouseError if nothing fits the models without it.
         """
-        if self._complete or not (there := columns(con).keys() & TABLES.keys()):
+        if not (there := columns.keys() & TABLES.keys()):
             return
         if lost := sorted({"users", "events"} - there):
             reason = f"lacks the table {lost[0]}, which says what the indices in the models mean"
@@ -148,9 +155,9 @@ class Warehouse:
         if lost := sorted(TABLES.keys() - there):
             logger.warning("%s lacked %s: now empty, and pending for `tgn refresh`", self.path, ", ".join(lost))
 
-    def _require_columns(self, con: duckdb.DuckDBPyConnection) -> None:
-        """WarehouseError if a table lacks a column."""
-        if not self._complete and (lacking := missing_columns(con)):
+    def _require_columns(self, there: Mapping[str, list[str]]) -> None:
+        """WarehouseError if a table with the columns `there` lacks one."""
+        if lacking := missing_columns(there):
             raise WarehouseError(f"{self.path}: {lacking[0]}; {RESTORE}")
 
     @contextmanager
@@ -284,11 +291,12 @@ def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return found
 
 
-def missing_columns(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """A phrase for each column that a table of `ml.schema` lacks, but those that tables of an older release get."""
+def missing_columns(there: Mapping[str, list[str]]) -> list[str]:
+    """A phrase for each column that a table of `ml.schema` lacks, where there are these columns, but those that tables
+    of an older release get."""
     return [
         f"the table {name} lacks the column {column.name}"
-        for name, column in _missing_columns(columns(con))
+        for name, column in _missing_columns(there)
         if not column.added
     ]
 

@@ -67,7 +67,7 @@ def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:
     warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
     with duckdb.connect(warehouse.path) as con:
         con.execute("DROP VIEW current_top5")
-    with warehouse.writer() as con:
+    with Warehouse(warehouse.path).writer() as con:
         assert con.execute("SELECT user_id FROM current_top5").fetchall() == [("a",)]
 
 
