@@ -40,6 +40,15 @@ def refuse_taken_port(host: str, port: int) -> None:
                 ) from error
 
 
+def refuse_unreachable_home(root: Path) -> None:
+    """ClickException if no lists will ever be found in TGN_HOME: it may be made later, but not within a file."""
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        raise click.ClickException(f"TGN_HOME={root} cannot be used: {there} is no folder")
+    if not os.access(there, os.R_OK | os.X_OK):
+        raise click.ClickException(f"TGN_HOME={root} cannot be used: this user may not read {there}")
+
+
 def browser_url(host: str, port: int) -> str:
     """What to type into a browser on this machine."""
     host = EVERY_ADDRESS.get(host, host)
@@ -115,6 +124,7 @@ def serve(port: int, host: str, access_log: bool) -> None:
     token = settings.serve_token.get_secret_value() if settings.serve_token else None
     if not token and not is_local(host):
         raise click.UsageError(f"--host {host} lets other machines in: set TGN_SERVE_TOKEN, which they must then send")
+    refuse_unreachable_home(settings.home)
     path = settings.home / NAME
     click.echo(f"{browser_url(host, port)} serves {path}", err=True)
     app = build_app(ServedCopy(path), reports=settings.home / REPORTS, token=token, host=host)

@@ -63,6 +63,14 @@ def test_weekly_pages_are_served_unless_a_setting_names_them(tmp_path: Path) -> 
     assert "TGN_REPORTS_URL: the UI shows it" in refused and "secret" not in refused
 
 
+@pytest.mark.parametrize("name", ["file", "file/home"])
+def test_a_home_that_can_never_be_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = CliRunner(env={"TGN_HOME": str(tmp_path / name)}).invoke(cli, ["serve", "--port", str(_free_port())])
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'file'} is no folder" in " ".join(refused.stderr.split())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_a_taken_port_is_refused_before_anything_starts(host: str, tmp_path: Path, listener: socket.socket) -> None:
     home = home_on_log(tmp_path)
