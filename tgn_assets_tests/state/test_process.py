@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -25,3 +27,17 @@ def test_mkl_adds_up_in_one_order_on_intel(monkeypatch: pytest.MonkeyPatch, make
     with warnings.catch_warnings():
         prepare_process()
     assert os.environ.get("MKL_CBWR") == mode
+
+
+def test_the_memory_of_an_array_is_used_again() -> None:
+    """Pages that are new have to be cleared, which a fault for each tells."""
+    code = (
+        "import resource, numpy as np; from tgn_assets.state.process import prepare_process; prepare_process()\n"
+        "for _ in range(3):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    np.ones(6_000_000)\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    first, *later = map(int, done.stdout.split())
+    assert max(later) < first / 10
