@@ -109,10 +109,10 @@ def names_zone_sql(value: str, dtype: str, style: TimeStyle) -> str:
     if style.zone or dtype == "DATE" or is_number(dtype):
         return "NULL::BOOLEAN"
     if is_time(dtype):
-        return str("TIME ZONE" in dtype).lower()
+        return str("TIME ZONE" in dtype or "TZ" in dtype).lower()
     if style.format is not None:
         return str(re.search("%[zZ]", style.format) is not None).lower()
-    return f"CASE WHEN contains({value}, ':') THEN regexp_matches({value}, '{ZONE_AFTER}') END"
+    return f"CASE WHEN contains({value}, ':') THEN regexp_matches({value}, ':[0-9.,]+ *[^0-9.,: ]') END"
 
 
 def mixed_zones(with_zone: int, without: int) -> str | None:

@@ -55,7 +55,9 @@ def test_times_with_and_without_a_zone_are_said(tmp_path: Path, con: duckdb.Duck
         assert any(mixed in one for one in warnings(con, spec))
         assert any(mixed in one for one in check_source(spec).suspicions)
         assert not warnings(con, replace(spec, time_style=TimeStyle(zone="Europe/Berlin")))
-    assert not warnings(con, csv(tmp_path, f"{HEADER}u,e,2024-01-01T10:00:00\nu,e,1704110400\nu,e,2024-01-01 10:00\n"))
+    assert not warnings(
+        con, csv(tmp_path, f'{HEADER}u,e,"2024-01-01 10:00:00,5"\nu,e,1704110400\nu,e,2024-01-01 10:00\n')
+    )
 
 
 def test_days_before_months_are_said(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
