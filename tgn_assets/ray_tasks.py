@@ -82,8 +82,11 @@ class RayTasks:
             while tasks:
                 yield from self._end(work, store, tasks)
         finally:
-            for task in tasks:
-                ray.cancel(task.result, force=True)
+            results = [task.result for task in tasks]
+            # One that has just ended must not be cancelled: Ray, still busy with its reply, would abort this process.
+            running = ray.wait(results, num_returns=len(results), timeout=0)[1] if results else []
+            for result in running:
+                ray.cancel(result, force=True)
 
     def _begin(self, work: Callable[..., Any], store: "ray.ObjectRef[Any]", shards: list[Any]) -> _Task:
         # In a list: a bare reference would be read again for every task.
