@@ -42,7 +42,7 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 def refuse_unreachable_home(root: Path) -> None:
     """ClickException if no lists will ever be found in TGN_HOME: it may be made later, but not within a file."""
-    there = next(path for path in (root, *root.parents) if path.exists())
+    there = next(path for path in (root, *root.parents) if os.path.exists(path))
     if not there.is_dir():
         raise click.ClickException(f"TGN_HOME={root} cannot be used: {there} is no folder")
     if not os.access(there, os.R_OK | os.X_OK):

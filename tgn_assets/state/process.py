@@ -33,8 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of `mallopt`, as glibc's malloc.h has them."""
 HEAP_LIMITS = {M_MMAP_THRESHOLD: 1 << 26, M_TRIM_THRESHOLD: 1 << 30}
 """Bytes: smaller arrays come from the heap, and what is freed there is kept for the next ones. New pages would have to
-be cleared for each: a tenth of a week of a million interactions. What is larger is returned at once, as memory counts
-there."""
+be cleared for each, which is a large part of an encoder's step. What is larger is returned at once."""
 
 
 def prepare_process() -> None:

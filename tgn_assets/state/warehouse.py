@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -130,7 +130,7 @@ class Warehouse:
                 if is_new or not self._made:
                     there = columns(con)
                     with transaction(con):
-                        self._mark_lost_pending(con, there)
+                        self._mark_lost_pending(con, there.keys() & TABLES.keys())
                         create_tables(con)
                     self._require_columns(there)
                     self._made = True
@@ -138,12 +138,12 @@ class Warehouse:
         finally:
             con.close()
 
-    def _mark_lost_pending(self, con: duckdb.DuckDBPyConnection, columns: Mapping[str, list[str]]) -> None:
-        """Makes the weeks pending whose rows are gone with a table that is missing, where there are `columns` of some.
+    def _mark_lost_pending(self, con: duckdb.DuckDBPyConnection, there: Set[str]) -> None:
+        """Makes the weeks pending whose rows are gone with a table that is missing, where some of ours are `there`.
 
         WarehouseError if nothing fits the models without it.
         """
-        if not (there := columns.keys() & TABLES.keys()):
+        if not there:
             return
         if lost := sorted({"users", "events"} - there):
             reason = f"lacks the table {lost[0]}, which says what the indices in the models mean"

@@ -83,9 +83,9 @@ def past_and_future() -> tuple[list[Row], list[Row]]:
 
 
 def changed(future: list[Row]) -> list[Row]:
-    """Other users, other events, other counts, in any order: an id that sorts first, and a sudden favourite."""
+    """More users, other events and counts, in any order: an id that sorts first, and a sudden favourite."""
     strangers = [("!new", "!new", time) for _, _, time in future]
-    rows = [(user, "e0", time) for user, _, time in future for _ in range(3)] + strangers
+    rows = [(user, "e0", time) for user, _, time in future for _ in range(3)] + strangers + future
     return [rows[at] for at in np.random.default_rng(1).permutation(len(rows))]
 
 

@@ -63,8 +63,8 @@ def test_times_counted_from_another_year_are_named(tmp_path: Path) -> None:
 
 
 def test_days_as_a_spreadsheet_counts_them_are_named(tmp_path: Path) -> None:
-    said = suspicions(tmp_path, "u,e,2024-01-31", "u,e,45322.5", "u,e,45323", "u,e,99999")
-    assert "3 rows have times that cannot be read, such as '45322.5', which may be days as a spreadsheet counts" in said
+    said = suspicions(tmp_path, "u,e,2024-01-31", "u,e,45322.5", "u,e,45323", "u,e,99999", "u,e,#N/A")
+    assert "times such as '45322.5' cannot be read and may be days as a spreadsheet counts them" in said
 
 
 def test_ids_written_in_two_ways_are_named(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_bucket_loses_the_event(home: Home, folder: Path, tmp_path: Path) -> N
     assert duckdb.execute(f"{gaps} HAVING max(rank) <> count(*)").fetchall() == []
 
 
-@pytest.mark.parametrize(("kind", "name"), [(EVENTS, EVENT), (USERS, SHORT)])
+@pytest.mark.parametrize(("kind", "name"), [(USERS, LONG), (EVENTS, EVENT), (USERS, SHORT)])
 def test_a_postgres_dump_does_not_name_it(home: Home, folder: Path, postgres: Postgres, kind: str, name: str) -> None:
     schema = f"forget_{abs(hash(name))}"
     postgres.run(f"CREATE SCHEMA {schema}")

@@ -151,6 +151,7 @@ def test_a_forget_killed_at_each_step_is_finished_by_running_it_again(
             patch.setattr(f"tgn_assets.{step}", die)
             with pytest.raises(Killed):
                 forget(home, USERS, [LONG], print)
+        assert left(home, USERS, LONG) or step == STEPS[-1], step
         assert any("forget" in fault for fault in faults(home)), step
     forget(home, USERS, [LONG], print)
     assert left(home, USERS, LONG) == [] and not grep("zq81") and faults(home) == []

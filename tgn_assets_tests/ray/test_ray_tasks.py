@@ -158,6 +158,16 @@ def test_an_error_of_a_task_ends_the_run_at_once_with_its_own_message(tmp_path: 
 
 
 @pytest.mark.usefixtures("local")
+def test_a_task_that_has_failed_is_not_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray may abort this process if it is."""
+    cancelled = list[object]()
+    monkeypatch.setattr(ray, "cancel", lambda result, *, force: cancelled.append(result))
+    with pytest.raises(KeyError):
+        list(tasks().map(failing, tmp_path, [0]))
+    assert cancelled == []
+
+
+@pytest.mark.usefixtures("local")
 def test_tasks_of_a_reader_who_stops_are_cancelled(tmp_path: Path) -> None:
     for shard in tasks().map(second_takes_a_minute, tmp_path / "second at work", range(2)):
         assert shard == 0

@@ -15,7 +15,6 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
-from tgn_assets.ml.safe_text import shortened
 from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
@@ -30,7 +29,7 @@ from tgn_assets.ml.sources.reader import (
     source_errors,
 )
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
-from tgn_assets.ml.sources.timestamp_sql import mixed_zones, time_remedy
+from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
 from tgn_assets.ml.weeks import week_number
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ SCAN_SQL = """
 ODD_SQL = f"""
     SELECT count(*) FILTER (
                WHERE loaded AND (user_id <> trim(user_id, $blanks) OR event_id <> trim(event_id, $blanks))),
-           min(text) FILTER (WHERE reason = '{UNREADABLE_TIME}'),
+           min(text, {TIMES_SAMPLED}) FILTER (WHERE reason = '{UNREADABLE_TIME}'),
            count(*) FILTER (WHERE loaded AND names_zone), count(*) FILTER (WHERE loaded AND NOT names_zone)
     FROM scanned
 """
@@ -150,8 +149,8 @@ class StagedWeeks:
     counts: list[tuple]
     """The rows of `COUNT_SQL`, and the same of files that have no row of these weeks, and were not read."""
     unreadable: UnreadableLines
-    unread_time: str | None
-    """One of the times that cannot be read."""
+    unread_times: list[str] | None
+    """Some of the times that cannot be read; None if all can."""
     with_blanks: int
     odd: list[str]
     """What to say of files that may not be whole, and of times that may be other ones than were read."""
@@ -196,10 +195,9 @@ def stage_weeks(
             with source_errors(spec):
                 if not counts and not found.unreadable.count and kind_of(spec).is_empty():
                     raise empty_source(spec)
-            ((blanks, unread_time, *zones),) = con.execute(ODD_SQL, {"blanks": BLANKS}).fetchall()
+            ((blanks, unread, *zones),) = con.execute(ODD_SQL, {"blanks": BLANKS}).fetchall()
         odd = [text for text in (found.cut_short(), mixed_zones(*zones)) if text]
-        unreadable = found.unreadable
-        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, unreadable, unread_time, blanks, odd)
+        yield StagedWeeks(spec, weeks, start_week, end_week, database, counts, found.unreadable, unread, blanks, odd)
 
 
 def _dates(weeks: Sequence[str]) -> dict[str, list[date]]:
@@ -322,10 +320,8 @@ def _warn_of_rejected(staged: StagedWeeks, report: IngestReport, reported: Mappi
             given = ",".join(spec.null_values)
             lack = f"{100 * share:.2g} % of the rows lack a user, an event or a time"
             warn(f"{spec.shown}: {lack}: empty, or one of TGN_NULL_VALUES={given}")
-        if UNREADABLE_TIME in new and staged.unread_time and (remedy := time_remedy(staged.unread_time)):
-            warn(
-                f"{spec.shown}: times such as {shortened(repr(staged.unread_time))} cannot be read and may be {remedy}"
-            )
+        if UNREADABLE_TIME in new and (told := unread_times(staged.unread_times or ())):
+            warn(f"{spec.shown}: {told}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of, unreadable_group
 from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
 from tgn_assets.ml.sources.relations import RowGroup
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
-from tgn_assets.ml.sources.timestamp_sql import mixed_zones, time_remedy
+from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
 from tgn_assets.ml.weeks import shift, week_number, weeks_between
 
 LOOK_SQL = "CREATE OR REPLACE TEMP TABLE looked AS SELECT * EXCLUDE (number, file), '' AS file FROM {rows}"
@@ -54,7 +54,7 @@ ALIKE_SQL = """
     )
 """
 TIMES_SQL = f"""
-    SELECT count(*), min(text) FILTER (WHERE reason = '{UNREADABLE_TIME}')
+    SELECT count(*), min(text, {TIMES_SAMPLED}) FILTER (WHERE reason = '{UNREADABLE_TIME}')
     FROM looked WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')
 """
 STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown anonymous guest - ? 0 -1"
@@ -167,9 +167,9 @@ def _pauses(weeks: list[str]) -> Iterator[str]:
 
 
 def _time_suspicions(con: duckdb.DuckDBPyConnection, *, usable: int) -> Iterator[str]:
-    unread, sample = con.execute(TIMES_SQL).fetchall()[0]
-    if sample and (told := time_remedy(sample)):
-        yield f"{unread:,} rows have times that cannot be read, such as {sample!r}, which may be {told}"
+    unread, sampled = con.execute(TIMES_SQL).fetchall()[0]
+    if told := unread_times(sampled or ()):
+        yield told
     elif unread > usable:
         yield f"most rows have times that cannot be read ({unread:,}): set TGN_TIMESTAMP_FORMAT"
 

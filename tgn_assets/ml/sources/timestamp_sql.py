@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from tgn_assets.ml.safe_text import shortened
 from tgn_assets.ml.schema import literal
 from tgn_assets.ml.weeks import week_number
 
@@ -51,6 +52,9 @@ DAY_BEFORE_MONTH_REMEDY = (
     "TGN_TIMESTAMP_FORMAT, such as %Y-%d-%m"
 )
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
+
+TIMES_SAMPLED = 20
+"""Times that cannot be read, of which one may tell what they are: the first ones in the order of text."""
 
 _MONDAY_US, _WEEK_US = "345600e6", "604800e6"  # of 1970-01-05; of a week
 _JUST_OUTSIDE = ("-1e6", "7258118400e6")  # what lies further off is clamped to these, so that no cast overflows
@@ -175,6 +179,18 @@ def time_remedy(text: str) -> str | None:
     if SERIAL_DAYS[0] <= float(text) <= SERIAL_DAYS[1]:
         return SERIAL_REMEDY
     return TICKS_REMEDY if TICKS_FROM <= float(text) < NANOSECONDS_FROM else NUMBER_REMEDY
+
+
+def unread_times(texts: Iterable[str]) -> str | None:
+    """What to say of `texts`, times that cannot be read, if one of them tells what it may be.
+
+    >>> unread_times(["#N/A", "45322.5"])
+    "times such as '45322.5' cannot be read and may be days as a spreadsheet counts them: export them as dates"
+    """
+    told = ((text, remedy) for text in texts if (remedy := time_remedy(text)))
+    return next(
+        (f"times such as {shortened(repr(text))} cannot be read and may be {what}" for text, what in told), None
+    )
 
 
 def is_time(dtype: str) -> bool:
