@@ -64,9 +64,10 @@ def weekly_top5_predictions(
     week = context.partition_key
     with as_dagster_failure():
         # First the digest: if a file changes from here on, the lists are made again.
-        asked, history = policy.digest(week), warehouse.history(week)
+        asked = policy.digest(week)
         with warehouse.reader() as con:
             users, events = read_nodes(con, week)
+            history = warehouse.history(week)
         record = PublicationRecord(artifacts.model_week(week), policy_for(policy, events.id, week))
         model = TrainedModel(trained_ranker, temporal_embeddings)
         if record.model_week != week or not temporal_embeddings.fits(history.user_idx, history.event_idx):
@@ -93,10 +94,9 @@ def weekly_top5_predictions(
             f"{'; '.join(made.failures)}. Run weekly_refresh for {week} again; if it fails again, look at its models.",
             allow_retries=False,
         )
-    with as_dagster_failure():
+    with as_dagster_failure(), warehouse.writer() as con:
         warehouse.replace_week_tables(week, made.tables, settings=asked)
-        with warehouse.reader() as con:
-            catalogue = catalogue_use(con, week)
+        catalogue = catalogue_use(con, week)
     silent = {} if record.policy.max_silent_weeks is None else {"users_left_out": made.left_out}
     sizes = {"users": len(users), "events": len(events), "k": record.policy.k, **silent}
     yield dg.MaterializeResult(metadata={**numbers(sizes), **published_metadata(made, len(events), catalogue)})
@@ -166,12 +166,13 @@ def eval_metrics(
         given = read_evaluation_input(con, week, k=record.policy.k, users=evaluation_users.number)
         events = read_kind(con, EVENT, cutoff)
         users = read_kind(con, USER, cutoff) if attribute_files.user_features else events[:0]
+        history = warehouse.history(cutoff)
     if given is None:
         nothing = {"eval_metrics": pd.DataFrame(columns=COLUMNS), GROUPS: pd.DataFrame(columns=GROUP_COLUMNS)}
         warehouse.replace_week_tables(week, nothing)
         note = f"nothing to score: no lists were published for this week (partition {cutoff} of {PREDICTIONS})"
         return dg.MaterializeResult(metadata={**row_count(0), "note": note})
-    history, rules = warehouse.history(cutoff), rules_of(record.policy, events)
+    rules = rules_of(record.policy, events)
     engine = workers.start(device.name(), context.log.warning)
     diagnostics = diagnostics_of(
         artifacts,
@@ -189,10 +190,10 @@ def eval_metrics(
     warehouse.replace_week_tables(week, {"eval_metrics": metrics, GROUPS: user_groups(scored)})
     with warehouse.reader() as con:
         trend, replaced = quality(con, week), replaced_lists(con, cutoff)
+        ndcg = at_length(NDCG, warehouse, [week])
     log_scores(artifacts.root.parent, cutoff, plotted_scores(metrics), context.log.warning)
     drawn = {"active_users": given.published.users, "drawn_users": len(given.drawn.user_idx)}
     sizes = {**drawn, "interactions": given.published.interactions}
-    ndcg = at_length(NDCG, warehouse, [week])
     table: dict[str, Any] = {**row_count(len(metrics)), **column_lineage("eval_metrics")}
     if replaced:
         table["note"] = f"what is scored is not what was published first: {replaced}"

@@ -52,7 +52,9 @@ def trained_gnn(
     from tgn_assets.reporting.asset_plots import curve_plot
 
     week = context.partition_key
-    require_earlier_weeks(warehouse, first_week(context), week)
+    with warehouse.reader():
+        require_earlier_weeks(warehouse, first_week(context), week)
+        history = warehouse.history(week)
     resolved, warm = defaults.resolve(config, GNNConfig), earlier.get(shift(week, -1))
     read = snapshot_weeks(week, resolved, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
@@ -61,7 +63,7 @@ def trained_gnn(
         week,
         resolved,
         warm=warm,
-        history=warehouse.history(week),
+        history=history,
         device=device.name(),
         log=context.log.info,
         scratch=artifacts.scratch("trained_gnn", week),
@@ -128,13 +130,14 @@ def trained_ranker(
     week = context.partition_key
     with warehouse.reader() as con:
         users, events = read_nodes(con, week)
+        history = warehouse.history(week)
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)
     resolved = defaults.resolve(config, RankerConfig)
     embedding_history = load_embedding_history(artifacts, week, resolved.embedding_weeks)
     checkpoint = train_ranker(
-        warehouse.history(week),
+        history,
         embedding_history,
         week,
         config=resolved,

@@ -36,10 +36,11 @@ def weekly_report(
     week = context.partition_key
     now, before = (run_times(context.instance, of, context.op_def.name) for of in (week, shift(week, -1)))
     made = datetime.now(UTC)
-    page = report_page(warehouse, week, now, before, source=source, made=made)
     path = Path(reports.root) / f"{week}.html"
-    replace_text(path, page)
-    write_index(path.parent, warehouse, source=source, made=made)
+    with warehouse.reader():
+        page = report_page(warehouse, week, now, before, source=source, made=made)
+        replace_text(path, page)
+        write_index(path.parent, warehouse, source=source, made=made)
     warehouse.record_made(REPORT, {week: digest_of(page.encode())})
     page_url = {"page": dg.MetadataValue.url(f"{reports.url}/{path.name}")} if reports.url else {}
     size = numbers({"bytes": path.stat().st_size})

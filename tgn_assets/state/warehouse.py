@@ -71,7 +71,8 @@ class Warehouse:
     """The tables and views of `ml.schema` in the file `path`.
 
     DuckDB lets either one process write to a file or several read it. Whoever finds it taken waits, `lock_timeout`
-    seconds at most: so open it around the SQL only, never while training. A reader within a writer waits for itself.
+    seconds at most: so open it around the SQL only, never while training. To open it takes 30 ms, but within a
+    connection of the same kind less than one. A reader within a writer waits for itself.
     """
 
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:
@@ -185,13 +186,14 @@ class Warehouse:
                 raise ValueError(f"{table} is no table with weeks")
             if len(frame) and set(pd.to_datetime(frame["week"].drop_duplicates().astype(object)).dt.date) != {monday}:
                 raise ValueError(f"rows of other weeks than {week} were handed to {table}")
-        with self.writer() as con, transaction(con):
-            for table, frame in frames.items():
-                replace_rows(con, table, week, frame)
-            for asset in UPSTREAM.keys() & frames.keys():
-                record_made(con, asset, {week: digest_of_rows(con, frames, week)}, settings=settings)
-        if PREDICTIONS in frames:
-            self._write_copy()
+        with self.writer() as con:
+            with transaction(con):
+                for table, frame in frames.items():
+                    replace_rows(con, table, week, frame)
+                for asset in UPSTREAM.keys() & frames.keys():
+                    record_made(con, asset, {week: digest_of_rows(con, frames, week)}, settings=settings)
+            if PREDICTIONS in frames:
+                published_copy.write_copy(con, self.path.parent)
         return {table: len(frame) for table, frame in frames.items()}
 
     def lineage(self) -> Lineage:
@@ -206,10 +208,11 @@ class Warehouse:
 
         For `weekly_report`, writes `current.duckdb` first, so that a failed copy leaves the report pending.
         """
-        if asset == REPORT:
-            self._write_copy()
-        with self.writer() as con, transaction(con):
-            record_made(con, asset, digests, settings=settings)
+        with self.writer() as con:
+            if asset == REPORT:
+                published_copy.write_copy(con, self.path.parent)
+            with transaction(con):
+                record_made(con, asset, digests, settings=settings)
 
     @contextmanager
     def newest_lists(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -233,11 +236,6 @@ class Warehouse:
             raise WarehouseError(reason) from error
         finally:
             con.close()
-
-    def _write_copy(self) -> None:
-        """Writes the copy for readers."""
-        with self.writer() as con:
-            published_copy.write_copy(con, self.path.parent)
 
     def history(self, week: str) -> InteractionHistory:
         """Everything known at the close of `week`.
