@@ -8,7 +8,7 @@ from typing import Any
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
 from tgn_assets.ml.safe_text import printable
-from tgn_assets.ml.sources.extent import FIRST_YEAR_AND_WEEK, LAST_OF_YEAR, YEARLY_REMEDY, check_first_week
+from tgn_assets.ml.sources.extent import LAST_OF_YEAR, YEARLY_REMEDY, check_first_week
 from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.ml.weeks import week_number
@@ -44,8 +44,7 @@ def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[s
     """What a first week that no setting names may be wrong about."""
     if spec.week_number_anchor:
         number, monday = spec.week_number_anchor
-        looks = ", though it looks like a year and a week" if number >= FIRST_YEAR_AND_WEEK else ""
-        yield f"weeks have numbers: {number} is taken for the week of {monday}{looks}; set TGN_START_WEEK to its Monday"
+        yield f"weeks have numbers: {number} is taken for the week of {monday}; set TGN_START_WEEK to its Monday"
         if (
             weeks
             and number == 1

@@ -23,12 +23,10 @@ def test_a_first_week_years_before_the_rest_is_suspicious(tmp_path: Path) -> Non
     assert "set TGN_START_WEEK=2024-01-01 to begin there" in suspicions(tmp_path, *ROWS, "u,e,2001-05-03 10:00:00")
 
 
-@pytest.mark.parametrize(("number", "looks"), [(3, False), (202350, True)])
-def test_numbered_weeks_are_suspicious(tmp_path: Path, number: int, looks: bool) -> None:
-    rows = [f"user {user},event {user},{week}" for week in (number, number + 1) for user in range(3)]
+def test_numbered_weeks_are_suspicious(tmp_path: Path) -> None:
+    rows = [f"user {user},event {user},{week}" for week in (3, 4) for user in range(3)]
     said = suspicions(tmp_path, *rows, header="ip_address,event_id,week_number")
-    assert f"{number} is taken for the week of 2024-01-01" in said
-    assert ("looks like a year and a week" in said) == looks
+    assert "3 is taken for the week of 2024-01-01" in said
 
 
 def test_weeks_of_a_whole_year_may_be_those_of_several(tmp_path: Path) -> None:

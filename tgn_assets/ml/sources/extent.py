@@ -52,7 +52,7 @@ GROUPS_SQL = f"""
 """A `RowGroup` and its file. A row that is left out as forgotten still tells that time went on: weeks stay closed."""
 
 FIRST_YEAR_AND_WEEK, LAST_YEAR_AND_WEEK = 190001, 220000
-"""Week numbers within look like 202401."""
+"""Week numbers within look like 202401: nobody counts that many weeks."""
 YEARLY = "seem to begin anew with the year"
 YEARLY_REMEDY = (
     "name a column of dates in TGN_TIMESTAMP_COLUMN, or count weeks on over the years; ISO years and weeks such as "
@@ -183,7 +183,7 @@ def _refuse_yearly_numbers(spec: SourceSpec, smallest: float, largest: float, wi
     if smallest >= 1 and ascending and largest == ascending[-1] >= LAST_OF_YEAR - 1 and gaps:
         before, after = gaps[-1]
         found = f"there are {smallest:.0f} to {before:.0f} and {after:.0f} to {largest:.0f}"
-    elif smallest >= FIRST_YEAR_AND_WEEK and largest < LAST_YEAR_AND_WEEK and smallest // 100 < largest // 100:
+    elif smallest >= FIRST_YEAR_AND_WEEK and largest < LAST_YEAR_AND_WEEK:
         found = f"{smallest:.0f} to {largest:.0f} look like years and weeks"
     else:
         return

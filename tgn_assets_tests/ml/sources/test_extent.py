@@ -138,11 +138,9 @@ def test_week_numbers_count_from_the_anchor(tmp_path: Path) -> None:
 
 
 def test_week_number_column_may_be_the_timestamp_column(tmp_path: Path) -> None:
-    spec = parquet(
-        tmp_path, "SELECT 1 AS ip_address, 2 AS event_id, w AS week_number FROM range(202401, 202404) AS t(w)"
-    )
-    assert smallest_week_number(spec) == 202401
-    named = SourceSpec(spec.location, timestamp_column="week_number", week_number_anchor=(202401, "2024-01-01"))
+    spec = parquet(tmp_path, "SELECT 1 AS ip_address, 2 AS event_id, w AS week_number FROM range(41, 44) AS t(w)")
+    assert smallest_week_number(spec) == 41
+    named = SourceSpec(spec.location, timestamp_column="week_number", week_number_anchor=(41, "2024-01-01"))
     assert describe_source(named).newest_closed == "2024-01-15"
 
 
@@ -155,16 +153,14 @@ def test_timestamps_go_before_week_numbers(tmp_path: Path) -> None:
         describe_source(SourceSpec(str(tmp_path)))
 
 
-@pytest.mark.parametrize("numbers", [[50, 51, 52, 1, 2], [53, 1, 9], [202352, 202401]])
+@pytest.mark.parametrize("numbers", [[50, 51, 52, 1, 2], [53, 1, 9], [202352, 202401], [202401, 202402]])
 def test_week_numbers_that_begin_anew_are_refused(tmp_path: Path, numbers: list[int]) -> None:
     spec = csv(tmp_path, "ip_address,event_id,week_number\n" + "".join(f"u,e,{number}\n" for number in numbers))
     with pytest.raises(SourceError, match=r"seem to begin anew with the year .*name a column of dates"):
         smallest_week_number(spec)
 
 
-@pytest.mark.parametrize(
-    "numbers", [range(1, 54), [1, 9, 45, 60], range(1, 53, 3), range(202401, 202453), [50, 53, 54]]
-)
+@pytest.mark.parametrize("numbers", [range(1, 54), [1, 9, 45, 60], range(1, 53, 3), [50, 53, 54]])
 def test_week_numbers_that_may_count_on_are_read(tmp_path: Path, numbers: Sequence[int]) -> None:
     spec = csv(tmp_path, "ip_address,event_id,week_number\n" + "".join(f"u,e,{number}\n" for number in numbers))
     assert smallest_week_number(spec) == numbers[0]
