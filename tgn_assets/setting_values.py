@@ -120,6 +120,10 @@ def of_strptime(format: str) -> str:
         raise ValueError(f"{format!r} has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or the like")
     if not re.search("%[YyGcx]", format):
         raise ValueError(f"{format!r} has no year, and so no date; write %d.%m.%Y %H:%M or the like")
+    if not re.search("%-?[djcxVUW]", format):
+        raise ValueError(f"{format!r} has no day, so that all rows would be of the first one; export the day as well")
+    if re.search("%-?I", format) and "%p" not in format:
+        raise ValueError(f"{format!r} has hours of half a day, %I, and no %p that says which half; write %H, or add %p")
     if "%Z" in format:
         raise ValueError("%Z reads names of zones, of which several are called alike; write %z, or set TGN_TIME_ZONE")
     return format
@@ -128,9 +132,13 @@ def of_strptime(format: str) -> str:
 def absolute(home: Path) -> Path:
     """A folder, as an absolute path."""
     try:
-        found = home.expanduser().resolve()
+        home = home.expanduser()
     except RuntimeError:
         raise ValueError(f"{home} begins with ~ and the name of a user that this machine does not have") from None
+    try:
+        found = home.resolve()
+    except RuntimeError:
+        raise ValueError(f"{home} is a link that leads back to itself") from None
     try:
         found.is_dir()
     except OSError as error:  # whoever uses the folder names any other error

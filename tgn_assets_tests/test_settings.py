@@ -65,6 +65,12 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
             "DD/MM/YYYY",
             "TGN_TIMESTAMP_FORMAT: 'DD/MM/YYYY' has no directive of strptime, such as %Y; write %d.%m.%Y %H:%M or .*",
         ),
+        ("TGN_TIMESTAMP_FORMAT", "%Y-%m", "TGN_TIMESTAMP_FORMAT: '%Y-%m' has no day, so that .*"),
+        (
+            "TGN_TIMESTAMP_FORMAT",
+            "%Y-%m-%d %I:%M",
+            "TGN_TIMESTAMP_FORMAT: .* has hours of half a day, %I, .*",
+        ),
         ("TGN_TIME_ZONE", "Europe", "TGN_TIME_ZONE: 'Europe' is no IANA time zone; .*"),
         ("TGN_HOME", "~nobody-here/home", "TGN_HOME: ~nobody-here/home begins with ~ and the name of a user .*"),
         ("TGN_SOURCE", "~nobody-here/log.csv", "TGN_SOURCE: ~nobody-here/log.csv begins with ~ and the name of .*"),
@@ -150,3 +156,10 @@ def test_a_line_of_env_that_cannot_be_read_is_an_error(
     (tmp_path / ".env").write_text(f"# the log\n{line}\n")
     with pytest.raises(SettingsError, match=r"\.env, line 2: .* is not NAME=value, or a quote does not end"):
         read_settings()
+
+
+def test_a_home_that_links_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match="is a link that leads back to itself"):
+        Settings(home=tmp_path / "a")

@@ -3,11 +3,11 @@
 import dagster as dg
 
 from tgn_assets.assets.partitions import first_week, last_week
-from tgn_assets.ml.data.ingest import stage_weeks, store_weeks
+from tgn_assets.ml.data.ingest import StagedWeeks, stage_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
 from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
-from tgn_assets.ml.sources.spec import SourceSpec
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset
@@ -43,12 +43,14 @@ def raw_interactions(
         end_week=last_week(context),
         progress=context.log.info,
     )
-    with staging as staged, warehouse.writer() as con:
-        ingested = store_weeks(con, staged, context.log.warning)
-        per_week = week_numbers(con, context.partition_keys)
-        rejected = rejected_sample(con, context.partition_keys)
-        newest = max(context.partition_keys)
-        trend, first_rows = activity(con, newest), first_interactions(con, newest)
+    with staging as staged:
+        _refuse_future(staged, warehouse)
+        with warehouse.writer() as con:
+            ingested = store_weeks(con, staged, context.log.warning)
+            per_week = week_numbers(con, context.partition_keys)
+            rejected = rejected_sample(con, context.partition_keys)
+            newest = max(context.partition_keys)
+            trend, first_rows = activity(con, newest), first_interactions(con, newest)
     for week, size in per_week.items():
         context.add_asset_metadata({**row_count(size["rows"]), **numbers(size)}, partition_key=week)
     context.add_asset_metadata({"preview": preview(first_rows), **activity_plot(trend)}, partition_key=newest)
@@ -63,6 +65,16 @@ def raw_interactions(
     }
     sample = {} if rejected.empty else {"rejected_rows": preview(rejected)}
     return dg.MaterializeResult(metadata={**numbers(of_the_run), **sample})
+
+
+def _refuse_future(staged: StagedWeeks, warehouse: Warehouse) -> None:
+    """SourceError for a new week that the log has not come to: lists would be made from a week without a row."""
+    asked, newest = max(staged.weeks), staged.newest_week()
+    if "" < newest < asked and asked not in warehouse.lineage().ingested:
+        raise SourceError(
+            f"the log has not come to the week {asked} yet: its newest row is of the week {newest}; run it once there "
+            "are rows of it, or of a later one"
+        )
 
 
 @single_run_asset(

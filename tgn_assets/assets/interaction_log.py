@@ -71,6 +71,11 @@ def signature_of(home: Home) -> str:
     return f"{source_signature(home.source_spec())} {week_of(datetime.now(UTC))}"
 
 
+def rows_in(digest: str) -> int:
+    """How many rows the digest of a week's rows is of."""
+    return int(digest.partition("-")[0])
+
+
 def ingested_digest(lineage: Lineage) -> str:
     """A digest of which rows are ingested."""
     return digest_of(json.dumps(sorted(lineage.ingested.items())).encode())
@@ -114,7 +119,7 @@ def interaction_log_asset(home: Home) -> dg.AssetsDefinition:
         changed = observation.changed_weeks(lineage, home.start_week())
         found = {
             "closed_weeks": len(observation.digests),
-            "rows": sum(int(digest.partition("-")[0]) for digest in observation.digests.values()),
+            "rows": sum(map(rows_in, observation.digests.values())),
             "changed_weeks": len(changed),
             "seconds": observation.seconds,
         }

@@ -8,6 +8,7 @@ from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
+from tgn_assets.ml.safe_text import listed
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
@@ -58,6 +59,8 @@ def trained_gnn(
     resolved, warm = defaults.resolve(config, GNNConfig), earlier.get(shift(week, -1))
     read = snapshot_weeks(week, resolved, warm)
     window = dict(artifacts.window("weekly_snapshots", read))
+    if gone := [key for key in read if key >= first_week(context) and key not in window]:
+        context.log.warning("no snapshot of %s: it learns without them; `tgn refresh` makes them again", listed(gone))
     checkpoint = train_gnn(
         window,
         week,
@@ -74,7 +77,7 @@ def trained_gnn(
         metadata={
             "warm_started_from": checkpoint.warm_from or "nothing: cold start",
             "weeks_read": len(window),
-            "weeks_not_materialized": sum(key >= first_week(context) for key in read) - len(window),
+            "weeks_not_materialized": len(gone),
             "batching_of_training": checkpoint.batching.training,
             "batching_of_inference": checkpoint.batching.inference,
             "sampler": checkpoint.batching.sampler or "none: the whole graph at once",
@@ -129,8 +132,7 @@ def trained_ranker(
 
     week = context.partition_key
     with warehouse.reader() as con:
-        users, events = read_nodes(con, week)
-        history = warehouse.history(week)
+        users, events, history = *read_nodes(con, week), warehouse.history(week)
     rules, attributes = rules_of(policy.read(), events), attribute_files.read(users, events, week)
     for note in attributes.notes:
         context.log.warning(note)

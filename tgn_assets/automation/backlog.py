@@ -11,7 +11,13 @@ import dagster as dg
 
 from tgn_assets.assets.exports import asset_name, location_digest
 from tgn_assets.assets.ingest import LOG
-from tgn_assets.assets.interaction_log import SourceObservation, ingested_digest, observe_source, signature_of
+from tgn_assets.assets.interaction_log import (
+    SourceObservation,
+    ingested_digest,
+    observe_source,
+    rows_in,
+    signature_of,
+)
 from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError
@@ -81,6 +87,31 @@ class Backlog:
         """All closed weeks, oldest first."""
         newest = self.observation.newest_closed
         return weeks_between(self.home.start_week(), newest) if newest else []
+
+    def ends_early(self) -> str | None:
+        """What to say of a source that ends before the newest published week: it is hardly whole, and no week is run.
+
+        None if it does not.
+        """
+        newest, closed = max(self.lineage.published, default=""), self.observation.newest_closed
+        if newest <= (closed or ""):
+            return None
+        now = f"is {closed}" if closed else "there is none"
+        return f"the newest closed week was {newest} and {now} now: are the log, TGN_END_WEEK and the clock right?"
+
+    def has_shrunk(self) -> str | None:
+        """What to say of a source that has lost most rows of ingested weeks, beside those at its beginning; or None."""
+        ingested, start = self.lineage.ingested, self.home.start_week()
+        changed = [week for week in self.observation.changed_weeks(self.lineage, start) if week in ingested]
+        before = sum(rows_in(ingested[week]) for week in changed)
+        now = sum(rows_in(self.observation.digests[week]) for week in changed)
+        if 2 * now >= before:
+            return None
+        weeks = f"{changed[0]} to {changed[-1]}" if len(changed) > 1 else changed[0]
+        return (
+            f"of {before:,} rows of {weeks} the source has {now:,} now: is the log whole? A run makes "
+            f"{'these weeks' if len(changed) > 1 else 'this week'} again from what is there"
+        )
 
     def work_items(self, last_week: str | None = None) -> list[WorkItem]:
         """What has to be done for the closed weeks up to `last_week`, in this order."""

@@ -93,7 +93,7 @@ def missing_or_changed_weeks_sensor(
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same
         delete_old_runs(context.instance, home.settings.keep_run_days, home.names)
-        return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed), **seen)
+        return dg.SensorResult(skip_reason=_nothing_to_do(backlog, failed, signature), **seen)
 
     return missing_or_changed_weeks
 
@@ -125,11 +125,18 @@ def _observe(home: Home, instance: dg.DagsterInstance, signature: str) -> dg.Sen
     return dg.SensorResult(run_requests=[request])
 
 
-def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]]) -> str:
+def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]], signature: str) -> str:
+    """Why nothing is requested, though some items may have `failed`; the source is at `signature`."""
     if failed:
         runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
+    if early := backlog.ends_early():
+        return f"{early} Nothing is requested until then"
     if backlog.observation.newest_closed is None:
         return "the source has no closed week yet"
+    if left := backlog.work_items():
+        return f"{left[0].weeks} is left to the schedule until Monday {SCHEDULE_HOUR:02}:05 UTC"
+    if backlog.observation.signature != signature:
+        return "the source has changed since it was read a moment ago; soon it is read again"
     return f"all weeks up to {backlog.observation.newest_closed} are complete"

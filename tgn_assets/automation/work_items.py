@@ -52,7 +52,7 @@ def plan_work(
     `trained` are the weeks that have a model: they had lists, even if the warehouse is gone.
 
     What the source no longer has at its beginning (`expired_weeks`) stays as it was ingested, and if it ends before
-    all that was published, nothing is made: the export is hardly whole.
+    the newest week that was published, nothing is made: the export is hardly whole.
 
     Weeks before the first published one are there to learn from: they are ingested in one run, and get no
     predictions. If nothing was published yet, the newest closed week is the first. Every week from there on is
@@ -62,7 +62,7 @@ def plan_work(
     if not asked:
         return []
     published = lineage.published | trained
-    if published and min(published) > weeks[-1]:
+    if published and max(published) > weeks[-1]:
         return []
     first = min(published & set(weeks), default=weeks[-1])
     ingested = lineage.ingested

@@ -1,6 +1,7 @@
 """Runs weeks in this process, through the same definitions and instance that `dagster dev` shows."""
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, AssetRecord
+from tgn_assets.state.run_lock import held_by, hold
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt", "InterruptException")
@@ -106,6 +108,9 @@ class Runner:
         """
         tried, failures = set[str](), list[RunFailed]()
         while items := [item for item in backlog.work_items() if item.key not in tried]:
+            if self._had_to_wait():
+                backlog = latest_backlog(self._home)  # the other run may have done it
+                continue
             item = items[0]
             tried.add(item.key)
             try:
@@ -118,6 +123,16 @@ class Runner:
         if failures:
             raise failures[0]
 
+    def _had_to_wait(self) -> bool:
+        """Waits for a run that another process executes; whether there was one."""
+        if not held_by(self._home.run_lock):
+            return False
+        try:
+            with hold(self._home.run_lock, f"tgn of process {os.getpid()}", self._progress.say):
+                return True
+        except KeyboardInterrupt:
+            raise self._interrupted(None, None, "") from None
+
     def _do(self, item: WorkItem) -> None:
         if item.action == INGEST:
             self._ingest(item.first, item.last, item.reason)
@@ -125,6 +140,7 @@ class Runner:
             part = f"{len(item.assets)} stale asset{'s' if len(item.assets) > 1 else ''}"
             self._run(f"week {item.first} ({part})", reason=item.reason, week=item.first, assets=item.assets)
         else:
+            self.ingest_before(item.first)  # a snapshot may be gone since
             self.refresh([item.first], item.reason)
 
     def _ingest(self, first: str, last: str, reason: str) -> None:

@@ -12,6 +12,7 @@ from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
+from tgn_assets.ml.data.source_check import same_files
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
@@ -56,7 +57,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
         yield "failed_runs", failed
     except StateError as error:  # the history of runs is not needed for the rest
         yield "history", str(error)
-    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks else None
+    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks and not backlog.ends_early() else None
 
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
@@ -83,13 +84,16 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     """What looks odd about the source beside what was ingested and published from it."""
     artifacts = backlog.home.artifact_store()
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
-    if weeks and newest > weeks[-1]:
-        now = f"is {weeks[-1]} now: are the log, TGN_END_WEEK and the clock right?"
-        yield f"the newest closed week was {newest} and {now}"
+    if ends_early := backlog.ends_early():
+        yield ends_early
+    if shrunk := backlog.has_shrunk():
+        yield shrunk
     if weeks and (early := [week for week in sorted(backlog.lineage.ingested) if week < weeks[0]]):
-        yield f"weeks from {early[0]} on stay part of all lists, though TGN_START_WEEK is {weeks[0]} now"
+        yield f"weeks from {early[0]} on stay part of all lists, though the first week is {weeks[0]} now"
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
-    if lost and not artifacts.pinned():
+    if (pinned := artifacts.pinned()) and pinned not in artifacts.weeks("trained_ranker"):
+        yield f"the model of {pinned}, which lists are to come from, is not there: `tgn models unpin`, or pin another"
+    if lost and not pinned:
         yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
     there = artifacts.weeks(SNAPSHOTS)
     if without := sorted(week for asset, week in backlog.lineage.made if asset == SNAPSHOTS and week not in there):
@@ -97,6 +101,7 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
         yield f"snapshots of {spans} are gone from {artifacts.root}: `tgn refresh` makes them again"
     if weeks and (gone := sorted(expired_weeks(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
+    yield from same_files(backlog.home.source_spec())
 
 
 def _numbers_begun_anew(home: Home) -> Iterator[str]:
@@ -136,6 +141,8 @@ def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict
             continue
         weeks = week or f"{run.tags.get(RANGE_START)} to {run.tags.get(RANGE_END)}"
         if run.status in UNFINISHED:
+            if run.status == dg.DagsterRunStatus.NOT_STARTED and weeks in seen:
+                continue  # a newer run did what this one was to do before it was killed
             unfinished.append({"weeks": weeks, "status": run.status.value.lower(), "run_id": run.run_id})
         elif weeks not in seen and run.status == dg.DagsterRunStatus.FAILURE:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
@@ -222,7 +229,7 @@ def _show_failed(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _show_to_do(items: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
     if items is None:
-        yield "to do      nothing before a week has closed"
+        yield "to do      nothing before a new week has closed in the source"
         return
     yield from (f"to do      {item['text']}" for item in items[:MOST_ITEMS])
     if len(items) > MOST_ITEMS:

@@ -121,8 +121,8 @@ def load_meta(directory: Path) -> dict[str, Any]:
     """The meta of `directory` without its tensors; ArtifactError as of `load_artifact`."""
     with as_artifact_error(directory):
         if not (directory / META).exists():
-            asset, week = directory.parent.name, directory.name
-            raise ArtifactError(f"there is no {asset} of week {week} at {directory}; materialize it first")
+            lack = f"{directory} has no {META}" if directory.exists() else f"there is no {directory}"
+            raise ArtifactError(f"{lack}; {remedy(directory)} makes it again")
         meta = json.loads((directory / META).read_text())
         made_in = meta.get("format_version")
         if isinstance(made_in, int) and made_in > FORMAT_VERSION:

@@ -54,9 +54,8 @@ class ArtifactStore:
         return self.root / asset / f".{week}.scratch"
 
     def weeks(self, asset: str) -> list[str]:
-        """The weeks for which there is an artifact of `asset`, oldest first."""
-        folder = self.root / asset
-        return sorted(path.name for path in folder.iterdir() if is_week(path.name)) if folder.is_dir() else []
+        """The weeks for which there is an artifact of `asset`, oldest first; a folder without its meta.json is none."""
+        return sorted(week for path in self.root.glob(f"{asset}/*/meta.json") if is_week(week := path.parent.name))
 
     def save(self, asset: str, week: str, artifact: Any) -> None:
         """Writes or replaces the artifact of `asset` for `week`, as a whole."""
@@ -129,7 +128,9 @@ class ArtifactStore:
         from tgn_assets.ml.artifact_io import ArtifactError
 
         try:
-            return json.loads((self.root / PIN).read_text())["week"]
+            if is_week(week := json.loads((self.root / PIN).read_text())["week"]):
+                return week
+            raise ValueError(week)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:

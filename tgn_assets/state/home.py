@@ -264,7 +264,7 @@ class Home:
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
             return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
-        return first_week_of(self.source_spec())
+        return min(self.warehouse().lineage().ingested, default=None) or first_week_of(self.source_spec())
 
     def _pinned(self, name: str, find: Callable[[], T]) -> T:
         """The value `name` of the log of this home: what `find` returned the first time, stored for ever.

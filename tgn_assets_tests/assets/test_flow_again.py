@@ -179,4 +179,6 @@ def test_late_rows_leave_work_until_all_lists_follow(copy: Deployment, tmp_path:
 def test_missing_artifact_is_named_with_remedy(copy: Deployment) -> None:
     shutil.rmtree(ArtifactStore(copy.home.artifacts).directory("trained_ranker", WEEKS[3]))
     failed = copy.run(WEEKS[3], "temporal_embeddings", raise_on_error=False)
-    assert f"no trained_ranker of week {WEEKS[3]}" in failure_of(failed, "temporal_embeddings")
+    assert f"trained_ranker/{WEEKS[3]}; `tgn refresh --week {WEEKS[3]}` makes it again" in failure_of(
+        failed, "temporal_embeddings"
+    )

@@ -151,6 +151,7 @@ def test_weeks_of_a_deleted_warehouse_are_requested_again(tmp_path: Path, instan
     home, tick = complete(tmp_path, instance)
     for week in WEEKS[1:]:
         (home.artifacts / "trained_ranker" / week).mkdir(parents=True)
+        (home.artifacts / "trained_ranker" / week / "meta.json").touch()
     home.warehouse_path.unlink()
     assert tick.request().tags[RANGE_END] == WEEKS[0]
     ingest(home, WEEKS[0])

@@ -118,6 +118,7 @@ def test_weeks_that_the_source_no_longer_has_stay() -> None:
 
 def test_a_source_that_ends_before_what_was_published_makes_nothing() -> None:
     assert plan_work(WEEKS[:3], _home(WEEKS[3:]), {}) == []
+    assert plan_work(WEEKS[:4], _home(WEEKS[2:]), {WEEKS[3]: "late rows"}) == []
 
 
 def test_another_policy_or_place_makes_lists_or_exports_stale() -> None:

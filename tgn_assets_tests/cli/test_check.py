@@ -121,3 +121,13 @@ def test_the_synthetic_log_is_checked_up_to_its_newest_week(tmp_path: Path) -> N
     assert found["weeks"]["with_rows"] == 26
     assert found["rows"]["usable"] > 0 and found["time"]["last"] is not None
     assert found["rejected"] == []
+
+
+def test_the_same_file_twice_is_suspicious(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for name, rows in (("1.csv", ROWS[:8]), ("2.csv", ROWS[8:]), ("2 (1).csv", ROWS[8:])):
+        (folder / name).write_text("\n".join(["ip_address,event_id,timestamp", *rows]) + "\n")
+    home = home_on_log(tmp_path, source=str(folder))
+    said = dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"]
+    assert said == ["the files 2 (1).csv and 2.csv are the same: their rows count twice"]

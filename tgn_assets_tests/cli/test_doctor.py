@@ -17,7 +17,7 @@ from tgn_assets.ml.data.policy import Policy
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import StateError
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, ingest
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
 
 
 @pytest.fixture(autouse=True)
@@ -205,3 +205,35 @@ def test_removed_log_file_is_found_anew(home: Home) -> None:
     os.remove(home.root / "log.json")
     home.start_week()
     assert json.loads((home.root / "log.json").read_text())["first_week"] == before["first_week"]
+
+
+def test_a_snapshot_without_its_meta_is_missing(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    ingest(home, *WEEKS)
+    for week in WEEKS:
+        save_artifact(home.artifact_store().directory("weekly_snapshots", week), {}, {})
+    (home.artifact_store().directory("weekly_snapshots", WEEKS[1]) / "meta.json").unlink()
+    (gone,) = dict(status_sections(home))["suspicions"]
+    assert f"snapshots of {WEEKS[1]} are gone" in gone
+    assert any(f"{WEEKS[1]} is missing; `tgn refresh` makes it again" in finding for finding in found(home))
+
+
+def test_status_says_that_most_rows_are_gone(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    ingest(home, *WEEKS)
+    home_on_log(tmp_path, ROWS[3::4])
+    said = str(dict(status_sections(home))["suspicions"])
+    assert f"of 16 rows of {WEEKS[0]} to {WEEKS[3]} the source has 4 now: is the log whole?" in said
+
+
+def test_status_names_a_pinned_model_that_is_not_there(home: Home) -> None:
+    home.artifacts.mkdir(exist_ok=True)
+    home.artifact_store().pin(WEEKS[0])
+    said = str(dict(status_sections(home))["suspicions"])
+    assert f"the model of {WEEKS[0]}, which lists are to come from, is not there: `tgn models unpin`" in said
+
+
+def test_the_first_week_is_that_of_the_warehouse(home: Home) -> None:
+    """A log that keeps the last months only has another one by now."""
+    os.remove(home.root / "log.json")
+    assert home_on_log(home.root.parent, ROWS[4:]).start_week() == WEEKS[0]

@@ -2,7 +2,7 @@
 
 import re
 import signal
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +34,40 @@ def test_if_needed_runs_nothing_where_nothing_is_pending(tmp_path: Path) -> None
         "published  1 user has a list for the week of 2024-01-29, made by tgn_assets",
         "           no lists had been made for week 2024-01-22, so there is no score yet",
     ]
+
+
+@pytest.mark.parametrize("asked", [[], ["--if-needed"]])
+def test_a_log_that_ends_early_runs_no_week_and_is_an_error(tmp_path: Path, asked: list[str]) -> None:
+    home = published(home_on_log(tmp_path))
+    home_on_log(tmp_path, ROWS[:8])
+    result = tgn("refresh", *asked, home=home)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"the newest closed week was {WEEKS[3]} and is {WEEKS[1]} now" in result.stderr
+    status = tgn("status", home=home).stdout
+    assert f"was {WEEKS[3]} and is {WEEKS[1]} now" in status and "nothing before a new week has closed" in status
+    home_on_log(tmp_path, [row.replace("2024", "2023") for row in ROWS])
+    assert f"was {WEEKS[3]} and there is none now" in tgn("status", home=home).stdout
+
+
+def test_a_week_that_the_log_has_not_come_to_is_refused(tmp_path: Path) -> None:
+    result = tgn("refresh", "--week", "2024-01-29", home=home_on_log(tmp_path))
+    assert result.exit_code == 1
+    assert f"the log has not come to the week 2024-01-29 yet: its newest row is of the week {WEEKS[3]}" in result.stderr
+
+
+def test_a_refresh_that_waited_leaves_what_the_other_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = home_on_log(tmp_path)
+    with ExitStack() as other:
+        other.enter_context(hold(home.run_lock, "run abc of process 1", print))
+
+        def end_of_the_other(_: Progress, text: str) -> None:
+            if "waiting for run abc" in text:
+                published(home)
+                other.close()
+
+        monkeypatch.setattr(Progress, "say", end_of_the_other)
+        result = tgn("refresh", "--if-needed", home=home)
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "ran        nothing: nothing was pending")
 
 
 def test_a_run_that_fails_names_the_step_the_cause_and_the_run(tmp_path: Path) -> None:
@@ -90,7 +124,7 @@ def test_a_run_waits_for_another_until_ctrl_c(tmp_path: Path) -> None:
         "interrupted; nothing was published: `tgn refresh` does what is left, `tgn status` says what that is",
     )
     with home.instance() as instance:
-        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+        assert instance.get_runs() == []
 
 
 def test_a_run_killed_before_it_started_is_told_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

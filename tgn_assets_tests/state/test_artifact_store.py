@@ -22,7 +22,9 @@ WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 def test_a_window_has_the_existing_weeks_and_reads_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for week in (WEEKS[3], WEEKS[0], WEEKS[1]):
         (tmp_path / "weekly_snapshots" / week).mkdir(parents=True)
-    (tmp_path / "weekly_snapshots" / ".2024-01-15.half-written").mkdir()
+        (tmp_path / "weekly_snapshots" / week / "meta.json").touch()
+    for half in (".2024-01-15.half-written", WEEKS[2]):
+        (tmp_path / "weekly_snapshots" / half).mkdir()
     read: list[str] = []
 
     def load(_: ArtifactStore, asset: str, week: str) -> str:
@@ -114,10 +116,11 @@ def test_damage_is_named_with_the_folder(tmp_path: Path, meta: str) -> None:
         store.load("weekly_snapshots", "2024-01-01")
 
 
-def test_a_damaged_pin_names_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{}", '{"week": "2030-01-01"}'])
+def test_a_damaged_pin_names_its_file(tmp_path: Path, text: str) -> None:
     store = ArtifactStore(tmp_path)
     store.root.mkdir(parents=True, exist_ok=True)
-    (store.root / "pinned.json").write_text("{}")
+    (store.root / "pinned.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"pinned\.json is damaged"):
         store.pinned()
 
@@ -127,6 +130,7 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
     for asset in TYPES:
         for week in WEEKS:
             store.directory(asset, week).mkdir(parents=True)
+            (store.directory(asset, week) / "meta.json").touch()
     store.remove_old(None)
     assert store.kept_from() == ""
     store.pin(WEEKS[1])

@@ -17,7 +17,7 @@ from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.progress import LogFn, log_query_progress, no_log
 from tgn_assets.ml.schema import literal
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
-from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
+from tgn_assets.ml.sources.extent import DIGEST_SQL, describe_source, digest
 from tgn_assets.ml.sources.reader import (
     FILTERED,
     FORGOTTEN,
@@ -30,7 +30,7 @@ from tgn_assets.ml.sources.reader import (
 )
 from tgn_assets.ml.sources.spec import SourceSpec, empty_source
 from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
-from tgn_assets.ml.weeks import week_number
+from tgn_assets.ml.weeks import week_number, week_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,14 @@ class StagedWeeks:
     with_blanks: int
     odd: list[str]
     """What to say of files that may not be whole, and of times that may be other ones than were read."""
+
+    def newest_week(self) -> str:
+        """The week of the newest row that was seen, or, if that is none of the last of `weeks` or later, of the source;
+        empty if no row has a time."""
+        newest = max((week for week, *_ in self.counts if week), default="")
+        if newest >= max(self.weeks) or kind_of(self.spec).reads_all:
+            return newest
+        return week_of(describe_source(self.spec).newest_row)
 
 
 def load_weeks(

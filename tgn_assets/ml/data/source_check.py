@@ -74,6 +74,7 @@ LONG_PAUSE = 4
 """Weeks without rows: fewer are holidays."""
 MANY_IDS = 20
 """Ids: that each of fewer is in one row alone may be chance."""
+MOST_PAIRS = 5
 LARGE_SHARE = 0.5
 """Of the rows: an id with more is hardly one user or one event."""
 
@@ -153,11 +154,18 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             )
         if cut := found.cut_short():
             suspicions.append(cut)
+        suspicions += same_files(spec)
         if others := kind_of(spec).other_files():
             suspicions.append(f"files in the folder are not read, as their names tell no format: {listed(others, 5)}")
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
     suspicions += _pauses(with_rows)
     return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions, extent)
+
+
+def same_files(spec: SourceSpec) -> list[str]:
+    """What to say of files of the source that are the same; a few of them stand for many."""
+    pairs = kind_of(spec).same_files()[:MOST_PAIRS]
+    return [f"the files {one} and {other} are the same: their rows count twice" for one, other in pairs]
 
 
 def _pauses(weeks: list[str]) -> Iterator[str]:

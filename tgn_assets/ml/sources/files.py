@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -66,6 +67,22 @@ class FileSource(SourceKind):
         if is_url(self.spec.location) or not folder.is_dir():
             return []
         return sorted(file.name for file in _files_inside(folder) if not file.name.lower().endswith(SUFFIXES))
+
+    def same_files(self) -> list[tuple[str, str]]:
+        """Of this machine, those with rows."""
+        if is_url(self.spec.location):
+            return []
+        of_size, seen = defaultdict[int, list[Path]](list), dict[bytes, Path]()
+        for file in map(Path, find_files(self.spec.location)):
+            of_size[file.stat().st_size].append(file)
+        found = []
+        for size, files in of_size.items():
+            for file in files if size and len(files) > 1 else ():
+                with file.open("rb") as content:
+                    first = seen.setdefault(hashlib.file_digest(content, "sha256").digest(), file)
+                if first != file:
+                    found.append((first.name, file.name))
+        return found
 
     @contextmanager
     def open(
@@ -203,8 +220,9 @@ def _files_inside(folder: Path) -> Iterator[Path]:
 
 def _refuse_twice(files: Sequence[str]) -> None:
     """SourceError if a file is there compressed and as it was."""
+    in_any_case = {file.lower(): file for file in files}
     for file in files:
-        if (packed := f"{file}{GZIP}") in files:
+        if packed := in_any_case.get(f"{file}{GZIP}".lower()):
             raise SourceError(f"TGN_SOURCE: {file} is there twice, the other time as {packed}: remove one of both")
 
 

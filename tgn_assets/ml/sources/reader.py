@@ -27,7 +27,16 @@ from tgn_assets.ml.sources.csv_repair import LINES_KEPT, UnreadableLines
 from tgn_assets.ml.sources.files import FileSource
 from tgn_assets.ml.sources.formats import expected_rows, well_formed
 from tgn_assets.ml.sources.postgres import PostgresSource
-from tgn_assets.ml.sources.relations import Column, FileSummary, Part, RowGroup, SourceKind, TableSource, id_text
+from tgn_assets.ml.sources.relations import (
+    NESTED,
+    Column,
+    FileSummary,
+    Part,
+    RowGroup,
+    SourceKind,
+    TableSource,
+    id_text,
+)
 from tgn_assets.ml.sources.row_filter import briefly
 from tgn_assets.ml.sources.spec import SYNTHETIC, SourceError, SourceSpec, horizon
 from tgn_assets.ml.sources.synthetic import SyntheticSource
@@ -180,6 +189,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         if was_interrupted(error):
             raise KeyboardInterrupt from None
         reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
+        if reason.startswith(fault := "Invalid Input Error: the column "):
+            raise SourceError(f"TGN_SOURCE={spec.shown}: the column {reason.removeprefix(fault)}") from cause
         if "format specifier" in reason:
             raise SourceError(f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})") from cause
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
@@ -224,8 +235,9 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     read = part.relation.sql.replace("$files", f"$files{number}")
     ts = timestamp_sql("value", "number", time.dtype, spec.time_style)
     if time.dtype == "FLOAT" and not part.numbers_weeks:
-        fault = f"the column {spec.timestamp_column!r} of TGN_SOURCE={spec.shown} has 32-bit floats, which round times"
-        raise SourceError(f"{fault}: write it as a timestamp, or name another column with TGN_TIMESTAMP_COLUMN")
+        raise _no_time(spec, "has 32-bit floats, which round times")
+    if re.match(f"{NESTED}|TIME( |$)|INTERVAL|BOOLEAN|BLOB|UUID", part.time.dtype):
+        raise _no_time(spec, f"has values of type {part.time.dtype}")
     if part.numbers_weeks:
         if spec.week_number_anchor is None:
             raise SourceError(
@@ -269,6 +281,13 @@ def _kept(column: str, left_out: ForgottenIds) -> str:
     of_rejected = f"CASE WHEN reason IS NOT NULL THEN {column} END"
     doubtful = f"reason IN ({unchecked}) OR {left_out.sql(of_rejected)}"
     return f"CASE WHEN reason IS NULL THEN {column} WHEN {doubtful} THEN NULL ELSE {column} END"
+
+
+def _no_time(spec: SourceSpec, fault: str) -> SourceError:
+    return SourceError(
+        f"the column {spec.timestamp_column!r} of TGN_SOURCE={spec.shown} {fault}: write it as a timestamp, or name "
+        "another column with TGN_TIMESTAMP_COLUMN"
+    )
 
 
 def _id_sql(column: Column, name: str, null_values: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from itertools import combinations
 from typing import ClassVar, NamedTuple
 
 import duckdb
@@ -65,6 +66,10 @@ class SourceKind(ABC):
 
     def other_files(self) -> list[str]:
         """Files beside those that are read."""
+        return []
+
+    def same_files(self) -> list[tuple[str, str]]:
+        """Pairs of files that are read and have the same bytes."""
         return []
 
     def is_empty(self) -> bool:
@@ -196,9 +201,10 @@ def parts_of(spec: SourceSpec, tables: Sequence[Table]) -> list[Part]:
         user = _id_column(table, spec.user_column, "TGN_USER_COLUMN")
         event = _id_column(table, spec.event_column, "TGN_EVENT_COLUMN")
         time = _column(table, time_column, "TGN_TIMESTAMP_COLUMN")
-        for column, setting in ((event, "TGN_EVENT_COLUMN"), (time, "TGN_TIMESTAMP_COLUMN")):
-            if column == user:
-                raise SourceError(f"TGN_USER_COLUMN and {setting} name the same column of {table.name}; set one anew")
+        columns = {"TGN_USER_COLUMN": user, "TGN_EVENT_COLUMN": event, "TGN_TIMESTAMP_COLUMN": time}
+        for (one, column), (other, also) in combinations(columns.items(), 2):
+            if column == also:
+                raise SourceError(f"{one} and {other} name the same column of {table.name}; set one anew")
         keep = row_filter(spec.row_filter, table.name, table.columns)
         parts.setdefault(Part(table.relation, (), user, event, time, weekly, *keep), []).append(table.file)
     return [replace(shape, files=tuple(filter(None, files))) for shape, files in parts.items()]

@@ -51,6 +51,9 @@ DAY_BEFORE_MONTH_REMEDY = (
     "of a log that writes the day before the month, so that days up to the 12th are read as months: set "
     "TGN_TIMESTAMP_FORMAT, such as %Y-%d-%m"
 )
+SHORTENED = r"\s*[0-9](\.[0-9]{0,6})?[eE][+]?[0-9]{1,2}\s*"
+"""A unix time as spreadsheets and R shorten it: what is left of it are steps of a quarter of an hour and more."""
+SHORTENED_REMEDY = "numbers that were shortened, so that their last digits are lost: export them in full, or as dates"
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
 TIMES_SAMPLED = 20
@@ -99,7 +102,9 @@ def timestamp_sql(value: str, number: str, dtype: str, style: TimeStyle = PLAIN)
     # `10:00:00 +0200` and `10:00:00,123`, which DuckDB does not read, as it does.
     tidy = f"regexp_replace(regexp_replace(trim({value}), '([0-9]),([0-9])', '\\1.\\2'), ' +([+-][0-9:]+)$', '\\1')"
     iso = ", ".join(_iso_sql(text, style) for text in (value, f"trim({value})", tidy))
-    return f"CASE WHEN {number} IS NULL THEN COALESCE({iso}) ELSE {unix} END"
+    has_exponent = f"contains({value}, 'E') OR contains({value}, 'e')"
+    return f"""CASE WHEN {number} IS NULL THEN COALESCE({iso})
+        WHEN ({has_exponent}) AND regexp_full_match({value}, '{SHORTENED}') THEN NULL ELSE {unix} END"""
 
 
 def no_time_sql(ts: str, style: TimeStyle) -> str:
@@ -172,6 +177,8 @@ def time_remedy(text: str) -> str | None:
     'days as a spreadsheet counts them: export them as dates'
     """
     if not is_number_text(text):
+        if re.fullmatch(SHORTENED, text):
+            return SHORTENED_REMEDY
         if re.fullmatch(DAY_BEFORE_MONTH, text.strip()):
             return DAY_BEFORE_MONTH_REMEDY
         zone = re.search(ZONE_AFTER, text.strip())

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -127,9 +128,17 @@ def test_bytes_that_spell_a_text_are_no_uuid(tmp_path: Path) -> None:
         describe_source(spec)
 
 
-def test_times_that_are_rounded_are_an_error(tmp_path: Path) -> None:
-    spec = parquet(tmp_path, "SELECT 'u' AS ip_address, 'e' AS event_id, 20240103::FLOAT AS timestamp")
-    with pytest.raises(SourceError, match="has 32-bit floats, which round times: write it as a timestamp"):
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("20240103::FLOAT", "32-bit floats, which round times"),
+        ("'10:00'::TIME", "values of type TIME"),
+        ("['2024-01-03']", r"values of type VARCHAR\[\]"),
+    ],
+)
+def test_a_column_that_holds_no_times_is_an_error(tmp_path: Path, value: str, fault: str) -> None:
+    spec = parquet(tmp_path, f"SELECT 'u' AS ip_address, 'e' AS event_id, {value} AS timestamp")
+    with pytest.raises(SourceError, match=f"'timestamp' of TGN_SOURCE=.* has {fault}: write it as a timestamp"):
         describe_source(spec)
 
 
@@ -166,10 +175,13 @@ def test_a_member_of_a_json_object_can_be_named(tmp_path: Path, con: duckdb.Duck
         describe_source(replace(spec, user_column="user"))
 
 
-def test_one_column_for_users_and_events_is_an_error(tmp_path: Path) -> None:
-    spec = replace(csv(tmp_path, "user,ts\nu,2024-01-01\n"), event_column="User", timestamp_column="ts")
-    with pytest.raises(SourceError, match="TGN_USER_COLUMN and TGN_EVENT_COLUMN name the same column"):
-        describe_source(replace(spec, user_column="user"))
+@pytest.mark.parametrize(("one", "other"), [("USER", "EVENT"), ("USER", "TIMESTAMP"), ("EVENT", "TIMESTAMP")])
+def test_one_column_for_two_things_is_an_error(tmp_path: Path, one: str, other: str) -> None:
+    columns: dict[str, Any] = {"user_column": "user", "event_column": "item", "timestamp_column": "ts"}
+    columns[f"{other.lower()}_column"] = columns[f"{one.lower()}_column"].title()
+    spec = replace(csv(tmp_path, "user,item,ts\nu,e,2024-01-01\n"), **columns)
+    with pytest.raises(SourceError, match=f"TGN_{one}_COLUMN and TGN_{other}_COLUMN name the same column"):
+        describe_source(spec)
 
 
 def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
@@ -179,12 +191,13 @@ def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["user,item,user,ts", "User,item,USER,ts"])
 def test_a_column_that_is_there_twice_is_an_error(header: str, tmp_path: Path) -> None:
-    spec = replace(csv(tmp_path, header + "\nu,e,v,2024-01-01\n"), event_column="item", timestamp_column="ts")
+    log = csv(tmp_path, f"{header},kind\nu,e,v,2024-01-01,k\n")
+    spec = replace(log, event_column="item", timestamp_column="ts")
     with pytest.raises(SourceError, match="the column 'user' is there twice"):
         describe_source(replace(spec, user_column="user"))
     if "user" in header:
         with pytest.raises(SourceError, match=r"the column 'user' is there twice.*TGN_ROW_FILTER"):
-            describe_source(replace(spec, user_column="item", event_column="ts", row_filter="user = 'u'"))
+            describe_source(replace(spec, user_column="item", event_column="kind", row_filter="user = 'u'"))
     else:
         assert describe_source(replace(spec, user_column="USER")).rejected == {}
 

@@ -12,6 +12,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
     number_sql,
     time_remedy,
     timestamp_sql,
+    unread_times,
     week_sql,
     week_start_sql,
 )
@@ -168,6 +169,13 @@ def test_seconds_or_milliseconds_is_decided_per_row() -> None:
 def test_eight_digits_are_a_day(value: str, dtype: str) -> None:
     assert read(value, dtype) == datetime(2024, 2, 29)
     assert read(value, dtype, TimeStyle(zone="Europe/Berlin")) == datetime(2024, 2, 28, 23)
+
+
+@pytest.mark.parametrize("text", ["1.704E+12", "1.704067e+09", "1.7E9"])
+def test_numbers_whose_last_digits_are_lost_are_not_read(text: str) -> None:
+    assert read(f"'{text}'") is None
+    assert "numbers that were shortened" in str(unread_times([text]))
+    assert read("'1.7041104E+12'") == NOON  # digits enough for the minute
 
 
 @pytest.mark.parametrize("digits", ["20240230", "20241301", "99999999", "202401", "2024", "202401011200"])
