@@ -111,11 +111,13 @@ def materialize(folder: Path, future: list[Row]) -> dict[str, bytes]:
         csv.writer(file).writerows([("ip_address", "event_id", "timestamp"), *past, *future])
     for node in ("event", "user"):
         write_facts(folder / f"{node}s.csv", node, [*past, *future])
-    return run(folder, folder / "home", {None: INGEST, shift(WEEK, -1): ASSETS, WEEK: ASSETS})
+    steps: dict[str | None, list[str]] = {None: INGEST, shift(WEEK, -1): ASSETS, WEEK: ASSETS}
+    return run(folder, folder / "home", steps, last=LAST if future else WEEK)
 
 
-def run(folder: Path, at: Path, steps: dict[str | None, list[str]]) -> dict[str, bytes]:
-    """Runs the assets of each week of `steps`, None for all weeks, on the log in `folder`, in the home `at`."""
+def run(folder: Path, at: Path, steps: dict[str | None, list[str]], *, last: str = LAST) -> dict[str, bytes]:
+    """Runs the assets of each week of `steps`, None for all weeks up to `last`, on the log in `folder`, in the home
+    `at`."""
     settings = Settings(
         _env_file=None,
         home=at,
@@ -128,7 +130,7 @@ def run(folder: Path, at: Path, steps: dict[str | None, list[str]]) -> dict[str,
     home = Home(settings).ensure()
     definitions = build_definitions(settings)
     assets = [asset for asset in definitions.assets or [] if isinstance(asset, dg.AssetsDefinition)]
-    span = {"dagster/asset_partition_range_start": START, "dagster/asset_partition_range_end": LAST}
+    span = {"dagster/asset_partition_range_start": START, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.ephemeral() as instance:
         for week, selection in steps.items():
             dg.materialize(

@@ -134,6 +134,7 @@ def test_a_week_just_closed_is_left_to_the_schedule(
     answer = Ticks(home, instance)()
     assert isinstance(answer, dg.SensorResult)
     assert [request.partition_key for request in answer.run_requests or []] == ([WEEKS[3]] if asks else [])
+    assert asks or f"{WEEKS[3]} is left to the schedule until Monday 06:05 UTC" in str(answer.skip_reason)
 
 
 def test_a_week_is_not_requested_before_the_source_closed_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
