@@ -280,7 +280,8 @@ def _open_json(
 def _open_json_text(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file: str) -> Table | None:
     """One array of objects, or an object on each line."""
     with open(file, "rb") as opened:
-        is_array = opened.read(HEADER_BYTES).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+        # A line may be an array as well, which is no row.
+        is_array = re.match(rb"\s*\[\s*[{\]]", opened.read(HEADER_BYTES).removeprefix(BOM_UTF8))
     return _open_json(con, spec, name, file, JSON_ARRAY if is_array else JSON_LINES)
 
 

@@ -120,7 +120,12 @@ def test_a_json_array_is_the_same_log_as_csv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "has no rows"), ("[1]", "is a JSON object"), ('[{"ip_address": "u"', "cannot be read .*Malformed JSON")],
+    [
+        ("[]", "has no rows"),
+        ("[1]", "is a JSON object"),
+        ('["u"]\n["v"]\n', "is a JSON object"),
+        ('[{"ip_address": "u"', "cannot be read .*Malformed JSON"),
+    ],
 )
 def test_a_json_array_without_objects_is_an_error(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "log.json").write_text(text)
