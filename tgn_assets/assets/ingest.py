@@ -69,8 +69,10 @@ def raw_interactions(
 
 def _refuse_future(staged: StagedWeeks, warehouse: Warehouse) -> None:
     """SourceError for a new week that the log has not come to: lists would be made from a week without a row."""
-    asked, newest = max(staged.weeks), staged.newest_week()
-    if "" < newest < asked and asked not in warehouse.lineage().ingested:
+    asked = max(staged.weeks)
+    if any(week >= asked for week, *_ in staged.counts if week) or asked in warehouse.lineage().ingested:
+        return
+    if newest := staged.newest_week():
         raise SourceError(
             f"the log has not come to the week {asked} yet: its newest row is of the week {newest}; run it once there "
             "are rows of it, or of a later one"

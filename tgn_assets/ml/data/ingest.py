@@ -156,11 +156,9 @@ class StagedWeeks:
     """What to say of files that may not be whole, and of times that may be other ones than were read."""
 
     def newest_week(self) -> str:
-        """The week of the newest row that was seen, or, if that is none of the last of `weeks` or later, of the source;
-        empty if no row has a time."""
-        newest = max((week for week, *_ in self.counts if week), default="")
-        if newest >= max(self.weeks) or kind_of(self.spec).reads_all:
-            return newest
+        """The week of the newest row of the source; empty if no row has a time."""
+        if kind_of(self.spec).reads_all:
+            return max((week for week, *_ in self.counts if week), default="")
         return week_of(describe_source(self.spec).newest_row)
 
 

@@ -72,16 +72,16 @@ class FileSource(SourceKind):
         """Of this machine, those with rows."""
         if is_url(self.spec.location):
             return []
-        of_size, seen = defaultdict[int, list[Path]](list), dict[bytes, Path]()
+        alike, seen = defaultdict[tuple[int, bytes], list[Path]](list), dict[bytes, Path]()
         for file in map(Path, find_files(self.spec.location)):
-            of_size[file.stat().st_size].append(file)
+            if size := file.stat().st_size:
+                alike[size, _edges(str(file), size)].append(file)
         found = []
-        for size, files in of_size.items():
-            for file in files if size and len(files) > 1 else ():
-                with file.open("rb") as content:
-                    first = seen.setdefault(hashlib.file_digest(content, "sha256").digest(), file)
-                if first != file:
-                    found.append((first.name, file.name))
+        for file in (file for files in alike.values() if len(files) > 1 for file in files):
+            with file.open("rb") as content:
+                first = seen.setdefault(hashlib.file_digest(content, "sha256").digest(), file)
+            if first != file:
+                found.append((first.name, file.name))
         return found
 
     @contextmanager
