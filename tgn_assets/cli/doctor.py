@@ -117,7 +117,7 @@ def _json_files(home: Home) -> Faults:
         except ValueError:
             yield Fault(f"{path} is damaged; {remedy}")
         except OSError as error:
-            yield Fault(f"{path} cannot be read: {error.strerror}")
+            yield Fault(permission_message(error))
 
 
 def _forgotten(home: Home) -> Faults:
@@ -186,19 +186,27 @@ def _copy(home: Home, lineage: Lineage) -> Faults:
 
 def _artifacts(home: Home, lineage: Lineage) -> Faults:
     """Reads every artifact, and compares its digest with the recorded one."""
-    from tgn_assets.ml.artifact_io import ArtifactError, remedy
+    from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
 
     store = home.artifact_store()
     for asset in TYPES:
+        unread = list[str]()
         for week in store.weeks(asset):
             directory, made = store.directory(asset, week), lineage.made.get((asset, week))
             try:
                 store.load(asset, week)
+                with as_artifact_error(directory):
+                    digest = digest_of_files(directory)
+            except UnreadableArtifactError as error:
+                unread.append(str(error))
             except ArtifactError as error:
                 yield Fault(str(error))
-                continue
-            if made and made.digest != digest_of_files(directory):
-                yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+            else:
+                if made and made.digest != digest:
+                    yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+        if unread:  # mostly all of them
+            others = f" (and so for {len(unread) - 1:,} more in {store.root / asset})" if len(unread) > 1 else ""
+            yield Fault(unread[0] + others)
     oldest = store.oldest_kept(home.settings.keep_weeks) or ""
     for asset, week in sorted(lineage.made):
         if asset in TYPES and week not in store.weeks(asset) and (asset not in MODELS or week >= oldest):
