@@ -95,6 +95,17 @@ def open_home() -> "Home":
     return Home(read_settings()).ensure()
 
 
+def existing_home() -> "Home":
+    """The home that the settings name, for a command that makes none; ClickException if it is not there."""
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    home = Home(read_settings())
+    for wrong in filter(None, (home.missing(), *home.misplaced())):
+        raise click.ClickException(wrong)
+    return home
+
+
 def _flag(*names: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option that the context remembers by its name, and the command is not given."""
 

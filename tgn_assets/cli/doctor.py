@@ -55,8 +55,8 @@ Faults = Generator[Fault, None, None]
 
 def findings(home: Home) -> Faults:
     """All that is wrong in `home`."""
-    if not home.root.is_dir():
-        yield Fault(f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it")
+    if missing := home.missing():
+        yield Fault(missing)
         return
     if not os.access(home.root, os.R_OK | os.W_OK | os.X_OK):
         yield Fault(f"{home.root} may not be read and written; give this user the right to")

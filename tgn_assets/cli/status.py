@@ -1,6 +1,9 @@
 """`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -36,7 +39,20 @@ MOST_ITEMS, MOST_REPLACED = 10, 3
 
 
 def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
-    """What there is, by section; SourceError, after the sections about the home, if the source cannot be read."""
+    """What there is, by section; SourceError, after the sections about the home, if the source cannot be read.
+
+    A home that is not there is not made: what it would have to do is found in an empty one that does not last.
+    """
+    if os.path.lexists(home.root):
+        yield from _sections(home.ensure())
+        return
+    instead = {"home": str(home.root), "lost": home.missing()}
+    with TemporaryDirectory(prefix="tgn-status-") as folder:
+        empty = Home(home.settings.model_copy(update={"home": Path(folder)})).ensure()
+        yield from ((name, instead.get(name, value)) for name, value in _sections(empty))
+
+
+def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "home", str(home.root)
     yield "settings", settings_section()
     yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}

@@ -105,6 +105,10 @@ class Home:
             ) from error
         return self
 
+    def missing(self) -> str | None:
+        """What to say if there is no such folder; None if there is one."""
+        return None if self.root.is_dir() else f"there is no folder TGN_HOME={self.root}; `tgn refresh` makes it"
+
     def misplaced(self) -> list[str]:
         """What is a folder and should be a file, or the other way round, and what to do about it."""
         files = (self.root / name for name in FILES if (self.root / name).is_dir())

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -161,6 +162,22 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert f"{WEEKS[3]} temporal_embeddings, weekly_top5_predictions, weekly_report were made from something" in stale
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "2024-01-08 has changed in the source since ingested" in tgn("status", home=home).stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "status", "top5 u", "report", "export", "models list", "models unpin", "models rollback"]
+)
+def test_a_command_that_reads_makes_no_home(tmp_path: Path, command: str) -> None:
+    home = home_on_log(tmp_path)
+    shutil.rmtree(home.root)
+    result = tgn(*command.split(), home=home)
+    assert not home.root.exists()
+    said = f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it"
+    if command == "status":
+        assert f"home       {home.root}\n" in result.stdout and f"look at    {said}\n" in result.stdout
+        assert "published  nothing yet" in result.stdout and "2024-01-22 has no predictions" in result.stdout
+    elif command != "check":
+        assert (result.exit_code, result.stderr) == (1, f"Error: {said}\n")
 
 
 def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
