@@ -253,9 +253,7 @@ def check() -> None:
     from tgn_assets.settings import read_settings
     from tgn_assets.state.home import Home
 
-    home = Home(read_settings())
-    weeks = home.settings.start_week, home.settings.end_week
-    answer(check_sections(home.unpinned_source_spec(), *weeks), SHOWN)
+    answer(check_sections(Home(read_settings())), SHOWN)
 
 
 @cli.command(short_help="Print what is published, what failed, and what is left to do.")

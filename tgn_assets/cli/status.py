@@ -10,13 +10,12 @@ import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
-from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line
+from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.forgotten import ForgottenListError
-from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
@@ -55,7 +54,7 @@ def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
 def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "home", str(home.root)
     yield "settings", settings_section()
-    yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
+    yield "source", source_section(home.settings)
     yield "lost", home.lost_warehouse()
     yield from _published(home)
     backlog = Backlog(home)

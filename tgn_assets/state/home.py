@@ -265,6 +265,16 @@ class Home:
                 f"{extent.first_week} or later"
             )
 
+    def refusals(self, extent: SourceExtent) -> Iterator[str]:
+        """Why no run in this home would take the log that the settings name, whose rows span `extent`; nothing is
+        stored.
+        """
+        try:
+            self._of_this_log(_read(self.root / "log.json"))
+            self._refuse_early_start(extent)
+        except (SettingsError, StateError) as error:
+            yield str(error)
+
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
             return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
