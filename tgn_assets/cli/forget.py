@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,8 +71,9 @@ def forget(ids: tuple[str, ...], event: bool, file: Any, verify: bool, yes: bool
 
 
 def _say(lines: Sequence[str]) -> None:
-    for line in lines:
-        click.echo(printable(line), err=is_json())
+    with suppress(BrokenPipeError):  # it goes on though nobody reads it
+        for line in lines:
+            click.echo(printable(line), err=is_json())
 
 
 def _several(names: Sequence[str], kind: str) -> str:
