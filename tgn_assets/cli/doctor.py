@@ -12,10 +12,11 @@ import duckdb
 
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
+from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
-from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, permission_message
+from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
@@ -65,7 +66,7 @@ def findings(home: Home) -> Faults:
             yield from map(Fault, misplaced)
             return
     except OSError as error:
-        yield Fault(permission_message(error))
+        yield Fault(of_the_system(error))
         return
     for section in (_room, _dagster, _json_files, _forgotten):
         yield from _readable(section(home))
@@ -80,7 +81,7 @@ def _readable(section: Generator[Fault, None, T]) -> Generator[Fault, None, T | 
     try:
         return (yield from section)
     except OSError as error:
-        yield Fault(permission_message(error))
+        yield Fault(of_the_system(error))
     return None
 
 
@@ -117,7 +118,7 @@ def _json_files(home: Home) -> Faults:
         except ValueError:
             yield Fault(f"{path} is damaged; {remedy}")
         except OSError as error:
-            yield Fault(permission_message(error))
+            yield Fault(of_the_system(error))
 
 
 def _forgotten(home: Home) -> Faults:

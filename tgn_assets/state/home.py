@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.connectors.text_file import replace_text
-from tgn_assets.ml.safe_text import redacted
+from tgn_assets.ml.safe_text import of_the_system, redacted
 from tgn_assets.ml.sources.extent import (
     LONG_GAP,
     describe_source,
@@ -155,7 +155,7 @@ class Home:
         try:
             yield
         except OSError as error:
-            raise StateError(permission_message(error)) from error
+            raise StateError(of_the_system(error)) from error
         except Exception as error:
             wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
             if not wrong and not type(error).__module__.startswith("yaml."):
@@ -342,11 +342,6 @@ def damaged_history(dagster_home: Path) -> list[Path]:
     return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
 
 
-def permission_message(error: OSError) -> str:
-    """What to say of a file that may not be read or written."""
-    return f"{error.filename} cannot be used: {(error.strerror or 'error').lower()}; give this user the right to"
-
-
 def _is_sound(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as con:
@@ -369,7 +364,7 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StateError(f"{file} cannot be read: {error.strerror}") from error
+        raise StateError(of_the_system(error)) from error
     except ValueError:
         pass
     raise StateError(
