@@ -19,8 +19,8 @@ $(READY): pyproject.toml constraints.txt
 DEMO := .tgn/demo
 
 demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lists and metrics beside the baselines
+	@echo "first      export TGN_HOME=$${TGN_HOME:-$(DEMO)}    the home of the commands that the last lines name"
 	TGN_SOURCE=synthetic TGN_HOME=$${TGN_HOME:-$(DEMO)} $(BIN)/tgn backtest --weeks 2 --show-lists
-	@echo "first      export TGN_HOME=$${TGN_HOME:-$(DEMO)}                    the home that these commands look at"
 
 test: $(READY) doctest  ## every test except those that need a compiled sampler
 	$(BIN)/pytest tgn_assets_tests

@@ -103,7 +103,7 @@ def shown_of(home: Home) -> str:
     printed = io.StringIO()
     for sections, shown in (
         (lambda: status.status_sections(home), status.SHOWN),
-        (lambda: check.check_sections(home.unpinned_source_spec(), None, None), check.SHOWN),
+        (lambda: check.check_sections(home), check.SHOWN),
     ):
         try:
             with redirect_stdout(printed):

@@ -65,6 +65,12 @@ def test_make_without_a_python_that_suits_says_which_it_needs(arguments: tuple[s
     assert not (tmp_path / ".venv").exists()
 
 
+def test_the_demo_names_its_home_before_the_commands_that_need_it() -> None:
+    command = ["make", "--dry-run", "demo", f"PYTHON={sys.executable}"]
+    planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 0 < planned.index("export TGN_HOME=") < planned.index("tgn backtest")
+
+
 RUNTIME = [
     Requirement(line)
     for lines in (

@@ -1,5 +1,6 @@
 """What all commands of `tgn` share: weeks as parameters, errors in one line, and `--verbose`."""
 
+import select
 from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,9 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was left half done", err=True)
             ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            raise
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _reader_has_gone():  # the last words were for nobody
+                ctx.exit(0)
             from tgn_assets.ml.connectors.duckdb_session import was_interrupted
 
             if was_interrupted(error):
@@ -56,6 +57,14 @@ class Commands(click.Group):
                 click.echo(str(error), err=True)
                 ctx.exit(INTERRUPTED)
             raise click.ClickException(explain(error)) from error
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout or stderr is a pipe that nobody reads any more."""
+    outputs = select.poll()
+    for number in (1, 2):
+        outputs.register(number, 0)  # for errors alone
+    return bool(outputs.poll(0))
 
 
 def explain(error: Exception) -> str:
@@ -93,6 +102,17 @@ def open_home() -> "Home":
     from tgn_assets.state.home import Home
 
     return Home(read_settings()).ensure()
+
+
+def existing_home() -> "Home":
+    """The home that the settings name, for a command that makes none; ClickException if it is not there."""
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
+
+    home = Home(read_settings())
+    for wrong in filter(None, (home.missing(), *home.misplaced())):
+        raise click.ClickException(wrong)
+    return home
 
 
 def _flag(*names: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

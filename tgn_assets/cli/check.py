@@ -7,19 +7,22 @@ from typing import Any
 
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.data.source_check import Rejection, check_source
-from tgn_assets.ml.safe_text import printable
+from tgn_assets.ml.safe_text import printable, safe_text
 from tgn_assets.ml.sources.extent import LAST_OF_YEAR, YEARLY_REMEDY, check_first_week
 from tgn_assets.ml.sources.reader import LEFT_OUT
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.settings import env_files, unknown_settings
+from tgn_assets.settings import Settings, env_files, unknown_settings
+from tgn_assets.state.home import Home
 
 
-def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | None) -> Iterator[tuple[str, Any]]:
+def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
     """What was understood, by section; SourceError if the source cannot be read or has no row that can be used."""
+    start_week, end_week = home.settings.start_week, home.settings.end_week
     yield "settings", settings_section()
-    yield "source", {"location": spec.shown, "query": spec.query}
+    yield "source", source_section(home.settings)
+    spec = home.unpinned_source_spec()
     found = check_source(spec, start_week, end_week)
     extent = found.extent
     yield "rows", {"usable": found.rows, "users": found.users, "events": found.events}
@@ -37,7 +40,8 @@ def check_sections(spec: SourceSpec, start_week: str | None, end_week: str | Non
     yield "before_first_week", found.before_start
     yield "after_last_week", found.after_end
     yield "rejected", found.rejected
-    yield "suspicions", [*found.suspicions, *([] if start_week else _first_week_suspicions(spec, found.weeks))]
+    about_first_week = [] if start_week else _first_week_suspicions(spec, found.weeks)
+    yield "suspicions", [*home.refusals(extent), *found.suspicions, *about_first_week]
 
 
 def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[str]:
@@ -74,9 +78,16 @@ def settings_line(found: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"look at    {name} is no setting: nothing reads it" for name in found["unknown"])
 
 
+def source_section(settings: Settings) -> dict[str, Any]:
+    """Which source it is, and whether a setting names it."""
+    named = "source" in settings.model_fields_set
+    return {"location": safe_text(settings.source), "query": settings.source_query, "named": named}
+
+
 def source_line(source: Mapping[str, Any]) -> Iterator[str]:
     """Which source it is."""
-    yield f"source     {source['location']} {source['query'] or ''}".rstrip()
+    more = source["query"] or "" if source["named"] else "(TGN_SOURCE is not set: a made-up world)"
+    yield f"source     {source['location']} {more}".rstrip()
 
 
 def _rows(rows: Mapping[str, int]) -> Iterator[str]:

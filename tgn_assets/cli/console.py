@@ -9,7 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from math import isfinite
@@ -29,11 +29,18 @@ HEARTBEAT = 5.0
 """Seconds between two lines where they cannot be redrawn."""
 
 
+class _Console(Console):
+    """As that of rich, which ends the process once a reader has gone: the work goes on, and is printed no more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Progress(AbstractContextManager["Progress"]):
     """Shows on stderr what is being done and for how long. Results go to stdout, so that they can be piped."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or _Console(stderr=True, highlight=False)
         self.task, self.detail = "", ""
         self._since = self._printed = time.monotonic()
         self._stop = threading.Event()
@@ -91,15 +98,23 @@ def answer(sections: Iterable[tuple[str, Any]], shown: Shown, closing: Iterable[
 
     `closing` are lines at the end of the text.
 
-    Text appears section by section: what is known comes before the error that ends the command.
+    Text appears section by section: what is known comes before the error that ends the command. A reader that has gone
+    is no error: whether the command failed is what it did before.
     """
     if is_json():
-        click.echo(json.dumps({name: plain(value) for name, value in sections}, indent=2, allow_nan=False))
+        document = json.dumps({name: plain(value) for name, value in sections}, indent=2, allow_nan=False)
+        with suppress(BrokenPipeError):
+            click.echo(document)
         return
     for name, value in sections:
         if name in shown:
-            print_results(shown[name](value))
-    print_results(closing)
+            results = list(shown[name](value))
+            try:
+                print_results(results)
+            except BrokenPipeError:
+                return
+    with suppress(BrokenPipeError):
+        print_results(closing)
 
 
 def print_results(results: Iterable[str | ResultTable]) -> None:
@@ -114,7 +129,7 @@ def print_results(results: Iterable[str | ResultTable]) -> None:
             if isinstance(part, str):
                 click.echo(wrapped(printable(part), width))
             else:
-                Console(highlight=False, width=UNLIMITED).print(part)  # it fits by itself, or is not to be cut
+                _Console(highlight=False, width=UNLIMITED).print(part)  # it fits by itself, or is not to be cut
 
 
 def fitted(message: str, before: str, indent: str) -> str:

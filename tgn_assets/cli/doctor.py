@@ -12,10 +12,11 @@ import duckdb
 
 from tgn_assets.cli.console import Shown
 from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
+from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
-from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history, permission_message
+from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
@@ -55,8 +56,8 @@ Faults = Generator[Fault, None, None]
 
 def findings(home: Home) -> Faults:
     """All that is wrong in `home`."""
-    if not home.root.is_dir():
-        yield Fault(f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it")
+    if missing := home.missing():
+        yield Fault(missing)
         return
     if not os.access(home.root, os.R_OK | os.W_OK | os.X_OK):
         yield Fault(f"{home.root} may not be read and written; give this user the right to")
@@ -65,7 +66,7 @@ def findings(home: Home) -> Faults:
             yield from map(Fault, misplaced)
             return
     except OSError as error:
-        yield Fault(permission_message(error))
+        yield Fault(of_the_system(error))
         return
     for section in (_room, _dagster, _json_files, _forgotten):
         yield from _readable(section(home))
@@ -80,7 +81,7 @@ def _readable(section: Generator[Fault, None, T]) -> Generator[Fault, None, T | 
     try:
         return (yield from section)
     except OSError as error:
-        yield Fault(permission_message(error))
+        yield Fault(of_the_system(error))
     return None
 
 
@@ -117,7 +118,7 @@ def _json_files(home: Home) -> Faults:
         except ValueError:
             yield Fault(f"{path} is damaged; {remedy}")
         except OSError as error:
-            yield Fault(f"{path} cannot be read: {error.strerror}")
+            yield Fault(of_the_system(error))
 
 
 def _forgotten(home: Home) -> Faults:
@@ -186,19 +187,27 @@ def _copy(home: Home, lineage: Lineage) -> Faults:
 
 def _artifacts(home: Home, lineage: Lineage) -> Faults:
     """Reads every artifact, and compares its digest with the recorded one."""
-    from tgn_assets.ml.artifact_io import ArtifactError, remedy
+    from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
 
     store = home.artifact_store()
     for asset in TYPES:
+        unread = list[str]()
         for week in store.weeks(asset):
             directory, made = store.directory(asset, week), lineage.made.get((asset, week))
             try:
                 store.load(asset, week)
+                with as_artifact_error(directory):
+                    digest = digest_of_files(directory)
+            except UnreadableArtifactError as error:
+                unread.append(str(error))
             except ArtifactError as error:
                 yield Fault(str(error))
-                continue
-            if made and made.digest != digest_of_files(directory):
-                yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+            else:
+                if made and made.digest != digest:
+                    yield Fault(f"{directory} is not what was made then; {remedy(directory)} makes it again")
+        if unread:  # mostly all of them
+            others = f" (and so for {len(unread) - 1:,} more in {store.root / asset})" if len(unread) > 1 else ""
+            yield Fault(unread[0] + others)
     oldest = store.oldest_kept(home.settings.keep_weeks) or ""
     for asset, week in sorted(lineage.made):
         if asset in TYPES and week not in store.weeks(asset) and (asset not in MODELS or week >= oldest):

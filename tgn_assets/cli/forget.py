@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tgn_assets.cli.base import is_json, json_option, open_home, verbose_option
+from tgn_assets.cli.base import existing_home, is_json, json_option, verbose_option
 from tgn_assets.ml.safe_text import printable
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def forget(ids: tuple[str, ...], event: bool, file: Any, verify: bool, yes: bool
     names = list(dict.fromkeys(id_of(name) for name in given if name.strip()))
     if not names:
         raise click.UsageError("which ids? Name them, or give a file of them to --from")
-    home, kind = open_home(), EVENT if event else USER
+    home, kind = existing_home(), EVENT if event else USER
     if not verify:
         _say(_known(home, kind, names))
         if not yes:
@@ -70,8 +71,9 @@ def forget(ids: tuple[str, ...], event: bool, file: Any, verify: bool, yes: bool
 
 
 def _say(lines: Sequence[str]) -> None:
-    for line in lines:
-        click.echo(printable(line), err=is_json())
+    with suppress(BrokenPipeError):  # it goes on though nobody reads it
+        for line in lines:
+            click.echo(printable(line), err=is_json())
 
 
 def _several(names: Sequence[str], kind: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Commands, Week, is_verbose, json_option, open_home, verbose_option
+from tgn_assets.cli.base import Commands, Week, existing_home, is_verbose, json_option, open_home, verbose_option
 from tgn_assets.cli.forget import forget
 from tgn_assets.cli.models import models
 from tgn_assets.cli.server import dev, serve
@@ -153,7 +153,7 @@ def top5(user: str, week: str | None) -> None:
         user.encode()
     except UnicodeEncodeError:
         raise click.UsageError(f"{user!a} is no text in UTF-8, and so no id") from None
-    found = read_list(open_home().warehouse(), user, week)
+    found = read_list(existing_home().warehouse(), user, week)
     who, until, silent = printable(user), found["week"], found["silent_weeks"]
     if found["is_new_user"]:
         click.echo(
@@ -190,7 +190,7 @@ def report(week: str | None, out: str | None) -> None:
     from tgn_assets.reporting.weekly_page.queries import newest_week
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
-    home = open_home()
+    home = existing_home()
     week = week or newest_week(home.warehouse())
     with home.instance() as instance:
         now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
@@ -221,7 +221,7 @@ def export(week: str | None) -> None:
     from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
     from tgn_assets.ml.export.parquet import exportable_weeks
 
-    home = open_home()
+    home = existing_home()
     locations = home.settings.export_locations()
     if not locations:
         variables = " or ".join(f"TGN_EXPORT_{name.upper()}" for name in DESTINATIONS)
@@ -255,9 +255,7 @@ def check() -> None:
     from tgn_assets.settings import read_settings
     from tgn_assets.state.home import Home
 
-    home = Home(read_settings())
-    weeks = home.settings.start_week, home.settings.end_week
-    answer(check_sections(home.unpinned_source_spec(), *weeks), SHOWN)
+    answer(check_sections(Home(read_settings())), SHOWN)
 
 
 @cli.command(short_help="Print what is published, what failed, and what is left to do.")
@@ -267,8 +265,10 @@ def status() -> None:
     """Print what is published, the last score, the rows that were not used, what failed, and what is left to do."""
     from tgn_assets.cli.console import answer
     from tgn_assets.cli.status import SHOWN, status_sections
+    from tgn_assets.settings import read_settings
+    from tgn_assets.state.home import Home
 
-    answer(status_sections(open_home()), SHOWN)
+    answer(status_sections(Home(read_settings())), SHOWN)
 
 
 @cli.command(short_help="Check the files of a home: what is wrong, what makes it again.")

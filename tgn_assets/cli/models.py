@@ -2,7 +2,7 @@
 
 import click
 
-from tgn_assets.cli.base import Week, is_verbose, json_option, open_home, verbose_option
+from tgn_assets.cli.base import Week, existing_home, is_verbose, json_option, verbose_option
 
 
 @click.group(short_help="List, compare, pin and roll back the trained models.")
@@ -23,7 +23,7 @@ def list_models() -> None:
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import model_cards, models_table
 
-    home = open_home()
+    home = existing_home()
     cards = model_cards(home.artifact_store(), home.warehouse())
     if not cards:
         raise click.ClickException("no model was trained yet; run `tgn refresh`")
@@ -41,7 +41,7 @@ def compare(week: str, other: str) -> None:
     from tgn_assets.cli.console import answer
     from tgn_assets.reporting.model_cards import comparison_table, model_cards
 
-    home = open_home()
+    home = existing_home()
     store, warehouse = home.artifact_store(), home.warehouse()
     one, two = (model_cards(store, warehouse, [key])[0] for key in (week, other))
     sections = {"weeks": [one.week, two.week], "differences": comparison_table(one, two)}
@@ -60,7 +60,7 @@ def pin(week: str) -> None:
     """
     from tgn_assets.reporting.model_cards import check_pin
 
-    store = open_home().artifact_store()
+    store = existing_home().artifact_store()
     check_pin(store, week)
     store.pin(week)
     click.echo(f"lists come from the model of {week} from the next run on; `tgn models unpin` ends it")
@@ -71,7 +71,7 @@ def pin(week: str) -> None:
 def unpin() -> None:
     """Publish from each week's own model again, from the next run on."""
 
-    store = open_home().artifact_store()
+    store = existing_home().artifact_store()
     if (was := store.pinned()) is None:
         click.echo("no model was pinned")
         return
@@ -90,7 +90,7 @@ def rollback() -> None:
     from tgn_assets.cli.runner import open_runner
     from tgn_assets.reporting.model_cards import rollback_target
 
-    home = open_home()
+    home = existing_home()
     store = home.artifact_store()
     newest, model_week = rollback_target(store, home.warehouse())
     before = store.pinned()

@@ -7,6 +7,7 @@ from typing import Any
 
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
+from tgn_assets.cli.check import source_line, source_section
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import ASKED, NEEDED, NEWEST, RunFailed, Runner, RunRecord
 from tgn_assets.cli.status import unknown_events
@@ -95,6 +96,7 @@ def _skipped(first: str | None, last: str | None, reason: str) -> dict[str, str 
 def sections(home: Home, refreshed: Refreshed) -> Iterator[tuple[str, Any]]:
     """The results of a refresh, by section: those of its week are None after a failure."""
     yield "home", str(home.root)
+    yield "source", source_section(home.settings)
     yield "runs", refreshed.runs
     yield "skipped", refreshed.skipped
     if refreshed.failure:
@@ -143,6 +145,7 @@ def _show_published(published: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 SHOWN: Shown = {
+    "source": lambda source: () if source["named"] else source_line(source),
     "runs": _show_runs,
     "skipped": _show_skipped,
     "published": _show_published,

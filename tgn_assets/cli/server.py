@@ -14,6 +14,8 @@ AUTOMATION_STARTS = (
     "Nothing is published here yet: the sensor missing_or_changed_weeks ingests the log and trains as soon as the UI "
     "runs, and the schedule weekly_refresh_schedule every Monday. Switch them off under Automation in the UI."
 )
+SUPERSEDED = "Function `dev_command` is superseded"
+"""How the warning of Dagster begins that tells whoever starts `dagster dev` to type another command."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """An address that stands for all of this machine -> the one of them that a browser on it takes."""
 
@@ -80,7 +82,8 @@ def dev(port: int, host: str) -> None:
     with home.instance() as instance:
         os.environ["DAGSTER_HOME"] = instance.root_directory
     workspace = Path(__file__).parents[1] / "workspace.yaml"
-    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
+    quiet = ["-W", f"ignore:{SUPERSEDED}:FutureWarning"]
+    command = [sys.executable, *quiet, "-m", "dagster", "dev", "-p", str(port), "-h", host, "-w", str(workspace)]
     click.echo(f"{browser_url(host, port)} shows {home.root}", err=True)
     if not home.warehouse().lineage().published:
         click.echo(AUTOMATION_STARTS, err=True)

@@ -1,20 +1,22 @@
 """`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 
 from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
-from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line
+from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.data.source_check import same_files
 from tgn_assets.ml.forgotten import ForgottenListError
-from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
@@ -37,10 +39,23 @@ MOST_ITEMS, MOST_REPLACED = 10, 3
 
 
 def status_sections(home: Home) -> Iterator[tuple[str, Any]]:
-    """What there is, by section; SourceError, after the sections about the home, if the source cannot be read."""
+    """What there is, by section; SourceError, after the sections about the home, if the source cannot be read.
+
+    A home that is not there is not made: what it would have to do is found in an empty one that does not last.
+    """
+    if os.path.lexists(home.root):
+        yield from _sections(home.ensure())
+        return
+    instead = {"home": str(home.root), "lost": home.missing()}
+    with TemporaryDirectory(prefix="tgn-status-") as folder:
+        empty = Home(home.settings.model_copy(update={"home": Path(folder)})).ensure()
+        yield from ((name, instead.get(name, value)) for name, value in _sections(empty))
+
+
+def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "home", str(home.root)
     yield "settings", settings_section()
-    yield "source", {"location": safe_text(home.settings.source), "query": home.settings.source_query}
+    yield "source", source_section(home.settings)
     yield "lost", home.lost_warehouse()
     yield from _published(home)
     backlog = Backlog(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def exported_files(location: str) -> Iterator[list[tuple[str, Path]]]:
     """(name, file) of each Parquet file of an export at `location`; those of an object store are copied for a while."""
     if not is_url(location):
         folders = (Path(location) / table for table in EXPORTED)
-        yield [(str(path), path) for folder in folders for path in sorted(folder.rglob("*.parquet*"))]
+        files = (path for folder in folders for path in sorted(_files_below(folder)) if ".parquet" in path.name)
+        yield [(str(path), path) for path in files]
         return
     with TemporaryDirectory(prefix="tgn-export-") as folder:
         below = f"{location.rstrip('/')}/"
@@ -60,6 +62,17 @@ def exported_files(location: str) -> Iterator[list[tuple[str, Path]]]:
             if any(f"/{table}/week=" in file.url or file.url.startswith(f"{below}{table}/") for table in EXPORTED)
         ]
         yield [(file.url, copy) for file, copy in zip(found, fetch(found, Path(folder)), strict=True)]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below `folder`; OSError for a folder that may not be read, which `rglob` leaves out without a word."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place) / name for name in names)
 
 
 def _clean_parquet(location: str, kind: str, ids: Ids) -> int:

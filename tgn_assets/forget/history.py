@@ -60,7 +60,9 @@ def _clean_database(path: Path, ids: Ids) -> int:
             if busy:  # the file has its old bytes until then
                 raise sqlite3.OperationalError("it is being read all the time")
     except sqlite3.OperationalError as error:
-        raise StateError(f"{path} cannot be cleaned ({error}): stop `tgn dev` and run it again") from error
+        denied = "unable to open" in str(error) or "readonly" in str(error)
+        remedy = "give this user the right to read and write it" if denied else "stop `tgn dev` and run it again"
+        raise StateError(f"{path} cannot be cleaned ({error}): {remedy}") from error
     except sqlite3.DatabaseError as error:
         raise StateError(f"{path} is damaged ({error}): {HISTORY_REMEDY}") from error
     return changed

@@ -78,7 +78,8 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
     for setting, value in home.settings.model_dump().items():
         if isinstance(value, str) and (found := ids.count(value)):
             yield Trace(f"TGN_{setting.upper()}", f"the setting names it {found} times", sure=True)
-    for folder, folders, names in os.walk(home.root, followlinks=True):
+    unread = list[OSError]()
+    for folder, folders, names in os.walk(home.root, followlinks=True, onerror=unread.append):
         folders.sort()
         for name in sorted(names):
             path = Path(folder) / name
@@ -87,6 +88,9 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
                 searched.size += path.stat().st_size
                 yield from search.file(path)
         yield from (Trace(str(Path(folder) / name), "its name", sure=True) for name in folders if ids.count(name))
+    for error in unread:
+        if not isinstance(error, FileNotFoundError):  # a folder of a moment
+            yield Trace(str(error.filename), f"it cannot be searched: {error.strerror}", sure=True, unreadable=True)
     yield from _indices(home)
     for name, location in home.settings.export_locations().items():
         yield from _exported(search, name, location)

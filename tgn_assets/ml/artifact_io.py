@@ -5,7 +5,9 @@
 
 import json
 import math
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +34,10 @@ class ArtifactError(SafeError, FileNotFoundError):
 
 class OutdatedArtifactError(ArtifactError):
     """An artifact in a format before `FORMAT_VERSION`."""
+
+
+class UnreadableArtifactError(ArtifactError):
+    """An artifact that this user may not read."""
 
 
 class TrainingError(SafeError, ArithmeticError):
@@ -66,7 +72,11 @@ def save_artifact(
         }.items():
             save_file({key: part[key].contiguous() for key in sorted(part)}, fresh / name)
         (fresh / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-        fresh.chmod(0o755)
+        # A temporary folder, and what safetensors writes, is for its owner alone: as the umask wants it, like the meta.
+        mode = stat.S_IMODE((fresh / META).stat().st_mode)
+        for path in fresh.iterdir():
+            path.chmod(mode)
+        fresh.chmod(mode | (mode & 0o444) >> 2)
         replace_directory(fresh, directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -178,8 +188,16 @@ def as_artifact_error(directory: Path) -> Iterator[None]:
         yield
     except ArtifactError:
         raise
-    except PermissionError as error:
-        raise ArtifactError(f"{directory} cannot be read: permission denied for {error.filename}") from error
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if denied := _denied(directory, error):
+            raise UnreadableArtifactError(f"{denied} may not be read; give this user the right to") from error
         reason = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{directory} is damaged ({reason}); {remedy(directory)} makes it again") from error
+
+
+def _denied(directory: Path, error: Exception) -> str | None:
+    """What this user may not read of the artifact in `directory`, if that is the reason of `error`."""
+    if isinstance(error, PermissionError):
+        return str(error.filename or directory)
+    # Of such a file, safetensors says that it is not found.
+    return next((str(path) for path in sorted(directory.glob("*")) if not os.access(path, os.R_OK)), None)

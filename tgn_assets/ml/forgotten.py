@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgn_assets.ml.safe_text import SafeError
+from tgn_assets.ml.safe_text import SafeError, of_the_system
 from tgn_assets.ml.schema import EVENT, USER, literal
 
 if TYPE_CHECKING:
@@ -39,14 +39,16 @@ class ForgottenIds:
     @classmethod
     def load(cls, path: Path | None) -> ForgottenIds:
         """The list in the file `path`; an empty one, with a new key, if there is no file. ForgottenListError
-        if it is damaged.
+        if it is damaged, or may not be read.
         """
-        if path is None or not path.exists():
-            return cls(secrets.token_hex(32))
         try:
+            if path is None or not path.exists():
+                return cls(secrets.token_hex(32))
             stored: dict[str, Any] = json.loads(path.read_text())
             hashes = {kind: frozenset(stored[f"{kind}s"]) for kind in KINDS}
             return cls(str(stored["key"]), hashes, frozenset(stored["unfinished"]))
+        except PermissionError as error:
+            raise ForgottenListError(of_the_system(error)) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ForgottenListError(
                 f"{path}, the list of forgotten ids, cannot be read ({type(error).__name__}): put a backup in its "

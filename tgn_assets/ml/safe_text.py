@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from errno import EDQUOT, ENOSPC
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -140,6 +140,9 @@ def listed(names: Iterable[str], most: int = 20) -> str:
 def of_the_system(error: OSError) -> str:
     """What to say about an error with a strerror: a full disk, a missing right, a folder in place of a file."""
     file = error.filename2 or error.filename  # of a renaming, what was to be replaced
+    if error.errno in (EACCES, EPERM, EROFS):
+        what = file or "the output or a file of the home"
+        return f"{what} cannot be used: {(error.strerror or 'error').lower()}; give this user the right to"
     text = f"{error.strerror}{f': {file}' if file else ' for the output or a file of the home'}"
     if error.errno in (ENOSPC, EDQUOT):
         return f"{text}; make room and try again: `tgn doctor` says how much is free"

@@ -11,7 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tgn_assets.ml.artifact_io import META, ArtifactError, load_artifact, load_meta, save_artifact
+from tgn_assets.ml.artifact_io import (
+    META,
+    ArtifactError,
+    UnreadableArtifactError,
+    load_artifact,
+    load_meta,
+    save_artifact,
+)
 from tgn_assets.ml.recommend.published import PublishedLists
 
 KIND = "recommender"
@@ -49,6 +56,8 @@ def load_lists(directory: Path) -> tuple[PublishedLists, dict[str, Any]]:
             name: pd.DataFrame({column: _column(tensors, f"{name}.{column}", is_text) for column, is_text in columns})
             for name, columns in meta["columns"].items()
         }
+    except UnreadableArtifactError:
+        raise
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
         reason = "is no recommender that this version of tgn_assets can read: fit one and save it again"
         raise ArtifactError(f"{directory} {reason}") from error

@@ -27,9 +27,9 @@ class PublicationTimes(NamedTuple):
     """How often other lists took the place of these: late rows, a new policy, another model."""
 
     def __str__(self) -> str:
-        times = "" if self.replaced == 1 else f", for the {self.replaced:,}th time"
+        times = "" if self.replaced == 1 else f" {self.replaced:,} times, most recently"
         return (
-            f"the lists of {self.week} took the place of others at {self.published_at:%Y-%m-%d %H:%M} UTC{times}; "
+            f"the lists of {self.week} took the place of others{times} at {self.published_at:%Y-%m-%d %H:%M} UTC; "
             f"first published at {self.first_published_at:%Y-%m-%d %H:%M} UTC"
         )
 

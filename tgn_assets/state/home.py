@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.connectors.text_file import replace_text
-from tgn_assets.ml.safe_text import redacted
+from tgn_assets.ml.safe_text import of_the_system, redacted
 from tgn_assets.ml.sources.extent import (
     LONG_GAP,
     describe_source,
@@ -105,6 +105,10 @@ class Home:
             ) from error
         return self
 
+    def missing(self) -> str | None:
+        """What to say if there is no such folder; None if there is one."""
+        return None if self.root.is_dir() else f"there is no folder TGN_HOME={self.root}; `tgn refresh` makes it"
+
     def misplaced(self) -> list[str]:
         """What is a folder and should be a file, or the other way round, and what to do about it."""
         files = (self.root / name for name in FILES if (self.root / name).is_dir())
@@ -151,7 +155,7 @@ class Home:
         try:
             yield
         except OSError as error:
-            raise StateError(permission_message(error)) from error
+            raise StateError(of_the_system(error)) from error
         except Exception as error:
             wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
             if not wrong and not type(error).__module__.startswith("yaml."):
@@ -261,6 +265,16 @@ class Home:
                 f"{extent.first_week} or later"
             )
 
+    def refusals(self, extent: SourceExtent) -> Iterator[str]:
+        """Why no run in this home would take the log that the settings name, whose rows span `extent`; nothing is
+        stored.
+        """
+        try:
+            self._of_this_log(_read(self.root / "log.json"))
+            self._refuse_early_start(extent)
+        except (SettingsError, StateError) as error:
+            yield str(error)
+
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
             return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
@@ -328,11 +342,6 @@ def damaged_history(dagster_home: Path) -> list[Path]:
     return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
 
 
-def permission_message(error: OSError) -> str:
-    """What to say of a file that may not be read or written."""
-    return f"{error.filename} cannot be used: {(error.strerror or 'error').lower()}; give this user the right to"
-
-
 def _is_sound(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as con:
@@ -355,7 +364,7 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StateError(f"{file} cannot be read: {error.strerror}") from error
+        raise StateError(of_the_system(error)) from error
     except ValueError:
         pass
     raise StateError(

@@ -6,16 +6,18 @@ from unittest.mock import Mock
 
 import pytest
 
-from tgn_assets.cli.check import check_sections
+from tgn_assets.cli import check, refresh, status
+from tgn_assets.cli.check import check_sections, source_line, source_section
 from tgn_assets.ml.sources import reader
-from tgn_assets_tests.support.event_logs import ROWS, home_on_log
+from tgn_assets.settings import Settings
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
 
 
 def suspicions(folder: Path, *rows: str, header: str = "ip_address,event_id,timestamp") -> str:
     log = folder / "numbered.csv"
     log.write_text("\n".join([header, *rows]) + "\n")
     home = home_on_log(folder.parent, source=str(folder if folder.name == "log" else log))
-    return "\n".join(dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"])
+    return "\n".join(dict(check_sections(home))["suspicions"])
 
 
 def test_a_first_week_years_before_the_rest_is_suspicious(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_last_line_without_an_end_may_be_cut(tmp_path: Path, packed: bool) -> 
 
     def said(text: str) -> list[str]:
         log.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-        return list(dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"])
+        return list(dict(check_sections(home))["suspicions"])
 
     text = "ip_address,event_id,timestamp\nu,e,2024-01-31\nv,f,2024-01-2"
     assert [one for one in said(text) if "has no line end and may be cut: is the file whole?" in one]
@@ -112,12 +114,12 @@ def test_a_check_reads_the_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     log.write_text("\n".join(["ip_address,event_id,timestamp", *ROWS]) + "\n")
     counted = Mock(side_effect=reader.expected_rows)
     monkeypatch.setattr(reader, "expected_rows", counted)
-    found = dict(check_sections(home_on_log(tmp_path, source=str(log)).unpinned_source_spec(), None, None))
+    found = dict(check_sections(home_on_log(tmp_path, source=str(log))))
     assert (found["rows"]["usable"], counted.call_count) == (len(ROWS), 1)
 
 
 def test_the_synthetic_log_is_checked_up_to_its_newest_week(tmp_path: Path) -> None:
-    found = dict(check_sections(home_on_log(tmp_path, source="synthetic").unpinned_source_spec(), None, None))
+    found = dict(check_sections(home_on_log(tmp_path, source="synthetic")))
     assert found["weeks"]["with_rows"] == 26
     assert found["rows"]["usable"] > 0 and found["time"]["last"] is not None
     assert found["rejected"] == []
@@ -129,5 +131,28 @@ def test_the_same_file_twice_is_suspicious(tmp_path: Path) -> None:
     for name, rows in (("1.csv", ROWS[:8]), ("2.csv", ROWS[8:]), ("2 (1).csv", ROWS[8:])):
         (folder / name).write_text("\n".join(["ip_address,event_id,timestamp", *rows]) + "\n")
     home = home_on_log(tmp_path, source=str(folder))
-    said = dict(check_sections(home.unpinned_source_spec(), None, None))["suspicions"]
+    said = dict(check_sections(home))["suspicions"]
     assert said == ["the files 2 (1).csv and 2.csv are the same: their rows count twice"]
+
+
+def test_a_log_that_the_home_refuses_is_suspicious(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    home.start_week()
+    ingest(home, *WEEKS)
+    (tmp_path / "other.csv").write_text("ip_address,event_id,timestamp\nu,e,2024-01-31\n")
+    others = [
+        home_on_log(tmp_path, source=str(tmp_path / "other.csv"), start_week=week) for week in (None, "2020-01-06")
+    ]
+    for other in others:
+        assert f"TGN_HOME={home.root} holds the log {tmp_path}/log.csv" in dict(check_sections(other))["suspicions"][0]
+    assert dict(check_sections(home))["suspicions"] == []
+    new = home_on_log(tmp_path, home=tmp_path / "new", start_week="2010-01-04")
+    assert "TGN_START_WEEK=2010-01-04 is 730 weeks before" in dict(check_sections(new))["suspicions"][0]
+
+
+def test_a_world_that_no_setting_names_is_said_to_be_made_up(tmp_path: Path) -> None:
+    named, unnamed = Settings(home=tmp_path, source="synthetic"), Settings(home=tmp_path)
+    assert list(source_line(source_section(named))) == ["source     synthetic"]
+    said = ["source     synthetic (TGN_SOURCE is not set: a made-up world)"]
+    for show in (check.SHOWN, status.SHOWN, refresh.SHOWN):
+        assert list(show["source"](source_section(unnamed))) == said

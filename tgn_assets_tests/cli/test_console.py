@@ -1,6 +1,8 @@
 """The progress line of `tgn` where it cannot be redrawn, and how results are printed."""
 
+import os
 import re
+import sys
 import time
 from datetime import datetime
 from io import StringIO
@@ -35,6 +37,17 @@ def test_nothing_is_printed_before_a_task_begins(monkeypatch: pytest.MonkeyPatch
     with Progress(Console(file=written)):
         time.sleep(0.5)
     assert written.getvalue() == ""
+
+
+def test_work_goes_on_when_nobody_reads_the_progress() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", gone)
+        with Progress() as progress:
+            progress.say("week 2024-01-22: done in 4 s")
+            progress.say("week 2024-01-29: done in 4 s")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # so that it can be closed
 
 
 # results

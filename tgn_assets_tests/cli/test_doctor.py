@@ -116,6 +116,16 @@ def test_an_artifact_other_than_recorded_is_found(home: Home, monkeypatch: pytes
     assert f"trained_gnn/{WEEKS[2]} is missing; `tgn refresh --week {WEEKS[2]}` makes it again" in missing
 
 
+def test_artifacts_that_may_not_be_read_are_one_line_a_folder(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for week in WEEKS:
+        save_artifact(home.artifacts / "trained_gnn" / week, {}, {})
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).suffix != ".safetensors" and allowed(path, mode))
+    (finding,) = found(home)
+    file = home.artifacts / "trained_gnn" / WEEKS[0] / "tensors.safetensors"
+    assert finding.startswith(f"wrong      {file} may not be read; give this user the right to (and so for 3 more in")
+
+
 def test_leftovers_and_a_missing_copy_are_notes(home: Home) -> None:
     (home.artifacts / "trained_gnn" / f".{WEEKS[3]}.abc.old").mkdir(parents=True)
     (home.root / "current.duckdb").unlink()

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -51,6 +52,23 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     assert writer.stdout.readline() == "ip_address,event_id,timestamp\n"
     writer.stdout.close()
     assert (writer.stderr.read(), writer.wait()) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("status", 0), ("status --json", 0), ("top5 'user 1'", 0), ("models unpin", 0), ("doctor", 1)],
+)
+def test_a_reader_that_has_gone_changes_no_exit_code(tmp_path: Path, arguments: str, code: int) -> None:
+    home = published(home_on_log(tmp_path))
+    if code:
+        shutil.rmtree(home.root)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tgn_assets.cli.main", *shlex.split(arguments)]
+    environment = os.environ | {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (code, "")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +179,22 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert f"{WEEKS[3]} temporal_embeddings, weekly_top5_predictions, weekly_report were made from something" in stale
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "2024-01-08 has changed in the source since ingested" in tgn("status", home=home).stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "status", "top5 u", "report", "export", "models list", "models unpin", "models rollback"]
+)
+def test_a_command_that_reads_makes_no_home(tmp_path: Path, command: str) -> None:
+    home = home_on_log(tmp_path)
+    shutil.rmtree(home.root)
+    result = tgn(*command.split(), home=home)
+    assert not home.root.exists()
+    said = f"there is no folder TGN_HOME={home.root}; `tgn refresh` makes it"
+    if command == "status":
+        assert f"home       {home.root}\n" in result.stdout and f"look at    {said}\n" in result.stdout
+        assert "published  nothing yet" in result.stdout and "2024-01-22 has no predictions" in result.stdout
+    elif command != "check":
+        assert (result.exit_code, result.stderr) == (1, f"Error: {said}\n")
 
 
 def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

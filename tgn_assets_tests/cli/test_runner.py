@@ -132,7 +132,7 @@ def test_a_refresh_says_which_weeks_it_ran_and_skipped(tmp_path: Path, fake_runs
         f"skipped    {WEEKS[0]}..{WEEKS[1]}: complete already",
     ]
     found = json.loads(_refresh(home, "--json", "--if-needed").stdout)
-    assert list(found) == ["home", "runs", "skipped", "published", "left_out", "score", "notes"]
+    assert list(found) == ["home", "source", "runs", "skipped", "published", "left_out", "score", "notes"]
     [run] = found["runs"]
     assert (run["action"], run["first_week"], run["reason"], run["error"]) == (REFRESH, WEEKS[2], "changed", None)
     assert [of["reason"] for of in found["skipped"]] == ["complete", "if_needed"]

@@ -6,6 +6,8 @@ e2e/test_dagster_dev.py starts it for real, and looks at the address that it pri
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -118,6 +120,17 @@ def test_a_new_home_is_told_that_it_will_train(tmp_path: Path) -> None:
     assert "trains as soon as the UI runs" in new.stderr and "under Automation in the UI" in new.stderr
     publish(home, *WEEKS)
     assert "trains" not in _dev(tmp_path, home, "--port", port).stderr
+
+
+def test_the_ui_starts_without_advice_to_type_another_command(tmp_path: Path) -> None:
+    started = _dev(tmp_path, home_on_log(tmp_path), "--port", str(_free_port())).stdout
+    assert started.startswith("starts ")
+    option = re.search(r"-W (ignore:.*:FutureWarning) -m dagster dev ", started)
+    (tmp_path / "nothing.yaml").touch()  # at which it ends, once it has warned
+    command = [sys.executable, *(["-W", option[1]] if option else []), "-m", "dagster", "dev", "-w", "nothing.yaml"]
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "nothing.yaml" in ended.stderr and "superseded" not in ended.stderr
 
 
 def test_the_version_is_that_of_the_package() -> None:

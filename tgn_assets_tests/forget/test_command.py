@@ -1,6 +1,8 @@
 """`tgn forget`: what it asks, prints and returns."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,34 @@ def test_an_event_and_an_unknown_user(home: Home) -> None:
     unknown = tgn(home, "--yes", LONG.upper())
     assert unknown.exit_code == 0
     assert "known      0 of 1 users" in unknown.output and "differ in case" in unknown.output
+
+
+def test_an_erasure_is_not_proved_in_a_home_that_is_not_there(home: Home) -> None:
+    gone = Home(home.settings.model_copy(update={"home": home.root.with_name("hom")}))
+    for arguments in (("--verify", LONG), ("--yes", LONG)):
+        result = tgn(gone, *arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"Error: there is no folder TGN_HOME={gone.root}")
+    assert not gone.root.exists()
+
+
+@pytest.mark.parametrize("of_exports", [False, True])
+def test_a_folder_that_may_not_be_read_proves_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch, of_exports: bool
+) -> None:
+    export = Path(str(home.settings.export_parquet))
+    closed = export / "weekly_top5_predictions" if of_exports else home.artifacts / "trained_gnn"
+    assert tgn(home, "--verify", "nobody at all").exit_code == 0
+    scandir = os.scandir
+
+    def denied(path: str) -> object:  # root may read everything
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    result = tgn(home, "--verify", "nobody at all")
+    assert result.exit_code == 1 and "cannot be searched" in result.stdout and str(closed) in result.stdout
 
 
 def test_no_id_is_a_wrong_use(home: Home) -> None:

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tgn_assets.ml.artifact_io import (
     TENSORS,
     ArtifactError,
     OutdatedArtifactError,
+    UnreadableArtifactError,
     is_outdated,
     load_artifact,
     load_meta,
@@ -61,6 +63,29 @@ def test_a_damaged_artifact_is_an_error_and_never_runs_code(tmp_path: Path) -> N
     (tmp_path / "week" / TENSORS).write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(ArtifactError, match="damaged"):
         load_artifact(tmp_path / "week")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_artifact(tmp_path / "week", {"a": torch.zeros(1)}, {})
+
+    def not_found(path: Path) -> None:  # what safetensors says; root may read everything
+        raise FileNotFoundError(f"No such file or directory: {path}")
+
+    monkeypatch.setattr("tgn_assets.ml.artifact_io.load_file", not_found)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != TENSORS)
+    with pytest.raises(UnreadableArtifactError, match=rf"^{tmp_path}/week/{TENSORS} may not be read; give this user"):
+        load_artifact(tmp_path / "week")
+
+
+@pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+def test_files_have_the_mode_that_the_umask_allows(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_artifact(tmp_path / "week", {"a": torch.zeros(1)}, {}, {"part": {"b": torch.ones(1)}})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "week").iterdir()} == {file}
+    assert (tmp_path / "week").stat().st_mode & 0o777 == folder
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """The list of forgotten ids, and the rows that an ingest leaves out for it."""
 
+import errno
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from tgn_assets.ml.data.ingest import load_weeks
-from tgn_assets.ml.forgotten import ForgottenIds
+from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
 from tgn_assets.ml.schema import EVENT, USER, create_tables
 from tgn_assets.ml.sources.extent import describe_source, source_digests, source_signature
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
@@ -98,3 +99,14 @@ def test_nothing_is_read_beside_a_damaged_list(spec: SourceSpec, text: str) -> N
     spec.forgotten.write_text(text)
     with pytest.raises(SourceError, match=r"forgotten\.json, the list of forgotten ids, cannot be read"):
         loaded(spec)
+
+
+def test_a_list_that_may_not_be_read_is_not_called_damaged(spec: SourceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> str:  # root may read everything
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    assert spec.forgotten
+    spec.forgotten.touch()
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ForgottenListError, match=r"forgotten\.json cannot be used: permission denied; give this user"):
+        ForgottenIds.load(spec.forgotten)

@@ -1,5 +1,6 @@
 """Pooled scores of several weeks, worked out by hand."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.evaluation.intervals import clustered_interval, mean_interval
+from tgn_assets.reporting.publications import PublicationTimes
 from tgn_assets.reporting.terminal import (
     backtest_tables,
     interval,
@@ -158,3 +160,9 @@ def test_summary_says_whether_scores_beat_a_constant(warehouse: Warehouse, brier
     assert word in scores and f"{1 - brier / 0.05:.1%}" in scores
     assert overlap == "overlap@5 of active users' lists with those of the week before: 75%"
     assert list(scores_and_stability(warehouse, WEEKS[1:])) == []
+
+
+@pytest.mark.parametrize(("replaced", "how_often"), [(1, ""), (3, " 3 times, most recently")])
+def test_replaced_lists_say_how_often(replaced: int, how_often: str) -> None:
+    times = PublicationTimes("2024-01-01", datetime(2024, 1, 9), datetime(2024, 1, 8), replaced)
+    assert str(times).startswith(f"the lists of 2024-01-01 took the place of others{how_often} at 2024-01-09 00:00 UTC")

@@ -1,5 +1,7 @@
 """What a run says of an error that its user can do something about."""
 
+import errno
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +24,13 @@ def test_a_full_disk_is_no_bug() -> None:
         as_dagster_failure(),
     ):
         raise OSError(28, "No space left on device", "tensors")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_missing_right_is_to_be_given(number: int) -> None:
+    what = f"home.lock cannot be used: {os.strerror(number).lower()}; give this user the right to"
+    with pytest.raises(dg.Failure, match=f"^{what}$"), as_dagster_failure():
+        raise OSError(number, os.strerror(number), "home.lock")
 
 
 def test_a_bug_keeps_its_traceback() -> None:
