@@ -55,7 +55,9 @@ class ArtifactStore:
 
     def weeks(self, asset: str) -> list[str]:
         """The weeks for which there is an artifact of `asset`, oldest first; a folder without its meta.json is none."""
-        return sorted(week for path in self.root.glob(f"{asset}/*/meta.json") if is_week(week := path.parent.name))
+        folder = self.root / asset
+        there = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in there if is_week(path.name) and (path / "meta.json").exists())
 
     def save(self, asset: str, week: str, artifact: Any) -> None:
         """Writes or replaces the artifact of `asset` for `week`, as a whole."""
