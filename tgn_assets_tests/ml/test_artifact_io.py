@@ -54,7 +54,7 @@ def test_a_save_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
 
 
 def test_a_missing_artifact_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no trained_gnn of week 2024-01-01 .* materialize it first"):
+    with pytest.raises(ArtifactError, match=r"^there is no .*; `tgn refresh --week 2024-01-01` makes it again"):
         load_artifact(tmp_path / "trained_gnn" / "2024-01-01")
 
 
