@@ -13,8 +13,8 @@ REFERENCE = "LambdaRank"
 COLUMNS = ("fast", "standard", "best", REFERENCE, "ALS", "SASRec")
 COLORS = ("#2f78bd", "#0a55a3", "#062f5c", "#a84a00", "#7a3a9a", "#1a6b3c")
 """Of `COLUMNS`: shades of the report's first colour for ours, others of its series for peers."""
-LEFT, BELOW = ("fast", "SASRec"), ("standard",)
-"""Whose labels are left of their marks, and below: presets are close to one another, SASRec at the edge."""
+LEFT, ABOVE = ("fast", "SASRec"), ("standard",)
+"""Whose labels are left of their marks, or above: presets are close to one another, SASRec at the edge."""
 LOWEST = -0.3
 """Leads below it are drawn at the lower edge, as triangles."""
 WIDTH, HEIGHT = 700, 330
@@ -95,7 +95,7 @@ def chart(costs: Costs) -> str:
         "shown:Q",
         title=f"NDCG@5 against {REFERENCE}",
         scale=alt.Scale(domain=[lowest, highest], nice=False),
-        axis=alt.Axis(format="+.0%", tickCount=6),
+        axis=alt.Axis(format="+.0%", tickCount=6, titlePadding=16),
     )
     color = alt.Color("method:N", scale=alt.Scale(domain=list(COLUMNS), range=list(COLORS)), legend=None)
     kept = marks.assign(shape=["circle" if lead >= LOWEST else "triangle-down" for lead in marks.lead])
@@ -110,7 +110,7 @@ def chart(costs: Costs) -> str:
             .mark_text(
                 align="right" if method in LEFT else "left",
                 dx=-11 if method in LEFT else 11,
-                dy=17 if method in BELOW else 0,
+                dy=-17 if method in ABOVE else 0,
                 fontSize=14,
                 fontWeight="bold",
             )
@@ -119,10 +119,8 @@ def chart(costs: Costs) -> str:
         ),
     ]
     lower = " Triangles lie lower." if (marks.lead < LOWEST).any() else ""
-    title = alt.TitleParams(
-        "How good the lists are, against what a week costs",
-        subtitle=f"Last four weeks of each log, all active users; {of_what}. Up and to the left is better.{lower}",
-    )
+    subtitle = [f"Last four weeks of each log, all active users; {of_what}.", f"Up and to the left is better.{lower}"]
+    title = alt.TitleParams("How good the lists are, against what a week costs", subtitle=subtitle)
     return svg(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title), CONFIG)
 
 
