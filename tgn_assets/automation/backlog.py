@@ -88,7 +88,7 @@ class Backlog:
         newest = self.observation.newest_closed
         return weeks_between(self.home.start_week(), newest) if newest else []
 
-    def ends_early(self) -> str | None:
+    def early_end(self) -> str | None:
         """What to say of a source that ends before the newest published week: it is hardly whole, and no week is run.
 
         None if it does not.
@@ -99,7 +99,7 @@ class Backlog:
         now = f"is {closed}" if closed else "there is none"
         return f"the newest closed week was {newest} and {now} now: are the log, TGN_END_WEEK and the clock right?"
 
-    def has_shrunk(self) -> str | None:
+    def lost_rows(self) -> str | None:
         """What to say of a source that has lost most rows of ingested weeks, beside those at its beginning; or None."""
         ingested, start = self.lineage.ingested, self.home.start_week()
         changed = [week for week in self.observation.changed_weeks(self.lineage, start) if week in ingested]

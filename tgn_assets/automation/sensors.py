@@ -131,7 +131,7 @@ def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]
         runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
-    if early := backlog.ends_early():
+    if early := backlog.early_end():
         return f"{early} Nothing is requested until then"
     if backlog.observation.newest_closed is None:
         return "the source has no closed week yet"

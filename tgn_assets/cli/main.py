@@ -85,7 +85,7 @@ def refresh(week: str | None, if_needed: bool) -> None:
     with Progress() as progress:
         progress.begin("reading the source")
         backlog = None if week else Backlog(home)
-        if backlog and (early := backlog.ends_early()):
+        if backlog and (early := backlog.early_end()):
             raise click.ClickException(f"{early} No week is run until then, unless --week names it")
         chosen = _closed_week(home, backlog.observation.newest_closed if backlog else week)
         with open_runner(home, progress, is_verbose()) as runner:

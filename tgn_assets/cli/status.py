@@ -72,7 +72,7 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
         yield "failed_runs", failed
     except StateError as error:  # the history of runs is not needed for the rest
         yield "history", str(error)
-    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks and not backlog.ends_early() else None
+    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks and not backlog.early_end() else None
 
 
 def _published(home: Home) -> Iterator[tuple[str, Any]]:
@@ -99,10 +99,7 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     """What looks odd about the source beside what was ingested and published from it."""
     artifacts = backlog.home.artifact_store()
     newest, first = max(backlog.lineage.published, default=""), min(backlog.observation.digests, default=None)
-    if ends_early := backlog.ends_early():
-        yield ends_early
-    if shrunk := backlog.has_shrunk():
-        yield shrunk
+    yield from filter(None, (backlog.early_end(), backlog.lost_rows()))
     if weeks and (early := [week for week in sorted(backlog.lineage.ingested) if week < weeks[0]]):
         yield f"weeks from {early[0]} on stay part of all lists, though the first week is {weeks[0]} now"
     lost = [name for name in MODELS if (name, newest) in backlog.lineage.made and newest not in artifacts.weeks(name)]
