@@ -71,8 +71,8 @@ class Warehouse:
     """The tables and views of `ml.schema` in the file `path`.
 
     DuckDB lets either one process write to a file or several read it. Whoever finds it taken waits, `lock_timeout`
-    seconds at most: so open it around the SQL only, never while training. To open it takes 30 ms, but within a
-    connection of the same kind less than one. A reader within a writer waits for itself.
+    seconds at most: so open it around the SQL only, never while training. To open it costs more than
+    most queries, but within a connection of the same kind next to nothing. A reader within a writer waits for itself.
     """
 
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:

@@ -20,6 +20,8 @@ from tgn_assets_tests.cli.commands import published, start_tgn, tgn
 from tgn_assets_tests.support.deployment import quick_training, without_pictures
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log
 
+SUCCESS = dg.DagsterRunStatus.SUCCESS
+
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 
@@ -133,6 +135,10 @@ def test_a_run_killed_before_it_started_is_told_and_done_again(tmp_path: Path, m
         job = build_definitions(home.settings).resolve_job_def("weekly_refresh")
         instance.create_run_for_job(job, tags={"dagster/partition": WEEKS[3]})
     assert f"{WEEKS[3]} is not_started: it is about to start, or was killed" in tgn("status", home=home).stdout
+    with home.instance() as instance:
+        again = instance.create_run_for_job(job, tags={"dagster/partition": WEEKS[3]}, status=SUCCESS)
+        assert "not_started" not in tgn("status", home=home).stdout
+        instance.delete_run(again.run_id)
     monkeypatch.setattr(run_launcher, "START_SECONDS", -60)
     status = tgn("status", home=home).stdout
     assert f"failed     {WEEKS[3]}" in status and "was killed before it started" in status

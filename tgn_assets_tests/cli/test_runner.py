@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from tgn_assets.automation.backlog import Backlog
 from tgn_assets.automation.work_items import INGEST, MISSING, REFRESH, WorkItem
 from tgn_assets.cli import runner
 from tgn_assets.cli.console import Progress
@@ -58,7 +59,9 @@ def test_weeks_without_a_readable_snapshot_are_ingested_again(
     ingest(home, *WEEKS)
     with dg.DagsterInstance.ephemeral() as instance:
         Runner(home, instance, Progress()).ingest_before(WEEKS[3])
-    assert tasks == [f"ingest {WEEKS[1]}"]
+        assert tasks == [f"ingest {WEEKS[1]}"]
+        Runner(home, instance, Progress()).do_pending(Backlog(home))
+    assert tasks[1:] == [f"ingest {WEEKS[1]}", f"week {WEEKS[3]}"]
 
 
 def _ran(first: str, last: str | None = None, error: str | None = None) -> RunRecord:

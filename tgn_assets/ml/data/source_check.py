@@ -75,6 +75,7 @@ LONG_PAUSE = 4
 MANY_IDS = 20
 """Ids: that each of fewer is in one row alone may be chance."""
 MOST_PAIRS = 5
+"""Of files that are the same, so many are named."""
 LARGE_SHARE = 0.5
 """Of the rows: an id with more is hardly one user or one event."""
 
@@ -163,7 +164,7 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
 
 
 def same_files(spec: SourceSpec) -> list[str]:
-    """What to say of files of the source that are the same; a few of them stand for many."""
+    """What to say of files of the source that are the same."""
     pairs = kind_of(spec).same_files()[:MOST_PAIRS]
     return [f"the files {one} and {other} are the same: their rows count twice" for one, other in pairs]
 

@@ -167,9 +167,10 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
         look(tmp_path / "log.csv")
 
 
-def test_a_file_that_is_there_compressed_as_well_is_an_error(folder: Path) -> None:
-    (folder / "jan.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
-    with pytest.raises(SourceError, match=r"jan\.csv is there twice, the other time as .*jan\.csv\.gz: remove one"):
+@pytest.mark.parametrize("packed", ["jan.csv.gz", "Jan.CSV.GZ"])
+def test_a_file_that_is_there_compressed_as_well_is_an_error(folder: Path, packed: str) -> None:
+    (folder / packed).write_bytes(gzip.compress(TEXT.encode()))
+    with pytest.raises(SourceError, match=rf"jan\.csv is there twice, the other time as .*{packed}: remove one"):
         look(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
+from tgn_assets.ml.data.ingest import stage_weeks
 from tgn_assets.ml.sources.extent import (
     describe_source,
     smallest_week_number,
@@ -68,6 +69,11 @@ def test_every_time_type_gives_same_weeks_singly_or_at_once(postgres: Postgres, 
     )
     assert rows(one_by_one, "raw_interactions") == rows(at_once, "raw_interactions")
     assert [row[:2] for row in rows(at_once, "raw_interactions")] == [("u1", "e1"), ("u1", "e2"), ("u2", "e1")]
+
+
+def test_an_asked_week_without_a_row_looks_for_the_newest_one(postgres: Postgres) -> None:
+    with stage_weeks(table(postgres), ["2024-03-04"], start_week=WEEKS[0], end_week=None) as staged:
+        assert (staged.counts, staged.newest_week()) == ([], EXTENT.newest_closed)
 
 
 BIG = """SELECT 'u' || g % 7 AS ip_address, 'e' || g % 5 AS event_id,
