@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-ray test-samplers dev lint deptry chaos quality quality-other quality-costs bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
+.PHONY: demo test doctest test-e2e test-ray test-samplers dev lint deptry chaos quality quality-other quality-costs bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -22,13 +22,16 @@ demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lis
 	@echo "first      export TGN_HOME=$${TGN_HOME:-$(DEMO)}    the home of the commands that the last lines name"
 	TGN_SOURCE=synthetic TGN_HOME=$${TGN_HOME:-$(DEMO)} $(BIN)/tgn backtest --weeks 2 --show-lists
 
-test: $(READY) doctest  ## every test except those that need a compiled sampler
+test: $(READY) doctest  ## every test except those of the next targets: six minutes at most
 	$(BIN)/pytest tgn_assets_tests
 
 DOCTESTED := tgn_assets/ml tgn_assets/recommender
 
 doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
+
+test-e2e: $(READY)  ## whole programs: `dagster dev` in Chromium, every command of docs/, runs that are killed: three minutes
+	$(BIN)/pytest tgn_assets_tests -m e2e
 
 test-ray: $(READY)  ## the engine of TGN_WORKERS on real clusters of Ray on this machine, with kills: two minutes
 	$(BIN)/python -m pytest -p no:cacheprovider -o addopts= tgn_assets_tests/ray
@@ -123,7 +126,7 @@ bench-serve: $(READY)  ## requests a second and latency of `tgn serve` for a mil
 	$(BIN)/python -m benchmarks.speed.serve --publish
 
 screenshots: $(READY)  ## the pictures of docs/images anew, that of a report only with REPORT=<home>/reports/<week>.html; needs Chromium
-	SCREENSHOTS=1 $(BIN)/pytest -n 0 tgn_assets_tests/e2e
+	SCREENSHOTS=1 $(BIN)/pytest -n 0 -m e2e tgn_assets_tests/e2e
 	$(if $(REPORT),$(BIN)/python -m tgn_assets_tests.support.browser $(REPORT))
 
 reference: $(READY)  ## docs/reference.md anew, from the code

@@ -307,6 +307,7 @@ def test_weeks_that_are_overdue_fail_the_check_of_their_log(team: Team) -> None:
     assert evaluation.asset_key == dg.AssetKey(["shop", "weekly_top5_predictions"]) and not evaluation.passed
 
 
+@pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore:Function .asset_materialize_command. is superseded")
 def test_the_step_process_of_another_executor_has_the_settings_of_the_log(
     team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

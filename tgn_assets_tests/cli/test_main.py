@@ -58,14 +58,14 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     ("arguments", "code"),
     [("status", 0), ("status --json", 0), ("top5 'user 1'", 0), ("models unpin", 0), ("doctor", 1)],
 )
-def test_a_reader_that_has_gone_changes_no_exit_code(tmp_path: Path, arguments: str, code: int) -> None:
+def test_a_reader_that_has_gone_changes_no_exit_code(tgn: Path, tmp_path: Path, arguments: str, code: int) -> None:
     home = published(home_on_log(tmp_path))
     if code:
         shutil.rmtree(home.root)
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "tgn_assets.cli.main", *shlex.split(arguments)]
-    environment = os.environ | {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source, "PYTHONPATH": str(ROOT)}
+    command = [str(tgn), *shlex.split(arguments)]
+    environment = os.environ | {"TGN_HOME": str(home.root), "TGN_SOURCE": home.settings.source}
     ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (code, "")

@@ -31,6 +31,7 @@ def commands(text: str) -> str:
     return "".join(found["code"] for found in BLOCK.finditer(text) if not found["skip"])
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if page.name not in WITH_SERVERS | TESTED_ELSEWHERE and commands(page.read_text())],
@@ -43,6 +44,7 @@ def test_every_command_of_the_page_runs(page: Path, tmp_path: Path, tgn: Path) -
         assert [line for line in re.findall("^    (.+)$", untrained, re.MULTILINE) if line not in printed] == []
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", sorted(WITH_SERVERS))
 def test_every_command_of_a_page_that_takes_a_server_runs(
     name: str, tmp_path: Path, tgn: Path, postgres: Postgres

@@ -28,6 +28,7 @@ def cells() -> list[dict[str, Any]]:
     return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.e2e
 def test_notebook_runs_in_order(cells: list[dict[str, Any]]) -> None:
     """A cell after the other in a fresh process, as a kernel does: without Jupyter, which nothing else needs."""
     code = "\n".join("".join(cell["source"]) for cell in cells)

@@ -15,6 +15,8 @@ from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.deployment import quick_training, without_pictures
 from tgn_assets_tests.support.event_logs import ROWS
 
+pytestmark = pytest.mark.e2e
+
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]

@@ -137,6 +137,7 @@ STEPS = (
 """Of `forget`, in their order."""
 
 
+@pytest.mark.e2e
 def test_a_forget_killed_at_each_step_is_finished_by_running_it_again(
     home: Home, monkeypatch: pytest.MonkeyPatch, grep: Grep
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_forget_killed_at_each_step_is_finished_by_running_it_again(
     assert Backlog(home).work_items() == []
 
 
+@pytest.mark.e2e
 def test_a_forget_killed_by_a_signal_is_finished(home: Home, folder: Path, grep: Grep) -> None:
     script = (
         "import os, signal, sys; from tgn_assets.forget import tables; "

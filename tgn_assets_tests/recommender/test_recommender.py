@@ -275,6 +275,7 @@ model.recommend().to_json(sys.argv[3], orient="table", double_precision=15)
 """
 
 
+@pytest.mark.e2e
 def test_saved_recommender_recommends_the_same_in_another_process(model: Recommender, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     files = [str(tmp_path / name) for name in ("model", "some.json", "all.json")]

@@ -15,6 +15,8 @@ from tgn_assets import Recommender
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets_tests.recommender.logs import FAST, habit_log
 
+pytestmark = pytest.mark.e2e
+
 COLUMNS = {"TGN_USER_COLUMN": "user_id", "TGN_EVENT_COLUMN": "item_id", "TGN_TIMESTAMP_COLUMN": "datetime"}
 TRAINING = json.dumps({"trained_gnn": {"config": FAST["gnn"]}, "trained_ranker": {"config": FAST["ranker"]}})
 OPTIONS = {"TGN_PRESET": "fast", "TGN_NOUNS": "customer,product,bought", "QUICK_TRAINING": TRAINING}

@@ -133,6 +133,7 @@ def test_scores_join_the_run_whose_lists_they_are_of(store: MlflowClient) -> Non
     assert metrics["next_week.ndcg.all.tgn_assets"] == 0.3 and "next_week.map.new" not in metrics
 
 
+@pytest.mark.e2e
 def test_a_tracking_server_has_the_week_and_its_scores(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
