@@ -17,7 +17,7 @@ from dagster.components import build_defs_for_component
 from dagster.components.core.package_entry import discover_entry_point_package_objects
 
 from tgn_assets import WeeklyTopK
-from tgn_assets.automation.backlog import RANGE_END, RANGE_START
+from tgn_assets.automation.runs import RANGE_END, RANGE_START
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import Warehouse

@@ -9,7 +9,8 @@ from urllib.request import Request, urlopen
 import dagster as dg
 
 from tgn_assets.assets.recommendations import PREDICTIONS
-from tgn_assets.automation.backlog import PARTITION, RANGE_START, READER_PATIENCE, failure_message, is_ours
+from tgn_assets.automation.backlog import READER_PATIENCE
+from tgn_assets.automation.runs import PARTITION, RANGE_START, failure_message, is_ours
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import chat_text

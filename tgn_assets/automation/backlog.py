@@ -1,16 +1,16 @@
 """Compares what a home has published with what its source holds, for the schedule, the sensor and `tgn status`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from typing import NamedTuple
 
 import dagster as dg
 
 from tgn_assets.assets.exports import asset_name, location_digest
-from tgn_assets.assets.ingest import LOG
 from tgn_assets.assets.interaction_log import (
     SourceObservation,
     ingested_digest,
@@ -18,26 +18,14 @@ from tgn_assets.assets.interaction_log import (
     rows_in,
     signature_of,
 )
-from tgn_assets.automation.work_items import INGEST, OF_A_WEEK, WorkItem, plan_work
+from tgn_assets.automation.work_items import OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import week_of, weeks_between
-from tgn_assets.names import PLAIN, Names
 from tgn_assets.state.artifact_store import MODELS, ArtifactStore
-from tgn_assets.state.dagster_compat import event_error
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, RAW, SNAPSHOTS, UPSTREAM, Lineage, digest_of
+from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of
 from tgn_assets.state.resources import policy_files
-
-INGEST_ASSETS = PLAIN.keys([RAW, SNAPSHOTS])
-
-JOB, OBSERVE_JOB = "weekly_refresh", "observe_source"
-REQUEST_TAG, REASON_TAG, SIGNATURE_TAG = "tgn/request", "tgn/reason", "tgn/signature"
-PARTITION = "dagster/partition"
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-
-FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
 SCHEDULE_HOUR = 6
 """Of Monday, in UTC, when the schedule requests the week that has closed: late enough for rows that arrive after
@@ -149,25 +137,33 @@ def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:
     return any(not artifacts.directory(asset, item.first).exists() for asset in needed)
 
 
-def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
-    """The backlog as of the stored observation, and the signature of the source now, both without reading the source.
+class StoredBacklog(NamedTuple):
+    """What is known without reading the source."""
 
-    None in place of the backlog if the source has to be observed first; in place of the signature, why there is none.
-    """
+    backlog: Backlog | None
+    """None if the source has to be observed first."""
+    signature: str
+    """Of the source now; of a source that cannot be looked at, something that changes with the reason."""
+
+
+def stored_backlog(home: Home) -> StoredBacklog:
+    """The backlog as of the stored observation, unless the source may have changed since."""
     try:
         observation = SourceObservation.load(home)
         signature = _call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
-        return None, digest_of(str(error).encode())
+        return StoredBacklog(None, digest_of(str(error).encode()))
     except TimeoutError:
         signature = "it took too long"
     backlog = Backlog(home, observation) if observation else None
-    return backlog if backlog and _is_current(backlog.observation, signature, backlog.lineage) else None, signature
+    if backlog and not _is_current(backlog.observation, signature, backlog.lineage):
+        backlog = None
+    return StoredBacklog(backlog, signature)
 
 
 def latest_backlog(home: Home) -> Backlog:
     """The backlog; reads the source if that may bring something else than the stored observation."""
-    return stored_backlog(home)[0] or Backlog(home)
+    return stored_backlog(home).backlog or Backlog(home)
 
 
 def _is_current(observation: SourceObservation, signature: str, lineage: Lineage) -> bool:
@@ -192,85 +188,13 @@ def _schedule_week(moment: float) -> str:
 
 def _call_with_timeout(seconds: float, call: Callable[[], str]) -> str:
     """What `call` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
-    answer = Future[str]()
+    result = Future[str]()
 
     def do() -> None:
         try:
-            answer.set_result(call())
-        except Exception as error:  # noqa: BLE001 (raised by `result`)
-            answer.set_exception(error)
+            result.set_result(call())
+        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
+            result.set_exception(error)
 
     Thread(target=do, daemon=True).start()
-    return answer.result(seconds)
-
-
-def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
-    """The runs that were requested for `item`, for the same rows of the source; newest first."""
-    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
-
-
-def should_not_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
-    """Whether another attempt would only repeat `runs`: one failed, or two crashed or changed nothing.
-
-    A run whose process was killed is tried once more.
-    """
-    return len(runs) >= 2 or any(run.status in FAILED and not has_crashed(instance, run) for run in runs)
-
-
-def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether `run` failed without any error of its own: its process was killed, or the machine went down."""
-    if run.status != dg.DagsterRunStatus.FAILURE:
-        return False
-    return not any(event.is_step_failure or event_error(event) for event in _failures(instance, run))
-
-
-def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.DagsterEvent]:
-    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    return [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds) if entry.dagster_event]
-
-
-def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why `run` failed, as far as its error was made to be shown."""
-    message = f"it ended as {run.status.value.lower()}"
-    for event in _failures(instance, run):
-        data = event.step_failure_data.user_failure_data if event.is_step_failure else None
-        if data and data.description:
-            return data.description
-        message = event.message or message
-    return message
-
-
-def unfinished_run(
-    instance: dg.DagsterInstance, item: WorkItem | None = None, names: Names = PLAIN
-) -> dg.DagsterRun | None:
-    """A run of our assets that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
-    tags = (
-        {} if item is None else {REQUEST_TAG: names.of(item.key)} if item.action == INGEST else {PARTITION: item.first}
-    )
-    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED))
-    return next((run for run in runs if is_ours(run, names) or is_observation(run, names)), None)
-
-
-def is_ours(run: dg.DagsterRun, names: Names = PLAIN) -> bool:
-    """Whether `run` makes the assets with these `names`: an instance may be shared with others."""
-    return run.job_name == names.of(JOB) or not made_keys(names).isdisjoint(run.asset_selection or ())
-
-
-def made_keys(names: Names) -> set[dg.AssetKey]:
-    """The assets of a week with these `names`, without exports."""
-    return set(names.keys([RAW, *UPSTREAM]))
-
-
-def is_observation(run: dg.DagsterRun, names: Names = PLAIN) -> bool:
-    """Whether `run` observes the source, and makes nothing."""
-    return run.job_name == names.of(OBSERVE_JOB) or run.asset_selection == {names.key(LOG)}
-
-
-def run_request(item: WorkItem, attempt: int, names: Names = PLAIN) -> dg.RunRequest:
-    """The request for a run of job `weekly_refresh` that does `item`; each attempt has a key of its own."""
-    job, tags = names.of(JOB), {REQUEST_TAG: names.of(item.key), REASON_TAG: item.reason}
-    run_key = f"{item.key} {attempt}"
-    week, assets = item.first if item.action != INGEST else None, names.keys(item.assets) or None
-    if item.action == INGEST:
-        tags, assets = tags | {RANGE_START: item.first, RANGE_END: item.last}, names.keys([RAW, SNAPSHOTS])
-    return dg.RunRequest(run_key=run_key, job_name=job, tags=tags, partition_key=week, asset_selection=assets)
+    return result.result(seconds)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import OBSERVE_JOB, UNFINISHED, is_observation, is_ours
+from tgn_assets.automation.runs import OBSERVE_JOB, UNFINISHED, is_observation, is_ours
 from tgn_assets.names import PLAIN, Names
 
 AT_ONCE = 20

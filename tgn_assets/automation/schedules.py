@@ -4,7 +4,8 @@ from contextlib import ExitStack
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import SCHEDULE_HOUR, attempts, run_request, stored_backlog, unfinished_run
+from tgn_assets.automation.backlog import SCHEDULE_HOUR, stored_backlog
+from tgn_assets.automation.runs import attempts, run_request, unfinished_run
 from tgn_assets.ml.weeks import shift, week_of
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.home import Home
@@ -34,7 +35,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
         with ExitStack() as stack:
             instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
             try:
-                backlog, _ = stored_backlog(home)
+                backlog = stored_backlog(home).backlog
             except WarehouseError as error:
                 return dg.SkipReason(
                     f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"

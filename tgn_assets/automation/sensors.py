@@ -10,25 +10,23 @@ import dagster as dg
 
 from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
-from tgn_assets.automation.backlog import (
+from tgn_assets.automation.backlog import SCHEDULE_HOUR, Backlog, stored_backlog
+from tgn_assets.automation.jobs import observe_source, weekly_refresh
+from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets.automation.runs import (
     FAILED,
     JOB,
     OBSERVE_JOB,
-    SCHEDULE_HOUR,
     SIGNATURE_TAG,
-    Backlog,
     attempts,
     failure_message,
     is_observation,
     is_ours,
     made_keys,
+    may_retry,
     run_request,
-    should_not_retry,
-    stored_backlog,
     unfinished_run,
 )
-from tgn_assets.automation.jobs import observe_source, weekly_refresh
-from tgn_assets.automation.retention import delete_old_runs
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.run_launcher import fail_unstarted_runs
@@ -87,7 +85,7 @@ def missing_or_changed_weeks_sensor(
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
             runs = attempts(context.instance, item, home.names)
-            if not should_not_retry(context.instance, runs):
+            if may_retry(context.instance, runs):
                 return dg.SensorResult(run_requests=[run_request(item, len(runs), home.names)], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:

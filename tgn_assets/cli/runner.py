@@ -12,14 +12,9 @@ from uuid import uuid4
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import (
-    INGEST_ASSETS,
-    RANGE_END,
-    RANGE_START,
-    Backlog,
-    latest_backlog,
-)
+from tgn_assets.automation.backlog import Backlog, latest_backlog
 from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets.automation.runs import RANGE_END, RANGE_START, ingested_keys
 from tgn_assets.automation.work_items import INGEST, REFRESH, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
@@ -167,7 +162,7 @@ class Runner:
             {"partition_key": week} if last is None else {"tags": {RANGE_START: week, RANGE_END: last}}
         )
         if last or assets:
-            how["asset_selection"] = INGEST_ASSETS if last else [dg.AssetKey(asset) for asset in assets]
+            how["asset_selection"] = ingested_keys() if last else [dg.AssetKey(asset) for asset in assets]
         run_id, before = str(uuid4()), None if last else self._lists(week)
         self._instance.add_event_listener(run_id, self._listen)
         self._progress.begin(task)

@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import PARTITION, RANGE_END, RANGE_START, UNFINISHED, Backlog, is_ours
+from tgn_assets.automation.backlog import Backlog
+from tgn_assets.automation.runs import PARTITION, RANGE_END, RANGE_START, UNFINISHED, is_ours
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown

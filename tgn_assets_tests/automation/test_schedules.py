@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from tgn_assets.automation import backlog
-from tgn_assets.automation.backlog import RANGE_END, RANGE_START
 from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.runs import RANGE_END, RANGE_START
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.state.home import Home
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, observe, publish

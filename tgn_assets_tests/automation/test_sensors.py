@@ -9,7 +9,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from tgn_assets import run_launcher
 from tgn_assets.automation import sensors
-from tgn_assets.automation.backlog import RANGE_END, RANGE_START, REASON_TAG
+from tgn_assets.automation.runs import RANGE_END, RANGE_START, REASON_TAG
 from tgn_assets.state.lineage import UPSTREAM
 from tgn_assets_tests.automation.ticks import Ticks, complete
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tgn_assets.automation.backlog import OBSERVE_JOB
+from tgn_assets.automation.runs import OBSERVE_JOB
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.state.home import Home
 from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, observe, publish
