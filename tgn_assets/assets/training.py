@@ -68,7 +68,7 @@ def trained_gnn(
         warm=warm,
         history=history,
         device=device.name(),
-        log=context.log.info,
+        progress=context.log.info,
         scratch=artifacts.scratch("trained_gnn", week),
     )
     epochs = [entry for entry in checkpoint.curve if entry["cutoff"] == week]

@@ -1,7 +1,9 @@
-"""The kind of processor that computes: results are the same bytes only on processors of one kind."""
+"""What results depend on beside the data: the kind of processor, and the seed."""
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 MKL_MODE = "MKL_CBWR"
 """The environment variable by which Intel's MKL, which multiplies torch's matrices, chooses its code. Left to itself it
 divides a sum among threads on Intel's processors, so that the last digits depend on their number."""
+WEEKS_APART = 1_000_003
+"""More than there will ever be weeks: no week of a seed draws what one of the next seed does."""
 
 
 @cache
@@ -30,3 +34,13 @@ def cpu_maker() -> str:
     """The maker of the CPU, as it names itself; empty where the kernel does not tell it."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+@contextmanager
+def seeded(seed: int, week: int) -> Iterator[None]:
+    """Draws torch's random numbers from `seed` and the number of the `week`; those of the process go on afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * WEEKS_APART + week)
+        yield

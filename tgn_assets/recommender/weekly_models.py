@@ -69,7 +69,7 @@ class WeeklyModels:
             warm=warm,
             history=history,
             device=self.device,
-            log=self.progress,
+            progress=self.progress,
             scratch=self.folder / "embeddings" / week,
         )
         self.rankers[week] = train_ranker(

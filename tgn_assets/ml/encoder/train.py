@@ -20,7 +20,7 @@ from tgn_assets.ml.encoder.trainer import EncoderTrainer
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
 from tgn_assets.ml.parallel import run_alongside
-from tgn_assets.ml.processor import processor
+from tgn_assets.ml.processor import processor, seeded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.schema import INTERACTS
 from tgn_assets.ml.weeks import shift, week_key, week_number, weeks_between
@@ -38,7 +38,7 @@ def train_gnn(
     warm: GNNCheckpoint | None = None,
     history: InteractionHistory | None = None,
     device: str = "cpu",
-    log: LogFn = no_log,
+    progress: LogFn = no_log,
     scratch: Path | None = None,
 ) -> GNNCheckpoint:
     """Trains the encoder at the close of `week` on `snapshots`, of which that of `week` must be the newest.
@@ -58,10 +58,9 @@ def train_gnn(
         warm = None
     graph = WindowGraph(snapshots, config.half_life, config.features)
     cutoffs = _cutoffs(graph, now, config, warm is not None)
-    reporter = ProgressReporter(log, "encoder", sum(cutoff.links for cutoff in cutoffs), "link", at_most=True)
+    reporter = ProgressReporter(progress, "encoder", sum(cutoff.links for cutoff in cutoffs), "link", at_most=True)
     curve, embeddings = list[dict[str, Any]](), dict[str, NodeEmbeddings]()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed * 1_000_003 + now)
+    with seeded(config.seed, now):
         encoder = _initial_encoder(graph, config, warm).to(device)
         for number, cutoff in enumerate(cutoffs, 1):
             key, of_all = week_key(cutoff.week), f" ({number} of {len(cutoffs)})" if len(cutoffs) > 1 else ""

@@ -12,6 +12,7 @@ Meanwhile LambdaRank is fitted anew, to the held-out week too.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation.judged_week import JudgedWeek
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
-from tgn_assets.ml.processor import processor
+from tgn_assets.ml.processor import processor, seeded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
 from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
 from tgn_assets.ml.ranker.calibration import Calibration
@@ -58,18 +59,14 @@ class _TrainingState:
     model: Ensemble
     num_networks: int
     """Of the finished ranker, and of its boosters; a warm start may begin with fewer and adds what it lacks."""
-    warm_from: str | None
-    """The week of the ranker that this one continues from; None: a cold start."""
-    booster: str
     fallback: BaselineFallback
-    calibration: Calibration | None
-    judged: tuple[JudgedWeek, ...]
+    warm_from: str | None = None
+    """The week of the ranker that this one continues from; None: a cold start."""
+    booster: str = ""
+    calibration: Calibration | None = None
+    judged: tuple[JudgedWeek, ...] = ()
     curve: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
-
-    def copy_weights(self) -> dict[str, Tensor]:
-        """A copy of the networks' weights."""
-        return {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def reset(self, weights: dict[str, Tensor]) -> None:
         """Forgets what the networks have learned since they had `weights`."""
@@ -121,9 +118,9 @@ def train_ranker(
     """Trains the ranker as of the close of `week` on the weeks after the last `config.origins` + 1 cut-offs.
 
     A warm start continues from `earlier`, last week's ranker, and judges it on the newest closed week; a cold start
-    first trains a ranker to be judged. Neither has learned from that week or chosen its number of epochs by it. The
-    judgement, with those of the weeks before, sets fallback and calibration. If nobody was active in the newest closed
-    week, a warm start changes nothing; a cold start takes the newest week with activity.
+    first trains a ranker to be judged. The one that is judged has neither learned from that week nor chosen its number
+    of epochs by it. The judgement, with those of the weeks before, sets fallback and calibration. If nobody was active
+    in the newest closed week, a warm start changes nothing; a cold start takes the newest week with activity.
 
     In every week only what `rules` allowed then is ranked, in lists of their length; of `attributes`, each week reads
     what was valid then. Training sets of earlier weeks are taken from `cache`, and kept there. ValueError
@@ -136,8 +133,7 @@ def train_ranker(
     ):
         raise ValueError(f"the ranker of week {week} was given data of another week")
     inputs = PointInTimeView(history, embedding_history, config, device, rules, attributes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed * 1_000_003 + history.week)
+    with seeded(config.seed, history.week):
         return _train(inputs, earlier, cache or TrainingSetCache(), workers, progress).checkpoint()
 
 
@@ -164,10 +160,10 @@ def _train(
         state.fallback, state.validation = judgement.fallback, judgement.validation
         return state
     if cold:
-        untrained = state.copy_weights()
+        untrained = deepcopy(state.model.state_dict())
         _fit_ranker_to_judge(state, datasets)
-    as_many_weeks = [*datasets[1:], held_out]  # as boosters to be judged learn from: `origins`
-    with run_alongside(partial(state.fit_boosters, as_many_weeks)) as booster:
+    newest = [*datasets[1:], held_out]  # as many weeks as the judged boosters learned from
+    with run_alongside(partial(state.fit_boosters, newest)) as booster:
         _judge(state, past, held_out, view)
         del view  # the epochs need none of its tables, which are a large part of the memory in use by now
         if cold:
@@ -190,7 +186,7 @@ def _build_training_sets(
     judged by; the others only those that carry loss, to save memory.
     """
     last = newest.past.week
-    cutoffs = [*range(inputs.oldest_cutoff, last), last]
+    cutoffs = range(min(inputs.oldest_cutoff, last), last + 1)  # the last one even if embeddings begin later
     keys = cache_keys(inputs, cutoffs)
 
     def build(cutoff: int) -> TrainingSet:
@@ -230,12 +226,21 @@ def _start(
     config, pairs = inputs.config, sum(len(dataset.label) for dataset in datasets)
     num_networks = min(max(config.fit.pairs_per_epoch // max(pairs, 1), 1), config.networks)
     if earlier is not None and can_warm_start_ranker(earlier, inputs):
-        # Kept unchanged if nobody was active in the newest week.
-        model = Ensemble(load_model(earlier, inputs.device).members[:num_networks])
-        kept = earlier.week, earlier.booster, earlier.fallback, earlier.calibration, earlier.judged
-        return _TrainingState(inputs, workers, progress, model, num_networks, *kept)
-    model, fallback = _untrained(inputs, num_networks), untested_fallback(inputs.rules.k)
-    return _TrainingState(inputs, workers, progress, model, num_networks, None, "", fallback, None, ())
+        return _TrainingState(
+            inputs,
+            workers,
+            progress,
+            Ensemble(load_model(earlier, inputs.device).members[:num_networks]),
+            num_networks,
+            # What follows stays as it is if nobody was active in the newest week.
+            earlier.fallback,
+            warm_from=earlier.week,
+            booster=earlier.booster,
+            calibration=earlier.calibration,
+            judged=earlier.judged,
+        )
+    untrained, fallback = _untrained(inputs, num_networks), untested_fallback(inputs.rules.k)
+    return _TrainingState(inputs, workers, progress, untrained, num_networks, fallback)
 
 
 def _untrained(inputs: PointInTimeView, networks: int) -> Ensemble:
@@ -245,8 +250,10 @@ def _untrained(inputs: PointInTimeView, networks: int) -> Ensemble:
 
 
 def _add_networks(state: _TrainingState) -> int:
-    """Adds those that a warm start lacks, since earlier weeks had more pairs or the configuration fewer networks; the
-    number of those that have learned before."""
+    """Adds the networks that a warm start lacks, since earlier weeks had more pairs or the configuration fewer of them.
+
+    Returns how many have learned before.
+    """
     members = list(state.model.members)
     if lacking := state.num_networks - len(members):
         state.model = Ensemble([*members, *_untrained(state.inputs, lacking).members])

@@ -23,7 +23,9 @@ PER_EVENT = 8
 """Runners-up that are kept for each event: the ones that lose least."""
 
 
-def runner_ups(row: IntArray, event: IntArray, score: FloatArray, lists: IntArray, last_score: FloatArray) -> RunnerUps:
+def find_runner_ups(
+    row: IntArray, event: IntArray, score: FloatArray, lists: IntArray, last_score: FloatArray
+) -> RunnerUps:
     """The scored pairs [p] outside of their user's list that would cost that list the least: a few for each event.
 
     `lists` [n, k] are event positions, `last_score` [n] the score at a list's last rank.

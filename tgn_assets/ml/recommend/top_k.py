@@ -36,7 +36,7 @@ from tgn_assets.ml.ranker.ensemble import Ensemble
 from tgn_assets.ml.ranker.lambdarank import Boosters, load_boosters
 from tgn_assets.ml.ranker.network import TopK
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory, LabelledUsers, PointInTimeView, blocks_of
-from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, runner_ups
+from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, find_runner_ups
 from tgn_assets.ml.recommend.new_user_list import new_user_list
 from tgn_assets.ml.recommend.reason_choice import ReasonChooser, Scorer
 from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
@@ -94,18 +94,19 @@ def recommend(
     if not embeddings.week == view.week >= ranker.week:
         weeks = f"history of {view.week}, ranker of {ranker.week} and embeddings of {embeddings.week}"
         raise ValueError(f"{weeks} do not fit")
-    everyone, users, k = np.arange(history.num_users), np.flatnonzero(rules.have_lists(history)), rules.k
+    everyone, k = np.arange(history.num_users), rules.k
+    users = np.flatnonzero(rules.have_lists(history))
     segment = segment_of(history, everyone, active_weeks=ranker.config.fallback.active_weeks)
     source = np.array([ranker.fallback.source[name] for name in ACTIVITY_SEGMENTS], dtype=object)[segment]
     events: IntArray = np.full((len(everyone), k), -1)
     scores: FloatArray = np.zeros((len(everyone), k))
     reasons = WeekReasons(view, workers)
     reason: ReasonIds = np.full(events.shape, -1, np.int32)
-    after_lists = list[RunnerUps]()
-    ranked = _RankedUsers(ranker, view, embeddings, workers, reasons.chooser)
-    for block, lists in ranked.shards(users[source[users] == OURS], progress, "lists"):
+    runner_ups = list[RunnerUps]()
+    ranking = _Ranking(ranker, view, embeddings, workers, reasons.chooser)
+    for block, lists in ranking.shards(users[source[users] == OURS], progress, "lists"):
         events[block], scores[block] = lists.events, lists.scores
-        after_lists.append(lists.runner_ups)
+        runner_ups.append(lists.runner_ups)
         reason[block] = reasons.table.add(lists.reasons)
     for name in sorted(set(source) - {OURS}):
         chosen = users[source[users] == name]
@@ -114,7 +115,7 @@ def recommend(
         reason[chosen] = reasons.of_baseline(name, chosen, listed)
     if len(users) and len(np.unique(events[events >= 0])) < rules.min_distinct:
         unscored, before = _unscored_pairs(history, rules, users, scores), events
-        events, scores = enforce_min_distinct(events, scores, rules.min_distinct, concatenated(after_lists), unscored)
+        events, scores = enforce_min_distinct(events, scores, rules.min_distinct, concatenated(runner_ups), unscored)
         reason = reasons.after_changes(before, events, reason)
     for_new_users = new_user_list(history, k, rules)
     return Recommendations(
@@ -155,12 +156,11 @@ def diagnose(
     workers: Workers = THREADS,
 ) -> RankerDiagnostics:
     """What `evaluate_week` asks about the users who were active: candidates by channel, lists before the fallback."""
-    known = attributes_of(ranker, attributes)
-    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, known)
-    ranked = _RankedUsers(ranker, view, embeddings, workers)
+    view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
+    ranking = _Ranking(ranker, view, embeddings, workers)
 
     def lists(users: IntArray) -> IntArray:
-        shards = ranked.shards(users, progress, "lists before the fallback")
+        shards = ranking.shards(users, progress, "lists before the fallback")
         return np.concatenate([np.zeros((0, rules.k), np.int64), *(of_shard.events for _, of_shard in shards)])
 
     return RankerDiagnostics(CHANNELS, partial(_channels_of_pairs, view, workers=workers, progress=progress), lists)
@@ -209,7 +209,7 @@ class _RankingInputs(NamedTuple):
     blend: BlendConfig
     events: NodeEmbeddings  # the temporal ones of all events, and of no user
     popular: BaselineTables
-    runner_ups: bool
+    keep_runner_ups: bool
     reasons: ReasonChooser | None
 
     def blended(self, candidates: Candidates, network_score: FloatArray) -> FloatArray:
@@ -232,7 +232,7 @@ class _RankedShard(NamedTuple):
     runner_ups: RunnerUps
 
 
-class _RankedUsers:
+class _Ranking:
     """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
 
     def __init__(
@@ -255,7 +255,7 @@ class _RankedUsers:
             view.config.blend,
             replace(embeddings, user_idx=embeddings.user_idx[:0], users=embeddings.users[:0]),
             baseline_tables(view.past, view.rules.k, view.rules),
-            runner_ups=view.rules.min_distinct > 0,
+            keep_runner_ups=view.rules.min_distinct > 0,
             reasons=reasons,
         )
 
@@ -280,16 +280,18 @@ def _rank(shared: _RankingInputs, users: tuple[UserShard, Tensor]) -> _RankedSha
         k=shared.popular.k,
         rescore=shared.blended,
     )
-    share, ranked, scores = group_softmax(candidates.row, top.score), top.pairs >= 0, np.zeros(top.pairs.shape)
+    share, ranked = group_softmax(candidates.row, top.score), top.pairs >= 0
+    scores = np.zeros(top.pairs.shape)
     scores[ranked] = shared.probability(candidates, top.pairs[ranked], share[top.pairs[ranked]])
-    events = fill_up(shared.popular, shard.past, np.append(candidates.event, -1)[top.pairs])
-    after_lists = concatenated([])
-    if shared.runner_ups:
+    listed = np.append(candidates.event, -1)[top.pairs]  # where nothing is ranked, -1 takes the -1 at the end
+    events = fill_up(shared.popular, shard.past, listed)
+    runner_ups = concatenated([])
+    if shared.keep_runner_ups:
         every_score = shared.probability(candidates, np.arange(len(share)), share)
-        after_lists = runner_ups(candidates.row, candidates.event, every_score, events, scores[:, -1])
-        after_lists = after_lists._replace(row=shard.past.users[after_lists.row])
+        runner_ups = find_runner_ups(candidates.row, candidates.event, every_score, events, scores[:, -1])
+        runner_ups = runner_ups._replace(row=shard.past.users[runner_ups.row])
     reasons = _reasons(shared, candidates, top, users=users, filled_up=np.where(ranked, -1, events))
-    return _RankedShard(events, scores, reasons, after_lists)
+    return _RankedShard(events, scores, reasons, runner_ups)
 
 
 def _reasons(

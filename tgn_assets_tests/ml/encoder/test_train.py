@@ -17,7 +17,7 @@ from tgn_assets.ml.encoder.linear_link_model import link_vectors
 from tgn_assets.ml.encoder.train import can_warm_start_encoder, snapshot_weeks, train_gnn
 from tgn_assets.ml.graph.snapshots import Snapshot
 from tgn_assets.ml.graph.temporal_graph import WindowGraph
-from tgn_assets.ml.processor import processor
+from tgn_assets.ml.processor import processor, seeded
 from tgn_assets.ml.schema import EVENT, USER
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, habits, history, snapshots
@@ -79,7 +79,7 @@ def test_training_lowers_the_loss_and_records_its_curve(cold: GNNCheckpoint) -> 
 @pytest.mark.parametrize("batching", ["full", "sampled"])
 def test_each_epoch_logs_links_done_of_at_most_so_many(weeks: Weeks, batching: Batching) -> None:
     logged = list[str]()
-    checkpoint = train_gnn(weeks, LAST, changed(batching=batching, patience=1), log=logged.append)
+    checkpoint = train_gnn(weeks, LAST, changed(batching=batching, patience=1), progress=logged.append)
     told = [re.search(r"week (\S+) .*; ([\d,]+) of (?:at most )?([\d,]+) links", line) for line in logged]
     found = [match.groups() for match in told if match]
     assert [week for week, _, _ in found] == [row["cutoff"] for row in checkpoint.curve]
@@ -257,9 +257,9 @@ def test_diverged_training_names_what_to_change(weeks: Weeks) -> None:
 
 def test_id_of_an_event_new_in_a_cold_starts_last_week_stays_fresh() -> None:
     weeks = snapshots([*habits(weeks=WEEKS), ("u001", "new", WEEKS - 1, 1)], range(WEEKS))
-    torch.manual_seed(CONFIG.seed * 1_000_003 + week_number(LAST))
     sizes = {kind: len(weeks[LAST].data[kind].node_idx) for kind in (USER, EVENT)}
-    fresh = GNNEncoder(sizes, WindowGraph(weeks, CONFIG.half_life).num_features, CONFIG).state_dict()["ids.event"]
+    with seeded(CONFIG.seed, week_number(LAST)):
+        fresh = GNNEncoder(sizes, WindowGraph(weeks, CONFIG.half_life).num_features, CONFIG).state_dict()["ids.event"]
     trained = train_gnn(weeks, LAST, CONFIG).state["ids.event"]
     assert torch.equal(trained[-1], fresh[-1]) and fresh[-1].any()  # indices follow the weeks in which events came
     assert not torch.equal(trained[0], fresh[0])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, runner_ups
+from tgn_assets.ml.recommend.diversity import RunnerUps, concatenated, enforce_min_distinct, find_runner_ups
 
 NONE = np.zeros((0, 2), np.int64)
 LISTS = np.array([[0, 1], [0, 1], [2, 1]])
@@ -39,7 +39,7 @@ def test_unscored_events_come_last_with_score_zero() -> None:
 
 def test_cheapest_runner_ups_per_event_are_kept() -> None:
     row, event, score = np.array([0, 1, 2, 0]), np.array([3, 3, 3, 1]), np.array([0.1, 0.1, 0.45, 0.4])
-    found = runner_ups(row, event, score, LISTS, SCORES[:, -1])
+    found = find_runner_ups(row, event, score, LISTS, SCORES[:, -1])
     assert list(zip(found.row.tolist(), found.event.tolist(), strict=True)) == [(2, 3), (1, 3), (0, 3)]
     assert concatenated([found, found]).row.tolist() == [2, 1, 0, 2, 1, 0]
     assert len(concatenated([]).row) == 0
@@ -51,7 +51,7 @@ def test_min_distinct_keeps_lists_valid(users: int, k: int, floor: int, seed: in
     lists = np.stack([rng.permutation(8)[:k] for _ in range(users)])
     scores = -np.sort(-rng.random((users, k)))
     row, event = rng.integers(0, users, 30), rng.integers(0, 12, 30)
-    spare = runner_ups(row, event, rng.random(30) * scores[row, -1], lists, scores[:, -1])
+    spare = find_runner_ups(row, event, rng.random(30) * scores[row, -1], lists, scores[:, -1])
     wide, wide_scores = enforce_min_distinct(lists, scores, floor, spare, np.column_stack([row, event])[:0])
     before, after = len(np.unique(lists)), len(np.unique(wide))
     assert before <= after <= max(before, floor)
