@@ -88,7 +88,7 @@ def ingest_in_dagster(home: Home) -> str:
         done = dg.materialize(
             assets,
             partition_key=WEEKS[0],
-            resources=build_resources(home, home.unpinned_source_spec()),
+            resources=build_resources(home, home.fresh_source_spec()),
             instance=instance,
             raise_on_error=False,
         )

@@ -96,20 +96,22 @@ class Week(click.ParamType):
         return week_of(day)
 
 
-def open_home() -> "Home":
-    """The home that the settings name, made ready; SettingsError if they cannot be used."""
+def named_home() -> "Home":
+    """The home that the settings name, whether it is there or not; SettingsError if they cannot be used."""
     from tgn_assets.settings import read_settings
     from tgn_assets.state.home import Home
 
-    return Home(read_settings()).ensure()
+    return Home(read_settings())
+
+
+def open_home() -> "Home":
+    """The home that the settings name, made ready."""
+    return named_home().ensure()
 
 
 def existing_home() -> "Home":
     """The home that the settings name, for a command that makes none; ClickException if it is not there."""
-    from tgn_assets.settings import read_settings
-    from tgn_assets.state.home import Home
-
-    home = Home(read_settings())
+    home = named_home()
     for wrong in filter(None, (home.missing(), *home.misplaced())):
         raise click.ClickException(wrong)
     return home

@@ -22,7 +22,7 @@ def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
     start_week, end_week = home.settings.start_week, home.settings.end_week
     yield "settings", settings_section()
     yield "source", source_section(home.settings)
-    spec = home.unpinned_source_spec()
+    spec = home.fresh_source_spec()
     found = check_source(spec, start_week, end_week)
     extent = found.extent
     yield "rows", {"usable": found.rows, "users": found.users, "events": found.events}

@@ -7,12 +7,24 @@ import gc
 import os
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
 
 import click
 
-from tgn_assets.cli.base import Commands, Week, existing_home, is_verbose, json_option, open_home, verbose_option
+from tgn_assets.cli.base import (
+    Commands,
+    Week,
+    existing_home,
+    is_verbose,
+    json_option,
+    named_home,
+    open_home,
+    verbose_option,
+)
 from tgn_assets.cli.forget import forget
 from tgn_assets.cli.models import models
 from tgn_assets.cli.server import dev, serve
@@ -181,9 +193,6 @@ def report(week: str | None, out: str | None) -> None:
     is as usual, what the new lists recommend, and the lists of some users. It needs no network, and can be mailed or
     printed.
     """
-    from datetime import UTC, datetime
-    from pathlib import Path
-
     from tgn_assets.ml.connectors.text_file import replace_text
     from tgn_assets.reporting.weekly_page.index import write_index
     from tgn_assets.reporting.weekly_page.page import report_page
@@ -214,8 +223,6 @@ def export(week: str | None) -> None:
     With these settings, every weekly run does so for its week; this command is for earlier weeks. A week that was
     exported before is replaced.
     """
-    from functools import partial
-
     from tgn_assets.assets.exports import record_export
     from tgn_assets.cli.console import answer
     from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
@@ -252,10 +259,8 @@ def check() -> None:
     """
     from tgn_assets.cli.check import SHOWN, check_sections
     from tgn_assets.cli.console import answer
-    from tgn_assets.settings import read_settings
-    from tgn_assets.state.home import Home
 
-    answer(check_sections(Home(read_settings())), SHOWN)
+    answer(check_sections(named_home()), SHOWN)
 
 
 @cli.command(short_help="Print what is published, what failed, and what is left to do.")
@@ -265,10 +270,8 @@ def status() -> None:
     """Print what is published, the last score, the rows that were not used, what failed, and what is left to do."""
     from tgn_assets.cli.console import answer
     from tgn_assets.cli.status import SHOWN, status_sections
-    from tgn_assets.settings import read_settings
-    from tgn_assets.state.home import Home
 
-    answer(status_sections(Home(read_settings())), SHOWN)
+    answer(status_sections(named_home()), SHOWN)
 
 
 @cli.command(short_help="Check the files of a home: what is wrong, what makes it again.")
@@ -282,10 +285,8 @@ def doctor() -> None:
     """
     from tgn_assets.cli.console import answer
     from tgn_assets.cli.doctor import SHOWN, findings
-    from tgn_assets.settings import read_settings
-    from tgn_assets.state.home import Home
 
-    home = Home(read_settings())
+    home = named_home()
     found = list(dict.fromkeys(findings(home)))
     to_do = sum(finding.to_do for finding in found)
     answer({"home": str(home.root), "findings": found, "to_do": to_do}.items(), SHOWN)
@@ -305,13 +306,11 @@ def _tgn() -> str:
 
 
 def _this_week() -> str:
-    from datetime import UTC, datetime
-
     return week_of(datetime.now(UTC))
 
 
 def _closed_week(home: "Home", week: str | None) -> str:
-    """`week`, the newest closed one (None: there is none) or one that was asked for, if it can be run."""
+    """`week` if it can be run; None stands for the newest closed one where none has closed yet."""
     first, end = home.start_week(), home.settings.end_week
     if week is None:
         source = f"TGN_SOURCE={safe_text(home.settings.source)}" + (f" up to TGN_END_WEEK={end}" if end else "")

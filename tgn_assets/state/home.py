@@ -49,15 +49,16 @@ T = TypeVar("T")
 SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
 
-RUN_LOCK, OBSERVATION, FORGOTTEN = "run.lock", "observation.json", "forgotten.json"
-SUMMARIES = "source_files.json"
+WAREHOUSE, LOG, SUMMARIES = "warehouse.duckdb", "log.json", "source_files.json"
+OBSERVATION, FORGOTTEN = "observation.json", "forgotten.json"
+RUN_LOCK, HOME_LOCK = "run.lock", "home.lock"
 FILES = (
-    "warehouse.duckdb",
+    WAREHOUSE,
     published_copy.NAME,
-    "log.json",
+    LOG,
     OBSERVATION,
     FORGOTTEN,
-    "home.lock",
+    HOME_LOCK,
     RUN_LOCK,
     "dagster/dagster.yaml",
 )
@@ -76,7 +77,7 @@ class Home:
     def __init__(self, settings: Settings, names: Names = PLAIN) -> None:
         self.settings, self.names = settings, names
         self.root = settings.home
-        self.warehouse_path = self.root / "warehouse.duckdb"
+        self.warehouse_path = self.root / WAREHOUSE
         self.artifacts = self.root / "artifacts"
         self.reports = self.root / "reports"
         self.dagster_home = self.root / "dagster"
@@ -197,20 +198,20 @@ class Home:
 
         SourceError if it cannot be read when it is used for the first time, SettingsError if this home has another log.
         """
-        spec = self._spec(self._pinned("week_number", partial(smallest_week_number, self._spec(None))))
+        spec = self._spec(self._remembered("week_number", partial(smallest_week_number, self._spec(None))))
         spec = replace(spec, summaries=self.root / SUMMARIES)
         return replace(spec, start_week=self.start_week()) if self.settings.source == SYNTHETIC else spec
 
-    def unpinned_source_spec(self) -> SourceSpec:
+    def fresh_source_spec(self) -> SourceSpec:
         """The source as if this home had never read it; nothing is stored. SourceError as of `source_spec`."""
         return self._spec(smallest_week_number(self._spec(None)))
 
-    def _spec(self, week_number: int | None) -> SourceSpec:
+    def _spec(self, smallest: int | None) -> SourceSpec:
         s = self.settings
         return SourceSpec(
             s.source,
             *(s.user_column, s.event_column, s.timestamp_column),
-            week_number_anchor=None if week_number is None else (week_number, s.start_week or FIRST_NUMBERED_WEEK),
+            week_number_anchor=None if smallest is None else (smallest, s.start_week or FIRST_NUMBERED_WEEK),
             row_filter=s.row_filter,
             query=s.source_query,
             time_style=TimeStyle(s.timestamp_format, s.time_zone),
@@ -224,7 +225,7 @@ class Home:
         That week is stored: rows that arrive later must not move the partitions. SourceError if the source cannot be
         read.
         """
-        return self.settings.start_week or self._pinned("first_week", self._first_week)
+        return self.settings.start_week or self._remembered("first_week", self._first_week)
 
     def newest_closed_week(self) -> str | None:
         """The newest week that is over, from the first to the last one of the settings (`newest_closed_week` in
@@ -270,7 +271,7 @@ class Home:
         stored.
         """
         try:
-            self._of_this_log(_read(self.root / "log.json"))
+            self._of_this_log(_read(self.root / LOG))
             self._refuse_early_start(extent)
         except (SettingsError, StateError) as error:
             yield str(error)
@@ -280,12 +281,12 @@ class Home:
             return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
         return min(self.warehouse().lineage().ingested, default=None) or first_week_of(self.source_spec())
 
-    def _pinned(self, name: str, find: Callable[[], T]) -> T:
+    def _remembered(self, name: str, find: Callable[[], T]) -> T:
         """The value `name` of the log of this home: what `find` returned the first time, stored for ever.
 
         SettingsError if the home holds the rows of another log.
         """
-        file = self.root / "log.json"
+        file = self.root / LOG
         stored = _read(file)
         known = self._of_this_log(stored)
         if name in known and known == stored:
@@ -293,9 +294,9 @@ class Home:
         found = known[name] if name in known else find()
         self.ensure()
         with self._lock():
-            pinned = self._of_this_log(_read(file))
-            value = pinned.setdefault(name, found)
-            replace_text(file, json.dumps(pinned, indent=2) + "\n")
+            known = self._of_this_log(_read(file))
+            value = known.setdefault(name, found)
+            replace_text(file, json.dumps(known, indent=2) + "\n")
         return value
 
     def _of_this_log(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -323,14 +324,14 @@ class Home:
             )
         return known | this
 
-    def _has_any_week(self, rows: Mapping[str, str], week_number: int | None) -> bool:
+    def _has_any_week(self, rows: Mapping[str, str], smallest: int | None) -> bool:
         """Whether the source has one of these weeks, by the digest of its rows: then the log has only moved."""
-        now = source_digests(self._spec(week_number), sorted(rows))
+        now = source_digests(self._spec(smallest), sorted(rows))
         return any(now[week] == digest for week, digest in rows.items())
 
     def _lock(self) -> FileLock:
         """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
-        return FileLock(self.root / "home.lock")
+        return FileLock(self.root / HOME_LOCK)
 
 
 HISTORY_REMEDY = "move it away; only Dagster's history of runs goes with it, weeks and lists do not"

@@ -77,9 +77,9 @@ class Warehouse:
 
     def __init__(self, path: Path, lock_timeout: float = 600) -> None:
         self.path, self.lock_timeout = path, lock_timeout
-        self._kept: tuple[list[tuple[Any, ...]], InteractionHistory] | None = None
-        self._complete = False  # whether the file was once seen to have all tables
-        self._made = False  # whether tables and views were once made, as this release has them
+        self._newest_history: tuple[list[tuple[Any, ...]], InteractionHistory] | None = None
+        self._tables_checked = False
+        self._tables_made = False  # and the views, as this release has them
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -89,19 +89,19 @@ class Warehouse:
         con = self._connect(read_only=True)
         try:
             with self._as_warehouse_error():
-                if not self._complete:
+                if not self._tables_checked:
                     there = columns(con)
                     if TABLES.keys().isdisjoint(there):
                         raise self._missing_tables()
                     if not TABLES.keys() <= there.keys() or _of_older_release(there):
                         con.close()
-                        self._made = False
+                        self._tables_made = False
                         with self.writer():  # makes the tables and columns that are missing
                             pass
                         con = self._connect(read_only=True)
                         there = columns(con)
                     self._require_columns(there)
-                    self._complete = True
+                    self._tables_checked = True
                 yield con
         finally:
             con.close()
@@ -109,12 +109,8 @@ class Warehouse:
     @contextmanager
     def unchecked(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """As `reader`, whatever tables and columns there are; it makes none."""
-        con = self._connect(read_only=True)
-        try:
-            with self._as_warehouse_error():
-                yield con
-        finally:
-            con.close()
+        with self._connect(read_only=True) as con, self._as_warehouse_error():
+            yield con
 
     @contextmanager
     def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -128,13 +124,13 @@ class Warehouse:
         con = self._connect(read_only=False)
         try:
             with self._as_warehouse_error():
-                if is_new or not self._made:
+                if is_new or not self._tables_made:
                     there = columns(con)
                     with transaction(con):
                         self._mark_lost_pending(con, there.keys() & TABLES.keys())
                         create_tables(con)
                     self._require_columns(there)
-                    self._made = True
+                    self._tables_made = True
                 yield con
         finally:
             con.close()
@@ -242,14 +238,14 @@ class Warehouse:
 
         The newest one asked for is kept: for it, or what was known earlier, the tables are read only if they changed.
         """
-        monday = {"week": date.fromisoformat(week)}
+        monday = date.fromisoformat(week)
         with self.reader() as con:
-            state = con.execute(STATE_SQL, monday).fetchall()
-            rows, newest = self._kept or ([], None)
-            changed = [row for row in rows if row[0] <= monday["week"]] != state
+            state = con.execute(STATE_SQL, {"week": monday}).fetchall()
+            rows, newest = self._newest_history or ([], None)
+            changed = [row for row in rows if row[0] <= monday] != state
             if newest is None or newest.week < week_number(week) or changed:
                 newest = read_history(con, week)
-                self._kept = state, newest
+                self._newest_history = state, newest
         return newest.as_of(week_number(week))
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -290,8 +286,9 @@ def columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def missing_columns(there: Mapping[str, list[str]]) -> list[str]:
-    """A phrase for each column that a table of `ml.schema` lacks, where there are these columns, but those that tables
-    of an older release get."""
+    """One phrase for each missing column. Those that were added since an older release do not count: `Warehouse.writer`
+    adds them.
+    """
     return [
         f"the table {name} lacks the column {column.name}"
         for name, column in _missing_columns(there)
@@ -325,8 +322,8 @@ def _fault_message(path: Path, error: duckdb.Error) -> str | None:
         return f"the disk of {path} is full: make room, and run it again; the tables are as they were"
     lost = isinstance(error, duckdb.IOException) and path.name in str(error)
     broken = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
-    of_blocks = type(error) is duckdb.Error  # of some that are damaged
-    if lost or of_blocks or isinstance(error, broken) or "Corrupt" in text or "checksum" in text:
+    damaged_block = type(error) is duckdb.Error  # how DuckDB reports one
+    if lost or damaged_block or isinstance(error, broken) or "Corrupt" in text or "checksum" in text:
         return f"{path} cannot be opened or read: {text}. If it is damaged, {RESTORE}"
     return None
 

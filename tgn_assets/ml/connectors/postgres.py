@@ -89,7 +89,7 @@ def connected(url: str) -> Iterator[Connection]:
         con = dbapi.connect(_with_defaults(url))
     except Error as error:
         raise PostgresError(
-            answer(error),
+            server_message(error),
             "check that the server is up and that host, port, user and database are right; a password is taken from "
             "PGPASSWORD or ~/.pgpass",
         ) from safe_error(error)
@@ -100,7 +100,7 @@ def connected(url: str) -> Iterator[Connection]:
             yield con
         except Error as error:
             raise PostgresError(
-                answer(error), "check the name, and that the user has the right to do so"
+                server_message(error), "check the name, and that the user has the right to do so"
             ) from safe_error(error)
 
 
@@ -121,7 +121,7 @@ def run(con: Connection, sql: str, *parameters: str) -> list[tuple]:
         return cursor.fetchall() if cursor.description else []
 
 
-def answer(error: Exception) -> str:
+def server_message(error: Exception) -> str:
     """What the server said, in one line, without what driver and DuckDB put around it."""
     text = str(error).strip()
     said = re.search(r"(?:ERROR|FATAL): +(.*)", text) or re.search(r"Failed to connect: (.*)", text)

@@ -19,7 +19,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import confine, was_interrupted
 from tgn_assets.ml.connectors.object_store import StoreError, full_disk, is_full
-from tgn_assets.ml.connectors.postgres import PostgresError, answer, is_postgres
+from tgn_assets.ml.connectors.postgres import PostgresError, is_postgres, server_message
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.safe_text import listed, safe_error
 from tgn_assets.ml.schema import EVENT, USER, literal
@@ -58,7 +58,7 @@ from tgn_assets.ml.sources.timestamp_sql import (
 logger = logging.getLogger(__name__)
 
 UNREADABLE_LINE, OUT_OF_RANGE, IN_FUTURE = "unreadable_line", "time_out_of_range", "time_in_future"
-UNREADABLE_TIME = "unreadable_time"
+UNREADABLE_TIME, NESTED_ID, ID_TOO_LONG = "unreadable_time", "nested_id", "id_too_long"
 FILTERED = "filtered"
 """The reason of a row that could be used, but does not meet the row filter: it is no rejection."""
 FORGOTTEN = "forgotten"
@@ -72,8 +72,8 @@ REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep T
     WHEN coalesce(trim(user_id), '') = '' THEN 'missing_user'
     WHEN coalesce(trim(event_id), '') = '' THEN 'missing_event'
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
-         AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN 'id_too_long'
-    WHEN {{nested}} THEN 'nested_id'
+         AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN '{ID_TOO_LONG}'
+    WHEN {{nested}} THEN '{NESTED_ID}'
     WHEN value IS NULL OR {{zero}} THEN 'missing_time'
     WHEN ts IS NULL THEN CASE WHEN {{no_time}} THEN 'missing_time' WHEN {{header}} ELSE '{UNREADABLE_TIME}' END
     WHEN week IS NULL AND ts >= DATE '{EARLIEST}' AND ts < DATE '{LATEST}' THEN '{IN_FUTURE}'
@@ -140,20 +140,20 @@ def scan(
     beside those of `weeks`, and what it is to `summarise`. Not within a transaction. SourceError if the source cannot
     be read.
     """
-    con.execute("SET TimeZone = 'UTC'")  # text without an offset, and TIMESTAMPTZ written as text
     with (
         source_errors(spec),
         kind_of(spec).open(con, weeks, summarise) as opened,
         TemporaryDirectory(prefix="tgn-source-") as folder,
     ):
-        parts, unreadable, names, left_out = opened.parts, UnreadableLines(), dict[str, str](), spec.forgotten_ids
-        if left_out:
-            left_out.write_table(con)
+        parts, forgotten = opened.parts, spec.forgotten_ids
+        unreadable, names = UnreadableLines(), dict[str, str]()
+        if forgotten:
+            forgotten.write_table(con)
         if spec.row_filter:  # checked as it is, it is SQL that a user wrote
             confine(con, [name for part in parts for name in (*part.files, *part.patterns)], folder)
         rows, expected = list[tuple](), expected_rows(con, parts)
         try:
-            rows = _run(con, parts, query.replace("{rows}", _union(parts, spec, left_out)), parameters)
+            rows = _run(con, parts, query.replace("{rows}", _union(parts, spec, forgotten)), parameters)
             as_expected = expected is None or sum(row[0] for row in rows) == expected
         except duckdb.Error as error:  # its CSV reader gives up at mixed line ends, and at short lines beside long ones
             if expected is None or not (isinstance(error, duckdb.InvalidInputException) or "CSV Error" in str(error)):
@@ -163,9 +163,9 @@ def scan(
             logger.info("%s has values that span lines, or malformed lines: reading it line by line", spec.shown)
             safe, unreadable = well_formed(parts, Path(folder))
             con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-            rows = _run(con, safe, query.replace("{rows}", _union(safe, spec, left_out)), parameters)
+            rows = _run(con, safe, query.replace("{rows}", _union(safe, spec, forgotten)), parameters)
             unreadable.extend(_rejects(con))
-            if left_out:  # a line may hold a forgotten id, and what its columns are cannot be known
+            if forgotten:  # a line may hold a forgotten id, and what its columns are cannot be known
                 unreadable.first.clear()
             names = dict(zip(*(chain(*(part.files for part in some)) for some in (parts, safe)), strict=True))
         keys = {names.get(file, file): key for file, key in opened.keys.items()}
@@ -183,12 +183,13 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {error}") from safe_error(error)
     except PostgresError as error:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({error}); {error.remedy}") from safe_error(error)
+    # DuckDB's binding raises RuntimeError for a name that it cannot hand to Python.
     except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, RuntimeError) as error:
         if is_full(error):
             raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read: {full_disk()}") from safe_error(error)
         if was_interrupted(error):
             raise KeyboardInterrupt from None
-        reason, cause = answer(error), safe_error(error)  # a RuntimeError: a name that DuckDB cannot hand to Python
+        reason, cause = server_message(error), safe_error(error)
         if reason.startswith(fault := "Invalid Input Error: the column "):
             raise SourceError(f"TGN_SOURCE={spec.shown}: the column {reason.removeprefix(fault)}") from cause
         if "format specifier" in reason:
@@ -201,8 +202,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({reason}); {kind_of(spec).remedy}") from cause
 
 
-def _union(parts: Sequence[Part], spec: SourceSpec, left_out: ForgottenIds) -> str:
-    return f"({' UNION ALL '.join(_rows_sql(part, at, spec, left_out) for at, part in enumerate(parts)) or NO_ROWS})"
+def _union(parts: Sequence[Part], spec: SourceSpec, forgotten: ForgottenIds) -> str:
+    return f"({' UNION ALL '.join(_rows_sql(part, at, spec, forgotten) for at, part in enumerate(parts)) or NO_ROWS})"
 
 
 def _run(
@@ -228,8 +229,8 @@ def _rejects(con: duckdb.DuckDBPyConnection) -> UnreadableLines:
     return UnreadableLines(sum(counts.values()), [text for (text,) in first], Counter(counts))
 
 
-def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds) -> str:
-    """SELECT of the rows of `part`, without the values of `left_out`; its files are the parameter $files`number`."""
+def _rows_sql(part: Part, number: int, spec: SourceSpec, forgotten: ForgottenIds) -> str:
+    """SELECT of the rows of `part` without `forgotten` values; its files are the parameter $files`number`."""
     nulls = spec.null_values
     time = _present(part.time, nulls)
     read = part.relation.sql.replace("$files", f"$files{number}")
@@ -248,19 +249,18 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     if text := part.relation.unreadable_text:
         user = f"CASE WHEN readable THEN {user} ELSE {text} END"
     no_time = one_of("value", nulls) if nulls and time.dtype == "VARCHAR" else "false"
-    forgotten = f"{left_out.sql('user_id', USER)} OR {left_out.sql('event_id', EVENT)}"
     reason = REASON_SQL.format(
         no_time=no_time,
         zero=no_time_sql("ts", spec.time_style),
         header=_other_header_sql(part, spec),
         nested=" OR ".join(_nested_sql(part)) or "false",
-        forgotten=forgotten if left_out else "false",
+        forgotten=f"{forgotten.sql('user_id', USER)} OR {forgotten.sql('event_id', EVENT)}" if forgotten else "false",
     )
     filtered = "".join(f", {sql} AS filter_{at}" for at, sql in enumerate(part.filtered))
     # One step after the other, so that DuckDB computes each column once.
     return f"""
-        SELECT {_kept("user_id", left_out)} AS user_id, {_kept("event_id", left_out)} AS event_id, ts, week, reason,
-               CASE WHEN reason IS NOT NULL THEN {_kept("value::VARCHAR", left_out)} END AS text, number, file,
+        SELECT {_kept("user_id", forgotten)} AS user_id, {_kept("event_id", forgotten)} AS event_id, ts, week, reason,
+               CASE WHEN reason IS NOT NULL THEN {_kept("value::VARCHAR", forgotten)} END AS text, number, file,
                CASE WHEN reason IS NULL THEN {names_zone_sql("value", time.dtype, spec.time_style)} END AS names_zone
         FROM (SELECT *, {reason} AS reason
         FROM (SELECT *, {week_sql("ts", horizon())} AS week
@@ -272,14 +272,14 @@ def _rows_sql(part: Part, number: int, spec: SourceSpec, left_out: ForgottenIds)
     """
 
 
-def _kept(column: str, left_out: ForgottenIds) -> str:
-    """SQL: a value of a row, unless the row is rejected and the value is, or may hold, an id that is `left_out`."""
-    if not left_out:
+def _kept(column: str, forgotten: ForgottenIds) -> str:
+    """SQL: a value of a row, unless the row is rejected and the value is, or may hold, an id that is `forgotten`."""
+    if not forgotten:
         return column
-    unchecked = ", ".join(map(literal, (FORGOTTEN, UNREADABLE_LINE, "nested_id", "id_too_long")))
+    unchecked = ", ".join(map(literal, (FORGOTTEN, UNREADABLE_LINE, NESTED_ID, ID_TOO_LONG)))
     # Of other rows nothing is asked: a lookup in a subquery is made for each row, whatever CASE it stands in.
     of_rejected = f"CASE WHEN reason IS NOT NULL THEN {column} END"
-    doubtful = f"reason IN ({unchecked}) OR {left_out.sql(of_rejected)}"
+    doubtful = f"reason IN ({unchecked}) OR {forgotten.sql(of_rejected)}"
     return f"CASE WHEN reason IS NULL THEN {column} WHEN {doubtful} THEN NULL ELSE {column} END"
 
 
