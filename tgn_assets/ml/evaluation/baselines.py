@@ -32,11 +32,11 @@ from tgn_assets.ml.linalg.sparse import (
 from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.schema import K
 
+# Weeks after which an interaction counts half. Nothing tunes them: a baseline stays what it is.
 POPULAR_HALF_LIFE = 0.3
 REPEAT_HALF_LIFE = 8.0
 TIE_HALF_LIFE = 1.0
 KNN_HALF_LIFE = 8.0
-"""Weeks after which an interaction counts half."""
 KNN_EVENTS_PER_USER = 200
 """Only a user's heaviest events enter item-kNN: pairs of events cost the square of this for the busiest users."""
 KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 10.0

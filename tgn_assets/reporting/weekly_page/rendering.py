@@ -29,7 +29,7 @@ def _environment() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "safe_text": lambda text: shortened(printable(text)),
+        "printable": lambda text: shortened(printable(text)),
         "score": lambda value: f"{value:.4f}",
         "signed": signed,
         "percent": lambda value: f"{value:.1%}",
