@@ -48,7 +48,7 @@ FIRST_WEEK_SQL = """
     WHERE {other}_id IN (SELECT id FROM touched)
 """
 INGESTED_SQL = f"""
-    SELECT week, count(user_id), {DIGEST_SQL} FROM (SELECT DISTINCT week FROM touched)
+    SELECT week, count(user_id), {DIGEST_SQL} FILTER (WHERE user_id IS NOT NULL) FROM (SELECT DISTINCT week FROM touched)
     LEFT JOIN raw_interactions USING (week) GROUP BY week
 """
 RANK_SQL = """
