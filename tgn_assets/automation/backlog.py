@@ -209,6 +209,20 @@ def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN)
     return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
 
 
+def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
+    """Those of `attempts` since another run did something else with these weeks, after which these did not repeat
+    themselves: a policy that comes, goes and comes back, or a home that was restored, asks for the same again.
+    """
+    tags = {RANGE_START: item.first, RANGE_END: item.last} if item.action == INGEST else {PARTITION: item.first}
+    key, latest = names.of(item.key), list[dg.DagsterRun]()
+    for run in instance.get_runs(dg.RunsFilter(tags=tags)):
+        if run.tags.get(REQUEST_TAG) == key:
+            latest.append(run)
+        elif run.status == dg.DagsterRunStatus.SUCCESS and is_ours(run, names):
+            break
+    return latest
+
+
 def should_not_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
     """Whether another attempt would only repeat `runs`: one failed, or two crashed or changed nothing.
 
