@@ -122,6 +122,14 @@ def test_a_run_that_changed_nothing_is_repeated_once_at_most(tmp_path: Path, ins
     assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
 
 
+def test_a_straggler_of_lost_weeks_requests_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    many = [row.replace("user", f"user {at}") for at in range(5) for row in ROWS]
+    home = home_on_log(tmp_path, many)
+    publish(home, *WEEKS)
+    home_on_log(tmp_path, [f"user 1,event 1,{WEEKS[0]} 08:00:00", *(row for row in many if WEEKS[3][:8] + "28" in row)])
+    assert "complete" in Ticks(home, instance).reason()
+
+
 def test_what_comes_goes_and_comes_back_is_requested_each_time(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home, tick = complete(tmp_path, instance)
     keys = set[str | None]()
