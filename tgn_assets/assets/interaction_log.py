@@ -15,6 +15,7 @@ import dagster as dg
 from tgn_assets.assets.ingest import GROUP, LOG
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import source_signature
+from tgn_assets.ml.sources.spec import rows_in
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import SettingsError
@@ -71,11 +72,6 @@ def signature_of(home: Home) -> str:
     return f"{source_signature(home.source_spec())} {week_of(datetime.now(UTC))}"
 
 
-def rows_in(digest: str) -> int:
-    """How many rows the digest of a week's rows is of."""
-    return int(digest.partition("-")[0])
-
-
 def ingested_digest(lineage: Lineage) -> str:
     """A digest of which rows are ingested."""
     return digest_of(json.dumps(sorted(lineage.ingested.items())).encode())
@@ -84,7 +80,7 @@ def ingested_digest(lineage: Lineage) -> str:
 def read_source(home: Home, lineage: Lineage) -> SourceObservation:
     """Reads the source, which may take long. SourceError if it cannot be read."""
     signature, began = signature_of(home), time.time()
-    newest, digests = home.closed_weeks()
+    newest, digests = home.closed_weeks(lineage.ingested)
     return SourceObservation(
         _log(home), signature, newest, digests, ingested_digest(lineage), began, time.time() - began
     )

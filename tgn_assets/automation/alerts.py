@@ -4,7 +4,9 @@ import json
 import logging
 from datetime import UTC, datetime
 from http.client import HTTPException
-from urllib.request import Request, urlopen
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import dagster as dg
 
@@ -21,6 +23,13 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
 """Seconds that the receiver of an alert has to answer."""
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Leaves an answer that redirects as it is: urllib would follow it by a GET, without the alert."""
+
+    def redirect_request(self, *_args: Any, **_named: Any) -> None:
+        pass
 
 
 class Alerts:
@@ -49,10 +58,11 @@ class Alerts:
         body = json.dumps({"text": chat_text(text)}).encode()
         try:
             request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
-            with urlopen(request, timeout=TIMEOUT):
+            with build_opener(_NoRedirect).open(request, timeout=TIMEOUT):
                 return True
         except (OSError, ValueError, HTTPException) as error:  # its text may hold the URL, and that a secret
-            logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", type(error).__name__)
+            said = f"status {error.code}" if isinstance(error, HTTPError) else type(error).__name__
+            logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", said)
             return False
 
     def _sent(self) -> dict[str, str]:

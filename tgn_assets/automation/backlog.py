@@ -15,12 +15,11 @@ from tgn_assets.assets.interaction_log import (
     SourceObservation,
     ingested_digest,
     observe_source,
-    rows_in,
     signature_of,
 )
 from tgn_assets.automation.work_items import OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
-from tgn_assets.ml.sources.spec import SourceError
+from tgn_assets.ml.sources.spec import SourceError, rows_in
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import MODELS, ArtifactStore
 from tgn_assets.state.home import Home

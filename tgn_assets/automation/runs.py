@@ -24,6 +24,22 @@ def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN)
     return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
 
 
+def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
+    """Those of `attempts` since another run last did something else with these weeks.
+
+    What was done before does not count: a policy that comes, goes and comes back, or a home that was restored, asks for
+    the same again.
+    """
+    tags = {RANGE_START: item.first, RANGE_END: item.last} if item.action == INGEST else {PARTITION: item.first}
+    key, latest = names.of(item.key), list[dg.DagsterRun]()
+    for run in instance.get_runs(dg.RunsFilter(tags=tags)):
+        if run.tags.get(REQUEST_TAG) == key:
+            latest.append(run)
+        elif run.status == dg.DagsterRunStatus.SUCCESS and is_ours(run, names):
+            break
+    return latest
+
+
 def may_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
     """Whether to request once more what these `runs` were for: there was none, or one whose process was killed.
 

@@ -22,6 +22,7 @@ from tgn_assets.automation.runs import (
     failure_message,
     is_observation,
     is_ours,
+    latest_attempts,
     made_keys,
     may_retry,
     run_request,
@@ -84,9 +85,10 @@ def missing_or_changed_weeks_sensor(
         last_week = week_of(now() - SCHEDULE_FIRST - timedelta(weeks=1))
         failed: list[tuple[WorkItem, dg.DagsterRun]] = []
         for item in backlog.work_items(last_week):
-            runs = attempts(context.instance, item, home.names)
+            runs = latest_attempts(context.instance, item, home.names)
             if may_retry(context.instance, runs):
-                return dg.SensorResult(run_requests=[run_request(item, len(runs), home.names)], **seen)
+                attempt = len(attempts(context.instance, item, home.names))
+                return dg.SensorResult(run_requests=[run_request(item, attempt, home.names)], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same

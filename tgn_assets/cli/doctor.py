@@ -180,9 +180,11 @@ def _copy(home: Home, lineage: Lineage) -> Faults:
             return
         yield Fault(f"{copy} is damaged ({first_line(error)}): remove it; the next week writes it again")
         return
-    if there is None or there != max(lineage.published):
-        has = f"has the lists of {there}, not those of {max(lineage.published)}" if there else "is missing"
-        yield Fault(f"{copy} {has}; the next week writes it again", to_do=False)
+    newest = max(lineage.published)
+    if there is None:
+        yield Fault(f"{copy} is missing; the next week writes it again", to_do=False)
+    elif there != newest:  # of a backup that was put back in part
+        yield Fault(f"{copy} has the lists of {there}, not those of {newest}; `tgn refresh` writes it again")
 
 
 def _artifacts(home: Home, lineage: Lineage) -> Faults:

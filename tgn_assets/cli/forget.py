@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SHOWN_TRACES = 50
 """Finds that are printed; `--json` has all."""
 SHORT_IDS = "note       a short id, or a plain word, counts as a whole value or between quotes or tags, not in a text"
+UNSET = "named another place when weeks were exported: set it to that, and run this again, to have it cleaned, too"
 ALIKE_SQL = """
     SELECT {kind}_id FROM {kind}s, (SELECT unnest($names::VARCHAR[]) AS name)
     WHERE {kind}_id <> '' AND {kind}_id <> name AND NOT list_contains($names, {kind}_id)
@@ -96,16 +97,22 @@ def _known(home: Home, kind: str, names: Sequence[str]) -> list[str]:
 
 def _search(home: Home, kind: str, names: Sequence[str]) -> dict[str, Any]:
     """The sections of the answer of a search."""
+    from tgn_assets.forget.exported import unset_places
     from tgn_assets.forget.spelling import Ids, is_distinctive
     from tgn_assets.forget.verify import Searched, traces
+    from tgn_assets.state.warehouse import StateError
 
-    searched = Searched()
+    searched, locations = Searched(), home.settings.export_locations()
+    unset: list[str] = []
+    with suppress(StateError):  # a damaged warehouse is a find
+        unset = unset_places(home.warehouse().lineage(), locations)
     found = list(traces(home, kind, Ids(names), searched))
     return {
         "home": str(home.root),
         "files": searched.files,
         "bytes": searched.size,
-        "exports": list(home.settings.export_locations()),
+        "exports": list(locations),
+        "unset_exports": unset,
         "short_ids": sum(not is_distinctive(name) for name in names),
         "traces": found,
         "left": sum(trace.sure for trace in found),
@@ -124,6 +131,7 @@ def shown() -> Shown:
     return {
         "files": lambda number: [f"searched   {number:,} files, as text and as what their formats hold"],
         "exports": lambda names: [f"           exports: {', '.join(names) or 'none are set'}"],
+        "unset_exports": lambda names: [f"not there  {name} {UNSET}" for name in names],
         "short_ids": lambda number: [SHORT_IDS] * bool(number),
         "traces": _traces,
         "left": lambda number: [f"left       {number} places name them" if number else "left       nothing"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,9 +71,9 @@ def _write_list(home: Home, listed: ForgottenIds) -> None:
 
 def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log: LogFn) -> None:
     """Cleans the tables, what lies beside them under the same indices, and the pages; writes the file anew."""
-    warehouse = home.warehouse()
+    warehouse, places = home.warehouse(), exported.places(home.settings.export_locations())
     with warehouse.writer() as con:
-        removed = tables.remove_ids(con, kind, ids)
+        removed = tables.remove_ids(con, kind, ids, places)
         indices = tables.tombstones(con)
     log(f"warehouse  {removed.rows:,} rows of the log and {removed.listed:,} of published lists removed")
     artifacts.forget_training_sets(store)
@@ -82,7 +82,7 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
     for text in unread:
         log(f"not read   {text}")
     with warehouse.writer() as con:
-        _record(con, store, cleaned)
+        _record(con, store, cleaned, places)
     log(f"artifacts  rows of forgotten indices are zero in {len(cleaned):,}")
     log(f"reports    {_clean_reports(home, ids):,} pages written anew")
     with tables.rewritten(warehouse), warehouse.writer() as con:
@@ -90,14 +90,16 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
             published_copy.write_copy(con, home.root)
 
 
-def _record(con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]]) -> None:
+def _record(
+    con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]], places: Collection[str]
+) -> None:
     """Records what the artifacts hold now: it is no reason to make anything from them again."""
     digests = {(asset, week): digest_of_files(store.directory(asset, week)) for asset, week in cleaned}
     with transaction(con):
         before = read_lineage(con)
         for (asset, week), digest in digests.items():
             con.execute("UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, asset, week])
-        carry_over(con, before)
+        carry_over(con, before, places)
 
 
 def _clean_reports(home: Home, ids: Ids) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
 from tgn_assets.ml.schema import EVENT, TABLES
 from tgn_assets.ml.schema import literal as sql_text
 from tgn_assets.ml.sources.relations import pattern
+from tgn_assets.state.lineage import SETTINGS, UPSTREAM, Lineage, digest_of
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -38,6 +39,18 @@ def clean_export(name: str, location: str, kind: str, ids: Ids) -> int:
     CleanError if that cannot be done; then it is as it was, or up to some file.
     """
     return (_clean_parquet if name == "parquet" else _clean_postgres)(location, kind, ids)
+
+
+def places(locations: Mapping[str, str]) -> set[str]:
+    """What is recorded of these `locations` of exports, by the kind of export."""
+    return {digest_of(location.encode()) for location in locations.values()}
+
+
+def unset_places(lineage: Lineage, locations: Mapping[str, str]) -> list[str]:
+    """The settings that named another place than those of `locations` when weeks were exported: it is not known."""
+    known = places(locations)
+    exports = {asset for (asset, _), made in lineage.made.items() if made.made_from.get(SETTINGS, "") not in known}
+    return sorted(f"TGN_EXPORT_{asset.removesuffix('_export').upper()}" for asset in exports - UPSTREAM.keys())
 
 
 def text_columns(table: str) -> list[str]:

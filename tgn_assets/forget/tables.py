@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -48,8 +48,8 @@ FIRST_WEEK_SQL = """
     WHERE {other}_id IN (SELECT id FROM touched)
 """
 INGESTED_SQL = f"""
-    SELECT week, count(user_id), {DIGEST_SQL} FROM (SELECT DISTINCT week FROM touched)
-    LEFT JOIN raw_interactions USING (week) GROUP BY week
+    SELECT week, count(user_id), {DIGEST_SQL} FILTER (WHERE user_id IS NOT NULL)
+    FROM (SELECT DISTINCT week FROM touched) LEFT JOIN raw_interactions USING (week) GROUP BY week
 """
 RANK_SQL = """
     UPDATE {table} SET rank = closed.rank FROM (
@@ -93,11 +93,12 @@ def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) 
     return counts
 
 
-def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids) -> Removed:
+def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Collection[str]) -> Removed:
     """Takes the `ids` of users or events out of all tables of the warehouse `con`, in one transaction.
 
     Rows of theirs go; in `users` and `events` the index stays without the id; in other texts the id is replaced. What
-    was made from these rows counts as up to date: no week is to be run again, and nothing is published again.
+    was made from these rows counts as up to date: no week is to be run again, and nothing is published again. `places`
+    are digests of where the exports are that will be cleaned, too.
     """
     other = EVENT if kind == USER else USER
     with transaction(con):
@@ -122,7 +123,7 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids) -> Removed:
         for week in lists:
             _close_lists(con, week)
         con.execute("DROP TABLE gone; DROP TABLE touched")
-        carry_over(con, before)
+        carry_over(con, before, places)
     return Removed(known, rows, listed, texts)
 
 

@@ -250,11 +250,16 @@ TABLES: dict[str, Table] = {
     ),
 }
 
+NEWEST_WEEK = (
+    "greatest((SELECT max(week) FROM weekly_top5_predictions), (SELECT max(week) FROM new_user_top5_predictions))"
+)
+"""The newest published week: it may have the list for new users alone, where all users were left out as silent."""
+
 VIEWS: dict[str, View] = {
     "current_top5": View(
-        "The lists of the newest published week, whatever the clock says.",
+        "The lists of the newest published week, whatever the clock says; none if all users were left out as silent.",
         "SELECT week, target_week, user_id, rank, event_id, score, source, reason_kind, reason, "
-        "reason_parameters FROM weekly_top5_predictions WHERE week = (SELECT max(week) FROM weekly_top5_predictions)",
+        f"reason_parameters FROM weekly_top5_predictions WHERE week = {NEWEST_WEEK}",
     ),
 }
 

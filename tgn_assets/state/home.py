@@ -31,7 +31,15 @@ from tgn_assets.ml.sources.extent import (
     source_digests,
     survey_source,
 )
-from tgn_assets.ml.sources.spec import EMPTY_DIGEST, SYNTHETIC, SourceExtent, SourceSpec, last_ended_week
+from tgn_assets.ml.sources.spec import (
+    EMPTY_DIGEST,
+    SYNTHETIC,
+    SourceExtent,
+    SourceSpec,
+    first_kept_week,
+    last_ended_week,
+    rows_in,
+)
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, week_number, weeks_between
 from tgn_assets.names import PLAIN, Names
@@ -235,9 +243,9 @@ class Home:
         """
         return self._newest_closed(describe_source(self.source_spec()))
 
-    def closed_weeks(self) -> tuple[str | None, dict[str, str]]:
-        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now, from its first
-        row on.
+    def closed_weeks(self, ingested: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now, from the week
+        on that it begins with, beside the rows of which `ingested` has the digests.
 
         Reads the source once for both.
         """
@@ -247,7 +255,9 @@ class Home:
         weeks = weeks_between(self.start_week(), newest) if newest else []
         if digests is None:
             return newest, source_digests(spec, weeks) if weeks else {}
-        return newest, {week: digests.get(week, EMPTY_DIGEST) for week in weeks if week >= (extent.first_dated or week)}
+        rows = {week: rows_in(digest) for week, digest in ingested.items()}
+        first = first_kept_week(extent.dated, rows, self.start_week())
+        return newest, {week: digests.get(week, EMPTY_DIGEST) for week in weeks if week >= (first or week)}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:
         self._refuse_early_start(extent)

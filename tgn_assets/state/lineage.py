@@ -6,7 +6,7 @@ It does not matter which Dagster instance ran a week, or whether its history is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -150,12 +150,16 @@ def record_made(
         con.execute("INSERT INTO made_weeks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage) -> None:
+def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage, places: Collection[str]) -> None:
     """Makes everything match what is upstream of it now if it matched it `before`: what changed since, rows of
     forgotten ids that were taken out, is no reason to make anything again. What did not match stays as it is.
+
+    So does an export at another place than `places`, which is not cleaned: it is written anew once it is set again.
     """
     after = read_lineage(con)
     for (asset, week), made in after.made.items():
+        if asset not in UPSTREAM and made.made_from.get(SETTINGS) not in places:
+            continue
         then, now = before.upstream(asset, week), after.upstream(asset, week)
         carried = {
             name: now[name] if name in now and then.get(name) == of else of for name, of in made.made_from.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.schema import VIEWS, literal, quoted
+from tgn_assets.ml.schema import NEWEST_WEEK, VIEWS, literal, quoted
 from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         for table in WHOLE:
             con.execute(f"CREATE TABLE published.{table} AS FROM {table}")
         for table in NEWEST:
-            newest = f"(SELECT max(week) FROM {PREDICTIONS})"
-            con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {newest}")
+            con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {NEWEST_WEEK}")
         con.execute("USE published")
         for name, view in VIEWS.items():
             con.execute(f"CREATE VIEW {name} AS {view.query}")
@@ -47,5 +46,5 @@ def newest_week(copy: Path) -> str | None:
     with connect(copy, read_only=True) as con:
         for table in (*WHOLE, *NEWEST):
             con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()
-        (week,) = con.execute(f"SELECT strftime(max(week), '%Y-%m-%d') FROM {PREDICTIONS}").fetchall()[0]
+        (week,) = con.execute(f"SELECT strftime({NEWEST_WEEK}, '%Y-%m-%d')").fetchall()[0]
     return week

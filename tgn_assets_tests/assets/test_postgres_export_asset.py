@@ -122,6 +122,11 @@ def test_tables_of_an_older_release_get_columns_and_view_of_reasons(
     export(filled, url, WEEK)
     assert postgres.run(f"SELECT DISTINCT reason FROM {view}") == [("so",)]
     assert postgres.run(f"SELECT count(*) FROM {lists} WHERE reason IS NULL") == [(2,)]
+    with filled.writer() as con:
+        con.execute("DELETE FROM weekly_top5_predictions WHERE week = ?", [WEEK])  # all users were left out
+    postgres.run(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {lists} WHERE week = (SELECT max(week) FROM {lists})")
+    export(filled, url, WEEK)
+    assert postgres.run(f"SELECT count(*) FROM {view}") == [(0,)]
 
 
 def test_a_writer_without_the_right_to_create_fills_tables(

@@ -22,10 +22,10 @@ MONDAY = datetime(2024, 1, 29, tzinfo=UTC)
 
 
 class Receiver(HTTPServer):
-    """Keeps the texts that are posted to it, unless it is told to `fail`."""
+    """Keeps the texts that are posted to it, unless it is told to `fail` with a status."""
 
     texts: list[str]
-    fail = False
+    fail: int | None = None
 
     @property
     def url(self) -> str:
@@ -39,7 +39,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if not server.fail:
             server.texts.append(json.loads(body)["text"])
-        self.send_response(500 if server.fail else 204)
+        self.send_response(server.fail or 204)
+        self.send_header("Location", "/login")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """The page that a redirect leads to."""
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -68,13 +74,14 @@ def test_each_state_of_a_topic_is_sent_once(home: Home, receiver: Receiver) -> N
     assert receiver.texts == [f"tgn_assets, {home.root}: {text}" for text in ("broken", "otherwise broken", "broken")]
 
 
+@pytest.mark.parametrize("status", [302, 308, 500])
 def test_an_alert_that_was_not_taken_is_told_again(
-    home: Home, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    home: Home, receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    receiver.fail = True
+    receiver.fail = status
     Alerts(home).send("source", "broken")
-    assert "did not take an alert" in caplog.text and "secret" not in caplog.text
-    receiver.fail = False
+    assert f"did not take an alert (status {status})" in caplog.text and "secret" not in caplog.text
+    receiver.fail = None
     Alerts(home).send("source", "broken")
     assert len(receiver.texts) == 1
 

@@ -122,6 +122,27 @@ def test_a_run_that_changed_nothing_is_repeated_once_at_most(tmp_path: Path, ins
     assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
 
 
+def test_a_straggler_of_lost_weeks_requests_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    many = [row.replace("user", f"user {at}") for at in range(5) for row in ROWS]
+    home = home_on_log(tmp_path, many)
+    publish(home, *WEEKS)
+    home_on_log(tmp_path, [f"user 1,event 1,{WEEKS[0]} 08:00:00", *(row for row in many if WEEKS[3][:8] + "28" in row)])
+    assert "complete" in Ticks(home, instance).reason()
+
+
+def test_what_comes_goes_and_comes_back_is_requested_each_time(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    home, tick = complete(tmp_path, instance)
+    keys = set[str | None]()
+    for rows in 3 * [[*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"], ROWS]:
+        home_on_log(tmp_path, rows)
+        request = tick.request()
+        keys.add(request.run_key)
+        asked(instance, request, SUCCESS)
+        publish(home, WEEKS[3])
+        assert "complete" in tick.reason()
+    assert len(keys) == 6
+
+
 @pytest.mark.parametrize(
     ("hour", "asks"), [("2024-01-29 06:04", False), ("2024-01-29 06:06", True), ("2024-02-10 00:00", True)]
 )

@@ -133,6 +133,14 @@ def test_leftovers_and_a_missing_copy_are_notes(home: Home) -> None:
     assert len(lines) == 2 and all(line.startswith("note") for line in lines)
 
 
+def test_a_copy_of_an_older_week_is_a_finding(home: Home) -> None:
+    with duckdb.connect(home.root / "current.duckdb") as con:
+        for table in (PREDICTIONS, "new_user_top5_predictions"):
+            con.execute(f"UPDATE {table} SET week = ?", [WEEKS[2]])
+    [finding] = (finding for finding in findings(home) if "current.duckdb" in str(finding))
+    assert finding.to_do and f"lists of {WEEKS[2]}, not those of {WEEKS[3]}; `tgn refresh`" in str(finding)
+
+
 def test_little_room_is_a_finding(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LEAST_ROOM", 10**18)
     (finding,) = found(home)

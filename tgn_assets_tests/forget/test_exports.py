@@ -7,8 +7,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tgn_assets.automation.backlog import Backlog
 from tgn_assets.forget.erase import forget
-from tgn_assets.forget.exported import clean_export
+from tgn_assets.forget.exported import clean_export, unset_places
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.verify import Searched, Trace, traces
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
@@ -76,6 +77,19 @@ def _dump(postgres: Postgres, schema: str) -> str:
         pytest.skip("there is no pg_dump: `apt-get install postgresql`")
     command = [program, "-n", schema, postgres.url()]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_place_that_is_not_set_is_said_and_written_anew_later(home: Home) -> None:
+    without = Home(home.settings.model_copy(update={"export_parquet": None}))
+    forget(without, USERS, [LONG], print)
+    assert Backlog(without).work_items() == [] and left(home, USERS, LONG)
+    assert {(item.first, item.assets) for item in Backlog(home).work_items()} == {
+        (week, ("parquet_export",)) for week in WEEKS[1:]
+    }
+    for of, said in ((without, ["TGN_EXPORT_PARQUET"]), (home, [])):
+        assert unset_places(of.warehouse().lineage(), of.settings.export_locations()) == said
+    forget(home, USERS, [SHORT], print)
+    assert left(home, USERS, SHORT) == []
 
 
 def test_an_unreachable_place_is_one_error_and_forgetting_is_unfinished(home: Home, folder: Path) -> None:

@@ -19,6 +19,7 @@ from tgn_assets.forget.verify import Searched, Trace, traces
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
+from tgn_assets.ml.sources.spec import EMPTY_DIGEST
 from tgn_assets.state.artifact_store import TYPES
 from tgn_assets.state.home import Home
 from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, settings_of, write_log
@@ -56,6 +57,12 @@ def test_a_forgotten_user_is_nowhere(home: Home, grep: Grep, name: str) -> None:
     assert query(home, "SELECT count(*) FROM users WHERE user_id = ''") == [(1,)]
     assert Backlog(home).work_items() == []
     assert faults(home) == []
+
+
+def test_weeks_of_which_no_row_is_left_are_not_pending(home: Home) -> None:
+    forget(home, USERS, [LONG, SHORT, *OTHERS], print)
+    assert query(home, "SELECT DISTINCT rows, digest FROM ingested_weeks") == [(0, EMPTY_DIGEST)]
+    assert Backlog(home).work_items() == [] and query(home, "FROM current_top5") == []
 
 
 def test_every_index_in_an_artifact_is_known_to_forget(home: Home) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 from tgn_assets_tests.state.tables import NEXT, WEEK, predictions, users
@@ -61,6 +62,17 @@ def test_current_top5_holds_the_newest_published_week(warehouse: Warehouse) -> N
     assert current() == [(NEXT, "x"), (NEXT, "y")]
     warehouse.replace_week_tables(NEXT, {PREDICTIONS: pd.DataFrame()})
     assert current() == [(WEEK, "a")]
+
+
+def test_a_newer_week_that_left_all_users_out_has_no_older_lists(warehouse: Warehouse) -> None:
+    new_users = predictions("x", week=NEXT).drop(columns="user_id")
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: predictions("a")})
+    warehouse.replace_week_tables(NEXT, {PREDICTIONS: pd.DataFrame(), "new_user_top5_predictions": new_users})
+    for opened in (warehouse.reader, warehouse.newest_lists):
+        with opened() as con:
+            assert con.execute("SELECT user_id FROM current_top5").fetchall() == []
+            assert con.execute("SELECT max(week)::VARCHAR FROM new_user_top5_predictions").fetchall() == [(NEXT,)]
+    assert published_copy.newest_week(warehouse.path.with_name(published_copy.NAME)) == NEXT
 
 
 def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:

@@ -10,7 +10,6 @@ from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, observe_source
 from tgn_assets.automation import jobs
-from tgn_assets.automation.runs import REQUEST_TAG
 from tgn_assets.ml.data.ingest import load_weeks, transaction
 from tgn_assets.settings import Settings
 from tgn_assets.state import published_copy
@@ -87,7 +86,7 @@ def _make(home: Home, weeks: Sequence[str], assets: list[str]) -> None:
 
 def asked(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
     """A run of `request` in `status`; one that failed has an error, as if a step of it had raised one."""
-    tags = {REQUEST_TAG: request.tags[REQUEST_TAG], "dagster/partition": request.partition_key or ""}
+    tags = {**request.tags, "dagster/partition": request.partition_key or ""}
     failed = status == dg.DagsterRunStatus.FAILURE
     run = instance.create_run_for_job(
         weekly_refresh, tags=tags, status=dg.DagsterRunStatus.STARTED if failed else status

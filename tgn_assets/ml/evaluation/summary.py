@@ -52,10 +52,11 @@ def diagnostics(metrics: pd.DataFrame) -> pd.DataFrame:
 def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
     """NDCG@5 that was lost at each step from a perfect list to ours, over the drawn users; less than zero: gained.
 
-    `left_out` is there if silent users may be left out. Empty where the ranker could not be asked what it had.
+    `left_out` is there if silent users may be left out. Empty where nobody was active, or the ranker could not be asked
+    what it had.
     """
     rows = on_drawn_users(metrics).query("metric == 'ndcg'").set_index(["segment", "model"])
-    if ("all", WITHOUT_FALLBACK) not in rows.index:
+    if ("all", WITHOUT_FALLBACK) not in rows.index or not rows.users["all"][OURS]:
         return {}
     ndcg = rows.value["all"]
     lost = {

@@ -40,10 +40,12 @@ COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('{t
 VIEW_LACKS_SQL = f"""
     SELECT CASE WHEN to_regclass('{VIEW}') IS NULL THEN has_schema_privilege(current_schema(), 'CREATE')
            ELSE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{VIEW}') AND pg_has_role(relowner, 'USAGE')
-                        AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'reason'))
+                        AND (NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'reason')
+                             OR pg_get_viewdef(oid) NOT LIKE '%new_user_top5_predictions%'))
            END
 """
-"""Whether we may make the view and it is missing, or an older release made it, without reasons."""
+"""Whether we may make the view and it is missing, or an older release made it: without reasons, or of the newest week
+that has lists, though in the newest one all users may have been left out."""
 LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtext('tgn_assets'))"
 """Two that replace the same week at once would each leave the rows of the other."""
 

@@ -40,7 +40,8 @@ def fit_lambdarank(
     """The texts of `boosters` boosters that rank each user's positive candidates first; empty if there are none.
 
     They differ in their seed, and so in the pairs and features that are drawn. The same input gives the same text with
-    any number of `threads`. Users without a positive candidate are left out.
+    any number of `threads`. Users without a positive candidate are left out. There is nothing to learn
+    where no user has two candidates, as in a log with one event.
     Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
     """
     seeds = ((seed + at) % MAX_SEED for at in range(boosters))
@@ -59,7 +60,7 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
         features.append(dataset.candidates.features[keep])
         labels.append(dataset.label[keep])
         sizes.append(np.unique(rows, return_counts=True)[1])
-    if not sum(label.sum() for label in labels):
+    if not sum(label.sum() for label in labels) or max(size.max(initial=0) for size in sizes) < 2:
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
     tuned = config.model_dump(exclude={"rounds", "max_pairs"})

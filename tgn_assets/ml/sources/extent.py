@@ -294,11 +294,14 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
 
 def _extent(first: datetime, newest: datetime, groups: Sequence[RowGroup], *, numbers_weeks: bool) -> SourceExtent:
     first_week, newest_week = week_of(first), week_of(newest)
-    first_dated = min((group.week for group in groups if group.week), default=None)
+    dated = Counter[str]()
+    for group in groups:
+        if group.week:
+            dated[group.week] += group.rows
     closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
     newest_closed = closed if closed >= first_week else None
     utc = newest.replace(tzinfo=UTC)
-    return SourceExtent(first_week, newest_closed, utc, numbers_weeks, _rejected(groups), first_dated)
+    return SourceExtent(first_week, newest_closed, utc, numbers_weeks, _rejected(groups), dated)
 
 
 def _sought(spec: SourceSpec) -> SourceExtent | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic"
 EMPTY_DIGEST = "0-0"
 """The digest of a week without valid rows (`extent.digest`)."""
+STRAGGLERS = 0.1
+"""Share of the rows of a week."""
 WEEK_NUMBER = "week_number"
 NULL_VALUES = ("NULL", "null", "NaN", "nan", "NaT", "<NA>", "None", r"\N")
 """How exports write a missing value. Not NA, which is Namibia as well."""
@@ -89,8 +91,24 @@ class SourceExtent:
     """Whether rows have the number of a week and no time: only the calendar tells when such a week is over."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rows that cannot be used, by reason; of PostgreSQL those without a week, and of the weeks that were looked at."""
-    first_dated: str | None = field(default=None, compare=False)
-    """The first week of any of the rows that were read, usable or not."""
+    dated: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Rows that were read, usable or not, of each week that has some."""
+
+
+def first_kept_week(dated: Mapping[str, int], ingested: Mapping[str, int], start: str) -> str | None:
+    """The week from `start` on that a source begins with now, of whose rows `dated` are of each week; None without any.
+
+    Of a week that it has lost, a few rows may come late, or by a clock that is wrong: as long as they are less than
+    `STRAGGLERS` of those that were `ingested`, they do not bring the week back.
+    """
+    weeks = sorted(week for week in dated if week >= start)
+    whole = (week for week in weeks if dated[week] >= STRAGGLERS * ingested.get(week, 0))
+    return next(whole, weeks[0] if weeks else None)
+
+
+def rows_in(digest: str) -> int:
+    """How many rows the digest of a week's rows is of."""
+    return int(digest.partition("-")[0])
 
 
 def horizon() -> datetime:

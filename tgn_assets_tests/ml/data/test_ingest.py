@@ -156,6 +156,17 @@ def test_what_the_source_no_longer_has_at_its_beginning_stays(tmp_path: Path, co
     assert [str(row[3]) for row in rows(con, "raw_interactions")] == [WEEKS[2], WEEKS[2]]
 
 
+def test_stragglers_of_lost_weeks_replace_nothing(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    first, second, third = ("".join(f"u{n},e,{week}\n" for n in range(20)) for week in WEEKS)
+    load(con, csv(tmp_path, HEADER + first + second + third))
+    there = rows(con, "raw_interactions")
+    for late in (f"u1,e,{WEEKS[0]}\n", "u1,e,2023-01-02\n"):
+        report = load(con, csv(tmp_path, HEADER + late + third))
+        assert report.no_longer_there == WEEKS and rows(con, "raw_interactions") == there
+    load(con, csv(tmp_path, HEADER + 2 * late.replace("2023-01-02", WEEKS[0]) + third))  # a tenth
+    assert len(rows(con, "raw_interactions")) == 2 + 0 + 20
+
+
 @pytest.mark.parametrize(("kept", "says"), [(7, True), (8, False)])
 def test_a_source_that_lost_many_rows_is_asked_about(
     tmp_path: Path, con: duckdb.DuckDBPyConnection, kept: int, says: bool

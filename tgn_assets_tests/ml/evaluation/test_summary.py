@@ -49,6 +49,13 @@ def test_no_points_lost_without_diagnostics() -> None:
     assert points_lost(metrics(ceiling=0.9, tgn_assets=0.3)) == {}
 
 
+@pytest.mark.filterwarnings("error")
+def test_no_points_lost_in_a_week_without_active_users() -> None:
+    of_all = metrics(ceiling=0.9, candidates=0.6, without_fallback=0.3, tgn_assets=0.3)
+    frame = pd.concat([of_all, of_all[of_all.segment == "all"].assign(segment="left_out")])
+    assert points_lost(frame.assign(value=None, users=0)) == {}
+
+
 def test_candidate_recall_and_reliability() -> None:
     frame = metrics(ceiling=0.9, tgn_assets=0.3)
     assert candidate_recall(frame) == {"candidate_recall:repeat": 0.4}

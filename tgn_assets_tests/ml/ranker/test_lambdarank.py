@@ -66,6 +66,14 @@ def test_without_a_positive_candidate_there_is_no_booster() -> None:
     assert lambdarank_scores(load_boosters(""), np.ones((4, 3), np.float32)).tolist() == [0] * 4
 
 
+def test_a_log_with_one_user_and_event_has_nothing_to_rank() -> None:
+    alone = np.zeros(1, int)
+    candidates = Candidates(alone, alone, alone, np.ones((1, 3), np.float32), np.ones((1, 1), bool))
+    none = torch.zeros(1, 1, 1)
+    one = RankingDataset(candidates, none, none[..., 0].bool(), torch.zeros(1, 1), np.ones(1, bool), np.ones(1, int))
+    assert fitted(one) == "" and fitted(one, dataset(20)) != ""
+
+
 def test_the_number_of_threads_changes_nothing() -> None:
     assert len({fitted(dataset(300), dataset(300, seed=1), threads=threads) for threads in (1, 2, 3)}) == 1
 
