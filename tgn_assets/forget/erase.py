@@ -19,7 +19,9 @@ from tgn_assets.ml.connectors.text_file import replace_text, sync
 from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
+from tgn_assets.ml.sources.spec import SourceError
 from tgn_assets.ml.weeks import is_week, shift
+from tgn_assets.settings import SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
@@ -125,7 +127,9 @@ def _clean_reports(home: Home, ids: Ids) -> int:
 
 
 def _rendered(home: Home, week: str) -> str | None:
-    """The page about `week` as the warehouse has it now; None if it no longer has that week."""
+    """The page about `week` as the warehouse has it now; None if it no longer has that week, or if the settings do not
+    name the log of this home: nobody must mend them first to have someone forgotten.
+    """
     from tgn_assets.reporting.weekly_page.page import report_page
     from tgn_assets.reporting.weekly_page.run_times import run_times
 
@@ -133,7 +137,7 @@ def _rendered(home: Home, week: str) -> str | None:
         now, before = (run_times(instance, of) for of in (week, shift(week, -1)))
     try:
         return report_page(home.warehouse(), week, now, before, source=home.source_spec(), made=datetime.now(UTC))
-    except StateError:
+    except (StateError, SettingsError, SourceError):
         return None
 
 

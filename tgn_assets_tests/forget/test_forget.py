@@ -144,6 +144,13 @@ STEPS = (
 """Of `forget`, in their order."""
 
 
+def test_settings_of_another_log_keep_nobody_from_being_forgotten(home: Home, folder: Path, grep: Grep) -> None:
+    (folder / "other.csv").write_text("ip_address,event_id,timestamp\nann,tea,2024-01-09 12:00:00\n")
+    forget(Home(settings_of(folder, source=str(folder / "other.csv"))), USERS, [LONG], print)
+    assert left(home, USERS, LONG) == [] and not grep("zq81")
+    assert all("report" in fault for fault in faults(home))
+
+
 @pytest.mark.e2e
 def test_a_forget_killed_at_each_step_is_finished_by_running_it_again(
     home: Home, monkeypatch: pytest.MonkeyPatch, grep: Grep
