@@ -1,11 +1,11 @@
 """Two worlds, one direction: `ml` knows nothing of Dagster, and a module imports what is above it in `LAYERS`."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import tgn_assets
 
@@ -44,9 +44,15 @@ LAYERS = [
 """The folders (and top-level modules) in the order of the weekly pipeline: none imports from one below its own line."""
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that is imported anywhere in the file, function bodies included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Every module as Python reads it."""
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imports(name: str) -> Iterator[str]:
+    """Every module that is imported anywhere in the module `name`, function bodies included."""
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,11 +60,9 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("name", ML)
-def test_ml_never_names_dagster_nor_anything_outside_ml(name: str) -> None:
-    for imported in imports(MODULES[name]):
-        assert not imported.startswith("dagster")
-        assert not imported.startswith("tgn_assets.") or imported.startswith("tgn_assets.ml")
+def test_ml_never_names_dagster_nor_anything_outside_ml() -> None:
+    outside = re.compile(r"dagster|tgn_assets\.(?!ml)")
+    assert [(name, module) for name in ML for module in imports(name) if outside.match(module)] == []
 
 
 def layer(module: str) -> int | None:
@@ -69,13 +73,10 @@ def layer(module: str) -> int | None:
     return next((places[name] for name in names if name in places), None)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if layer(name) is not None])
-def test_a_module_imports_only_what_stands_above_it(name: str) -> None:
-    own = layer(name)
-    assert own is not None
-    for imported in imports(MODULES[name]):
-        if imported.startswith("tgn_assets."):
-            assert (layer(imported) or 0) <= own, f"{name} imports {imported}"
+def test_a_module_imports_only_what_stands_above_it() -> None:
+    placed = [(name, own) for name in MODULES if (own := layer(name)) is not None]
+    ours = ((name, own, module) for name, own in placed for module in imports(name) if module.startswith("tgn_assets."))
+    assert [(name, module) for name, own, module in ours if (layer(module) or 0) > own] == []
 
 
 def test_every_module_has_its_place_in_the_layers() -> None:
@@ -94,9 +95,10 @@ RETIRED = {
 """Names that docs/glossary.md has better ones for."""
 
 
-def functions(name: str) -> Iterator[ast.FunctionDef]:
-    """Every function and method of a module."""
-    return (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.FunctionDef))
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function and method, with its module."""
+    for name, tree in trees().items():
+        yield from ((name, node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 def test_folders_stay_small() -> None:
@@ -104,26 +106,20 @@ def test_folders_stay_small() -> None:
     assert [str(folder) for folder, modules in folders.items() if modules > MAX_MODULES] == []
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_functions_stay_short(name: str) -> None:
-    for function in functions(name):
-        assert function.end_lineno
-        assert function.end_lineno - function.lineno < MAX_LINES, function.name
+def test_functions_stay_short() -> None:
+    lines = ((name, of.name, (of.end_lineno or 0) - of.lineno) for name, of in functions())
+    assert [where for where in lines if where[-1] >= MAX_LINES] == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("assets.")])
-def test_functions_take_few_positional_arguments(name: str) -> None:
+def test_functions_take_few_positional_arguments() -> None:
     """Assets are excepted: Dagster passes their inputs by name, and drops keyword-only ones without a word."""
-    for function in functions(name):
-        given = [argument.arg for argument in function.args.posonlyargs + function.args.args]
-        assert len([argument for argument in given if argument not in ("self", "cls")]) <= MAX_POSITIONAL, function.name
+    given = ((name, of.name, [one.arg for one in of.args.posonlyargs + of.args.args]) for name, of in functions())
+    taken = ((name, of, [arg for arg in args if arg not in ("self", "cls")]) for name, of, args in given)
+    many = (where for where in taken if len(where[-1]) > MAX_POSITIONAL)
+    assert [where for where in many if not where[0].startswith("assets.")] == []
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_names_are_those_of_the_glossary(name: str) -> None:
-    nodes = [
-        node
-        for node in ast.walk(ast.parse(MODULES[name].read_text()))
-        if isinstance(node, ast.ClassDef | ast.FunctionDef)
-    ]
-    assert RETIRED.isdisjoint(node.name for node in nodes)
+def test_names_are_those_of_the_glossary() -> None:
+    nodes = ((name, node) for name, tree in trees().items() for node in ast.walk(tree))
+    named = ((name, node.name) for name, node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    assert [where for where in named if where[1] in RETIRED] == []

@@ -26,18 +26,17 @@ def repository_imports(path: Path) -> list[str]:
     return [name for name in names if name.startswith(("tgn_assets.", "benchmarks."))]
 
 
-@pytest.mark.parametrize("path", sorted(set(BENCHMARKS.rglob("*.py")) - set(PEERS)), ids=lambda path: path.stem)
-def test_imports_of_benchmark_resolve(path: Path) -> None:
-    for name in repository_imports(path):
-        try:
-            pkgutil.resolve_name(name)
-        except AttributeError:
-            pkgutil.resolve_name(name.replace(":", "."))  # a module of a package
+def test_imports_of_benchmarks_resolve() -> None:
+    for path in set(BENCHMARKS.rglob("*.py")) - set(PEERS):
+        for name in repository_imports(path):
+            try:
+                pkgutil.resolve_name(name)
+            except AttributeError:
+                pkgutil.resolve_name(name.replace(":", "."))  # a module of a package
 
 
-@pytest.mark.parametrize("path", PEERS, ids=lambda path: path.stem)
-def test_peer_imports_nothing_of_this_repository(path: Path) -> None:
-    assert repository_imports(path) == []
+def test_peers_import_nothing_of_this_repository() -> None:
+    assert {path.name: names for path in PEERS if (names := repository_imports(path))} == {}
 
 
 def test_generated_log_is_deterministic_and_even_over_weeks(tmp_path: Path) -> None:
@@ -84,9 +83,9 @@ def test_profile_sums_seconds_over_threads() -> None:
     assert found[BETWEEN] == {"imports": 0.5, "other": 1.5}
 
 
-@pytest.mark.parametrize("name", [name for names in PARTS.values() for name in names])
-def test_function_of_profile_part_exists(name: str) -> None:
-    pkgutil.resolve_name(name)
+def test_functions_of_the_profile_exist() -> None:
+    for name in (name for names in PARTS.values() for name in names):
+        pkgutil.resolve_name(name)
 
 
 def test_publish_rejects_page_without_section_marks() -> None:

@@ -98,23 +98,24 @@ def run(page: Path, tmp_path: Path, tgn: Path, environment: Mapping[str, str] = 
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_links_lead_to_files() -> None:
+    links = (
+        (page, target) for page in TEXTS for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+    )
+    assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_and_modules_that_pages_name_exist(page: Path) -> None:
+def test_files_and_modules_that_pages_name_exist() -> None:
     names, missing = {file.name for folder in CODE for file in folder.rglob("*.py")}, []
-    for name in re.findall(r"`([\w./]+\.py)`", page.read_text()):
-        if name not in names and not any((folder / name).exists() for folder in (ROOT, *CODE)):
-            missing.append(name)
-    for module in re.findall(r"\b(?:benchmarks|tgn_assets)(?:\.\w+)+", page.read_text()):
-        path = ROOT.joinpath(*module.split("."))
-        public = module.removeprefix("tgn_assets.") in tgn_assets.PUBLIC
-        if not (public or path.is_dir() or path.with_suffix(".py").exists()):
-            missing.append(module)
+    for page in TEXTS:
+        for name in re.findall(r"`([\w./]+\.py)`", page.read_text()):
+            if name not in names and not any((folder / name).exists() for folder in (ROOT, *CODE)):
+                missing.append((page.name, name))
+        for module in re.findall(r"\b(?:benchmarks|tgn_assets)(?:\.\w+)+", page.read_text()):
+            path = ROOT.joinpath(*module.split("."))
+            public = module.removeprefix("tgn_assets.") in tgn_assets.PUBLIC
+            if not (public or path.is_dir() or path.with_suffix(".py").exists()):
+                missing.append((page.name, module))
     assert missing == []
 
 
