@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -40,6 +41,10 @@ def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
     return {"dagster/column_lineage": dg.TableColumnLineage(columns)}
 
 
+_version_of = cache(code_version)
+"""A process may make the assets of many deployments, and its code stays the same."""
+
+
 def for_deployment(
     assets: Sequence[dg.AssetsDefinition],
     weeks: dg.WeeklyPartitionsDefinition | None,
@@ -60,7 +65,7 @@ def for_deployment(
             lambda spec: spec.replace_attributes(
                 partitions_def=weeks,
                 owners=[owner],
-                code_version=code_version(function),
+                code_version=_version_of(function),
                 metadata={**spec.metadata, **links.get(spec.key.to_user_string(), {}), **code},
             )
         )
