@@ -62,8 +62,12 @@ SHARING = {f"{TESTS}/assets/{name}.py": "flow" for name in ("test_flow", "test_f
 """Files whose tests one worker runs, since they share a session's fixture that is slow: `finished`, `world`."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, in the order of `SLOW`."""
+    """Slow files first, in the order of `SLOW`; what takes a PostgreSQL server is a test of whole programs."""
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 

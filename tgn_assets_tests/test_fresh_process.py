@@ -12,6 +12,8 @@ import pytest
 from tgn_assets.state.process import ENVIRONMENT
 from tgn_assets_tests.test_architecture import ML, MODULES
 
+pytestmark = pytest.mark.e2e
+
 IMPORTS = f"""
 import importlib, json, os, sys, warnings
 

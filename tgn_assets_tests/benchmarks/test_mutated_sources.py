@@ -1,6 +1,10 @@
 """A few of the damaged sources of `make chaos`."""
 
+import pytest
+
 from benchmarks.mutated_sources import ACCEPTED, in_children, try_files
+
+pytestmark = pytest.mark.e2e
 
 
 def test_damaged_sources_are_read_or_refused_by_name() -> None:

@@ -16,6 +16,8 @@ import pytest
 from tgn_assets.ml.weeks import shift
 from tgn_assets_tests.serve.service import LISTS, NEW_USERS, WEEK, Answer, Item, Service, publish_lists, serving
 
+pytestmark = pytest.mark.e2e
+
 
 def lists_of(generation: int, users: int = 200) -> dict[str, list[Item]]:
     """Lists whose every event names the generation."""
@@ -30,7 +32,6 @@ def generations(answer: Answer) -> set[str]:
     return {item["event_id"].split(":")[0] for of in lists for item in of["items"]}
 
 
-@pytest.mark.e2e
 def test_no_request_fails_or_mixes_weeks_while_weeks_are_published(tmp_path: Path) -> None:
     home, weeks = tmp_path / "home", 4
     new_users: list[list[Item]] = [[(f"{at}:new:{place}", 0.5, "popular") for place in range(5)] for at in range(weeks)]
