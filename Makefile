@@ -30,7 +30,7 @@ DOCTESTED := tgn_assets/ml tgn_assets/recommender
 doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
 
-test-e2e: $(READY)  ## whole programs: `dagster dev` in Chromium, PostgreSQL, every command of docs/, kills: four minutes
+test-e2e: $(READY)  ## whole programs: `dagster dev` in Chromium, PostgreSQL, every command of docs/, kills: five minutes
 	$(BIN)/pytest tgn_assets_tests -m e2e
 
 test-ray: $(READY)  ## the engine of TGN_WORKERS on real clusters of Ray on this machine, with kills: two minutes
