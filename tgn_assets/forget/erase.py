@@ -86,7 +86,7 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
     with warehouse.writer() as con:
         _record(con, store, cleaned, places)
     log(f"artifacts  rows of forgotten indices are zero in {len(cleaned):,}")
-    log(f"reports    {_clean_reports(home, ids):,} pages written anew")
+    log(f"reports    {_clean_reports(home, ids)}")
     with tables.rewritten(warehouse), warehouse.writer() as con:
         if (home.root / published_copy.NAME).exists():
             published_copy.write_copy(con, home.root)
@@ -104,18 +104,20 @@ def _record(
         carry_over(con, before, places)
 
 
-def _clean_reports(home: Home, ids: Ids) -> int:
-    """Renders each page anew that names one of the `ids`; where that is not possible, they are replaced in it."""
+def _clean_reports(home: Home, ids: Ids) -> str:
+    """Renders each page anew that names one of the `ids`, or removes it where that is not possible; what was done."""
     named = [
         path
         for path in sorted(home.reports.glob("*.html*"))
         if ids.count(path.read_text(errors="replace"), surely=False)
     ]
+    removed = 0
     for path in named:
         if path.suffix != ".html" or not is_week(path.stem):
             history.clean_text(path, ids)
         elif (page := _rendered(home, path.stem)) is None:
             path.unlink()  # the example of a user says who it is about even without the id
+            removed += 1
         else:
             replace_text(path, ids.without(page))
             digest = digest_of(path.read_bytes())
@@ -123,7 +125,8 @@ def _clean_reports(home: Home, ids: Ids) -> int:
                 con.execute(
                     "UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, REPORT, path.stem]
                 )
-    return len(named)
+    done = f"{len(named) - removed:,} pages written anew"
+    return f"{done}, {removed:,} removed: `tgn report --week` writes one again" if removed else done
 
 
 def _rendered(home: Home, week: str) -> str | None:

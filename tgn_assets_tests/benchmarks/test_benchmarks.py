@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -84,7 +85,7 @@ def test_profile_sums_seconds_over_threads() -> None:
 
 
 def test_functions_of_the_profile_exist() -> None:
-    for name in (name for names in PARTS.values() for name in names):
+    for name in chain(*PARTS.values()):
         pkgutil.resolve_name(name)
 
 

@@ -146,8 +146,10 @@ STEPS = (
 
 def test_settings_of_another_log_keep_nobody_from_being_forgotten(home: Home, folder: Path, grep: Grep) -> None:
     (folder / "other.csv").write_text("ip_address,event_id,timestamp\nann,tea,2024-01-09 12:00:00\n")
-    forget(Home(settings_of(folder, source=str(folder / "other.csv"))), USERS, [LONG], print)
+    told = list[str]()
+    forget(Home(settings_of(folder, source=str(folder / "other.csv"))), USERS, [LONG], told.append)
     assert left(home, USERS, LONG) == [] and not grep("zq81")
+    assert any("removed: `tgn report --week` writes one again" in text for text in told)
     assert all("report" in fault for fault in faults(home))
 
 
