@@ -2,9 +2,10 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -32,11 +33,18 @@ class _NoRedirect(HTTPRedirectHandler):
         pass
 
 
+class Alert(NamedTuple):
+    """The last alert about a topic, and whether the receiver took it."""
+
+    text: str
+    taken: bool
+
+
 class Alerts:
     """Posts `{"text": ...}`, as chat services take it, to the URL of the settings, if there is one.
 
     An alert about a topic is sent once, until its text changes or the topic is resolved: a file in the home remembers
-    it. An alert that cannot be delivered is logged, without the URL, and tried again at the next occasion.
+    it. An alert that is not taken is logged, without the URL, and sent again by `send_again`.
     """
 
     def __init__(self, home: Home) -> None:
@@ -44,18 +52,26 @@ class Alerts:
 
     def send(self, topic: str, text: str) -> None:
         """Sends `text` about `topic`, unless that is what was sent last."""
-        sent = self._sent()
-        if self._url and sent.get(topic) != text and self._post(f"tgn_assets, {self._root}: {text}"):
-            self._save(sent | {topic: text})
+        alerts = self._remembered()
+        if self._url and alerts.get(topic) != (text, True):
+            self._save(alerts | {topic: Alert(text, self._post(text))})
+
+    def send_again(self) -> None:
+        """Sends what was not taken, up to the first alert that is not taken this time either."""
+        for topic, alert in self._remembered().items():
+            if not alert.taken:
+                self.send(topic, alert.text)
+                if not self._remembered()[topic].taken:
+                    break
 
     def resolve(self, topic: str) -> None:
         """Forgets what was sent about `topic`."""
-        sent = self._sent()
-        if sent.pop(topic, None) is not None:
-            self._save(sent)
+        alerts = self._remembered()
+        if alerts.pop(topic, None) is not None:
+            self._save(alerts)
 
     def _post(self, text: str) -> bool:
-        body = json.dumps({"text": chat_text(text)}).encode()
+        body = json.dumps({"text": chat_text(f"tgn_assets, {self._root}: {text}")}).encode()
         try:
             request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
             with build_opener(_NoRedirect).open(request, timeout=TIMEOUT):
@@ -65,15 +81,15 @@ class Alerts:
             logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", said)
             return False
 
-    def _sent(self) -> dict[str, str]:
-        """The last text about each topic; nothing if the file is damaged: then alerts are sent again."""
+    def _remembered(self) -> dict[str, Alert]:
+        """The last alert about each topic; nothing if the file is damaged: then alerts are sent again."""
         try:
-            return json.loads(self._file.read_text())
-        except (FileNotFoundError, ValueError):
+            return {topic: Alert(**alert) for topic, alert in json.loads(self._file.read_text()).items()}
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return {}
 
-    def _save(self, sent: dict[str, str]) -> None:
-        replace_text(self._file, json.dumps(sent, indent=1))
+    def _save(self, alerts: Mapping[str, Alert]) -> None:
+        replace_text(self._file, json.dumps({topic: alert._asdict() for topic, alert in alerts.items()}, indent=1))
 
 
 def failed_runs_sensor(home: Home) -> dg.SensorDefinition:
@@ -103,10 +119,11 @@ def overdue_lists_sensor(home: Home) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Evaluates the check {PUBLISHED_IN_TIME} when its outcome changes, and tells TGN_ALERT_URL if the week "
-            "that closed last has no lists by Monday 12:00 UTC."
+            "that closed last has no lists by Monday 12:00 UTC. Sends again what the URL did not take before."
         ),
     )
     def overdue_lists(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        Alerts(home).send_again()
         try:
             outcome = in_time(home.warehouse(READER_PATIENCE).lineage(), now())
         except WarehouseError as error:

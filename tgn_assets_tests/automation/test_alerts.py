@@ -86,6 +86,19 @@ def test_an_alert_that_was_not_taken_is_told_again(
     assert len(receiver.texts) == 1
 
 
+def test_what_was_not_taken_is_sent_again_by_the_sensor_of_overdue_lists(home: Home, receiver: Receiver) -> None:
+    receiver.fail = 503
+    for topic in ("run 2024-01-01", "run 2024-01-08", "source"):
+        Alerts(home).send(topic, f"{topic} failed")
+    Alerts(home).resolve("source")
+    for _ in range(2):
+        overdue_lists_sensor(home)(dg.build_sensor_context())
+        receiver.fail = None
+    overdue_lists_sensor(home)(dg.build_sensor_context())
+    assert [text.split(": ")[1] for text in receiver.texts[:2]] == ["run 2024-01-01 failed", "run 2024-01-08 failed"]
+    assert sum("run 2024" in text for text in receiver.texts) == 2
+
+
 def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> None:
     @dg.op
     def trained_ranker() -> None:
