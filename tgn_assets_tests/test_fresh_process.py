@@ -1,4 +1,4 @@
-"""What importing and using the package does to a process that has done nothing else: in two, as imports take long."""
+"""What importing and using the package does to a process that has done nothing else: in three, as imports take long."""
 
 import json
 import os
@@ -59,8 +59,22 @@ WeightedMeanSAGEConv(4), WeightedMeanSAGEConv(4)
 one, zero = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
 with_transpose(zero, zero, one[0], (1, 1))
 pair_dot(one, one, zero, zero)
-import tgn_assets.ml.encoder.train
-print(json.dumps([heavy, tracking]))
+warnings.simplefilter("ignore")  # of a log that is young
+import pandas as pd
+from tgn_assets import Recommender
+from tgn_assets.ml.config import GNNConfig, RankerConfig
+from tgn_assets_tests.support.worlds import START, habits
+log = pd.DataFrame(habits(30, 20, 5), columns=["user", "event", "week", "times"])
+log["time"] = pd.Timestamp(START) + pd.to_timedelta(log.week * 7 + 6, unit="D")
+Recommender(progress=False, gnn=GNNConfig(epochs=1), ranker=RankerConfig(epochs=1, networks=1)).fit(log)
+print(json.dumps([heavy, tracking, "torch._dynamo.config" in sys.modules]))
+"""
+
+COMPILE = """
+from tgn_assets.state.process import prepare_process
+prepare_process()
+import torch, torch_geometric
+print(torch.compile(lambda number: number + 1, backend="eager")(torch.ones(1)).item())
 """
 
 
@@ -82,9 +96,9 @@ def imported() -> Mapping[str, Any]:
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     home, temporary = (tmp_path_factory.mktemp(name) for name in ("home", "temporary"))
-    (heavy, tracking), stderr = run(USE, str(home), TMPDIR=str(temporary))
+    (heavy, tracking, compiler), stderr = run(USE, str(home), TMPDIR=str(temporary))
     left = [path.name for path in temporary.glob("*.py")]
-    return {"heavy": heavy, "tracking": tracking, "stderr": stderr, "left": left}
+    return {"heavy": heavy, "tracking": tracking, "compiler": compiler, "stderr": stderr, "left": left}
 
 
 def test_ml_works_where_dagster_is_not_installed(imported: Mapping[str, Any]) -> None:
@@ -98,6 +112,15 @@ def test_an_import_changes_neither_environment_nor_warnings(imported: Mapping[st
 def test_the_definitions_load_without_torch(used: Mapping[str, Any]) -> None:
     """A code server starts in the time that importing Dagster takes; torch is loaded by the run that needs it."""
     assert used["heavy"] == []
+
+
+def test_a_week_does_not_load_the_compiler_of_torch(used: Mapping[str, Any]) -> None:
+    """It takes as long to load as torch itself."""
+    assert not used["compiler"]
+
+
+def test_who_compiles_gets_the_compiler_of_torch() -> None:
+    assert run(COMPILE)[0] == 2.0
 
 
 def test_without_the_variable_mlflow_is_not_even_imported(used: Mapping[str, Any]) -> None:
