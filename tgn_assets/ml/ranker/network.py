@@ -18,6 +18,8 @@ from tgn_assets.ml.schema import K
 
 PAIRS_PER_SUM = 65_536
 """Pairs whose features are summed at once, in double precision: those of all pairs are a large part of the memory."""
+PAIRS_PER_PASS = 4096
+"""Pairs whose features pass the network at once where nothing is learned: what is between layers stays in the cache."""
 
 Rescore = Callable[[Candidates, FloatArray], FloatArray]
 """Turns the networks' scores [p] of candidates into the scores [p] that they are ranked by, such as `blend_scores`."""
@@ -179,7 +181,9 @@ class UserInteractionPredictor(PairScorer):
         """[p] scores of p pairs, distinct and in order: rows `row` and `column` [p] of the temporal embeddings of
         `users` [n, dim] and `events` [m, dim], and features [p, F]."""
         similarity = self._compute_similarity_scores(users, events, row, column)
-        return self.feature_mlp(self._normalised(features))[:, 0] + self.gate * similarity
+        parts = (features,) if torch.is_grad_enabled() else features.split(PAIRS_PER_PASS)
+        of_features = torch.cat([self.feature_mlp(self._normalised(part))[:, 0] for part in parts])
+        return of_features + self.gate * similarity
 
     def _compute_similarity_scores(self, users: Tensor, events: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """[p] dot products of the temporal embeddings of each pair, divided by the square root of their width."""
