@@ -8,7 +8,6 @@ import dagster as dg
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from mlflow import MlflowClient
 
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.data.policy import Policy
@@ -112,6 +111,8 @@ def test_lists_are_scored_under_their_own_policy(strict: Deployment) -> None:
 
 def test_mlflow_run_per_week_gets_its_score(strict: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient  # which takes a second to import
+
     client = MlflowClient(tracking_uri=(strict.home.root.parent / "mlflow").as_uri())
     (experiment,) = (found for found in client.search_experiments() if found.name == "tgn_assets")
     runs = {run.info.run_name: run.data.metrics for run in client.search_runs([experiment.experiment_id])}

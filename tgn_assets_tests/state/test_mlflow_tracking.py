@@ -9,12 +9,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from mlflow import MlflowClient
 
 from tgn_assets.state.mlflow_tracking import log_model, log_scores, untracked
+
+if TYPE_CHECKING:  # it takes a second to import
+    from mlflow import MlflowClient
 
 HOME, WEEK = Path("/home/of"), "2024-01-08"
 GNN: dict[str, Any] = {
@@ -41,11 +43,13 @@ PARAMS = {
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
     uri = (tmp_path / "store").as_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    from mlflow import MlflowClient
+
     return MlflowClient(tracking_uri=uri)
 
 
@@ -93,12 +97,12 @@ def never(message: str) -> None:
     raise AssertionError(message)
 
 
-def runs(client: MlflowClient) -> list[Any]:
+def runs(client: "MlflowClient") -> list[Any]:
     found = client.get_experiment_by_name("tgn_assets")
     return client.search_runs([found.experiment_id]) if found else []
 
 
-def test_a_week_is_a_run_with_parameters_and_curves(store: MlflowClient) -> None:
+def test_a_week_is_a_run_with_parameters_and_curves(store: "MlflowClient") -> None:
     assert log_model(HOME, WEEK, GNN, RANKER, never) == "logged"
     (run,) = runs(store)
     assert (run.info.run_name, run.info.status) == (WEEK, "FINISHED")
@@ -116,7 +120,7 @@ def test_a_week_is_a_run_with_parameters_and_curves(store: MlflowClient) -> None
     assert [(point.step, point.value) for point in losses] == [(0, 0.5), (1, 0.4)]
 
 
-def test_a_week_trained_again_replaces_its_own_run_only(store: MlflowClient) -> None:
+def test_a_week_trained_again_replaces_its_own_run_only(store: "MlflowClient") -> None:
     for home, week in ((HOME, "2024-01-01"), (Path("/other"), WEEK), (HOME, WEEK)):
         log_model(home, week, GNN, RANKER, never)
     log_model(HOME, WEEK, GNN, RANKER | {"config": {"epochs": 7}}, never)
@@ -125,7 +129,7 @@ def test_a_week_trained_again_replaces_its_own_run_only(store: MlflowClient) -> 
     assert found[str(HOME), WEEK].data.params["trained_ranker.epochs"] == "7"
 
 
-def test_scores_join_the_run_whose_lists_they_are_of(store: MlflowClient) -> None:
+def test_scores_join_the_run_whose_lists_they_are_of(store: "MlflowClient") -> None:
     assert log_scores(HOME, WEEK, {"ndcg/all/tgn_assets": 0.3}, never) == "logged" and runs(store) == []
     log_model(HOME, WEEK, GNN, RANKER, never)
     assert log_scores(HOME, WEEK, {"ndcg/all/tgn_assets": 0.3, "map/new": float("nan")}, never) == "logged"
@@ -151,7 +155,7 @@ def test_a_tracking_server_has_the_week_and_its_scores(server: str, monkeypatch:
     assert [(point["step"], point["value"]) for point in losses] == [(0, 0.5), (1, 0.4)]
 
 
-def test_what_is_made_as_a_proof_is_not_logged(store: MlflowClient) -> None:
+def test_what_is_made_as_a_proof_is_not_logged(store: "MlflowClient") -> None:
     with untracked():
         assert log_model(HOME, WEEK, GNN, RANKER, never) == "off"
     with pytest.raises(KeyError), untracked():
@@ -168,7 +172,7 @@ def test_a_server_that_is_away_is_told_and_does_not_stop_the_week(monkeypatch: p
     assert "could not be logged to MLflow" in said[0]
 
 
-def test_a_missing_package_is_told_with_the_remedy(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_the_remedy(store: "MlflowClient", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     said: list[str] = []
     assert log_scores(HOME, WEEK, {}, said.append) == "not logged"
