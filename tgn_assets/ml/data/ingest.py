@@ -28,7 +28,7 @@ from tgn_assets.ml.sources.reader import (
     scan,
     source_errors,
 )
-from tgn_assets.ml.sources.spec import SourceSpec, empty_source, first_kept_week
+from tgn_assets.ml.sources.spec import SourceSpec, empty_source, expired_weeks, first_kept_week
 from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
 from tgn_assets.ml.weeks import week_number, week_of
 
@@ -262,21 +262,16 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
 
 
 def _expired_weeks(before: Mapping[str, tuple[int, str]], staged: StagedWeeks) -> dict[str, tuple[int, str]]:
-    """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now.
-
-    It may keep the last months only: then it has next to nothing of the weeks before, and its first week may be cut in
-    two.
-    """
+    """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now."""
     if not kind_of(staged.spec).reads_all:
         return {}
     dated = Counter[str]()
     for week, _, _, rows, _ in staged.counts:
         if week:
             dated[week] += rows
-    first = first_kept_week(dated, {week: rows for week, (rows, _) in before.items()}, staged.start_week)
-    gone = [week for week in before if first and staged.start_week <= week < first]
-    stay = [*gone, first] if gone else []
-    return {week: before[week] for week in staged.weeks if week in stay and week in before}
+    ingested = {week: digest for week, (_, digest) in before.items()}
+    stay = expired_weeks(ingested, staged.start_week, first_kept_week(dated, ingested, staged.start_week))
+    return {week: before[week] for week in staged.weeks if week in stay}
 
 
 def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:
