@@ -122,8 +122,6 @@ class IngestReport:
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
     undated: dict[str, int]
     """The latter alone."""
-    rejected_in_week: dict[str, int]
-    """Rows of each of these weeks that cannot be used."""
     before_start: int | None
     """Valid rows of the source that are older than the start week; None if only the weeks were asked for."""
     after_end: int | None
@@ -236,12 +234,12 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
             _write_outside(con, outside if all_read else {})
     finally:
         con.execute("DETACH staged")
-    rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
+    rejected = Counter({UNREADABLE_LINE: unreadable.count})
     undated = Counter(rejected)
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason not in LEFT_OUT:
             rejected[reason] += rows
-            (undated if week is None else rejected_in_week)[reason if week is None else week] += rows
+            undated[reason] += 0 if week else rows
     report = IngestReport(
         rows={week: rows for week, (rows, _) in (loaded | stays).items()},
         digests={week: text for week, (_, text) in (loaded | stays).items()},
@@ -249,7 +247,6 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         rows_before={week: before[week][0] for week in replaced if week in before},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         undated=dict(+undated),
-        rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=outside["before", None] if all_read else None,
         after_end=outside["after", None] if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
