@@ -23,7 +23,7 @@ from tgn_assets.ml.sources.spec import expired_weeks
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
+from tgn_assets.reporting.terminal import left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.home import Home
@@ -90,8 +90,8 @@ def _published(home: Home) -> Generator[tuple[str, Any], None, UnusedRows | None
     target = shift(newest, 1) if newest else None
     when = next((one.published_at for one in made if one.week == newest), None)
     yield "published", {"weeks": weeks, "newest": newest, "target_week": target, "published_at": when}
-    yield "replaced", [one._asdict() for one in made if one.replaced]
-    yield "left_out", left._asdict() if left else None
+    yield "replaced", [one for one in made if one.replaced]
+    yield "left_out", left
     targets = reversed([*weeks, target] if target else [])
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
     yield "pinned", home.artifact_store().pinned()
@@ -198,8 +198,8 @@ def _show_published(published: Mapping[str, Any]) -> Iterator[str]:
     yield f"published  {made}, the newest at the close of {newest} for the week of {target}{when}"
 
 
-def _show_replaced(replaced: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield from (f"replaced   {PublicationTimes(**one)}" for one in replaced[: -MOST_REPLACED - 1 : -1])
+def _show_replaced(replaced: Sequence[PublicationTimes]) -> Iterator[str]:
+    yield from (f"replaced   {one}" for one in replaced[: -MOST_REPLACED - 1 : -1])
     if len(replaced) > MOST_REPLACED:
         yield f"           and those of {len(replaced) - MOST_REPLACED:,} earlier weeks"
 
@@ -263,7 +263,7 @@ SHOWN: Shown = {
     "lost": lambda lost: [f"look at    {lost}"] if lost else [],
     "published": _show_published,
     "replaced": _show_replaced,
-    "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],
+    "left_out": lambda left: [f"left out   {left}"] if left else [],
     "score": lambda score: [f"score      {score_text(score) if score else NO_SCORE}"],
     "pinned": lambda week: (
         [f"pinned     lists come from the model of {week}; `tgn models unpin` ends it"] if week else []

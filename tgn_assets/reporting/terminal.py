@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -45,7 +46,8 @@ LAST_WEEK_SQL = """
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? AND rank = 1 ORDER BY hash(user_id) LIMIT 1"
 
 
-class LeftOut(NamedTuple):
+@dataclass(frozen=True)
+class LeftOut:
     """How many known users have no list, as they were silent for longer than `max_silent_weeks`."""
 
     users: int
