@@ -212,11 +212,10 @@ def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
         yield f"rejected   {rows}: table rejected_interactions has the reason of each"
     yield from not_used(unused.before_first_week, "of weeks before the first one")
     yield from not_used(unused.after_last_week, "of weeks after TGN_END_WEEK")
-    if unused.rejected_outside:
-        count = sum(unused.rejected_outside.values())
-        yield from not_used(
-            count, f"of earlier or later weeks that could not be used ({_reasons(unused.rejected_outside)})"
-        )
+    outside = unused.rejected_outside
+    yield from not_used(
+        sum(outside.values()), f"of earlier or later weeks that could not be used ({_reasons(outside)})"
+    )
 
 
 def _reasons(rows: Mapping[str, int]) -> str:
