@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -135,26 +136,33 @@ def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:
     return any(not artifacts.directory(asset, item.first).exists() for asset in needed)
 
 
-def stored_backlog(home: Home) -> tuple[Backlog | None, str]:
-    """What is known without reading the source: the backlog as of the stored observation, None if the source may have
-    changed since; and its signature now, or something that changes with the reason why it cannot be looked at.
-    """
+class StoredBacklog(NamedTuple):
+    """What is known without reading the source."""
+
+    backlog: Backlog | None
+    """None if the source has to be observed first."""
+    signature: str
+    """Of the source now; of a source that cannot be looked at, something that changes with the reason."""
+
+
+def stored_backlog(home: Home) -> StoredBacklog:
+    """The backlog as of the stored observation, unless the source may have changed since."""
     try:
         observation = SourceObservation.load(home)
         signature = _call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
-        return None, digest_of(str(error).encode())
+        return StoredBacklog(None, digest_of(str(error).encode()))
     except TimeoutError:
         signature = "it took too long"
     backlog = Backlog(home, observation) if observation else None
     if backlog and not _is_current(backlog.observation, signature, backlog.lineage):
         backlog = None
-    return backlog, signature
+    return StoredBacklog(backlog, signature)
 
 
 def latest_backlog(home: Home) -> Backlog:
     """The backlog; reads the source if that may bring something else than the stored observation."""
-    return stored_backlog(home)[0] or Backlog(home)
+    return stored_backlog(home).backlog or Backlog(home)
 
 
 def _is_current(observation: SourceObservation, signature: str, lineage: Lineage) -> bool:

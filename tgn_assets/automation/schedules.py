@@ -35,7 +35,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
         with ExitStack() as stack:
             instance = context.instance if context.instance_ref else stack.enter_context(home.instance())
             try:
-                backlog, _ = stored_backlog(home)
+                backlog = stored_backlog(home).backlog
             except WarehouseError as error:
                 return dg.SkipReason(
                     f"week {week} was not asked for, the sensor missing_or_changed_weeks will: {error}"

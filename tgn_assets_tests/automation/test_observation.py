@@ -163,7 +163,7 @@ def test_the_hour_of_the_schedule_ends_the_cooldown(tmp_path: Path, monkeypatch:
     dataclasses.replace(observe(home), signature="another", read_at=read_at).store(home)
     for seconds, current in ((30, True), (90, False)):
         monkeypatch.setattr(backlog.time, "time", lambda now=read_at + seconds: now)
-        assert (stored_backlog(home)[0] is not None) == current
+        assert (stored_backlog(home).backlog is not None) == current
 
 
 def test_failed_observations_are_repeated_less_and_less_often(

@@ -176,7 +176,8 @@ def overlap(week: ScoredWeek) -> Iterator[Row]:
         yield OURS, "all", "overlap", float(mean[0]), float(low[0]), float(high[0]), int(of_users.users.sum())
 
 
-MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...] = (
+MEASURES: tuple[Callable[[ScoredWeek], Iterable[Row]], ...]
+MEASURES = (
     *(calibration, hit_rate_by_reason, candidate_recall, list_metrics, lifts, served, coverage, shares_of_sources),
     overlap,
 )
