@@ -49,19 +49,16 @@ class WeeklyTopKScaffolder(dg.Scaffolder):
             (folder / "defs.yaml").write_text(text)
 
 
-def _described(kind: Any, description: str | None) -> Any:
-    """The type `kind` of an attribute; Dagster drops the description of a field that has a default."""
-    return Annotated[kind, dg.Resolver.default(description=description)]
-
-
 def _attributes() -> dict[str, Any]:
     """A field for each setting, with its type, default and description; its bounds are checked by `given_settings`."""
     fields: dict[str, Any] = {}
+    plain: dict[Any, Any] = {Path: str, SecretStr | None: str | None}
     for name, setting in Settings.model_fields.items():
-        plain: dict[Any, Any] = {Path: str, SecretStr | None: str | None}
-        kind = plain.get(setting.annotation, setting.annotation)
+        kind: Any = plain.get(setting.annotation, setting.annotation)
+        # Dagster drops the description of a field that has a default.
+        described = Annotated[kind, dg.Resolver.default(description=setting.description)]
         default = ... if name == "home" else setting.default  # two instances would have the same one
-        fields[name] = _described(kind, setting.description), Field(default=default, repr=setting.repr)
+        fields[name] = described, Field(default=default, repr=setting.repr)
     return fields
 
 

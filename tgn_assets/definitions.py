@@ -8,7 +8,7 @@ import dagster as dg
 
 from tgn_assets.assets import ingest, recommendations, training, weekly_report
 from tgn_assets.assets.catalog import for_deployment
-from tgn_assets.assets.exports import export_assets
+from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.interaction_log import interaction_log_asset
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.assets.prefix import with_names
@@ -59,7 +59,7 @@ def _definitions(home: Home, source: SourceSpec | None) -> dict[str, Any]:
         [
             *assets_of(ingest, training, recommendations, weekly_report),
             predictions_asset(weeks),
-            *export_assets(settings),
+            *(export_asset(name, location) for name, location in settings.export_locations().items()),
         ],
         weeks,
         owner=settings.owner,

@@ -16,7 +16,6 @@ from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES
 from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.ml.data.policy import Policy
-from tgn_assets.ml.data.policy_files import read_policy
 from tgn_assets.ml.encoder.train import snapshot_weeks, train_gnn
 from tgn_assets.ml.evaluation.evaluate import evaluate_week
 from tgn_assets.ml.evaluation.evaluation_input import read_evaluation_input
@@ -40,7 +39,7 @@ from tgn_assets.reporting.weekly_page.page import report_page
 from tgn_assets.settings import read_settings
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.home import Home
-from tgn_assets.state.resources import POLICY_SETTINGS
+from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import Warehouse
 
 
@@ -48,7 +47,7 @@ def main() -> None:
     """Refreshes the week named on the command line, on the CPU."""
     home, week = Home(read_settings()), sys.argv[1]
     warehouse, artifacts = home.warehouse(), ArtifactStore(home.artifacts)
-    policy = read_policy(**{name: getattr(home.settings, name) for name in POLICY_SETTINGS})
+    policy = policy_files(home).read()
     ingest(home, warehouse, artifacts, week)
     train(warehouse, artifacts, policy, week)
     publish(warehouse, artifacts, policy, week)

@@ -7,15 +7,9 @@ import dagster as dg
 from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
-from tgn_assets.settings import Settings
 from tgn_assets.state.lineage import digest_of
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
-
-
-def export_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """`<name>_export` for each of `DESTINATIONS` that the deployment has set."""
-    return [export_asset(name, location) for name, location in settings.export_locations().items()]
 
 
 def asset_name(destination: str) -> str:

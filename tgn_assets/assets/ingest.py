@@ -61,7 +61,7 @@ def raw_interactions(
         "rows_after_last_week": ingested.after_end,
         "filtered": ingested.filtered,
         "forgotten": ingested.forgotten,
-        "rejected_without_week": sum(ingested.rejected.values()) - sum(ingested.rejected_in_week.values()),
+        "rejected_without_week": sum(ingested.undated.values()),
     }
     sample = {} if rejected.empty else {"rejected_rows": preview(rejected)}
     return dg.MaterializeResult(metadata={**numbers(of_the_run), **sample})

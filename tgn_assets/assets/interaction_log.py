@@ -15,12 +15,12 @@ import dagster as dg
 from tgn_assets.assets.ingest import GROUP, LOG
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import source_signature
-from tgn_assets.ml.sources.spec import rows_in
+from tgn_assets.ml.sources.spec import expired_weeks, rows_in
 from tgn_assets.ml.weeks import week_of
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.settings import SettingsError
 from tgn_assets.state.home import OBSERVATION, Home
-from tgn_assets.state.lineage import Lineage, digest_of, expired_weeks
+from tgn_assets.state.lineage import Lineage, digest_of
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import StateError
 

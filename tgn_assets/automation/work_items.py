@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
 
-from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage, expired_weeks
+from tgn_assets.ml.sources.spec import expired_weeks
+from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage
 
 INGEST, REFRESH = "ingest", "refresh"
 MISSING, CHANGED, STALE = "missing", "changed", "stale"

@@ -1,6 +1,5 @@
 """The proof that time is respected, on the user's own data: slow, hence optional and no part of the weekly job."""
 
-import filecmp
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS
+from tgn_assets.state.lineage import PREDICTIONS, digest_of_files
 from tgn_assets.state.mlflow_tracking import untracked
 from tgn_assets.state.resources import build_resources
 from tgn_assets.state.user_errors import as_dagster_failure
@@ -55,9 +54,9 @@ def future_blind_check(
                 run_config={"ops": {name: {"config": config} for name, config in training.items()}},
                 instance=dg.DagsterInstance.ephemeral(),
             )
-            folders = {name: (made.directory(name, week), past.directory(name, week)) for name in TYPES}
             rows, blind_rows = (_published(at.warehouse(), week) for at in (home, blind))
-            differing = [name for name, both in folders.items() if not _same_files(*both)]
+            digests = {name: [digest_of_files(at.directory(name, week)) for at in (made, past)] for name in TYPES}
+            differing = [name for name, (one, other) in digests.items() if one != other]
             differing += [table for table in PUBLISHED_TABLES if rows[table] != blind_rows[table]]
         return dg.AssetCheckResult(
             passed=not differing,
@@ -96,12 +95,6 @@ def link_past(source: ArtifactStore, target: ArtifactStore, week: str) -> None:
                 link = target.directory(asset, earlier)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(source.directory(asset, earlier))
-
-
-def _same_files(one: Path, other: Path) -> bool:
-    names = sorted(path.name for path in one.iterdir())
-    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
-    return sorted(path.name for path in other.iterdir()) == names == sorted(same)
 
 
 def _published(warehouse: Warehouse, week: str) -> dict[str, list[tuple]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -99,18 +100,18 @@ def _search(home: Home, kind: str, names: Sequence[str]) -> dict[str, Any]:
     """The sections of the answer of a search."""
     from tgn_assets.forget.exported import unset_places
     from tgn_assets.forget.spelling import Ids, is_distinctive
-    from tgn_assets.forget.verify import Searched, traces
+    from tgn_assets.forget.verify import traces
     from tgn_assets.state.warehouse import StateError
 
-    searched, locations = Searched(), home.settings.export_locations()
+    searched, locations = Counter[str](), home.settings.export_locations()
     unset: list[str] = []
     with suppress(StateError):  # a damaged warehouse is a find
         unset = unset_places(home.warehouse().lineage(), locations)
     found = list(traces(home, kind, Ids(names), searched))
     return {
         "home": str(home.root),
-        "files": searched.files,
-        "bytes": searched.size,
+        "files": searched["files"],
+        "bytes": searched["bytes"],
         "exports": list(locations),
         "unset_exports": unset,
         "short_ids": sum(not is_distinctive(name) for name in names),

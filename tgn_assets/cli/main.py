@@ -293,10 +293,8 @@ def doctor() -> None:
     click.get_current_context().exit(1 if to_do else 0)
 
 
-cli.add_command(models)
-cli.add_command(dev)
-cli.add_command(serve)
-cli.add_command(forget)
+for command in (models, dev, serve, forget):
+    cli.add_command(command)
 
 
 def _tgn() -> str:

@@ -13,7 +13,7 @@ from tgn_assets.cli.runner import ASKED, NEEDED, NEWEST, RunFailed, Runner, RunR
 from tgn_assets.cli.status import unknown_events
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
-from tgn_assets.reporting.terminal import LeftOut, newest_score, published_lists, score_text, scores_and_stability
+from tgn_assets.reporting.terminal import newest_score, published_lists, score_text, scores_and_stability
 from tgn_assets.state.home import Home
 
 COMPLETE, IF_NEEDED, NOT_CLOSED = "complete", "if_needed", "not_closed"
@@ -105,7 +105,7 @@ def sections(home: Home, refreshed: Refreshed) -> Iterator[tuple[str, Any]]:
     warehouse, week = home.warehouse(), refreshed.week
     published, left = published_lists(warehouse, week)
     yield "published", published
-    yield "left_out", left._asdict() if left else None
+    yield "left_out", left
     yield "score", (score := newest_score(warehouse, week))
     no_score = [] if score else [f"no lists had been made for week {week}, so there is no score yet"]
     yield "notes", [*no_score, *scores_and_stability(warehouse, [week]), *unknown_events(home)]
@@ -149,7 +149,7 @@ SHOWN: Shown = {
     "runs": _show_runs,
     "skipped": _show_skipped,
     "published": _show_published,
-    "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],
+    "left_out": lambda left: [f"left out   {left}"] if left else [],
     "score": lambda score: [f"score      {score_text(score)}"] if score else [],
     "notes": lambda notes: [f"           {note}" for note in notes or ()],
 }

@@ -1,7 +1,7 @@
 """`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,14 +19,15 @@ from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.data.source_check import same_files
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
+from tgn_assets.ml.sources.spec import expired_weeks
 from tgn_assets.ml.weeks import shift
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
-from tgn_assets.reporting.terminal import LeftOut, left_out, newest_score, score_text, weeks_with_lists
+from tgn_assets.reporting.terminal import left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import SNAPSHOTS, expired_weeks
+from tgn_assets.state.lineage import SNAPSHOTS
 from tgn_assets.state.resources import policy_files
 from tgn_assets.state.warehouse import StateError
 
@@ -58,13 +59,13 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "settings", settings_section()
     yield "source", source_section(home.settings)
     yield "lost", home.lost_warehouse()
-    yield from _published(home)
+    unused = yield from _published(home)
     backlog = Backlog(home)
     weeks = backlog.weeks()
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", [*_suspicions(backlog, weeks), *_numbers_begun_anew(home), *unknown_events(home)]
+    yield "suspicions", [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused), *unknown_events(home)]
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
@@ -76,7 +77,8 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks and not backlog.early_end() else None
 
 
-def _published(home: Home) -> Iterator[tuple[str, Any]]:
+def _published(home: Home) -> Generator[tuple[str, Any], None, UnusedRows | None]:
+    """The sections about what there is; returns the rows that the loads so far left unused."""
     weeks, unused, left = [], None, None
     made: Sequence[PublicationTimes] = ()
     if home.warehouse_path.exists():
@@ -88,12 +90,13 @@ def _published(home: Home) -> Iterator[tuple[str, Any]]:
     target = shift(newest, 1) if newest else None
     when = next((one.published_at for one in made if one.week == newest), None)
     yield "published", {"weeks": weeks, "newest": newest, "target_week": target, "published_at": when}
-    yield "replaced", [one._asdict() for one in made if one.replaced]
-    yield "left_out", left._asdict() if left else None
+    yield "replaced", [one for one in made if one.replaced]
+    yield "left_out", left
     targets = reversed([*weeks, target] if target else [])
     yield "score", next(filter(None, (newest_score(home.warehouse(), week) for week in targets)), None)
     yield "pinned", home.artifact_store().pinned()
     yield "unused_rows", unused
+    return unused
 
 
 def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
@@ -117,14 +120,11 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     yield from same_files(backlog.home.source_spec())
 
 
-def _numbers_begun_anew(home: Home) -> Iterator[str]:
+def _numbers_begun_anew(home: Home, unused: UnusedRows | None) -> Iterator[str]:
     """What rows may be that have a smaller number than the first week."""
-    if home.source_spec().week_number_anchor and home.warehouse_path.exists():
-        with home.warehouse().reader() as con:
-            unused = unused_rows(con)
-        if unused.before_first_week:
-            count = rows_of(unused.before_first_week)
-            yield f"{count} of weeks before the first one: the week numbers {YEARLY}; {YEARLY_REMEDY}"
+    if unused and unused.before_first_week and home.source_spec().week_number_anchor:
+        count = rows_of(unused.before_first_week)
+        yield f"{count} of weeks before the first one: the week numbers {YEARLY}; {YEARLY_REMEDY}"
 
 
 def unknown_events(home: Home) -> Iterator[str]:
@@ -198,8 +198,8 @@ def _show_published(published: Mapping[str, Any]) -> Iterator[str]:
     yield f"published  {made}, the newest at the close of {newest} for the week of {target}{when}"
 
 
-def _show_replaced(replaced: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield from (f"replaced   {PublicationTimes(**one)}" for one in replaced[: -MOST_REPLACED - 1 : -1])
+def _show_replaced(replaced: Sequence[PublicationTimes]) -> Iterator[str]:
+    yield from (f"replaced   {one}" for one in replaced[: -MOST_REPLACED - 1 : -1])
     if len(replaced) > MOST_REPLACED:
         yield f"           and those of {len(replaced) - MOST_REPLACED:,} earlier weeks"
 
@@ -212,11 +212,10 @@ def _show_unused(unused: UnusedRows | None) -> Iterator[str]:
         yield f"rejected   {rows}: table rejected_interactions has the reason of each"
     yield from not_used(unused.before_first_week, "of weeks before the first one")
     yield from not_used(unused.after_last_week, "of weeks after TGN_END_WEEK")
-    if unused.rejected_outside:
-        count = sum(unused.rejected_outside.values())
-        yield from not_used(
-            count, f"of earlier or later weeks that could not be used ({_reasons(unused.rejected_outside)})"
-        )
+    outside = unused.rejected_outside
+    yield from not_used(
+        sum(outside.values()), f"of earlier or later weeks that could not be used ({_reasons(outside)})"
+    )
 
 
 def _reasons(rows: Mapping[str, int]) -> str:
@@ -263,7 +262,7 @@ SHOWN: Shown = {
     "lost": lambda lost: [f"look at    {lost}"] if lost else [],
     "published": _show_published,
     "replaced": _show_replaced,
-    "left_out": lambda left: [f"left out   {LeftOut(**left)}"] if left else [],
+    "left_out": lambda left: [f"left out   {left}"] if left else [],
     "score": lambda score: [f"score      {score_text(score) if score else NO_SCORE}"],
     "pinned": lambda week: (
         [f"pinned     lists come from the model of {week}; `tgn models unpin` ends it"] if week else []

@@ -1,11 +1,10 @@
-"""Takes forgotten users and events out of snapshots, checkpoints, embeddings and cached training sets.
+"""Takes forgotten users and events out of snapshots, checkpoints and embeddings.
 
 They hold indices and no ids. An index stays, as nothing else may ever get it; what it stood for is set to zero.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,12 +46,6 @@ def zero_indices(
             if clean is not tensors or any(part is not parts[name] for name, part in cleaned_parts.items()):
                 save_artifact(directory, clean, meta, cleaned_parts)
     return found
-
-
-def forget_training_sets(store: ArtifactStore) -> None:
-    """Removes the cached training sets: they are made again, without the rows that are gone."""
-    if store.training_sets.exists():
-        shutil.rmtree(store.training_sets)
 
 
 def zeroed(tensors: Tensors, indices: Mapping[str, Sequence[int]]) -> Tensors:
@@ -114,7 +107,7 @@ def _parts(directory: Path) -> list[str]:
 
 
 def kept_of(store: ArtifactStore, indices: Mapping[str, Sequence[int]]) -> Iterator[Path]:
-    """The folders of artifacts that still hold something of the `indices`, and what is left of cached training sets."""
+    """The folders of artifacts that still hold something of the `indices`."""
     from tgn_assets.ml.artifact_io import ArtifactError, load_part
 
     for asset in TYPES:

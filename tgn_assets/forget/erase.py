@@ -75,10 +75,11 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
     """Cleans the tables, what lies beside them under the same indices, and the pages; writes the file anew."""
     warehouse, places = home.warehouse(), exported.places(home.settings.export_locations())
     with warehouse.writer() as con:
-        removed = tables.remove_ids(con, kind, ids, places)
+        rows, listed = tables.remove_ids(con, kind, ids, places)
         indices = tables.tombstones(con)
-    log(f"warehouse  {removed.rows:,} rows of the log and {removed.listed:,} of published lists removed")
-    artifacts.forget_training_sets(store)
+    log(f"warehouse  {rows:,} rows of the log and {listed:,} of published lists removed")
+    if store.training_sets.exists():  # they are made again, without the rows that are gone
+        shutil.rmtree(store.training_sets)
     unread: list[str] = []
     cleaned = artifacts.zero_indices(store, indices, unread)
     for text in unread:

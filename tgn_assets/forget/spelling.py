@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -113,7 +113,14 @@ class Ids:
             return 0
         if (value := _parsed(text)) is None:
             return self.count(text, surely=surely)
-        return sum(self.count(leaf, surely=surely) for leaf in _strings(value))
+        counts = list[int]()
+
+        def count(leaf: str) -> str:
+            counts.append(self.count(leaf, surely=surely))
+            return leaf
+
+        _mapped(value, count)
+        return sum(counts)
 
     def without_in_json(self, text: str) -> str:
         """`without` for each string of the JSON `text`, but for what is `STRUCTURE`; for `text` if it is no JSON."""
@@ -144,27 +151,8 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _strings(value: Any, depth: int = 0) -> Iterator[str]:
-    """The strings in `value`, and in JSON that one of them holds; names of members are among them."""
-    if isinstance(value, str):
-        inner = _parsed(value) if depth < JSON_DEPTH else None
-        if inner is None:
-            yield value
-        else:
-            yield from _strings(inner, depth + 1)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if "__class__" not in value:  # else they are fields of Dagster's
-                yield name
-            if name not in STRUCTURE:
-                yield from _strings(item, depth)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item, depth)
-
-
 def _mapped(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:
-    """`value` with each string that `_strings` finds in it changed."""
+    """`value` with each string in it changed, and in JSON that one of them holds; names of members are among them."""
     if isinstance(value, str):
         inner = _parsed(value) if depth < JSON_DEPTH else None
         if inner is None:
@@ -172,7 +160,7 @@ def _mapped(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:
         clean = _mapped(inner, change, depth + 1)
         return value if clean == inner else json.dumps(clean)
     if isinstance(value, dict):
-        named = change if "__class__" not in value else str
+        named = change if "__class__" not in value else str  # else they are fields of Dagster's
         return {
             named(name): item if name in STRUCTURE else _mapped(item, change, depth) for name, item in value.items()
         }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import duckdb
 
@@ -70,15 +70,6 @@ NO_REASON_SQL = """
 TOMBSTONES_SQL = "SELECT {kind}_idx FROM {kind}s WHERE {kind}_id = $tombstone ORDER BY 1"
 
 
-class Removed(NamedTuple):
-    """What the tables lost: `known` of the ids, `rows` of the log, `listed` ones, ids in `texts`."""
-
-    known: int
-    rows: int
-    listed: int
-    texts: int
-
-
 def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) -> tuple[int, int, int]:
     """How many of the ids `names` the warehouse has, and how many rows of the log and of published lists are theirs."""
     con.execute(GONE_SQL, {"names": list(names)})
@@ -93,8 +84,9 @@ def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) 
     return counts
 
 
-def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Collection[str]) -> Removed:
-    """Takes the `ids` of users or events out of all tables of the warehouse `con`, in one transaction.
+def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Collection[str]) -> tuple[int, int]:
+    """Takes the `ids` of users or events out of all tables of the warehouse `con`, in one transaction; returns how many
+    rows of the log and of published lists were theirs.
 
     Rows of theirs go; in `users` and `events` the index stays without the id; in other texts the id is replaced. What
     was made from these rows counts as up to date: no week is to be run again, and nothing is published again. `places`
@@ -102,19 +94,18 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Coll
     """
     other = EVENT if kind == USER else USER
     with transaction(con):
-        before, (known, rows, listed) = read_lineage(con), count_rows(con, kind, ids.names)
+        before, (_, rows, listed) = read_lineage(con), count_rows(con, kind, ids.names)
         con.execute(GONE_SQL, {"names": sorted(ids.names)})
         con.execute(TOUCHED_SQL.format(kind=kind, other=other))
         lists = {week for table in LISTS for week in _weeks_of(con, table, kind)}
         con.execute(TOMBSTONE_SQL.format(kind=kind), {"tombstone": TOMBSTONE})
         for table in LISTS if kind == EVENT else ():
             con.execute(NO_REASON_SQL.format(table=table))
-        texts = 0
         for table, columns in _text_columns(con).items():
             if f"{kind}_id" in columns and table != f"{kind}s":
                 con.execute(f"DELETE FROM {quoted(table)} WHERE {kind}_id IN (FROM gone)")
             for column in _free_columns(table, columns):
-                texts += _scrub(con, table, column, ids)
+                _scrub(con, table, column, ids)
         con.execute(FIRST_WEEK_SQL.format(other=other))
         for week, count, total in con.execute(INGESTED_SQL).fetchall():
             con.execute(
@@ -124,7 +115,7 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Coll
             _close_lists(con, week)
         con.execute("DROP TABLE gone; DROP TABLE touched")
         carry_over(con, before, places)
-    return Removed(known, rows, listed, texts)
+    return rows, listed
 
 
 def tombstones(con: duckdb.DuckDBPyConnection) -> dict[str, list[int]]:
@@ -151,15 +142,14 @@ def _free_columns(table: str, columns: Iterable[str]) -> list[str]:
     return [column for column in columns if column not in ids and column not in WITHOUT_IDS.get(table, ())]
 
 
-def _scrub(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Ids) -> int:
-    """Replaces the ids in the texts of a column; returns in how many different ones."""
+def _scrub(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Ids) -> None:
+    """Replaces the ids in the texts of a column."""
     table, column = quoted(table), quoted(column)
     query = f"SELECT DISTINCT {column} FROM {table}, (SELECT unnest($needles::VARCHAR[]) AS needle) AS needles"
     found = con.execute(f"{query} WHERE contains({column}, needle)", {"needles": ids.needles}).fetchall()
-    changed = [(clean, text) for (text,) in found if (clean := ids.without_in_json(text)) != text]
-    for clean, text in changed:
-        con.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", [clean, text])
-    return len(changed)
+    for (text,) in found:
+        if (clean := ids.without_in_json(text)) != text:
+            con.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", [clean, text])
 
 
 def _weeks_of(con: duckdb.DuckDBPyConnection, table: str, kind: str) -> list[str]:

@@ -13,6 +13,7 @@ import sqlite3
 import tempfile
 import zlib
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -64,16 +65,9 @@ class Trace:
     """Whether the place could not be searched at all."""
 
 
-@dataclass
-class Searched:
-    """How much was searched."""
-
-    files: int = 0
-    size: int = 0
-
-
-def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trace]:
-    """What is left of the `ids` of users or events (`kind`) in `home` and the places of its exports."""
+def traces(home: Home, kind: str, ids: Ids, searched: Counter[str]) -> Iterator[Trace]:
+    """What is left of the `ids` of users or events (`kind`) in `home` and the places of its exports; `searched` counts
+    files and bytes of the home."""
     search = _Search(ids, kind, part_of_longer_id=_in_longer_id(home, ids))
     for setting, value in home.settings.model_dump().items():
         if isinstance(value, str) and (found := ids.count(value)):
@@ -84,8 +78,7 @@ def traces(home: Home, kind: str, ids: Ids, searched: Searched) -> Iterator[Trac
         for name in sorted(names):
             path = Path(folder) / name
             if path.is_file():
-                searched.files += 1
-                searched.size += path.stat().st_size
+                searched.update(files=1, bytes=path.stat().st_size)
                 yield from search.file(path)
         yield from (Trace(str(Path(folder) / name), "its name", sure=True) for name in folders if ids.count(name))
     for error in unread:

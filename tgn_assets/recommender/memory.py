@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -19,7 +18,7 @@ from tgn_assets.ml.evaluation.pooled import PooledScore
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.sources.extent import check_first_week, newest_closed_week, survey_source
-from tgn_assets.ml.sources.spec import SourceSpec, last_ended_week
+from tgn_assets.ml.sources.spec import EMPTY_DIGEST, SourceSpec, last_ended_week, rows_in
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.recommender.tables import Log
 
@@ -44,11 +43,9 @@ class Memory:
         self.folder = Path(mkdtemp(prefix="tgn-recommender-"))
         self._removed = finalize(self, rmtree, self.folder, ignore_errors=True)
 
-    @contextmanager
-    def open(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def open(self) -> duckdb.DuckDBPyConnection:
         """A connection to the log's tables."""
-        with connect(self.folder / "warehouse.duckdb") as con:
-            yield con
+        return connect(self.folder / "warehouse.duckdb")
 
     def ingest(
         self,
@@ -103,14 +100,14 @@ class Memory:
             )
         given = digests or {}
         for unfinished, before in self.unfinished.items():
-            if unfinished <= newest and (rows := _rows(given.get(unfinished, "0"))) < _rows(before):
+            if unfinished <= newest and (rows := rows_in(given.get(unfinished, EMPTY_DIGEST))) < rows_in(before):
                 raise ValueError(
-                    f"week {unfinished} has {rows:,} rows, and had {_rows(before):,} when it was not yet closed: give "
-                    f"all rows from Monday {first} on, those of the last call too"
+                    f"week {unfinished} has {rows:,} rows, and had {rows_in(before):,} when it was not yet closed: "
+                    f"give all rows from Monday {first} on, those of the last call too"
                 )
         ingested: dict[str, str] = dict(con.execute(INGESTED_SQL).fetchall())
         whole = self.first_week if extent.first_week <= self.first_week else shift(extent.first_week, 1)
-        if late := [key for key in weeks_between(whole, week) if given.get(key, "0-0") != ingested[key]]:
+        if late := [key for key in weeks_between(whole, week) if given.get(key, EMPTY_DIGEST) != ingested[key]]:
             warn(
                 f"rows of {len(late)} weeks up to {week}, the first of them {late[0]}, are not those that were learned "
                 "from: they are left out; fit again to learn from them"
@@ -127,8 +124,3 @@ def _spec(log: Log) -> SourceSpec:
 
 def _after(week: str, digests: Mapping[str, str]) -> dict[str, str]:
     return {key: digest for key, digest in digests.items() if key > week}
-
-
-def _rows(digest: str) -> int:
-    """The rows that a `digest` counts."""
-    return int(digest.split("-")[0])

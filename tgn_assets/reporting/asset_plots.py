@@ -135,11 +135,8 @@ def reliability_plot(points: Sequence[tuple[float, float]]) -> dict[str, dg.Meta
 
 
 def _panel(frame: pd.DataFrame, title: str = "") -> alt.Chart:
-    return _sized(alt.Chart(frame).mark_line(point=_point(frame), strokeWidth=1.5), title)
-
-
-def _point(frame: pd.DataFrame) -> Any:
-    return {"size": 12} if len(frame) <= POINTS else False
+    point: Any = {"size": 12} if len(frame) <= POINTS else False
+    return _sized(alt.Chart(frame).mark_line(point=point, strokeWidth=1.5), title)
 
 
 def _sized(chart: alt.Chart, title: str) -> alt.Chart:

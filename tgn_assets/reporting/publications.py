@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tgn_assets.state.lineage import PREDICTIONS
 
@@ -16,7 +17,8 @@ PUBLICATIONS_SQL = """
 """
 
 
-class PublicationTimes(NamedTuple):
+@dataclass(frozen=True)
+class PublicationTimes:
     """When the lists of a week were published, in UTC."""
 
     week: str

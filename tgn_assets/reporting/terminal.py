@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -45,7 +46,8 @@ LAST_WEEK_SQL = """
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? AND rank = 1 ORDER BY hash(user_id) LIMIT 1"
 
 
-class LeftOut(NamedTuple):
+@dataclass(frozen=True)
+class LeftOut:
     """How many known users have no list, as they were silent for longer than `max_silent_weeks`."""
 
     users: int
@@ -202,6 +204,10 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
     `silent_weeks` is for how long a user was silent who was left out, and else None. WarehouseError if nothing was
     published for that week.
     """
+    columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
+    columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
+    names = [*(column.key for column in columns), "reason_kind"]
+    query = f"SELECT {', '.join(names)} FROM {{}} WHERE week = ? AND {{}} ORDER BY rank"
     with warehouse.reader() if week else warehouse.newest_lists() as con:
         published = weeks_with_lists(con)
         if not published or (week and week not in published):
@@ -209,25 +215,15 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
             asked = f"no lists were published for week {week}: {there}; run `tgn refresh`"
             raise WarehouseError(asked if week else there)
         week = week or published[-1]
-        own = _rows(con, "weekly_top5_predictions WHERE week = ? AND user_id = ?", [week, user])
-        rows = own or _rows(con, "new_user_top5_predictions WHERE week = ?", [week])
+        own = con.execute(query.format("weekly_top5_predictions", "user_id = ?"), [week, user]).fetchall()
+        rows = own or con.execute(query.format("new_user_top5_predictions", "true"), [week]).fetchall()
         max_silent_weeks = None if own else read_publication_record(con, week).policy.max_silent_weeks
     silent = None if max_silent_weeks is None else _silent_weeks(warehouse, user, week)
-    columns = [Column("rank", "rank"), Column("event_id", "event"), Column("score", "score")]
-    columns += [Column("source", "source", drop=1), Column("reason", "reason", wraps=True)]
-    names = [*(column.key for column in columns), "reason_kind"]
     who = printable(user) if own else "new users"
-    listed = [{name: row.get(name) for name in names} for row in rows]
+    listed = [dict(zip(names, row, strict=True)) for row in rows]
     table = ResultTable(f"{who}, week of {shift(week, 1)}", columns, listed)
     found = {"user_id": user, "week": week, "target_week": shift(week, 1)}
     return {**found, "is_new_user": not own and silent is None, "silent_weeks": silent, "list": table}
-
-
-def _rows(con: duckdb.DuckDBPyConnection, table: str, given: list[str]) -> list[dict[str, Any]]:
-    """The rows of `table` by rank. A copy that an older release wrote has no reasons yet."""
-    found = con.execute(f"FROM {table} ORDER BY rank", given)
-    names = [column[0] for column in found.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def _silent_weeks(warehouse: Warehouse, user: str, week: str) -> int | None:

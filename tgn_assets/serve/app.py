@@ -14,17 +14,15 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from tgn_assets.serve.guard import Guard
+from tgn_assets.serve.guard import guarded
 from tgn_assets.serve.lists import WeekLists
 from tgn_assets.serve.metrics import CONTENT_TYPE, Metrics
 from tgn_assets.serve.openapi import FALLBACKS, MAX_BYTES, MAX_USERS, docs_page, openapi
-from tgn_assets.serve.problems import Problem, on_error, on_problem
+from tgn_assets.serve.problems import Problem
 from tgn_assets.serve.reports import report_routes
 from tgn_assets.serve.served_copy import ServedCopy
 
@@ -67,23 +65,18 @@ def build_app(served: ServedCopy, *, reports: Path, token: str | None = None, ho
             await watching
 
     metrics = Metrics()
-    app = Starlette(
-        routes=[
-            Route("/v1/users/{user_id:any_id}", user),
-            Route("/v1/users:batch", batch, methods=["POST"]),
-            Route("/v1/new-user", new_user),
-            Route("/healthz", healthz),
-            Route("/metrics", metrics_text),
-            Route("/openapi.json", openapi_document),
-            Route("/docs", docs),
-            *report_routes(reports),
-            Route("/", start),
-        ],
-        middleware=[Middleware(Guard, metrics=metrics, token=token, host=host)],
-        exception_handlers={HTTPException: on_problem, Exception: on_error},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False
+    routes = [
+        Route("/v1/users/{user_id:any_id}", user),
+        Route("/v1/users:batch", batch, methods=["POST"]),
+        Route("/v1/new-user", new_user),
+        Route("/healthz", healthz),
+        Route("/metrics", metrics_text),
+        Route("/openapi.json", openapi_document),
+        Route("/docs", docs),
+        *report_routes(reports),
+        Route("/", start),
+    ]
+    app = guarded(routes, metrics=metrics, token=token, host=host, lifespan=lifespan)
     app.state.served, app.state.metrics = served, metrics
     return app
 

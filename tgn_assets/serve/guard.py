@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
+from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tgn_assets.serve.metrics import Metrics
-from tgn_assets.serve.problems import Problem, problem_response
+from tgn_assets.serve.problems import Problem, on_error, on_problem, problem_response
 
 WITHOUT_TOKEN = ("/healthz", "/docs", "/openapi.json", "/")
 """Paths that say nothing of a user: for load balancers, and for people who read the documentation."""
@@ -67,6 +73,20 @@ class Guard:
             return None
         detail = "Send the header Authorization: Bearer <TGN_SERVE_TOKEN>."
         return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+
+
+def guarded(
+    routes: Sequence[BaseRoute], *, metrics: Metrics, token: str | None, host: str, lifespan: Any = None
+) -> Starlette:
+    """An application with these `routes`, behind a `Guard`, that answers errors as problems."""
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, metrics=metrics, token=token, host=host)],
+        exception_handlers={HTTPException: on_problem, Exception: on_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
 
 
 @lru_cache(maxsize=256)

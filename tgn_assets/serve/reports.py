@@ -21,15 +21,14 @@ from threading import Thread
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from tgn_assets.serve.guard import Guard
+from tgn_assets.serve.guard import guarded
 from tgn_assets.serve.metrics import Metrics
-from tgn_assets.serve.problems import Problem, on_error, on_problem
+from tgn_assets.serve.problems import Problem
 
 REPORTS, INDEX = "reports", "index.html"
 """The folder of the pages in TGN_HOME, and the page that lists the others."""
@@ -69,13 +68,7 @@ async def to_reports(_: Request) -> Response:
 
 def reports_app(folder: Path, host: str) -> Starlette:
     """The pages in `folder` and nothing else, for browsers on this machine that ask for it or for `host`."""
-    app = Starlette(
-        routes=[*report_routes(folder), Route("/", to_reports)],
-        middleware=[Middleware(Guard, metrics=Metrics(), token=None, host=host)],
-        exception_handlers={HTTPException: on_problem, Exception: on_error},
-    )
-    app.router.redirect_slashes = False
-    return app
+    return guarded([*report_routes(folder), Route("/", to_reports)], metrics=Metrics(), token=None, host=host)
 
 
 @contextmanager

@@ -38,23 +38,8 @@ class CannotLoad(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Another one when another file lies under the name, or the file was written to."""
-
-    device: int
-    inode: int
-    changed: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> Identity | None:
-        """That of the file `path`; None if there is none."""
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of a file (ns): another one if another lies under its name, or it was written to."""
 
 
 @dataclass
@@ -80,7 +65,7 @@ class ServedCopy:
     async def refresh(self) -> None:
         """Serves what the file holds now, if it changed since the last call; if it is damaged, the old week stays."""
         try:
-            identity = Identity.of(self.path)
+            identity = _identity(self.path)
             if identity == self._tried and (self.problem is None or time.monotonic() < self._retry_at):
                 return
             self._tried, self._retry_at = identity, time.monotonic() + RETRY_SECONDS
@@ -99,7 +84,7 @@ class ServedCopy:
         began = time.monotonic()
         lists = await read_lists(self.path)
         self.load_seconds = time.monotonic() - began
-        self.lists, self.published, self.problem = lists, identity.changed / 1e9, None
+        self.lists, self.published, self.problem = lists, identity[-1] / 1e9, None
         self.loads["ok"] += 1
         logger.info(
             "week %s is served, for the week of %s: %s users, %.0f MB, read in %.1f s",
@@ -130,6 +115,15 @@ class ServedCopy:
             "age_seconds": max(round(now.timestamp() - published), 0),
             "users": lists.users,
         }
+
+
+def _identity(path: Path) -> Identity | None:
+    """That of the file `path`; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def read_lists(path: Path) -> WeekLists:

@@ -12,24 +12,11 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 from dagster import In, Out
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # noqa: F401
 from dagster._core.events import EngineEventData, JobFailureData
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus  # noqa: F401 (imported from here)
 from dagster._utils.error import SerializableErrorInfo
-
-__all__ = [
-    "CheckRunHealthResult",
-    "SerializableErrorInfo",
-    "UnresolvedAssetJobDefinition",
-    "WorkerStatus",
-    "error_chain",
-    "event_error",
-    "forget_captured_outputs",
-    "renamed",
-    "single_run_asset",
-    "unfinished_backfill",
-]
 
 AnyAssets = TypeVar("AnyAssets", bound=dg.AssetsDefinition)
 POOL = "home"

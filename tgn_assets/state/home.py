@@ -38,7 +38,6 @@ from tgn_assets.ml.sources.spec import (
     SourceSpec,
     first_kept_week,
     last_ended_week,
-    rows_in,
 )
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import shift, week_number, weeks_between
@@ -255,8 +254,7 @@ class Home:
         weeks = weeks_between(self.start_week(), newest) if newest else []
         if digests is None:
             return newest, source_digests(spec, weeks) if weeks else {}
-        rows = {week: rows_in(digest) for week, digest in ingested.items()}
-        first = first_kept_week(extent.dated, rows, self.start_week())
+        first = first_kept_week(extent.dated, ingested, self.start_week())
         return newest, {week: digests.get(week, EMPTY_DIGEST) for week in weeks if week >= (first or week)}
 
     def _newest_closed(self, extent: SourceExtent) -> str | None:

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgn_assets.ml.sources.spec import EMPTY_DIGEST
 from tgn_assets.ml.weeks import shift
 
 if TYPE_CHECKING:
@@ -104,18 +103,6 @@ class Lineage:
             if asset in assets and (again or not matches):
                 stale.append(asset)
         return stale
-
-
-def expired_weeks(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
-    """The weeks that stay as they were `ingested`, since the source, whose rows now begin in week `first`, lost them.
-
-    These are the weeks with rows from `start` to before `first`. If there are any, `first` is one too: a source that
-    keeps the last months only may have cut it in two.
-    """
-    if first is None:
-        return set()
-    gone = {week for week, digest in ingested.items() if start <= week < first and digest != EMPTY_DIGEST}
-    return gone | {first} if gone and first in ingested else gone
 
 
 def upstream_of(asset: str) -> Mapping[str, int]:

@@ -29,11 +29,6 @@ from tgn_assets.state.warehouse import Warehouse
 if TYPE_CHECKING:
     from tgn_assets.ml.parallel import Workers
 
-POLICY_SETTINGS = (
-    *("k", "repeats", "allow_events", "deny_events", "event_expiry", "min_distinct_events"),
-    "max_silent_weeks",
-)
-
 
 class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     """The DuckDB file at `path`."""
@@ -115,7 +110,7 @@ class TrainingDefaults(dg.ConfigurableResource):
 
 
 class PolicyFiles(dg.ConfigurableResource):
-    """The policy, whose files are read by each run that needs it."""
+    """The policy, whose files are read by each run that needs it: the fields are settings, but for `forgotten`."""
 
     k: int
     repeats: str
@@ -141,7 +136,7 @@ class PolicyFiles(dg.ConfigurableResource):
         return digest_of(self._read().as_of(week).to_json().encode())
 
     def _read(self) -> Policy:
-        return read_policy(**{name: getattr(self, name) for name in POLICY_SETTINGS})
+        return read_policy(**{name: value for name, value in self if name != "forgotten"})
 
 
 class ReasonWords(dg.ConfigurableResource):
@@ -176,7 +171,8 @@ class AttributeFiles(dg.ConfigurableResource):
 
 def policy_files(home: Home) -> PolicyFiles:
     """The policy of `home`."""
-    return PolicyFiles(**home.settings.model_dump(include=set(POLICY_SETTINGS)), forgotten=str(home.root / FORGOTTEN))
+    settings = home.settings.model_dump(include=set(PolicyFiles.model_fields))
+    return PolicyFiles(**settings, forgotten=str(home.root / FORGOTTEN))
 
 
 def build_resources(home: Home, source: SourceSpec | None) -> dict[str, Any]:

@@ -15,7 +15,6 @@ WEEKS = ["2024-01-08", "2024-01-15", "2024-01-22"]
 NEXT = "2024-01-29"
 LONG, SHORT, EVENT = "user-zq81-Jürgen", "17", "event-zq82/x"
 OTHERS = [f"user-0{number}" for number in range(4)]
-BROKEN = f'{LONG},"never closed'
 
 
 def rows_of(week: str) -> list[str]:

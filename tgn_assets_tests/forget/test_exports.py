@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ from tgn_assets.automation.backlog import Backlog
 from tgn_assets.forget.erase import forget
 from tgn_assets.forget.exported import clean_export, unset_places
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.verify import Searched, Trace, traces
+from tgn_assets.forget.verify import Trace, traces
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
@@ -22,7 +23,7 @@ from tgn_assets_tests.support.s3 import BUCKET, bucket
 
 
 def left(home: Home, kind: str, *names: str) -> list[Trace]:
-    return [trace for trace in traces(home, kind, Ids(names), Searched()) if trace.sure]
+    return [trace for trace in traces(home, kind, Ids(names), Counter()) if trace.sure]
 
 
 def rows(pattern: str, column: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +16,7 @@ from tgn_assets.cli.doctor import findings
 from tgn_assets.forget.artifacts import _of_nodes, index_kind
 from tgn_assets.forget.erase import forget
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.verify import Searched, Trace, traces
+from tgn_assets.forget.verify import Trace, traces
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def left(home: Home, kind: str, *names: str) -> list[Trace]:
-    return [trace for trace in traces(home, kind, Ids(names), Searched()) if trace.sure]
+    return [trace for trace in traces(home, kind, Ids(names), Counter()) if trace.sure]
 
 
 def query(home: Home, sql: str, *parameters: object) -> list[tuple]:

@@ -191,7 +191,7 @@ def test_rows_are_counted_by_reason_in_the_week_and_so_far(filled: Warehouse, pa
     rows = re.findall(r'<th scope="row">(.*?)</th><td class="number">(\d+)</td><td class="number">(\d+)</td>', table)
     assert rows == [("accepted", "2", "8"), ("rejected: missing user", "2", "3")]
     assert "As of the newest load, 1 row has no week: unreadable time 1." in table
-    early = read_facts(filled, WEEKS[1]).rows.by_reason
+    early = read_facts(filled, WEEKS[1]).rows
     assert early == [(None, 2, 4), ("missing_user", 0, 1)]
 
 

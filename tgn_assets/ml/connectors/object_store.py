@@ -1,6 +1,6 @@
 """Files behind a URL, in an object store or on a web server, through fsspec: what there is, copies, and uploads.
 
-Nothing is read in place: of a copy it can be told whether every line is accounted for (`csv_lines`), and DuckDB may
+Nothing is read in place: of a copy it can be told whether every line is accounted for (`csv_repair`), and DuckDB may
 hang where it reads Parquet through Python (issue 16501 of duckdb/duckdb). Credentials come from the environment, as
 each store's own client reads them.
 """

@@ -61,13 +61,9 @@ def read_attribute_tables(
     """The tables in these CSV or Parquet files, or data frames, as of the close of `week`, when the log knew `users`
     and `events` (columns idx, id); AttributeTableError if one of them cannot be used."""
     notes: list[str] = []
-    event = _read("event", event_features, events, week, notes) if _is_given(event_features) else AttributeTable()
-    user = _read("user", user_features, users, week, notes) if _is_given(user_features) else AttributeTable()
+    event = _read("event", event_features, events, week, notes)
+    user = _read("user", user_features, users, week, notes)
     return AttributeTables(event, user, tuple(notes))
-
-
-def _is_given(features: str | pd.DataFrame | None) -> bool:
-    return bool(features) if isinstance(features, str) else features is not None
 
 
 def _relation(con: duckdb.DuckDBPyConnection, where: str, node: Node, given: str | pd.DataFrame) -> tuple[str, bool]:
@@ -88,7 +84,8 @@ def _relation(con: duckdb.DuckDBPyConnection, where: str, node: Node, given: str
 def _read(
     node: Node, given: str | pd.DataFrame | None, known: pd.DataFrame, week: str, notes: list[str]
 ) -> AttributeTable:
-    assert given is not None
+    if given is None or (isinstance(given, str) and not given):
+        return AttributeTable()
     where = SETTINGS[node] if isinstance(given, pd.DataFrame) else f"{SETTINGS[node]}={given}"
     try:
         with connect() as con:

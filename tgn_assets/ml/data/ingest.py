@@ -28,7 +28,7 @@ from tgn_assets.ml.sources.reader import (
     scan,
     source_errors,
 )
-from tgn_assets.ml.sources.spec import SourceSpec, empty_source, first_kept_week
+from tgn_assets.ml.sources.spec import SourceSpec, empty_source, expired_weeks, first_kept_week
 from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
 from tgn_assets.ml.weeks import week_number, week_of
 
@@ -122,8 +122,6 @@ class IngestReport:
     """By reason, rows of these weeks that cannot be used and all rows whose week cannot be known."""
     undated: dict[str, int]
     """The latter alone."""
-    rejected_in_week: dict[str, int]
-    """Rows of each of these weeks that cannot be used."""
     before_start: int | None
     """Valid rows of the source that are older than the start week; None if only the weeks were asked for."""
     after_end: int | None
@@ -236,12 +234,12 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
             _write_outside(con, outside if all_read else {})
     finally:
         con.execute("DETACH staged")
-    rejected, rejected_in_week = Counter({UNREADABLE_LINE: unreadable.count}), Counter[str]()
+    rejected = Counter({UNREADABLE_LINE: unreadable.count})
     undated = Counter(rejected)
     for week, reason, kept, rows, _ in counts:
         if kept and reason and reason not in LEFT_OUT:
             rejected[reason] += rows
-            (undated if week is None else rejected_in_week)[reason if week is None else week] += rows
+            undated[reason] += 0 if week else rows
     report = IngestReport(
         rows={week: rows for week, (rows, _) in (loaded | stays).items()},
         digests={week: text for week, (_, text) in (loaded | stays).items()},
@@ -249,7 +247,6 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
         rows_before={week: before[week][0] for week in replaced if week in before},
         rejected={reason: rows for reason, rows in rejected.most_common() if rows},
         undated=dict(+undated),
-        rejected_in_week={week: rejected_in_week[week] for week in weeks},
         before_start=outside["before", None] if all_read else None,
         after_end=outside["after", None] if all_read else None,
         filtered=sum(rows for _, reason, kept, rows, _ in counts if kept and reason == FILTERED),
@@ -262,21 +259,16 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
 
 
 def _expired_weeks(before: Mapping[str, tuple[int, str]], staged: StagedWeeks) -> dict[str, tuple[int, str]]:
-    """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now.
-
-    It may keep the last months only: then it has next to nothing of the weeks before, and its first week may be cut in
-    two.
-    """
+    """Weeks that were asked for and stay as they are -> their rows and digest, as the source begins later now."""
     if not kind_of(staged.spec).reads_all:
         return {}
     dated = Counter[str]()
     for week, _, _, rows, _ in staged.counts:
         if week:
             dated[week] += rows
-    first = first_kept_week(dated, {week: rows for week, (rows, _) in before.items()}, staged.start_week)
-    gone = [week for week in before if first and staged.start_week <= week < first]
-    stay = [*gone, first] if gone else []
-    return {week: before[week] for week in staged.weeks if week in stay and week in before}
+    ingested = {week: digest for week, (_, digest) in before.items()}
+    stay = expired_weeks(ingested, staged.start_week, first_kept_week(dated, ingested, staged.start_week))
+    return {week: before[week] for week in staged.weeks if week in stay}
 
 
 def _count_outside(counts: Sequence[tuple], start_week: str, end_week: str | None) -> Counter[tuple[str, str | None]]:

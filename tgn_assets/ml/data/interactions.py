@@ -104,26 +104,19 @@ class InteractionHistory(Catalogue):
         return len(self.user_idx)
 
     @cached_property
-    def _by_user(self) -> tuple[IntArray, IntArray]:
-        """([N] rows by user, then week, then event, [U + 1] where those of each user begin)."""
-        begin = np.append(0, np.cumsum(np.bincount(self.user, minlength=self.num_users)))
-        return np.argsort(self.user, kind="stable").astype(np.int32), begin
-
-    @property
     def by_user(self) -> IntArray:
         """[N] rows by user, then week, then event."""
-        return self._by_user[0]
+        return np.argsort(self.user, kind="stable").astype(np.int32)
 
-    @property
+    @cached_property
     def user_start(self) -> IntArray:
         """[U + 1] number of rows of the users before each user position."""
-        return self._by_user[1]
+        return np.append(0, np.cumsum(np.bincount(self.user, minlength=self.num_users)))
 
     def of_users(self, users: IntArray) -> "UserPast":
         """The rows of the user positions `users`; -1 has none."""
-        by_user, start = self._by_user
-        row, entry = entries_of(start, users)
-        kept = by_user[entry]
+        row, entry = entries_of(self.user_start, users)
+        kept = self.by_user[entry]
         week_no = self.week_no[kept].astype(np.int64)
         age = self.since[kept].astype(np.float64) + (self.week - week_no)
         event, count = self.event[kept].astype(np.int64), self.count[kept].astype(np.float64)

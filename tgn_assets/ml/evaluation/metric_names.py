@@ -74,8 +74,3 @@ def on_drawn_users(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["week", "model", "segment", "metric"] if "week" in rows else ["model", "segment", "metric"]
     replaced = pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(compared[keys]))
     return pd.concat([rows[~drawn & ~replaced], compared], ignore_index=True) if drawn.any() else rows
-
-
-def on_all_users(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `eval_metrics` without those of our lists over the drawn users."""
-    return rows[~rows.metric.str.startswith(DRAWN)]

@@ -10,7 +10,6 @@ from tgn_assets.ml.evaluation.metric_names import (
     DRAWN,
     UNPUBLISHED,
     WITHOUT_FALLBACK,
-    on_all_users,
     on_drawn_users,
 )
 from tgn_assets.ml.schema import OURS
@@ -18,7 +17,7 @@ from tgn_assets.ml.schema import OURS
 
 def plotted_scores(metrics: pd.DataFrame) -> dict[str, float]:
     """What MLflow plots per week, as metric/segment/model: NDCG@5 of all models, and every metric of ours."""
-    metrics = on_all_users(metrics)
+    metrics = metrics[~metrics.metric.str.startswith(DRAWN)]
     everyone = (metrics.metric == "ndcg") & metrics.segment.isin(["all", "seen"])
     ours = (metrics.model == OURS) & (metrics.segment == "all")
     rows = metrics[everyone | ours]

@@ -37,15 +37,8 @@ TABLE_SQL = """
 """No row for a table that is missing; otherwise whether it is ours and without a primary key."""
 TWICE_SQL = "SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
 COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('{table}') AND attnum > 0"
-VIEW_LACKS_SQL = f"""
-    SELECT CASE WHEN to_regclass('{VIEW}') IS NULL THEN has_schema_privilege(current_schema(), 'CREATE')
-           ELSE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{VIEW}') AND pg_has_role(relowner, 'USAGE')
-                        AND (NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'reason')
-                             OR pg_get_viewdef(oid) NOT LIKE '%new_user_top5_predictions%'))
-           END
-"""
-"""Whether we may make the view and it is missing, or an older release made it: without reasons, or of the newest week
-that has lists, though in the newest one all users may have been left out."""
+NO_VIEW_SQL = f"SELECT to_regclass('{VIEW}') IS NULL AND has_schema_privilege(current_schema(), 'CREATE')"
+"""Whether the view is missing and we may make it."""
 LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtext('tgn_assets'))"
 """Two that replace the same week at once would each leave the rows of the other."""
 
@@ -74,8 +67,8 @@ def replace_week(url: str, week: str, tables: Mapping[str, pa.Table]) -> dict[st
             run(con, f"DELETE FROM {name} WHERE week = '{date.fromisoformat(week)}'")
             with con.cursor() as cursor:
                 cursor.adbc_ingest(name, rows, mode="append")
-        if run(con, VIEW_LACKS_SQL)[0][0]:
-            run(con, f"CREATE OR REPLACE VIEW {VIEW} AS {VIEWS[VIEW].query}")
+        if run(con, NO_VIEW_SQL)[0][0]:
+            run(con, f"CREATE VIEW {VIEW} AS {VIEWS[VIEW].query}")
         con.commit()
     return {name: rows.num_rows for name, rows in tables.items()}
 

@@ -14,7 +14,7 @@ import torch
 import torch_geometric.typing as pyg
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader, NodeLoader
+from torch_geometric.loader import LinkLoader, NodeLoader
 from torch_geometric.sampler import BaseSampler, NegativeSampling, NeighborSampler
 
 from tgn_assets.ml.config import GNNConfig, SamplerName
@@ -53,10 +53,7 @@ def link_loader(
         "shuffle": shuffle,
         "generator": torch.Generator().manual_seed(config.seed),
     }
-    chosen = _sampler(graph, config.fan_out, config.sampler, config.seed)
-    if isinstance(chosen, NeighborSampler):
-        return LinkNeighborLoader(graph, config.fan_out, neighbor_sampler=chosen, **options)
-    return LinkLoader(graph, chosen, **options)
+    return LinkLoader(graph, _sampler(graph, config.fan_out, config.sampler, config.seed), **options)
 
 
 def layer_loaders(
@@ -76,10 +73,7 @@ def layer_loaders(
             "batch_sampler": [range(low, high) for low, high in split_by_cost(cost.numpy(), edges_per_batch)],
             "generator": torch.Generator(),  # a DataLoader without one would draw from torch's global generator
         }
-        if isinstance(chosen, NeighborSampler):
-            loaders[kind] = NeighborLoader(graph, [-1], kind, neighbor_sampler=chosen, **options)
-        else:
-            loaders[kind] = NodeLoader(graph, chosen, kind, **options)
+        loaders[kind] = NodeLoader(graph, chosen, kind, **options)
     return loaders
 
 

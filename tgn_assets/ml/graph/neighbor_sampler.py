@@ -25,13 +25,10 @@ class NativeNeighborSampler(BaseSampler):
     """Samples directed neighbourhoods like PyG's `NeighborSampler`.
 
     At hop h every node met for the first time draws up to `fan_out[h]` distinct edges into it per edge type, uniformly
-    (-1: all of them). All draws come from one generator: the same seed gives the same sequence of batches. ValueError
-    for a `fan_out` that holds anything but positive numbers and -1.
+    (-1: all of them). All draws come from one generator: the same seed gives the same sequence of batches.
     """
 
     def __init__(self, graph: HeteroData, fan_out: Sequence[int], seed: int = 0) -> None:
-        if not fan_out or any(size != -1 and size < 1 for size in fan_out):
-            raise ValueError(f"fan_out holds a positive number or -1 for every hop, not {list(fan_out)}")
         self.fan_out = list(fan_out)
         self.generator = torch.Generator().manual_seed(seed)
         self.incoming = {

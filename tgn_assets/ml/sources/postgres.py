@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tgn_assets.ml.connectors.postgres import connected, relation
+from tgn_assets.ml.connectors.postgres import connected, relation, run
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.postgres_time import TIMES, Clock, clocks, span_sql, weeks_condition
 from tgn_assets.ml.sources.relations import Column, Opened, Part, Relation, SourceKind, Table, parts_of
@@ -74,7 +74,7 @@ class PostgresSource(SourceKind):
     def is_empty(self) -> bool:
         """Whether the table or SELECT has no row, of any week."""
         with _opened(self.spec) as query:
-            return not query.fetch(f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
+            return not run(query.connection, f"SELECT EXISTS (SELECT 1 FROM {query.source})")[0][0]
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,7 @@ class _Query:
 
     def span(self, way: Clock, first: date, end: date) -> tuple[Any, Any]:
         sql = span_sql(quoted(self.time), self.types[self.time], way, first, end)
-        return self.fetch("SELECT " + sql.replace("{source}", self.source))[0]
-
-    def fetch(self, sql: str) -> list[tuple]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall()
+        return run(self.connection, f"SELECT {sql.replace('{source}', self.source)}")[0]
 
 
 @contextmanager

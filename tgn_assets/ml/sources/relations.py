@@ -299,13 +299,9 @@ def _refuse_missing(table: Table, spec: SourceSpec, time_column: str) -> None:
     also = f" and none named {WEEK_NUMBER!r}" if "TGN_TIMESTAMP_COLUMN" in lacking else ""
     settings, existing = " and ".join(lacking), listed(table.columns)
     each = "one" if len(lacking) == 1 else "some"
-    header = "; its first line is a row, it seems: write the columns' names before it" if _are_values(table) else ""
+    are_values = any(re.match(r"\d{4}-\d\d-\d\d|-?\d+(\.\d+)?$", name) for name in table.columns)
+    header = "; its first line is a row, it seems: write the columns' names before it" if are_values else ""
     raise SourceError(f"{table.name} has no {names}{also}; set {settings} to {each} of its columns: {existing}{header}")
-
-
-def _are_values(table: Table) -> bool:
-    """Whether a column is called like a date or a number."""
-    return any(re.match(r"\d{4}-\d\d-\d\d|-?\d+(\.\d+)?$", name) for name in table.columns)
 
 
 def spelling(columns: Iterable[str], wanted: str) -> str | None:

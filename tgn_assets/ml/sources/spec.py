@@ -95,15 +95,27 @@ class SourceExtent:
     """Rows that were read, usable or not, of each week that has some."""
 
 
-def first_kept_week(dated: Mapping[str, int], ingested: Mapping[str, int], start: str) -> str | None:
+def first_kept_week(dated: Mapping[str, int], ingested: Mapping[str, str], start: str) -> str | None:
     """The week from `start` on that a source begins with now, of whose rows `dated` are of each week; None without any.
 
     Of a week that it has lost, a few rows may come late, or by a clock that is wrong: as long as they are less than
-    `STRAGGLERS` of those that were `ingested`, they do not bring the week back.
+    `STRAGGLERS` of those that were `ingested` (digests), they do not bring the week back.
     """
     weeks = sorted(week for week in dated if week >= start)
-    whole = (week for week in weeks if dated[week] >= STRAGGLERS * ingested.get(week, 0))
+    whole = (week for week in weeks if dated[week] >= STRAGGLERS * rows_in(ingested.get(week, EMPTY_DIGEST)))
     return next(whole, weeks[0] if weeks else None)
+
+
+def expired_weeks(ingested: Mapping[str, str], start: str, first: str | None) -> set[str]:
+    """The weeks that stay as they were `ingested`, since the source, whose rows now begin in week `first`, lost them.
+
+    These are the weeks with rows from `start` to before `first`. If there are any, `first` is one too: a source that
+    keeps the last months only may have cut it in two.
+    """
+    if first is None:
+        return set()
+    gone = {week for week, digest in ingested.items() if start <= week < first and digest != EMPTY_DIGEST}
+    return gone | {first} if gone and first in ingested else gone
 
 
 def rows_in(digest: str) -> int:

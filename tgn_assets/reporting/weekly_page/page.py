@@ -18,7 +18,7 @@ from tgn_assets.reporting.terminal import NDCG, at_length, interval
 from tgn_assets.reporting.verdict import Difference, ndcg, signed
 from tgn_assets.reporting.weekly_page.charts import drift_chart, loss_chart, quality_chart, reliability_chart
 from tgn_assets.reporting.weekly_page.headline import NAMES, SEGMENT_NAMES, headline
-from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, RowCounts, read_facts
+from tgn_assets.reporting.weekly_page.queries import EVENTS_SHOWN, MOVES, Facts, read_facts
 from tgn_assets.reporting.weekly_page.rendering import render
 from tgn_assets.state.warehouse import Warehouse
 
@@ -67,7 +67,7 @@ def report_page(
         before=shift(week, -1) if facts.published_before else None,
         anchor=source.week_number_anchor,
         facts=facts,
-        rows=_rows(facts.rows),
+        rows=_rows(facts),
         metric=metric,
         headline=headline(facts, metric),
         overlap=list_stability(facts.metrics),
@@ -85,21 +85,21 @@ def report_page(
     )
 
 
-def _rows(rows: RowCounts) -> dict[str, Any]:
+def _rows(facts: Facts) -> dict[str, Any]:
     """The table of accepted and rejected rows, and what else is to be said of rows that no list is made from."""
     table = [
         ("accepted" if reason is None else f"rejected: {reason.replace('_', ' ')}", in_week, so_far)
-        for reason, in_week, so_far in rows.by_reason
+        for reason, in_week, so_far in facts.rows
     ]
     notes = []
-    if rows.undated:
-        reasons = ", ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in rows.undated.items())
-        count = sum(rows.undated.values())
+    if facts.undated:
+        reasons = ", ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in facts.undated.items())
+        count = sum(facts.undated.values())
         notes.append(f"As of the newest load, {count:,} {'row has' if count == 1 else 'rows have'} no week: {reasons}.")
     outside = [
-        (rows.unused.before_first_week, "of weeks before the first one"),
-        (rows.unused.after_last_week, "of weeks after TGN_END_WEEK"),
-        (sum(rows.unused.rejected_outside.values()), "of these weeks that cannot be used"),
+        (facts.unused.before_first_week, "of weeks before the first one"),
+        (facts.unused.after_last_week, "of weeks after TGN_END_WEEK"),
+        (sum(facts.unused.rejected_outside.values()), "of these weeks that cannot be used"),
     ]
     if said := [f"{rows_of(count)} {where}" for count, where in outside if count]:
         notes.append(f"As of the newest load, the log has {', '.join(said)}: no list is made from them.")

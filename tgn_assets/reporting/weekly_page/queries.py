@@ -109,21 +109,14 @@ class UserExample:
 
 
 @dataclass(frozen=True)
-class RowCounts:
-    """How many rows of the log were accepted and rejected, in the week and so far."""
-
-    by_reason: list[tuple[str | None, int, int]]  # (reason; None: accepted), rows of the week, rows up to the week
-    undated: dict[str, int]  # by reason: rows whose week cannot be known, as of the newest load
-    unused: UnusedRows
-
-
-@dataclass(frozen=True)
 class Facts:
     """Everything that a report says about `week`, except run times. `quality` and `measures` reach further back."""
 
     week: str
     seen: tuple[str, str, int]  # the first and the last ingested week up to this one, and how many there are
-    rows: RowCounts
+    rows: list[tuple[str | None, int, int]]  # (reason; None: accepted), rows of the week, rows up to the week
+    undated: dict[str, int]  # by reason: rows whose week cannot be known, as of the newest load
+    unused: UnusedRows
     size: dict[str, int]
     metrics: pd.DataFrame  # the week's rows of `eval_metrics`
     metrics_before: pd.DataFrame  # those of the week before
@@ -159,11 +152,9 @@ def read_facts(warehouse: Warehouse, week: str) -> Facts:
         return Facts(
             week=week,
             seen=seen,
-            rows=RowCounts(
-                con.execute(ROWS_SQL, asked).fetchall(),
-                dict(con.execute(UNDATED_SQL).fetchall()),
-                unused_rows(con),
-            ),
+            rows=con.execute(ROWS_SQL, asked).fetchall(),
+            undated=dict(con.execute(UNDATED_SQL).fetchall()),
+            unused=unused_rows(con),
             size=dict(con.execute(SIZE_SQL, asked).df().iloc[0]),
             metrics=con.execute(METRICS_SQL, asked).df(),
             metrics_before=con.execute(METRICS_SQL, {"week": shift(week, -1)}).df(),

@@ -99,12 +99,6 @@ def test_negatives_are_drawn_uniformly_among_those_allowed() -> None:
     assert share[2] == share[4] == 0
 
 
-def test_a_fan_out_of_zero_or_without_hops_is_refused() -> None:
-    for fan_out in ([2, 0], []):
-        with pytest.raises(ValueError, match="fan_out holds a positive number or -1"):
-            NativeNeighborSampler(bipartite(1, 1, []), fan_out)
-
-
 def test_a_seed_node_that_repeats_in_a_batch_is_refused() -> None:
     graph = bipartite(2, 2, [(0, 0)])
     batches = NodeLoader(graph, NativeNeighborSampler(graph, [1]), (USER, torch.tensor([1, 1])), batch_size=2)
