@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,7 @@ RECENT = 100
 """The newest runs, among which failures are searched."""
 STOPPED = "it was stopped"
 """Of a run that somebody ended in the UI."""
+SAID_FOR = timedelta(weeks=1)
 BY_ITSELF = "the sensor does it, or `tgn refresh`"
 UNKNOWN_SQL = """
     SELECT count(*), min(id) FROM (SELECT unnest($ids::VARCHAR[]) AS id) ANTI JOIN events ON event_id = id
@@ -175,12 +177,14 @@ def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict
 
 def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[str]) -> bool:
     """Whether a failed `run` left something to be done, of these `items`, or failed to make again a week that is
-    complete. A week before the first `published` one needs no lists: one that a backtest could not make is none.
+    complete. A week before the first `published` one, which a backtest could not make, needs no lists: it is said of
+    for `SAID_FOR`.
     """
     first, _, last = run["weeks"].partition(" to ")
     if any(item.first <= (last or first) and first <= item.last for item in items):
         return True
-    return not last and run["cause"] != STOPPED and first >= min(published, default="")
+    is_new = run["time"] > datetime.now(UTC) - SAID_FOR
+    return run["cause"] != STOPPED and not last and (is_new or first >= min(published, default=""))
 
 
 def _to_do(item: WorkItem, left_alone: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -188,7 +189,9 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ended", "said"), [(dg.DagsterRunStatus.CANCELED, "it was stopped"), (dg.DagsterRunStatus.FAILURE, "it failed")]
 )
-def test_status_says_what_the_sensor_leaves_alone(tmp_path: Path, ended: dg.DagsterRunStatus, said: str) -> None:
+def test_status_says_what_the_sensor_leaves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: dg.DagsterRunStatus, said: str
+) -> None:
     ingest(home := home_on_log(tmp_path), WEEKS[0])
     publish(home, *WEEKS[1:])
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
@@ -199,7 +202,9 @@ def test_status_says_what_the_sensor_leaves_alone(tmp_path: Path, ended: dg.Dags
     status = tgn("status", home=home).stdout
     assert f"failed     {WEEKS[3]}" in status and f"{said} (run {run.run_id[:8]})" in status
     assert f"{WEEKS[3]} has changed in the source since ingested: `tgn refresh` does it, the sensor does not" in status
-    assert f"failed     {WEEKS[0]}" not in status  # a week before the first published one needs no lists
+    assert (f"failed     {WEEKS[0]}" in status) == (ended == dg.DagsterRunStatus.FAILURE)
+    monkeypatch.setattr("tgn_assets.cli.status.SAID_FOR", timedelta(0))
+    assert f"failed     {WEEKS[0]}" not in tgn("status", home=home).stdout  # before the first published one
     publish(home, WEEKS[3])
     assert ("failed" in tgn("status", home=home).stdout) == (ended == dg.DagsterRunStatus.FAILURE)
 
