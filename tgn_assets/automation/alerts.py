@@ -12,7 +12,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import dagster as dg
 
 from tgn_assets.assets.recommendations import PREDICTIONS
-from tgn_assets.automation.backlog import READER_PATIENCE
+from tgn_assets.automation.backlog import READER_PATIENCE, call_with_timeout
 from tgn_assets.automation.runs import PARTITION, RANGE_START, failure_message, is_ours
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
 from tgn_assets.ml.connectors.text_file import replace_text
@@ -23,7 +23,7 @@ from tgn_assets.state.warehouse import WarehouseError
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
-"""Seconds that the receiver of an alert has to answer."""
+"""Seconds that the receiver of an alert has to answer, however it spreads its answer: Dagster ends a tick after 60."""
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -74,8 +74,8 @@ class Alerts:
         body = json.dumps({"text": chat_text(f"tgn_assets, {self._root}: {text}")}).encode()
         try:
             request = Request(str(self._url), data=body, headers={"Content-Type": "application/json"}, method="POST")
-            with build_opener(_NoRedirect).open(request, timeout=TIMEOUT):
-                return True
+            call_with_timeout(TIMEOUT, lambda: build_opener(_NoRedirect).open(request, timeout=TIMEOUT).close())
+            return True
         except (OSError, ValueError, HTTPException) as error:  # its text may hold the URL, and that a secret
             said = f"status {error.code}" if isinstance(error, HTTPError) else type(error).__name__
             logger.warning("the receiver of TGN_ALERT_URL did not take an alert (%s)", said)

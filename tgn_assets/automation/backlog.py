@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import dagster as dg
 
@@ -26,6 +26,7 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of
 from tgn_assets.state.resources import policy_files
 
+T = TypeVar("T")
 SCHEDULE_HOUR = 6
 """Of Monday, in UTC, when the schedule requests the week that has closed: late enough for rows that arrive after
 midnight."""
@@ -149,7 +150,7 @@ def stored_backlog(home: Home) -> StoredBacklog:
     """The backlog as of the stored observation, unless the source may have changed since."""
     try:
         observation = SourceObservation.load(home)
-        signature = _call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
+        signature = call_with_timeout(SIGNATURE_SECONDS, lambda: signature_of(home))
     except SourceError as error:  # no week is requested from a source that is gone
         return StoredBacklog(None, digest_of(str(error).encode()))
     except TimeoutError:
@@ -185,9 +186,9 @@ def _schedule_week(moment: float) -> str:
     return week_of(datetime.fromtimestamp(moment, UTC) - timedelta(hours=SCHEDULE_HOUR))
 
 
-def _call_with_timeout(seconds: float, call: Callable[[], str]) -> str:
+def call_with_timeout(seconds: float, call: Callable[[], T]) -> T:
     """What `call` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
-    result = Future[str]()
+    result = Future[T]()
 
     def do() -> None:
         try:

@@ -1,6 +1,6 @@
 """Runs of our assets in Dagster's history: what they were requested for, how they ended, and what to request next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
@@ -25,15 +25,17 @@ def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN)
 
 
 def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
-    """Those of `attempts` since another run last did something else with these weeks.
+    """Those of `attempts`, and failures of the same cause that did a part, since another run last did something else
+    with these weeks.
 
     What was done before does not count: a policy that comes, goes and comes back, or a home that was restored, asks for
     the same again.
     """
     tags = {RANGE_START: item.first, RANGE_END: item.last} if item.action == INGEST else {PARTITION: item.first}
-    key, latest = names.of(item.key), list[dg.DagsterRun]()
+    key, cause, latest = names.of(item.key), names.of(item.cause), list[dg.DagsterRun]()
     for run in instance.get_runs(dg.RunsFilter(tags=tags)):
-        if run.tags.get(REQUEST_TAG) == key:
+        request = run.tags.get(REQUEST_TAG, "")
+        if request == key or (run.status in FAILED and request.startswith(cause)):
             latest.append(run)
         elif run.status == dg.DagsterRunStatus.SUCCESS and is_ours(run, names):
             break
@@ -46,6 +48,17 @@ def may_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bo
     Another attempt would only repeat one that failed, or succeeded and left the work undone.
     """
     return len(runs) < 2 and all(run.status not in FAILED or has_crashed(instance, run) for run in runs)
+
+
+def left_alone(instance: dg.DagsterInstance, items: Iterable[WorkItem], names: Names = PLAIN) -> Iterator[str]:
+    """The keys of those `items`, in order, that the sensor does not request: runs failed, or the past is not there."""
+    remaining = iter(items)
+    for item in remaining:
+        if not may_retry(instance, latest_attempts(instance, item, names)):
+            yield item.key
+            if item.action == INGEST:
+                yield from (later.key for later in remaining)
+                return
 
 
 def has_crashed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tgn_assets.ml.sources.spec import expired_weeks
-from tgn_assets.state.lineage import SNAPSHOTS, UPSTREAM, Lineage
+from tgn_assets.ml.weeks import shift
+from tgn_assets.state.lineage import HISTORY, PREDICTIONS, SNAPSHOTS, UPSTREAM, Lineage
 
 INGEST, REFRESH = "ingest", "refresh"
 MISSING, CHANGED, STALE = "missing", "changed", "stale"
@@ -22,19 +23,31 @@ class WorkItem:
     last: str
     reason: str
     digest: str
-    """Of what it would be made from. After a failure, the item is requested again only when that has changed."""
+    """Of what it would be made from that no run of its weeks makes. After a failure, which may have made a part of it,
+    the item is requested again only when that has changed."""
     assets: tuple[str, ...] = ()
     """The assets that are stale; empty: all of the week."""
+    made_from: str = ""
+    """What the stale assets would be made from."""
+
+    @property
+    def cause(self) -> str:
+        """Names what the item is to be made from, whatever a run that failed has made of it."""
+        return f"{self.action} {self.weeks} {_hash(self.digest)}"
 
     @property
     def key(self) -> str:
         """Names the item, and changes with what it would be made from."""
-        return f"{self.action} {self.weeks} {sha256(self.digest.encode()).hexdigest()[:12]}"
+        return f"{self.cause} {_hash(self.made_from)}"
 
     @property
     def weeks(self) -> str:
         """The week, or the first and the last one."""
         return self.first if self.first == self.last else f"{self.first}..{self.last}"
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def plan_work(
@@ -90,10 +103,16 @@ def _ingest(weeks: list[str], lineage: Lineage, source: Mapping[str, str]) -> It
 def _refresh(
     week: str, lineage: Lineage, source: Mapping[str, str], assets: Set[str], *, newest: bool, changed: bool
 ) -> WorkItem | None:
-    rows = source.get(week) or lineage.ingested.get(week, "")
+    before = shift(week, -1)
+    of_others = [
+        source.get(week) or lineage.ingested.get(week, ""),
+        lineage.digest(HISTORY, before) if newest else None,
+        lineage.digest(PREDICTIONS, before),
+        *(lineage.settings(asset, week) for asset in sorted(assets)),
+    ]
     if changed or week not in lineage.published:
-        return WorkItem(REFRESH, week, week, CHANGED if week in lineage.published else MISSING, rows)
+        return WorkItem(REFRESH, week, week, CHANGED if week in lineage.published else MISSING, str(of_others))
     if stale := lineage.stale(week, assets, newest=newest):
         now = {asset: lineage.upstream(asset, week) for asset in stale}
-        return WorkItem(REFRESH, week, week, STALE, f"{rows} {now}", tuple(stale))
+        return WorkItem(REFRESH, week, week, STALE, str(of_others), tuple(stale), str(now))
     return None

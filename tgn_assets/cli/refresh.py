@@ -60,7 +60,8 @@ def refresh_weeks(home: Home, runner: Runner, week: str, backlog: Backlog | None
     if backlog is None:
         skipped = [_skipped(None, shift(week, -1), NOT_ASKED), _skipped(shift(week, 1), None, NOT_ASKED)]
     else:
-        skipped = list(skipped_weeks(backlog.weeks(), runner.runs, backlog.work_items(), home.settings.end_week))
+        held_up = backlog.work_items() if failed else []  # what was not run without a failure, another process did
+        skipped = list(skipped_weeks(backlog.weeks(), runner.runs, held_up, home.settings.end_week))
     return Refreshed(week, runner.runs, skipped, failed)
 
 

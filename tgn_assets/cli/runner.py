@@ -98,11 +98,11 @@ class Runner:
     def do_pending(self, backlog: Backlog, whole: str | None = None) -> None:
         """Do what is pending, oldest first, as the sensor does; of the week `whole` not only what is stale.
 
-        A week that fails does not hold up later ones, unless its rows could not be ingested; RunFailed at the end names
-        the first that did.
+        A week that fails does not hold up later ones, unless its rows could not be ingested, and is not tried again,
+        though a part of it may be done; RunFailed at the end names the first that did.
         """
         tried, failures = set[str](), list[RunFailed]()
-        while items := [item for item in backlog.work_items() if item.key not in tried]:
+        while items := [item for item in backlog.work_items() if tried.isdisjoint((item.key, item.cause))]:
             if self._had_to_wait():
                 backlog = latest_backlog(self._home)  # the other run may have done it
                 continue
@@ -114,6 +114,7 @@ class Runner:
                 if failure.interrupted or item.action == INGEST:
                     raise
                 failures.append(failure)
+                tried.add(item.cause)
             backlog = latest_backlog(self._home)
         if failures:
             raise failures[0]

@@ -1,7 +1,8 @@
 """`tgn status`: what is published, the last score, what is missing or failed, and what to do."""
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.automation.backlog import Backlog
-from tgn_assets.automation.runs import PARTITION, RANGE_END, RANGE_START, UNFINISHED, is_ours
+from tgn_assets.automation.runs import FAILED, PARTITION, RANGE_END, RANGE_START, UNFINISHED, is_ours, left_alone
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
@@ -33,6 +34,10 @@ from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
 """The newest runs, among which failures are searched."""
+STOPPED = "it was stopped"
+"""Of a run that somebody ended in the UI."""
+SAID_FOR = timedelta(weeks=1)
+BY_ITSELF = "the sensor does it, or `tgn refresh`"
 UNKNOWN_SQL = """
     SELECT count(*), min(id) FROM (SELECT unnest($ids::VARCHAR[]) AS id) ANTI JOIN events ON event_id = id
 """
@@ -66,15 +71,18 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
     yield "suspicions", [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused), *unknown_events(home)]
+    items = backlog.work_items() if weeks and not backlog.early_end() else None
+    left = set[str]()
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
             unfinished, failed = _runs(instance)
+            left = set(left_alone(instance, items or (), home.names))
         yield "unfinished_runs", unfinished
-        yield "failed_runs", failed
+        yield "failed_runs", [run for run in failed if _matters(run, items or (), backlog.lineage.published)]
     except StateError as error:  # the history of runs is not needed for the rest
         yield "history", str(error)
-    yield "to_do", [_to_do(item) for item in backlog.work_items()] if weeks and not backlog.early_end() else None
+    yield "to_do", None if items is None else [_to_do(item, item.key in left) for item in items]
 
 
 def _published(home: Home) -> Generator[tuple[str, Any], None, UnusedRows | None]:
@@ -144,7 +152,7 @@ def unknown_events(home: Home) -> Iterator[str]:
 
 
 def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Unfinished runs, and failed ones with no newer run of the same weeks."""
+    """Unfinished runs, and those that failed or were stopped, with no newer run of the same weeks."""
     seen: set[str] = set()
     unfinished, failed = [], []
     for record in instance.get_run_records(limit=RECENT):
@@ -157,27 +165,40 @@ def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict
             if run.status == dg.DagsterRunStatus.NOT_STARTED and weeks in seen:
                 continue  # a newer run did what this one was to do before it was killed
             unfinished.append({"weeks": weeks, "status": run.status.value.lower(), "run_id": run.run_id})
-        elif weeks not in seen and run.status == dg.DagsterRunStatus.FAILURE:
+        elif weeks not in seen and run.status in FAILED:
             events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
-            cause, again = str(failure(events, run.run_id)), f"tgn refresh --week {week}" if week else "tgn refresh"
-            when = record.update_timestamp
+            stopped = run.status == dg.DagsterRunStatus.CANCELED
+            cause = STOPPED if stopped else str(failure(events, run.run_id))
+            again, when = f"tgn refresh --week {week}" if week else "tgn refresh", record.update_timestamp
             failed.append({"weeks": weeks, "time": when, "cause": cause, "remedy": again, "run_id": run.run_id})
         seen.add(weeks)
     return unfinished, failed
 
 
-def _to_do(item: WorkItem) -> dict[str, Any]:
+def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[str]) -> bool:
+    """Whether a failed `run` left something to be done, of these `items`, or failed to make again a week that is
+    complete. A week before the first `published` one, which a backtest could not make, needs no lists: it is said of
+    for `SAID_FOR`.
+    """
+    first, _, last = run["weeks"].partition(" to ")
+    if any(item.first <= (last or first) and first <= item.last for item in items):
+        return True
+    is_new = run["time"] > datetime.now(UTC) - SAID_FOR
+    return run["cause"] != STOPPED and not last and (is_new or first >= min(published, default=""))
+
+
+def _to_do(item: WorkItem, left_alone: bool) -> dict[str, Any]:
     return {
         "first_week": item.first,
         "last_week": item.last,
         "action": item.action,
         "reason": item.reason,
         "assets": item.assets,
-        "text": _remedy(item),
+        "text": _remedy(item, left_alone),
     }
 
 
-def _remedy(item: WorkItem) -> str:
+def _remedy(item: WorkItem, left_alone: bool) -> str:
     """What is to do, and who does it."""
     assets = ", ".join(item.assets) or "its assets"
     what = {
@@ -185,7 +206,8 @@ def _remedy(item: WorkItem) -> str:
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
         STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
-    return f"{item.weeks} {what}: the sensor does it, or `tgn refresh`"
+    who = "`tgn refresh` does it, the sensor does not after what failed" if left_alone else BY_ITSELF
+    return f"{item.weeks} {what}: {who}"
 
 
 def _show_published(published: Mapping[str, Any]) -> Iterator[str]:

@@ -225,13 +225,16 @@ def check_publishable(store: ArtifactStore, week: str, model_week: str) -> None:
 
 
 def _check_chain(store: ArtifactStore, week: str, model_week: str) -> None:
-    """ArtifactError unless the encoders of `model_week` and `week` are of one chain of warm starts."""
+    """ArtifactError unless the encoders of `model_week` and `week` are of one chain of warm starts, which one of them
+    leaves if it is run again and starts cold.
+    """
     from tgn_assets.ml.artifact_io import ArtifactError, load_meta
 
     link: str | None = week
     while link is not None and link > model_week:
         link = load_meta(store.directory("trained_gnn", link))["warm_from"]
-    if link != model_week:
+    chains = {load_meta(store.directory("trained_gnn", of)).get("chain") for of in (week, model_week)}
+    if link != model_week or len(chains) > 1:
         raise ArtifactError(
             f"the ranker of {model_week} cannot make the lists of {week}: the encoder had a cold start since, so that "
             f"its embeddings are not comparable with those of then; run `tgn models unpin`, or pin a later week"

@@ -1,6 +1,7 @@
 """Alerts, told to a real HTTP server on this machine."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -26,6 +27,8 @@ class Receiver(HTTPServer):
 
     texts: list[str]
     fail: int | None = None
+    drips: int = 0
+    """Beginnings of an answer before it, 20 ms apart."""
 
     @property
     def url(self) -> str:
@@ -41,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
             server.texts.append(json.loads(body)["text"])
         self.send_response(server.fail or 204)
         self.send_header("Location", "/login")
+        for _ in range(server.drips):
+            time.sleep(0.02)
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -97,6 +103,15 @@ def test_what_was_not_taken_is_sent_again_by_the_sensor_of_overdue_lists(home: H
     overdue_lists_sensor(home)(dg.build_sensor_context())
     assert [text.split(": ")[1] for text in receiver.texts[:2]] == ["run 2024-01-01 failed", "run 2024-01-08 failed"]
     assert sum("run 2024" in text for text in receiver.texts) == 2
+
+
+def test_an_answer_that_drips_does_not_hold_up_the_tick(
+    home: Home, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "TIMEOUT", 0.1)
+    receiver.drips = 50
+    Alerts(home).send("source", "broken")
+    assert "did not take an alert (TimeoutError)" in caplog.text
 
 
 def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> None:

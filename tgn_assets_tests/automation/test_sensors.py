@@ -106,6 +106,17 @@ def test_a_failed_week_is_not_retried_until_its_rows_change(tmp_path: Path, inst
     assert again.run_key != first.run_key
 
 
+@pytest.mark.parametrize("ended", [FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_what_a_failed_run_made_is_no_reason_to_try_again(
+    tmp_path: Path, instance: dg.DagsterInstance, ended: dg.DagsterRunStatus
+) -> None:
+    home, tick = complete(tmp_path, instance)
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
+    run = asked(instance, tick.request(), ended)
+    ingest(home, WEEKS[3])
+    assert f"run {run.run_id[:8]} could not refresh {WEEKS[3]}" in tick.reason()
+
+
 def test_no_week_is_refreshed_before_the_past_is_ingested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     tick = Ticks(home_on_log(tmp_path), instance)
     asked(instance, tick.request(), FAILURE)

@@ -11,20 +11,25 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import Mock
 
+import dagster as dg
 import duckdb
 import pandas as pd
 import pytest
 
+from tgn_assets.automation.backlog import Backlog
+from tgn_assets.automation.runs import run_request
 from tgn_assets.cli.console import fitted
 from tgn_assets.ml.sources import reader
 from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import policy_files
 from tgn_assets_tests.cli.commands import NO_REASON, ROOT, published, start_tgn, tgn
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest, publish
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -179,6 +184,29 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert f"{WEEKS[3]} temporal_embeddings, weekly_top5_predictions, weekly_report were made from something" in stale
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "2024-01-08 has changed in the source since ingested" in tgn("status", home=home).stdout
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"), [(dg.DagsterRunStatus.CANCELED, "it was stopped"), (dg.DagsterRunStatus.FAILURE, "it failed")]
+)
+def test_status_says_what_the_sensor_leaves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: dg.DagsterRunStatus, said: str
+) -> None:
+    ingest(home := home_on_log(tmp_path), WEEKS[0])
+    publish(home, *WEEKS[1:])
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
+    [item] = Backlog(home).work_items()
+    with home.instance() as instance:
+        run = asked(instance, run_request(item, 0), ended)
+        asked(instance, run_request(replace(item, first=WEEKS[0], last=WEEKS[0]), 0), ended)
+    status = tgn("status", home=home).stdout
+    assert f"failed     {WEEKS[3]}" in status and f"{said} (run {run.run_id[:8]})" in status
+    assert f"{WEEKS[3]} has changed in the source since ingested: `tgn refresh` does it, the sensor does not" in status
+    assert (f"failed     {WEEKS[0]}" in status) == (ended == dg.DagsterRunStatus.FAILURE)
+    monkeypatch.setattr("tgn_assets.cli.status.SAID_FOR", timedelta(0))
+    assert f"failed     {WEEKS[0]}" not in tgn("status", home=home).stdout  # before the first published one
+    publish(home, WEEKS[3])
+    assert ("failed" in tgn("status", home=home).stdout) == (ended == dg.DagsterRunStatus.FAILURE)
 
 
 @pytest.mark.parametrize(

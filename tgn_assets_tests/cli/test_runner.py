@@ -154,6 +154,23 @@ def test_a_newest_week_with_stale_lists_is_run_once(tmp_path: Path, fake_runs: d
     assert part.startswith(f"ran        {WEEKS[3]} (temporal_embeddings, weekly_top5_predictions, weekly_report) in")
 
 
+def test_a_week_that_failed_in_part_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(home := home_on_log(tmp_path), *WEEKS)
+    home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
+    runs = list[str]()
+
+    def run(self: Runner, task: str, **how: Any) -> None:
+        runs.append(task)
+        ingest(home, WEEKS[3])  # then it fails
+        raise RunFailed("no such column", "a run")
+
+    monkeypatch.setattr(Runner, "_run", run)
+    monkeypatch.setattr(Runner, "ingest_before", lambda *_: None)
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(RunFailed):
+        Runner(home, instance, Progress()).do_pending(Backlog(home))
+    assert runs == [f"week {WEEKS[3]}"]
+
+
 def test_a_failed_ingest_holds_up_the_rest_and_is_in_the_document(tmp_path: Path, fake_runs: dict[str, str]) -> None:
     home = home_on_log(tmp_path)
     fake_runs[WEEKS[0]] = "no such column"

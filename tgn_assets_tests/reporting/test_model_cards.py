@@ -156,8 +156,11 @@ def test_pin_refuses_a_model_that_cannot_publish(home: Home, tmp_path: Path) -> 
     refused = tgn(other, "pin", WEEKS[0])
     assert refused.exit_code == 1 and f"trained_ranker/{WEEKS[0]} is damaged" in refused.stderr
     tensors.write_bytes(whole)
-    meta = store.directory("trained_gnn", WEEKS[1]) / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"warm_from": None}))
-    refused = tgn(other, "pin", WEEKS[0])
-    assert refused.exit_code == 1 and "the encoder had a cold start since" in refused.stderr
+    for week, changed in ((WEEKS[0], {"chain": "another"}), (WEEKS[1], {"warm_from": None})):
+        meta = store.directory("trained_gnn", week) / "meta.json"
+        before = meta.read_text()
+        meta.write_text(json.dumps(json.loads(before) | changed))
+        refused = tgn(other, "pin", WEEKS[0])
+        assert refused.exit_code == 1 and "the encoder had a cold start since" in refused.stderr
+        meta.write_text(before)
     assert store.pinned() is None

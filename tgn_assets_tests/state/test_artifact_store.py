@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tgn_assets.ml.artifact_io import FORMAT_VERSION, ArtifactError
+from tgn_assets.ml.encoder.checkpoint import chained_embeddings
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
 from tgn_assets.ml.ranker import checkpoint
 from tgn_assets.state import artifact_store
@@ -51,7 +52,7 @@ def test_a_window_of_an_asset_that_never_ran_is_empty(tmp_path: Path) -> None:
 
 
 def saved_checkpoint(warm_from: str | None, *weeks: str, of: str) -> Any:
-    return SimpleNamespace(warm_from=warm_from, embeddings={week: f"{week} by {of}" for week in weeks})
+    return SimpleNamespace(warm_from=warm_from, chain=None, embeddings={week: f"{week} by {of}" for week in weeks})
 
 
 class Checkpoints(ArtifactStore):
@@ -79,6 +80,14 @@ def test_the_embedding_history_ends_at_the_cold_start() -> None:
         WEEKS[2]: f"{WEEKS[2]} by 2",
         WEEKS[3]: f"{WEEKS[3]} by 3",
     }
+
+
+def test_the_embedding_history_ends_at_a_week_that_was_started_afresh() -> None:
+    encoders = {
+        week: saved_checkpoint(before, week, of="it") for before, week in zip([None, *WEEKS], WEEKS, strict=False)
+    }
+    encoders[WEEKS[1]].chain = WEEKS[1]  # run again when the week before was no longer there
+    assert list(chained_embeddings(encoders.__getitem__, WEEKS[3], 10)) == WEEKS[2:]
 
 
 def test_the_embedding_history_is_limited_to_the_newest_weeks() -> None:

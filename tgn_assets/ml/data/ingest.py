@@ -28,7 +28,7 @@ from tgn_assets.ml.sources.reader import (
     scan,
     source_errors,
 )
-from tgn_assets.ml.sources.spec import SourceSpec, empty_source, expired_weeks, first_kept_week
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec, empty_source, expired_weeks, first_kept_week
 from tgn_assets.ml.sources.timestamp_sql import TIMES_SAMPLED, mixed_zones, unread_times
 from tgn_assets.ml.weeks import week_number, week_of
 
@@ -52,6 +52,14 @@ BLANKS = " \t\r\n\u00a0"
 INGESTED_BEFORE_SQL = "SELECT week::VARCHAR, rows, digest FROM ingested_weeks WHERE rows > 0"
 LEAST_KEPT = 0.8
 """Share of the rows of weeks that were ingested before; with fewer the source may not be whole."""
+LEAST_USERS = 20
+"""With fewer in weeks that are read again, all may be others now."""
+USERS_BEFORE_SQL = """
+    SELECT count(DISTINCT user_id),
+           EXISTS (FROM staged.scanned SEMI JOIN users USING (user_id) WHERE loaded)
+           OR NOT EXISTS (FROM staged.scanned WHERE loaded)
+    FROM raw_interactions WHERE week IN (SELECT unnest($weeks::DATE[]))
+"""
 REJECTED_BEFORE_SQL = "SELECT reason, count(*) FROM rejected_interactions WHERE week IS NULL GROUP BY reason"
 COUNT_SQL = f"""
     SELECT week::VARCHAR, reason, kept, rows, digest FROM (
@@ -214,7 +222,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     What was rejected, and what is odd about the ids, is told to `warn`.
 
     Every load replaces the rejected rows that have no week, so the tables end the same in whatever order, and however
-    often, weeks are loaded. A source of bad rows only is recorded as such.
+    often, weeks are loaded. A source of bad rows only is recorded as such. SourceError if it is another log.
     """
     spec, weeks, counts = staged.spec, staged.weeks, staged.counts
     unreadable, start_week, end_week = staged.unreadable, staged.start_week, staged.end_week
@@ -227,6 +235,7 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     wanted = f"coalesce(week NOT IN ({', '.join(map(literal, stays))}), true)" if stays else "true"
     con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
     try:
+        _refuse_other_users(con, spec, [*replaced])
         outside = _count_outside(counts, start_week, end_week)
         all_read = kind_of(spec).reads_all
         with transaction(con):
@@ -256,6 +265,20 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     )
     _warn(staged, report, reported, warn)
     return report
+
+
+def _refuse_other_users(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str]) -> None:
+    """SourceError if `weeks` had users and now have others, none of whom was ever known: it is another log of the same
+    name, or its columns were exchanged. Its lists would replace those of everybody.
+    """
+    before, known = con.execute(USERS_BEFORE_SQL, _dates(weeks)).fetchall()[0]
+    if before >= LEAST_USERS and not known:
+        span = " to ".join(dict.fromkeys((min(weeks), max(weeks))))
+        raise SourceError(
+            f"{spec.shown} has none of the {before:,} users that {span} had when they were ingested, and nobody else "
+            f"who is known: it seems to be another log, or {spec.user_column!r} holds other ids than it did. Put the "
+            "log back, or set TGN_HOME to a folder of its own for this one"
+        )
 
 
 def _expired_weeks(before: Mapping[str, tuple[int, str]], staged: StagedWeeks) -> dict[str, tuple[int, str]]:

@@ -21,7 +21,8 @@ class GNNCheckpoint:
     and on a cold start the weeks it walked through as well. They are leak-free inputs for the ranker. `batching` is how
     the encoder went through the graphs of `week`. An entry of `curve` is an epoch: the `cutoff` (a week) whose window
     was trained on, the number of the `epoch`, `loss` and `validation_loss`. `processor` is the kind that trained it
-    (None: made by 0.2, which did not record it).
+    (None: made by 0.2, which did not record it). `chain` is the week of the cold start that it goes back to: a
+    week that went on from another one, and starts cold when it is run again, gets another (None: not recorded yet).
     """
 
     week: str
@@ -33,6 +34,7 @@ class GNNCheckpoint:
     curve: list[dict[str, Any]]
     embeddings: dict[str, NodeEmbeddings]
     processor: str | None
+    chain: str | None = None
 
     def save(self, directory: Path) -> None:
         """Writes the checkpoint to `directory`, replacing what is there."""
@@ -45,6 +47,7 @@ class GNNCheckpoint:
             "warm_from": self.warm_from,
             "curve": self.curve,
             "processor": self.processor,
+            "chain": self.chain,
         }
         meta |= {"config": self.config.model_dump(), "batching": asdict(self.batching)}
         meta["embeddings"] = {week: self.embeddings[week].digest for week in sorted(self.embeddings)}
@@ -65,7 +68,8 @@ class GNNCheckpoint:
         config, batching = GNNConfig(**meta["config"]), BatchingPlan(**meta["batching"])
         state, node_idx, warm_from = named("state."), named("node_idx."), meta["warm_from"]
         curve, processor = meta["curve"], meta.get("processor")
-        return cls(meta["week"], config, batching, warm_from, state, node_idx, curve, embeddings, processor)
+        parts = config, batching, warm_from, state, node_idx, curve, embeddings, processor
+        return cls(meta["week"], *parts, meta.get("chain"))
 
 
 def chained_embeddings(
@@ -76,12 +80,18 @@ def chained_embeddings(
     Checkpoints before `kept_from` are not asked for, but that of `week` itself is.
 
     They come from the checkpoint of `week` that `load` returns, from the one that it was warm-started from, and so on
-    back to the cold start. Vectors of one such chain are comparable, those of two are not. Raises what `load` raises.
+    back to the cold start, or to a week that was started afresh since. Vectors of one such chain are comparable, those
+    of two are not. Raises what `load` raises.
     """
     embedding_history: dict[str, NodeEmbeddings] = {}
     link: str | None = week
+    chain: str | None = None
     while link is not None and len(embedding_history) < limit:
         checkpoint = load(link)
+        if link == week:
+            chain = checkpoint.chain
+        elif checkpoint.chain != chain:
+            break
         embedding_history = checkpoint.embeddings | embedding_history
         link = checkpoint.warm_from
         if link is not None and link < kept_from:

@@ -78,9 +78,9 @@ def train_gnn(
                 embeddings[key] = NodeEmbeddings.load(scratch / key)
             reporter.set_remaining(sum(later.links for later in cutoffs[number:]))
     state = {name: value.cpu() for name, value in encoder.state_dict().items()}
-    warm_from = warm.week if warm else None
+    warm_from, chain = (warm.week, warm.chain) if warm else (None, week)
     parts = config, trainer.batching, warm_from, state, graph.node_idx, curve, embeddings
-    return GNNCheckpoint(week, *parts, processor(device))
+    return GNNCheckpoint(week, *parts, processor(device), chain)
 
 
 def can_warm_start_encoder(earlier: GNNConfig, config: GNNConfig) -> bool:

@@ -180,6 +180,28 @@ def test_a_source_that_lost_many_rows_is_asked_about(
     assert (said in "".join(told)) == says
 
 
+@pytest.mark.parametrize("users", [1, 19, 20])
+def test_another_log_of_the_same_name_is_refused(tmp_path: Path, con: duckdb.DuckDBPyConnection, users: int) -> None:
+    load(con, csv(tmp_path, HEADER + "".join(f"u{n},e,{WEEKS[n % 2]}\n" for n in range(users))))
+    there = rows(con, "raw_interactions")
+    if users < 20:
+        load(con, csv(tmp_path, f"{HEADER}other,e,{WEEKS[0]}\n"))  # of a small log
+        assert len(rows(con, "raw_interactions")) == 1
+        return
+    with pytest.raises(SourceError, match="has none of the 20 users"):
+        load(con, csv(tmp_path, HEADER + "".join(f"e,u{n},{WEEKS[n % 2]}\n" for n in range(users))))
+    assert rows(con, "raw_interactions") == there
+    load(con, csv(tmp_path, f"{HEADER}other,e,{WEEKS[0]}\nu1,e,{WEEKS[1]}\n"))  # one is still there
+    assert len(rows(con, "raw_interactions")) == 2
+
+
+def test_a_week_with_wrong_ids_can_be_mended(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    of_weeks = ["".join(f"{name}{n},e,{week}\n" for n in range(20)) for name, week in zip("ux", WEEKS, strict=False)]
+    load(con, csv(tmp_path, HEADER + "".join(of_weeks)))
+    load(con, csv(tmp_path, HEADER + of_weeks[0] + of_weeks[1].replace("x", "u")), [WEEKS[1]])
+    assert {user for user, *_ in rows(con, "raw_interactions")} == {f"u{n}" for n in range(20)}
+
+
 def test_indices_follow_first_week_then_id_in_any_load_order(tmp_path: Path) -> None:
     days = [("b", "é", 1), ("a", "z", 1), ("c", "B", 0), ("Z", "a", 2), ("b", "a", 0), ("10", "a", 2), ("9", "a", 2)]
     spec = csv(tmp_path, HEADER + "".join(f"{user},{event},{WEEKS[week]}\n" for user, event, week in days))
