@@ -121,6 +121,7 @@ bench-scale: $(READY)  ## seconds and memory of a refresh at 1 and 10 million in
 
 bench-profile: $(READY)  ## which part of which asset a refresh spends its time in: benchmarks/RESULTS.md
 	DATA=$(DATA) $(BIN)/python -m benchmarks.profiling.profile --publish
+	$(BIN)/python -m benchmarks.profiling.profile --interactions 1e6 --publish
 
 bench-serve: $(READY)  ## requests a second and latency of `tgn serve` for a million users; needs wrk: benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.speed.serve --publish

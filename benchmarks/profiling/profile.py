@@ -18,7 +18,7 @@ from benchmarks.logs.cases import retail
 from benchmarks.profiling.scale import LAST, drop_newest_training_set, prepared
 from benchmarks.table import publish
 
-SECTION = "profile"
+SECTION, OF_A_LARGE_LOG = "profile", "profile of a large log"
 BETWEEN = "outside the steps"
 LEAST_SHARE, LEAST_SECONDS = 0.05, 0.05
 """A part below this share of its asset's time, or below these seconds, counts as other."""
@@ -37,6 +37,7 @@ PARTS = {
         "tgn_assets.ml.graph.temporal_graph:WindowGraph",
         "tgn_assets.ml.encoder.trainer:EncoderTrainer.__init__",
     ],
+    "reasons": ["tgn_assets.ml.recommend.top_k:_reasons", "tgn_assets.ml.recommend.reason_lists:"],
     "LightGBM inference": [
         "tgn_assets.ml.ranker.lambdarank:lambdarank_scores",
         "tgn_assets.ml.ranker.lambdarank:load_boosters",
@@ -46,7 +47,7 @@ PARTS = {
         "tgn_assets.ml.ranker.listwise:network_scores",
         "tgn_assets.ml.ranker.ensemble:Ensemble.get_temporal_embeddings",
     ],
-    "candidate retrieval": ["tgn_assets.ml.candidates.retrieval:CandidateGenerator.retrieve"],
+    "candidate retrieval": ["tgn_assets.ml.candidates.retrieval:CandidateGenerator._retrieve"],
     "candidate features": ["tgn_assets.ml.candidates.retrieval:CandidateGenerator.candidates"],
     "pair feature tables": [
         "tgn_assets.ml.candidates.pair_features:PairFeatures",
@@ -87,7 +88,7 @@ def main() -> None:
     text = "\n".join(table(name, usage, parts))
     print(text)
     if given.publish:
-        publish(SECTION, text)
+        publish(OF_A_LARGE_LOG if given.interactions else SECTION, text)
 
 
 def profiled(log: Log, home: Path, week: str) -> tuple[Usage, Mapping[str, Mapping[str, float]]]:

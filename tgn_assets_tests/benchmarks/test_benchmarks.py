@@ -60,7 +60,7 @@ def test_shorter_generated_log_is_prefix_of_longer_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [RESULTS, DOCS], ids=lambda path: path.name)
-@pytest.mark.parametrize("section", ["side by side", "profile", "growth", "serving"])
+@pytest.mark.parametrize("section", ["side by side", "profile", "profile of a large log", "growth", "serving"])
 def test_publish_replaces_only_its_section(path: Path, section: str) -> None:
     page = path.read_text()
     once = replaced(page, section, "new figures")
