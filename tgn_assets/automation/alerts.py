@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -57,12 +58,11 @@ class Alerts:
             self._save(alerts | {topic: Alert(text, self._post(text))})
 
     def send_again(self) -> None:
-        """Sends what was not taken, up to the first alert that is not taken this time either."""
+        """Sends what was not taken, as far as it can within a tick: a receiver may be slow, or refuse one of them."""
+        until = monotonic() + TIMEOUT
         for topic, alert in self._remembered().items():
-            if not alert.taken:
+            if not alert.taken and monotonic() < until:
                 self.send(topic, alert.text)
-                if not self._remembered()[topic].taken:
-                    break
 
     def resolve(self, topic: str) -> None:
         """Forgets what was sent about `topic`."""

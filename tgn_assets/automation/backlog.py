@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Thread
 from typing import NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from tgn_assets.automation.work_items import OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError, rows_in
 from tgn_assets.ml.weeks import week_of, weeks_between
-from tgn_assets.state.artifact_store import MODELS, ArtifactStore
+from tgn_assets.state.artifact_store import MODELS, PIN, ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of
 from tgn_assets.state.resources import policy_files
@@ -71,6 +72,12 @@ class Backlog:
 
         return settings
 
+    def _also_read(self) -> str:
+        """Changes with the attribute files and the pinned model: a week may have failed because of them."""
+        settings = self.home.settings
+        paths = (settings.event_features, settings.user_features, self.home.artifacts / PIN)
+        return "".join(f" {path} {_version(Path(path).expanduser())}" for path in paths if path)
+
     def weeks(self) -> list[str]:
         """All closed weeks, oldest first."""
         newest = self.observation.newest_closed
@@ -111,6 +118,7 @@ class Backlog:
             assets=self.assets,
             trained=set(artifacts.weeks("trained_ranker")),
             last_week=last_week,
+            also_read=self._also_read(),
         )
         if self.home.settings.keep_weeks is None:
             return items
@@ -129,6 +137,15 @@ class Backlog:
             )
             for week, asset in sorted(unknown)
         ]
+
+
+def _version(path: Path) -> str:
+    """Changes with the file `path`, or with why it cannot be looked at."""
+    try:
+        stat = path.stat()
+        return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+    except OSError as error:
+        return str(error.errno)
 
 
 def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:

@@ -63,8 +63,9 @@ def missing_or_changed_weeks_sensor(
             "since it was ingested, or of which a part is older than what it is made from. When the source may have "
             "changed, a run of observe_source reads it first. On a new home it ingests the whole past in one run and "
             "refreshes the newest closed week; from then on it keeps all later weeks complete. A week that failed is "
-            "left alone (after a kill it is tried once more) until its source changes or someone runs it again. The "
-            "week that has just closed belongs to weekly_refresh_schedule until Monday 06:05 UTC."
+            "left alone (after a kill it is tried once more) until its source, the policy, an attribute file or the "
+            "pinned model changes, or someone runs it again. The week that has just closed belongs to "
+            "weekly_refresh_schedule until Monday 06:05 UTC."
         ),
     )
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -130,7 +131,7 @@ def _nothing_to_do(backlog: Backlog, failed: list[tuple[WorkItem, dg.DagsterRun]
     if failed:
         runs = "; ".join(f"run {run.run_id[:8]} could not {item.action} {item.weeks}" for item, run in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
-        return f"{runs}{more}: waiting for the source to change or for someone to run it again (see tgn status)"
+        return f"{runs}{more}: waiting for what it reads to change or for someone to run it again (see tgn status)"
     if early := backlog.early_end():
         return f"{early} Nothing is requested until then"
     if backlog.observation.newest_closed is None:

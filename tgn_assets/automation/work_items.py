@@ -1,7 +1,7 @@
 """Plans what has to be done for the closed weeks, for the schedule, the sensor, `tgn status` and `tgn refresh`."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tgn_assets.ml.sources.spec import expired_weeks
@@ -58,12 +58,14 @@ def plan_work(
     assets: Set[str] = OF_A_WEEK,
     trained: Set[str] = frozenset(),
     last_week: str | None = None,
+    also_read: str = "",
 ) -> list[WorkItem]:
     """What does not match what it should be made from, in the closed `weeks` (ascending) up to `last_week`.
 
     Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source;
     those of a week without one are as `lineage` has ingested them. `assets` are those that a refreshed week has.
-    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone.
+    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone. `also_read` changes with
+    what a week reads and no lineage records: no reason to make one again, but to try again one that failed.
 
     What the source no longer has at its beginning (`expired_weeks`) stays as it was ingested, and if it ends before
     the newest week that was published, nothing is made: the export is hardly whole.
@@ -90,7 +92,8 @@ def plan_work(
         for week in asked
         if week >= first
     )
-    return [*_ingest(past, lineage, source), *(item for item in refreshes if item)]
+    items = [replace(item, digest=item.digest + also_read) for item in refreshes if item]
+    return [*_ingest(past, lineage, source), *items]
 
 
 def _ingest(weeks: list[str], lineage: Lineage, source: Mapping[str, str]) -> Iterator[WorkItem]:

@@ -43,6 +43,10 @@ WITHOUT_LIST_SQL = """
 LAST_WEEK_SQL = """
     SELECT strftime(max(week), '%Y-%m-%d') FROM raw_interactions WHERE user_id = $user AND week <= $week::DATE
 """
+PUBLISHED_SQL = """
+    SELECT strftime(week, '%Y-%m-%d')
+    FROM (SELECT week FROM published_weeks UNION SELECT week FROM new_user_top5_predictions) ORDER BY week
+"""
 SOME_USER_SQL = "SELECT user_id FROM weekly_top5_predictions WHERE week = ? AND rank = 1 ORDER BY hash(user_id) LIMIT 1"
 
 
@@ -249,9 +253,8 @@ def sample_table(warehouse: Warehouse, week: str) -> ResultTable:
 
 
 def weeks_with_lists(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """The weeks at whose close lists were published, oldest first: every one of them has the list for new users."""
-    query = "SELECT DISTINCT strftime(week, '%Y-%m-%d') FROM new_user_top5_predictions ORDER BY 1"
-    return [week for (week,) in con.execute(query).fetchall()]
+    """The weeks at whose close lists were published, oldest first, though everybody in them may be forgotten."""
+    return [week for (week,) in con.execute(PUBLISHED_SQL).fetchall()]
 
 
 def _models(scores: Scores, segment: str) -> list[str]:

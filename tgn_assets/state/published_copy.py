@@ -19,6 +19,8 @@ NAME = "current.duckdb"
 WHOLE = ("published_weeks", EVAL_METRICS)
 NEWEST = (PREDICTIONS, "new_user_top5_predictions")
 """Tables of which only the newest week is copied: all of them would be copied every week anew."""
+NEWEST_PUBLISHED = f"greatest({NEWEST_WEEK}, (SELECT max(week) FROM published_weeks))"
+"""It has no list at all once every user or event is forgotten."""
 
 
 def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -31,7 +33,7 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         for table in WHOLE:
             con.execute(f"CREATE TABLE published.{table} AS FROM {table}")
         for table in NEWEST:
-            con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {NEWEST_WEEK}")
+            con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {NEWEST_PUBLISHED}")
         con.execute("USE published")
         for name, view in VIEWS.items():
             con.execute(f"CREATE VIEW {name} AS {view.query}")
@@ -46,5 +48,5 @@ def newest_week(copy: Path) -> str | None:
     with connect(copy, read_only=True) as con:
         for table in (*WHOLE, *NEWEST):
             con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()
-        (week,) = con.execute(f"SELECT strftime({NEWEST_WEEK}, '%Y-%m-%d')").fetchall()[0]
+        (week,) = con.execute(f"SELECT strftime({NEWEST_PUBLISHED}, '%Y-%m-%d')").fetchall()[0]
     return week

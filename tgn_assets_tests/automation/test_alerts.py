@@ -27,6 +27,8 @@ class Receiver(HTTPServer):
 
     texts: list[str]
     fail: int | None = None
+    refuse: str | None = None
+    """A word of texts that it answers with status 400."""
     drips: int = 0
     """Beginnings of an answer before it, 20 ms apart."""
 
@@ -40,9 +42,11 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Receiver)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if not server.fail:
-            server.texts.append(json.loads(body)["text"])
-        self.send_response(server.fail or 204)
+        text = json.loads(body)["text"]
+        status = server.fail or (400 if server.refuse and server.refuse in text else 204)
+        if status == 204:
+            server.texts.append(text)
+        self.send_response(status)
         self.send_header("Location", "/login")
         for _ in range(server.drips):
             time.sleep(0.02)
@@ -103,6 +107,31 @@ def test_what_was_not_taken_is_sent_again_by_the_sensor_of_overdue_lists(home: H
     overdue_lists_sensor(home)(dg.build_sensor_context())
     assert [text.split(": ")[1] for text in receiver.texts[:2]] == ["run 2024-01-01 failed", "run 2024-01-08 failed"]
     assert sum("run 2024" in text for text in receiver.texts) == 2
+
+
+def test_an_alert_that_is_refused_for_ever_keeps_no_other_waiting(home: Home, receiver: Receiver) -> None:
+    receiver.fail, receiver.refuse = 503, "unwelcome"
+    for topic in ("unwelcome", "welcome"):
+        Alerts(home).send(topic, topic)
+    receiver.fail = None
+    Alerts(home).send_again()
+    assert receiver.texts == [f"tgn_assets, {home.root}: welcome"]
+
+
+def test_a_slow_receiver_gets_no_more_than_a_tick_has_time_for(
+    home: Home, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.fail = 503
+    for number in range(4):
+        Alerts(home).send(f"run {number}", "failed")
+    receiver.fail, receiver.drips = None, 3
+    monkeypatch.setattr(alerts, "TIMEOUT", 0.1)
+    Alerts(home).send_again()
+    assert 0 < len(receiver.texts) < 4
+    receiver.drips = 0
+    for _ in range(3):
+        Alerts(home).send_again()
+    assert len(receiver.texts) >= 4
 
 
 def test_an_answer_that_drips_does_not_hold_up_the_tick(

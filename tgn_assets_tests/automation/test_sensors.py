@@ -117,6 +117,27 @@ def test_what_a_failed_run_made_is_no_reason_to_try_again(
     assert f"run {run.run_id[:8]} could not refresh {WEEKS[3]}" in tick.reason()
 
 
+def test_a_failed_week_is_tried_again_after_what_it_reads_was_mended(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    home = home_on_log(tmp_path, event_features=str(tmp_path / "attributes.csv"))
+    tick, artifacts = Ticks(home, instance), home.artifact_store()
+    publish(home, *WEEKS[:3])
+    artifacts.pin(WEEKS[0])
+    mends = [
+        lambda: (tmp_path / "attributes.csv").write_text("event_id,price\nevent 1,1\n"),
+        lambda: artifacts.pin(None),
+    ]
+    for mend in mends:
+        asked(instance, tick.request(), FAILURE)
+        assert f"could not refresh {WEEKS[3]}" in tick.reason()
+        mend()
+    assert tick.request().partition_key == WEEKS[3]
+    publish(home, WEEKS[3])
+    artifacts.pin(WEEKS[0])
+    assert "complete" in tick.reason()  # what is published stays
+
+
 def test_no_week_is_refreshed_before_the_past_is_ingested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     tick = Ticks(home_on_log(tmp_path), instance)
     asked(instance, tick.request(), FAILURE)

@@ -135,7 +135,7 @@ def test_leftovers_and_a_missing_copy_are_notes(home: Home) -> None:
 
 def test_a_copy_of_an_older_week_is_a_finding(home: Home) -> None:
     with duckdb.connect(home.root / "current.duckdb") as con:
-        for table in (PREDICTIONS, "new_user_top5_predictions"):
+        for table in (PREDICTIONS, "new_user_top5_predictions", "published_weeks"):
             con.execute(f"UPDATE {table} SET week = ?", [WEEKS[2]])
     [finding] = (finding for finding in findings(home) if "current.duckdb" in str(finding))
     assert finding.to_do and f"lists of {WEEKS[2]}, not those of {WEEKS[3]}; `tgn refresh`" in str(finding)

@@ -10,6 +10,7 @@ import pytest
 
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.schema import TABLES, VIEWS
+from tgn_assets.reporting.terminal import weeks_with_lists
 from tgn_assets.state import published_copy
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
@@ -73,6 +74,21 @@ def test_a_newer_week_that_left_all_users_out_has_no_older_lists(warehouse: Ware
             assert con.execute("SELECT user_id FROM current_top5").fetchall() == []
             assert con.execute("SELECT max(week)::VARCHAR FROM new_user_top5_predictions").fetchall() == [(NEXT,)]
     assert published_copy.newest_week(warehouse.path.with_name(published_copy.NAME)) == NEXT
+
+
+def test_a_week_without_any_list_is_the_newest_one(warehouse: Warehouse) -> None:
+    """As after `tgn forget` of all users: an older week still has the list for new users."""
+    record = {"week": NEXT, "target_week": NEXT, "model_week": NEXT, "k": 5, "users": 0, "distinct_events": 0}
+    new_users = predictions("x").drop(columns="user_id")
+    warehouse.replace_week_tables(WEEK, {PREDICTIONS: pd.DataFrame(), "new_user_top5_predictions": new_users})
+    published = pd.DataFrame([record | {"policy": "{}"}])
+    warehouse.replace_week_tables(NEXT, {PREDICTIONS: pd.DataFrame(), "published_weeks": published})
+    assert published_copy.newest_week(warehouse.path.with_name(published_copy.NAME)) == NEXT
+    with warehouse.newest_lists() as con:
+        assert weeks_with_lists(con) == [NEXT]
+        assert con.execute("FROM new_user_top5_predictions").fetchall() == []
+    with warehouse.reader() as con:
+        assert weeks_with_lists(con) == [WEEK, NEXT]
 
 
 def test_missing_views_are_created_and_rows_kept(warehouse: Warehouse) -> None:
