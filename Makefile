@@ -22,7 +22,7 @@ demo: $(READY)  ## a synthetic world, a walk-forward over three weeks, top-5 lis
 	@echo "first      export TGN_HOME=$${TGN_HOME:-$(DEMO)}    the home of the commands that the last lines name"
 	TGN_SOURCE=synthetic TGN_HOME=$${TGN_HOME:-$(DEMO)} $(BIN)/tgn backtest --weeks 2 --show-lists
 
-test: $(READY) doctest  ## every test except those of the next targets: six to seven minutes on two cores
+test: $(READY) doctest  ## every test except those of the next targets: some six minutes on two cores
 	$(BIN)/pytest tgn_assets_tests
 
 DOCTESTED := tgn_assets/ml tgn_assets/recommender
@@ -30,7 +30,7 @@ DOCTESTED := tgn_assets/ml tgn_assets/recommender
 doctest: $(READY)  ## the examples in docstrings
 	$(BIN)/pytest -n 0 --doctest-modules $(DOCTESTED)
 
-test-e2e: $(READY)  ## whole programs: `dagster dev` in Chromium, PostgreSQL, every command of docs/, kills: five to six minutes
+test-e2e: $(READY)  ## whole programs: `dagster dev` in Chromium, PostgreSQL, every command of docs/, kills: four to six minutes
 	$(BIN)/pytest tgn_assets_tests -m e2e
 
 test-ray: $(READY)  ## the engine of TGN_WORKERS on real clusters of Ray on this machine, with kills: two minutes

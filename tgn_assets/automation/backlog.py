@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -18,6 +16,7 @@ from tgn_assets.assets.interaction_log import (
     observe_source,
     signature_of,
 )
+from tgn_assets.automation.timeouts import call_with_timeout
 from tgn_assets.automation.work_items import OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError, rows_in
@@ -27,7 +26,6 @@ from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of
 from tgn_assets.state.resources import policy_files
 
-T = TypeVar("T")
 SCHEDULE_HOUR = 6
 """Of Monday, in UTC, when the schedule requests the week that has closed: late enough for rows that arrive after
 midnight."""
@@ -201,17 +199,3 @@ def _is_current(observation: SourceObservation, signature: str, lineage: Lineage
 def _schedule_week(moment: float) -> str:
     """The week from one tick of the schedule to the next that `moment` (unix seconds) lies in."""
     return week_of(datetime.fromtimestamp(moment, UTC) - timedelta(hours=SCHEDULE_HOUR))
-
-
-def call_with_timeout(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` returns; TimeoutError if it takes longer, and then it goes on in a thread that nobody waits for."""
-    result = Future[T]()
-
-    def do() -> None:
-        try:
-            result.set_result(call())
-        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
-            result.set_exception(error)
-
-    Thread(target=do, daemon=True).start()
-    return result.result(seconds)

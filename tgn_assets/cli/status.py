@@ -37,7 +37,7 @@ RECENT = 100
 STOPPED = "it was stopped"
 """Of a run that somebody ended in the UI."""
 SAID_FOR = timedelta(weeks=1)
-BY_ITSELF = "the sensor does it, or `tgn refresh`"
+"""How long `tgn status` repeats a failure that leaves nothing to be done."""
 UNKNOWN_SQL = """
     SELECT count(*), min(id) FROM (SELECT unnest($ids::VARCHAR[]) AS id) ANTI JOIN events ON event_id = id
 """
@@ -187,26 +187,30 @@ def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[s
     return run["cause"] != STOPPED and not last and (is_new or first >= min(published, default=""))
 
 
-def _to_do(item: WorkItem, left_alone: bool) -> dict[str, Any]:
+def _to_do(item: WorkItem, alone: bool) -> dict[str, Any]:
     return {
         "first_week": item.first,
         "last_week": item.last,
         "action": item.action,
         "reason": item.reason,
         "assets": item.assets,
-        "text": _remedy(item, left_alone),
+        "text": _remedy(item, alone),
     }
 
 
-def _remedy(item: WorkItem, left_alone: bool) -> str:
-    """What is to do, and who does it."""
+def _remedy(item: WorkItem, alone: bool) -> str:
+    """What is to do, and who does it: the sensor, unless it leaves the item `alone`."""
     assets = ", ".join(item.assets) or "its assets"
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
         STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
-    who = "`tgn refresh` does it, the sensor does not after what failed" if left_alone else BY_ITSELF
+    by_itself, asked = (
+        "the sensor does it, or `tgn refresh`",
+        "`tgn refresh` does it, the sensor does not after what failed",
+    )
+    who = asked if alone else by_itself
     return f"{item.weeks} {what}: {who}"
 
 
