@@ -206,11 +206,9 @@ def _remedy(item: WorkItem, alone: bool) -> str:
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
         STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
-    by_itself, asked = (
-        "the sensor does it, or `tgn refresh`",
-        "`tgn refresh` does it, the sensor does not after what failed",
-    )
-    who = asked if alone else by_itself
+    who = "the sensor does it, or `tgn refresh`"
+    if alone:
+        who = "`tgn refresh` does it, the sensor does not after what failed"
     return f"{item.weeks} {what}: {who}"
 
 
