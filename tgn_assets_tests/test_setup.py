@@ -1,6 +1,7 @@
 """What a stranger starts with: the Python that make finds, the bounds of dependencies, the wheel, the container."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,11 @@ def test_make_takes_the_first_python_that_suits(
     made = _make(tmp_path, pythons)
     assert made.returncode == 0, made.stderr
     assert (tmp_path / ".venv" / "version").read_text() == f"{chosen}\n"
+
+
+def test_the_newest_release_in_the_changelog_is_the_version() -> None:
+    released = re.findall(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == PROJECT["version"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("PYTHON=python3",), ("PYTHON=python3.10",)])
