@@ -64,7 +64,7 @@ PARTS = {
     ],
     "artifacts": ["tgn_assets.ml.artifact_io:", "tgn_assets.state.io_managers:", "tgn_assets.state.artifact_store:"],
     "interaction history": ["tgn_assets.state.warehouse:Warehouse.history", "tgn_assets.ml.data.interactions:"],
-    "source": ["tgn_assets.ml.sources.reader:", "tgn_assets.ml.sources.extent:"],
+    "source": ["tgn_assets.ml.sources.reader:", "tgn_assets.ml.sources.extent:", "tgn_assets.ml.data.staging:"],
     "warehouse": ["tgn_assets.state.warehouse:", "tgn_assets.ml.data.ingest:", "tgn_assets.ml.graph.snapshots:"],
     "Dagster's event log": ["dagster._core.instance:", "dagster._core.storage"],
 }

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from tgn_assets.assets.partitions import first_week, last_week
-from tgn_assets.ml.data.ingest import StagedWeeks, stage_weeks, store_weeks
+from tgn_assets.ml.data.ingest import store_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
+from tgn_assets.ml.data.staging import StagedWeeks, stage_weeks
 from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec

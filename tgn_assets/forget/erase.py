@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from tgn_assets.forget import artifacts, exported, history, tables
 from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.connectors.text_file import replace_text, sync
-from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.forgotten import ForgottenIds
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.sources.spec import SourceError

@@ -12,8 +12,8 @@ from typing import IO
 import duckdb
 
 from tgn_assets.forget.spelling import Ids
+from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.connectors.text_file import sync
-from tgn_assets.ml.data.ingest import transaction
 from tgn_assets.ml.schema import EVENT, TABLES, USER, literal, quoted
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.state.lineage import PREDICTIONS, carry_over, digest_of_rows, read_lineage

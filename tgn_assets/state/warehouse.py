@@ -15,8 +15,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.data.ingest import transaction
+from tgn_assets.ml.connectors.duckdb_session import connect, transaction
 from tgn_assets.ml.data.interactions import InteractionHistory, read_history
 from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
@@ -116,7 +115,7 @@ class Warehouse:
     def writer(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """The only connection of all processes, in UTC; it makes the file, what is missing of tables, and the views.
 
-        Each statement is kept as soon as it is done, unless `ml.data.ingest.transaction` holds several together.
+        Each statement is kept as soon as it is done, unless `transaction` holds several together.
         WarehouseError at the timeout.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)

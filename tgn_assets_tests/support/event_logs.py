@@ -10,7 +10,8 @@ from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, observe_source
 from tgn_assets.automation import jobs
-from tgn_assets.ml.data.ingest import load_weeks, transaction
+from tgn_assets.ml.connectors.duckdb_session import transaction
+from tgn_assets.ml.data.ingest import load_weeks
 from tgn_assets.settings import Settings
 from tgn_assets.state import published_copy
 from tgn_assets.state.home import Home

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import duckdb
 
-from tgn_assets.ml.data.ingest import IngestReport, load_weeks
+from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.ml.data.ingest_report import IngestReport
 from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tgn_assets.ml.data.ingest import load_weeks, stage_weeks, store_weeks
+from tgn_assets.ml.data.ingest import load_weeks, store_weeks
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.source_check import check_source
+from tgn_assets.ml.data.staging import stage_weeks
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.ml.sources.extent import source_digests
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec

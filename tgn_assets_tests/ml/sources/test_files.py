@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tgn_assets.ml.data.ingest import IngestReport
+from tgn_assets.ml.data.ingest_report import IngestReport
 from tgn_assets.ml.sources import files as files_module
 from tgn_assets.ml.sources.extent import describe_source, first_week_of, source_signature, survey_source
 from tgn_assets.ml.sources.formats import open_file

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tgn_assets.ml.connectors.postgres import is_postgres, refuse_password, relation
-from tgn_assets.ml.data.ingest import stage_weeks
+from tgn_assets.ml.data.staging import stage_weeks
 from tgn_assets.ml.sources.extent import (
     describe_source,
     smallest_week_number,
