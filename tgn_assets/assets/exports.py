@@ -7,7 +7,7 @@ import dagster as dg
 from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.reporting.asset_metadata import numbers
-from tgn_assets.state.lineage import digest_of
+from tgn_assets.state.lineage import location_digest
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
@@ -22,11 +22,6 @@ def record_export(warehouse: Warehouse, destination: str, location: str, week: s
     warehouse.record_made(
         asset_name(destination), {week: f"{sum(rows.values())} rows"}, settings=location_digest(location)
     )
-
-
-def location_digest(location: str) -> str:
-    """What is recorded of the location of an export."""
-    return digest_of(location.encode())
 
 
 def export_asset(name: str, location: str) -> dg.AssetsDefinition:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from tgn_assets.assets.exports import asset_name, location_digest
+from tgn_assets.assets.exports import asset_name
 from tgn_assets.assets.interaction_log import (
     SourceObservation,
     ingested_digest,
@@ -23,7 +23,7 @@ from tgn_assets.ml.sources.spec import SourceError, rows_in
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import MODELS, PIN, ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of
+from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of, location_digest
 from tgn_assets.state.resources import policy_files
 
 SCHEDULE_HOUR = 6

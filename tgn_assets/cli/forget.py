@@ -98,7 +98,7 @@ def _known(home: Home, kind: str, names: Sequence[str]) -> list[str]:
 
 def _search(home: Home, kind: str, names: Sequence[str]) -> dict[str, Any]:
     """The sections of the answer of a search."""
-    from tgn_assets.forget.exported import unset_places
+    from tgn_assets.forget.exported import unset_locations
     from tgn_assets.forget.spelling import Ids, is_distinctive
     from tgn_assets.forget.verify import traces
     from tgn_assets.state.warehouse import StateError
@@ -106,7 +106,7 @@ def _search(home: Home, kind: str, names: Sequence[str]) -> dict[str, Any]:
     searched, locations = Counter[str](), home.settings.export_locations()
     unset: list[str] = []
     with suppress(StateError):  # a damaged warehouse is a find
-        unset = unset_places(home.warehouse().lineage(), locations)
+        unset = unset_locations(home.warehouse().lineage(), locations)
     found = list(traces(home, kind, Ids(names), searched))
     return {
         "home": str(home.root),

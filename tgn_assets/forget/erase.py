@@ -25,7 +25,7 @@ from tgn_assets.settings import SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
-from tgn_assets.state.lineage import REPORT, carry_over, digest_of, digest_of_files, read_lineage
+from tgn_assets.state.lineage import REPORT, carry_over, digest_of, digest_of_files, location_digest, read_lineage
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import StateError
 
@@ -73,9 +73,9 @@ def _write_list(home: Home, listed: ForgottenIds) -> None:
 
 def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log: LogFn) -> None:
     """Cleans the tables, what lies beside them under the same indices, and the pages; writes the file anew."""
-    warehouse, places = home.warehouse(), exported.places(home.settings.export_locations())
+    warehouse, locations = home.warehouse(), set(map(location_digest, home.settings.export_locations().values()))
     with warehouse.writer() as con:
-        rows, listed = tables.remove_ids(con, kind, ids, places)
+        rows, listed = tables.remove_ids(con, kind, ids, locations)
         indices = tables.tombstones(con)
     log(f"warehouse  {rows:,} rows of the log and {listed:,} of published lists removed")
     if store.training_sets.exists():  # they are made again, without the rows that are gone
@@ -85,7 +85,7 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
     for text in unread:
         log(f"not read   {text}")
     with warehouse.writer() as con:
-        _record(con, store, cleaned, places)
+        _record(con, store, cleaned, locations)
     log(f"artifacts  rows of forgotten indices are zero in {len(cleaned):,}")
     log(f"reports    {_clean_reports(home, ids)}")
     with tables.rewritten(warehouse), warehouse.writer() as con:
@@ -94,7 +94,7 @@ def _clean_warehouse(home: Home, store: ArtifactStore, kind: str, ids: Ids, log:
 
 
 def _record(
-    con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]], places: Collection[str]
+    con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]], locations: Collection[str]
 ) -> None:
     """Records what the artifacts hold now: it is no reason to make anything from them again."""
     digests = {(asset, week): digest_of_files(store.directory(asset, week)) for asset, week in cleaned}
@@ -102,7 +102,7 @@ def _record(
         before = read_lineage(con)
         for (asset, week), digest in digests.items():
             con.execute("UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, asset, week])
-        carry_over(con, before, places)
+        carry_over(con, before, locations)
 
 
 def _clean_reports(home: Home, ids: Ids) -> str:

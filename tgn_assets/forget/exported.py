@@ -21,7 +21,7 @@ from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
 from tgn_assets.ml.schema import EVENT, TABLES
 from tgn_assets.ml.schema import literal as sql_text
 from tgn_assets.ml.sources.relations import pattern
-from tgn_assets.state.lineage import SETTINGS, UPSTREAM, Lineage, digest_of
+from tgn_assets.state.lineage import SETTINGS, UPSTREAM, Lineage, location_digest
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -41,14 +41,9 @@ def clean_export(name: str, location: str, kind: str, ids: Ids) -> int:
     return (_clean_parquet if name == "parquet" else _clean_postgres)(location, kind, ids)
 
 
-def places(locations: Mapping[str, str]) -> set[str]:
-    """What is recorded of these `locations` of exports, by the kind of export."""
-    return {digest_of(location.encode()) for location in locations.values()}
-
-
-def unset_places(lineage: Lineage, locations: Mapping[str, str]) -> list[str]:
-    """The settings that named another place than those of `locations` when weeks were exported: it is not known."""
-    known = places(locations)
+def unset_locations(lineage: Lineage, locations: Mapping[str, str]) -> list[str]:
+    """The settings that named another location than now, `locations`, when weeks were exported: which, is not known."""
+    known = set(map(location_digest, locations.values()))
     exports = {asset for (asset, _), made in lineage.made.items() if made.made_from.get(SETTINGS, "") not in known}
     return sorted(f"TGN_EXPORT_{asset.removesuffix('_export').upper()}" for asset in exports - UPSTREAM.keys())
 

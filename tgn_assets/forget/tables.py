@@ -84,13 +84,13 @@ def count_rows(con: duckdb.DuckDBPyConnection, kind: str, names: Iterable[str]) 
     return counts
 
 
-def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Collection[str]) -> tuple[int, int]:
+def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, locations: Collection[str]) -> tuple[int, int]:
     """Takes the `ids` of users or events out of all tables of the warehouse `con`, in one transaction; returns how many
     rows of the log and of published lists were theirs.
 
     Rows of theirs go; in `users` and `events` the index stays without the id; in other texts the id is replaced. What
-    was made from these rows counts as up to date: no week is to be run again, and nothing is published again. `places`
-    are digests of where the exports are that will be cleaned, too.
+    was made from these rows counts as up to date: no week is to be run again, and nothing is published again.
+    `locations` are digests of those of the exports that will be cleaned, too.
     """
     other = EVENT if kind == USER else USER
     with transaction(con):
@@ -114,7 +114,7 @@ def remove_ids(con: duckdb.DuckDBPyConnection, kind: str, ids: Ids, places: Coll
         for week in lists:
             _close_lists(con, week)
         con.execute("DROP TABLE gone; DROP TABLE touched")
-        carry_over(con, before, places)
+        carry_over(con, before, locations)
     return rows, listed
 
 

@@ -25,7 +25,7 @@ REPORT = "weekly_report"
 HISTORY = "history"
 """All rows up to a week. Rows that arrive late make the newest week stale, and not every week in between."""
 SETTINGS = "settings"
-"""What the settings ask of an asset: of lists the policy, of an export the place."""
+"""What the settings ask of an asset: of lists the policy, of an export the location."""
 
 UPSTREAM: Mapping[str, Mapping[str, int]] = {
     SNAPSHOTS: {RAW: 0, HISTORY: 0},
@@ -137,15 +137,15 @@ def record_made(
         con.execute("INSERT INTO made_weeks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage, places: Collection[str]) -> None:
+def carry_over(con: duckdb.DuckDBPyConnection, before: Lineage, cleaned: Collection[str]) -> None:
     """Makes everything match what is upstream of it now if it matched it `before`: what changed since, rows of
     forgotten ids that were taken out, is no reason to make anything again. What did not match stays as it is.
 
-    So does an export at another place than `places`, which is not cleaned: it is written anew once it is set again.
+    So does an export at a location whose digest is not among those `cleaned`: it is written anew once it is set again.
     """
     after = read_lineage(con)
     for (asset, week), made in after.made.items():
-        if asset not in UPSTREAM and made.made_from.get(SETTINGS) not in places:
+        if asset not in UPSTREAM and made.made_from.get(SETTINGS) not in cleaned:
             continue
         then, now = before.upstream(asset, week), after.upstream(asset, week)
         carried = {
@@ -181,3 +181,8 @@ def digest_of_files(directory: Path) -> str:
 def digest_of(content: bytes) -> str:
     """The digest of these bytes, as the others here."""
     return sha256(content).hexdigest()[:16]
+
+
+def location_digest(location: str) -> str:
+    """What is recorded of the location of an export."""
+    return digest_of(location.encode())

@@ -10,7 +10,7 @@ import pytest
 
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.forget.erase import forget
-from tgn_assets.forget.exported import clean_export, unset_places
+from tgn_assets.forget.exported import clean_export, unset_locations
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.forget.verify import Trace, traces
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
@@ -88,7 +88,7 @@ def test_a_place_that_is_not_set_is_said_and_written_anew_later(home: Home) -> N
         (week, ("parquet_export",)) for week in WEEKS[1:]
     }
     for of, said in ((without, ["TGN_EXPORT_PARQUET"]), (home, [])):
-        assert unset_places(of.warehouse().lineage(), of.settings.export_locations()) == said
+        assert unset_locations(of.warehouse().lineage(), of.settings.export_locations()) == said
     forget(home, USERS, [SHORT], print)
     assert left(home, USERS, SHORT) == []
 

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from tgn_assets.assets.exports import location_digest
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.sources.synthetic import World, generate_week
 from tgn_assets.ml.weeks import shift
@@ -22,6 +21,7 @@ from tgn_assets.reporting.weekly_page import charts
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import location_digest
 from tgn_assets.state.warehouse import Warehouse
 
 WEEKS = [shift("2024-01-01", later) for later in range(4)]
