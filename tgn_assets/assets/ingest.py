@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from tgn_assets.assets.interaction_log import GROUP, LOG
 from tgn_assets.assets.partitions import first_week, last_week
 from tgn_assets.ml.data.ingest import store_weeks
 from tgn_assets.ml.data.ingest_stats import first_interactions, rejected_sample, week_numbers
@@ -15,8 +16,6 @@ from tgn_assets.state.dagster_compat import single_run_asset
 from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
-
-GROUP, LOG = "ingest", "interaction_log"
 
 
 @single_run_asset(

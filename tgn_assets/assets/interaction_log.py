@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from tgn_assets.assets.ingest import GROUP, LOG
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import source_signature
 from tgn_assets.ml.sources.spec import expired_weeks, rows_in
@@ -23,6 +22,8 @@ from tgn_assets.state.home import OBSERVATION, Home
 from tgn_assets.state.lineage import Lineage, digest_of
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import StateError
+
+GROUP, LOG = "ingest", "interaction_log"
 
 
 @dataclass(frozen=True)

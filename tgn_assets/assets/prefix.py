@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from tgn_assets.assets.ingest import LOG
+from tgn_assets.assets.interaction_log import LOG
 from tgn_assets.names import Names
 from tgn_assets.state.dagster_compat import renamed
 

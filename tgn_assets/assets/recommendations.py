@@ -30,6 +30,7 @@ from tgn_assets.reporting.publications import replaced_lists
 from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, ReasonWords, WorkersSetting
 from tgn_assets.state.user_errors import as_dagster_failure
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tgn_assets.ml.parallel import Workers
     from tgn_assets.ml.recommend.publish import WeekPublication
 
-GROUP, PREDICTIONS, GROUPS = "recommendations", "weekly_top5_predictions", "eval_user_groups"
+GROUP, GROUPS = "recommendations", "eval_user_groups"
 
 
 def weekly_top5_predictions(

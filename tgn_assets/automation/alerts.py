@@ -12,14 +12,15 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import dagster as dg
 
-from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.automation.backlog import READER_PATIENCE
-from tgn_assets.automation.runs import PARTITION, RANGE_START, failure_message, is_ours
+from tgn_assets.automation.runs import RANGE_START, failure_message, is_ours
 from tgn_assets.automation.timeouts import call_with_timeout
 from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import chat_text
+from tgn_assets.state.dagster_compat import PARTITION
 from tgn_assets.state.home import Home
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import WarehouseError
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from tgn_assets.assets.ingest import LOG
+from tgn_assets.assets.interaction_log import LOG
+from tgn_assets.automation.runs import JOB, OBSERVE_JOB
 from tgn_assets.checks.monitoring import WARNING_KEYS
 from tgn_assets.checks.reasons import REASONS_KEY
 from tgn_assets.ml.recommend.publish_checks import CHECKS
@@ -18,7 +19,7 @@ def weekly_refresh_job(names: Names, assets: dg.AssetSelection) -> UnresolvedAss
     before_publishing = [dg.AssetCheckKey(names.key(PREDICTIONS), name) for name in CHECKS]
     warnings = [dg.AssetCheckKey(names.key(key.asset_key.path[-1]), key.name) for key in (*WARNING_KEYS, REASONS_KEY)]
     return dg.define_asset_job(
-        names.of("weekly_refresh"),
+        names.of(JOB),
         selection=assets.without_checks() | dg.AssetSelection.checks(*before_publishing, *warnings),
         executor_def=dg.in_process_executor,
         description=(
@@ -31,7 +32,7 @@ def weekly_refresh_job(names: Names, assets: dg.AssetSelection) -> UnresolvedAss
 def observe_source_job(names: Names) -> UnresolvedAssetJobDefinition:
     """The job `observe_source` of the log with these `names`."""
     return dg.define_asset_job(
-        names.of("observe_source"),
+        names.of(OBSERVE_JOB),
         selection=dg.AssetSelection.assets(names.key(LOG)),
         executor_def=dg.in_process_executor,
         tags={"dagster/max_runtime": 6 * 3600},  # seconds; no week is refreshed beside it

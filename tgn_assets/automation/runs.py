@@ -4,15 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
-from tgn_assets.assets.ingest import LOG
+from tgn_assets.assets.interaction_log import LOG
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.names import PLAIN, Names
-from tgn_assets.state.dagster_compat import event_error
+from tgn_assets.state.dagster_compat import PARTITION, event_error
 from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM
 
 JOB, OBSERVE_JOB = "weekly_refresh", "observe_source"
 REQUEST_TAG, REASON_TAG, SIGNATURE_TAG = "tgn/request", "tgn/reason", "tgn/signature"
-PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

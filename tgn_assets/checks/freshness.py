@@ -4,12 +4,11 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 
-from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.monitoring.alerts import CheckOutcome
 from tgn_assets.ml.sources.spec import last_ended_week
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import Lineage
+from tgn_assets.state.lineage import PREDICTIONS, Lineage
 
 PUBLISHED_IN_TIME = "published_in_time"
 DUE = timedelta(hours=12)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
 from tgn_assets.reporting.asset_metadata import numbers
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 

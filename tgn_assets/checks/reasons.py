@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.ml.recommend.published import read_nodes
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.reporting.asset_metadata import numbers, preview
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.resources import AttributeFiles
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.automation.backlog import Backlog
-from tgn_assets.automation.runs import FAILED, PARTITION, RANGE_END, RANGE_START, UNFINISHED, is_ours, left_alone
+from tgn_assets.automation.runs import FAILED, RANGE_END, RANGE_START, UNFINISHED, is_ours, left_alone
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
@@ -27,6 +27,7 @@ from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import left_out, newest_score, score_text, weeks_with_lists
 from tgn_assets.run_launcher import fail_killed_runs
 from tgn_assets.state.artifact_store import MODELS
+from tgn_assets.state.dagster_compat import PARTITION
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import SNAPSHOTS
 from tgn_assets.state.resources import policy_files

@@ -21,6 +21,8 @@ from dagster._utils.error import SerializableErrorInfo
 AnyAssets = TypeVar("AnyAssets", bound=dg.AssetsDefinition)
 POOL = "home"
 """The pool of a renamed op: what limits it limits all that works on one TGN_HOME."""
+PARTITION = "dagster/partition"
+"""The tag of a run that names its week."""
 
 
 def single_run_asset(**options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:

@@ -6,13 +6,11 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.state.artifact_store import ArtifactStore, Window
-from tgn_assets.state.dagster_compat import forget_captured_outputs
+from tgn_assets.state.dagster_compat import PARTITION, forget_captured_outputs
 from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
-
-PARTITION = "dagster/partition"
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 
 from tgn_assets.assets.partitions import weekly_partitions
-from tgn_assets.assets.recommendations import PREDICTIONS
 from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.checks.reasons import REASONS_KEY, reasons_are_true_check
+from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.resources import AttributeFiles
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.ml.recommend.reason_logs import WEEK, log_in, publish, rows, said

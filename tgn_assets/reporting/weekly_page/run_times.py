@@ -2,9 +2,9 @@
 
 from dagster import DagsterInstance, RunsFilter
 
+from tgn_assets.state.dagster_compat import PARTITION
 from tgn_assets.state.lineage import REPORT
 
-PARTITION = "dagster/partition"
 RUNS = 10
 """The newest runs of a week that are searched."""
 
