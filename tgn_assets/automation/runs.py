@@ -18,12 +18,12 @@ FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
 
-def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
+def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names) -> list[dg.DagsterRun]:
     """The runs that were requested for `item`, for the same rows of the source; newest first."""
     return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
 
 
-def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> list[dg.DagsterRun]:
+def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names) -> list[dg.DagsterRun]:
     """Those of `attempts`, and failures of the same cause that did a part, since another run last did something else
     with these weeks.
 
@@ -49,7 +49,7 @@ def may_retry(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bo
     return len(runs) < 2 and all(run.status not in FAILED or has_crashed(instance, run) for run in runs)
 
 
-def left_alone(instance: dg.DagsterInstance, items: Iterable[WorkItem], names: Names = PLAIN) -> Iterator[str]:
+def left_alone(instance: dg.DagsterInstance, items: Iterable[WorkItem], names: Names) -> Iterator[str]:
     """The keys of those `items`, in order, that the sensor does not request: runs failed, or the past is not there."""
     remaining = iter(items)
     for item in remaining:
@@ -83,10 +83,8 @@ def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return message
 
 
-def unfinished_run(
-    instance: dg.DagsterInstance, item: WorkItem | None = None, names: Names = PLAIN
-) -> dg.DagsterRun | None:
-    """A run of our assets that is queued or in progress; if `item` is given, one that does it, whoever requested it."""
+def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None, names: Names) -> dg.DagsterRun | None:
+    """A run that does `item` and is queued or in progress, whoever requested it; None: any run of our assets."""
     if item is None:
         tags = dict[str, str]()
     elif item.action == INGEST:
@@ -107,7 +105,7 @@ def made_keys(names: Names) -> set[dg.AssetKey]:
     return set(names.keys([RAW, *UPSTREAM]))
 
 
-def is_observation(run: dg.DagsterRun, names: Names = PLAIN) -> bool:
+def is_observation(run: dg.DagsterRun, names: Names) -> bool:
     """Whether `run` observes the source, and makes nothing."""
     return run.job_name == names.of(OBSERVE_JOB) or run.asset_selection == {names.key(LOG)}
 

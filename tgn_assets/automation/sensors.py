@@ -71,7 +71,7 @@ def missing_or_changed_weeks_sensor(
     def missing_or_changed_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         fail_unstarted_runs(context.instance, lambda run: is_ours(run, home.names) or is_observation(run, home.names))
         # Each week starts from the model of the one before: a request waits until all earlier ones have ended.
-        if run := unfinished_run(context.instance, names=home.names):
+        if run := unfinished_run(context.instance, None, home.names):
             return dg.SkipReason(f"run {run.run_id[:8]} is {run.status.value.lower()}; looking again when it has ended")
         if backfill := unfinished_backfill(context.instance, home.names.of(JOB), made_keys(home.names)):
             return dg.SkipReason(f"backfill {backfill} is in progress; looking again when it has ended")
