@@ -12,7 +12,7 @@ from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import SCHEDULE_HOUR, Backlog, stored_backlog
 from tgn_assets.automation.jobs import observe_source, weekly_refresh
-from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets.automation.old_runs import delete_old_runs
 from tgn_assets.automation.runs import (
     FAILED,
     JOB,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import dagster as dg
 
 from tgn_assets.automation.backlog import Backlog, latest_backlog
-from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets.automation.old_runs import delete_old_runs
 from tgn_assets.automation.runs import RANGE_END, RANGE_START, ingested_keys
 from tgn_assets.automation.work_items import INGEST, REFRESH, WorkItem
 from tgn_assets.cli.console import Progress

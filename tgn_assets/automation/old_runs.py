@@ -1,4 +1,7 @@
-"""Deletes old runs of our assets from Dagster's history, which itself keeps them for ever."""
+"""Deletes old runs of our assets from Dagster's history, which itself keeps them for ever (TGN_KEEP_RUN_DAYS).
+
+Old models are removed by `ArtifactStore.remove_old` (TGN_KEEP_WEEKS).
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

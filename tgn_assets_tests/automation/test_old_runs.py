@@ -4,8 +4,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tgn_assets.automation import retention
-from tgn_assets.automation.retention import delete_old_runs
+from tgn_assets.automation import old_runs
+from tgn_assets.automation.old_runs import delete_old_runs
 from tgn_assets_tests.support.event_logs import home_on_log, run_observation, weekly_refresh
 
 SUCCESS, STARTED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
@@ -31,7 +31,7 @@ def test_old_finished_runs_of_ours_are_deleted(tmp_path: Path, monkeypatch: pyte
             def now(cls, tz: object = UTC) -> "InTwoMonths":
                 return super().now(UTC) + timedelta(days=60)
 
-        monkeypatch.setattr(retention, "datetime", InTwoMonths)
+        monkeypatch.setattr(old_runs, "datetime", InTwoMonths)
         assert delete_old_runs(instance, 30) == 1
         assert {run.run_id for run in instance.get_runs()} == {others, at_work}
         assert not shard.exists()
@@ -45,6 +45,6 @@ def test_observations_are_deleted_after_days_whatever_the_setting(
         run_observation(home, instance)
         of_a_week = instance.create_run_for_job(weekly_refresh, status=SUCCESS).run_id
         assert delete_old_runs(instance, None) == 0
-        monkeypatch.setattr(retention, "OBSERVATION_DAYS", -1)
+        monkeypatch.setattr(old_runs, "OBSERVATION_DAYS", -1)
         assert delete_old_runs(instance, None) == 1
         assert [run.run_id for run in instance.get_runs()] == [of_a_week]
