@@ -87,7 +87,7 @@ def read_source(home: Home, lineage: Lineage) -> SourceObservation:
     )
 
 
-def observe_source(home: Home, lineage: Lineage) -> SourceObservation:
+def read_and_store_source(home: Home, lineage: Lineage) -> SourceObservation:
     """`read_source`; the home keeps what was found, for the next tick, if it can be written to."""
     observation = read_source(home, lineage)
     with suppress(OSError, SettingsError, StateError):

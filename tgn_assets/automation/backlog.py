@@ -13,7 +13,7 @@ from tgn_assets.assets.exports import asset_name
 from tgn_assets.assets.interaction_log import (
     SourceObservation,
     ingested_digest,
-    observe_source,
+    read_and_store_source,
     signature_of,
 )
 from tgn_assets.automation.timeouts import call_with_timeout
@@ -51,7 +51,7 @@ class Backlog:
         self.home = home
         self.lineage = home.warehouse(READER_PATIENCE).lineage()
         self.assets = OF_A_WEEK | {asset_name(name) for name in home.settings.export_locations()}
-        self.observation = observation or observe_source(home, self.lineage)
+        self.observation = observation or read_and_store_source(home, self.lineage)
         self.lineage = replace(self.lineage, settings=self._settings())
 
     def _settings(self) -> Callable[[str, str], str | None]:

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.events import JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
-from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, observe_source
+from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, read_and_store_source
 from tgn_assets.automation import jobs
 from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.data.ingest import load_weeks
@@ -32,7 +32,7 @@ def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: Any) -> Ho
 
 def observe(home: Home) -> SourceObservation:
     """Leaves what a run of observe_source leaves in the home."""
-    return observe_source(home, home.warehouse().lineage())
+    return read_and_store_source(home, home.warehouse().lineage())
 
 
 def run_observation(home: Home, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
