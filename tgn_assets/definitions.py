@@ -41,7 +41,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     )
 
 
-def prefixed_definitions(settings: Settings, names: Names, deps: Sequence[dg.AssetKey] = ()) -> dg.Definitions:
+def prefixed_definitions(settings: Settings, names: Names, deps: Sequence[dg.AssetKey]) -> dg.Definitions:
     """The same for a deployment beside others in one code location, all of it called as `names` has it.
 
     The log depends on the assets `deps`. It is read here only for its first week, and where `settings` or an earlier

@@ -26,7 +26,7 @@ BLOCKS_PER_TRIM = 32
 """Blocks after which freed memory is returned to the system: after every block it would cost too much time."""
 
 
-def device_name(wanted: str = "auto") -> str:
+def device_name(wanted: str) -> str:
     """`cpu`, `cuda`, ...: `wanted`, or for `auto` a GPU if there is one. ValueError if torch cannot use it."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

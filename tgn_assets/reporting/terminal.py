@@ -130,7 +130,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
     return tables
 
 
-def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str = "tgn") -> Iterator[str]:
+def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str) -> Iterator[str]:
     """What a backtest over `weeks` did, where its results are, and what to do next with the command `tgn`."""
     yield f"done       {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, each as if it had just closed"
     if numbers := "; ".join(scores_and_stability(warehouse, weeks[1:])):

@@ -53,7 +53,7 @@ class AnyId(Convertor[str]):
 register_url_convertor("any_id", AnyId())
 
 
-def build_app(served: ServedCopy, *, reports: Path, token: str | None = None, host: str = "127.0.0.1") -> Starlette:
+def build_app(served: ServedCopy, *, reports: Path, token: str | None, host: str) -> Starlette:
     """The application that serves `served` and the pages in `reports`, to whoever knows `token`, at `host`."""
 
     @asynccontextmanager

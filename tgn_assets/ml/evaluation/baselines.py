@@ -62,9 +62,7 @@ class BaselineTables:
         return np.append(np.argsort(self.catalogue.event_order), -1)[columns]
 
 
-def baseline_tables(
-    history: InteractionHistory, k: int = K, rules: Rules = NO_RULES, *, item_knn: bool = False
-) -> BaselineTables:
+def baseline_tables(history: InteractionHistory, k: int, rules: Rules, *, item_knn: bool = False) -> BaselineTables:
     """The tables as of the close of `history`."""
     allowed = rules.allowed(history)[np.argsort(history.event_order)]
     order = np.argsort(-_counts_by_week(history, POPULAR_HALF_LIFE), kind="stable")

@@ -11,7 +11,7 @@ from tgn_assets.ml.config import FallbackConfig
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.evaluation.intervals import p_of_best
 from tgn_assets.ml.evaluation.judged_week import JudgedWeek, PairedResults, recency_weights
-from tgn_assets.ml.schema import OURS, K
+from tgn_assets.ml.schema import OURS
 
 ACTIVITY_SEGMENTS = ("active", "lapsed")
 """Users with an interaction in the last `FallbackConfig.active_weeks` weeks, and the others."""
@@ -88,7 +88,7 @@ def best_baselines(results: PairedResults, ndcg: Mapping[str, FloatArray]) -> Ba
     return BaselineFallback(source, rates)
 
 
-def untested_fallback(k: int = K) -> BaselineFallback:
+def untested_fallback(k: int) -> BaselineFallback:
     """The fallback where no closed week can be scored yet: a baseline for everyone, with hit rates of zero."""
     source = dict.fromkeys(ACTIVITY_SEGMENTS, DEFAULT_BASELINE)
     return BaselineFallback(source, {name: [0.0] * k for name in ACTIVITY_SEGMENTS})

@@ -102,7 +102,7 @@ def judge(
 
 
 def judge_baselines(
-    *, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset, workers: Workers = THREADS
+    *, history: InteractionHistory, view: PointInTimeView, held_out: RankingDataset, workers: Workers
 ) -> Judgement:
     """The best baseline for each segment of users on the week after `view`, where there is no ranker."""
     results, ndcg = _results(None, history=history, view=view, held_out=held_out, workers=workers)

@@ -264,7 +264,7 @@ def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek
     return NextWeek(user[both], event[both], size)
 
 
-def build_training_set(history: InteractionHistory, view: PointInTimeView, workers: Workers = THREADS) -> TrainingSet:
+def build_training_set(history: InteractionHistory, view: PointInTimeView, workers: Workers) -> TrainingSet:
     """The training set of the cut-off `view`, with the week after it as `history` has it."""
     truth, size, seed = next_week(history, view.past), view.config.users_per_cutoff, view.config.seed
     anyone = sampled(np.arange(view.past.num_users), size, seed)

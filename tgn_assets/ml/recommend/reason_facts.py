@@ -15,7 +15,7 @@ from tgn_assets.ml.candidates.associations import Associations, associations
 from tgn_assets.ml.candidates.attribute_features import AttributeValues
 from tgn_assets.ml.candidates.pair_tables import PairTables, map_user_blocks
 from tgn_assets.ml.config import CandidateConfig
-from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
+from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast, entries_of
 from tgn_assets.ml.linalg.lookup import look_up
 from tgn_assets.ml.recommend.reasons import (
@@ -90,7 +90,7 @@ def event_facts(
     config: CandidateConfig,
     *,
     allowed: BoolArray,
-    attributes: AttributeTables = NO_ATTRIBUTES,
+    attributes: AttributeTables,
 ) -> EventFacts:
     """The facts at the close of `history`; associations are those of `allowed` [E] events."""
     users, degree = _users_by_window(history, config)

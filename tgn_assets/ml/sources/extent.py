@@ -107,7 +107,7 @@ def survey_source(spec: SourceSpec, *, since: str | None = None) -> tuple[Source
     }
 
 
-def _read_groups(spec: SourceSpec, weeks: Sequence[str] | None = None) -> tuple[list[RowGroup], bool]:
+def _read_groups(spec: SourceSpec, weeks: Sequence[str] | None) -> tuple[list[RowGroup], bool]:
     """All rows, or at least those of `weeks`, and whether they have the number of a week and no time.
 
     What is read of a file that its key tells is remembered.

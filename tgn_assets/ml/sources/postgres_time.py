@@ -15,7 +15,6 @@ from typing import Any
 from tgn_assets.ml.sources.timestamp_sql import (
     DAY_KEYS,
     EARLIEST,
-    LATEST,
     MICROSECONDS_FROM,
     MILLISECONDS_FROM,
     MINUTE_KEYS,
@@ -69,7 +68,7 @@ def clocks(dtype: str, anchor: tuple[int, str] | None, style: TimeStyle, *, numb
     return [Clock(_day_key, _week_of_key), *(_unix(*unit, rounds) for unit in units)]
 
 
-def weeks_condition(column: str, dtype: str, ways: Sequence[Clock], weeks: Sequence[str], end: date = LATEST) -> str:
+def weeks_condition(column: str, dtype: str, ways: Sequence[Clock], weeks: Sequence[str], end: date) -> str:
     """SQL: the rows of `weeks`, and those that belong to none: without a time, out of range, or not before `end`."""
     asked = [way.range(column, first, end) for first, end in _spans(weeks) for way in ways]
     bounds = [(way.at(EARLIEST), way.since(end)) for way in ways]

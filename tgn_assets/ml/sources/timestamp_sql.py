@@ -84,7 +84,7 @@ class TimeStyle:
 PLAIN = TimeStyle()
 
 
-def timestamp_sql(value: str, number: str, dtype: str, style: TimeStyle = PLAIN) -> str:
+def timestamp_sql(value: str, number: str, dtype: str, style: TimeStyle) -> str:
     """TIMESTAMP: when `value` was, in UTC, NULL if it cannot be read; `number` is a column that holds its `number_sql`.
 
     The session's time zone must be UTC.
