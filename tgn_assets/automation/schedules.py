@@ -49,7 +49,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
             if newest is None or newest < week:
                 last = f"ends with {newest}" if newest else "has no closed week"
                 return dg.SkipReason(
-                    f"week {week} is not complete in the source, which {last}; the sensor missing_or_changed_weeks "
+                    f"week {week} is not closed in the source, which {last}; the sensor missing_or_changed_weeks "
                     "requests it as soon as it is"
                 )
             items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item, home.names)]

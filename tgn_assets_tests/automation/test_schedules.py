@@ -91,14 +91,14 @@ def test_a_week_whose_data_is_late_is_left_to_the_sensor(tmp_path: Path, instanc
     home = home_on_log(tmp_path, ROWS[:-4])
     publish(home, *WEEKS[:3])
     reason = _reason(_tick(home))
-    assert f"week {WEEKS[3]} is not complete in the source, which ends with {WEEKS[2]}" in reason
+    assert f"week {WEEKS[3]} is not closed in the source, which ends with {WEEKS[2]}" in reason
     assert "missing_or_changed_weeks" in reason
 
 
 def test_after_the_last_week_there_is_nothing_to_ask_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     home = home_on_log(tmp_path, end_week=WEEKS[2])
     publish(home, *WEEKS[:3])
-    assert "not complete" in _reason(_tick(home))
+    assert "not closed" in _reason(_tick(home))
 
 
 @pytest.mark.parametrize("rows", [[*ROWS, "late user,event 1,2024-01-22 08:00:00"], None])
