@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 
-from tgn_assets.ml.monitoring.alerts import CheckOutcome
+from tgn_assets.ml.monitoring.week_warnings import CheckOutcome
 from tgn_assets.ml.sources.spec import last_ended_week
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.home import Home

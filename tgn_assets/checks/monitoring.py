@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from tgn_assets.ml.monitoring.alerts import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
+from tgn_assets.ml.monitoring.week_warnings import CheckOutcome, input_like_before, lists_are_ours, not_below_baseline
 from tgn_assets.reporting.asset_metadata import numbers
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.user_errors import as_dagster_failure

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import duckdb
 from tqdm import tqdm
 
-from tgn_assets.ml.monitoring.alerts import FALLBACK_LIMIT
 from tgn_assets.ml.monitoring.drift import drift, read_measures
+from tgn_assets.ml.monitoring.week_warnings import FALLBACK_LIMIT
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.recommend.publish import WeekPublication
 from tgn_assets.ml.schema import OURS

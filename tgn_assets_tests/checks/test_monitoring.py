@@ -12,7 +12,7 @@ from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.checks.monitoring import WARNING_KEYS, monitoring_checks
 from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.evaluation.baselines import BASELINES
-from tgn_assets.ml.monitoring.alerts import not_below_baseline
+from tgn_assets.ml.monitoring.week_warnings import not_below_baseline
 from tgn_assets.ml.schema import OURS, create_tables
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.warehouse import Warehouse
