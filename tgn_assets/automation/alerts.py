@@ -19,7 +19,7 @@ from tgn_assets.checks.freshness import PUBLISHED_IN_TIME, in_time
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.safe_text import chat_text
 from tgn_assets.state.dagster_compat import PARTITION
-from tgn_assets.state.home import Home
+from tgn_assets.state.home import ALERTS, Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import WarehouseError
 
@@ -51,7 +51,7 @@ class Alerts:
     """
 
     def __init__(self, home: Home) -> None:
-        self._url, self._file, self._root = home.settings.alert_url, home.root / "alerts.json", home.root
+        self._url, self._file, self._root = home.settings.alert_url, home.root / ALERTS, home.root
 
     def send(self, topic: str, text: str) -> None:
         """Sends `text` about `topic`, unless that is what was sent last."""

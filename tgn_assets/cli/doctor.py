@@ -16,7 +16,7 @@ from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
-from tgn_assets.state.home import FORGOTTEN, HISTORY_REMEDY, Home, damaged_history
+from tgn_assets.state.home import ALERTS, FORGOTTEN, HISTORY_REMEDY, LOG, Home, damaged_history
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
@@ -107,8 +107,8 @@ def _dagster(home: Home) -> Faults:
 
 def _json_files(home: Home) -> Faults:
     remedies = {
-        home.root / "log.json": "remove it: the first week of the log is found anew, or set TGN_START_WEEK to it",
-        home.root / "alerts.json": "remove it: what was told is told again",
+        home.root / LOG: "remove it: the first week of the log is found anew, or set TGN_START_WEEK to it",
+        home.root / ALERTS: "remove it: what was told is told again",
         home.artifacts / PIN: "`tgn models pin` writes it anew, `tgn models unpin` removes it",
     }
     for path, remedy in remedies.items():

@@ -24,7 +24,7 @@ from tgn_assets.ml.weeks import is_week, shift
 from tgn_assets.settings import SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
-from tgn_assets.state.home import FORGOTTEN, OBSERVATION, SUMMARIES, Home
+from tgn_assets.state.home import ALERTS, FORGOTTEN, OBSERVATION, SUMMARIES, Home
 from tgn_assets.state.lineage import REPORT, carry_over, digest_of, digest_of_files, location_digest, read_lineage
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import StateError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-TEXTS = ("alerts.json",)
+TEXTS = (ALERTS,)
 """Files of the home in which ids are replaced."""
 
 

@@ -57,7 +57,7 @@ SYNTHETIC_WEEKS = 26
 """The number of closed weeks of a synthetic source when it is first used."""
 
 WAREHOUSE, LOG, SUMMARIES = "warehouse.duckdb", "log.json", "source_files.json"
-OBSERVATION, FORGOTTEN = "observation.json", "forgotten.json"
+OBSERVATION, FORGOTTEN, ALERTS = "observation.json", "forgotten.json", "alerts.json"
 RUN_LOCK, HOME_LOCK = "run.lock", "home.lock"
 FILES = (
     WAREHOUSE,
@@ -65,10 +65,12 @@ FILES = (
     LOG,
     OBSERVATION,
     FORGOTTEN,
+    ALERTS,
     HOME_LOCK,
     RUN_LOCK,
     "dagster/dagster.yaml",
 )
+"""Files in whose place a folder is refused (`Home.misplaced`); `SUMMARIES` then counts as lost."""
 FOLDERS = ("artifacts", "reports", "dagster")
 
 FIRST_NUMBERED_WEEK = "2024-01-01"

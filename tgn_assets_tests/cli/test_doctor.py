@@ -14,7 +14,7 @@ from tgn_assets.cli.doctor import findings
 from tgn_assets.cli.status import status_sections
 from tgn_assets.ml.artifact_io import save_artifact
 from tgn_assets.ml.data.policy import Policy
-from tgn_assets.state.home import Home
+from tgn_assets.state.home import FILES, Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import StateError
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
@@ -147,7 +147,7 @@ def test_little_room_is_a_finding(home: Home, monkeypatch: pytest.MonkeyPatch) -
     assert "MB are free" in finding and "make room" in finding
 
 
-@pytest.mark.parametrize("name", ["run.lock", "home.lock", "warehouse.duckdb", "log.json", "dagster/dagster.yaml"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_folder_in_place_of_a_file_is_named(home: Home, name: str) -> None:
     (home.root / name).unlink(missing_ok=True)
     (home.root / name).mkdir()
