@@ -32,9 +32,9 @@ def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
         {
             "with_rows": len(found.weeks),
             "first": extent.first_week,
-            "newest_closed": extent.newest_closed,
-            "may_close": not extent.newest_closed
-            or (end_week is None and f"{found.last:%Y-%m-%d}" >= extent.newest_closed),
+            "newest_closed": extent.closed_by_rows,
+            "may_close": not extent.closed_by_rows
+            or (end_week is None and f"{found.last:%Y-%m-%d}" >= extent.closed_by_rows),
         },
     )
     yield "before_first_week", found.before_start

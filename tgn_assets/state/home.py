@@ -245,10 +245,10 @@ class Home:
         return self._newest_closed(describe_source(self.source_spec()))
 
     def closed_weeks(self, ingested: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
-        """`newest_closed_week`, and the digest of each closed week's rows as they are in the source now, from the week
-        on that it begins with, beside the rows of which `ingested` has the digests.
+        """`newest_closed_week`, and the digest of each closed week's rows in the source now, by one reading.
 
-        Reads the source once for both.
+        Weeks that the source no longer has at its beginning are left out; `ingested`, digests of what was ingested,
+        tells stragglers of these from a beginning (`first_kept_week`).
         """
         spec = self.source_spec()
         extent, digests = survey_source(spec, since=self.start_week())

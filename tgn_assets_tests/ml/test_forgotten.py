@@ -67,7 +67,7 @@ def test_a_user_and_an_event_of_one_name_are_two(spec: SourceSpec) -> None:
 
 def test_a_row_that_is_left_out_still_closes_its_week(spec: SourceSpec) -> None:
     forget(spec, USER, "ann")
-    assert describe_source(spec).newest_closed == "2024-01-08"
+    assert describe_source(spec).closed_by_rows == "2024-01-08"
 
 
 def test_forgetting_moves_the_signature(spec: SourceSpec) -> None:

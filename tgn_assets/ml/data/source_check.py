@@ -119,7 +119,7 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
     SourceError if it cannot be read, or has no row that can be used.
     """
     extent = kind_of(spec).extent(None)
-    weeks = weeks_between(extent.first_week, extent.newest_closed) if extent and extent.newest_closed else None
+    weeks = weeks_between(extent.first_week, extent.closed_by_rows) if extent and extent.closed_by_rows else None
     with connect() as con:
         found = scan(con, spec, LOOK_SQL, weeks=weeks)
         groups = [RowGroup(*row) for *row, _ in con.execute(GROUPS_SQL.replace("{rows}", "looked")).fetchall()]

@@ -202,7 +202,7 @@ def newest_closed_week(extent: SourceExtent, *, first_week: str, end_week: str |
     In the source a week is over when there is a row on its Sunday or later. `end_week`, and a week that is known by its
     number alone, are over as soon as they have rows. None if there is no such week.
     """
-    closed = end_week if end_week and week_of(extent.newest_row) >= end_week else extent.newest_closed
+    closed = end_week if end_week and week_of(extent.newest_row) >= end_week else extent.closed_by_rows
     newest = min(week for week in (closed, last_ended, end_week) if week) if closed else None
     return newest if newest and newest >= first_week else None
 
@@ -299,9 +299,9 @@ def _extent(first: datetime, newest: datetime, groups: Sequence[RowGroup], *, nu
         if group.week:
             dated[group.week] += group.rows
     closed = newest_week if numbers_weeks or newest.weekday() == 6 else shift(newest_week, -1)
-    newest_closed = closed if closed >= first_week else None
+    closed_by_rows = closed if closed >= first_week else None
     utc = newest.replace(tzinfo=UTC)
-    return SourceExtent(first_week, newest_closed, utc, numbers_weeks, _rejected(groups), dated)
+    return SourceExtent(first_week, closed_by_rows, utc, numbers_weeks, _rejected(groups), dated)
 
 
 def _sought(spec: SourceSpec) -> SourceExtent | None:

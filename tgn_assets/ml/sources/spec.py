@@ -83,8 +83,9 @@ class SourceExtent:
     """What the valid rows of a source span."""
 
     first_week: str
-    newest_closed: str | None
-    """The newest week whose Sunday has rows or that is followed by a later row; None if there is none yet."""
+    closed_by_rows: str | None
+    """The newest week whose Sunday has rows or that is followed by a later row, whatever calendar and settings say
+    (`newest_closed_week`); None if there is none yet."""
     newest_row: datetime
     """UTC."""
     numbers_weeks: bool = False

@@ -35,7 +35,7 @@ def test_first_and_newest_week_and_newest_row_are_found(tmp_path: Path) -> None:
     [("2024-01-06", None), ("2024-01-07", "2024-01-01"), ("2024-01-08", "2024-01-01"), ("2024-02-14", "2024-02-05")],
 )
 def test_week_closes_with_rows_on_its_sunday_or_later(tmp_path: Path, newest: str, closed: str | None) -> None:
-    assert describe_source(csv(tmp_path, f"{HEADER}u,e,2024-01-02\nu,e,{newest}\n")).newest_closed == closed
+    assert describe_source(csv(tmp_path, f"{HEADER}u,e,2024-01-02\nu,e,{newest}\n")).closed_by_rows == closed
 
 
 def test_rejected_rows_are_counted_and_otherwise_ignored(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_week_numbers_count_from_the_anchor(tmp_path: Path) -> None:
     anchored = SourceSpec(spec.location, week_number_anchor=(7, "2024-01-01"))
     extent = describe_source(anchored)
     assert (extent.first_week, extent.newest_row) == ("2024-01-01", datetime(2024, 1, 15, tzinfo=UTC))
-    assert extent.newest_closed == "2024-01-15"  # rows of a numbered week have no Sunday: the calendar closes it
+    assert extent.closed_by_rows == "2024-01-15"  # rows of a numbered week have no Sunday: the calendar closes it
     assert extent.rejected == {"missing_user": 1, "missing_time": 1, "unreadable_time": 2}
     with pytest.raises(SourceError, match="TGN_START_WEEK"):
         describe_source(spec)
@@ -141,7 +141,7 @@ def test_week_number_column_may_be_the_timestamp_column(tmp_path: Path) -> None:
     spec = parquet(tmp_path, "SELECT 1 AS ip_address, 2 AS event_id, w AS week_number FROM range(41, 44) AS t(w)")
     assert smallest_week_number(spec) == 41
     named = SourceSpec(spec.location, timestamp_column="week_number", week_number_anchor=(41, "2024-01-01"))
-    assert describe_source(named).newest_closed == "2024-01-15"
+    assert describe_source(named).closed_by_rows == "2024-01-15"
 
 
 def test_timestamps_go_before_week_numbers(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_week_numbers_without_a_usable_one_are_an_error(tmp_path: Path) -> None:
 def test_a_synthetic_source_has_come_to_the_last_ended_week() -> None:
     now = datetime(2024, 2, 14, tzinfo=UTC)
     extent = describe_source(SourceSpec("synthetic"), now)
-    assert (extent.first_week, extent.newest_closed) == ("2023-08-14", "2024-02-05")
+    assert (extent.first_week, extent.closed_by_rows) == ("2023-08-14", "2024-02-05")
     assert "2024-02-05" <= extent.newest_row.date().isoformat() < "2024-02-12"
     assert describe_source(SourceSpec("synthetic", start_week="2024-01-01"), now).first_week == "2024-01-01"
-    assert describe_source(SourceSpec("synthetic", start_week="2024-02-12"), now).newest_closed is None
+    assert describe_source(SourceSpec("synthetic", start_week="2024-02-12"), now).closed_by_rows is None
 
 
 def test_synthetic_source_digests_are_stable() -> None:

@@ -57,7 +57,7 @@ def reads(lines: list[str]) -> list[str]:
 def test_every_time_type_gives_same_weeks_singly_or_at_once(postgres: Postgres, dtype: str) -> None:
     spec = table(postgres, dtype)
     extent = describe_source(spec)
-    assert extent.first_week == EXTENT.first_week and extent.newest_closed == EXTENT.newest_closed
+    assert extent.first_week == EXTENT.first_week and extent.closed_by_rows == EXTENT.closed_by_rows
     assert dtype == "date" or extent == EXTENT
     at_once, one_by_one = warehouse(), warehouse()
     load(at_once, spec)
@@ -73,7 +73,7 @@ def test_every_time_type_gives_same_weeks_singly_or_at_once(postgres: Postgres, 
 
 def test_an_asked_week_without_a_row_looks_for_the_newest_one(postgres: Postgres) -> None:
     with stage_weeks(table(postgres), ["2024-03-04"], start_week=WEEKS[0], end_week=None) as staged:
-        assert (staged.counts, staged.newest_week()) == ([], EXTENT.newest_closed)
+        assert (staged.counts, staged.newest_week()) == ([], EXTENT.closed_by_rows)
 
 
 BIG = """SELECT 'u' || g % 7 AS ip_address, 'e' || g % 5 AS event_id,
@@ -100,18 +100,18 @@ def test_loading_a_week_uses_the_index_and_reads_only_its_rows(postgres: Postgre
         source_digests(spec, ["2024-02-05", "2024-02-19"])
     assert copied == [2 * 1008]
     with postgres.copied() as copied:
-        assert describe_source(spec).newest_closed == "2024-12-09"
+        assert describe_source(spec).closed_by_rows == "2024-12-09"
     assert copied[0] < 3 * 1008
 
 
 @pytest.mark.parametrize("dtype", ["timestamp", "text"])
 def test_a_survey_reads_the_table_once(postgres: Postgres, dtype: str) -> None:
     spec = table(postgres, dtype)
-    expected = describe_source(spec).newest_closed, source_digests(spec, WEEKS[1:])
+    expected = describe_source(spec).closed_by_rows, source_digests(spec, WEEKS[1:])
     with postgres.copied() as copied:
         extent, digests = survey_source(spec, since=WEEKS[1])
     assert digests is not None
-    assert (extent.newest_closed, {week: digests[week] for week in WEEKS[1:]}) == expected
+    assert (extent.closed_by_rows, {week: digests[week] for week in WEEKS[1:]}) == expected
     assert copied == [2 if dtype == "timestamp" else 3]
     assert survey_source(spec, since="2024-03-04") == (describe_source(spec), {} if dtype == "timestamp" else digests)
 
@@ -184,7 +184,7 @@ def test_week_numbers_are_asked_for_by_number(postgres: Postgres) -> None:
     assert report.rejected == {"time_out_of_range": 2, "unreadable_time": 1}
     assert copied == [13]
     extent = describe_source(spec)
-    assert (extent.first_week, extent.newest_closed) == (WEEKS[0], "2024-02-26")
+    assert (extent.first_week, extent.closed_by_rows) == (WEEKS[0], "2024-02-26")
 
 
 def test_select_source_writes_ids_as_postgresql_does(postgres: Postgres) -> None:

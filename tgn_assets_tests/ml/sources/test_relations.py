@@ -68,7 +68,7 @@ def test_an_entry_alone_adds_a_format(tmp_path: Path, monkeypatch: pytest.Monkey
     file = tmp_path / "web.log.gz"
     file.write_bytes(gzip.compress(b"u1 e1 2024-01-14T23:59:59\nu1 e1\nu2 e1 2024-01-21T10:00:00\n"))
     extent = describe_source(SourceSpec(str(file)))
-    assert (extent.first_week, extent.newest_closed, extent.rejected) == (
+    assert (extent.first_week, extent.closed_by_rows, extent.rejected) == (
         "2024-01-08",
         "2024-01-15",
         {"unreadable_line": 1},

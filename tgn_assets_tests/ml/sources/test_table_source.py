@@ -38,7 +38,7 @@ def test_times_are_read_like_those_of_a_file(times: object, tmp_path: Path) -> N
 
 
 def test_days_are_times() -> None:
-    assert describe_source(spec([date(2024, 1, 3), date(2024, 1, 7)])).newest_closed == "2024-01-01"
+    assert describe_source(spec([date(2024, 1, 3), date(2024, 1, 7)])).closed_by_rows == "2024-01-01"
 
 
 def test_rows_that_cannot_be_used_are_counted() -> None:
