@@ -1,4 +1,4 @@
-"""Candidates: the few events per user that are worth ranking, from several recall channels, and their features.
+"""Candidates: the few events per user that are worth ranking, from several channels, and their features.
 
 `CHANNEL_REGISTRY` holds every channel. To add one, write a function of the same kind and add an entry there.
 """
