@@ -6,7 +6,6 @@ import pandas as pd
 
 from tgn_assets.ml.evaluation.metric_names import UNPUBLISHED
 from tgn_assets.ml.evaluation.summary import (
-    candidate_recall,
     comparison,
     diagnostics,
     lift_over_best,
@@ -27,7 +26,8 @@ def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> di
     """
     from tgn_assets.reporting.asset_plots import quality_plot, reliability_plot
 
-    everyone, recall, lift = comparison(metrics), candidate_recall(metrics), lift_over_best(metrics)
+    everyone, lift = comparison(metrics), lift_over_best(metrics)
+    recall = metrics[metrics.metric.str.startswith("candidate_recall")].set_index("metric").value.to_dict()
     published = everyone[~everyone.model.isin(UNPUBLISHED)].set_index("model")
     of_all = metrics[(metrics.model == OURS) & (metrics.segment == "all")].set_index("metric").value
     shown, baselines = published.columns.drop(["ndcg", "ci_low", "ci_high", "users"]), published.ndcg.drop(OURS)

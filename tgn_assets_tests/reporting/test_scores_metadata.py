@@ -40,3 +40,12 @@ def test_a_week_in_which_nobody_was_active_has_no_score() -> None:
     shown = scores_metadata(nobody, NO_TREND, "NDCG@5")
     assert shown["verdict"] == "no score: nobody was active in this week"
     assert not [name for name, value in shown.items() if isinstance(value, dg.FloatMetadataValue)]
+
+
+def test_candidate_recall_is_a_number_and_by_channel_a_table() -> None:
+    of_candidates = metrics("2024-01-22", 0.5, 0.3)[:2].assign(model="candidates", segment="seen", value=[0.6, 0.4])
+    found = of_candidates.assign(metric=["candidate_recall", "candidate_recall:repeat"])
+    shown = scores_metadata(pd.concat([metrics("2024-01-22", 0.5, 0.3), found]), NO_TREND, "NDCG@5")
+    assert shown["candidate_recall"].value == 0.6
+    rows = [tuple(record.data.values()) for record in shown["candidate_recall_by_channel"].records]
+    assert rows == [("candidate_recall", 0.6), ("candidate_recall:repeat", 0.4)]

@@ -71,12 +71,6 @@ def points_lost(metrics: pd.DataFrame) -> dict[str, float]:
     return lost | {"left_out": left_out, "fallback": fallback - left_out}
 
 
-def candidate_recall(metrics: pd.DataFrame) -> dict[str, float]:
-    """Share of what users interacted with that was among the candidates, in all and by channel."""
-    rows = metrics[metrics.metric.str.startswith("candidate_recall")]
-    return dict(zip(rows.metric, rows.value, strict=True))
-
-
 def reliability(metrics: pd.DataFrame) -> list[tuple[float, float]]:
     """(mean score, observed frequency) of each bin of published scores, from the lowest to the highest."""
     metrics = metrics[metrics.segment == "all"]

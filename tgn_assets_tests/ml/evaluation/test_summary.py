@@ -3,7 +3,6 @@ import pytest
 
 from tgn_assets.ml.evaluation.summary import (
     Lift,
-    candidate_recall,
     comparison,
     diagnostics,
     lift_over_best,
@@ -56,9 +55,8 @@ def test_no_points_lost_in_a_week_without_active_users() -> None:
     assert points_lost(frame.assign(value=None, users=0)) == {}
 
 
-def test_candidate_recall_and_reliability() -> None:
+def test_reliability() -> None:
     frame = metrics(ceiling=0.9, tgn_assets=0.3)
-    assert candidate_recall(frame) == {"candidate_recall:repeat": 0.4}
     assert reliability(frame) == [(0.004, 0), (0.15, 0.12)]
     assert str(reliability_plot(reliability(frame))["reliability"].value).startswith(
         "![reliability of the scores](data:"
