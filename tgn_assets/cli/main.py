@@ -167,7 +167,10 @@ def top5(user: str, week: str | None) -> None:
         raise click.UsageError(f"{user!a} is no text in UTF-8, and so no id") from None
     found = read_list(existing_home().warehouse(), user, week)
     who, until, silent = printable(user), found["week"], found["silent_weeks"]
-    if found["is_new_user"]:
+    if not found["list"].rows:
+        said = f"week {until} was published with no list for {who}, and with none for new users"
+        click.echo(f"{said}: were all events forgotten (`tgn forget`)?", err=True)
+    elif found["is_new_user"]:
         click.echo(
             f"{who} has no interaction up to the close of week {until}: this is the list for new users", err=True
         )
@@ -177,7 +180,7 @@ def top5(user: str, week: str | None) -> None:
             "this is the list for new users",
             err=True,
         )
-    answer(found.items(), {"list": lambda table: [table]})
+    answer(found.items(), {"list": lambda table: [table] if table.rows else []})
 
 
 @cli.command(short_help="Write a week's report as a page.")
