@@ -165,6 +165,8 @@ def top5(user: str, week: str | None) -> None:
         user.encode()
     except UnicodeEncodeError:
         raise click.UsageError(f"{user!a} is no text in UTF-8, and so no id") from None
+    if not user.strip():
+        raise click.UsageError("USER is empty or blank, and so no id")
     found = read_list(existing_home().warehouse(), user, week)
     who, until, silent = printable(user), found["week"], found["silent_weeks"]
     if not found["list"].rows:
@@ -239,7 +241,8 @@ def export(week: str | None) -> None:
     with home.warehouse().reader() as con:
         exportable = exportable_weeks(con)
     if not exportable or (week and week not in exportable):
-        raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
+        which, more = (f"in week {week}", f" --week {week}") if week else ("yet", "")
+        raise click.ClickException(f"nothing was published {which}; run `tgn refresh{more}`")
     weeks, written = [week] if week else exportable, []
     for name, location in locations.items():
         done = partial(record_export, home.warehouse(), name, location)

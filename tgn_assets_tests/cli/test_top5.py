@@ -72,6 +72,8 @@ def test_without_lists_top5_says_what_to_run(tmp_path: Path) -> None:
     result = tgn("top5", "user 1", "--week", WEEKS[0], home=published(home))
     assert result.exit_code == 1
     assert "no lists were published for week 2024-01-01" in result.stderr
+    assert "run `tgn refresh --week 2024-01-01`" in result.stderr
+    assert "USER is empty or blank" in tgn("top5", " ", home=home).stderr
 
 
 def test_a_week_without_any_list_is_said_in_a_sentence(tmp_path: Path) -> None:
