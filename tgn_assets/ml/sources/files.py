@@ -156,7 +156,7 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
     if path is None:
         return {}
     try:
-        checksum, _, text = path.read_text().partition("\n")
+        checksum, _, text = path.read_text("utf-8").partition("\n")
         if _checksum(text) != checksum:
             return {}
     except (OSError, UnicodeDecodeError):
