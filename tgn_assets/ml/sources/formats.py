@@ -118,27 +118,27 @@ def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file:
             is_packed = packed.peek(2)[:2] in (GZIPPED, b"")
             shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_packed else packed, out)
         file = str(copy)
-    _check_format(name, file, known)
+    check_format(f"TGN_SOURCE: {name}", file, known)
     return known.open(con, spec, name, file)
 
 
-def _check_format(name: str, file: str, known: FileFormat) -> None:
-    """SourceError if the file is not of the binary format `known` but of one that is not read, or its text is not in
-    UTF-8."""
+def check_format(where: str, file: str, known: FileFormat) -> None:
+    """SourceError, which begins with `where`, if the file is not of the binary format `known` but of one that is not
+    read, or its text is not in UTF-8."""
     with open(file, "rb") as opened:
         begin = opened.read(HEADER_BYTES)
     if not known.is_text and re.match(known.magic, begin):
         return
     for magic, (what, remedy) in FOREIGN.items():
         if re.match(magic, begin):
-            raise SourceError(f"TGN_SOURCE: {name} is {what}, which is not read: {remedy}")
+            raise SourceError(f"{where} is {what}, which is not read: {remedy}")
     lines = begin.splitlines() if known.is_text and not is_utf8(begin) else []
     whole = lines[:-1] if len(begin) == HEADER_BYTES else lines
     faults = [number for number, line in enumerate(whole) if not is_utf8(line)]
     # A few damaged lines among many are rejected, each by itself.
     if faults and (faults[0] == 0 or len(faults) * 100 >= len(lines)):
         raise SourceError(
-            f"TGN_SOURCE: {name} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
+            f"{where} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
             "write it in UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
         )
 
