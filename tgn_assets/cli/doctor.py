@@ -113,7 +113,7 @@ def _json_files(home: Home) -> Faults:
     }
     for path, remedy in remedies.items():
         try:
-            if path.exists() and not isinstance(json.loads(path.read_text()), dict):
+            if path.exists() and not isinstance(json.loads(path.read_text("utf-8")), dict):
                 yield Fault(f"{path} is damaged; {remedy}")
         except ValueError:
             yield Fault(f"{path} is damaged; {remedy}")
