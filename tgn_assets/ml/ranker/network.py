@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -221,10 +222,11 @@ class UserInteractionPredictor(PairScorer):
 
 def _range(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """([F] the least, [F] the largest value of each feature in the parts [p, F]; without bound where none is known)."""
-    parts = [part for part in features if len(part)]
-    low = torch.stack([part.masked_fill(part.isnan(), torch.inf).amin(0) for part in parts]).amin(0)
-    high = torch.stack([part.masked_fill(part.isnan(), -torch.inf).amax(0) for part in parts]).amax(0)
-    return torch.where(low <= high, low, -WITHOUT_BOUND), torch.where(low <= high, high, WITHOUT_BOUND)
+    ends = []
+    for farther, bound in ((np.fmin, -WITHOUT_BOUND), (np.fmax, WITHOUT_BOUND)):  # which pass over NaN
+        end = farther.reduce([farther.reduce(part.numpy(), axis=0) for part in features if len(part)], axis=0)
+        ends.append(torch.from_numpy(np.nan_to_num(end, nan=bound)))
+    return ends[0], ends[1]
 
 
 def _newest(layer: nn.TransformerEncoderLayer, tokens: Tensor, hidden: Tensor) -> Tensor:
