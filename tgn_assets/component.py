@@ -43,10 +43,10 @@ class WeeklyTopKScaffolder(dg.Scaffolder):
         name = "_".join(re.findall("[A-Za-z0-9]+", folder.name)) or "log"
         text = DEFS_YAML.format(type=request.type_name, name=name)
         if request.append:
-            with request.target_path.open("a") as file:
+            with request.target_path.open("a", encoding="utf-8") as file:
                 file.write(f"---\n{text}")
         else:
-            (folder / "defs.yaml").write_text(text)
+            (folder / "defs.yaml").write_text(text, "utf-8")
 
 
 def _attributes() -> dict[str, Any]:

@@ -252,6 +252,10 @@ def get_settings() -> Settings:
 def read_settings() -> Settings:
     """The settings as the environment and `.env` have them now; SettingsError names the variable and the reason."""
     try:
+        if Path(ENV_FILE).is_dir():  # Docker makes one where the file that it is to mount is missing
+            raise SettingsError(
+                f"{Path.cwd() / ENV_FILE} is a folder and should be a file: remove it, or mount the file"
+            )
         _reject_misspelt()
         _reject_unparsed()
         _reject_empty()

@@ -123,3 +123,7 @@ def test_names_are_those_of_the_glossary() -> None:
     nodes = ((name, node) for name, tree in trees().items() for node in ast.walk(tree))
     named = ((name, node.name) for name, node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef))
     assert [where for where in named if where[1] in RETIRED] == []
+
+
+def test_texts_are_read_in_utf8_whatever_the_locale() -> None:
+    assert [name for name, path in MODULES.items() if ".read_text()" in path.read_text("utf-8")] == []

@@ -96,6 +96,12 @@ def test_a_misspelt_name_in_the_env_file_is_found_too(tmp_path: Path) -> None:
         read_settings()
 
 
+def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(SettingsError, match=r"\.env is a folder and should be a file"):
+        read_settings()
+
+
 def test_an_env_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"# caf\xe9\nTGN_K=3\n")
     with pytest.raises(SettingsError, match=r"\.env cannot be read as text in UTF-8"):

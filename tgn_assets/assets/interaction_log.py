@@ -54,7 +54,7 @@ class SourceObservation:
         SourceError if the home does not know its log yet, and the source cannot be read.
         """
         try:
-            found = cls(**json.loads((home.root / OBSERVATION).read_text()))
+            found = cls(**json.loads((home.root / OBSERVATION).read_text("utf-8")))
         except (OSError, TypeError, ValueError):
             return None
         return found if found.log == _log(home) else None

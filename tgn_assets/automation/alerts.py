@@ -86,7 +86,7 @@ class Alerts:
     def _remembered(self) -> dict[str, Alert]:
         """The last alert about each topic; nothing if the file is damaged: then alerts are sent again."""
         try:
-            return {topic: Alert(**alert) for topic, alert in json.loads(self._file.read_text()).items()}
+            return {topic: Alert(**alert) for topic, alert in json.loads(self._file.read_text("utf-8")).items()}
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return {}
 

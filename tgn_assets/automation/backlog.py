@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import file_digest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +118,7 @@ class Backlog:
             assets=self.assets,
             trained=set(artifacts.weeks("trained_ranker")),
             last_week=last_week,
-            also_read=self._also_read(),
+            also_read=self._also_read,
         )
         if self.home.settings.keep_weeks is None:
             return items
@@ -138,12 +140,19 @@ class Backlog:
 
 
 def _version(path: Path) -> str:
-    """Changes with the file `path`, or with why it cannot be looked at."""
+    """Changes with what the file `path` holds, or with why it cannot be read."""
     try:
         stat = path.stat()
-        return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+        return _content_digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns) if path.is_file() else "no file"
     except OSError as error:
         return str(error.errno)
+
+
+@lru_cache(maxsize=8)
+def _content_digest(path: Path, *_stat: int) -> str:
+    """Of the bytes of a file, which are read again only when its `_stat` is another one."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _lacks_models(item: WorkItem, artifacts: ArtifactStore) -> bool:

@@ -1,6 +1,6 @@
 """Plans what has to be done for the closed weeks, for the schedule, the sensor, `tgn status` and `tgn refresh`."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -58,13 +58,13 @@ def plan_work(
     assets: Set[str] = OF_A_WEEK,
     trained: Set[str] = frozenset(),
     last_week: str | None = None,
-    also_read: str = "",
+    also_read: Callable[[], str] = str,
 ) -> list[WorkItem]:
     """What does not match what it should be made from, in the closed `weeks` (ascending) up to `last_week`.
 
     Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source;
     those of a week without one are as `lineage` has ingested them. `assets` are those that a refreshed week has.
-    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone. `also_read` changes with
+    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone. `also_read()` changes with
     what a week reads and no lineage records: no reason to make one again, but to try again one that failed.
 
     What the source no longer has at its beginning (`expired_weeks`) stays as it was ingested, and if it ends before
@@ -92,8 +92,9 @@ def plan_work(
         for week in asked
         if week >= first
     )
-    items = [replace(item, digest=item.digest + also_read) for item in refreshes if item]
-    return [*_ingest(past, lineage, source), *items]
+    items = list(filter(None, refreshes))
+    read = also_read() if items else ""
+    return [*_ingest(past, lineage, source), *(replace(item, digest=item.digest + read) for item in items)]
 
 
 def _ingest(weeks: list[str], lineage: Lineage, source: Mapping[str, str]) -> Iterator[WorkItem]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import duckdb
 
 from tgn_assets.cli.console import Shown
-from tgn_assets.ml.forgotten import ForgottenIds, ForgottenListError
+from tgn_assets.ml.forgotten import KINDS, ForgottenIds, ForgottenListError
 from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
@@ -113,7 +113,7 @@ def _json_files(home: Home) -> Faults:
     }
     for path, remedy in remedies.items():
         try:
-            if path.exists() and not isinstance(json.loads(path.read_text()), dict):
+            if path.exists() and not isinstance(json.loads(path.read_text("utf-8")), dict):
                 yield Fault(f"{path} is damaged; {remedy}")
         except ValueError:
             yield Fault(f"{path} is damaged; {remedy}")
@@ -140,7 +140,9 @@ def _warehouse(home: Home) -> Generator[Fault, None, Lineage]:
         return Lineage()
     try:
         with home.warehouse().unchecked() as con:
-            return (yield from _tables(con, path))
+            lineage = yield from _tables(con, path)
+            yield from _came_back(con, home)
+            return lineage
     except StateError as error:
         yield Fault(str(error))
     except (duckdb.Error, ValueError) as error:
@@ -165,6 +167,22 @@ def _tables(con: duckdb.DuckDBPyConnection, path: Path) -> Generator[Fault, None
     for (week,) in con.execute(ROWS_SQL).fetchall():
         yield Fault(f"{path}: the rows of week {week} are gone; `tgn refresh --week {week}` reads them again")
     return read_lineage(con)
+
+
+def _came_back(con: duckdb.DuckDBPyConnection, home: Home) -> Faults:
+    """Ids that were forgotten and are in the tables, as in a warehouse of a backup that is older than that."""
+    try:
+        listed = ForgottenIds.load(home.root / FORGOTTEN)
+    except ForgottenListError:
+        return  # `_forgotten` says so
+    listed.write_table(con)
+    there = columns(con)
+    for kind in KINDS if not listed.unfinished else ():  # `_forgotten` has those, with the same remedy
+        if f"{kind}s" in there:
+            sql = f"SELECT count(*) FROM {kind}s WHERE {listed.sql(f'{kind}_id', kind)}"
+            if count := con.execute(sql).fetchall()[0][0]:
+                what = f"it has {count:,} ids of {kind}s that were forgotten, as a backup from before that has"
+                yield Fault(f"{home.warehouse_path}: {what}; run `tgn forget` again with the same ids")
 
 
 def _copy(home: Home, lineage: Lineage) -> Faults:

@@ -165,9 +165,14 @@ def top5(user: str, week: str | None) -> None:
         user.encode()
     except UnicodeEncodeError:
         raise click.UsageError(f"{user!a} is no text in UTF-8, and so no id") from None
+    if not user.strip():
+        raise click.UsageError("USER is empty or blank, and so no id")
     found = read_list(existing_home().warehouse(), user, week)
     who, until, silent = printable(user), found["week"], found["silent_weeks"]
-    if found["is_new_user"]:
+    if not found["list"].rows:
+        said = f"week {until} was published with no list for {who}, and with none for new users"
+        click.echo(f"{said}: were all events forgotten (`tgn forget`)?", err=True)
+    elif found["is_new_user"]:
         click.echo(
             f"{who} has no interaction up to the close of week {until}: this is the list for new users", err=True
         )
@@ -177,7 +182,7 @@ def top5(user: str, week: str | None) -> None:
             "this is the list for new users",
             err=True,
         )
-    answer(found.items(), {"list": lambda table: [table]})
+    answer(found.items(), {"list": lambda table: [table] if table.rows else []})
 
 
 @cli.command(short_help="Write a week's report as a page.")
@@ -236,7 +241,8 @@ def export(week: str | None) -> None:
     with home.warehouse().reader() as con:
         exportable = exportable_weeks(con)
     if not exportable or (week and week not in exportable):
-        raise click.ClickException(f"nothing was published {f'in week {week}' if week else 'yet'}; run `tgn refresh`")
+        which, more = (f"in week {week}", f" --week {week}") if week else ("yet", "")
+        raise click.ClickException(f"nothing was published {which}; run `tgn refresh{more}`")
     weeks, written = [week] if week else exportable, []
     for name, location in locations.items():
         done = partial(record_export, home.warehouse(), name, location)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.automation.runs import FAILED, RANGE_END, RANGE_START, UNFINISHED, is_ours, left_alone
@@ -15,6 +16,7 @@ from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, Wo
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
+from tgn_assets.ml.data.attribute_files import AttributeTableError, read_attribute_tables
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.data.source_check import same_files
@@ -71,7 +73,8 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    yield "suspicions", [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused), *unknown_events(home)]
+    odd = [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused)]
+    yield "suspicions", [*odd, *unknown_events(home), *unusable_attributes(home)]
     items = backlog.work_items() if weeks and not backlog.early_end() else None
     left = set[str]()
     try:
@@ -134,6 +137,16 @@ def _numbers_begun_anew(home: Home, unused: UnusedRows | None) -> Iterator[str]:
     if unused and unused.before_first_week and home.source_spec().week_number_anchor:
         count = rows_of(unused.before_first_week)
         yield f"{count} of weeks before the first one: the week numbers {YEARLY}; {YEARLY_REMEDY}"
+
+
+def unusable_attributes(home: Home) -> Iterator[str]:
+    """Why a week could not read the attribute files."""
+    nobody = pd.DataFrame({"idx": [0], "id": [""]})
+    settings = home.settings
+    try:
+        read_attribute_tables(settings.event_features, settings.user_features, nobody, nobody, home.start_week())
+    except AttributeTableError as error:
+        yield f"{error}; a run of a week would fail"
 
 
 def unknown_events(home: Home) -> Iterator[str]:

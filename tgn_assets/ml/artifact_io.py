@@ -133,7 +133,7 @@ def load_meta(directory: Path) -> dict[str, Any]:
         if not (directory / META).exists():
             lack = f"{directory} has no {META}" if directory.exists() else f"there is no {directory}"
             raise ArtifactError(f"{lack}; {remedy(directory)} makes it again")
-        meta = json.loads((directory / META).read_text())
+        meta = json.loads((directory / META).read_text("utf-8"))
         made_in = meta.get("format_version")
         if isinstance(made_in, int) and made_in > FORMAT_VERSION:
             raise ArtifactError(_newer(directory, meta))

@@ -44,7 +44,7 @@ class ForgottenIds:
         try:
             if path is None or not path.exists():
                 return cls(secrets.token_hex(32))
-            stored: dict[str, Any] = json.loads(path.read_text())
+            stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
             hashes = {kind: frozenset(stored[f"{kind}s"]) for kind in KINDS}
             return cls(str(stored["key"]), hashes, frozenset(stored["unfinished"]))
         except PermissionError as error:

@@ -30,7 +30,7 @@ def import_closure(modules: Iterable[str], within: tuple[str, ...] = ML, folder:
         if path is not None:
             found[name] = path
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            waiting += [name.rpartition(".")[0], *imports(path.read_text(), package)]
+            waiting += [name.rpartition(".")[0], *imports(path.read_text("utf-8"), package)]
     return dict(sorted(found.items()))
 
 
@@ -43,7 +43,8 @@ def code_digest(
     """
     content = hashlib.sha256()
     for name, path in import_closure(modules, within, folder).items():
-        content.update(f"{name}\0{without_prose(path.read_text())}\0".encode())
+        code = without_prose(path.read_text("utf-8"))
+        content.update(f"{name}\0{code}\0".encode())
     for code in more:
         content.update(f"{without_prose(code)}\0".encode())
     return content.hexdigest()

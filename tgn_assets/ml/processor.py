@@ -32,7 +32,7 @@ def processor(device: str) -> str:
 
 def cpu_maker() -> str:
     """The maker of the CPU, as it names itself; empty where the kernel does not tell it."""
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    lines = CPU_INFO.read_text("utf-8").splitlines() if CPU_INFO.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
 
 

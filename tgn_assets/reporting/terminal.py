@@ -216,7 +216,7 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
         published = weeks_with_lists(con)
         if not published or (week and week not in published):
             there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"
-            asked = f"no lists were published for week {week}: {there}; run `tgn refresh`"
+            asked = f"no lists were published for week {week}: {there}; run `tgn refresh --week {week}`"
             raise WarehouseError(asked if week else there)
         week = week or published[-1]
         own = con.execute(query.format("weekly_top5_predictions", "user_id = ?"), [week, user]).fetchall()

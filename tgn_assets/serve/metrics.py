@@ -65,7 +65,7 @@ class Metrics:
 
     def _of_process(self) -> Iterator[str]:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         yield from _gauge("process_resident_memory_bytes", "Resident memory.", resident)
         seconds = used.ru_utime + used.ru_stime

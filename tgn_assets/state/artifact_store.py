@@ -115,7 +115,7 @@ class ArtifactStore:
     def kept_from(self) -> str:
         """The first week whose models were kept when earlier ones were removed; empty if none ever was."""
         try:
-            return str(json.loads((self.root / KEPT_FROM).read_text())["week"])
+            return str(json.loads((self.root / KEPT_FROM).read_text("utf-8"))["week"])
         except (OSError, ValueError, KeyError, TypeError):  # it can only tell that a missing model is no fault
             return ""
 
@@ -130,7 +130,7 @@ class ArtifactStore:
         from tgn_assets.ml.artifact_io import ArtifactError
 
         try:
-            if is_week(week := json.loads((self.root / PIN).read_text())["week"]):
+            if is_week(week := json.loads((self.root / PIN).read_text("utf-8"))["week"]):
                 return week
             raise ValueError(week)
         except FileNotFoundError:

@@ -106,7 +106,7 @@ class Home:
             if not config.exists():
                 with self._lock():
                     if not config.exists():
-                        replace_text(config, DAGSTER_YAML.read_text())
+                        replace_text(config, DAGSTER_YAML.read_text("utf-8"))
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise SettingsError(
@@ -370,7 +370,7 @@ def _canonical_source(source: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        if isinstance(known := json.loads(file.read_text()), dict):
+        if isinstance(known := json.loads(file.read_text("utf-8")), dict):
             return known
     except FileNotFoundError:
         return {}

@@ -36,7 +36,7 @@ def held_by(path: Path) -> str:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return path.read_text() or "another run"
+        return path.read_text("utf-8") or "another run"
     lock.release()
     return ""
 
@@ -55,12 +55,12 @@ def hold(path: Path, holder: str, log: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=timeout)
         except Timeout:
-            log(f"waiting for {path.read_text() or 'another run'}, which holds {path}")
+            log(f"waiting for {path.read_text('utf-8') or 'another run'}, which holds {path}")
             timeout = REMIND_SECONDS
         except OSError as error:
             raise StateError(f"{path} cannot be locked: {error.strerror}; give this user the right to") from None
     try:
-        path.write_text(holder)
+        path.write_text(holder, "utf-8")
         yield
     finally:
         path.write_text("")

@@ -79,6 +79,16 @@ def test_numbers_as_spreadsheets_write_them_are_named(tmp_path: Path) -> None:
     assert "2 of 4 user ids are numbers such as 1e5, as spreadsheets and R write them" in said
 
 
+@pytest.mark.parametrize("word", ["(not set)", "[NULL]", "<null>", r"\\N", "--", "0", "-1", "0" * 32, "Missing", "N/A"])
+def test_words_that_may_mean_no_id_are_named(tmp_path: Path, word: str) -> None:
+    assert f"the user ids {word!r} may stand for a missing" in suspicions(tmp_path, *ROWS, f"{word},e,2024-01-02")
+
+
+@pytest.mark.parametrize("word", ["Nancy", "日本", "❤", "10", "guest 7", "n"])
+def test_ids_like_words_for_no_id_are_left_alone(tmp_path: Path, word: str) -> None:
+    assert "may stand for" not in suspicions(tmp_path, *ROWS, f"{word},e,2024-01-02")
+
+
 def test_ids_of_which_none_comes_back_are_named(tmp_path: Path) -> None:
     rows = [f"session {n},e{n % 2},2024-01-31" for n in range(20)]
     assert "no user is in more than one row" in suspicions(tmp_path, *rows)

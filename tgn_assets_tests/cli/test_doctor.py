@@ -14,7 +14,8 @@ from tgn_assets.cli.doctor import findings
 from tgn_assets.cli.status import status_sections
 from tgn_assets.ml.artifact_io import save_artifact
 from tgn_assets.ml.data.policy import Policy
-from tgn_assets.state.home import FILES, Home
+from tgn_assets.ml.forgotten import ForgottenIds
+from tgn_assets.state.home import FILES, FORGOTTEN, Home
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.warehouse import StateError
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
@@ -105,6 +106,17 @@ def test_doctor_names_every_damaged_file(home: Home) -> None:
         assert sum(str(path) in line for line in lines) == 1, lines
     assert f"`tgn refresh --week {WEEKS[3]}` makes it again" in next(line for line in lines if str(folder) in line)
     assert sum("history/runs.db is damaged: move it away" in line for line in lines) == 1
+
+
+def test_forgotten_ids_that_a_backup_brought_back_are_found(home: Home) -> None:
+    listed = ForgottenIds("key").adding("user", ["user 1", "somebody"])
+    (home.root / FORGOTTEN).write_text(listed.finishing("user", ["user 1", "somebody"]).to_json())
+    [finding] = found(home)
+    assert "it has 1 ids of users that were forgotten" in finding
+    assert "run `tgn forget` again with the same ids" in finding
+    (home.root / FORGOTTEN).write_text(listed.to_json())
+    [finding] = found(home)
+    assert "`tgn forget` did not finish with 2 ids" in finding
 
 
 def test_an_artifact_other_than_recorded_is_found(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,9 @@ def test_a_changed_policy_is_pending_for_the_newest_lists(tmp_path: Path, monkey
     status = tgn("status", home=home).stdout
     assert f"{WEEKS[3]} {lists}, {pages}" in status
     assert "look at    TGN_DENY_EVENTS=recalled.txt is no file" in status
+    monkeypatch.setenv("TGN_EVENT_FEATURES", "prices.csv")
+    said = "look at    TGN_EVENT_FEATURES=prices.csv is no file"
+    assert said in tgn("status", home=home_on_log(tmp_path, event_features="prices.csv")).stdout
 
 
 def test_a_week_whose_models_are_no_longer_kept_is_made_as_a_whole(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.data.policy import Policy
+from tgn_assets.state.home import Home
 from tgn_assets_tests.cli.commands import LISTS, published, tgn
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log
 
@@ -45,12 +46,15 @@ def test_a_user_without_interactions_gets_the_list_for_new_users(tmp_path: Path)
     assert re.findall(r"(event \d).*popular", result.stdout) == LISTS[::-1]
 
 
+def record(home: Home, policy: Policy) -> None:
+    row = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "users": 4}
+    frame = pd.DataFrame([row | {"distinct_events": 3, "policy": policy.to_json()}])
+    home.warehouse().replace_week_tables(WEEKS[3], {"published_weeks": frame})
+
+
 def test_a_user_left_out_gets_the_new_user_list_and_the_reason(tmp_path: Path) -> None:
     home = published(home_on_log(tmp_path, [*ROWS, f"gone,event 1,{WEEKS[0]} 08:00:00"]))
-    record = {"week": WEEKS[3], "target_week": "2024-01-29", "model_week": WEEKS[3], "k": 5, "users": 4}
-    policy = Policy(max_silent_weeks=2).to_json()
-    frame = pd.DataFrame([record | {"distinct_events": 3, "policy": policy}])
-    home.warehouse().replace_week_tables(WEEKS[3], {"published_weeks": frame})
+    record(home, Policy(max_silent_weeks=2))
     home.warehouse().record_made("weekly_report", {WEEKS[3]: "a page"})  # writes the copy for readers
     result = tgn("top5", "gone", home=home)
     assert "gone was left out at the close of week 2024-01-22, silent for 3 weeks" in result.stderr
@@ -68,3 +72,16 @@ def test_without_lists_top5_says_what_to_run(tmp_path: Path) -> None:
     result = tgn("top5", "user 1", "--week", WEEKS[0], home=published(home))
     assert result.exit_code == 1
     assert "no lists were published for week 2024-01-01" in result.stderr
+    assert "run `tgn refresh --week 2024-01-01`" in result.stderr
+    assert "USER is empty or blank" in tgn("top5", " ", home=home).stderr
+
+
+def test_a_week_without_any_list_is_said_in_a_sentence(tmp_path: Path) -> None:
+    home = published(home_on_log(tmp_path))
+    record(home, Policy())
+    with home.warehouse().writer() as con:
+        con.execute("DELETE FROM weekly_top5_predictions; DELETE FROM new_user_top5_predictions")
+    result = tgn("top5", "user 1", "--week", WEEKS[3], home=home)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"week {WEEKS[3]} was published with no list for user 1, and with none for new users" in result.stderr
+    assert json.loads(tgn("top5", "user 1", "--week", WEEKS[3], "--json", home=home).stdout)["list"] == []

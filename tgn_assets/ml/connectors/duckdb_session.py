@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
 from tgn_assets.ml.schema import literal
 
+SQLITE = b"SQLite format 3\0"
+"""What its files begin with."""
 QUERY_INTERRUPTED = "Query interrupted"
 """What DuckDB's binding says when it was interrupted, as a RuntimeError."""
 
@@ -18,6 +20,10 @@ def connect(database: str | Path = ":memory:", *, read_only: bool = False) -> du
     """A connection in UTC that neither downloads nor loads an extension by itself. Before it runs SQL that a user
     wrote, `confine` it.
     """
+    with suppress(OSError), open(database, "rb") as file:
+        # DuckDB would download an extension, and open it.
+        if file.read(len(SQLITE)) == SQLITE:
+            raise duckdb.IOException(f"{database} is a database of SQLite, and should be one of DuckDB")
     con = duckdb.connect(database, read_only=read_only)
     con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'")
     return con

@@ -58,6 +58,13 @@ class StoredFile:
         return _scheme(self.url) not in WEB and any(field.split()[0].lower() in VERSIONS for field in self.state)
 
 
+OF_VERSIONS = (
+    "it is a table of Delta Lake, Hudi or Iceberg, whose folder has the files of its older versions as well: write its "
+    "rows as Parquet to another folder, or name the files by a glob if the rows of all of them count"
+)
+"""Of a folder: what it is, and what to do."""
+
+
 def is_url(location: str) -> bool:
     """Whether `location` is a URL, not a path."""
     return "://" in location
@@ -92,6 +99,11 @@ def fetch(files: Sequence[StoredFile], folder: Path) -> list[Path]:
     return copies
 
 
+def is_of_versions(file: str) -> bool:
+    """Whether the path is of what Delta Lake, Hudi or Iceberg keep about the files of a table."""
+    return re.search(r"(?:^|/)(?:_delta_log|\.hoodie)(?:/|$)|\.metadata\.json$", file) is not None
+
+
 def put(file: Path, url: str) -> None:
     """Makes the object at `url` a copy of `file`: as a whole, as object stores do. StoreError if it cannot be."""
     with _store(url) as (fs, path):
@@ -107,6 +119,8 @@ def _find(fs: Any, path: str, suffixes: tuple[str, ...]) -> dict[str, Mapping[st
     if itself["type"] == "file":
         return {path: itself}
     below = fs.find(path, detail=True)
+    if any(map(is_of_versions, (name[len(path) :] for name in below))):
+        raise StoreError(OF_VERSIONS)
     shown = {name: info for name, info in below.items() if not re.search(r"(?:^|/)[._]", name[len(path) :])}
     return {name: info for name, info in shown.items() if name.lower().endswith(suffixes)}
 

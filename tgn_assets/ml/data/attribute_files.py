@@ -6,6 +6,7 @@ at; so nothing that is handed on depends on them, except that a file must be sou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -25,10 +26,11 @@ from tgn_assets.ml.data.attributes import (
     Node,
     close_of,
 )
-from tgn_assets.ml.safe_text import SafeError, listed, safe_error
+from tgn_assets.ml.safe_text import SafeError, listed, safe_error, shortened
 from tgn_assets.ml.schema import literal, quoted
-from tgn_assets.ml.sources.formats import format_of
-from tgn_assets.ml.sources.relations import id_text, pattern
+from tgn_assets.ml.sources.formats import GZIP, check_format, format_of
+from tgn_assets.ml.sources.relations import id_text, one_of, pattern
+from tgn_assets.ml.sources.spec import NULL_VALUES, SourceError
 from tgn_assets.ml.sources.timestamp_sql import moment_sql
 from tgn_assets.ml.weeks import week_number
 
@@ -36,6 +38,8 @@ MAX_COLUMNS = 16
 """Feature columns of one table: each makes one or two features of every pair that is ranked."""
 LARGEST = 4 << 30
 """Bytes of a file."""
+LONGEST_REASON = 400
+"""Characters of what DuckDB says, which may hold a line of the file."""
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 VALUES: dict[Kind, str] = {
     "number": "TRY_CAST({0} AS DOUBLE)",
@@ -44,6 +48,8 @@ VALUES: dict[Kind, str] = {
 }
 SINCE = "epoch_us(valid_from)"
 FRAME = "attribute_frame"
+LIKE_NUMBER = r"\s*[^\w\s]*\s*[0-9][0-9.,' ]*\s*[^\w\s]?\s*"
+"""A number, with a sign before or after it: a minus, of a currency, of per cent; or with commas."""
 TEXT_AS_NUMBER = "coalesce(TRY_CAST({0} AS DOUBLE), TRY_CAST({0} AS BOOLEAN)::INT)"
 
 
@@ -77,7 +83,10 @@ def _relation(con: duckdb.DuckDBPyConnection, where: str, node: Node, given: str
         raise AttributeTableError(f"{where} is no file; {remedy}")
     if path.stat().st_size > LARGEST:
         raise AttributeTableError(f"{where} has more than {LARGEST >> 30} GB; keep the events and users of the log")
-    typed, file = not format_of(str(path), str(path)).is_text, literal(pattern(str(path)))
+    known = format_of(str(path), str(path))
+    if path.suffix != GZIP:
+        check_format(where, str(path), known)
+    typed, file = not known.is_text, literal(pattern(str(path)))
     return f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)", typed
 
 
@@ -95,7 +104,9 @@ def _read(
             features = _features(where, node, types)
             key = f"{node}_id"
             timed = "valid_from" in types
-            read_as = [f"{id_text(key, types[key])} AS {key}"]  # as the log writes them
+            read_as = [f"{id_text(key, types[key], NULL_VALUES)} AS {key}"]  # as the log writes them
+            texts = [quoted(name) for name in features if types[name] == "VARCHAR"]
+            read_as += [f"CASE WHEN NOT {one_of(text, ('', *NULL_VALUES))} THEN {text} END AS {text}" for text in texts]
             read_as += [f"{moment_sql('valid_from', types['valid_from'])} AS valid_from"] if timed else []
             con.execute(f"CREATE OR REPLACE TEMP VIEW given AS SELECT * REPLACE ({', '.join(read_as)}) FROM {read}")
             _check_rows(con, where, node, timed)
@@ -107,9 +118,12 @@ def _read(
                 "ORDER BY idx, since"
             )
             kinds = {name: _kind_of_type(types[name]) if typed else _kind_of_text(con, name) for name in features}
+            notes += [f"{where}: {said}" for name in features for said in _like_numbers(con, name, kinds[name])]
             table = _table(con, node, kinds, typed)
+    except SourceError as error:
+        raise AttributeTableError(str(error)) from None
     except (duckdb.Error, OSError) as error:
-        reason = " ".join(str(error).split("\n\n")[0].split())
+        reason = shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)
         raise AttributeTableError(
             f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
         ) from safe_error(error)
@@ -127,6 +141,9 @@ def _features(where: str, node: Node, types: dict[str, str]) -> list[str]:
     """The feature columns among `types`; AttributeTableError if there are none, too many, or one of a wrong type."""
     if f"{node}_id" not in types:
         raise AttributeTableError(f"{where} has no column {node}_id; its columns are {listed(types)}")
+    for name in (f"{node}_id", "valid_from"):  # DuckDB calls a second one so
+        if f"{name}_1" in types:
+            raise AttributeTableError(f"{where} has the column {name} twice; rename one")
     features = [name for name in types if name not in (f"{node}_id", "valid_from")]
     if not 1 <= len(features) <= MAX_COLUMNS:
         raise AttributeTableError(
@@ -172,6 +189,22 @@ def _kind_of_text(con: duckdb.DuckDBPyConnection, name: str) -> Kind:
     query = f"SELECT count({column}), count({number}), count({time}) FROM past"
     ((values, numbers, times),) = con.execute(query).fetchall()
     return "number" if numbers == values else "time" if times == values else "category"
+
+
+def _like_numbers(con: duckdb.DuckDBPyConnection, name: str, kind: Kind | None) -> Iterator[str]:
+    """What to say of a column of categories most of which look like numbers."""
+    if kind != "category":
+        return
+    column = quoted(name)
+    number = TEXT_AS_NUMBER.format(column)
+    query = f"""SELECT 2 * count(*) FILTER (WHERE regexp_full_match({column}, $like)) > count({column}),
+                       min({column}) FILTER (WHERE {number} IS NULL) FROM past"""
+    ((most, sample),) = con.execute(query, {"like": LIKE_NUMBER}).fetchall()
+    if most and sample is not None:
+        yield (
+            f"the column {name} is taken for categories, since not all of its values are numbers, such as "
+            f"{shortened(repr(sample))}: write 1234.5 if they are numbers, and nothing where one is missing"
+        )
 
 
 def _table(con: duckdb.DuckDBPyConnection, node: Node, kinds: dict[str, Kind | None], typed: bool) -> AttributeTable:

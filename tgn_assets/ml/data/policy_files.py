@@ -11,6 +11,7 @@ import duckdb
 import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect
+from tgn_assets.ml.data.attribute_files import LONGEST_REASON
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
 from tgn_assets.ml.sources.relations import id_of, id_text, pattern
@@ -118,4 +119,4 @@ def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> 
 
 
 def _reason(error: duckdb.Error) -> str:
-    return " ".join(str(error).split("\n\n")[0].split())
+    return shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)

@@ -33,7 +33,7 @@ SIZES_SQL = """
 IDS_SQL = """
     SELECT {node}_id, count(*), count(*) / sum(count(*)) OVER (),
            trim({node}_id) <> {node}_id, regexp_full_match({node}_id, $scientific),
-           list_contains(string_split($stand_ins, ' '), lower(trim({node}_id))),
+           regexp_full_match(lower(trim({node}_id)), $stand_ins),
            regexp_matches({node}_id, $quotes), regexp_matches({node}_id, $invisible)
     FROM looked WHERE reason IS NULL GROUP BY {node}_id ORDER BY count(*) DESC, {node}_id
 """
@@ -57,8 +57,11 @@ TIMES_SQL = f"""
     SELECT count(*), min(text, {TIMES_SAMPLED}) FILTER (WHERE reason = '{UNREADABLE_TIME}')
     FROM looked WHERE reason IN ('{UNREADABLE_TIME}', '{OUT_OF_RANGE}')
 """
-STAND_INS = "null <na> nat #n/a (null) nan none n/a na nil undefined unknown anonymous guest - ? 0 -1"
-"""Ids, in lower case, that often stand for no id at all."""
+STAND_INS = (
+    "[[:punct:]]*(null|nat|nan|none|n/?a|nil|empty|blank|missing|undefined|unknown|anonymous|guest|not[ _]set)?"
+    r"[[:punct:]]*|\\+n|-?0|-1|0{8}(-?0{4}){3}-?0{12}"
+)
+"""Ids, in lower case, that often stand for no id at all: such words, in brackets or not, signs alone, zeros."""
 QUOTES = r"""^'.*'$|^".*"$|\\["']|["]{2}"""
 """An id that was quoted or escaped twice, such as `'a'`, `"a"`, `a\\"`, `""a`."""
 SCIENTIFIC = r"[0-9](\.[0-9]+)?[eE][+]?[0-9]{1,2}"

@@ -98,16 +98,17 @@ def new_ensemble(config: RankerConfig, *, width: int, attributes: Sequence[Attri
 
 
 def is_incompatible(ranker: RankerCheckpoint) -> bool:
-    """Whether it learned from other pair features than those that candidates have now."""
-    return ranker.features != candidate_feature_names(ranker.config.features, ranker.attributes)
+    """Whether it learned from other pair features than those that candidates have now, or does not know their range."""
+    known = candidate_feature_names(ranker.config.features, ranker.attributes)
+    return ranker.features != known or "members.0.feature_low" not in ranker.state
 
 
 def load_model(ranker: RankerCheckpoint, device: str = "cpu") -> Ensemble:
     """The networks of a checkpoint, ready to score on `device`; ArtifactError if it is `is_incompatible`."""
     if is_incompatible(ranker):
         raise ArtifactError(
-            f"the ranker of {ranker.week} was trained by a version of tgn_assets with other pair features; materialize "
-            "trained_gnn and trained_ranker of that week again, and if it is pinned, run `tgn models unpin`"
+            f"the ranker of {ranker.week} was trained by a version of tgn_assets with other pair features or weights; "
+            "materialize trained_gnn and trained_ranker of that week again, and if it is pinned, run `tgn models unpin`"
         )
     width = ranker.state["members.0.project_event.weight"].shape[1]
     model = new_ensemble(ranker.config, width=width, attributes=ranker.attributes, networks=_num_networks(ranker))

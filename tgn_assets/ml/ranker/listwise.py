@@ -45,12 +45,13 @@ def fit_network(
     is theirs, and has no loss. `on_step` is called after each step with its number of lists; an epoch has
     `num_lists(datasets)`.
     """
-    fit, best = config.fit, -1.0
+    fit, best, features = config.fit, -1.0, [torch.from_numpy(dataset.candidates.features) for dataset in datasets]
     if warm:
         best = _ndcg(model, held_out, k)
         yield {"epoch": "start", "loss": None, "validation_ndcg": best}
+        model.widen_range(features)
     else:
-        model.normalise([torch.from_numpy(dataset.candidates.features) for dataset in datasets])
+        model.normalise(features)
     epochs, rate_factor = (config.warm_epochs, fit.warm_step) if warm else (config.epochs, 1.0)
     patience, min_gain = config.patience, 0.0
     if warm or num_lists(datasets) >= fit.many_lists:
@@ -80,6 +81,7 @@ def finetune_on_recent_weeks(
 ) -> float:
     """One final epoch with small steps over the last of `datasets`, the one that was held out among them; its loss."""
     newest = datasets[-config.fit.newest_weeks :]
+    model.widen_range([torch.from_numpy(dataset.candidates.features) for dataset in newest])
     optimizer = _optimizer(model, config, config.fit.final_step)
     return _fit_epoch(model, newest, optimizer, config.fit.users_per_step)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ PAIRS_PER_SUM = 65_536
 """Pairs whose features are summed at once, in double precision: those of all pairs are a large part of the memory."""
 PAIRS_PER_PASS = 4096
 """Pairs whose features pass the network at once where nothing is learned: what is between layers stays in the cache."""
+WITHOUT_BOUND = torch.finfo(torch.float32).max
+"""The end of the range of a feature that is known of no training pair."""
 
 Rescore = Callable[[Candidates, FloatArray], FloatArray]
 """Turns the networks' scores [p] of candidates into the scores [p] that they are ranked by, such as `blend_scores`."""
@@ -131,6 +134,8 @@ class UserInteractionPredictor(PairScorer):
 
     feature_mean: Tensor
     feature_scale: Tensor
+    feature_low: Tensor
+    feature_high: Tensor
 
     def __init__(self, config: RankerConfig, *, width: int, features: int, attributes: int = 0) -> None:
         super().__init__()
@@ -149,9 +154,12 @@ class UserInteractionPredictor(PairScorer):
         self.gate = nn.Parameter(torch.tensor(0.1))
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
+        self.register_buffer("feature_low", torch.full((features,), -WITHOUT_BOUND))
+        self.register_buffer("feature_high", torch.full((features,), WITHOUT_BOUND))
 
     def normalise(self, features: Sequence[Tensor]) -> None:
-        """Sets mean and standard deviation of the features that are known, by training pairs (parts of [p, F])."""
+        """Sets mean, standard deviation and range of the features that are known, by training pairs (parts of
+        [p, F])."""
         parts = [some for part in features for some in part.split(PAIRS_PER_SUM)]
         known = torch.stack([(~part.isnan()).sum(0) for part in parts]).sum(0)
         mean = torch.stack([part.nansum(0, dtype=torch.float64) for part in parts]).sum(0) / known.clamp(min=1)
@@ -159,6 +167,17 @@ class UserInteractionPredictor(PairScorer):
         self.feature_mean.copy_(mean)
         scale = (squares / known.clamp(min=1)).sqrt().clamp(min=1e-3)
         self.feature_scale.copy_(torch.where(known > 0, scale, 1.0))
+        for bound, of_pairs in zip((self.feature_low, self.feature_high), _range(features), strict=True):
+            bound.copy_(of_pairs)
+
+    def widen_range(self, features: Sequence[Tensor]) -> None:
+        """Widens the range of each feature to that of training pairs (parts of [p, F]).
+
+        What lies outside is scored as what lies at its edge: of it nothing was learned, and a network extrapolates.
+        """
+        low, high = (bound.to(self.device) for bound in _range(features))
+        self.feature_low.copy_(torch.minimum(self.feature_low, low))
+        self.feature_high.copy_(torch.maximum(self.feature_high, high))
 
     def get_temporal_embeddings(self, sequence: Tensor, known: Tensor) -> Tensor:
         """[n, dim] summary of each user's weekly embeddings `sequence` [n, L, width], oldest first.
@@ -192,12 +211,22 @@ class UserInteractionPredictor(PairScorer):
     def _normalised(self, features: Tensor) -> Tensor:
         """[p, F + attributes] standardised features. Attribute features are clipped; NaN becomes zero and sets a
         flag."""
-        normalised = (features - self.feature_mean) / self.feature_scale
+        within = features.clamp(self.feature_low, self.feature_high)
+        normalised = (within - self.feature_mean) / self.feature_scale
         if not self.attributes:
             return normalised
         attributes = normalised[:, -self.attributes :]
         clipped = attributes.nan_to_num(0.0).clamp(-self.attribute_limit, self.attribute_limit)
         return torch.cat([normalised[:, : -self.attributes], clipped, attributes.isnan().to(attributes.dtype)], dim=1)
+
+
+def _range(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """([F] the least, [F] the largest value of each feature in the parts [p, F]; without bound where none is known)."""
+    ends = []
+    for farther, bound in ((np.fmin, -WITHOUT_BOUND), (np.fmax, WITHOUT_BOUND)):  # which pass over NaN
+        end = farther.reduce([farther.reduce(part.numpy(), axis=0) for part in features if len(part)], axis=0)
+        ends.append(torch.from_numpy(np.nan_to_num(end, nan=bound)))
+    return ends[0], ends[1]
 
 
 def _newest(layer: nn.TransformerEncoderLayer, tokens: Tensor, hidden: Tensor) -> Tensor:

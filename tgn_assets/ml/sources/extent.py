@@ -30,6 +30,7 @@ from tgn_assets.ml.sources.reader import (
 from tgn_assets.ml.sources.relations import FileSummary, RowGroup
 from tgn_assets.ml.sources.spec import (
     EMPTY_DIGEST,
+    WEEK_NUMBER,
     SourceError,
     SourceExtent,
     SourceSpec,
@@ -159,7 +160,7 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
     """
     query = f"""
         SELECT count(*), reason, min(week::VARCHAR), min(number), max(number),
-               list(DISTINCT number) FILTER (WHERE number <= {LAST_OF_YEAR})
+               list(DISTINCT number) FILTER (WHERE number <= {LAST_OF_YEAR}), min(text)
         FROM {{rows}} GROUP BY reason
     """
     with connect() as con, source_errors(spec):
@@ -167,9 +168,10 @@ def smallest_week_number(spec: SourceSpec) -> int | None:
             return None
         anywhere = replace(spec, week_number_anchor=(0, FIRST_MONDAY.isoformat()))
         found = scan(con, anywhere, query)
-    numbers = [row[3:] for row in found.rows if row[1] in (None, OUT_OF_RANGE)]
+    numbers = [row[3:6] for row in found.rows if row[1] in (None, OUT_OF_RANGE)]
     if not numbers:
-        raise _no_valid_row(anywhere, [*(RowGroup(*row[:3]) for row in found.rows), unreadable_group(found)])
+        groups = [RowGroup(rows, reason, week, sample=row[-1]) for rows, reason, week, *row in found.rows]
+        raise _no_valid_row(anywhere, [*groups, unreadable_group(found)])
     smallest, largest = min(least for least, _, _ in numbers), max(most for _, most, _ in numbers)
     _refuse_yearly_numbers(spec, smallest, largest, chain.from_iterable(some or () for _, _, some in numbers))
     return int(smallest)
@@ -276,8 +278,11 @@ def _no_valid_row(spec: SourceSpec, groups: Sequence[RowGroup]) -> SourceError:
         sample = sample or future
     elif future:
         remedy += f": one is {future!r}, which the clock of this machine says is to come"
-    if sample and (told := time_remedy(sample)):
+    if sample and not spec.week_number_anchor and (told := time_remedy(sample)):
         remedy += f": times such as {sample!r} may be {told}"
+    elif sample and spec.week_number_anchor:
+        remedy += f": one is {sample!r}, and {WEEK_NUMBER} has whole numbers; ISO years and weeks such as 2024-W05 are "
+        remedy += f"read with TGN_TIMESTAMP_COLUMN={WEEK_NUMBER} TGN_TIMESTAMP_FORMAT=%G-W%V"
     elif sample:
         remedy += f": one is {sample!r}; set TGN_TIMESTAMP_FORMAT to its strptime format, such as %d.%m.%Y %H:%M"
         if present := spec.time_style.format:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from tgn_assets.ml.connectors.object_store import StoredFile, fetch, is_url, stored_files
+from tgn_assets.ml.connectors.object_store import OF_VERSIONS, StoredFile, fetch, is_of_versions, is_url, stored_files
 from tgn_assets.ml.connectors.text_file import replace_text
 from tgn_assets.ml.import_closure import code_digest
 from tgn_assets.ml.safe_text import holds_password, safe_text
@@ -156,7 +156,7 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
     if path is None:
         return {}
     try:
-        checksum, _, text = path.read_text().partition("\n")
+        checksum, _, text = path.read_text("utf-8").partition("\n")
         if _checksum(text) != checksum:
             return {}
     except (OSError, UnicodeDecodeError):
@@ -205,8 +205,11 @@ def find_files(location: str) -> list[str]:
 
 
 def _files_inside(folder: Path) -> Iterator[Path]:
-    """The files in `folder` and below, but for hidden ones. SourceError for a link to a folder or to nothing."""
+    """The files in `folder` and below, but for hidden ones. SourceError for a link to a folder or to nothing, and for
+    files of which some may be of older versions."""
     for file in folder.rglob("*"):
+        if is_of_versions(str(file.relative_to(folder))):
+            raise SourceError(f"TGN_SOURCE={folder} cannot be read as files: {OF_VERSIONS}")
         if _is_hidden(file.relative_to(folder)):
             continue
         if file.is_symlink() and not file.is_file():

@@ -61,9 +61,13 @@ FOREIGN = {
     rb"PK\x03\x04": ("a ZIP archive or a workbook", "unpack it, or save its sheet as CSV"),
     rb"\xd0\xcf\x11\xe0": ("a workbook", "save its sheet as CSV"),
     rb"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with zstd -d, or compress it with gzip"),
-    rb"\x1f\x8b": ("compressed by gzip", "give it a name that ends in .csv.gz or .jsonl.gz"),
+    rb"\x1f\x8b": (
+        "compressed by gzip",
+        "give it a name that ends in .csv.gz or .jsonl.gz, or unpack it if it is an archive (.tgz)",
+    ),
     rb"BZh[1-9]1AY": ("compressed by bzip2", "unpack it with bunzip2, or compress it with gzip"),
     rb"\xfd7zXZ": ("compressed by xz", "unpack it with unxz, or compress it with gzip"),
+    rb"PAR1": ("Parquet by its content", "give it a name that ends in .parquet"),
     rb"[\s\S]{8}DUCK": ("a database of DuckDB", "write its table as Parquet"),
     rb"SQLite format 3": ("a database of SQLite", "write its table as CSV"),
     rb"(?:\xef\xbb\xbf)?\s*<(?i:!doctype html|html)": (
@@ -74,7 +78,7 @@ FOREIGN = {
     rb"%PDF-|\{\\rtf": ("a document", "save its table as CSV"),
     rb"[\s\S]{257}ustar|7z\xbc\xaf|Rar!\x1a": ("an archive", "unpack it"),
     rb"ARROW1|ORC[^ -~\s]|Obj\x01": ("Arrow, ORC or Avro", "write it as Parquet"),
-    rb"\x89HDF|FEA1|\x93NUMPY|RD[AX][23]\n|\x80[\x02-\x05]|(?!PAR1)[^\0\r\n]{0,999}\0": (
+    rb"\x89HDF|FEA1|\x93NUMPY|RD[AX][23]\n|\x80[\x02-\x05]|[^\0\r\n]{0,999}\0": (
         "no text, but of a format for programs",
         "write its table as CSV, JSON lines or Parquet",
     ),
@@ -114,27 +118,27 @@ def open_file(con: duckdb.DuckDBPyConnection, spec: SourceSpec, name: str, file:
             is_packed = packed.peek(2)[:2] in (GZIPPED, b"")
             shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_packed else packed, out)
         file = str(copy)
-    _check_format(name, file, known)
+    check_format(f"TGN_SOURCE: {name}", file, known)
     return known.open(con, spec, name, file)
 
 
-def _check_format(name: str, file: str, known: FileFormat) -> None:
-    """SourceError if the file is not of the binary format `known` but of one that is not read, or its text is not in
-    UTF-8."""
+def check_format(where: str, file: str, known: FileFormat) -> None:
+    """SourceError, which begins with `where`, if the file is not of the binary format `known` but of one that is not
+    read, or its text is not in UTF-8."""
     with open(file, "rb") as opened:
         begin = opened.read(HEADER_BYTES)
     if not known.is_text and re.match(known.magic, begin):
         return
     for magic, (what, remedy) in FOREIGN.items():
         if re.match(magic, begin):
-            raise SourceError(f"TGN_SOURCE: {name} is {what}, which is not read: {remedy}")
+            raise SourceError(f"{where} is {what}, which is not read: {remedy}")
     lines = begin.splitlines() if known.is_text and not is_utf8(begin) else []
     whole = lines[:-1] if len(begin) == HEADER_BYTES else lines
     faults = [number for number, line in enumerate(whole) if not is_utf8(line)]
     # A few damaged lines among many are rejected, each by itself.
     if faults and (faults[0] == 0 or len(faults) * 100 >= len(lines)):
         raise SourceError(
-            f"TGN_SOURCE: {name} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
+            f"{where} is not text in UTF-8 (line {faults[0] + 1}); if it is Latin-1 or Windows-1252, "
             "write it in UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
         )
 
@@ -191,7 +195,10 @@ def _plain(name: str) -> str:
 def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file: str) -> Table:
     described = con.read_parquet(pattern(file), hive_partitioning=False)
     found = list(zip(described.columns, described.types, strict=True))
-    columns = {column: Column(quoted(column), str(dtype)) for column, dtype in found}
+    # DuckDB calls the second of two columns user, or of User and user, user_1.
+    names = {column.lower() for column in described.columns}
+    twice = _repeated(con, file) if any(f"{name}_1" in names for name in names) else set[str]()
+    columns = {column: Column(quoted(column), str(dtype), repeated=column.lower() in twice) for column, dtype in found}
     for column, dtype in found:
         columns = _members(column, quoted(column), dtype) | columns
     # Columns that are in the names of folders alone, as text: DuckDB's guess of their type depends on other folders.
@@ -199,6 +206,16 @@ def _open_parquet(con: duckdb.DuckDBPyConnection, _: SourceSpec, name: str, file
         value = f"url_decode(regexp_extract({FILE_NAME}, {literal(f'/{re.escape(column)}=([^/]*)/')}, 1))"
         columns.setdefault(column, Column(f"NULLIF({value}, '__HIVE_DEFAULT_PARTITION__')", "VARCHAR"))
     return Table(name, file, columns, Relation(PARQUET_SQL, file=FILE_NAME))
+
+
+def _repeated(con: duckdb.DuckDBPyConnection, file: str) -> set[str]:
+    """The names, in lower case, that several columns of a Parquet file have."""
+    names, below = list[str](), 0
+    query = "SELECT lower(name), coalesce(num_children, 0) FROM parquet_schema($file)"
+    for name, children in con.execute(query, {"file": pattern(file)}).fetchall()[1:]:  # the first one is the whole
+        names += [] if below else [name]
+        below += children - (below > 0)
+    return {name for name in names if names.count(name) > 1}
 
 
 def _members(name: str, sql: str, dtype: Any) -> dict[str, Column]:

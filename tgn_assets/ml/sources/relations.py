@@ -266,9 +266,11 @@ def id_text(column: str, dtype: str, null_values: Sequence[str] = ()) -> str:
 def _id_column(table: Table, name: str, setting: str) -> Column:
     column = _column(table, name, setting)
     if re.match(NESTED, column.dtype):
+        has_members = re.match(r"(STRUCT|JSON OBJECT)(?!.*\]$)", column.dtype)
+        member = f", or to a member of it, such as {name}.id" if has_members else ""
         raise SourceError(
             f"the column {name!r} of {table.name} is of type {column.dtype}, and ids are text or numbers: "
-            f"set {setting} to another column, or to a member of it, such as {name}.id"
+            f"set {setting} to another column{member}"
         )
     return column
 
@@ -301,6 +303,8 @@ def _refuse_missing(table: Table, spec: SourceSpec, time_column: str) -> None:
     each = "one" if len(lacking) == 1 else "some"
     are_values = any(re.match(r"\d{4}-\d\d-\d\d|-?\d+(\.\d+)?$", name) for name in table.columns)
     header = "; its first line is a row, it seems: write the columns' names before it" if are_values else ""
+    if table.relation.csv and len(table.columns) == 1:
+        header = "; columns may be separated by commas, semicolons, tabs or |"
     raise SourceError(f"{table.name} has no {names}{also}; set {settings} to {each} of its columns: {existing}{header}")
 
 

@@ -14,6 +14,12 @@ def test_no_extension_is_downloaded_or_loaded_by_itself(tmp_path: Path) -> None:
             con.execute("SELECT ST_Point(1, 2)")
 
 
+def test_a_database_of_sqlite_is_not_opened_by_an_extension(tmp_path: Path) -> None:
+    (tmp_path / "some.duckdb").write_bytes(b"SQLite format 3\0" + bytes(84))
+    with pytest.raises(duckdb.IOException, match=r"some\.duckdb is a database of SQLite"):
+        connect(tmp_path / "some.duckdb")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -131,6 +131,8 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
             "event_id,price,valid_from\ntea,1,2024-01-01\ntea,2,2024-01-01T00:00:00\n",
             "more than one row of tea with the same valid_from; give them different times",
         ),
+        ("event_id,price,event_id\ntea,1,jam\n", "has the column event_id twice"),
+        ("event_id,note\ntea," + "x" * 3_000_000, "cannot be read .{,700}$"),
         ("event_id,price,valid_from\ntea,1,\n", "the row of tea has no valid_from"),
         ("event_id,price,valid_from\ntea,1,soon\n", "cannot be read .*valid_from a date or a time"),
         (
@@ -143,6 +145,26 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
 def test_unusable_attribute_file_names_setting_and_remedy(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(AttributeTableError, match=f"TGN_EVENT_FEATURES=.*{says}"):
         read(tmp_path, text)
+
+
+def test_words_for_no_value_are_none(tmp_path: Path) -> None:
+    tables = read(tmp_path, "event_id,price,shelf\ntea,2.5,NULL\njam,nan,drinks\n7,NULL,\\N\nNULL,1,x\nNULL,2,x\n")
+    assert kinds(tables) == {"price": "number", "shelf": "category"}
+    assert np.isnan(tables.event.at(IDX, week_number(WEEK))).tolist() == [[False, True], [True, False], [True, True]]
+
+
+@pytest.mark.parametrize("price", ["0,5", "$2", "1,000.0", "5 %", "n/a"])
+def test_numbers_that_are_taken_for_categories_are_named(tmp_path: Path, price: str) -> None:
+    tables = read(tmp_path, f'event_id,price,shelf,made\ntea,"{price}",a1,2024-01-02\njam,2,b,\n7,3,b,\n')
+    assert kinds(tables) == {"price": "category", "shelf": "category", "made": "time"}
+    assert [note for note in tables.notes if f"not all of its values are numbers, such as {price!r}" in note]
+    assert not [note for note in tables.notes if "column shelf" in note]
+
+
+def test_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("event_id,note\ntea,a\n", encoding="utf-16")
+    with pytest.raises(AttributeTableError, match=r"TGN_EVENT_FEATURES=.* is text in UTF-16.* iconv"):
+        read_attribute_tables(str(tmp_path / "events.csv"), None, KNOWN[:0], KNOWN, WEEK)
 
 
 def test_missing_file_and_unusable_type_are_named(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ GNN = GNNConfig(dim=4, window=3, replay=4, epochs=1, warm_epochs=1, batching="fu
 
 
 def network(**changes: Any) -> UserInteractionPredictor:
-    return UserInteractionPredictor(CONFIG.model_copy(update=changes), width=6, features=3)
+    attributes = changes.pop("attributes", 0)
+    return UserInteractionPredictor(CONFIG.model_copy(update=changes), width=6, features=3, attributes=attributes)
 
 
 class Published(NamedTuple):
@@ -122,6 +123,31 @@ def test_a_score_is_that_of_the_features_plus_gated_similarity() -> None:
     similarity = model._compute_similarity_scores(users, events, *pairs)
     expected = model.feature_mlp(features)[:, 0] + 0.1 * similarity  # the gate as it starts
     torch.testing.assert_close(model(users, events, *pairs, features), expected)
+
+
+@torch.no_grad()
+def test_a_feature_outside_the_range_of_the_training_pairs_counts_as_its_edge() -> None:
+    torch.manual_seed(0)
+    model, inside = network(attributes=1).eval(), torch.rand(40, 3)
+    model.normalise([inside[:20], inside[20:]])
+    edge = torch.stack([inside.amin(0), inside.amax(0)])
+    outside = edge + torch.tensor([[-5.0], [5.0]])
+    nothing, pairs = torch.zeros(2, 8), (torch.arange(2), torch.arange(2))
+    assert torch.equal(model(nothing, nothing, *pairs, outside), model(nothing, nothing, *pairs, edge))
+    model.widen_range([outside[1:]])
+    low, high = (model(nothing, nothing, *pairs, features) for features in (edge, outside))
+    assert low[0] == high[0] and low[1] != high[1]
+
+
+@torch.no_grad()
+def test_a_feature_that_no_training_pair_has_is_read_as_it_is() -> None:
+    torch.manual_seed(0)
+    model, features = network(attributes=1).eval(), torch.rand(4, 3)
+    features[:, 2] = torch.nan
+    model.normalise([features])
+    nothing, pairs = torch.zeros(2, 8), (torch.arange(2), torch.arange(2))
+    scores = model(nothing, nothing, *pairs, torch.tensor([[0.5, 0.5, 1.0], [0.5, 0.5, 2.0]]))
+    assert scores.isfinite().all() and scores[0] != scores[1]
 
 
 def test_weeks_before_a_user_existed_do_not_change_its_temporal_embedding() -> None:

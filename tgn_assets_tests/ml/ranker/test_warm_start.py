@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,16 @@ def test_a_warm_start_learns_the_newest_week(chain: list[RankerCheckpoint], trai
     before, after = chain[-2:]
     assert any((after.state[name] != value).any() for name, value in before.state.items())
     assert after.booster != before.booster and after.calibration != before.calibration
+
+
+def test_a_warm_start_widens_the_range_of_the_features(chain: list[RankerCheckpoint]) -> None:
+    wider = 0
+    for before, after in pairwise(chain):
+        for name in ("members.0.feature_low", "members.0.feature_high"):
+            change = after.state[name] - before.state[name]
+            assert ((change <= 0) if name.endswith("low") else (change >= 0)).all()
+            wider += int((change != 0).sum())
+    assert wider
 
 
 def test_a_warm_start_from_the_same_week_is_refused(chain: list[RankerCheckpoint], train: Train) -> None:

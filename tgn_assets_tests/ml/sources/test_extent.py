@@ -187,9 +187,10 @@ def test_a_sample_of_what_cannot_be_used_is_shown(tmp_path: Path, row: str, said
         describe_source(csv(tmp_path, f"{HEADER}{row}\n"))
 
 
-def test_week_numbers_without_a_usable_one_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="unreadable_time 1"):
-        smallest_week_number(csv(tmp_path, "ip_address,event_id,week_number\nu,e,soon\n"))
+@pytest.mark.parametrize("number", ["soon", "W05", "1.5", "2024-W05"])
+def test_week_numbers_without_a_usable_one_are_an_error(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SourceError, match=rf"unreadable_time 1.* one is '{number}', and week_number has .*=%G-W%V"):
+        smallest_week_number(csv(tmp_path, f"ip_address,event_id,week_number\nu,e,{number}\n"))
 
 
 def test_a_synthetic_source_has_come_to_the_last_ended_week() -> None:

@@ -52,6 +52,9 @@ def zipped() -> bytes:
         ("log.csv", b"%PDF-1.7\n", "a document, .*as CSV"),
         ("log.csv", b"RDX3\nX\n\0", "no text, .*write its table"),
         ("log.csv", json.dumps(RECORDS).encode(), r"JSON by its content: .*ends in \.jsonl"),
+        ("log.csv", b"PAR1\x15\x04\0", r"Parquet by its content, .*ends in \.parquet"),
+        ("log.tgz", gzip.compress(LOG.encode(), mtime=0), "compressed by gzip, .*unpack it if it is an archive"),
+        ("log.csv", b"user^item^ts\n", "separated by commas, semicolons, tabs"),
         ("log.csv", b"ARROW1\0\0", "is Arrow, ORC or Avro, .*Parquet"),
         ("log.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not text in UTF-8"),
     ],
@@ -159,6 +162,15 @@ def test_links_that_lead_to_no_file_are_an_error(folder: Path) -> None:
     link.unlink()
     link.symlink_to(folder / "jan.csv")
     assert look(folder) == "2024-01-01"
+
+
+@pytest.mark.parametrize("kept", ["_delta_log/0.json", ".hoodie/hoodie.properties", "metadata/v1.metadata.json"])
+def test_tables_with_files_of_older_versions_are_refused(folder: Path, kept: str) -> None:
+    (folder / kept).parent.mkdir()
+    (folder / kept).write_text("{}")
+    with pytest.raises(SourceError, match="older versions"):
+        describe_source(SourceSpec(str(folder)))
+    assert describe_source(SourceSpec(str(folder / "*.csv"))).rejected == {}
 
 
 def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:

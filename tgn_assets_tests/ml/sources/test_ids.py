@@ -197,6 +197,17 @@ def test_a_column_that_is_there_twice_is_an_error(header: str, tmp_path: Path) -
         assert describe_source(replace(spec, user_column="USER")).rejected == {}
 
 
+def test_a_column_that_parquet_has_twice_is_an_error(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = ["event_id", "timestamp", "user", "User", "a"]
+    values = [*map(pyarrow.array, (["e"], ["2024-01-01"], ["u"], ["v"], [{"event_id": 1}]))]
+    parquet.write_table(pyarrow.Table.from_arrays(values, names=names), tmp_path / "log.parquet")
+    spec = SourceSpec(str(tmp_path / "log.parquet"), user_column="user")
+    with pytest.raises(SourceError, match="the column 'user' is there twice"):
+        describe_source(spec)
+    assert describe_source(replace(spec, user_column="a.event_id")).rejected == {}
+
+
 @pytest.mark.parametrize("quoted", ["x", '"a\nb"'])  # the second one is read line by line
 def test_a_row_may_lack_trailing_columns_nobody_asked_for(
     quoted: str, tmp_path: Path, con: duckdb.DuckDBPyConnection
