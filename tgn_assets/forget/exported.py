@@ -38,7 +38,7 @@ def clean_export(name: str, location: str, kind: str, ids: Ids) -> int:
 
     CleanError if that cannot be done; then it is as it was, or up to some file.
     """
-    return (_clean_parquet if name == "parquet" else _clean_postgres)(location, kind, ids)
+    return CLEANED[name](location, kind, ids)
 
 
 def unset_locations(lineage: Lineage, locations: Mapping[str, str]) -> list[str]:
@@ -182,3 +182,7 @@ def _close_ranks(con: Connection, table: str) -> None:
         f"WHERE {same} AND {table}.rank = closed.rank AND closed.rank <> closed.place",
     )
     run(con, f"UPDATE {table} SET rank = -rank WHERE rank < 0")
+
+
+CLEANED = {"parquet": _clean_parquet, "postgres": _clean_postgres}
+"""Kind of location -> what takes the ids out of it."""

@@ -228,7 +228,7 @@ def _indices(home: Home) -> Iterator[Trace]:
 def _exported(search: _Search, name: str, location: str) -> Iterator[Trace]:
     """What a location of exports has."""
     try:
-        yield from (_of_parquet if name == "parquet" else _of_postgres)(search, location)
+        yield from SEARCHED[name](search, location)
     except (StoreError, PostgresError, OSError, duckdb.Error) as error:
         yield Trace(name, f"the exports cannot be searched: {error}", sure=True, unreadable=True)
 
@@ -253,6 +253,10 @@ def _of_postgres(search: _Search, url: str) -> Iterator[Trace]:
                         yield from search.text("PostgreSQL", f"{table}.{column}", text)
                     elif column == f"{search.kind}_id" and text in search.ids.names:
                         yield Trace("PostgreSQL", f"{table}.{column}", sure=True)
+
+
+SEARCHED = {"parquet": _of_parquet, "postgres": _of_postgres}
+"""Kind of location of exports -> what searches it."""
 
 
 def _unpacked(value: bytes) -> str:

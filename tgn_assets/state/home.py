@@ -181,6 +181,8 @@ class Home:
         text = first_line(error)
         if "disk is full" in text or not shutil.disk_usage(self.root).free:
             return f"the disk of {self.dagster_home} is full: make room, and run it again"
+        if "is locked" in text:
+            return f"{self.dagster_home} is locked by another process ({text}): end what holds it, and run it again"
         if "readonly" in text or "unable to open" in text:
             return f"{self.dagster_home} cannot be written to ({text}): give this user the right to"
         damaged = damaged_history(self.dagster_home)

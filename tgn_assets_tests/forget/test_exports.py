@@ -10,9 +10,9 @@ import pytest
 
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.forget.erase import forget
-from tgn_assets.forget.exported import clean_export, unset_locations
+from tgn_assets.forget.exported import CLEANED, clean_export, unset_locations
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.verify import Trace, traces
+from tgn_assets.forget.verify import SEARCHED, Trace, traces
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
@@ -29,6 +29,10 @@ def left(home: Home, kind: str, *names: str) -> list[Trace]:
 def rows(pattern: str, column: str) -> list[str]:
     found = duckdb.execute(f"SELECT DISTINCT {column} FROM read_parquet('{pattern}') ORDER BY 1").fetchall()
     return [value for (value,) in found]
+
+
+def test_every_destination_can_be_cleaned_and_searched() -> None:
+    assert CLEANED.keys() == SEARCHED.keys() == DESTINATIONS.keys()
 
 
 def test_a_folder_loses_the_user_and_no_other_row(home: Home, folder: Path) -> None:

@@ -9,6 +9,7 @@ from tgn_assets.run_launcher import WatchfulRunLauncher
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import home as home_module
 from tgn_assets.state.home import DAGSTER_YAML, Home
+from tgn_assets.state.warehouse import StateError
 from tgn_assets_tests.support.event_logs import ingest
 
 HEADER = "ip_address,event_id,timestamp\n"
@@ -63,6 +64,20 @@ def test_two_that_make_a_home_at_once_do_not_trip_over_each_other(tmp_path: Path
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(runs, range(2))) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("database is locked", "dagster is locked by another process"),
+        ("database or disk is full", "the disk of .*dagster is full: make room"),
+        ("attempt to write a readonly database", "dagster cannot be written to .*: give this user the right to"),
+    ],
+)
+def test_trouble_with_dagsters_history_names_the_remedy(tmp_path: Path, text: str, said: str) -> None:
+    of_sqlalchemy = type("OperationalError", (Exception,), {"__module__": "sqlalchemy.exc"})
+    with pytest.raises(StateError, match=said), _home(tmp_path).instance():
+        raise of_sqlalchemy(f"(sqlite3.OperationalError) {text}")
 
 
 def test_an_unusable_folder_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
