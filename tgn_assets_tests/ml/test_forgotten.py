@@ -102,7 +102,7 @@ def test_nothing_is_read_beside_a_damaged_list(spec: SourceSpec, text: str) -> N
 
 
 def test_a_list_that_may_not_be_read_is_not_called_damaged(spec: SourceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(path: Path) -> str:  # root may read everything
+    def denied(path: Path, encoding: str) -> str:  # root may read everything
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     assert spec.forgotten
