@@ -112,6 +112,12 @@ def failed_if_skipped(report: Report) -> Report:
     return report
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The p value of the best of several rankers from a tenth of the draws: enough for a rate over many worlds."""
+    monkeypatch.setattr("tgn_assets.ml.evaluation.intervals.DRAWS", 2000)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server, one for each worker that has a test for it."""

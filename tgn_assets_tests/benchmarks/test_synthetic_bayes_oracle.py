@@ -13,7 +13,7 @@ from tgn_assets.ml.sources.synthetic import WeekState, World, generate_week
 from tgn_assets.ml.weeks import shift, week_number
 
 FIRST, WEEK = "2025-04-28", "2025-08-04"
-SMALL = World(users=150, events=60, communities=4)
+SMALL = World(users=70, events=40, communities=4)
 
 
 WEEK_STATE = cache(WeekState)
@@ -81,7 +81,7 @@ def test_reads_only_weeks_before_target(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_exploration_every_interaction_is_a_habit() -> None:
-    world = World(users=100, events=30, communities=3, explorations=0)
+    world = World(users=50, events=30, communities=3, explorations=0)
     users, before = users_before(WEEK, world), generate_week(shift(WEEK, -1), world)
     events, chance = synthetic_bayes_oracle.interaction_chances(WEEK, users, shift(WEEK, -1), world)
     pairs = (pd.Index(users), before.user_id), (pd.Index(events), before.event_id)

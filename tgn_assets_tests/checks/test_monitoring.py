@@ -129,6 +129,7 @@ def test_later_weeks_change_no_verdict(warehouse: Warehouse) -> None:
         assert not_below_baseline(con, WEEK) == before
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_equal_rankers_warn_at_the_nominal_rate() -> None:
     rng, warned = np.random.default_rng(0), []
     weeks, models = [shift(WEEK, -1), WEEK][::-1], [OURS, *BASELINES]

@@ -119,6 +119,7 @@ def test_weighted_mean_is_that_of_repeated_rows(users: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("users", [20, 200])
+@pytest.mark.usefixtures("few_draws")
 def test_best_of_equal_rankers_is_found_better_at_the_nominal_rate(users: int) -> None:
     rng, found = np.random.default_rng(5), []
     for _ in range(600):

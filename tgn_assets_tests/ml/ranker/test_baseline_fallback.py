@@ -104,6 +104,7 @@ def test_a_difference_within_the_noise_keeps_the_ranker() -> None:
 
 
 @pytest.mark.parametrize(("weeks", "users"), [(1, 100), (1, 25), (6, 25)])
+@pytest.mark.usefixtures("few_draws")
 def test_equal_rankers_are_swapped_at_the_nominal_rate(weeks: int, users: int) -> None:
     rng = np.random.default_rng(weeks * users)
     swapped = [choose_per_segment(simulated(rng, weeks, users), config=CONFIG).source["active"] for _ in range(200)]
