@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from tgn_assets.ml.schema import literal
 
-SQLITE = b"SQLite format 3\0"
-"""What its files begin with."""
+WITHOUT_EXTENSIONS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+"""From the beginning: to open a file of SQLite, DuckDB would download one."""
 QUERY_INTERRUPTED = "Query interrupted"
 """What DuckDB's binding says when it was interrupted, as a RuntimeError."""
 
@@ -20,12 +23,13 @@ def connect(database: str | Path = ":memory:", *, read_only: bool = False) -> du
     """A connection in UTC that neither downloads nor loads an extension by itself. Before it runs SQL that a user
     wrote, `confine` it.
     """
-    with suppress(OSError), open(database, "rb") as file:
-        # DuckDB would download an extension, and open it.
-        if file.read(len(SQLITE)) == SQLITE:
-            raise duckdb.IOException(f"{database} is a database of SQLite, and should be one of DuckDB")
-    con = duckdb.connect(database, read_only=read_only)
-    con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'")
+    try:
+        con = duckdb.connect(database, read_only=read_only, config=WITHOUT_EXTENSIONS)
+    except duckdb.IOException as error:  # to look at the file before would end the locks that this process holds on it
+        if "sqlite_scanner" in str(error):
+            raise duckdb.IOException(f"{database} is a database of SQLite, and should be one of DuckDB") from error
+        raise
+    con.execute("SET TimeZone = 'UTC'")
     return con
 
 

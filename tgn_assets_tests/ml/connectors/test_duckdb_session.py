@@ -1,3 +1,7 @@
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -15,9 +19,21 @@ def test_no_extension_is_downloaded_or_loaded_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_database_of_sqlite_is_not_opened_by_an_extension(tmp_path: Path) -> None:
-    (tmp_path / "some.duckdb").write_bytes(b"SQLite format 3\0" + bytes(84))
+    with closing(sqlite3.connect(tmp_path / "some.duckdb")) as con:
+        con.execute("CREATE TABLE one (a)")
     with pytest.raises(duckdb.IOException, match=r"some\.duckdb is a database of SQLite"):
         connect(tmp_path / "some.duckdb")
+
+
+def test_another_connection_of_the_process_leaves_the_lock_in_place(tmp_path: Path) -> None:
+    """To close a file of which a process has a lock ends that lock, whichever way the file was opened."""
+    other_process = "import sys, duckdb; duckdb.connect(sys.argv[1])"
+    command = [sys.executable, "-c", other_process, str(tmp_path / "some.duckdb")]
+    with connect(tmp_path / "some.duckdb"):
+        connect(tmp_path / "some.duckdb").close()
+        refused = subprocess.run(command, capture_output=True, text=True)
+    assert "Could not set lock" in refused.stderr
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.parametrize(
