@@ -48,6 +48,7 @@ def weekly_top5_predictions(
     context: dg.AssetExecutionContext,
     trained_ranker: Any,
     temporal_embeddings: Any,
+    *,  # Dagster finds what is upstream among the positional arguments alone
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,

@@ -74,7 +74,7 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
     odd = [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused)]
-    yield "suspicions", [*odd, *unknown_events(home), *unusable_attributes(home)]
+    yield "suspicions", [*odd, *unknown_events(home), *_unusable_attributes(home)]
     items = backlog.work_items() if weeks and not backlog.early_end() else None
     left = set[str]()
     try:
@@ -139,7 +139,7 @@ def _numbers_begun_anew(home: Home, unused: UnusedRows | None) -> Iterator[str]:
         yield f"{count} of weeks before the first one: the week numbers {YEARLY}; {YEARLY_REMEDY}"
 
 
-def unusable_attributes(home: Home) -> Iterator[str]:
+def _unusable_attributes(home: Home) -> Iterator[str]:
     """Why a week could not read the attribute files."""
     nobody = pd.DataFrame({"idx": [0], "id": [""]})
     settings = home.settings

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from tgn_assets.ml.safe_text import shortened
 from tgn_assets.ml.schema import literal
 
 WITHOUT_EXTENSIONS: dict[str, str | bool | int | float | list[str]] = {
@@ -15,6 +16,8 @@ WITHOUT_EXTENSIONS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
 }
 """From the beginning: to open a file of SQLite, DuckDB would download one."""
+LONGEST_REASON = 400
+"""Characters of what DuckDB says of a file."""
 QUERY_INTERRUPTED = "Query interrupted"
 """What DuckDB's binding says when it was interrupted, as a RuntimeError."""
 
@@ -43,6 +46,11 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         con.rollback()
         raise
     con.commit()
+
+
+def reason_of(error: BaseException) -> str:
+    """What DuckDB, or the system, says of a file: in one line, and not all of a line of the file that it may hold."""
+    return shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)
 
 
 def was_interrupted(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.connectors.duckdb_session import connect
+from tgn_assets.ml.connectors.duckdb_session import connect, reason_of
 from tgn_assets.ml.data.attributes import (
     ALWAYS,
     DAY,
@@ -38,8 +38,6 @@ MAX_COLUMNS = 16
 """Feature columns of one table: each makes one or two features of every pair that is ranked."""
 LARGEST = 4 << 30
 """Bytes of a file."""
-LONGEST_REASON = 400
-"""Characters of what DuckDB says, which may hold a line of the file."""
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 VALUES: dict[Kind, str] = {
     "number": "TRY_CAST({0} AS DOUBLE)",
@@ -123,9 +121,9 @@ def _read(
     except SourceError as error:
         raise AttributeTableError(str(error)) from None
     except (duckdb.Error, OSError) as error:
-        reason = shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)
         raise AttributeTableError(
-            f"{where} cannot be read ({reason}); it is CSV in UTF-8 or Parquet, and valid_from a date or a time"
+            f"{where} cannot be read ({reason_of(error)}); it is CSV in UTF-8 or Parquet, and valid_from a date or "
+            "a time"
         ) from safe_error(error)
     if not len(table.idx):
         notes.append(f"{where} has no row for any {node} known at the close of {week}: is {node}_id written as there?")

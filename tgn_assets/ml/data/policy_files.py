@@ -10,8 +10,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.data.attribute_files import LONGEST_REASON
+from tgn_assets.ml.connectors.duckdb_session import connect, reason_of
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
 from tgn_assets.ml.sources.relations import id_of, id_text, pattern
@@ -91,7 +90,7 @@ def read_expiry(value: str) -> dict[str, datetime]:
             return _expiry(con, read, [pattern(str(path))])
         except duckdb.Error as error:
             raise PolicyError(
-                f"TGN_EVENT_EXPIRY={value} cannot be read ({_reason(error)}): it needs the columns event_id and "
+                f"TGN_EVENT_EXPIRY={value} cannot be read ({reason_of(error)}): it needs the columns event_id and "
                 f"expires_at, {EXPIRY_FORM}"
             ) from safe_error(error)
 
@@ -103,7 +102,7 @@ def expiry_times(table: pd.DataFrame) -> dict[str, datetime]:
         try:
             return _expiry(con, "expiry", [])
         except duckdb.Error as error:
-            raise ValueError(f"expires_at cannot be read ({_reason(error)}): it is {EXPIRY_FORM}") from error
+            raise ValueError(f"expires_at cannot be read ({reason_of(error)}): it is {EXPIRY_FORM}") from error
 
 
 def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> dict[str, datetime]:
@@ -116,7 +115,3 @@ def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> 
     query = f"SELECT {id_text(event, dtype)} AS id, epoch_us(min({within})) FROM {relation}"
     rows = con.execute(f"{query} WHERE expires_at IS NOT NULL GROUP BY id HAVING id IS NOT NULL", given).fetchall()
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}
-
-
-def _reason(error: duckdb.Error) -> str:
-    return shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)

@@ -135,8 +135,8 @@ def test_a_feature_outside_the_range_of_the_training_pairs_counts_as_its_edge() 
     nothing, pairs = torch.zeros(2, 8), (torch.arange(2), torch.arange(2))
     assert torch.equal(model(nothing, nothing, *pairs, outside), model(nothing, nothing, *pairs, edge))
     model.widen_range([outside[1:]])
-    low, high = (model(nothing, nothing, *pairs, features) for features in (edge, outside))
-    assert low[0] == high[0] and low[1] != high[1]
+    of_edge, of_outside = (model(nothing, nothing, *pairs, features) for features in (edge, outside))
+    assert of_edge[0] == of_outside[0] and of_edge[1] != of_outside[1]
 
 
 @torch.no_grad()
