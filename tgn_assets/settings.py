@@ -198,6 +198,10 @@ class Settings(BaseSettings):
         "week is computed again as if no later week existed, and compared byte by byte.",
     )
 
+    def null_words(self) -> tuple[str, ...]:
+        """The parts of `null_values`."""
+        return tuple(filter(None, map(str.strip, self.null_values.split(","))))
+
     def export_locations(self) -> dict[str, str]:
         """Destination -> where it writes, for those that are set (`ml.export.destinations`)."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("export_")}

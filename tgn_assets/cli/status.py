@@ -16,7 +16,7 @@ from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, Wo
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
 from tgn_assets.cli.runner import failure
-from tgn_assets.ml.data.attribute_files import AttributeTableError, read_attribute_tables
+from tgn_assets.ml.data.attribute_files import AttributeTableError
 from tgn_assets.ml.data.ingest_stats import UnusedRows, unused_rows
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.data.source_check import same_files
@@ -32,7 +32,7 @@ from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.dagster_compat import PARTITION
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import SNAPSHOTS
-from tgn_assets.state.resources import policy_files
+from tgn_assets.state.resources import attribute_files, policy_files
 from tgn_assets.state.warehouse import StateError
 
 RECENT = 100
@@ -142,9 +142,8 @@ def _numbers_begun_anew(home: Home, unused: UnusedRows | None) -> Iterator[str]:
 def _unusable_attributes(home: Home) -> Iterator[str]:
     """Why a week could not read the attribute files."""
     nobody = pd.DataFrame({"idx": [0], "id": [""]})
-    settings = home.settings
     try:
-        read_attribute_tables(settings.event_features, settings.user_features, nobody, nobody, home.start_week())
+        attribute_files(home).read(nobody, nobody, home.start_week())
     except AttributeTableError as error:
         yield f"{error}; a run of a week would fail"
 

@@ -226,7 +226,7 @@ class Home:
             row_filter=s.row_filter,
             query=s.source_query,
             time_style=TimeStyle(s.timestamp_format, s.time_zone),
-            null_values=tuple(filter(None, map(str.strip, s.null_values.split(",")))),
+            null_values=s.null_words(),
             forgotten=self.root / FORGOTTEN,
         )
 

@@ -110,7 +110,8 @@ class TrainingDefaults(dg.ConfigurableResource):
 
 
 class PolicyFiles(dg.ConfigurableResource):
-    """The policy, whose files are read by each run that needs it: the fields are settings, but for `forgotten`."""
+    """The policy, whose files are read by each run that needs it: the fields are settings, but for `null_words`, which
+    are those of `null_values`, and `forgotten`."""
 
     k: int
     repeats: str
@@ -119,6 +120,7 @@ class PolicyFiles(dg.ConfigurableResource):
     event_expiry: str | None = None
     min_distinct_events: int
     max_silent_weeks: int | None = None
+    null_words: list[str]
     forgotten: str | None = None
     """The list of forgotten ids."""
 
@@ -136,7 +138,8 @@ class PolicyFiles(dg.ConfigurableResource):
         return digest_of(self._read().as_of(week).to_json().encode())
 
     def _read(self) -> Policy:
-        return read_policy(**{name: value for name, value in self if name != "forgotten"})
+        given = {name: value for name, value in self if name not in ("forgotten", "null_words")}
+        return read_policy(**given, null_values=self.null_words)
 
 
 class ReasonWords(dg.ConfigurableResource):
@@ -160,19 +163,28 @@ class AttributeFiles(dg.ConfigurableResource):
 
     event_features: str | None = None
     user_features: str | None = None
+    null_words: list[str]
 
     def read(self, users: pd.DataFrame, events: pd.DataFrame, week: str) -> AttributeTables:
         """The tables as of the close of `week`, for its nodes `users` and `events` (`read_nodes`).
 
         AttributeTableError if one of them cannot be used.
         """
-        return read_attribute_tables(self.event_features, self.user_features, users, events, week)
+        files = self.event_features, self.user_features
+        return read_attribute_tables(*files, users, events, week, null_values=self.null_words)
 
 
 def policy_files(home: Home) -> PolicyFiles:
     """The policy of `home`."""
     settings = home.settings.model_dump(include=set(PolicyFiles.model_fields))
-    return PolicyFiles(**settings, forgotten=str(home.root / FORGOTTEN))
+    words = list(home.settings.null_words())
+    return PolicyFiles(**settings, null_words=words, forgotten=str(home.root / FORGOTTEN))
+
+
+def attribute_files(home: Home) -> AttributeFiles:
+    """The attribute files of `home`."""
+    settings = home.settings.model_dump(include=set(AttributeFiles.model_fields))
+    return AttributeFiles(**settings, null_words=list(home.settings.null_words()))
 
 
 def build_resources(home: Home, source: SourceSpec | None) -> dict[str, Any]:
@@ -198,7 +210,7 @@ def build_resources(home: Home, source: SourceSpec | None) -> dict[str, Any]:
         ),
         "source": log,
         "policy": policy_files(home),
-        "attribute_files": AttributeFiles(event_features=settings.event_features, user_features=settings.user_features),
+        "attribute_files": attribute_files(home),
         "reason_words": ReasonWords(nouns=settings.nouns),
         "evaluation_users": EvaluationUsers(number=settings.evaluation_users),
         "reports": ReportsFolder(root=str(home.reports), url=settings.reports_url),

@@ -41,7 +41,7 @@ def evaluate(filled: Warehouse) -> dg.AssetCheckEvaluation:
         partition_key=WEEK,
         resources={
             "warehouse": dg.ResourceDefinition.hardcoded_resource(filled),
-            "attribute_files": AttributeFiles(),
+            "attribute_files": AttributeFiles(null_words=[]),
         },
         instance=dg.DagsterInstance.ephemeral(),
     )

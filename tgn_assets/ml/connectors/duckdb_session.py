@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """What DuckDB, or the system, says of a file: in one line, and not all of a line of the file that it may hold."""
-    return shortened(" ".join(str(error).split("\n\n")[0].split()), LONGEST_REASON)
+    said = re.split("\n\n|\nPossible fixes", str(error), maxsplit=1)[0]  # how DuckDB is called is none of the user's
+    return shortened(" ".join(said.split()), LONGEST_REASON)
 
 
 def was_interrupted(error: BaseException) -> bool:

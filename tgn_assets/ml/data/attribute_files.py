@@ -6,7 +6,8 @@ at; so nothing that is handed on depends on them, except that a file must be sou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -27,9 +28,9 @@ from tgn_assets.ml.data.attributes import (
     close_of,
 )
 from tgn_assets.ml.safe_text import SafeError, listed, safe_error, shortened
-from tgn_assets.ml.schema import literal, quoted
-from tgn_assets.ml.sources.formats import GZIP, check_format, format_of
-from tgn_assets.ml.sources.relations import id_text, one_of, pattern
+from tgn_assets.ml.schema import quoted
+from tgn_assets.ml.sources.formats import table_of_file
+from tgn_assets.ml.sources.relations import id_text, one_of
 from tgn_assets.ml.sources.spec import NULL_VALUES, SourceError
 from tgn_assets.ml.sources.timestamp_sql import moment_sql
 from tgn_assets.ml.weeks import week_number
@@ -61,12 +62,15 @@ def read_attribute_tables(
     users: pd.DataFrame,
     events: pd.DataFrame,
     week: str,
+    *,
+    null_values: Sequence[str] = NULL_VALUES,
 ) -> AttributeTables:
     """The tables in these CSV or Parquet files, or data frames, as of the close of `week`, when the log knew `users`
-    and `events` (columns idx, id); AttributeTableError if one of them cannot be used."""
+    and `events` (columns idx, id); texts among `null_values` are missing values. AttributeTableError if one of them
+    cannot be used."""
     notes: list[str] = []
-    event = _read("event", event_features, events, week, notes)
-    user = _read("user", user_features, users, week, notes)
+    event = _read("event", event_features, events, week, notes=notes, null_values=null_values)
+    user = _read("user", user_features, users, week, notes=notes, null_values=null_values)
     return AttributeTables(event, user, tuple(notes))
 
 
@@ -81,15 +85,17 @@ def _relation(con: duckdb.DuckDBPyConnection, where: str, node: Node, given: str
         raise AttributeTableError(f"{where} is no file; {remedy}")
     if path.stat().st_size > LARGEST:
         raise AttributeTableError(f"{where} has more than {LARGEST >> 30} GB; keep the events and users of the log")
-    known = format_of(str(path), str(path))
-    if path.suffix != GZIP:
-        check_format(where, str(path), known)
-    typed, file = not known.is_text, literal(pattern(str(path)))
-    return f"read_parquet({file})" if typed else f"read_csv({file}, header = true, all_varchar = true)", typed
+    return table_of_file(where, str(path), [f"{node}_id"])
 
 
 def _read(
-    node: Node, given: str | pd.DataFrame | None, known: pd.DataFrame, week: str, notes: list[str]
+    node: Node,
+    given: str | pd.DataFrame | None,
+    known: pd.DataFrame,
+    week: str,
+    *,
+    notes: list[str],
+    null_values: Sequence[str],
 ) -> AttributeTable:
     if given is None or (isinstance(given, str) and not given):
         return AttributeTable()
@@ -102,9 +108,9 @@ def _read(
             features = _features(where, node, types)
             key = f"{node}_id"
             timed = "valid_from" in types
-            read_as = [f"{id_text(key, types[key], NULL_VALUES)} AS {key}"]  # as the log writes them
+            read_as = [f"{id_text(key, types[key], null_values)} AS {key}"]  # as the log writes them
             texts = [quoted(name) for name in features if types[name] == "VARCHAR"]
-            read_as += [f"CASE WHEN NOT {one_of(text, ('', *NULL_VALUES))} THEN {text} END AS {text}" for text in texts]
+            read_as += [f"CASE WHEN NOT {one_of(text, ('', *null_values))} THEN {text} END AS {text}" for text in texts]
             read_as += [f"{moment_sql('valid_from', types['valid_from'])} AS valid_from"] if timed else []
             con.execute(f"CREATE OR REPLACE TEMP VIEW given AS SELECT * REPLACE ({', '.join(read_as)}) FROM {read}")
             _check_rows(con, where, node, timed)
@@ -120,7 +126,7 @@ def _read(
             table = _table(con, node, kinds, typed)
     except SourceError as error:
         raise AttributeTableError(str(error)) from None
-    except (duckdb.Error, OSError) as error:
+    except (duckdb.Error, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise AttributeTableError(
             f"{where} cannot be read ({reason_of(error)}); it is CSV in UTF-8 or Parquet, and valid_from a date or "
             "a time"
@@ -165,6 +171,10 @@ def _check_rows(con: duckdb.DuckDBPyConnection, where: str, node: Node, timed: b
         (missing,) = con.execute(f"SELECT min({node}_id) FROM given WHERE valid_from IS NULL").fetchall()
         if missing[0] is not None:
             raise AttributeTableError(f"{where}: the row of {missing[0]} has no valid_from; say from when on it counts")
+        of_two_digits = "FROM given WHERE year(valid_from) BETWEEN 2 AND 999 LIMIT 1"
+        for name, day in con.execute(f"SELECT {node}_id, strftime(valid_from, '%Y-%m-%d') {of_two_digits}").fetchall():
+            said = f"{where}: the row of {name} has the valid_from {day}, and would count for all weeks"
+            raise AttributeTableError(f"{said}: write years in full")
     query = f"SELECT {node}_id FROM given WHERE {node}_id IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
     if twice := con.execute(f"{query} ORDER BY {key} LIMIT 1").fetchall():
         raise AttributeTableError(f"{where} has more than one row of {twice[0][0]}{same}; {remedy}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
-from datetime import UTC, datetime
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -13,11 +15,19 @@ import pandas as pd
 from tgn_assets.ml.connectors.duckdb_session import connect, reason_of
 from tgn_assets.ml.data.policy import Policy, Repeats
 from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
-from tgn_assets.ml.sources.relations import id_of, id_text, pattern
-from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, moment_sql
+from tgn_assets.ml.sources.formats import table_of_file
+from tgn_assets.ml.sources.relations import id_of, id_text
+from tgn_assets.ml.sources.spec import NULL_VALUES, SourceError
+from tgn_assets.ml.sources.timestamp_sql import EARLIEST, LATEST, moment_sql, one_of
 
 LARGEST = 1 << 28
 """Bytes of a file of ids, which is read into memory as a whole."""
+LONG_AGO = date(1971, 1, 1)
+"""Before it, a date of expiry is hardly meant: systems that have none write 1970, and a year of two digits is too."""
+LONG_AGO_REMEDY = (
+    "leave expires_at empty where an event does not expire, write years in full, and name events that are never to be "
+    "listed in TGN_DENY_EVENTS"
+)
 EXPIRY_FORM = "a date or a time such as 2024-03-01 or 2024-03-01T12:00:00+01:00"
 
 
@@ -34,11 +44,12 @@ def read_policy(
     event_expiry: str | None,
     min_distinct_events: int,
     max_silent_weeks: int | None = None,
+    null_values: Sequence[str] = NULL_VALUES,
 ) -> Policy:
     """The policy of the settings of these names, files read as they are now; PolicyError if one cannot be used."""
     allow = read_ids("TGN_ALLOW_EVENTS", allow_events) if allow_events else None
     deny = read_ids("TGN_DENY_EVENTS", deny_events) if deny_events else frozenset()
-    expires = read_expiry(event_expiry) if event_expiry else {}
+    expires = read_expiry(event_expiry, null_values) if event_expiry else {}
     return Policy(k, repeats, allow, deny, expires, min_distinct_events, max_silent_weeks)
 
 
@@ -78,17 +89,19 @@ def _of_lines(setting: str, value: str, text: str) -> list[str]:
     return [row[0] for row in rows if row]
 
 
-def read_expiry(value: str) -> dict[str, datetime]:
+def read_expiry(value: str, null_values: Sequence[str] = NULL_VALUES) -> dict[str, datetime]:
     """The times (UTC; without a zone they are taken as UTC) of a CSV or Parquet file with the columns event_id and
-    expires_at; of an event with several, the earliest."""
+    expires_at; of an event with several, the earliest. Without a time, or with one of `null_values`, it has none."""
     path = Path(value).expanduser()
     if not path.is_file():
         raise PolicyError(f"TGN_EVENT_EXPIRY={value} is no file; it is CSV or Parquet with event_id and expires_at")
-    read = "read_parquet(?)" if path.suffix == ".parquet" else "read_csv(?, all_varchar = true)"
     with connect() as con:
         try:
-            return _expiry(con, read, [pattern(str(path))])
-        except duckdb.Error as error:
+            read, _ = table_of_file(f"TGN_EVENT_EXPIRY={value}", str(path), ["event_id", "expires_at"])
+            return _expiry(con, read, null_values)
+        except SourceError as error:
+            raise PolicyError(str(error)) from None
+        except (duckdb.Error, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise PolicyError(
                 f"TGN_EVENT_EXPIRY={value} cannot be read ({reason_of(error)}): it needs the columns event_id and "
                 f"expires_at, {EXPIRY_FORM}"
@@ -100,18 +113,22 @@ def expiry_times(table: pd.DataFrame) -> dict[str, datetime]:
     with connect() as con:
         con.register("expiry", table)
         try:
-            return _expiry(con, "expiry", [])
+            return _expiry(con, "expiry", NULL_VALUES)
         except duckdb.Error as error:
             raise ValueError(f"expires_at cannot be read ({reason_of(error)}): it is {EXPIRY_FORM}") from error
 
 
-def _expiry(con: duckdb.DuckDBPyConnection, relation: str, given: list[str]) -> dict[str, datetime]:
+def _expiry(con: duckdb.DuckDBPyConnection, relation: str, null_values: Sequence[str]) -> dict[str, datetime]:
     (event, dtype, *_), (_, of_time, *_) = con.execute(
-        f"DESCRIBE SELECT event_id, expires_at FROM {relation}", given
+        f"DESCRIBE SELECT event_id, expires_at FROM {relation}"
     ).fetchall()
-    moment = moment_sql("expires_at", of_time)
-    # `infinity` is never.
-    within = f"least(greatest({moment}, TIMESTAMPTZ '{EARLIEST}'), TIMESTAMPTZ '{LATEST}')"
-    query = f"SELECT {id_text(event, dtype)} AS id, epoch_us(min({within})) FROM {relation}"
-    rows = con.execute(f"{query} WHERE expires_at IS NOT NULL GROUP BY id HAVING id IS NOT NULL", given).fetchall()
+    has_time = f"NOT {one_of('expires_at', ('', *null_values))}" if of_time == "VARCHAR" else "true"
+    given = f"""(SELECT {id_text(event, dtype)} AS id, {moment_sql("expires_at", of_time)} AS moment FROM {relation}
+        WHERE expires_at IS NOT NULL AND {has_time})"""
+    # `infinity` is never, `-infinity` always.
+    within = f"least(greatest(moment, TIMESTAMPTZ '{EARLIEST}'), TIMESTAMPTZ '{LATEST}')"
+    fault = "'the event ' || id || ' expires at ' || strftime(moment, '%Y-%m-%d') || ', long ago: ' || $remedy"
+    checked = f"CASE WHEN isfinite(moment) AND moment < TIMESTAMPTZ '{LONG_AGO}' THEN error({fault}) ELSE {within} END"
+    query = f"SELECT id, epoch_us(min({checked})) FROM {given} WHERE id IS NOT NULL GROUP BY id"
+    rows = con.execute(query, {"remedy": LONG_AGO_REMEDY}).fetchall()
     return {name: datetime.fromtimestamp(micros / 1e6, UTC) for name, micros in rows}

@@ -143,6 +143,37 @@ def check_format(where: str, file: str, known: FileFormat) -> None:
         )
 
 
+def table_of_file(where: str, file: str, wanted: Iterable[str]) -> tuple[str, bool]:
+    """SQL of the rows of a CSV or Parquet file beside the log, and whether its columns, `wanted` ones among them, have
+    types. What a row of text lacks at its end is NULL. SourceError, which begins with `where`, if it is neither.
+    """
+    known = format_of(file, file)
+    packed = known.is_text and file.lower().endswith(GZIP)
+    if not packed:
+        check_format(where, file, known)
+    if not known.is_text:
+        return f"read_parquet({literal(pattern(file))}, hive_partitioning = false)", True
+    with gzip.open(file) if packed else open(file, "rb") as opened:
+        header = re.split(rb"[\r\n]", opened.read(HEADER_BYTES), maxsplit=1)[0].decode("utf-8-sig")
+    if not header or len(header) > HEADER_LENGTH:
+        raise SourceError(
+            f"{where}: its first line has the names of the columns, of {HEADER_LENGTH:,} characters at most"
+        )
+    delimiter, names = _split_header(header, wanted)
+    names = [name or f"column{place}" for place, name in enumerate(names)]
+    in_lower_case = [name.lower() for name in names]
+    if twice := [name for name in names if in_lower_case.count(name.lower()) > 1]:
+        raise SourceError(f"{where} has the column {twice[0]} twice; rename one")
+    struct = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    # Nothing is sniffed: a short or a long row would change what the columns are.
+    return (
+        f"""read_csv({literal(pattern(file))}, auto_detect = false, header = true, delim = '{delimiter}', quote = '"',
+        escape = '"', strict_mode = true, null_padding = true, parallel = false, hive_partitioning = false,
+        {LINE_LIMIT}, columns = {{{struct}}})""",
+        False,
+    )
+
+
 def expected_rows(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> int | None:
     """Rows and unreadable lines, more than come if values span lines; None where no file has a line per row."""
     if all(part.relation.header_lines is None for part in parts):

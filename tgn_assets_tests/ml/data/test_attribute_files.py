@@ -1,6 +1,7 @@
 """Side tables out of CSV and Parquet files."""
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -16,9 +17,9 @@ KNOWN = pd.DataFrame({"idx": [3, 5, 7], "id": ["tea", "jam", "7"]})
 IDX = KNOWN.idx.to_numpy()
 
 
-def read(folder: Path, text: str, name: str = "events.csv") -> AttributeTables:
+def read(folder: Path, text: str, name: str = "events.csv", **how: Any) -> AttributeTables:
     (folder / name).write_text(text, encoding="utf-8-sig")
-    return read_attribute_tables(str(folder / name), None, KNOWN[:0], KNOWN, WEEK)
+    return read_attribute_tables(str(folder / name), None, KNOWN[:0], KNOWN, WEEK, **how)
 
 
 def kinds(tables: AttributeTables) -> dict[str, str]:
@@ -134,6 +135,10 @@ def test_coverage_is_the_share_of_known_nodes_with_a_value(tmp_path: Path) -> No
         ("event_id,price,event_id\ntea,1,jam\n", "has the column event_id twice"),
         ("event_id,note\ntea," + "x" * 3_000_000, "cannot be read .{,700}$"),
         ("event_id,price,valid_from\ntea,1,\n", "the row of tea has no valid_from"),
+        ("event_id,price,valid_from\ntea,1\n", "the row of tea has no valid_from"),
+        ("event_id,price,valid_from\ntea,1,24-01-05\n", "the row of tea has the valid_from 0024-01-05, .*in full"),
+        ("event_id,price\ntea,1,2\n", "cannot be read .*Expected Number of Columns: 2 Found: 3.; it is"),
+        ("event_id,Price,price\ntea,1,2\n", "has the column Price twice"),
         ("event_id,price,valid_from\ntea,1,soon\n", "cannot be read .*valid_from a date or a time"),
         (
             "event_id,price,valid_from\ntea,1,2024-01-22 00:30:00 BST\n",
@@ -151,6 +156,18 @@ def test_words_for_no_value_are_none(tmp_path: Path) -> None:
     tables = read(tmp_path, "event_id,price,shelf\ntea,2.5,NULL\njam,nan,drinks\n7,NULL,\\N\nNULL,1,x\nNULL,2,x\n")
     assert kinds(tables) == {"price": "number", "shelf": "category"}
     assert np.isnan(tables.event.at(IDX, week_number(WEEK))).tolist() == [[False, True], [True, False], [True, True]]
+
+
+def test_words_for_no_value_are_those_of_the_setting(tmp_path: Path) -> None:
+    tables = read(tmp_path, "event_id,price,shelf\ntea,2.5,-\njam,-,NULL\n", null_values=("-",))
+    assert kinds(tables) == {"price": "number", "shelf": "category"}
+    assert np.isnan(tables.event.at(IDX, week_number(WEEK)))[:2].tolist() == [[False, True], [True, False]]
+
+
+def test_row_may_lack_values_at_its_end(tmp_path: Path) -> None:
+    tables = read(tmp_path, 'event_id,price,shelf\ntea\njam,2\n\n7,3,"a\nb"\n')
+    assert kinds(tables) == {"price": "number", "shelf": "category"}
+    assert np.isnan(tables.event.at(IDX, week_number(WEEK))).tolist() == [[True, True], [False, True], [False, False]]
 
 
 @pytest.mark.parametrize("price", ["0,5", "$2", "1,000.0", "5 %", "n/a"])

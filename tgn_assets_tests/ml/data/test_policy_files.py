@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
 
 from tgn_assets.ml.data.policy import Policy
-from tgn_assets.ml.data.policy_files import PolicyError, read_expiry, read_ids, read_policy
+from tgn_assets.ml.data.policy_files import PolicyError, expiry_times, read_expiry, read_ids, read_policy
 
 UNSET = dict.fromkeys(("allow_events", "deny_events", "event_expiry"))
 
@@ -76,6 +77,36 @@ def test_an_event_may_never_expire(tmp_path: Path) -> None:
     found = read_expiry(str(path))
     assert found["tea"] == found["jam"] == datetime(2200, 1, 1, tzinfo=UTC)
     assert found["rye"] == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("expires", ["1970-01-01", "1970-01-01 01:00:00", "1899-12-30", "0001-01-01", "24-03-01"])
+def test_an_event_that_expired_long_ago_is_asked_about(expires: str, tmp_path: Path) -> None:
+    (path := tmp_path / "expiry.csv").write_text(f"event_id,expires_at\nrye,2024-03-01\ntea,{expires}\n")
+    with pytest.raises(PolicyError, match=r"the event tea expires at .*leave expires_at empty where .*TGN_DENY_EVENTS"):
+        read_expiry(str(path))
+    with pytest.raises(ValueError, match="the event tea expires at"):
+        expiry_times(pd.DataFrame({"event_id": ["tea"], "expires_at": [expires]}))
+
+
+def test_words_for_no_value_are_no_expiry(tmp_path: Path) -> None:
+    (path := tmp_path / "expiry.csv").write_text("event_id,expires_at\ntea,NaT\nrye,-\njam\nfig,2024-03-01\n")
+    assert read(event_expiry=str(path), null_values=("NaT", "-")).expires == {"fig": datetime(2024, 3, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("event_id,expires_at\ntea,2024-03-01,x\n", "Expected Number of Columns: 2 Found: 3.: it needs"),
+        ("event_id,expires_at,expires_at\ntea,2024-03-01,\n", "has the column expires_at twice"),
+        ("", "its first line has the names of the columns"),
+        ("event_id,expires_at\nté,2024-03-01\n".encode("latin-1"), "is not text in UTF-8"),
+        (b"\xd0\xcf\x11\xe0 a workbook", "is a workbook, which is not read: save its sheet as CSV"),
+    ],
+)
+def test_a_table_that_is_no_csv_is_named(text: str | bytes, says: str, tmp_path: Path) -> None:
+    (path := tmp_path / "expiry.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(PolicyError, match=f"TGN_EVENT_EXPIRY=.*{says}"):
+        read_expiry(str(path))
 
 
 @pytest.mark.parametrize(
