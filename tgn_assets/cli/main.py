@@ -5,6 +5,7 @@ Modules are imported where they are used: importing Dagster and torch takes seco
 
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def cli() -> None:
     First steps: `tgn check` says what was understood of the log, `tgn refresh` trains on it and publishes lists,
     `tgn status` says what is published, and `tgn top5 USER` prints a list.
 
-    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted, by Ctrl-C or SIGTERM.
     """
 
 
@@ -334,6 +335,7 @@ def _closed_week(home: "Home", week: str | None) -> str:
 def main() -> None:
     """The program `tgn`: runs a command and ends the process with its exit code."""
     _open_closed_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what ends a command is to be said
     prepare_process()
     # Importing Dagster and torch makes millions of objects, none of them garbage: collect less often.
     gc.set_threshold(OBJECTS_PER_COLLECTION)

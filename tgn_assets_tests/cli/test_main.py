@@ -59,6 +59,15 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     assert (writer.stderr.read(), writer.wait()) == ("", 0)
 
 
+def test_sigterm_ends_a_command_with_a_word(tmp_path: Path) -> None:
+    writer = start_tgn(Home(home_on_log(tmp_path).settings), "generate", "--weeks", "999")
+    assert writer.stdout and writer.stderr
+    assert writer.stdout.readline() == "ip_address,event_id,timestamp\n"
+    writer.terminate()
+    assert "interrupted; nothing was left half done\n" in writer.communicate(timeout=60)[1]
+    assert writer.returncode == 130
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [("status", 0), ("status --json", 0), ("top5 'user 1'", 0), ("models unpin", 0), ("doctor", 1)],
