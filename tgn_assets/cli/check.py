@@ -41,7 +41,7 @@ def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "after_last_week", found.after_end
     yield "rejected", found.rejected
     about_first_week = [] if start_week else _first_week_suspicions(spec, found.weeks)
-    yield "suspicions", [*home.refusals(extent), *found.suspicions, *about_first_week]
+    yield "suspicions", [*home.refusals(extent, found.digests), *found.suspicions, *about_first_week]
 
 
 def _first_week_suspicions(spec: SourceSpec, weeks: Sequence[str]) -> Iterator[str]:

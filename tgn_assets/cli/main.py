@@ -50,7 +50,7 @@ def cli() -> None:
     First steps: `tgn check` says what was understood of the log, `tgn refresh` trains on it and publishes lists,
     `tgn status` says what is published, and `tgn top5 USER` prints a list.
 
-    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted, by Ctrl-C or SIGTERM.
+    Exit codes: 0 done, 1 failed (one line says why and what to do), 2 wrong usage, 130 interrupted (Ctrl-C, SIGTERM).
     """
 
 

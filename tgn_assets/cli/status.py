@@ -23,7 +23,7 @@ from tgn_assets.ml.data.source_check import same_files
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
 from tgn_assets.ml.sources.spec import expired_weeks
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import left_out, newest_score, score_text, weeks_with_lists
@@ -73,9 +73,9 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     ingested = sum(week in backlog.lineage.ingested for week in weeks)
     closed = {"first": weeks[0], "newest": weeks[-1], "closed": len(weeks), "ingested": ingested} if weeks else None
     yield "weeks", closed
-    odd = [*_suspicions(backlog, weeks), *_numbers_begun_anew(home, unused)]
-    yield "suspicions", [*odd, *unknown_events(home), *_unusable_attributes(home)]
     items = backlog.work_items() if weeks and not backlog.early_end() else None
+    odd = [*_suspicions(backlog, weeks), *_other_ids(backlog, items or ()), *_numbers_begun_anew(home, unused)]
+    yield "suspicions", [*odd, *unknown_events(home), *_unusable_attributes(home)]
     left = set[str]()
     try:
         with home.instance() as instance:
@@ -130,6 +130,14 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     if weeks and (gone := sorted(expired_weeks(backlog.lineage.ingested, weeks[0], first))):
         yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
     yield from same_files(backlog.home.source_spec())
+
+
+def _other_ids(backlog: Backlog, items: Sequence[WorkItem]) -> Iterator[str]:
+    """Why the first run that `items` ask for would refuse the source."""
+    if changed := next((item for item in items if item.reason == CHANGED), None):
+        weeks = weeks_between(changed.first, changed.last)
+        if refused := backlog.home.other_ids(backlog.observation.digests, weeks):
+            yield f"{refused}; a run of a week would fail"
 
 
 def _numbers_begun_anew(home: Home, unused: UnusedRows | None) -> Iterator[str]:

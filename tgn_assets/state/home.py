@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,8 @@ from filelock import FileLock
 
 from tgn_assets.ml.connectors.object_store import is_url
 from tgn_assets.ml.connectors.text_file import replace_text
+from tgn_assets.ml.data.ingest import refusal
+from tgn_assets.ml.data.staging import stage_weeks
 from tgn_assets.ml.safe_text import of_the_system, redacted
 from tgn_assets.ml.sources.extent import (
     LONG_GAP,
@@ -278,15 +280,32 @@ class Home:
                 f"{extent.first_week} or later"
             )
 
-    def refusals(self, extent: SourceExtent) -> Iterator[str]:
-        """Why no run in this home would take the log that the settings name, whose rows span `extent`; nothing is
-        stored.
+    def refusals(self, extent: SourceExtent, digests: Mapping[str, str]) -> Iterator[str]:
+        """Why no run in this home would take the log that the settings name, whose rows span `extent` and have these
+        `digests` by week; nothing is stored.
         """
         try:
             self._of_this_log(_read(self.root / LOG))
             self._refuse_early_start(extent)
+            yield from filter(None, [self.other_ids(digests, sorted(digests))])
         except (SettingsError, StateError) as error:
             yield str(error)
+
+    def other_ids(self, digests: Mapping[str, str], weeks: Sequence[str]) -> str | None:
+        """Why a run of `weeks` would refuse the source, whose rows have these `digests` by week: all its users, or
+        events, are others. None if it would not, or if any week has the rows that were ingested: then the source is not
+        read again for it.
+        """
+        ingested = {week: of for week, of in self.warehouse().lineage().ingested.items() if of != EMPTY_DIGEST}
+        if not ingested or any(digests.get(week) == of for week, of in ingested.items()):
+            return None
+        first, last = self.start_week(), self.settings.end_week
+        asked = [week for week in weeks if week in ingested and first <= week and (last is None or week <= last)]
+        with (
+            stage_weeks(self.source_spec(), asked, start_week=first, end_week=last) as staged,
+            self.warehouse().reader() as con,
+        ):
+            return refusal(con, staged)
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:

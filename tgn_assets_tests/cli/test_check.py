@@ -10,6 +10,7 @@ from tgn_assets.cli import check, refresh, status
 from tgn_assets.cli.check import check_sections, source_line, source_section
 from tgn_assets.ml.sources import reader
 from tgn_assets.settings import Settings
+from tgn_assets_tests.cli.commands import tgn
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, ingest
 
 
@@ -158,6 +159,22 @@ def test_a_log_that_the_home_refuses_is_suspicious(tmp_path: Path) -> None:
     assert dict(check_sections(home))["suspicions"] == []
     new = home_on_log(tmp_path, home=tmp_path / "new", start_week="2010-01-04")
     assert "TGN_START_WEEK=2010-01-04 is 730 weeks before" in dict(check_sections(new))["suspicions"][0]
+
+
+@pytest.mark.parametrize("of", ["user", "event"])
+def test_a_log_of_other_ids_is_refused_by_all_alike(tmp_path: Path, of: str) -> None:
+    days = [f"{week[:8]}{int(week[8:]) + 6:02d} 12:00:00" for week in WEEKS]
+    rows = [f"user {n},event {n},{day}" for n in range(20) for day in days]
+    home = home_on_log(tmp_path, rows)
+    ingest(home, *WEEKS)
+    others = home_on_log(tmp_path, [row.replace(of, "other") for row in rows])
+    said = f"has none of the 20 {of}s that "
+    assert said in tgn("check", home=others).stdout
+    assert "a run of a week would fail" in (status := tgn("status", home=others).stdout)
+    assert said in status
+    assert said in tgn("refresh", home=others).stderr
+    one_is_left = home_on_log(tmp_path, [rows[0], *(row.replace(of, "other") for row in rows[1:])])
+    assert "would fail" not in tgn("status", home=one_is_left).stdout
 
 
 def test_a_world_that_no_setting_names_is_said_to_be_made_up(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 
 import duckdb
@@ -13,7 +14,7 @@ from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.data.ingest_report import IngestReport, warn_of
 from tgn_assets.ml.data.staging import StagedWeeks, dates, stage_weeks
 from tgn_assets.ml.progress import LogFn, no_log
-from tgn_assets.ml.schema import literal
+from tgn_assets.ml.schema import EVENT, USER, literal
 from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import digest
 from tgn_assets.ml.sources.reader import FILTERED, FORGOTTEN, LEFT_OUT, UNREADABLE_LINE, kind_of
@@ -22,11 +23,11 @@ from tgn_assets.ml.sources.spec import SourceError, SourceSpec, expired_weeks, f
 logger = logging.getLogger(__name__)
 
 INGESTED_BEFORE_SQL = "SELECT week::VARCHAR, rows, digest FROM ingested_weeks WHERE rows > 0"
-LEAST_USERS = 20
+LEAST_IDS = 20
 """With fewer in weeks that are read again, all may be others now."""
-USERS_BEFORE_SQL = """
-    SELECT count(DISTINCT user_id),
-           EXISTS (FROM staged.scanned SEMI JOIN users USING (user_id) WHERE loaded)
+IDS_BEFORE_SQL = """
+    SELECT count(DISTINCT {node}_id),
+           EXISTS (FROM staged.scanned SEMI JOIN {node}s USING ({node}_id) WHERE loaded)
            OR NOT EXISTS (FROM staged.scanned WHERE loaded)
     FROM raw_interactions WHERE week IN (SELECT unnest($weeks::DATE[]))
 """
@@ -106,20 +107,17 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     loaded = {week: (rows, digest(rows, total)) for week, reason, kept, rows, total in counts if kept and not reason}
     loaded = {week: loaded.get(week, (0, digest(0, None))) for week in weeks}
     reported = dict(con.execute(REJECTED_BEFORE_SQL).fetchall())
-    before = {week: (rows, found) for week, rows, found in con.execute(INGESTED_BEFORE_SQL).fetchall()}
+    before = _ingested_before(con)
     stays = _expired_weeks(before, staged)
     replaced = {week: of_week for week, of_week in loaded.items() if week not in stays}
     wanted = f"coalesce(week NOT IN ({', '.join(map(literal, stays))}), true)" if stays else "true"
-    con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
-    try:
-        _refuse_other_users(con, spec, [*replaced])
+    with _attached(con, staged):
+        _refuse_other_ids(con, spec, [*replaced])
         outside = _count_outside(counts, start_week, end_week)
         all_read = kind_of(spec).reads_all
         with transaction(con):
             new_users, new_events = _write(con, dates([*replaced]), [*replaced.values()], unreadable, wanted)
             _write_outside(con, outside if all_read else {})
-    finally:
-        con.execute("DETACH staged")
     rejected = Counter({UNREADABLE_LINE: unreadable.count})
     undated = Counter(rejected)
     for week, reason, kept, rows, _ in counts:
@@ -144,18 +142,44 @@ def store_weeks(con: duckdb.DuckDBPyConnection, staged: StagedWeeks, warn: LogFn
     return report
 
 
-def _refuse_other_users(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str]) -> None:
-    """SourceError if `weeks` had users and now have others, none of whom was ever known: it is another log of the same
-    name, or its columns were exchanged. Its lists would replace those of everybody.
+def refusal(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> str | None:
+    """Why `store_weeks` would refuse what was `staged`; None if it would not. Nothing is written."""
+    stays = _expired_weeks(_ingested_before(con), staged)
+    try:
+        with _attached(con, staged):
+            _refuse_other_ids(con, staged.spec, [week for week in staged.weeks if week not in stays])
+    except SourceError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _attached(con: duckdb.DuckDBPyConnection, staged: StagedWeeks) -> Iterator[None]:
+    con.execute(f"ATTACH {literal(str(staged.database))} AS staged (READ_ONLY)")
+    try:
+        yield
+    finally:
+        con.execute("DETACH staged")
+
+
+def _ingested_before(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, str]]:
+    """week -> rows and digest of what was ingested."""
+    return {week: (rows, found) for week, rows, found in con.execute(INGESTED_BEFORE_SQL).fetchall()}
+
+
+def _refuse_other_ids(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: Sequence[str]) -> None:
+    """SourceError if `weeks` had users, or events, and now have others, none of which was ever known: it is another log
+    of the same name, or its columns were exchanged. Its lists would replace those of everybody.
     """
-    before, known = con.execute(USERS_BEFORE_SQL, dates(weeks)).fetchall()[0]
-    if before >= LEAST_USERS and not known:
-        span = " to ".join(dict.fromkeys((min(weeks), max(weeks))))
-        raise SourceError(
-            f"{spec.shown} has none of the {before:,} users that {span} had when they were ingested, and nobody else "
-            f"who is known: it seems to be another log, or {spec.user_column!r} holds other ids than it did. Put the "
-            "log back, or set TGN_HOME to a folder of its own for this one"
-        )
+    for node, column in ((USER, spec.user_column), (EVENT, spec.event_column)):
+        before, known = con.execute(IDS_BEFORE_SQL.format(node=node), dates(weeks)).fetchall()[0]
+        if before >= LEAST_IDS and not known:
+            span = " to ".join(dict.fromkeys((min(weeks), max(weeks))))
+            raise SourceError(
+                f"{spec.shown} has none of the {before:,} {node}s that {span} had when they were ingested, and no "
+                f"other one that is known: it seems to be another log, or {column!r} holds other ids than it did. Put "
+                "the log back, or set TGN_HOME to a folder of its own for this one"
+            )
 
 
 def _expired_weeks(before: Mapping[str, tuple[int, str]], staged: StagedWeeks) -> dict[str, tuple[int, str]]:

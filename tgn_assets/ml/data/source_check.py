@@ -11,7 +11,7 @@ import duckdb
 
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.safe_text import listed, shortened
-from tgn_assets.ml.sources.extent import GROUPS_SQL, extent_of, unreadable_group
+from tgn_assets.ml.sources.extent import GROUPS_SQL, digests_of, extent_of, unreadable_group
 from tgn_assets.ml.sources.reader import OUT_OF_RANGE, UNREADABLE_LINE, UNREADABLE_TIME, kind_of, scan
 from tgn_assets.ml.sources.relations import RowGroup
 from tgn_assets.ml.sources.spec import SourceExtent, SourceSpec
@@ -113,6 +113,8 @@ class SourceCheck:
     suspicions: list[str]
     """What looks odd though it can be used, in sentences."""
     extent: SourceExtent
+    digests: dict[str, str]
+    """Of the rows that can be used, by week."""
 
 
 def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str | None = None) -> SourceCheck:
@@ -163,7 +165,8 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
             suspicions.append(f"files in the folder are not read, as their names tell no format: {listed(others, 5)}")
     with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
     suspicions += _pauses(with_rows)
-    return SourceCheck(rows, users, events, first, last, with_rows, before, after, rejected, suspicions, extent)
+    span = first, last, with_rows, before, after
+    return SourceCheck(rows, users, events, *span, rejected, suspicions, extent, digests_of(groups))
 
 
 def same_files(spec: SourceSpec) -> list[str]:

@@ -98,14 +98,17 @@ def survey_source(spec: SourceSpec, *, since: str | None = None) -> tuple[Source
     groups, numbers_weeks = _read_groups(spec, weeks)
     if weeks is not None and not any(group.reason is None for group in groups):
         return describe_source(spec), {}
+    return extent_of(spec, groups, numbers_weeks=numbers_weeks), digests_of(groups)
+
+
+def digests_of(groups: Iterable[RowGroup]) -> dict[str, str]:
+    """week -> the digest of its valid rows."""
     rows, totals = Counter[str](), Counter[str]()
     for group in groups:
         if group.reason is None and group.week:
             rows[group.week] += group.rows
             totals[group.week] += group.digest or 0
-    return extent_of(spec, groups, numbers_weeks=numbers_weeks), {
-        week: digest(rows[week], totals[week]) for week in rows
-    }
+    return {week: digest(rows[week], totals[week]) for week in rows}
 
 
 def _read_groups(spec: SourceSpec, weeks: Sequence[str] | None) -> tuple[list[RowGroup], bool]:

@@ -196,6 +196,16 @@ def test_another_log_of_the_same_name_is_refused(tmp_path: Path, con: duckdb.Duc
     assert len(rows(con, "raw_interactions")) == 2
 
 
+def test_a_log_with_other_events_alone_is_refused(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    lines = [f"u{n},e{n},{WEEKS[n % 2]}\n" for n in range(20)]
+    load(con, csv(tmp_path, HEADER + "".join(lines)))
+    other = csv(tmp_path, HEADER + "".join(lines).replace(",e", ",x"))
+    with pytest.raises(SourceError, match=r"has none of the 20 events .* 'event_id' holds other ids than it did"):
+        load(con, other)
+    load(con, csv(tmp_path, HEADER + "".join(lines).replace(",e1,", ",x,")))
+    assert len(rows(con, "raw_interactions")) == 20
+
+
 def test_a_week_with_wrong_ids_can_be_mended(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
     of_weeks = ["".join(f"{name}{n},e,{week}\n" for n in range(20)) for name, week in zip("ux", WEEKS, strict=False)]
     load(con, csv(tmp_path, HEADER + "".join(of_weeks)))
