@@ -25,7 +25,7 @@ from tgn_assets.ml.sources.spec import SourceError, rows_in
 from tgn_assets.ml.weeks import week_of, weeks_between
 from tgn_assets.state.artifact_store import MODELS, PIN, ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets.state.lineage import PREDICTIONS, RAW, Lineage, digest_of, location_digest
+from tgn_assets.state.lineage import PREDICTIONS, RAW, SNAPSHOTS, Lineage, digest_of, location_digest
 from tgn_assets.state.resources import policy_files
 
 SCHEDULE_HOUR = 6
@@ -118,6 +118,7 @@ class Backlog:
             assets=self.assets,
             trained=set(artifacts.weeks("trained_ranker")),
             last_week=last_week,
+            outdated={week for week in artifacts.weeks(SNAPSHOTS) if artifacts.is_outdated(SNAPSHOTS, week)},
             also_read=self._also_read,
         )
         if self.home.settings.keep_weeks is None:

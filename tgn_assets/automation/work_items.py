@@ -58,13 +58,15 @@ def plan_work(
     assets: Set[str] = OF_A_WEEK,
     trained: Set[str] = frozenset(),
     last_week: str | None = None,
+    outdated: Set[str] = frozenset(),
     also_read: Callable[[], str] = str,
 ) -> list[WorkItem]:
     """What does not match what it should be made from, in the closed `weeks` (ascending) up to `last_week`.
 
     Items come in the order in which they must be done. `source` maps a week to the digest of its rows in the source;
     those of a week without one are as `lineage` has ingested them. `assets` are those that a refreshed week has.
-    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone. `also_read()` changes with
+    `trained` are the weeks that have a model: they had lists, even if the warehouse is gone. Snapshots of `outdated`
+    weeks cannot be read: they are made anew before anything that may learn from them. `also_read()` changes with
     what a week reads and no lineage records: no reason to make one again, but to try again one that failed.
 
     What the source no longer has at its beginning (`expired_weeks`) stays as it was ingested, and if it ends before
@@ -85,7 +87,9 @@ def plan_work(
     changed = {week for week in asked if week not in ingested or source.get(week, ingested[week]) != ingested[week]}
     changed -= expired_weeks(ingested, weeks[0], min(source, default=None))
     past = [
-        week for week in asked if week < first and (week in changed or lineage.stale(week, {SNAPSHOTS}, newest=False))
+        week
+        for week in asked
+        if week in outdated or (week < first and (week in changed or lineage.stale(week, {SNAPSHOTS}, newest=False)))
     ]
     refreshes = (
         _refresh(week, lineage, source, assets, newest=week == weeks[-1], changed=week in changed)
@@ -100,7 +104,9 @@ def plan_work(
 def _ingest(weeks: list[str], lineage: Lineage, source: Mapping[str, str]) -> Iterator[WorkItem]:
     """At most one range that covers `weeks`: the source is read once, however many weeks are ingested."""
     if weeks:
-        reason = CHANGED if any(week in lineage.ingested for week in weeks) else MISSING
+        known = [week for week in weeks if week in lineage.ingested]
+        same = all(source.get(week, lineage.ingested.get(week)) == lineage.ingested.get(week) for week in weeks)
+        reason = (STALE if same else CHANGED) if known else MISSING
         yield WorkItem(INGEST, weeks[0], weeks[-1], reason, " ".join(source.get(week, "") for week in weeks))
 
 

@@ -22,6 +22,7 @@ from tgn_assets.ml.connectors.duckdb_session import QUERY_INTERRUPTED
 from tgn_assets.ml.progress import duration
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.run_launcher import fail_killed_runs
+from tgn_assets.state.artifact_store import MODELS
 from tgn_assets.state.dagster_compat import error_chain, event_error
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, AssetRecord
@@ -133,6 +134,8 @@ class Runner:
         if item.action == INGEST:
             self._ingest(item.first, item.last, item.reason)
         elif item.assets:
+            if not set(MODELS).isdisjoint(item.assets):
+                self.ingest_before(item.first)
             part = f"{len(item.assets)} stale asset{'s' if len(item.assets) > 1 else ''}"
             self._run(f"week {item.first} ({part})", reason=item.reason, week=item.first, assets=item.assets)
         else:

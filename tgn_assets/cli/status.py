@@ -225,7 +225,9 @@ def _remedy(item: WorkItem, alone: bool) -> str:
     what = {
         MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
         CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
-        STALE: f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
+        STALE: "snapshots were made from something older, or by an earlier version"
+        if item.action == INGEST
+        else f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",
     }[item.reason]
     who = "the sensor does it, or `tgn refresh`"
     if alone:

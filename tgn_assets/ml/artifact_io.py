@@ -3,6 +3,8 @@
 `meta.json` names the version of the format and that of the package that wrote it.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -14,13 +16,14 @@ from contextlib import contextmanager
 from errno import EBUSY, EXDEV
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from tgn_assets.ml.safe_text import SafeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSORS, META = "tensors.safetensors", "meta.json"
 
@@ -49,6 +52,20 @@ def require_finite(loss: float, phase: str) -> float:
     if not math.isfinite(loss):
         raise TrainingError(f"{phase} diverged (its loss is {loss}); lower its learning_rate and run the week again")
     return loss
+
+
+def load_file(path: Path) -> dict[str, Tensor]:
+    """As that of safetensors. The sensor and `tgn status` look at the meta of artifacts, without torch."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """As that of safetensors."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
 
 
 def save_artifact(

@@ -51,6 +51,16 @@ def test_a_complete_home_has_nothing_to_do() -> None:
     assert plan_work(WEEKS, _home(WEEKS[3:]), {}) == []
 
 
+def test_snapshots_of_an_earlier_version_come_before_all_else() -> None:
+    home, outdated = _home(WEEKS[3:]), {WEEKS[0], WEEKS[4]}
+    assert _brief(plan_work(WEEKS, home, DIGESTS, outdated=outdated)) == [(INGEST, WEEKS[0], WEEKS[4], STALE)]
+    late = DIGESTS | {WEEKS[4]: "other"}
+    assert _brief(plan_work(WEEKS, home, late, outdated=outdated)) == [
+        (INGEST, WEEKS[0], WEEKS[4], CHANGED),
+        (REFRESH, WEEKS[4], WEEKS[4], CHANGED),
+    ]
+
+
 def test_gaps_are_refreshed_oldest_first() -> None:
     items = plan_work(WEEKS, _home([WEEKS[1], WEEKS[4]]), {})
     assert _brief(items) == [(REFRESH, week, week, MISSING) for week in (WEEKS[2], WEEKS[3], WEEKS[5])]
