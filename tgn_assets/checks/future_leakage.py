@@ -82,7 +82,10 @@ def copy_tables(source: Warehouse, target: Warehouse, week: str) -> None:
                 rows.write_parquet(f"{folder}/{table}.parquet")
         with target.writer() as con:
             for table in PAST:
-                con.execute(f"INSERT INTO {table} BY NAME FROM read_parquet(?)", [f"{folder}/{table}.parquet"])
+                con.execute(
+                    f"INSERT INTO {table} BY NAME FROM read_parquet(?, hive_partitioning = false)",
+                    [f"{folder}/{table}.parquet"],
+                )
 
 
 def link_past(source: ArtifactStore, target: ArtifactStore, week: str) -> None:

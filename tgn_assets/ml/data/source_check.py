@@ -66,8 +66,8 @@ QUOTES = r"""^'.*'$|^".*"$|\\["']|["]{2}"""
 """An id that was quoted or escaped twice, such as `'a'`, `"a"`, `a\\"`, `""a`."""
 SCIENTIFIC = r"[0-9](\.[0-9]+)?[eE][+]?[0-9]{1,2}"
 """A number as spreadsheets and R shorten it."""
-INVISIBLE = r"[\p{Cc}\p{Cf}]"
-"""Control characters, zero-width blanks, byte order marks, marks of direction."""
+INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
+"""Control characters, line separators of Unicode, zero-width blanks, byte order marks, marks of direction."""
 NAMES = ("user", "event", "time")
 MANY_REPEATED = 0.4
 """Of the rows: more that are like another one are hardly an accident."""

@@ -8,8 +8,10 @@ import hashlib
 import re
 import shutil
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +38,21 @@ HEADER_LENGTH = 100_000
 COUNTED, STORED = "ignore_errors = true", "store_rejects = true, rejects_limit = 0"
 """What becomes of lines that DuckDB rejects: their number is missed, or each is kept in memory (1 kB)."""
 LINE_LIMIT = f"max_line_size = {LONGEST_RECORD}"
+NO_FOLDERS = "hive_partitioning = false"
+"""Or a folder c0=x/ would take the place of the first column."""
 # As text, so that a line which is no JSON can be recorded as it is. Valid JSON has no raw control character.
 FILE_NAME = "tgn_source_file"
 LINES_SQL = f"""(FROM read_csv($files, auto_detect = false, header = false, delim = chr(31), quote = '', escape = '',
-               {COUNTED}, {LINE_LIMIT}, columns = {{line: 'VARCHAR'}}, filename = '{FILE_NAME}')
+               {COUNTED}, {LINE_LIMIT}, columns = {{line: 'VARCHAR'}}, {NO_FOLDERS}, filename = '{FILE_NAME}')
                WHERE line <> '')"""
 IS_OBJECT_SQL = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END"
 FIRST_LINES = 1000
 """Lines of a JSON file in which a column must turn up: an object may leave out a key, but hardly so many do."""
 ARRAY_SQL = f"""(SELECT CAST(json AS VARCHAR) AS line, {FILE_NAME}
-                FROM read_json_objects($files, format = 'array', filename = '{FILE_NAME}'))"""
+                FROM read_json_objects($files, format = 'array', {NO_FOLDERS}, filename = '{FILE_NAME}'))"""
 JSON_LINES = Relation(LINES_SQL, 0, IS_OBJECT_SQL, FILE_NAME, f"left(line, {LINE_SHOWN})")
 JSON_ARRAY = replace(JSON_LINES, sql=ARRAY_SQL, header_lines=None)
-PARQUET_SQL = f"read_parquet($files, hive_partitioning = false, filename = '{FILE_NAME}')"
+PARQUET_SQL = f"read_parquet($files, {NO_FOLDERS}, filename = '{FILE_NAME}')"
 JSON_BEGIN = rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]'
 GZIP, GZIPPED, PACKED = ".gz", b"\x1f\x8b", (".zst", ".zip", ".bz2", ".xz")
 """Endings of compressed text: of what is read, and of what is found, and refused."""
@@ -152,7 +156,7 @@ def table_of_file(where: str, file: str, wanted: Iterable[str]) -> tuple[str, bo
     if not packed:
         check_format(where, file, known)
     if not known.is_text:
-        return f"read_parquet({literal(pattern(file))}, hive_partitioning = false)", True
+        return f"read_parquet({literal(pattern(file))}, {NO_FOLDERS})", True
     with gzip.open(file) if packed else open(file, "rb") as opened:
         header = re.split(rb"[\r\n]", opened.read(HEADER_BYTES), maxsplit=1)[0].decode("utf-8-sig")
     if not header or len(header) > HEADER_LENGTH:
@@ -168,7 +172,7 @@ def table_of_file(where: str, file: str, wanted: Iterable[str]) -> tuple[str, bo
     # Nothing is sniffed: a short or a long row would change what the columns are.
     return (
         f"""read_csv({literal(pattern(file))}, auto_detect = false, header = true, delim = '{delimiter}', quote = '"',
-        escape = '"', strict_mode = true, null_padding = true, parallel = false, hive_partitioning = false,
+        escape = '"', strict_mode = true, null_padding = true, parallel = false, {NO_FOLDERS},
         {LINE_LIMIT}, columns = {{{struct}}})""",
         False,
     )
@@ -304,7 +308,8 @@ def _open_json(
         lines = f"(FROM {relation.sql} LIMIT {FIRST_LINES}) WHERE {IS_OBJECT_SQL}"
         return con.execute(f"SELECT DISTINCT {sql} FROM {lines}", {"files": [pattern(file)]}).fetchall()
 
-    paths = {key: _path(key) for (key,) in sorted(ask("unnest(json_keys(line))"))}
+    of_lines = [keys for (keys,) in ask("json_keys(line)")]
+    paths = {key: _path(key) for key in sorted(set(chain(*of_lines)))}
     if not paths:
         if not (_count_rows(con, relation, [file]) if relation.header_lines is None else count_lines(Path(file))):
             return None
@@ -314,8 +319,11 @@ def _open_json(
         *parent, member = wanted.split(".")
         if parent and not spelling(paths, wanted) and (member,) in ask(f"unnest(json_keys(line, {_path(*parent)}))"):
             paths[wanted] = _path(*parent, member)
+    twice = {
+        key for keys in of_lines if len(keys) > len(set(keys)) for key, count in Counter(keys).items() if count > 1
+    }
     columns = {
-        key: Column(f"CASE WHEN readable THEN line ->> {path} END", "VARCHAR", of_json=True)
+        key: Column(f"CASE WHEN readable THEN line ->> {path} END", "VARCHAR", repeated=key in twice, of_json=True)
         for key, path in paths.items()
     }
     for key in filter(None, (spelling(paths, wanted) for wanted in (spec.user_column, spec.event_column))):
@@ -347,7 +355,7 @@ def _csv_sql(delimiter: str, columns: int, least: int, *, parallel: bool) -> str
     # drops a line's surplus columns, or the character after a stray carriage return, without a word.
     return f"""read_csv($files, auto_detect = false, header = true, delim = '{delimiter}', quote = '"', escape = '"',
         strict_mode = true, {COUNTED if parallel else STORED}, parallel = {str(parallel).lower()},
-        {LINE_LIMIT}, columns = {{{struct}}}, filename = '{FILE_NAME}'{short})"""
+        {LINE_LIMIT}, columns = {{{struct}}}, {NO_FOLDERS}, filename = '{FILE_NAME}'{short})"""
 
 
 def _split_header(line: str, wanted: Iterable[str]) -> tuple[str, list[str]]:

@@ -192,14 +192,24 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         reason, cause = server_message(error), safe_error(error)
         if reason.startswith(fault := "Invalid Input Error: the column "):
             raise SourceError(f"TGN_SOURCE={spec.shown}: the column {reason.removeprefix(fault)}") from cause
-        if "format specifier" in reason:
-            raise SourceError(f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})") from cause
+        if fault := _fault_of_style(spec, reason):
+            raise SourceError(fault) from cause
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
                 f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={briefly(spec.row_filter)} ({reason}); "
                 "the columns of CSV and JSON lines are text: write TRY_CAST(amount AS DOUBLE) > 5 for a number"
             ) from cause
         raise SourceError(f"TGN_SOURCE={spec.shown} cannot be read ({reason}); {kind_of(spec).remedy}") from cause
+
+
+def _fault_of_style(spec: SourceSpec, reason: str) -> str | None:
+    """What to say of a setting of how times are written, if that is the `reason` why a source cannot be read."""
+    if "format specifier" in reason:
+        return f"TGN_TIMESTAMP_FORMAT={spec.time_style.format} cannot be used ({reason})"
+    if "Unknown TimeZone" in reason and spec.time_style.zone:
+        zone = spec.time_style.zone
+        return f"TGN_TIME_ZONE={zone} cannot be used ({reason}): write an IANA name such as Europe/Berlin"
+    return None
 
 
 def _union(parts: Sequence[Part], spec: SourceSpec, forgotten: ForgottenIds) -> str:

@@ -1,5 +1,6 @@
 """How ids are read, the same from every kind of file."""
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from tgn_assets.ml.data.source_check import check_source
 from tgn_assets.ml.sources.extent import describe_source
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets_tests.support.histories import HEADER, csv, load, parquet, rows, warehouse
@@ -107,6 +109,28 @@ def test_the_column_of_a_file_goes_before_that_of_its_folder(tmp_path: Path, con
     parquet(tmp_path, query, "d/ip_address=zz/shop=c/a.parquet")
     (tmp_path / "d/ip_address=zz/a.parquet").unlink()
     assert users(con, SourceSpec(str(tmp_path / "d"), row_filter="shop = 'a b'")) == ["007"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("column", ["c0", "line", "readable", "json", "filename"])
+def test_a_folder_named_like_a_column_of_ours_changes_nothing(tmp_path: Path, name: str, column: str) -> None:
+    (folder := tmp_path / f"{column}=zz").mkdir()
+    lines = ["ip_address,event_id,timestamp\n", *(f"u{n},e,2024-01-03\n" for n in range(2))]
+    objects = [json.dumps({"ip_address": f"u{n}", "event_id": "e", "timestamp": "2024-01-03"}) for n in range(2)]
+    text = {"a.jsonl": "\n".join(objects), "a.json": f"[{','.join(objects)}]"}.get(name, "".join(lines)).encode()
+    (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    found = check_source(SourceSpec(str(tmp_path)))
+    assert (found.rows, found.users, found.rejected) == (2, 2, [])
+
+
+def test_a_member_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    (file := tmp_path / "log.jsonl").write_text(
+        '{"ip_address": "u", "event_id": "e", "a": 1, "a": 2, "timestamp": "2024-01-03", "ip_address": "v"}\n'
+    )
+    with pytest.raises(SourceError, match="the column 'ip_address' is there twice"):
+        describe_source(SourceSpec(str(file)))
+    file.write_text(file.read_text().replace(', "ip_address": "v"', ""))
+    assert describe_source(SourceSpec(str(file))).first_week == "2024-01-01"
 
 
 @pytest.mark.parametrize("value", ["['u1']", "{'id': 1}", "map {'id': 1}", "'{}'::JSON"])

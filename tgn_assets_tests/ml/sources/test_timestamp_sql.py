@@ -1,8 +1,11 @@
 from datetime import datetime
+from pathlib import Path
 
 import duckdb
 import pytest
 
+from tgn_assets.ml.sources.extent import describe_source
+from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.ml.sources.timestamp_sql import (
     DAY_BEFORE_MONTH_REMEDY,
     NUMBER_REMEDY,
@@ -235,3 +238,9 @@ def test_week_number_counts_weeks_from_the_anchor() -> None:
     found = duckdb.execute(f"SELECT {sql} FROM unnest([7, 9, 0, 7.5, 'nan', 1e300]::DOUBLE[]) AS t(number)").fetchall()
     mondays = [datetime(2024, 1, 1), datetime(2024, 1, 15), datetime(2023, 11, 13), None, None, datetime(2200, 1, 1)]
     assert [moment for (moment,) in found] == mondays
+
+
+def test_a_zone_that_duckdb_does_not_know_names_the_setting(tmp_path: Path) -> None:
+    (file := tmp_path / "log.csv").write_text("ip_address,event_id,timestamp\nu,e,2024-01-03\n")
+    with pytest.raises(SourceError, match=r"TGN_TIME_ZONE=right/UTC cannot be used .*IANA name"):
+        describe_source(SourceSpec(str(file), time_style=TimeStyle(zone="right/UTC")))
