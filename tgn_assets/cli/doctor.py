@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,12 +12,13 @@ from typing import TypeVar
 import duckdb
 
 from tgn_assets.cli.console import Shown
+from tgn_assets.ml.artifact_io import ArtifactError
 from tgn_assets.ml.forgotten import KINDS, ForgottenIds, ForgottenListError
 from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
-from tgn_assets.state.artifact_store import MODELS, PIN, TYPES
-from tgn_assets.state.home import ALERTS, FORGOTTEN, HISTORY_REMEDY, LOG, Home, damaged_history
+from tgn_assets.state.artifact_store import MODELS, TYPES
+from tgn_assets.state.home import ALERTS, FORGOTTEN, HISTORY_REMEDY, LOG, Home, damaged_history, read_log
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
@@ -106,19 +108,23 @@ def _dagster(home: Home) -> Faults:
 
 
 def _json_files(home: Home) -> Faults:
-    remedies = {
-        home.root / LOG: "remove it: the first week of the log is found anew, or set TGN_START_WEEK to it",
-        home.root / ALERTS: "remove it: what was told is told again",
-        home.artifacts / PIN: "`tgn models pin` writes it anew, `tgn models unpin` removes it",
-    }
-    for path, remedy in remedies.items():
+    for read in (lambda: read_log(home.root / LOG), home.artifact_store().pinned, lambda: _read_alerts(home)):
         try:
-            if path.exists() and not isinstance(json.loads(path.read_text("utf-8")), dict):
-                yield Fault(f"{path} is damaged; {remedy}")
-        except ValueError:
-            yield Fault(f"{path} is damaged; {remedy}")
+            read()
+        except (StateError, ArtifactError) as error:
+            yield Fault(str(error))
         except OSError as error:
             yield Fault(of_the_system(error))
+
+
+def _read_alerts(home: Home) -> None:
+    """StateError if the record of what was told is damaged."""
+    path = home.root / ALERTS
+    with suppress(FileNotFoundError, ValueError):
+        if isinstance(json.loads(path.read_text("utf-8")), dict):
+            return
+    if path.exists():
+        raise StateError(f"{path} is damaged; remove it: what was told is told again")
 
 
 def _forgotten(home: Home) -> Faults:

@@ -42,7 +42,7 @@ from tgn_assets.ml.sources.spec import (
     last_ended_week,
 )
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
-from tgn_assets.ml.weeks import shift, week_number, weeks_between
+from tgn_assets.ml.weeks import is_week, shift, week_number, weeks_between
 from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
@@ -78,6 +78,8 @@ FOLDERS = ("artifacts", "reports", "dagster")
 FIRST_NUMBERED_WEEK = "2024-01-01"
 """The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
 
+CHECKS = "dagster_shared.check"
+"""The module of what Dagster raises where a file is not of the kind that it expects, such as a list."""
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 """The configuration that a new home starts with."""
 
@@ -170,7 +172,7 @@ class Home:
             raise StateError(of_the_system(error)) from error
         except Exception as error:
             wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
-            if not wrong and not type(error).__module__.startswith("yaml."):
+            if not wrong and not type(error).__module__.startswith(("yaml.", CHECKS)):
                 raise
             text = " ".join(str(error).split()).partition(" Expected: ")[0]
             raise StateError(
@@ -285,7 +287,7 @@ class Home:
         `digests` by week; nothing is stored.
         """
         try:
-            self._of_this_log(_read(self.root / LOG))
+            self._of_this_log(read_log(self.root / LOG))
             self._refuse_early_start(extent)
             yield from filter(None, [self.other_ids(digests, sorted(digests))])
         except (SettingsError, StateError) as error:
@@ -318,14 +320,14 @@ class Home:
         SettingsError if the home holds the rows of another log.
         """
         file = self.root / LOG
-        stored = _read(file)
+        stored = read_log(file)
         known = self._of_this_log(stored)
         if name in known and known == stored:
             return known[name]
         found = known[name] if name in known else find()
         self.ensure()
         with self._lock():
-            known = self._of_this_log(_read(file))
+            known = self._of_this_log(read_log(file))
             value = known.setdefault(name, found)
             replace_text(file, json.dumps(known, indent=2) + "\n")
         return value
@@ -389,10 +391,13 @@ def _canonical_source(source: str) -> str:
     return source if source == SYNTHETIC or is_url(source) else os.path.abspath(Path(source).expanduser())
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_log(file: Path) -> dict[str, Any]:
+    """What the file `LOG` has of the log; StateError if it is damaged."""
     try:
         if isinstance(known := json.loads(file.read_text("utf-8")), dict):
-            return known
+            week, number = known.get("first_week"), known.get("week_number")
+            if (week is None or is_week(str(week))) and isinstance(number, int | None):
+                return known
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -93,7 +93,7 @@ def test_doctor_names_what_the_warehouse_lacks(home: Home, statement: str, says:
 
 def test_doctor_names_every_damaged_file(home: Home) -> None:
     (home.root / "log.json").write_text("[1]")
-    (home.artifacts / "pinned.json").write_text("{")
+    (home.artifacts / "pinned.json").write_text('{"week": 7}')
     (home.dagster_home / "history" / "runs.db").write_text("no database" * 100)
     (home.root / "current.duckdb").write_text("no database" * 1000)
     home.warehouse_path.write_text("no database" * 1000)
@@ -181,7 +181,7 @@ def test_a_dangling_link_to_the_artifacts_is_named(home: Home, tmp_path: Path) -
         home.ensure()
 
 
-@pytest.mark.parametrize("text", ["a: [", "no_such_option: 1"])
+@pytest.mark.parametrize("text", ["a: [", "no_such_option: 1", "- a"])
 def test_a_broken_dagster_yaml_is_named(home: Home, text: str) -> None:
     (home.dagster_home / "dagster.yaml").write_text(text)
     (finding,) = found(home)
@@ -223,9 +223,12 @@ def test_status_names_week_numbers_that_begin_anew(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["[1]", "null", "{", '"log"'])
+@pytest.mark.parametrize(
+    "text", ["[1]", "null", "{", '"log"', '{"first_week": 5}', '{"first_week": "2024-01-03"}', '{"week_number": "1"}']
+)
 def test_a_damaged_log_file_is_one_error(home: Home, text: str) -> None:
     (home.root / "log.json").write_text(text)
+    assert any("log.json is damaged; remove it" in finding for finding in found(home))
     with pytest.raises(StateError, match=r"log\.json is damaged; remove it"):
         home.start_week()
 

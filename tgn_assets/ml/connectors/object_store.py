@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOSPC
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -150,14 +151,9 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         if _has_stalled(error):
             said = f"the server sent nothing for {STALL_SECONDS:g} s; try again later"
             raise StoreError(said) from safe_error(error)
-        if isinstance(error, FileNotFoundError):
-            status = next((code for one in _causes(error) if (code := getattr(one, "status", None))), None)
-            said = (
-                f"{url} answers with HTTP {status}"
-                if status
-                else f"there is nothing at {url}, or nothing answers there"
-            )
-            said += "; it may want credentials, or the address has expired" if status in (401, 403) else ""
+        status = next((code for one in _causes(error) if (code := getattr(one, "status", None))), None)
+        if isinstance(error, FileNotFoundError) or (scheme in WEB and status and status < HTTPStatus.BAD_REQUEST):
+            said = _of_status(url, status) if status else f"there is nothing at {url}, or nothing answers there"
             raise StoreError(said) from safe_error(error)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         said = f"{reason}; {_remedy(scheme)}"
@@ -198,7 +194,7 @@ def _options(scheme: str) -> dict[str, Any]:
         from aiohttp import ClientTimeout
 
         stalled = ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS)
-        return {"client_kwargs": {"timeout": stalled}}
+        return {"client_kwargs": {"timeout": stalled, "raise_for_status": _refuse_other_than_whole}}
     if scheme not in ("s3", "s3a"):
         return {}
     # botocore itself reads AWS_DEFAULT_REGION only. The endpoint is named so that a store of another is another one.
@@ -209,6 +205,24 @@ def _options(scheme: str) -> dict[str, Any]:
         "client_kwargs": {"region_name": region} if region else {},
         "config_kwargs": {"connect_timeout": STALL_SECONDS, "read_timeout": STALL_SECONDS},
     }
+
+
+async def _refuse_other_than_whole(response: Any) -> None:
+    """ClientResponseError for an answer without an error that is not the whole file: 204, 206, 304."""
+    from aiohttp import ClientResponseError
+
+    if response.status < HTTPStatus.BAD_REQUEST and response.status != HTTPStatus.OK:
+        raise ClientResponseError(response.request_info, response.history, status=response.status)
+
+
+def _of_status(url: str, status: int) -> str:
+    """What an answer of the web means."""
+    said = f"{url} answers with HTTP {status}"
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return f"{said}; it may want credentials, or the address has expired"
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return f"{said}; try again later"
+    return said if status >= HTTPStatus.BAD_REQUEST else f"{said}, which is not the whole file"
 
 
 def _remedy(scheme: str) -> str:

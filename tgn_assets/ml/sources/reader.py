@@ -192,8 +192,8 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
         reason, cause = server_message(error), safe_error(error)
         if reason.startswith(fault := "Invalid Input Error: the column "):
             raise SourceError(f"TGN_SOURCE={spec.shown}: the column {reason.removeprefix(fault)}") from cause
-        if fault := _fault_of_style(spec, reason):
-            raise SourceError(fault) from cause
+        if of_style := _fault_of_style(spec, reason):
+            raise SourceError(of_style) from cause
         if spec.row_filter and isinstance(error, (duckdb.ConversionException, duckdb.BinderException)):
             raise SourceError(
                 f"TGN_SOURCE={spec.shown} cannot be read with TGN_ROW_FILTER={briefly(spec.row_filter)} ({reason}); "

@@ -226,7 +226,15 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, holds: bool) 
         assert "ret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("code", "says"), [(403, "HTTP 403; it may want credentials"), (500, "HTTP 500")])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (403, "HTTP 403; it may want credentials"),
+        (429, "HTTP 429; try again later"),
+        (500, "HTTP 500; try again later"),
+        (304, "HTTP 304, which is not the whole file"),
+    ],
+)
 def test_what_a_web_server_answers_is_said(tmp_path: Path, code: int, says: str) -> None:
     class Refusing(Quiet):
         def do_HEAD(self) -> None:
@@ -236,6 +244,24 @@ def test_what_a_web_server_answers_is_said(tmp_path: Path, code: int, says: str)
 
     server = serve(tmp_path, Refusing)
     with pytest.raises(SourceError, match=rf"log.csv answers with {says}"):
+        describe_source(SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"))
+
+
+@pytest.mark.parametrize("head", [200, 206, 405])
+def test_a_part_of_a_file_is_not_taken_for_all_of_it(tmp_path: Path, head: int) -> None:
+    class InPart(Quiet):
+        def do_HEAD(self) -> None:
+            self.send_response(head)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(HEADER + ROWS)))
+            self.end_headers()
+            self.wfile.write((HEADER + ROWS).encode())
+
+    server = serve(tmp_path, InPart)
+    with pytest.raises(SourceError, match=r"log.csv answers with HTTP 206, which is not the whole file"):
         describe_source(SourceSpec(f"http://127.0.0.1:{server.server_port}/log.csv"))
 
 
