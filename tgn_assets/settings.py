@@ -260,6 +260,8 @@ def read_settings() -> Settings:
             raise SettingsError(
                 f"{Path.cwd() / ENV_FILE} is a folder and should be a file: remove it, or mount the file"
             )
+        if Path(ENV_FILE).exists() and not Path(ENV_FILE).is_file():
+            raise SettingsError(f"{Path.cwd() / ENV_FILE} is a pipe, and is read more than once: make it a file")
         _reject_misspelt()
         _reject_unparsed()
         _reject_empty()

@@ -100,6 +100,10 @@ def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     with pytest.raises(SettingsError, match=r"\.env is a folder and should be a file"):
         read_settings()
+    (tmp_path / ".env").rmdir()
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(SettingsError, match=r"\.env is a pipe, and is read more than once: make it a file"):
+        read_settings()
 
 
 def test_an_env_file_in_another_encoding_is_named(tmp_path: Path) -> None:

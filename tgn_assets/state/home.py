@@ -190,6 +190,10 @@ class Home:
         if "readonly" in text or "unable to open" in text:
             return f"{self.dagster_home} cannot be written to ({text}): give this user the right to"
         damaged = damaged_history(self.dagster_home)
+        if not damaged and "disk I/O error" in text:
+            return (
+                f"{self.dagster_home} cannot be written to ({text}): is the disk sound, and `ulimit -f` large enough?"
+            )
         if not damaged:
             return f"Dagster's history in {self.dagster_home} cannot be used: {text}"
         return f"{damaged[0]} is damaged: {HISTORY_REMEDY}"

@@ -70,6 +70,7 @@ def test_two_that_make_a_home_at_once_do_not_trip_over_each_other(tmp_path: Path
     ("text", "said"),
     [
         ("database is locked", "dagster is locked by another process"),
+        ("disk I/O error", "dagster cannot be written to .*: is the disk sound"),
         ("database or disk is full", "the disk of .*dagster is full: make room"),
         ("attempt to write a readonly database", "dagster cannot be written to .*: give this user the right to"),
     ],

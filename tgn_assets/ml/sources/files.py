@@ -195,9 +195,10 @@ def find_files(location: str) -> list[str]:
     elif path.is_file():
         return [str(path)]
     elif path.exists():
-        raise SourceError(f"TGN_SOURCE={location} is a pipe or a device, and a log is read more than once: name a file")
+        raise _no_file(location, path)
     else:
-        found = [file for file in glob(str(path), recursive=True) if Path(file).is_file()]
+        matching = [Path(file) for file in glob(str(path), recursive=True) if not Path(file).is_dir()]
+        found = [str(file) for file in matching if _is_file(location, file)]
         lack = f"does not exist, seen from {Path.cwd()}"
     if not found:
         raise _no_files(location, lack)
@@ -217,8 +218,23 @@ def _files_inside(folder: Path) -> Iterator[Path]:
                 f"TGN_SOURCE={folder}: {file} is a link to a folder, which is not followed, or to nothing, and its "
                 "rows would be missing: move the files here, mend the link, or remove it"
             )
-        if file.is_file():
+        of_a_format = file.name.lower().endswith(SUFFIXES)
+        if not file.is_dir() and (_is_file(str(folder), file) if of_a_format else file.is_file()):
             yield file
+
+
+def _is_file(location: str, path: Path) -> bool:
+    """Whether `path` is a file; SourceError if it is a pipe or a device, whose rows would be missing."""
+    if path.exists() and not path.is_file():
+        raise _no_file(location, path)
+    return path.is_file()
+
+
+def _no_file(location: str, path: Path) -> SourceError:
+    which = "" if str(path) == location else f": {path}"
+    return SourceError(
+        f"TGN_SOURCE={location}{which} is a pipe or a device, and a log is read more than once: name a file"
+    )
 
 
 def _refuse_twice(files: Sequence[str]) -> None:

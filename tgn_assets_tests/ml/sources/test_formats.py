@@ -179,6 +179,15 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
         look(tmp_path / "log.csv")
 
 
+def test_a_pipe_among_files_is_not_passed_over(folder: Path) -> None:
+    os.mkfifo(folder / "more.lock")
+    look(folder)
+    os.mkfifo(folder / "more.csv")
+    for source in (folder, folder / "*.csv"):
+        with pytest.raises(SourceError, match=r": .*more\.csv is a pipe or a device"):
+            look(source)
+
+
 @pytest.mark.parametrize("packed", ["jan.csv.gz", "Jan.CSV.GZ"])
 def test_a_file_that_is_there_compressed_as_well_is_an_error(folder: Path, packed: str) -> None:
     (folder / packed).write_bytes(gzip.compress(TEXT.encode()))
