@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 
 from tgn_assets.automation.backlog import Backlog
-from tgn_assets.automation.runs import FAILED, RANGE_END, RANGE_START, UNFINISHED, is_ours, left_alone
+from tgn_assets.automation.runs import FAILED, RANGE_END, RANGE_START, UNFINISHED, has_crashed, is_ours, left_alone
 from tgn_assets.automation.work_items import CHANGED, INGEST, MISSING, STALE, WorkItem
 from tgn_assets.cli.check import not_used, settings_line, settings_section, source_line, source_section
 from tgn_assets.cli.console import Shown
@@ -80,10 +80,11 @@ def _sections(home: Home) -> Iterator[tuple[str, Any]]:
     try:
         with home.instance() as instance:
             fail_killed_runs(instance, home.run_lock)
-            unfinished, failed = _runs(instance)
+            unfinished, failed, broken_off = _runs(instance)
             left = set(left_alone(instance, items or (), home.names))
         yield "unfinished_runs", unfinished
-        yield "failed_runs", [run for run in failed if _matters(run, items or (), backlog.lineage.published)]
+        published = backlog.lineage.published
+        yield "failed_runs", [run for run in failed if _matters(run, items or (), published, broken_off)]
     except StateError as error:  # the history of runs is not needed for the rest
         yield "history", str(error)
     yield "to_do", None if items is None else [_to_do(item, item.key in left) for item in items]
@@ -172,9 +173,11 @@ def unknown_events(home: Home) -> Iterator[str]:
                 yield f"{setting} names {count:,} of {len(ids):,} ids that no event of the log has, such as {sample!r}"
 
 
-def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Unfinished runs, and those that failed or were stopped, with no newer run of the same weeks."""
-    seen: set[str] = set()
+def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]:
+    """Unfinished runs, those that failed or were stopped, with no newer run of the same weeks, and the ids of those
+    among these that were killed or stopped: they left nothing to be done but what is pending.
+    """
+    seen, broken_off = set[str](), set[str]()
     unfinished, failed = [], []
     for record in instance.get_run_records(limit=RECENT):
         run = record.dagster_run
@@ -192,11 +195,12 @@ def _runs(instance: dg.DagsterInstance) -> tuple[list[dict[str, Any]], list[dict
             cause = STOPPED if stopped else str(failure(events, run.run_id))
             again, when = f"tgn refresh --week {week}" if week else "tgn refresh", record.update_timestamp
             failed.append({"weeks": weeks, "time": when, "cause": cause, "remedy": again, "run_id": run.run_id})
+            broken_off |= {run.run_id} if stopped or has_crashed(instance, run) else set()
         seen.add(weeks)
-    return unfinished, failed
+    return unfinished, failed, broken_off
 
 
-def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[str]) -> bool:
+def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[str], broken_off: Set[str]) -> bool:
     """Whether a failed `run` left something to be done, of these `items`, or failed to make again a week that is
     complete. A week before the first `published` one, which a backtest could not make, needs no lists: it is said of
     for `SAID_FOR`.
@@ -205,7 +209,7 @@ def _matters(run: Mapping[str, Any], items: Sequence[WorkItem], published: Set[s
     if any(item.first <= (last or first) and first <= item.last for item in items):
         return True
     is_new = run["time"] > datetime.now(UTC) - SAID_FOR
-    return run["cause"] != STOPPED and not last and (is_new or first >= min(published, default=""))
+    return run["run_id"] not in broken_off and not last and (is_new or first >= min(published, default=""))
 
 
 def _to_do(item: WorkItem, alone: bool) -> dict[str, Any]:

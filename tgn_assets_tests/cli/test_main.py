@@ -29,7 +29,7 @@ from tgn_assets.ml.sources.synthetic import generate_week
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import policy_files
 from tgn_assets_tests.cli.commands import NO_REASON, ROOT, published, start_tgn, tgn
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
+from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish, weekly_refresh
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -216,6 +216,17 @@ def test_status_says_what_the_sensor_leaves_alone(
     assert f"failed     {WEEKS[0]}" not in tgn("status", home=home).stdout  # before the first published one
     publish(home, WEEKS[3])
     assert ("failed" in tgn("status", home=home).stdout) == (ended == dg.DagsterRunStatus.FAILURE)
+
+
+def test_a_run_killed_after_all_was_made_left_nothing_to_do(tmp_path: Path) -> None:
+    home = published(home_on_log(tmp_path))
+    with home.instance() as instance:
+        tags = {"dagster/partition": WEEKS[3]}
+        run = instance.create_run_for_job(weekly_refresh, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        instance.report_run_failed(run, "the process of this run is gone")
+    assert "failed" not in tgn("status", home=home).stdout
+    home.warehouse().record_made("trained_ranker", {WEEKS[3]: "another"})
+    assert f"failed     {WEEKS[3]}" in tgn("status", home=home).stdout
 
 
 @pytest.mark.parametrize(
