@@ -54,6 +54,7 @@ DAY_BEFORE_MONTH_REMEDY = (
 SHORTENED = r"\s*[0-9](\.[0-9]{0,6})?[eE][+]?[0-9]{1,2}\s*"
 """A unix time as spreadsheets and R shorten it: what is left of it are steps of a quarter of an hour and more."""
 SHORTENED_REMEDY = "numbers that were shortened, so that their last digits are lost: export them in full, or as dates"
+SEPARATED_REMEDY = "numbers with a comma, or with separators of thousands: export them without, or as dates"
 SERIAL_REMEDY = "days as a spreadsheet counts them: export them as dates"
 
 TIMES_SAMPLED = 20
@@ -179,6 +180,8 @@ def time_remedy(text: str) -> str | None:
     >>> time_remedy("45322.5")
     'days as a spreadsheet counts them: export them as dates'
     """
+    if re.fullmatch("-?[0-9]+,[0-9]+|-?[0-9]{1,3}([,. '][0-9]{3}){2,}", text.strip()):
+        return SEPARATED_REMEDY
     if not is_number_text(text):
         if re.fullmatch(SHORTENED, text):
             return SHORTENED_REMEDY
