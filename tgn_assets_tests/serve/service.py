@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from benchmarks.dev_server import free_port
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import shift
 from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
@@ -143,13 +144,6 @@ class Service:
                 return found
             time.sleep(0.1)
         raise AssertionError(f"{found} is not {health}; {self.log.read_text()}")
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

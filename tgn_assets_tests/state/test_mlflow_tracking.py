@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.dev_server import free_port
 from tgn_assets.state.mlflow_tracking import log_model, log_scores, untracked
 
 if TYPE_CHECKING:  # it takes a second to import
@@ -56,9 +56,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of `mlflow server`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tmp_path / "server.log").open("w") as log:
