@@ -6,15 +6,15 @@ For `benchmarks.soak` and the tests of whole programs.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
+
+from benchmarks.servers import answers, free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 LOCATION = {"repositoryLocationName": "tgn_assets", "repositoryName": "__repository__"}
@@ -74,23 +74,6 @@ def ended(runs: list[Run], number: int) -> list[Run] | None:
     return runs if len(runs) == number and all(run["status"] in ends for run in runs) else None
 
 
-def wait_for(what: str, ready: Callable[[], Any], seconds: float = 240) -> Any:
-    """What `ready` returns once that is true; TimeoutError if it takes longer."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := ready():
-            return answer
-        time.sleep(0.2)
-    raise TimeoutError(f"{what} took more than {seconds:g} s")
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def dev_server(folder: Path, settings: Mapping[str, str]) -> Iterator[Server]:
     """A `tgn dev` in `folder` with these variables `TGN_*`; in the end it is stopped with all that it started."""
@@ -108,7 +91,7 @@ def dev_server(folder: Path, settings: Mapping[str, str]) -> Iterator[Server]:
         try:
             first = wait_for("the address", lambda: (folder / LOG).read_text().partition("\n")[0])
             url, _, home = first.partition(" shows ")
-            wait_for("the start of dagster dev", lambda: _answers(url) or process.poll() is not None)
+            wait_for("the start of dagster dev", lambda: answers(f"{url}/server_info") or process.poll() is not None)
             yield Server(url, Path(home))
         finally:
             process.send_signal(signal.SIGINT)
@@ -117,9 +100,3 @@ def dev_server(folder: Path, settings: Mapping[str, str]) -> Iterator[Server]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # code servers outlive their parent
             process.wait()
-
-
-def _answers(url: str) -> bool:
-    with suppress(OSError):
-        return urlopen(f"{url}/server_info", timeout=5).status == 200
-    return False

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFileTarget, WorkspaceLoadTarget
 
-from benchmarks.dev_server import free_port
+from benchmarks.servers import free_port
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.server import browser_url, refuse_taken_port
 from tgn_assets.state.home import Home

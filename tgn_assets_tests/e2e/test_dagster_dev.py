@@ -7,7 +7,8 @@ import duckdb
 import pytest
 from playwright.sync_api import Page, expect
 
-from benchmarks.dev_server import LOCATION, Server, ended, wait_for
+from benchmarks.dev_server import LOCATION, Server, ended
+from benchmarks.servers import wait_for
 from tgn_assets_tests.e2e.dagster_server import WEEKS, dagster_dev
 from tgn_assets_tests.support.browser import SIZE, TAKES_PICTURES, around, screenshot
 

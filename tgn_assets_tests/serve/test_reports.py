@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.dev_server import free_port
+from benchmarks.servers import free_port
 from tgn_assets.serve.reports import reports_server
 from tgn_assets_tests.serve.service import ROOT, Answer
 

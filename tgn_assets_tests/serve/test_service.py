@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from openapi_spec_validator import validate
 
-from benchmarks.dev_server import free_port
+from benchmarks.servers import free_port
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.weeks import shift
 from tgn_assets.serve.openapi import MAX_BYTES, MAX_USERS

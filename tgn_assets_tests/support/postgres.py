@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from benchmarks.dev_server import free_port
+from benchmarks.servers import free_port
 
 USER = "postgres"
 SETTINGS = {
