@@ -50,14 +50,14 @@ USERS_CALIBRATED_TOGETHER = 512
 
 @dataclass(frozen=True)
 class BlendedRanker:
-    """The networks and the booster that are judged."""
+    """The networks and the boosters that are judged."""
 
     model: Ensemble
-    booster: Boosters | None
+    boosters: Boosters
 
     def blend(self, network: FloatArray, dataset: RankingDataset, k: int, config: RankerConfig) -> FloatArray:
         """[p] blended scores of the candidates of `dataset`, whose networks' scores are `network` [p]."""
-        return blend_scores(dataset.candidates, network, booster=self.booster, k=k, config=config.blend)
+        return blend_scores(dataset.candidates, network, boosters=self.boosters, k=k, config=config.blend)
 
 
 class Judgement(NamedTuple):
@@ -132,7 +132,7 @@ def _results(
     if ranker is not None:
         network, features = network_scores(ranker.model, held_out), held_out.candidates.features
         hits["network"] = hits_of(held_out, network, rules.k)
-        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
+        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.boosters, features), rules.k)
         hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, rules.k, view.config), rules.k)
     ndcg = {name: ndcg_of(hit, held_out.num_relevant) for name, hit in hits.items()}
     everyone = segment_of(past, np.arange(past.num_users), active_weeks=view.config.fallback.active_weeks)

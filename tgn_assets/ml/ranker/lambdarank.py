@@ -6,7 +6,6 @@ lists.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import lightgbm as lgb
 import numpy as np
@@ -22,16 +21,8 @@ FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": Tru
 """LightGBM parameters that are not tuned."""
 
 
-@dataclass(frozen=True)
-class Boosters:
-    """Boosters of different seeds, whose mean score counts."""
-
-    members: tuple[lgb.Booster, ...]
-
-    def predict(self, features: FloatArray) -> FloatArray:
-        """[p] scores of candidates with `features` [p, F]."""
-        scores = [np.asarray(booster.predict(features, num_threads=1)) for booster in self.members]
-        return np.mean(scores, axis=0)
+Boosters = tuple[lgb.Booster, ...]
+"""Boosters of different seeds, whose mean score counts; none where there was nothing to learn."""
 
 
 def fit_lambdarank(
@@ -69,13 +60,13 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
     return THREADS.sub("[num_threads: 1]", booster.model_to_string())
 
 
-def load_boosters(text: str) -> Boosters | None:
-    """What `fit_lambdarank` wrote, ready to score; None for an empty text."""
-    return Boosters(tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER))) if text else None
+def load_boosters(text: str) -> Boosters:
+    """What `fit_lambdarank` wrote, ready to score."""
+    return tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER) if one)
 
 
-def lambdarank_scores(boosters: Boosters | None, features: FloatArray) -> FloatArray:
+def lambdarank_scores(boosters: Boosters, features: FloatArray) -> FloatArray:
     """[p] scores of candidates with `features` [p, F]; zeros without boosters."""
-    if boosters is None or not len(features):
+    if not boosters or not len(features):
         return np.zeros(len(features))
-    return boosters.predict(features)
+    return np.mean([np.asarray(booster.predict(features, num_threads=1)) for booster in boosters], axis=0)
