@@ -1,4 +1,4 @@
-"""What the outside sees: the published lists, and how good last week's were."""
+"""The published lists, and how good last week's were."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any

@@ -121,8 +121,8 @@ def trained_ranker(
     """Train the ranker: a Transformer over each user's weekly embeddings, and LightGBM, score (user, event) pairs.
 
     It is trained on past weeks, each as it was known when it closed, to rank the events of the week after. It
-    warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is tested on
-    that week: in each segment of users where a baseline clearly beat it, in this week and those tested before, that
+    warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is judged on
+    that week: in each segment of users where a baseline clearly beat it, in this week and those judged before, that
     baseline's lists are published (`fallback` below).
     """
     from tgn_assets.ml.artifact_io import load_meta

@@ -28,7 +28,8 @@ TYPES = {
 }
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
-MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings")
+MODELS = tuple(asset for asset in TYPES if asset != "weekly_snapshots")
+"""The assets whose old weeks `remove_old` removes."""
 PIN, KEPT_FROM = "pinned.json", "kept_from.json"
 ABANDONED = 3600.0
 """Seconds after which a file that was to replace another belongs to a process that is gone."""

@@ -249,8 +249,8 @@ class Home:
     def closed_weeks(self, ingested: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
         """`newest_closed_week`, and the digest of each closed week's rows in the source now, by one reading.
 
-        Weeks that the source no longer has at its beginning are left out; `ingested`, digests of what was ingested,
-        tells stragglers of these from a beginning (`first_kept_week`).
+        Weeks that the source no longer has at its beginning are left out. `ingested`, digests of what was ingested,
+        tells a few late rows of such a week from a week that the source still has (`first_kept_week`).
         """
         spec = self.source_spec()
         extent, digests = survey_source(spec, since=self.start_week())

@@ -39,8 +39,8 @@ from tgn_assets.ml.ranker.training_set import (
     TrainingSet,
     blocks_of,
     labelled_candidates,
-    next_week,
     sampled,
+    truth_after,
 )
 from tgn_assets.ml.schema import OURS
 
@@ -123,7 +123,7 @@ def _results(
 ) -> tuple[PairedResults, dict[str, FloatArray]]:
     """(what the fallback is chosen from, each source's NDCG@k [n]) of the users of `held_out`."""
     users, past, rules = held_out.candidates.users, view.past, view.rules
-    truth = next_week(history, past)
+    truth = truth_after(history, past)
     positive = truth.user * past.num_events + truth.event
     hits = {
         name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
@@ -160,7 +160,7 @@ def _scored_pairs(
     workers: Workers,
 ) -> tuple[Logistic, ScoredPairs]:
     """(the model of who is active, the pairs on the lists of a sample of all users, whether active or not)."""
-    config, truth = view.config.calibration, next_week(history, view.past)
+    config, truth = view.config.calibration, truth_after(history, view.past)
     features = np.concatenate([training_set.user_features for training_set in past])
     activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)
 

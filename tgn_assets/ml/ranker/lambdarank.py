@@ -14,7 +14,7 @@ from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.config import MAX_SEED, LambdaRankConfig
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
-THREADS = re.compile(r"\[num_threads: \d+\]")
+NUM_THREADS = re.compile(r"\[num_threads: \d+\]")
 NEXT_BOOSTER = "\nnext booster\n"
 """Between the texts of two boosters."""
 FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": True, "verbose": -1}
@@ -28,12 +28,12 @@ Boosters = tuple[lgb.Booster, ...]
 def fit_lambdarank(
     datasets: Sequence[RankingDataset], threads: int = 1, *, config: LambdaRankConfig, seed: int, boosters: int = 1
 ) -> str:
-    """The texts of `boosters` boosters that rank each user's positive candidates first; empty if there are none.
+    """The text of `boosters` boosters that rank each user's positive candidates first; `load_boosters` reads it.
 
     They differ in their seed, and so in the pairs and features that are drawn. The same input gives the same text with
-    any number of `threads`. Users without a positive candidate are left out. There is nothing to learn
-    where no user has two candidates, as in a log with one event.
-    Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
+    any number of `threads`. Users without a positive candidate are left out. The text is empty if there is nothing to
+    learn: no positive candidate, or no user with two candidates, as in a log with one event. After Burges, "From
+    RankNet to LambdaRank to LambdaMART", 2010.
     """
     seeds = ((seed + at) % MAX_SEED for at in range(boosters))
     return NEXT_BOOSTER.join(filter(None, (_fit_booster(datasets, threads, config=config, seed=one) for one in seeds)))
@@ -57,7 +57,7 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
     tuned = config.model_dump(exclude={"rounds", "max_pairs"})
     booster = lgb.train(FIXED | tuned | {"seed": seed, "num_threads": threads}, data, config.rounds)
     # The trees do not depend on the number of threads, but the text names it.
-    return THREADS.sub("[num_threads: 1]", booster.model_to_string())
+    return NUM_THREADS.sub("[num_threads: 1]", booster.model_to_string())
 
 
 def load_boosters(text: str) -> Boosters:

@@ -56,7 +56,7 @@ class _TrainingState:
     progress: LogFn
     model: Ensemble
     num_networks: int
-    """Of the finished ranker, and of its boosters; a warm start may begin with fewer and adds what it lacks."""
+    """How many networks, and as many boosters, the finished ranker has; a warm start may begin with fewer networks."""
     judgement: Judgement
     warm_from: str | None = None
     """The week of the ranker that this one continues from; None: a cold start."""

@@ -155,7 +155,11 @@ def diagnose(
     progress: LogFn = no_log,
     workers: Workers = THREADS,
 ) -> RankerDiagnostics:
-    """What `evaluate_week` asks about the users who were active: candidates by channel, lists before the fallback."""
+    """What `score_week` asks about the users who were active: candidates by channel, lists before the fallback.
+
+    The arguments are those of `recommend`. ValueError if `embeddings` are of other nodes than `history`; ArtifactError
+    if `attributes` lacks a column that the ranker was trained on.
+    """
     view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
     ranking = _Ranking(ranker, view, embeddings, workers)
 
