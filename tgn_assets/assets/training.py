@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.assets.launchpad import launchpad_config
+from tgn_assets.assets.mlflow_tracking import log_model
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
@@ -12,7 +13,6 @@ from tgn_assets.ml.safe_text import listed
 from tgn_assets.ml.weeks import weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
-from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, TrainingDefaults, WorkersSetting
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.servers import running
-from tgn_assets.state.mlflow_tracking import log_model, log_scores, untracked
+from tgn_assets.assets.mlflow_tracking import log_model, log_scores, untracked
 
 if TYPE_CHECKING:  # it takes a second to import
     from mlflow import MlflowClient
