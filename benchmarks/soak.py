@@ -21,23 +21,20 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import duckdb
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.chaos import do_pending, in_child, prepare
+from benchmarks.dev_server import ROOT, dev_server
 from tgn_assets import run_launcher
 from tgn_assets.automation.backlog import Backlog
 from tgn_assets.cli import doctor, status
@@ -47,7 +44,6 @@ from tgn_assets.ml.weeks import shift
 from tgn_assets.settings import Settings, given_settings
 from tgn_assets.state.home import Home
 
-ROOT = Path(__file__).parents[1]
 FIRST, USERS, EVENTS = "2023-01-02", 8, 5
 KEPT = 26
 """TGN_KEEP_WEEKS, the least."""
@@ -195,7 +191,7 @@ def crowd(folder: Path, given: argparse.Namespace) -> tuple[str, str, list[str]]
     }
     loops = [_Loop(settings, folder, name, arguments[name]) for name in ("refresh", "refresh", *list(arguments)[1:])]
     wrong, read = list[str](), 0
-    with _dev(settings, folder):
+    with dev_server(folder, _environment(settings)):
         writer = os.fork()
         if writer == 0:
             writing()
@@ -281,9 +277,9 @@ def backfill(folder: Path, _given: argparse.Namespace) -> tuple[str, str, list[s
     weeks = [shift(FIRST, CLOSED + at) for at in range(5)]
     hindrance = settings.home / "reports" / f"{weeks[2]}.html"
     hindrance.mkdir(parents=True)
-    with _dev(settings, folder) as url:
-        _launch(url, weeks)
-        told = _wait(lambda: _ended(url, weeks), seconds=600)
+    with dev_server(folder, _environment(settings)) as server:
+        runs = server.runs_of_backfill(server.launch_backfill(weeks), len(weeks), seconds=600)
+    told = {run["tags"]["dagster/partition"]: run["status"] for run in runs}
     expected = dict.fromkeys(weeks, "SUCCESS") | {weeks[2]: "FAILURE"}
     wrong = [] if told == expected else [f"runs ended as {told}"]
     sections = dict(status.status_sections(Home(settings)))
@@ -331,75 +327,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "TGN_END_WEEK": str(settings.end_week),
         "PYTHONPATH": str(ROOT),
     }
-
-
-@contextmanager
-def _dev(settings: Settings, folder: Path) -> Iterator[str]:
-    """The address of a `tgn dev` that is stopped at the end with all that it started."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TGN_", "DAGSTER_"))}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tgn_assets.cli.main", "dev", "--port", str(port)]
-    with (folder / "dev").open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, env=inherited | _environment(settings), stdout=out, stderr=out, start_new_session=True
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(lambda: _answers(url))
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _wait(ready: Callable[[], Any], seconds: float = 240) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := ready():
-            return answer
-        time.sleep(0.5)
-    raise TimeoutError(f"it took more than {seconds:g} s")
-
-
-def _answers(url: str) -> bool:
-    with suppress(OSError):
-        return urlopen(f"{url}/server_info", timeout=5).status == 200
-    return False
-
-
-def _ask(url: str, query: str, **variables: Any) -> Any:
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    with urlopen(Request(f"{url}/graphql", body, {"Content-Type": "application/json"}), timeout=60) as response:
-        return json.load(response)["data"]
-
-
-def _launch(url: str, weeks: list[str]) -> None:
-    selector = {"repositoryLocationName": "tgn_assets", "repositoryName": "__repository__"}
-    params = {
-        "partitionNames": weeks,
-        "selector": {"partitionSetName": "weekly_refresh_partition_set", "repositorySelector": selector},
-    }
-    do = "launchPartitionBackfill(backfillParams: $params) { __typename }"
-    answer = _ask(url, f"mutation ($params: LaunchBackfillParams!) {{ {do} }}", params=params)
-    if answer["launchPartitionBackfill"]["__typename"] != "LaunchBackfillSuccess":
-        raise RuntimeError(str(answer))
-
-
-def _ended(url: str, weeks: list[str]) -> dict[str, str]:
-    """week -> how its run of the backfill ended, once all have."""
-    query = "query { runsOrError { ... on Runs { results { status tags { key value } } } } }"
-    ended = dict[str, str]()
-    for run in _ask(url, query)["runsOrError"]["results"]:
-        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-        if "dagster/backfill" in tags and run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-            ended[tags["dagster/partition"]] = run["status"]
-    return ended if ended.keys() == set(weeks) else {}
 
 
 if __name__ == "__main__":

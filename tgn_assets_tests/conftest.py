@@ -113,6 +113,14 @@ def failed_if_skipped(report: Report) -> Report:
 
 
 @pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without settings, in an empty folder without `.env`."""
+    for name in [name for name in os.environ if name.startswith("TGN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """The p value of the best of several rankers from a tenth of the draws: enough for a rate over many worlds."""
     monkeypatch.setattr("tgn_assets.ml.evaluation.intervals.DRAWS", 2000)

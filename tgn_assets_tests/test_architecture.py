@@ -90,7 +90,7 @@ RETIRED = {
     *("catch_up", "choose_sources", "fit_trees", "give_back_memory", "goes_on", "heaviest", "in_threads", "neighbours"),
     *("pair_products", "standardised", "taught", "truth_size", "ungated", "widened"),
     *("Places", "explained", "fading", "place_digest", "ranks_are_1_to_5", "settle", "tell"),
-    *("can_warm_start_from", "learnable"),
+    *("can_warm_start_from", "learnable", "NextWeek", "Rule", "next_week"),
 }
 """Names that docs/glossary.md has better ones for."""
 

@@ -19,6 +19,7 @@ from dagster.components.core.package_entry import discover_entry_point_package_o
 from tgn_assets import WeeklyTopK
 from tgn_assets.automation.runs import RANGE_END, RANGE_START
 from tgn_assets.settings import Settings, SettingsError
+from tgn_assets.state.lineage import RAW, UPSTREAM
 from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.support.deployment import QUIET, TINY, without_pictures
@@ -196,9 +197,7 @@ def test_names_are_different_for_each_log(loaded: Team) -> None:
     defs = loaded.defs
     dg.Definitions.validate_loadable(defs)
     keys = {key.to_user_string() for key in defs.resolve_all_asset_keys()}
-    week = {"interaction_log", "raw_interactions", "weekly_snapshots", "trained_gnn", "trained_ranker"}
-    week |= {"temporal_embeddings", "weekly_top5_predictions", "eval_metrics", "weekly_report"}
-    both = {f"{'/'.join(prefix)}/{name}" for prefix in (SHOP, EU) for name in week}
+    both = {f"{'/'.join(prefix)}/{name}" for prefix in (SHOP, EU) for name in ("interaction_log", RAW, *UPSTREAM)}
     assert keys == both | {"shop_log", "eu/shop/parquet_export"}
     checks = [key.asset_key.path[:-1] for key in defs.resolve_asset_graph().asset_check_keys]
     assert checks.count(["eu", "shop"]) == checks.count(["shop"]) + 1 == 12  # future_blind is on for one of them

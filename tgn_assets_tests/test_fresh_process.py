@@ -48,7 +48,7 @@ heavy = sorted({"torch", "torch_geometric", "altair", "vl_convert"} & set(sys.mo
 from tgn_assets.settings import Settings
 settings = Settings(home=Path(sys.argv[1]), future_blind=True)
 tgn_assets.definitions.build_definitions(settings).resolve_job_def("weekly_refresh")
-from tgn_assets.state.mlflow_tracking import log_model
+from tgn_assets.assets.mlflow_tracking import log_model
 tracking = log_model(Path("."), "2024-01-01", {}, {}, print), "mlflow" in sys.modules
 import scipy.sparse, torch, torch_geometric.nn
 warnings.simplefilter("error")

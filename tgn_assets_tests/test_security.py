@@ -21,6 +21,7 @@ from dagster import serialize_value
 from tgn_assets.assets.catalog import for_deployment
 from tgn_assets.assets.exports import export_asset
 from tgn_assets.assets.ingest import raw_interactions
+from tgn_assets.assets.mlflow_tracking import log_model
 from tgn_assets.assets.partitions import weekly_partitions
 from tgn_assets.automation.alerts import Alerts
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
@@ -33,7 +34,6 @@ from tgn_assets.reporting.terminal import sample_table, top5
 from tgn_assets.reporting.weekly_page.page import report_page
 from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
-from tgn_assets.state.mlflow_tracking import log_model
 from tgn_assets.state.resources import build_resources
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish, run_observation
 from tgn_assets_tests.test_architecture import trees

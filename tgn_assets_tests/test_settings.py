@@ -9,12 +9,7 @@ from tgn_assets.settings import Settings, SettingsError, given_settings, read_se
 PASSWORD = "it holds a password; take it out: credentials are read from the environment alone"
 
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An environment without settings, in an empty folder without `.env`."""
-    for name in [name for name in os.environ if name.startswith("TGN_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def test_the_defaults_are_a_synthetic_world_in_a_local_folder(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def rows(seconds: float = SECONDS) -> Iterator[Row]:
 def _snapshots(case: Case, week: str) -> dict[str, Snapshot]:
     with case.home() as home:
         weeks = [shift(week, -back) for back in range(WINDOW)]
-        return dict(ArtifactStore(home / "artifacts").window("weekly_snapshots", weeks))
+        return ArtifactStore(home / "artifacts").load_weeks("weekly_snapshots", weeks)
 
 
 def _supervised_links(graph: WindowGraph, curve: list[dict[str, Any]]) -> int:

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,9 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from threading import Thread
-from urllib.request import urlopen
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.common import ROOT, machine, work_folder
+from benchmarks.servers import answers, running, wait_for
 from benchmarks.table import publish
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.schema import create_tables
@@ -118,7 +120,7 @@ def measured(users: int, seconds: int) -> Iterator[str]:
         by_duckdb, in_memory = compare_lookups(folder / "current.duckdb", folder / "compact", users)
         with servers(folder) as (hello_port, port, service):
             hello, ours, swap = loads(folder, (hello_port, port), users, seconds)
-            resident = resident_bytes(service)
+            resident = psutil.Process(service.pid).memory_info().rss
     yield f"{machine()}; wrk, {CONNECTIONS} connections, {TURNS} turns of {seconds} s each, their medians.\n"
     yield "| what | requests a second | p50 | p99 | failed |\n|---|---|---|---|---|"
     for what, load in (
@@ -197,41 +199,15 @@ def compare_lookups(copy: Path, compact: Path, users: int) -> tuple[float, float
 @contextmanager
 def servers(home: Path) -> Iterator[tuple[int, int, subprocess.Popen[bytes]]]:
     """The ports of a hello and of `tgn serve` on `home`, once both answer, and the latter's process."""
-    ports = free_ports(2)
-    ours = [sys.executable, "-m", "tgn_assets.cli.main", "serve", "--port", str(ports[1])]
-    hello = [sys.executable, "-m", "benchmarks.speed.serve", "--hello", str(ports[0])]
-    environment = os.environ | {"TGN_HOME": str(home), "TGN_SERVE_TOKEN": ""}
-    started = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) for command in (hello, ours)
-    ]
-    try:
-        for url in (f"http://127.0.0.1:{ports[0]}/", f"http://127.0.0.1:{ports[1]}/healthz"):
-            wait_for(url)
-        yield ports[0], ports[1], started[1]
-    finally:
-        for process in started:
-            process.terminate()
-            process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(free.getsockname()[1]) for free in sockets]
-    for free in sockets:
-        free.close()
-    return ports
-
-
-def wait_for(url: str) -> None:
-    """Waits until `url` answers with 200. RuntimeError after two minutes."""
-    for _ in range(1200):
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"{url} does not answer")
+    hello = [sys.executable, "-m", "benchmarks.speed.serve", "--hello"]
+    ours = [sys.executable, "-m", "tgn_assets.cli.main", "serve", "--port"]
+    options: dict[str, Any] = {"cwd": ROOT, "env": os.environ | {"TGN_HOME": str(home), "TGN_SERVE_TOKEN": ""}}
+    with (
+        running(hello, home / "hello.log", **options) as (_, hello_port),
+        running(ours, home / "serve.log", **options) as (process, port),
+    ):
+        wait_for("reading the lists", lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+        yield hello_port, port, process
 
 
 def loads(folder: Path, ports: Sequence[int], users: int, seconds: int) -> tuple[Load, Load, Load]:
@@ -268,12 +244,6 @@ def wrk(folder: Path, port: int, path: str, seconds: int) -> Load:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     requests, micros, p50, p99, failed = json.loads(output.strip().splitlines()[-1])
     return Load(requests / micros * 1e6, p50 / 1e3, p99 / 1e3, failed)
-
-
-def resident_bytes(process: subprocess.Popen[bytes]) -> int:
-    """The resident memory of `process`, the lists included."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

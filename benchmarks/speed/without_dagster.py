@@ -72,7 +72,7 @@ def train(warehouse: Warehouse, artifacts: ArtifactStore, policy: Policy, week: 
     warm = artifacts.load("trained_gnn", shift(week, -1))
     read = snapshot_weeks(week, gnn, warm)
     history = warehouse.history(week)
-    encoder = train_gnn(dict(artifacts.window("weekly_snapshots", read)), week, gnn, warm=warm, history=history)
+    encoder = train_gnn(artifacts.load_weeks("weekly_snapshots", read), week, gnn, warm=warm, history=history)
     artifacts.save("trained_gnn", week, encoder)
     embedding_history = load_embedding_history(artifacts, week, config.embedding_weeks)
     with warehouse.reader() as con:

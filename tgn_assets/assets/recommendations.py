@@ -1,4 +1,4 @@
-"""What the outside sees: the published lists, and how good last week's were."""
+"""The published lists, and how good last week's were."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from tgn_assets.assets.catalog import column_lineage
+from tgn_assets.assets.mlflow_tracking import log_scores
 from tgn_assets.assets.partitions import PREVIOUS_WEEK
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
@@ -31,7 +32,6 @@ from tgn_assets.reporting.scores_metadata import scores_metadata
 from tgn_assets.reporting.terminal import NDCG, at_length
 from tgn_assets.state.artifact_store import ArtifactStore, TrainedModel, load_embedding_history, publishing_model
 from tgn_assets.state.lineage import PREDICTIONS
-from tgn_assets.state.mlflow_tracking import log_scores
 from tgn_assets.state.resources import AttributeFiles, Device, EvaluationUsers, PolicyFiles, ReasonWords, WorkersSetting
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse

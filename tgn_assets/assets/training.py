@@ -5,14 +5,14 @@ from typing import Any
 import dagster as dg
 
 from tgn_assets.assets.launchpad import launchpad_config
+from tgn_assets.assets.mlflow_tracking import log_model
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
 from tgn_assets.ml.safe_text import listed
-from tgn_assets.ml.weeks import shift, weeks_between
+from tgn_assets.ml.weeks import weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
-from tgn_assets.state.artifact_store import ArtifactStore, Window, load_embedding_history
-from tgn_assets.state.mlflow_tracking import log_model
+from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, TrainingDefaults, WorkersSetting
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
@@ -38,7 +38,7 @@ class RankerParameters(launchpad_config(RankerConfig)):  # type: ignore[misc]  #
 def trained_gnn(
     context: dg.AssetExecutionContext,
     config: GNNParameters,
-    earlier: Window,
+    earlier: Any,
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
@@ -56,16 +56,16 @@ def trained_gnn(
     with warehouse.reader():
         require_earlier_weeks(warehouse, first_week(context), week)
         history = warehouse.history(week)
-    resolved, warm = defaults.resolve(config, GNNConfig), earlier.get(shift(week, -1))
-    read = snapshot_weeks(week, resolved, warm)
-    window = dict(artifacts.window("weekly_snapshots", read))
+    resolved = defaults.resolve(config, GNNConfig)
+    read = snapshot_weeks(week, resolved, earlier)
+    window = artifacts.load_weeks("weekly_snapshots", read)
     if gone := [key for key in read if key >= first_week(context) and key not in window]:
         context.log.warning("no snapshot of %s: it learns without them; `tgn refresh` makes them again", listed(gone))
     checkpoint = train_gnn(
         window,
         week,
         resolved,
-        warm=warm,
+        warm=earlier,
         history=history,
         device=device.name(),
         progress=context.log.info,
@@ -109,7 +109,7 @@ def require_earlier_weeks(warehouse: Warehouse, first: str, week: str) -> None:
 def trained_ranker(
     context: dg.AssetExecutionContext,
     config: RankerParameters,
-    earlier: Window,
+    earlier: Any,
     warehouse: dg.ResourceParam[Warehouse],
     artifacts: dg.ResourceParam[ArtifactStore],
     device: Device,
@@ -121,8 +121,8 @@ def trained_ranker(
     """Train the ranker: a Transformer over each user's weekly embeddings, and LightGBM, score (user, event) pairs.
 
     It is trained on past weeks, each as it was known when it closed, to rank the events of the week after. It
-    warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is tested on
-    that week: in each segment of users where a baseline clearly beat it, in this week and those tested before, that
+    warm-starts from last week's ranker if there is one. Before it is trained on the newest closed week, it is judged on
+    that week: in each segment of users where a baseline clearly beat it, in this week and those judged before, that
     baseline's lists are published (`fallback` below).
     """
     from tgn_assets.ml.artifact_io import load_meta
@@ -149,7 +149,7 @@ def trained_ranker(
         rules=rules,
         cache=TrainingSetCache(artifacts.training_sets),
         attributes=attributes,
-        earlier=earlier.get(shift(week, -1)),
+        earlier=earlier,
     )
     gnn = load_meta(artifacts.directory("trained_gnn", week))
     tracked = log_model(artifacts.root.parent, week, gnn, checkpoint.meta(), context.log.warning)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import dagster as dg
 
+from tgn_assets.assets.mlflow_tracking import untracked
 from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication_record
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, digest_of_files
-from tgn_assets.state.mlflow_tracking import untracked
 from tgn_assets.state.resources import build_resources
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse

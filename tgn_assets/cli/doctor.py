@@ -18,7 +18,8 @@ from tgn_assets.ml.safe_text import of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, TYPES
-from tgn_assets.state.home import ALERTS, FORGOTTEN, HISTORY_REMEDY, LOG, Home, damaged_history, read_log
+from tgn_assets.state.dagster_history import HISTORY_REMEDY, damaged_history
+from tgn_assets.state.home import ALERTS, FORGOTTEN, LOG, Home, read_log
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
 from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns

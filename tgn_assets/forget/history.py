@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tgn_assets.forget.spelling import STRUCTURE, Ids
 from tgn_assets.ml.connectors.text_file import replace_text
-from tgn_assets.state.home import HISTORY_REMEDY
+from tgn_assets.state.dagster_history import HISTORY_REMEDY
 from tgn_assets.state.warehouse import StateError
 
 BUSY_SECONDS = 60.0

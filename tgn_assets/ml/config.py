@@ -257,7 +257,7 @@ class RankerConfig(BaseModel, frozen=True):
     epochs: int = option(30, "At most this many epochs over the past weeks on a cold start.", ge=1, le=500)
     warm_epochs: int = option(10, "At most this many when last week's ranker is at hand.", ge=1, le=500)
     patience: int = option(4, "Stop after this many epochs without a better validation NDCG.", ge=1, le=500)
-    learning_rate: float = option(0.003, "Adam's step size.", gt=0, le=1)
+    learning_rate: float = option(0.003, "AdamW's step size.", gt=0, le=1)
     candidates: int = option(60, "Events that each channel hands to the ranking.", ge=5, le=1000)
     seed: int = option(0, "Same seed and same data give the same bytes on the same kind of CPU.", ge=0, le=MAX_SEED)
     features: CandidateConfig = option(CandidateConfig(), "Candidates and their features.")

@@ -182,7 +182,9 @@ TABLES: dict[str, Table] = {
             _RANK,
             _text("event_id", "The recommended event."),
             _SCORE,
-            _text("source", "`popular`, or `tgn_assets` where another rule for new users did better lately."),
+            _text(
+                "source", "`popular`, or `tgn_assets` where another kind of popularity did better for new users lately."
+            ),
             *_REASON,
         ),
     ),

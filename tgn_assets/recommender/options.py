@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 
 import pandas as pd
 
@@ -17,35 +17,31 @@ from tgn_assets.ml.weeks import week_key, week_number
 from tgn_assets.recommender.tables import ids_as_text, read_features
 
 
-class PolicyOptions(TypedDict):
-    """What may be recommended to whom, as a notebook has it."""
-
-    repeats: Repeats
-    allow: Iterable[Any] | None
-    deny: Iterable[Any]
-    event_expiry: Any
-    min_distinct_events: int
-    max_silent_weeks: int | None
-
-
-def policy_of(k: int, options: PolicyOptions) -> Policy:
-    """The policy that the `options` describe. ValueError names one that cannot be used."""
+def policy_of(
+    k: int,
+    *,
+    repeats: Repeats,
+    allow: Iterable[Any] | None,
+    deny: Iterable[Any],
+    event_expiry: Any,
+    min_distinct_events: int,
+    max_silent_weeks: int | None,
+) -> Policy:
+    """The policy that the options of a notebook describe. ValueError names one that cannot be used."""
     if not 1 <= k <= 100:
         raise ValueError(f"k is {k}; a list has 1 to 100 events")
-    if (repeats := options["repeats"]) not in ("learned", "exclude"):
+    if repeats not in ("learned", "exclude"):
         raise ValueError(f"repeats is {repeats!r}; it may be 'learned' or 'exclude'")
-    allow, deny = options["allow"], options["deny"]
     for name, ids in {"allow": allow, "deny": deny}.items():
         if isinstance(ids, str):
             raise ValueError(f"{name} is {ids!r}; give a list of ids, [{ids!r}]")
     allowed = None if allow is None else _texts(allow)
     if allowed is not None and not allowed:
         raise ValueError("allow holds no event id; leave it out where every event may be recommended")
-    distinct, silent = options["min_distinct_events"], options["max_silent_weeks"]
-    for name, number in {"min_distinct_events": distinct, "max_silent_weeks": silent or 0}.items():
+    for name, number in {"min_distinct_events": min_distinct_events, "max_silent_weeks": max_silent_weeks or 0}.items():
         if number < 0:
             raise ValueError(f"{name} is {number}; it may be 0 or more")
-    return Policy(k, repeats, allowed, _texts(deny), _expiry(options["event_expiry"]), distinct, silent)
+    return Policy(k, repeats, allowed, _texts(deny), _expiry(event_expiry), min_distinct_events, max_silent_weeks)
 
 
 def words_of(nouns: str) -> Words:

@@ -18,10 +18,10 @@ from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.recommender.answers import comparison, listed
 from tgn_assets.recommender.memory import Memory
 from tgn_assets.recommender.notices import shown_progress, warned
-from tgn_assets.recommender.options import PolicyOptions, config_of, monday, policy_of, words_of
+from tgn_assets.recommender.options import config_of, monday, policy_of, words_of
 from tgn_assets.recommender.saved_lists import load_lists, save_lists
 from tgn_assets.recommender.tables import IdType, as_series, notebook_words, read_features, read_log
-from tgn_assets.recommender.training import Training
+from tgn_assets.recommender.weekly_models import Training
 
 OPTIONS = ("k", "start_week", "end_week", "device", "nouns")
 """What is saved as it is; progress and attributes are not."""
@@ -92,15 +92,15 @@ class Recommender:
         ranker: RankerConfig | None = None,
         progress: bool | Callable[[str], None] = True,
     ) -> None:
-        options: PolicyOptions = {
-            "repeats": repeats,
-            "allow": allow,
-            "deny": deny,
-            "event_expiry": event_expiry,
-            "min_distinct_events": min_distinct_events,
-            "max_silent_weeks": max_silent_weeks,
-        }
-        self._policy = policy_of(k, options)
+        self._policy = policy_of(
+            k,
+            repeats=repeats,
+            allow=allow,
+            deny=deny,
+            event_expiry=event_expiry,
+            min_distinct_events=min_distinct_events,
+            max_silent_weeks=max_silent_weeks,
+        )
         self.nouns, self._words = nouns, words_of(nouns)
         self._features = {"event": event_features, "user": user_features}
         self.start_week, self.end_week = monday(start_week), monday(end_week)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import floor, isfinite, log10
 from typing import Any
 
@@ -82,7 +83,7 @@ class ResultTable:
         Long texts get an ellipsis, or are wrapped. Dates and numbers stay whole even if the table gets too wide.
         """
         cells = [[column.shown(row.get(column.key)) for row in self.rows] for column in self.columns]
-        least = [self._least(at, column) for at, column in enumerate(cells)]
+        least = [partial(self._least, at, column) for at, column in enumerate(cells)]
         chosen, widths = _fit(self.columns, cells, least, width)
         table = Table(box=SIMPLE)
         for at in chosen:
@@ -101,20 +102,13 @@ class ResultTable:
         if left := [column.title for at, column in enumerate(self.columns) if at not in chosen]:
             yield (f"not shown in {width} columns: {', '.join(left)}; a wider terminal, a pipe or --json has them")
 
-    def _least(self, at: int, cells: Sequence[str]) -> Callable[[int], int]:
-        """How wide column `at` must be if a text keeps so many cells; its title may be spread over several lines."""
-        values = [row.get(self.columns[at].key) for row in self.rows]
-        whole = [not isinstance(value, str) or DATE.match(value) is not None for value in values]
-        title = max((cell_len(word) for word in self.columns[at].title.split()), default=0)
-
-        def least(keep: int) -> int:
-            sizes = (
-                cell_len(cell) if all_of_it else min(cell_len(cell), keep)
-                for cell, all_of_it in zip(cells, whole, strict=True)
-            )
-            return max(title, *sizes, 1)
-
-        return least
+    def _least(self, at: int, cells: Sequence[str], keep: int) -> int:
+        """How wide column `at` must be if a text keeps `keep` cells; its title may be spread over several lines."""
+        column, sizes = self.columns[at], [1]
+        for row, cell in zip(self.rows, cells, strict=True):
+            value, size = row.get(column.key), cell_len(cell)
+            sizes.append(min(size, keep) if isinstance(value, str) and not DATE.match(value) else size)
+        return max(*sizes, *map(cell_len, column.title.split()), 1)
 
 
 def _fit(

@@ -42,7 +42,6 @@ Arrays = dict[str, NDArray[Any]]
 NICENESS = 10
 IDS_PER_FETCH = 100_000
 ALIGNMENT = 8
-WIDTHS = (np.uint8, np.uint16, np.uint32, np.uint64)
 
 
 class NothingPublished(Exception):
@@ -173,8 +172,7 @@ def _texts(con: duckdb.DuckDBPyConnection, name: str, table: str) -> Arrays:
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:
     """`values`, whole numbers from 0, in the fewest bytes that hold them."""
-    largest = int(values.max(initial=0))
-    return values.astype(next(width for width in WIDTHS if largest <= np.iinfo(width).max))
+    return values.astype(np.min_scalar_type(values.max(initial=0)))
 
 
 def _narrow_floats(values: NDArray[Any]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -92,15 +93,12 @@ def reports_server(folder: Path, host: str, port: int) -> Iterator[int]:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    create = partial(socket.create_server, family=family, dualstack_ipv6=family == socket.AF_INET6)
     try:
-        listener.bind(address)
+        return create(address)
     except (OSError, OverflowError):  # 65535 has no next port
-        listener.bind((address[0], 0, *address[2:]))
-    listener.listen()
-    return listener
+        return create((address[0], 0, *address[2:]))
 
 
 def main() -> None:

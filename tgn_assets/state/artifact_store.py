@@ -6,7 +6,7 @@ import json
 import pkgutil
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ TYPES = {
 }
 """The type of each asset's artifacts, by name: importing the types imports torch, which takes seconds."""
 
-MODELS = ("trained_gnn", "trained_ranker", "temporal_embeddings")
+MODELS = tuple(asset for asset in TYPES if asset != "weekly_snapshots")
+"""The assets whose old weeks `remove_old` removes."""
 PIN, KEPT_FROM = "pinned.json", "kept_from.json"
 ABANDONED = 3600.0
 """Seconds after which a file that was to replace another belongs to a process that is gone."""
@@ -154,28 +155,9 @@ class ArtifactStore:
         pinned = self.pinned()
         return pinned if pinned is not None and pinned < week else week
 
-    def window(self, asset: str, weeks: Sequence[str]) -> Window:
-        """Those of `weeks` for which there is an artifact of `asset`; each is read when it is looked up."""
-        there = set(self.weeks(asset))
-        return Window(self, asset, sorted(there.intersection(weeks)))
-
-
-class Window(Mapping[str, Any]):
-    """The artifacts of one asset by week, oldest first. Only a look-up reads the disk."""
-
-    def __init__(self, store: ArtifactStore, asset: str, weeks: Sequence[str]) -> None:
-        self._store, self._asset, self._weeks = store, asset, list(weeks)
-
-    def __getitem__(self, week: str) -> Any:
-        if week not in self._weeks:
-            raise KeyError(week)
-        return self._store.load(self._asset, week)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weeks)
-
-    def __len__(self) -> int:
-        return len(self._weeks)
+    def load_weeks(self, asset: str, weeks: Iterable[str]) -> dict[str, Any]:
+        """The artifacts of `asset` for those of `weeks` that have one, oldest first."""
+        return {week: self.load(asset, week) for week in sorted(set(weeks).intersection(self.weeks(asset)))}
 
 
 def load_embedding_history(store: ArtifactStore, week: str, limit: int) -> dict[str, NodeEmbeddings]:

@@ -7,15 +7,12 @@ docs/design.md, "Where state lies", says what each file is and which may be dele
 
 import json
 import os
-import shutil
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -47,8 +44,9 @@ from tgn_assets.names import PLAIN, Names
 from tgn_assets.settings import Settings, SettingsError
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import ArtifactStore
+from tgn_assets.state.dagster_history import open_instance
 from tgn_assets.state.lineage import SNAPSHOTS
-from tgn_assets.state.warehouse import StateError, Warehouse, first_line
+from tgn_assets.state.warehouse import StateError, Warehouse
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -78,8 +76,6 @@ FOLDERS = ("artifacts", "reports", "dagster")
 FIRST_NUMBERED_WEEK = "2024-01-01"
 """The week of the smallest `week_number` of a source without timestamps, unless TGN_START_WEEK is set."""
 
-CHECKS = "dagster_shared.check"
-"""The module of what Dagster raises where a file is not of the kind that it expects, such as a list."""
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 """The configuration that a new home starts with."""
 
@@ -148,55 +144,9 @@ class Home:
     @contextmanager
     def instance(self) -> "Iterator[DagsterInstance]":
         """The Dagster instance of this home; StateError if its configuration or its files cannot be used."""
-        from dagster import DagsterInstance
-
         self.ensure()
-        try:
-            with self._configured(), self._lock():  # only one process may create the SQLite files
-                instance = DagsterInstance.from_config(str(self.dagster_home))
-            with instance:
-                yield instance
-        except Exception as error:
-            if type(error).__module__ == "sqlalchemy.exc":
-                raise StateError(self._trouble_with_history(error)) from error
-            raise
-
-    @contextmanager
-    def _configured(self) -> Iterator[None]:
-        """Turns what is wrong with dagster.yaml, or a file that may not be used, into a StateError."""
-        from dagster import DagsterError
-
-        try:
-            yield
-        except OSError as error:
-            raise StateError(of_the_system(error)) from error
-        except Exception as error:
-            wrong = isinstance(error, DagsterError | ImportError | AttributeError | UnicodeDecodeError)
-            if not wrong and not type(error).__module__.startswith(("yaml.", CHECKS)):
-                raise
-            text = " ".join(str(error).split()).partition(" Expected: ")[0]
-            raise StateError(
-                f"{self.dagster_home / 'dagster.yaml'} cannot be used ({text}): mend it, or move it away, and it is "
-                "written anew"
-            ) from error
-
-    def _trouble_with_history(self, error: Exception) -> str:
-        """What is wrong with the SQLite files of Dagster's history, one of which raised `error`, and what to do."""
-        text = first_line(error)
-        if "disk is full" in text or not shutil.disk_usage(self.root).free:
-            return f"the disk of {self.dagster_home} is full: make room, and run it again"
-        if "is locked" in text:
-            return f"{self.dagster_home} is locked by another process ({text}): end what holds it, and run it again"
-        if "readonly" in text or "unable to open" in text:
-            return f"{self.dagster_home} cannot be written to ({text}): give this user the right to"
-        damaged = damaged_history(self.dagster_home)
-        if not damaged and "disk I/O error" in text:
-            return (
-                f"{self.dagster_home} cannot be written to ({text}): is the disk sound, and `ulimit -f` large enough?"
-            )
-        if not damaged:
-            return f"Dagster's history in {self.dagster_home} cannot be used: {text}"
-        return f"{damaged[0]} is damaged: {HISTORY_REMEDY}"
+        with open_instance(self.dagster_home, self._lock()) as instance:
+            yield instance
 
     def store(self, name: str, text: str) -> None:
         """Replaces the file `name` of this home with `text` as a whole. OSError if it cannot be written."""
@@ -257,8 +207,8 @@ class Home:
     def closed_weeks(self, ingested: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
         """`newest_closed_week`, and the digest of each closed week's rows in the source now, by one reading.
 
-        Weeks that the source no longer has at its beginning are left out; `ingested`, digests of what was ingested,
-        tells stragglers of these from a beginning (`first_kept_week`).
+        Weeks that the source no longer has at its beginning are left out. `ingested`, digests of what was ingested,
+        tells a few late rows of such a week from a week that the source still has (`first_kept_week`).
         """
         spec = self.source_spec()
         extent, digests = survey_source(spec, since=self.start_week())
@@ -305,10 +255,11 @@ class Home:
         ingested = {week: of for week, of in self.warehouse().lineage().ingested.items() if of != EMPTY_DIGEST}
         if not ingested or any(digests.get(week) == of for week, of in ingested.items()):
             return None
-        first, last = self.start_week(), self.settings.end_week
+        known = self._of_this_log(read_log(self.root / LOG))  # `tgn check` stores nothing
+        first, last = self.settings.start_week or known.get("first_week") or min(ingested), self.settings.end_week
         asked = [week for week in weeks if week in ingested and first <= week and (last is None or week <= last)]
         with (
-            stage_weeks(self.source_spec(), asked, start_week=first, end_week=last) as staged,
+            stage_weeks(self._spec(known.get("week_number")), asked, start_week=first, end_week=last) as staged,
             self.warehouse().reader() as con,
         ):
             return refusal(con, staged)
@@ -369,25 +320,6 @@ class Home:
     def _lock(self) -> FileLock:
         """A context for one thread of one process at a time; the kernel releases the lock of a killed process."""
         return FileLock(self.root / HOME_LOCK)
-
-
-HISTORY_REMEDY = "move it away; only Dagster's history of runs goes with it, weeks and lists do not"
-"""What to do about a damaged file of Dagster's history."""
-
-
-def damaged_history(dagster_home: Path) -> list[Path]:
-    """The SQLite files of Dagster's history that are damaged."""
-    return [path for path in sorted(dagster_home.rglob("*.db")) if not _is_sound(path)]
-
-
-def _is_sound(path: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as con:
-            return con.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
-    except sqlite3.OperationalError:  # locked, or not ours to read
-        return True
-    except sqlite3.DatabaseError:
-        return False
 
 
 def _canonical_source(source: str) -> str:

@@ -5,19 +5,21 @@ from typing import Any
 
 import dagster as dg
 
-from tgn_assets.state.artifact_store import ArtifactStore, Window
+from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import PARTITION, forget_captured_outputs
 from tgn_assets.state.lineage import digest_of_files
 from tgn_assets.state.run_lock import RunLock
 from tgn_assets.state.user_errors import as_dagster_failure
 from tgn_assets.state.warehouse import Warehouse
 
+EARLIER = "earlier"
+
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
-    """Saves what an asset returns and loads what the next one takes.
+    """Saves what an asset returns and loads what the next one takes, of the run's week.
 
-    An input annotated as `Window` is a mapping by week, oldest first, even of a single week; weeks that were never
-    materialized, or by a version with another format, are left out. Any other input is the artifact of the run's week.
+    An input called `earlier` is of the week before: None if that was never materialized, or by a version with another
+    format.
 
     Every asset has this IO manager, so every run of assets holds the run lock from its start to its end.
     """
@@ -42,7 +44,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         forget_captured_outputs(context)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """A `Window`, or the artifact of the run's week; Failure if it cannot be loaded."""
+        """The artifact that an input takes; Failure if it cannot be loaded."""
         from tgn_assets.ml.parallel import trim_malloc
 
         # Or this asset would need its memory on top of that of the last one in this process, whose value Dagster's
@@ -51,12 +53,13 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         trim_malloc()
         with as_dagster_failure():
             asset = _name(context)
-            if context.dagster_type.typing_type is not Window:
+            if context.name != EARLIER:
                 return self.artifacts.load(asset, context.asset_partition_key)
-            outdated = [week for week in context.asset_partition_keys if self.artifacts.is_outdated(asset, week)]
-            if outdated:
-                context.log.warning("%s of %s is left out: an earlier version wrote it", asset, ", ".join(outdated))
-            return self.artifacts.window(asset, [week for week in context.asset_partition_keys if week not in outdated])
+            for week in context.asset_partition_keys:  # none for the first week
+                if not self.artifacts.is_outdated(asset, week):
+                    return self.artifacts.load_weeks(asset, [week]).get(week)
+                context.log.warning("%s of %s is left out: an earlier version wrote it", asset, week)
+            return None
 
 
 def _name(context: dg.OutputContext | dg.InputContext) -> str:

@@ -25,7 +25,6 @@ ENVIRONMENT = {
 EXPECTED_WARNINGS = [
     r".* is currently in (beta|preview), and may have breaking changes",  # of Dagster 1.13: checks per week, ...
     "Asset job weekly_refresh materializes assets with varying BackfillPolicies",  # the strictest: one week per run
-    "Sparse CSR tensor support is in beta state",  # of torch
 ]
 """Patterns of messages that every command would print and that nobody can act on."""
 

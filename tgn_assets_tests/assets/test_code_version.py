@@ -36,7 +36,7 @@ CHANGED = {
     "ml.ranker.listwise": {"trained_ranker"},
     "ml.recommend.publish_checks": {"weekly_top5_predictions"},
     "ml.recommend.top_k": {"weekly_top5_predictions", "eval_metrics"},
-    "ml.export.parquet": {"parquet_export", "postgres_export"},
+    "ml.export.parquet": {f"{destination}_export" for destination in DESTINATIONS},
     "ml.evaluation.scored_week": {"weekly_top5_predictions", "eval_metrics"},
     "reporting.weekly_page.charts": {"weekly_report"},
 }

@@ -35,10 +35,13 @@ def make_home(
     return folder
 
 
-def test_same_bytes_ignores_row_order_and_names(tmp_path: Path) -> None:
+def test_same_bytes_ignores_row_order_names_and_times(tmp_path: Path) -> None:
     renamed = {"network.weight": TENSORS["weight"], "bias": TENSORS["bias"]}
     homes = make_home(tmp_path / "a"), make_home(tmp_path / "b", rows=SAME_ROWS, tensors=renamed)
     (homes[1] / "artifacts" / CHECKPOINT / "extra.json").write_text("{}")
+    for home, hour in zip(homes, (6, 7), strict=True):
+        with duckdb.connect(home / "warehouse.duckdb") as con:
+            con.execute(f"CREATE TABLE made_weeks AS SELECT TIMESTAMP '2024-01-08 0{hour}:00:00' AS made_at")
     assert list(differences(*homes)) == []
 
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFileTarget, WorkspaceLoadTarget
 
+from benchmarks.servers import free_port
 from tgn_assets.cli.main import cli
 from tgn_assets.cli.server import browser_url, refuse_taken_port
 from tgn_assets.state.home import Home
@@ -40,12 +41,6 @@ def _port(server: socket.socket) -> int:
     return int(server.getsockname()[1])
 
 
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return _port(server)
-
-
 def _dev(folder: Path, home: Home, *options: str, reports_url: str = "https://shop.example") -> Result:
     """`tgn dev` without DAGSTER_HOME; the process that it would become is not started."""
     environment = {"TGN_HOME": str(folder / "home"), "TGN_SOURCE": home.settings.source}
@@ -57,7 +52,7 @@ def _dev(folder: Path, home: Home, *options: str, reports_url: str = "https://sh
 
 
 def test_weekly_pages_are_served_unless_a_setting_names_them(tmp_path: Path) -> None:
-    home, port = home_on_log(tmp_path), ("--port", str(_free_port()))
+    home, port = home_on_log(tmp_path), ("--port", str(free_port()))
     served = _dev(tmp_path, home, *port, reports_url="").stderr
     assert re.search(r"^http://127.0.0.1:\d+/reports/ has the weekly pages$", served, re.MULTILINE)
     assert "weekly pages" not in _dev(tmp_path, home, *port, reports_url="https://shop.example/weeks").stderr
@@ -68,7 +63,7 @@ def test_weekly_pages_are_served_unless_a_setting_names_them(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["file", "file/home"])
 def test_a_home_that_can_never_be_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused = CliRunner(env={"TGN_HOME": str(tmp_path / name)}).invoke(cli, ["serve", "--port", str(_free_port())])
+    refused = CliRunner(env={"TGN_HOME": str(tmp_path / name)}).invoke(cli, ["serve", "--port", str(free_port())])
     assert refused.exit_code == 1
     assert f"{tmp_path / 'file'} is no folder" in " ".join(refused.stderr.split())
 
@@ -113,7 +108,7 @@ def test_the_printed_address_can_be_typed_into_a_browser(host: str, url: str) ->
 
 
 def test_a_new_home_is_told_that_it_will_train(tmp_path: Path) -> None:
-    home, port = home_on_log(tmp_path), str(_free_port())
+    home, port = home_on_log(tmp_path), str(free_port())
     new = _dev(tmp_path, home, "--port", port)
     assert new.exit_code == 0, new.output
     assert f"http://127.0.0.1:{port} shows {home.root}\n" in new.stderr
@@ -123,7 +118,7 @@ def test_a_new_home_is_told_that_it_will_train(tmp_path: Path) -> None:
 
 
 def test_the_ui_starts_without_advice_to_type_another_command(tmp_path: Path) -> None:
-    started = _dev(tmp_path, home_on_log(tmp_path), "--port", str(_free_port())).stdout
+    started = _dev(tmp_path, home_on_log(tmp_path), "--port", str(free_port())).stdout
     assert started.startswith("starts ")
     option = re.search(r"-W (ignore:.*:FutureWarning) -m dagster dev ", started)
     (tmp_path / "nothing.yaml").touch()  # at which it ends, once it has warned

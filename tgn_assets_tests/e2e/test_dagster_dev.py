@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
+import duckdb
 import pytest
 from playwright.sync_api import Page, expect
 
-from tgn_assets_tests.e2e.dagster_server import LOCATION, WEEKS, Server, dagster_dev, wait_for
+from benchmarks.dev_server import LOCATION, Server, ended
+from benchmarks.servers import wait_for
+from tgn_assets_tests.e2e.dagster_server import WEEKS, dagster_dev
 from tgn_assets_tests.support.browser import SIZE, TAKES_PICTURES, around, screenshot
 
 pytestmark = pytest.mark.e2e
@@ -32,17 +34,7 @@ def backfill(server: Server) -> str:
     """
     # The sensor is on unless someone has turned it off: on a new home, it observes the source first.
     wait_for("the sensor", lambda: server.runs("dagster/asset_partition_range_start", WEEKS[0]))
-    selector = dict(zip(("repositoryLocationName", "repositoryName"), LOCATION, strict=True))
-    backfill = server.ask(
-        """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-             __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
-        params={
-            "partitionNames": WEEKS[1:],
-            "selector": {"partitionSetName": "weekly_refresh_partition_set", "repositorySelector": selector},
-        },
-    )["launchPartitionBackfill"]
-    assert backfill["__typename"] == "LaunchBackfillSuccess", backfill
-    return backfill["backfillId"]
+    return server.launch_backfill(WEEKS[1:])
 
 
 def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: Page) -> None:
@@ -62,7 +54,7 @@ def test_a_week_is_materialized_by_clicks(server: Server, backfill: str, page: P
     expect(page).to_have_url(re.compile("/runs/[0-9a-f-]{36}"))
     run = page.url
     page.goto("about:blank")  # drawing the log of a run that works costs more than the run
-    wait_for("the week", lambda: _ended([one for one in server.runs(WEEK, WEEKS[1]) if run.endswith(one["runId"])], 1))
+    wait_for("the week", lambda: ended([one for one in server.runs(WEEK, WEEKS[1]) if run.endswith(one["runId"])], 1))
     page.goto(run)
     expect(page.get_by_text("Success", exact=True).first).to_be_visible()
 
@@ -97,11 +89,13 @@ def test_clicks_on_the_page_of_the_asset_open_the_reports(server: Server, backfi
 
 
 def test_the_sensor_ingests_and_a_backfill_refreshes(server: Server, backfill: str, page: Page) -> None:
-    runs = wait_for("the backfill", lambda: _ended(server.runs("dagster/backfill", backfill), 2))
+    runs = server.runs_of_backfill(backfill, 2)
     assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
     assert [run["tags"][WEEK] for run in runs] == WEEKS[1:]
     assert runs[0]["endTime"] <= runs[1]["startTime"]
-    assert server.published() == WEEKS[1:]
+    with duckdb.connect(server.home / "warehouse.duckdb", read_only=True) as con:
+        published = con.execute("SELECT DISTINCT week::VARCHAR FROM weekly_top5_predictions ORDER BY 1").fetchall()
+    assert published == [(week,) for week in WEEKS[1:]]
 
     observation, past = server.runs("dagster/sensor_name", "missing_or_changed_weeks")
     assert (observation["jobName"], past["jobName"]) == ("observe_source", "weekly_refresh")
@@ -141,19 +135,9 @@ def _open_catalogue(server: Server, page: Page, week: str) -> None:
 
 
 def _schedule(server: Server) -> str:
-    selector = {
-        "repositoryLocationName": "tgn_assets",
-        "repositoryName": "__repository__",
-        "scheduleName": "weekly_refresh_schedule",
-    }
     found = server.ask(
         """query ($selector: ScheduleSelector!) { scheduleOrError(scheduleSelector: $selector) {
              ... on Schedule { scheduleState { status } } } }""",
-        selector=selector,
+        selector=LOCATION | {"scheduleName": "weekly_refresh_schedule"},
     )
     return found["scheduleOrError"]["scheduleState"]["status"]
-
-
-def _ended(runs: list[dict[str, Any]], number: int) -> list[dict[str, Any]] | None:
-    ends = ("SUCCESS", "FAILURE", "CANCELED")
-    return runs if len(runs) == number and all(run["status"] in ends for run in runs) else None

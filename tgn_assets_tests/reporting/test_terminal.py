@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.ml.evaluation.intervals import clustered_interval, mean_interval
+from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
 from tgn_assets.reporting.publications import PublicationTimes
 from tgn_assets.reporting.terminal import (
     backtest_tables,
@@ -37,7 +38,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
             (week, model, segment, metric, values[i], values[i] - 0.1, values[i] + 0.1, (30, 10)[i])
             for model, values in scores.items()
             for segment in ("all", "seen")
-            for metric in ("ndcg", "precision", "recall", "map", "hit_rate", "mrr")
+            for metric in RANKING_METRICS
         ]
         rows += [(week, "tgn_assets", "new", "ndcg", None, None, None, 0)]
         rows += [(week, "tgn_assets", "all", "served", 1.0, None, None, 30)]

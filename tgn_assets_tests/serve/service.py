@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from benchmarks.servers import running
 from tgn_assets.ml.schema import TABLES, create_tables
 from tgn_assets.ml.weeks import shift
 from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
@@ -109,7 +109,7 @@ class Answer:
 class Service:
     """A running `tgn serve`."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     port: int
     home: Path
     log: Path
@@ -145,43 +145,14 @@ class Service:
         raise AssertionError(f"{found} is not {health}; {self.log.read_text()}")
 
 
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def serving(home: Path, *options: str, **environment: str) -> Iterator[Service]:
     """`tgn serve` on what is published in `home`, once it answers; in the end it gets SIGTERM if it still runs."""
-    port = free_port()
     home.mkdir(parents=True, exist_ok=True)
     log = home.with_name(f"{home.name}.log")
-    command = [sys.executable, "-m", "tgn_assets.cli.main", "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", "tgn_assets.cli.main", "serve", *options, "--port"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TGN_")}
     settings = {"TGN_HOME": str(home), "PYTHONPATH": path}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, env=inherited | settings | environment, cwd=home, stdout=out, stderr=out, text=True
-        )
-    try:
-        service = Service(process, port, home, log)
-        _wait_until_open(service)
-        yield service
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _wait_until_open(service: Service) -> None:
-    for _ in range(600):
-        assert service.process.poll() is None, service.log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(service.log.read_text())
+    with running(command, log, env=inherited | settings | environment, cwd=home) as (process, port):
+        yield Service(process, port, home, log)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import free_port
 from tgn_assets.serve.reports import reports_server
-from tgn_assets_tests.serve.service import ROOT, Answer, free_port
+from tgn_assets_tests.serve.service import ROOT, Answer
 
 WEEK = "2024-01-22"
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from openapi_spec_validator import validate
 
+from benchmarks.servers import free_port
 from tgn_assets.cli.main import cli
 from tgn_assets.ml.weeks import shift
 from tgn_assets.serve.openapi import MAX_BYTES, MAX_USERS
@@ -27,7 +28,6 @@ from tgn_assets_tests.serve.service import (
     WEEK,
     Answer,
     Service,
-    free_port,
     publish_lists,
     serving,
 )

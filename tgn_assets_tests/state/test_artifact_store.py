@@ -20,25 +20,17 @@ from tgn_assets_tests.support.worlds import habits, history
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 
 
-def test_a_window_has_the_existing_weeks_and_reads_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weeks_that_have_an_artifact_are_loaded_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for week in (WEEKS[3], WEEKS[0], WEEKS[1]):
         (tmp_path / "weekly_snapshots" / week).mkdir(parents=True)
         (tmp_path / "weekly_snapshots" / week / "meta.json").touch()
     for half in (".2024-01-15.half-written", WEEKS[2]):
         (tmp_path / "weekly_snapshots" / half).mkdir()
-    read: list[str] = []
+    monkeypatch.setattr(ArtifactStore, "load", lambda _, asset, week: f"{asset} of {week}")
 
-    def load(_: ArtifactStore, asset: str, week: str) -> str:
-        read.append(week)
-        return f"{asset} of {week}"
+    loaded = ArtifactStore(tmp_path).load_weeks("weekly_snapshots", [WEEKS[3], *WEEKS[1:3]])
 
-    monkeypatch.setattr(ArtifactStore, "load", load)
-
-    window = ArtifactStore(tmp_path).window("weekly_snapshots", WEEKS[1:])
-
-    assert list(window) == [WEEKS[1], WEEKS[3]] and read == []
-    assert window[WEEKS[3]] == f"weekly_snapshots of {WEEKS[3]}" and read == [WEEKS[3]]
-    assert window.get(WEEKS[0]) is None and WEEKS[2] not in window
+    assert list(loaded.items()) == [(week, f"weekly_snapshots of {week}") for week in (WEEKS[1], WEEKS[3])]
 
 
 @pytest.mark.parametrize("asset", TYPES)
@@ -47,8 +39,8 @@ def test_every_artifact_type_exists_and_can_be_saved_and_loaded(asset: str) -> N
     assert callable(artifact.save) and callable(artifact.load)
 
 
-def test_a_window_of_an_asset_that_never_ran_is_empty(tmp_path: Path) -> None:
-    assert dict(ArtifactStore(tmp_path).window("trained_gnn", WEEKS)) == {}
+def test_an_asset_that_never_ran_has_no_weeks(tmp_path: Path) -> None:
+    assert ArtifactStore(tmp_path).load_weeks("trained_gnn", WEEKS) == {}
 
 
 def saved_checkpoint(warm_from: str | None, *weeks: str, of: str) -> Any:
@@ -151,7 +143,7 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
     store.remove_old(2)
     kept = {asset: store.weeks(asset) for asset in TYPES}
     assert kept.pop("weekly_snapshots") == WEEKS
-    assert list(kept.values()) == [WEEKS[2:]] * 3
+    assert all(weeks == WEEKS[2:] for weeks in kept.values())
     assert store.kept_from() == WEEKS[2]
     assert list(tmp_path.glob("*/.*")) == []
 

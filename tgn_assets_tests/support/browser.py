@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 TAKES_PICTURES = bool(os.environ.get("SCREENSHOTS"))
@@ -66,6 +66,7 @@ def screenshot(page: Page, name: str, clip: FloatRect | None = None) -> None:
     """
     if TAKES_PICTURES:
         IMAGES.mkdir(parents=True, exist_ok=True)
+        expect(page.get_by_text("Loading...")).to_have_count(0, timeout=60_000)
         page.wait_for_timeout(1000)  # animations
         page.screenshot(path=IMAGES / f"{name}.png", clip=clip)
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from adbc_driver_postgresql import dbapi
+
+from benchmarks.servers import free_port
 
 USER = "postgres"
 SETTINGS = {
@@ -76,7 +77,7 @@ def postgres_server() -> Iterator[Postgres]:
         pytest.skip("there is no PostgreSQL server: `apt-get install postgresql`, or put its initdb on the PATH")
     programs = Path(initdb).parent
     with tempfile.TemporaryDirectory(prefix="postgres-of-tests-") as folder:
-        data, log, port = Path(folder) / "data", Path(folder) / "log", _free_port()
+        data, log, port = Path(folder) / "data", Path(folder) / "log", free_port()
         owner = ["setpriv", "--pdeathsig", "INT"]  # a server that outlives a killed test run would never end
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
             shutil.chown(folder, USER, USER)
@@ -116,9 +117,3 @@ def _url(port: int, user: str = USER, database: str = "postgres") -> str:
 
 def _version(initdb: Path) -> int:
     return int(initdb.parts[-3])
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

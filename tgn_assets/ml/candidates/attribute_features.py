@@ -15,6 +15,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, AttributeTables, Kind, Node
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
+from tgn_assets.ml.linalg.lookup import look_up
 
 NORMAL_IQR = 1.349
 """Distance between the quartiles of a normal distribution, in standard deviations."""
@@ -176,15 +177,13 @@ class _CategorySums:
         known, self.width = code >= 0, shape[1]
         node, weight = node[known], weight[known]
         self.total = np.bincount(node, weight, shape[0])
-        keys, key = np.unique(node * self.width + code[known], return_inverse=True)
-        # With a last entry for what is not there.
-        self.key, self.sum = np.append(keys, -1), np.bincount(key, weight, len(keys) + 1)
+        self.key, at = np.unique(node * self.width + code[known], return_inverse=True)
+        self.sum = np.bincount(at, weight, len(self.key) + 1)  # with a last entry for what is not there
 
     def at(self, node: IntArray, code: IntArray) -> FloatArray:
         """[p] the sums of nodes [p] and categories [p]; zero where there is none."""
-        wanted = node * self.width + code
-        at = np.searchsorted(self.key[:-1], wanted)
-        return np.where(self.key[at] == wanted, self.sum[at], 0.0)
+        at, there = look_up(self.key, node * self.width + code)
+        return np.where(there, self.sum[at], 0.0)
 
 
 def _at(values: FloatArray, code: IntArray) -> FloatArray:

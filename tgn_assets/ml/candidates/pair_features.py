@@ -93,7 +93,8 @@ class PairFeatureRegistry(NamedTuple):
 
 
 def pair_feature_registry(config: CandidateConfig) -> PairFeatureRegistry:
-    """Every pair feature. A checkpoint's weights depend on the order: an added or moved feature outdates older ones."""
+    """Every pair feature. A checkpoint's weights depend on the order: an added or moved feature makes older ones
+    incompatible."""
     return PairFeatureRegistry(
         repeat={
             **{f"repeat_count_{h:g}w": partial(_log_count, half_life=h) for h in config.repeat_half_lives},

@@ -25,10 +25,10 @@ from tgn_assets.ml.linalg.sparse import only_columns, row_of, top_n_per_row
 from tgn_assets.ml.linalg.topk import top_products
 
 LINKS = ("next_week", "co_occurrence")
-"""The two linear link models, in the order of their vectors in `NodeEmbeddings`."""
+"""The two regressions of the linear link model, in the order of their vectors in `NodeEmbeddings`."""
 EMBEDDING_FEATURES = ("encoder_logit", "encoder_known", *(f"link_{name}" for name in LINKS))
-"""The encoder's logit, whether it has one, and the scores of the link models. A raw score means something else each
-week, so scores are z-scores among the user's candidates."""
+"""The encoder's logit, whether it has one, and the scores of the linear link model. A raw score means something else
+each week, so scores are z-scores among the user's candidates."""
 
 
 def candidate_feature_names(config: CandidateConfig, attributes: Sequence[AttributeColumn] = ()) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class CandidateGenerator:
         return RetrievedPairs(row[permitted], event[permitted], channels[permitted])
 
     def _encoder_features(self, shard: UserShard, row: IntArray, event: IntArray) -> FloatArray:
-        """[p, 2] float32: the encoder's logit, standardized for each user, and whether both nodes have an embedding."""
+        """[p, 2] float32: the encoder's logit, standardised for each user, and whether both nodes have an embedding."""
         logit, known = np.zeros(len(row), np.float32), shard.known[row] & self.event_known[event]
         if known.any():
             both = np.flatnonzero(known)
@@ -190,7 +190,7 @@ def _popular(generator: CandidateGenerator, request: Request) -> tuple[IntArray,
 
 
 def _next_week(generator: CandidateGenerator, request: Request) -> tuple[IntArray, IntArray]:
-    """The events that the link model expects most in the next week, by exact search, where it has vectors."""
+    """The events that the linear link model expects most in the next week, by exact search, where it has vectors."""
     of_users, of_events = (links[LINKS.index("next_week")] for links in (request.links, generator.event_links))
     rows, events = np.flatnonzero(of_users.any(1).cpu().numpy()), generator.linked_events
     if not len(rows) or not len(events):

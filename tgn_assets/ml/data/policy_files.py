@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect, reason_of
-from tgn_assets.ml.data.policy import Policy, Repeats
+from tgn_assets.ml.data.policy import Policy
 from tgn_assets.ml.safe_text import SafeError, safe_error, shortened
 from tgn_assets.ml.sources.formats import table_of_file
 from tgn_assets.ml.sources.relations import id_of, id_text
@@ -37,20 +38,20 @@ class PolicyError(SafeError, ValueError):
 
 def read_policy(
     *,
-    k: int,
-    repeats: Repeats,
     allow_events: str | None,
     deny_events: str | None,
     event_expiry: str | None,
-    min_distinct_events: int,
-    max_silent_weeks: int | None = None,
     null_values: Sequence[str] = NULL_VALUES,
+    **others: Any,
 ) -> Policy:
-    """The policy of the settings of these names, files read as they are now; PolicyError if one cannot be used."""
+    """The policy of the settings of these names, files read as they are now; PolicyError if one cannot be used.
+
+    `others` are fields of `Policy` as they are.
+    """
     allow = read_ids("TGN_ALLOW_EVENTS", allow_events) if allow_events else None
     deny = read_ids("TGN_DENY_EVENTS", deny_events) if deny_events else frozenset()
     expires = read_expiry(event_expiry, null_values) if event_expiry else {}
-    return Policy(k, repeats, allow, deny, expires, min_distinct_events, max_silent_weeks)
+    return Policy(allow=allow, deny=deny, expires=expires, **others)
 
 
 def read_ids(setting: str, value: str) -> frozenset[str]:

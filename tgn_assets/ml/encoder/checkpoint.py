@@ -42,13 +42,7 @@ class GNNCheckpoint:
         tensors |= {f"node_idx.{kind}": index for kind, index in self.node_idx.items()}
         tensors |= self.embeddings[self.week].to_tensors(f"embeddings.{self.week}.")
         earlier = {week: known.to_tensors() for week, known in self.embeddings.items() if week != self.week}
-        meta: dict[str, Any] = {
-            "week": self.week,
-            "warm_from": self.warm_from,
-            "curve": self.curve,
-            "processor": self.processor,
-            "chain": self.chain,
-        }
+        meta = {name: getattr(self, name) for name in ("week", "warm_from", "curve", "processor", "chain")}
         meta |= {"config": self.config.model_dump(), "batching": asdict(self.batching)}
         meta["embeddings"] = {week: self.embeddings[week].digest for week in sorted(self.embeddings)}
         save_artifact(directory, tensors, meta, earlier)

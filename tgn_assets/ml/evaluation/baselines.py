@@ -6,7 +6,7 @@ first in text order, so that a list depends on nothing but the history and the r
 this module an event is a *column*: its rank in text order.
 
 To add a baseline, write a function like `repeat` and enter it in `BASELINES`: it is then scored every week and shown
-beside the others, is a candidate for the fallback, and serves the users whom the fallback gives it.
+beside the others, may be chosen by the fallback, and serves the users whom the fallback gives it.
 """
 
 from collections.abc import Callable, Collection, Mapping

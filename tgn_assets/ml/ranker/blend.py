@@ -11,7 +11,7 @@ from tgn_assets.ml.ranker.lambdarank import Boosters, lambdarank_scores
 
 
 def blend_scores(
-    candidates: Candidates, network: FloatArray, *, booster: Boosters | None, k: int, config: BlendConfig
+    candidates: Candidates, network: FloatArray, *, boosters: Boosters, k: int, config: BlendConfig
 ) -> FloatArray:
     """[p] blended scores of the p candidates, whose networks' scores are `network` [p].
 
@@ -21,12 +21,12 @@ def blend_scores(
     scores of all candidates gave the same lists, and standardising them was no better (docs/quality.md).
     """
     row, score = candidates.row, group_zscore(candidates.row, network.astype(float))
-    if booster is None or not len(row):
+    if not boosters or not len(row):
         return score
     users, contenders = int(row[-1]) + 1, max(config.contenders, k)
     # With those that tie with the last contender.
     contending = np.flatnonzero(score >= grouped_kth_largest(row, score, users, contenders)[row])
-    boosted = lambdarank_scores(booster, candidates.features[contending])
+    boosted = lambdarank_scores(boosters, candidates.features[contending])
     lowest = np.full(users, np.inf)
     np.minimum.at(lowest, row[contending], boosted)
     score += config.tree_weight * lowest[row]

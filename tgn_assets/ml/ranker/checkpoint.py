@@ -125,7 +125,12 @@ def temporal_embeddings(
     progress: LogFn = no_log,
     workers: Workers = THREADS,
 ) -> NodeEmbeddings:
-    """The ranker's embeddings of all users and events of `history` as of its week, in blocks of users."""
+    """The ranker's embeddings of all users and events of `history` as of its week, in half precision.
+
+    `embedding_history` are the encoder's of the last `sequence` weeks. Events have their projection
+    (`event_embeddings`): its dot product with a user's embedding says how similar they are. ArtifactError if the ranker
+    is `is_incompatible`.
+    """
     model, view = load_model(ranker, device), PointInTimeView(history, embedding_history, ranker.config)
     reporter, users = ProgressReporter(progress, "embeddings", history.num_users, "user"), list[Tensor]()
     shards = map(view.sequence, blocks_of(np.arange(history.num_users), USERS_EMBEDDED_TOGETHER))

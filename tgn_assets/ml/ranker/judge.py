@@ -39,8 +39,8 @@ from tgn_assets.ml.ranker.training_set import (
     TrainingSet,
     blocks_of,
     labelled_candidates,
-    next_week,
     sampled,
+    truth_after,
 )
 from tgn_assets.ml.schema import OURS
 
@@ -50,14 +50,14 @@ USERS_CALIBRATED_TOGETHER = 512
 
 @dataclass(frozen=True)
 class BlendedRanker:
-    """The networks and the booster that are judged."""
+    """The networks and the boosters that are judged."""
 
     model: Ensemble
-    booster: Boosters | None
+    boosters: Boosters
 
     def blend(self, network: FloatArray, dataset: RankingDataset, k: int, config: RankerConfig) -> FloatArray:
         """[p] blended scores of the candidates of `dataset`, whose networks' scores are `network` [p]."""
-        return blend_scores(dataset.candidates, network, booster=self.booster, k=k, config=config.blend)
+        return blend_scores(dataset.candidates, network, boosters=self.boosters, k=k, config=config.blend)
 
 
 class Judgement(NamedTuple):
@@ -123,7 +123,7 @@ def _results(
 ) -> tuple[PairedResults, dict[str, FloatArray]]:
     """(what the fallback is chosen from, each source's NDCG@k [n]) of the users of `held_out`."""
     users, past, rules = held_out.candidates.users, view.past, view.rules
-    truth = next_week(history, past)
+    truth = truth_after(history, past)
     positive = truth.user * past.num_events + truth.event
     hits = {
         name: np.isin(users[:, None] * past.num_events + lists, positive) & (lists >= 0)
@@ -132,7 +132,7 @@ def _results(
     if ranker is not None:
         network, features = network_scores(ranker.model, held_out), held_out.candidates.features
         hits["network"] = hits_of(held_out, network, rules.k)
-        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.booster, features), rules.k)
+        hits["lambdarank"] = hits_of(held_out, lambdarank_scores(ranker.boosters, features), rules.k)
         hits[OURS] = hits_of(held_out, ranker.blend(network, held_out, rules.k, view.config), rules.k)
     ndcg = {name: ndcg_of(hit, held_out.num_relevant) for name, hit in hits.items()}
     everyone = segment_of(past, np.arange(past.num_users), active_weeks=view.config.fallback.active_weeks)
@@ -160,7 +160,7 @@ def _scored_pairs(
     workers: Workers,
 ) -> tuple[Logistic, ScoredPairs]:
     """(the model of who is active, the pairs on the lists of a sample of all users, whether active or not)."""
-    config, truth = view.config.calibration, next_week(history, view.past)
+    config, truth = view.config.calibration, truth_after(history, view.past)
     features = np.concatenate([training_set.user_features for training_set in past])
     activity = fit_activity(features, np.concatenate([training_set.active for training_set in past]), config=config)
 

@@ -6,7 +6,6 @@ lists.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import lightgbm as lgb
 import numpy as np
@@ -15,34 +14,26 @@ from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.config import MAX_SEED, LambdaRankConfig
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
-THREADS = re.compile(r"\[num_threads: \d+\]")
+NUM_THREADS = re.compile(r"\[num_threads: \d+\]")
 NEXT_BOOSTER = "\nnext booster\n"
 """Between the texts of two boosters."""
 FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": True, "verbose": -1}
 """LightGBM parameters that are not tuned."""
 
 
-@dataclass(frozen=True)
-class Boosters:
-    """Boosters of different seeds, whose mean score counts."""
-
-    members: tuple[lgb.Booster, ...]
-
-    def predict(self, features: FloatArray) -> FloatArray:
-        """[p] scores of candidates with `features` [p, F]."""
-        scores = [np.asarray(booster.predict(features, num_threads=1)) for booster in self.members]
-        return np.mean(scores, axis=0)
+Boosters = tuple[lgb.Booster, ...]
+"""Boosters of different seeds, whose mean score counts; none where there was nothing to learn."""
 
 
 def fit_lambdarank(
     datasets: Sequence[RankingDataset], threads: int = 1, *, config: LambdaRankConfig, seed: int, boosters: int = 1
 ) -> str:
-    """The texts of `boosters` boosters that rank each user's positive candidates first; empty if there are none.
+    """The text of `boosters` boosters that rank each user's positive candidates first; `load_boosters` reads it.
 
     They differ in their seed, and so in the pairs and features that are drawn. The same input gives the same text with
-    any number of `threads`. Users without a positive candidate are left out. There is nothing to learn
-    where no user has two candidates, as in a log with one event.
-    Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
+    any number of `threads`. Users without a positive candidate are left out. The text is empty if there is nothing to
+    learn: no positive candidate, or no user with two candidates, as in a log with one event. After Burges, "From
+    RankNet to LambdaRank to LambdaMART", 2010.
     """
     seeds = ((seed + at) % MAX_SEED for at in range(boosters))
     return NEXT_BOOSTER.join(filter(None, (_fit_booster(datasets, threads, config=config, seed=one) for one in seeds)))
@@ -66,16 +57,16 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
     tuned = config.model_dump(exclude={"rounds", "max_pairs"})
     booster = lgb.train(FIXED | tuned | {"seed": seed, "num_threads": threads}, data, config.rounds)
     # The trees do not depend on the number of threads, but the text names it.
-    return THREADS.sub("[num_threads: 1]", booster.model_to_string())
+    return NUM_THREADS.sub("[num_threads: 1]", booster.model_to_string())
 
 
-def load_boosters(text: str) -> Boosters | None:
-    """What `fit_lambdarank` wrote, ready to score; None for an empty text."""
-    return Boosters(tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER))) if text else None
+def load_boosters(text: str) -> Boosters:
+    """What `fit_lambdarank` wrote, ready to score."""
+    return tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER) if one)
 
 
-def lambdarank_scores(boosters: Boosters | None, features: FloatArray) -> FloatArray:
+def lambdarank_scores(boosters: Boosters, features: FloatArray) -> FloatArray:
     """[p] scores of candidates with `features` [p, F]; zeros without boosters."""
-    if boosters is None or not len(features):
+    if not boosters or not len(features):
         return np.zeros(len(features))
-    return boosters.predict(features)
+    return np.mean([np.asarray(booster.predict(features, num_threads=1)) for booster in boosters], axis=0)

@@ -41,9 +41,10 @@ def fit_network(
 ) -> Iterator[dict[str, Any]]:
     """Trains with early stopping on NDCG@k of `held_out`; leaves the best weights in `model`, yields a row an epoch.
 
-    If `warm`, training goes on from the weights in `model`, which stay unless an epoch makes them better; the first row
-    is theirs, and has no loss. `on_step` is called after each step with its number of lists; an epoch has
-    `num_lists(datasets)`.
+    A row has `epoch` (from 0), `loss` and `validation_ndcg`. If `warm`, training goes on from the weights in `model`,
+    which stay unless an epoch makes them better; the first row is theirs: its epoch is `start`, and it has no loss.
+    `on_step` is called after each step with its number of lists; an epoch has `num_lists(datasets)`. TrainingError if
+    the loss is NaN or infinite.
     """
     fit, best, features = config.fit, -1.0, [torch.from_numpy(dataset.candidates.features) for dataset in datasets]
     if warm:

@@ -84,7 +84,7 @@ class PairScorer(nn.Module):
         """(positions of the at most `k` best events of the user at position `user`, their scores), best first.
 
         `predict_top_k` for one of the users of `candidates`; ValueError if `user` is not among them. To get the
-        published list where the ranker has a booster, pass `partial(blend_scores, booster=..., k=..., config=...)` as
+        published list where the ranker has a booster, pass `partial(blend_scores, boosters=..., k=..., config=...)` as
         `rescore`. Published lists may differ in three ways: popular events fill up a list of fewer than `k` candidates,
         the fallback may publish a baseline's list, and published scores are calibrated probabilities.
         """

@@ -25,15 +25,13 @@ from tgn_assets.ml.config import RankerConfig
 from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import NO_RULES, Rules
-from tgn_assets.ml.evaluation.judged_week import JudgedWeek
 from tgn_assets.ml.parallel import THREADS, Workers, run_alongside
 from tgn_assets.ml.processor import processor, seeded
 from tgn_assets.ml.progress import LogFn, ProgressReporter, no_log
-from tgn_assets.ml.ranker.baseline_fallback import BaselineFallback, untested_fallback
-from tgn_assets.ml.ranker.calibration import Calibration
+from tgn_assets.ml.ranker.baseline_fallback import untested_fallback
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint, can_warm_start_ranker, load_model, new_ensemble
 from tgn_assets.ml.ranker.ensemble import Ensemble
-from tgn_assets.ml.ranker.judge import BlendedRanker, judge, judge_baselines
+from tgn_assets.ml.ranker.judge import BlendedRanker, Judgement, judge, judge_baselines
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, load_boosters
 from tgn_assets.ml.ranker.listwise import finetune_on_recent_weeks, fit_network, num_lists
 from tgn_assets.ml.ranker.training_set import (
@@ -58,15 +56,12 @@ class _TrainingState:
     progress: LogFn
     model: Ensemble
     num_networks: int
-    """Of the finished ranker, and of its boosters; a warm start may begin with fewer and adds what it lacks."""
-    fallback: BaselineFallback
+    """How many networks, and as many boosters, the finished ranker has; a warm start may begin with fewer networks."""
+    judgement: Judgement
     warm_from: str | None = None
     """The week of the ranker that this one continues from; None: a cold start."""
     booster: str = ""
-    calibration: Calibration | None = None
-    judged: tuple[JudgedWeek, ...] = ()
     curve: list[dict[str, Any]] = field(default_factory=list)
-    validation: dict[str, float] = field(default_factory=dict)
 
     def reset(self, weights: dict[str, Tensor]) -> None:
         """Forgets what the networks have learned since they had `weights`."""
@@ -88,16 +83,13 @@ class _TrainingState:
             state={name: value.cpu() for name, value in self.model.state_dict().items()},
             booster=self.booster,
             curve=self.curve,
-            fallback=self.fallback,
-            calibration=self.calibration,
-            validation=self.validation,
             k=inputs.rules.k,
             features=candidate_feature_names(inputs.config.features, inputs.attributes.columns),
             attributes=inputs.attributes.columns,
             warm_from=self.warm_from,
             embeddings=None if embeddings is None else embeddings.digest,
             processor=processor(inputs.device),
-            judged=self.judged,
+            **self.judgement._asdict(),
         )
 
 
@@ -156,8 +148,7 @@ def _train(
             return state
         view = inputs.as_of(view.past.week - silent_weeks)
     if cold and not datasets:
-        judgement = judge_baselines(history=inputs.past, view=view, held_out=held_out, workers=workers)
-        state.fallback, state.validation = judgement.fallback, judgement.validation
+        state.judgement = judge_baselines(history=inputs.past, view=view, held_out=held_out, workers=workers)
         return state
     if cold:
         untrained = deepcopy(state.model.state_dict())
@@ -233,14 +224,12 @@ def _start(
             Ensemble(load_model(earlier, inputs.device).members[:num_networks]),
             num_networks,
             # What follows stays as it is if nobody was active in the newest week.
-            earlier.fallback,
+            Judgement(earlier.fallback, earlier.calibration, {}, earlier.judged),
             warm_from=earlier.week,
             booster=earlier.booster,
-            calibration=earlier.calibration,
-            judged=earlier.judged,
         )
-    untrained, fallback = _untrained(inputs, num_networks), untested_fallback(inputs.rules.k)
-    return _TrainingState(inputs, workers, progress, untrained, num_networks, fallback)
+    untrained, untested = _untrained(inputs, num_networks), Judgement(untested_fallback(inputs.rules.k), None, {}, ())
+    return _TrainingState(inputs, workers, progress, untrained, num_networks, untested)
 
 
 def _untrained(inputs: PointInTimeView, networks: int) -> Ensemble:
@@ -268,15 +257,14 @@ def _fit_ranker_to_judge(state: _TrainingState, datasets: list[RankingDataset]) 
 
 
 def _judge(state: _TrainingState, past: Sequence[TrainingSet], held_out: RankingDataset, view: PointInTimeView) -> None:
-    """Sets fallback, validation and calibration by the held-out week, from which nothing has been learned yet, and the
-    weeks judged before."""
-    state.fallback, state.calibration, state.validation, state.judged = judge(
+    """Judges by the held-out week, from which nothing has been learned yet, and the weeks judged before."""
+    state.judgement = judge(
         BlendedRanker(state.model, load_boosters(state.booster)),
         past,
         history=state.inputs.past,
         view=view,
         held_out=held_out,
-        earlier=state.judged,
+        earlier=state.judgement.judged,
         workers=state.workers,
     )
 

@@ -34,7 +34,7 @@ EmbeddingHistory = Mapping[str, NodeEmbeddings]
 
 
 @dataclass(frozen=True)
-class NextWeek:
+class Truth:
     """What happened in the week after a cut-off, by positions in the history of the cut-off."""
 
     user: IntArray  # [m] distinct (user, event) pairs whose user and event were known at the cut-off, ascending
@@ -130,7 +130,8 @@ class TrainingSet:
     """What one cut-off teaches.
 
     `dataset` holds users who were active in the week after; None if there were none with candidates. `user_features`
-    [n, F] are those of any users at the cut-off, and `active` [n] says whether they were active in the week after.
+    [n, F] are those of a sample of all users at the cut-off; `active` [n] says whether they were active in the week
+    after.
     """
 
     dataset: RankingDataset | None
@@ -217,11 +218,11 @@ class PointInTimeView:
         """The candidates of user positions `users`."""
         return self.generator.candidates(self.shard(users), self.limit)
 
-    def labelled(self, users: IntArray, truth: NextWeek) -> LabelledUsers:
+    def labelled(self, users: IntArray, truth: Truth) -> LabelledUsers:
         """User positions `users` with what they did in the week after."""
         return LabelledUsers(self.shard(users), *truth.of_users(users))
 
-    def dataset(self, users: IntArray, truth: NextWeek, workers: Workers = THREADS) -> RankingDataset:
+    def dataset(self, users: IntArray, truth: Truth, workers: Workers = THREADS) -> RankingDataset:
         """User positions `users` with their candidates, labelled by `truth`."""
         shards = (self.labelled(block, truth) for block in blocks_of(users, TRAINING_SHARD))
         pairs, labels = zip(*workers.map(labelled_candidates, (self.generator, self.limit), shards), strict=True)
@@ -254,19 +255,19 @@ def embedding_width(embedding_history: EmbeddingHistory) -> int:
     return next((embeddings.users.shape[1] for embeddings in embedding_history.values()), 1)
 
 
-def next_week(history: InteractionHistory, past: InteractionHistory) -> NextWeek:
+def truth_after(history: InteractionHistory, past: InteractionHistory) -> Truth:
     """What happened in the week after `past`, according to `history`."""
     user, event = history.in_week(past.week + 1)
     user, user_known = look_up(past.user_idx, history.user_idx[user])
     event, event_known = look_up(past.event_idx, history.event_idx[event])
     size = np.bincount(user[user_known], minlength=past.num_users)
     both = user_known & event_known
-    return NextWeek(user[both], event[both], size)
+    return Truth(user[both], event[both], size)
 
 
 def build_training_set(history: InteractionHistory, view: PointInTimeView, workers: Workers) -> TrainingSet:
     """The training set of the cut-off `view`, with the week after it as `history` has it."""
-    truth, size, seed = next_week(history, view.past), view.config.users_per_cutoff, view.config.seed
+    truth, size, seed = truth_after(history, view.past), view.config.users_per_cutoff, view.config.seed
     anyone = sampled(np.arange(view.past.num_users), size, seed)
     features = view.generator.user_features(view.past.of_users(anyone))
     active = sampled(np.flatnonzero(truth.num_relevant), size, seed)
@@ -276,7 +277,7 @@ def build_training_set(history: InteractionHistory, view: PointInTimeView, worke
 
 
 def sampled(users: IntArray, size: int, seed: int) -> IntArray:
-    """At most `size` of `users`, in order."""
+    """At most `size` of `users`, in order: of more, some are drawn, by `seed`."""
     if len(users) <= size:
         return users
     return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))

@@ -36,8 +36,8 @@ NOT_IN_KEY = {
     *("preset", "patience", "learning_rate", "fit", "lambdarank", "blend", "calibration", "fallback"),
 }
 """Fields of `RankerConfig` that no training set depends on; every other field is part of the key."""
-CANDIDATES = ("users", "row", "event", "features", "channels")
-DATASET = ("sequence", "known", "event_vectors", "label", "num_relevant")
+CANDIDATE_FIELDS = ("users", "row", "event", "features", "channels")
+DATASET_FIELDS = ("sequence", "known", "event_vectors", "label", "num_relevant")
 """Fields of `Candidates` and of `RankingDataset` that are kept."""
 
 
@@ -116,8 +116,8 @@ def _save(directory: Path, training_set: TrainingSet, key: str) -> None:
     kept = {name: getattr(training_set, name) for name in ("user_features", "active")}
     dataset = training_set.dataset
     if dataset is not None:
-        kept |= {name: getattr(dataset.candidates, name) for name in CANDIDATES}
-        kept |= {name: getattr(dataset, name) for name in DATASET}
+        kept |= {name: getattr(dataset.candidates, name) for name in CANDIDATE_FIELDS}
+        kept |= {name: getattr(dataset, name) for name in DATASET_FIELDS}
     save_artifact(directory, {name: torch.as_tensor(values) for name, values in kept.items()}, {"key": key})
 
 
@@ -126,7 +126,7 @@ def _load(directory: Path) -> TrainingSet:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     dataset = None
     if "label" in tensors:
-        candidates = Candidates(*(arrays[name] for name in CANDIDATES))
-        sequence, known, vectors, _, _ = (tensors[name] for name in DATASET)
+        candidates = Candidates(*(arrays[name] for name in CANDIDATE_FIELDS))
+        sequence, known, vectors, _, _ = (tensors[name] for name in DATASET_FIELDS)
         dataset = RankingDataset(candidates, sequence, known, vectors, arrays["label"], arrays["num_relevant"])
     return TrainingSet(dataset, arrays["user_features"], arrays["active"])

@@ -1,7 +1,7 @@
-"""The list for users without a history: what is popular now, by the rule that served new users best lately.
+"""The list for users without a history: by the kind of popularity that served new users best lately.
 
 In some logs new users interact with what was popular in the last hours, in others with what new users have always begun
-with. The newest closed weeks decide: every rule is tested on each of them, with what was known before it.
+with. The newest closed weeks decide: every kind is tested on each of them, with what was known before it.
 """
 
 from collections.abc import Sequence
@@ -23,22 +23,22 @@ HALF_LIVES = (0.15, 0.3, 1.0, 4.0)
 REACH = 10
 """Half-lives after which an interaction no longer counts."""
 TRIALS = 12
-"""Closed weeks on which the rules are compared."""
-RULE_FADES, RATE_FADES = 8.0, 2.0
-"""Weeks after which a trial counts half in the choice among the rules, and in the hit rates: these drift, and it takes
-fewer users to know them than to know which rule is the best."""
+"""Closed weeks on which the kinds of popularity are compared."""
+CHOICE_HALF_LIFE, RATE_HALF_LIFE = 8.0, 2.0
+"""Weeks after which a trial counts half in the choice of the kind, and in the hit rates: these drift, and it takes
+fewer users to know them than to know which kind is the best."""
 FILL = 1e-6
-"""Weight of a week-old interaction of anyone, for events to which the rule itself gives no score."""
+"""Weight of a week-old interaction of anyone, for events to which the popularity itself gives no score."""
 
 
-class Rule(NamedTuple):
-    """Events by decayed number of interactions: of everyone, or of users in the first week they were ever seen in."""
+class Popularity(NamedTuple):
+    """A kind of popularity: by everyone's interactions, or by those of users in their first week."""
 
     half_life: float
     new_users_only: bool
 
 
-RULES = tuple(Rule(half_life, only) for only in (False, True) for half_life in HALF_LIVES)
+POPULARITIES = tuple(Popularity(half_life, only) for only in (False, True) for half_life in HALF_LIVES)
 
 
 class NewUserList(NamedTuple):
@@ -50,9 +50,9 @@ class NewUserList(NamedTuple):
 
 
 def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = NO_RULES) -> NewUserList:
-    """The list for the week after `history`, by the best of `RULES` and the baseline `popular`, which wins a tie.
+    """The list for the week after `history`, by the best of `POPULARITIES` and the baseline `popular`, which wins ties.
 
-    The lists of all rules, in all weeks, hold only events that `rules` allow.
+    All lists, in all weeks, hold only events that `rules` allow.
     """
     weeks = range(history.week - TRIALS, history.week)
     tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
@@ -60,29 +60,31 @@ def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = NO_RUL
     if not trials:
         return NewUserList(popular(history, k, rules), "popular", np.zeros(k))
     age = history.week - 1 - np.array([week for week, _, _ in trials])
-    of_rules = 0.5 ** (age / RULE_FADES)[:, None] * [
-        [ndcg_of(of_rule, size).sum() for of_rule in hits] for _, hits, size in trials
+    of_kinds = 0.5 ** (age / CHOICE_HALF_LIFE)[:, None] * [
+        [ndcg_of(of_kind, size).sum() for of_kind in hits] for _, hits, size in trials
     ]
-    best = int(np.argmax(of_rules.sum(0)))
+    best = int(np.argmax(of_kinds.sum(0)))
     events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
-    hit_rate = _hit_rates([(hits.sum(1), len(size)) for _, hits, size in trials], of_rules, 0.5 ** (age / RATE_FADES))
+    hit_rate = _hit_rates(
+        [(hits.sum(1), len(size)) for _, hits, size in trials], of_kinds, 0.5 ** (age / RATE_HALF_LIFE)
+    )
     return NewUserList(events, "popular" if best == 0 else OURS, non_increasing(hit_rate))
 
 
 def _hit_rates(trials: Sequence[tuple[IntArray, int]], ndcg: FloatArray, weight: FloatArray) -> FloatArray:
-    """[k] share of hits by rank over t trials, each of the rule that was the best in all other trials: one that was
+    """[k] share of hits by rank over t trials, each of the kind that was the best in all other trials: one that was
     the best in the trial as well would look better than it is.
 
-    `trials` are the hits [rules, k] and the number of users of each, `ndcg` [t, rules] weighted sums, `weight` [t].
+    `trials` are the hits [kinds, k] and the number of users of each, `ndcg` [t, kinds] weighted sums, `weight` [t].
     """
     others = ndcg.sum(0) - ndcg if len(ndcg) > 1 else ndcg
-    hits = np.stack([of_trial[rule] for (of_trial, _), rule in zip(trials, others.argmax(1), strict=True)])
+    hits = np.stack([of_trial[kind] for (of_trial, _), kind in zip(trials, others.argmax(1), strict=True)])
     users = np.array([users for _, users in trials])
     return (weight[:, None] * hits).sum(0) / (weight * users).sum()
 
 
 def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:
-    """Hits [1 + rules, n, k] of the lists made at the close of `week` among the n new users of the week after, and how
+    """Hits [1 + kinds, n, k] of the lists made at the close of `week` among the n new users of the week after, and how
     many events each of them interacted with [n]; None without new users or without a past."""
     user, event = history.in_week(week + 1)
     new = history.first_week_of_user[user] == week + 1
@@ -100,7 +102,7 @@ def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tupl
 
 
 def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list[IntArray]:
-    """The list [k] of each of `RULES` as of the close of `week`, from the interactions up to then alone."""
+    """The list [k] of each of `POPULARITIES` as of the close of `week`, from the interactions up to then alone."""
     reach = week - int(REACH * max(HALF_LIVES))
     low, high = np.searchsorted(history.week_no, [reach, week + 1])
     event, week_no = history.event[low:high], history.week_no[low:high]
@@ -109,8 +111,8 @@ def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list
     known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
     decayed, fill = {half_life: 0.5 ** (age / half_life) for half_life in HALF_LIVES}, FILL * 0.5**age
     lists = []
-    for rule in RULES:
-        weight = decayed[rule.half_life] * (new if rule.new_users_only else 1) + fill
+    for kind in POPULARITIES:
+        weight = decayed[kind.half_life] * (new if kind.new_users_only else 1) + fill
         score = np.bincount(event, weight, history.num_events)[known]
         top = known[np.lexsort((history.event_order[known], -score))[:k]]
         lists.append(np.append(top, np.full(k - len(top), -1)))

@@ -137,7 +137,7 @@ def named_lists(
         }
         event = pd.Categorical.from_codes(events, dtype=event_ids)
         listed = {"rank": rank + 1, "event_id": event, "score": scores, "source": source}
-        return {**repeated, **listed, **texts.columns(reason)}
+        return {**repeated, **listed, **{name: text.take(reason, allow_fill=True) for name, text in texts.items()}}
 
     row, rank = np.nonzero(recommendations.events >= 0)
     source = pd.Categorical(recommendations.source, dtype=sources)[row]

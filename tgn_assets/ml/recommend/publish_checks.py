@@ -14,7 +14,6 @@ import pandas as pd
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import Policy, Rules
 from tgn_assets.ml.recommend.published import PublishedLists
-from tgn_assets.ml.schema import K
 from tgn_assets.ml.weeks import shift
 
 
@@ -51,7 +50,7 @@ class CheckInput:
     """What the checks look at: lists made at the close of `week` for the `users` and from the `events` known then.
 
     `users` and `events` have the columns id and first_week; `input_weeks` names each input of the lists with the newest
-    week that it holds. Without `expected`, anything may be recommended.
+    week that it holds.
     """
 
     lists: PublishedLists
@@ -59,8 +58,8 @@ class CheckInput:
     events: pd.DataFrame
     week: str
     input_weeks: Mapping[str, str]
-    k: int = K
-    expected: Expectations | None = None
+    k: int
+    expectations: Expectations
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -68,12 +67,6 @@ class CheckInput:
         predictions, new_users = self.lists.predictions, self.lists.new_users
         nobody = pd.Series(None, index=new_users.index, dtype=predictions.user_id.dtype)
         return pd.concat([predictions, new_users.assign(user_id=nobody)], ignore_index=True)
-
-    @cached_property
-    def expectations(self) -> Expectations:
-        """`expected`, or the expectations of a policy that allows everything."""
-        full = min(self.k, len(self.events))
-        return self.expected or Expectations(pd.Series(full, index=self.users.id), full)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Scorer:
     """What scores candidates: the networks and LambdaRank, blended, and the temporal embeddings [E, dim] of events."""
 
     model: Ensemble
-    booster: Boosters | None
+    boosters: Boosters
     blend: BlendConfig
     events: Tensor
 
@@ -82,7 +82,7 @@ class ReasonChooser:
         learned, mean = np.flatnonzero(kind == LEARNED), _mean_vectors(candidates, scorer.events, len(users))
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         ablated_network = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
-        boosted = lambdarank_scores(scorer.booster, np.concatenate([candidates.features[pairs], features]))
+        boosted = lambdarank_scores(scorer.boosters, np.concatenate([candidates.features[pairs], features]))
         boosted, ablated_boosted = boosted[: len(pairs)], boosted[len(pairs) :]
         std = group_std(candidates.row, network)[row]
         drop = divided_by_std(network[pairs[pair]] - ablated_network, std[pair])

@@ -85,20 +85,6 @@ KIND_NAMES = tuple(KINDS)
 
 
 @dataclass(frozen=True)
-class ReasonTexts:
-    """The reasons of a `ReasonTable` in words, [r] each."""
-
-    kind: list[str]
-    sentence: list[str]
-    parameters: list[str]  # as JSON
-
-    def columns(self, reason: ReasonIds) -> dict[str, Any]:
-        """The columns of the published tables for rows `reason` [p] of the table; -1 has no reason."""
-        texts = {"reason_kind": self.kind, "reason": self.sentence, "reason_parameters": self.parameters}
-        return {name: _categorical(reason, values) for name, values in texts.items()}
-
-
-@dataclass(frozen=True)
 class ReasonTable:
     """The distinct reasons of a week. Lists hold its rows: far fewer reasons than rows are ever spelled out.
 
@@ -118,8 +104,8 @@ class ReasonTable:
         shape: tuple[int, ...] = reasons.shape[:-1]
         return np.array(ids, np.int32)[inverse.ravel()].reshape(shape)
 
-    def texts(self, event_ids: Sequence[str], words: Words) -> ReasonTexts:
-        """The reasons in `words`; `event_ids` are the ids by event position."""
+    def texts(self, event_ids: Sequence[str], words: Words) -> dict[str, Any]:
+        """The reasons [r] as columns of the published tables, in `words`; `event_ids` are the ids by event position."""
         kinds, sentences, parameters = list[str](), list[str](), list[str]()
         for kind, *values in self.at:
             name = KIND_NAMES[kind]
@@ -132,7 +118,8 @@ class ReasonTable:
             kinds.append(name)
             sentences.append(_sentence(KINDS[name].sentence, facts, words))
             parameters.append(json.dumps(facts, ensure_ascii=False))
-        return ReasonTexts(kinds, sentences, parameters)
+        columns = {"reason_kind": kinds, "reason": sentences, "reason_parameters": parameters}
+        return {name: _categorical(values) for name, values in columns.items()}
 
 
 def _value(parameter: str, value: int, event_ids: Sequence[str], columns: Sequence[str]) -> str | int:
@@ -155,9 +142,6 @@ def _sentence(template: str, facts: Mapping[str, str | int | bool], words: Words
     return template.format_map({**shown, "period": period, "user": words.user, "event": words.event, "had": words.had})
 
 
-def _categorical(reason: ReasonIds, values: Sequence[str]) -> Any:
-    """The text `values` [r] of the rows `reason` [p]."""
+def _categorical(values: Sequence[str]) -> Any:
     code, texts = pd.factorize(np.array(values, dtype=object))
-    return pd.Categorical.from_codes(
-        np.append(code, -1)[reason], dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object))
-    )
+    return pd.Categorical.from_codes(code, dtype=pd.CategoricalDtype(pd.Index(texts, dtype=object)))

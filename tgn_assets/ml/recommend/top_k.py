@@ -155,7 +155,11 @@ def diagnose(
     progress: LogFn = no_log,
     workers: Workers = THREADS,
 ) -> RankerDiagnostics:
-    """What `evaluate_week` asks about the users who were active: candidates by channel, lists before the fallback."""
+    """What `score_week` asks about the users who were active: candidates by channel, lists before the fallback.
+
+    The arguments are those of `recommend`. ValueError if `embeddings` are of other nodes than `history`; ArtifactError
+    if `attributes` lacks a column that the ranker was trained on.
+    """
     view = PointInTimeView(history, embedding_history, ranker.config, device, rules, attributes_of(ranker, attributes))
     ranking = _Ranking(ranker, view, embeddings, workers)
 
@@ -202,7 +206,7 @@ class _RankingInputs(NamedTuple):
     """What the users of every shard are ranked with."""
 
     model: Ensemble
-    booster: Boosters | None
+    boosters: Boosters
     calibration: Calibration | None
     generator: CandidateGenerator
     limit: int
@@ -214,7 +218,7 @@ class _RankingInputs(NamedTuple):
 
     def blended(self, candidates: Candidates, network_score: FloatArray) -> FloatArray:
         """[p] the scores that candidates are ranked by."""
-        return blend_scores(candidates, network_score, booster=self.booster, k=self.popular.k, config=self.blend)
+        return blend_scores(candidates, network_score, boosters=self.boosters, k=self.popular.k, config=self.blend)
 
     def probability(self, candidates: Candidates, pairs: IntArray, share: FloatArray) -> FloatArray:
         """[p] calibrated probabilities of the softmax shares [p] of `pairs` [p] of `candidates`."""
@@ -233,7 +237,7 @@ class _RankedShard(NamedTuple):
 
 
 class _Ranking:
-    """Ranks users of `view` with the networks and the booster of a checkpoint and the temporal `embeddings`."""
+    """Ranks users of `view` with the networks and the boosters of a checkpoint and the temporal `embeddings`."""
 
     def __init__(
         self,
@@ -304,7 +308,7 @@ def _reasons(
     (shard, temporal), ranked = users, top.pairs >= 0
     reasons = first_true((shared.reasons.facts, (POPULAR,)), (shard.past, filled_up))
     reasons[ranked] = shared.reasons.choose(
-        Scorer(shared.model, shared.booster, shared.blend, shared.events.events),
+        Scorer(shared.model, shared.boosters, shared.blend, shared.events.events),
         candidates,
         top.pairs[ranked],
         past=shard.past,

@@ -67,10 +67,11 @@ LEFT_OUT = (FILTERED, FORGOTTEN)
 """Reasons that are no rejection."""
 ID_LENGTH = 1000
 """Characters that an id may have."""
+_IS_BLANK = "CASE WHEN {0} >= '!' THEN false ELSE coalesce(trim({0}), '') = '' END"  # trim is slow: most ids need none
 REASON_SQL = f"""CASE WHEN NOT readable THEN '{UNREADABLE_LINE}' WHEN NOT keep THEN '{FILTERED}'
     WHEN {{forgotten}} THEN '{FORGOTTEN}'
-    WHEN coalesce(trim(user_id), '') = '' THEN 'missing_user'
-    WHEN coalesce(trim(event_id), '') = '' THEN 'missing_event'
+    WHEN {_IS_BLANK.format("user_id")} THEN 'missing_user'
+    WHEN {_IS_BLANK.format("event_id")} THEN 'missing_event'
     WHEN strlen(user_id) + strlen(event_id) > {ID_LENGTH}
          AND greatest(length(user_id), length(event_id)) > {ID_LENGTH} THEN '{ID_TOO_LONG}'
     WHEN {{nested}} THEN '{NESTED_ID}'

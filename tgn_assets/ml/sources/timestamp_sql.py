@@ -250,8 +250,8 @@ def _clamped(microseconds: str) -> str:
 def _iso_sql(text: str, style: TimeStyle) -> str:
     # A cast to TIMESTAMP ignores an offset, one to TIMESTAMPTZ costs three times as much: only the shapes that have no
     # room for an offset take the short way (a date, a time to the second with a T or a blank before it, a Z after it).
-    bare = " OR ".join(f"{text} LIKE '{shape}'" for shape in (TO_THE_SECOND, "____-__-__"))
     local = _in_zone(f"TRY_CAST({text} AS TIMESTAMP)", style)
+    bare = " ".join(f"WHEN {text} LIKE '{shape}' THEN {local}" for shape in (TO_THE_SECOND, "____-__-__"))
     moment = _utc_sql(f"TRY_CAST({text} AS TIMESTAMPTZ)")
     # Without a zone behind it, the cast would take it for UTC.
     other = f"""CASE WHEN NOT regexp_matches({text}, '{ZONE_AFTER}') THEN {local if style.zone else moment}
@@ -261,6 +261,6 @@ def _iso_sql(text: str, style: TimeStyle) -> str:
     offset = f"{sign} IN ('+', '-') AND {colon} = ':' AND {hours} < '16'"
     usual = f"{offset} OR suffix({text}, 'Z') AND substring({text}, -2, 1) BETWEEN '0' AND '9'"
     return (
-        f"CASE WHEN {bare} THEN {local} WHEN {text} LIKE '{TO_THE_SECOND}Z' THEN TRY_CAST({text} AS TIMESTAMP) "
+        f"CASE {bare} WHEN {text} LIKE '{TO_THE_SECOND}Z' THEN TRY_CAST({text} AS TIMESTAMP) "
         f"WHEN {usual} THEN {moment} ELSE {other} END"
     )

@@ -12,7 +12,7 @@ from tgn_assets.ml.config import CandidateConfig, RankerConfig
 from tgn_assets.ml.data.attribute_files import read_attribute_tables
 from tgn_assets.ml.data.attributes import AttributeTables
 from tgn_assets.ml.data.interactions import InteractionHistory
-from tgn_assets.ml.ranker.training_set import PointInTimeView, next_week
+from tgn_assets.ml.ranker.training_set import PointInTimeView, truth_after
 from tgn_assets.ml.weeks import shift, week_number
 from tgn_assets_tests.support.worlds import START, Row, history
 
@@ -127,7 +127,7 @@ def dataset_bytes(folder: Path, week: int, rows: list[Row], events: str) -> byte
     known = history([row for row in rows if row[2] <= week], week)
     attributes = tables(folder, week, rows, events)
     view = PointInTimeView(known.as_of(week_number(START) + 2), {}, CONFIG, attributes=attributes)
-    dataset = view.dataset(np.arange(2), next_week(known, view.past))
+    dataset = view.dataset(np.arange(2), truth_after(known, view.past))
     assert dataset.candidates.features.shape[1] > len(candidate_feature_names(USUAL))
     digest = attributes.digest(view.past.user_idx, view.past.event_idx, view.past.week)
     return dataset.candidates.features.tobytes() + digest.encode()

@@ -12,7 +12,7 @@ from tgn_assets.ml.candidates.pair_tables import PairTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import HISTORY_SQL, InteractionHistory
 from tgn_assets.ml.data.policy import repeat_pairs
-from tgn_assets.ml.ranker.training_set import next_week
+from tgn_assets.ml.ranker.training_set import truth_after
 from tgn_assets.ml.schema import create_tables
 from tgn_assets.ml.weeks import week_key, week_number
 
@@ -146,7 +146,7 @@ def test_keys_of_pairs_are_not_cut_to_the_bits_of_a_row() -> None:
     assert repeat_pairs(known).tolist() == (each * (size + 1)).tolist()
     last = PairTables(known.of_users(each[-2:]), known.catalogue, CandidateConfig())
     assert last.key.tolist() == [size - 2, 2 * size - 1] and last.event.tolist() == each[-2:].tolist()
-    truth = next_week(known, known.as_of(2799))
+    truth = truth_after(known, known.as_of(2799))
     assert truth.user.dtype == truth.event.dtype == np.int64
 
 

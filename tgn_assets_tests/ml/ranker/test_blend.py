@@ -31,7 +31,7 @@ def blended(
     network: FloatArray, boosted: FloatArray, row: IntArray = ROW, k: int = 5, booster: Booster | None = None
 ) -> FloatArray:
     scorer = booster or Booster()
-    return blend_scores(candidates(row, boosted), network, booster=scorer, k=k, config=CONFIG)  # type: ignore[arg-type]
+    return blend_scores(candidates(row, boosted), network, boosters=(scorer,), k=k, config=CONFIG)  # type: ignore[arg-type]
 
 
 def test_the_scale_of_the_network_does_not_matter() -> None:
@@ -43,7 +43,7 @@ def test_lambdarank_is_added_with_its_weight() -> None:
 
 
 def test_without_a_booster_the_network_decides() -> None:
-    alone = blend_scores(candidates(ROW, BOOSTED), NETWORK, booster=None, k=5, config=CONFIG)
+    alone = blend_scores(candidates(ROW, BOOSTED), NETWORK, boosters=(), k=5, config=CONFIG)
     np.testing.assert_array_equal(alone, group_zscore(ROW, NETWORK))
 
 

@@ -71,9 +71,9 @@ def test_one_network_predicts_the_published_lists() -> None:
 @pytest.mark.parametrize("with_booster", [False, True])
 def test_an_ensemble_predicts_the_published_lists(with_booster: bool) -> None:
     world = published(networks=3, with_booster=with_booster)
-    model, booster = load_model(world.ranker), load_boosters(world.ranker.booster)
-    rescore = partial(blend_scores, booster=booster, k=5, config=world.ranker.config.blend) if with_booster else None
-    assert (booster is not None) == with_booster
+    model, boosters = load_model(world.ranker), load_boosters(world.ranker.booster)
+    rescore = partial(blend_scores, boosters=boosters, k=5, config=world.ranker.config.blend) if with_booster else None
+    assert bool(boosters) == with_booster
     for user, events in enumerate(world.lists):
         best, _ = model.predict_top_k_for_user(
             user, world.embeddings, world.candidates, event_order=world.past.event_order, rescore=rescore

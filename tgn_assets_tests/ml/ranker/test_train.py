@@ -108,12 +108,7 @@ def test_the_week_that_judges_chooses_no_epoch(weeks: int, monkeypatch: pytest.M
     judged = list[tuple[Ensemble, list[str]]]()
 
     def spied(ranker: BlendedRanker, *given: Any, **named: Any) -> Judgement:
-        judged.append(
-            (
-                deepcopy(ranker.model),
-                [one.model_to_string() for one in ranker.booster.members] if ranker.booster else [],
-            )
-        )
+        judged.append((deepcopy(ranker.model), [one.model_to_string() for one in ranker.boosters]))
         return judge(ranker, *given, **named)
 
     monkeypatch.setattr("tgn_assets.ml.ranker.train.judge", spied)

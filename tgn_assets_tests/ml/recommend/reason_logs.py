@@ -70,8 +70,8 @@ def said(con: duckdb.DuckDBPyConnection, week: str = WEEK, attributes: Attribute
     row, event = np.divmod(pair, history.num_events)
     user_ids = users[history.user_idx].to_numpy()
     frame = pd.DataFrame({"user_id": user_ids[row], "event_id": np.array(event_ids)[event]})
-    columns = table.texts(event_ids, WORDS).columns(place)
-    return frame.assign(**{name: column.astype(object) for name, column in columns.items()})
+    texts = table.texts(event_ids, WORDS)
+    return frame.assign(**{name: text.take(place, allow_fill=True).astype(object) for name, text in texts.items()})
 
 
 def publish(con: duckdb.DuckDBPyConnection, reasons: pd.DataFrame, week: str = WEEK) -> None:

@@ -3,7 +3,14 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckInput, Expectations, description_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import (
+    CHECKS,
+    CheckInput,
+    CheckResult,
+    Expectations,
+    description_of,
+    publish_checks,
+)
 from tgn_assets.ml.recommend.published import PublishedLists
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
@@ -20,9 +27,23 @@ def good() -> PublishedLists:
     )
 
 
+def checked(
+    lists: PublishedLists,
+    users: pd.DataFrame = USERS,
+    events: pd.DataFrame = EVENTS,
+    *,
+    inputs: dict[str, str] | None = None,
+    expected: Expectations | None = None,
+) -> list[CheckResult]:
+    """The results of all checks; unless something else is `expected`, of a policy that allows everything."""
+    full = min(5, len(events))
+    expected = expected or Expectations(pd.Series(full, index=users.id), full)
+    return publish_checks(CheckInput(lists, users, events, WEEK, inputs or {"trained_ranker": WEEK}, 5, expected))
+
+
 def failing(lists: PublishedLists, inputs: dict[str, str] | None = None) -> dict[str, str]:
     """Reasons by check, of the checks that fail."""
-    results = publish_checks(CheckInput(lists, USERS, EVENTS, WEEK, inputs or {"trained_ranker": WEEK}))
+    results = checked(lists, inputs=inputs)
     assert [result.check for result in results] == list(CHECKS)
     return {result.check: result.reason for result in results if not result.passed}
 
@@ -34,13 +55,13 @@ def test_complete_lists_pass_every_check() -> None:
 def test_short_catalogue_passes() -> None:
     made = good()
     few = PublishedLists(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
-    assert all(result.passed for result in publish_checks(CheckInput(few, USERS, EVENTS[:3], WEEK, {})))
+    assert all(result.passed for result in checked(few, events=EVENTS[:3]))
 
 
 def test_empty_history_passes() -> None:
     made = good()
     none = PublishedLists(made.predictions[:0], made.new_users[:0])
-    assert all(result.passed for result in publish_checks(CheckInput(none, USERS[:0], EVENTS[:0], WEEK, {})))
+    assert all(result.passed for result in checked(none, USERS[:0], EVENTS[:0]))
 
 
 def test_every_check_is_described() -> None:
@@ -117,7 +138,7 @@ def test_list_of_a_user_left_out_fails() -> None:
         made = good()
         lists = PublishedLists(made.predictions[made.predictions.user_id.isin(users.split())], made.new_users)
         expected = Expectations(pd.Series(lengths), 5)
-        results = publish_checks(CheckInput(lists, USERS, EVENTS, WEEK, {}, expected=expected))
+        results = checked(lists, expected=expected)
         return {result.check: result.reason for result in results if not result.passed}
 
     left_out = {"ann": 5, "bob": 0}

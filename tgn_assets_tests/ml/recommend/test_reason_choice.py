@@ -55,7 +55,7 @@ def kind_of(user: str, event: str, model: Linear) -> str:
     (pair,) = np.flatnonzero(found.event == EVENTS[event])
     row, place = torch.as_tensor(found.row), torch.as_tensor(found.event)
     network = np.asarray(model(own, vectors, row, place, torch.as_tensor(found.features)), float)
-    scorer = cast(Scorer, SimpleNamespace(model=model, booster=None, blend=BlendConfig(), events=vectors))
+    scorer = cast(Scorer, SimpleNamespace(model=model, boosters=(), blend=BlendConfig(), events=vectors))
     made = _choose(scorer, found, np.array([pair]), shard.past, own, network)
     return KIND_NAMES[made[0, 0]]
 

@@ -2,10 +2,7 @@
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tgn_assets.state.mlflow_tracking import log_model, log_scores, untracked
+from benchmarks.servers import running
+from tgn_assets.assets.mlflow_tracking import log_model, log_scores, untracked
 
 if TYPE_CHECKING:  # it takes a second to import
     from mlflow import MlflowClient
@@ -56,33 +54,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of `mlflow server`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    store = (tmp_path / "served").as_uri()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1", "--port"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--backend-store-uri", (tmp_path / "served").as_uri()],
-            cwd=tmp_path,
-            env=os.environ | quiet | {"MLFLOW_ALLOW_FILE_STORE": "true"},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.1)
-        else:
-            raise AssertionError((tmp_path / "server.log").read_text())
+    environment = os.environ | quiet | {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    with running(command, tmp_path / "server.log", cwd=tmp_path, env=environment) as (_, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def ask(server: str, path: str, **question: Any) -> Any:
