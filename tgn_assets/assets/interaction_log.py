@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
+from pydantic import TypeAdapter, ValidationError
 
 from tgn_assets.ml.safe_text import safe_text
 from tgn_assets.ml.sources.extent import source_signature
@@ -54,8 +55,8 @@ class SourceObservation:
         SourceError if the home does not know its log yet, and the source cannot be read.
         """
         try:
-            found = cls(**json.loads((home.root / OBSERVATION).read_text("utf-8")))
-        except (OSError, TypeError, ValueError):
+            found = TypeAdapter(cls).validate_json((home.root / OBSERVATION).read_bytes())
+        except (OSError, ValidationError):
             return None
         return found if found.log == _log(home) else None
 

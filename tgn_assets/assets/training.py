@@ -10,7 +10,7 @@ from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week
 from tgn_assets.ml.config import GNNConfig, RankerConfig
 from tgn_assets.ml.recommend.published import read_nodes, rules_of
 from tgn_assets.ml.safe_text import listed
-from tgn_assets.ml.weeks import weeks_between
+from tgn_assets.ml.weeks import span_of, weeks_between
 from tgn_assets.reporting.asset_metadata import attribute_columns, last_values, numbers
 from tgn_assets.state.artifact_store import ArtifactStore, load_embedding_history
 from tgn_assets.state.resources import AttributeFiles, Device, PolicyFiles, TrainingDefaults, WorkersSetting
@@ -93,7 +93,7 @@ def require_earlier_weeks(warehouse: Warehouse, first: str, week: str) -> None:
     if missing := [key for key in weeks_between(first, week) if key not in ingested]:
         raise dg.Failure(
             f"{len(missing)} of the weeks {first} to {week} were never ingested, the oldest of them {missing[0]}: run "
-            f"`tgn refresh`, or materialize raw_interactions and weekly_snapshots of {missing[0]} to {missing[-1]} "
+            f"`tgn refresh`, or materialize raw_interactions and weekly_snapshots of {span_of(missing)} "
             "first (one run for all of them)",
             allow_retries=False,
         )

@@ -22,7 +22,7 @@ from tgn_assets.automation.timeouts import call_with_timeout
 from tgn_assets.automation.work_items import OF_A_WEEK, WorkItem, plan_work
 from tgn_assets.ml.data.policy_files import PolicyError
 from tgn_assets.ml.sources.spec import SourceError, rows_in
-from tgn_assets.ml.weeks import week_of, weeks_between
+from tgn_assets.ml.weeks import span_of, week_of, weeks_between
 from tgn_assets.state.artifact_store import MODELS, PIN, ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import PREDICTIONS, RAW, SNAPSHOTS, Lineage, digest_of, location_digest
@@ -102,9 +102,8 @@ class Backlog:
         now = sum(rows_in(self.observation.digests[week]) for week in changed)
         if 2 * now >= before:
             return None
-        weeks = f"{changed[0]} to {changed[-1]}" if len(changed) > 1 else changed[0]
         return (
-            f"of {before:,} rows of {weeks} the source has {now:,} now: is the log whole? A run makes "
+            f"of {before:,} rows of {span_of(changed)} the source has {now:,} now: is the log whole? A run makes "
             f"{'these weeks' if len(changed) > 1 else 'this week'} again from what is there"
         )
 

@@ -23,7 +23,7 @@ from tgn_assets.ml.data.source_check import same_files
 from tgn_assets.ml.forgotten import ForgottenListError
 from tgn_assets.ml.sources.extent import YEARLY, YEARLY_REMEDY
 from tgn_assets.ml.sources.spec import expired_weeks
-from tgn_assets.ml.weeks import shift, weeks_between
+from tgn_assets.ml.weeks import shift, span_of, weeks_between
 from tgn_assets.reporting.publications import PublicationTimes, publications
 from tgn_assets.reporting.tables import rows_of
 from tgn_assets.reporting.terminal import left_out, newest_score, score_text, weeks_with_lists
@@ -125,11 +125,10 @@ def _suspicions(backlog: Backlog, weeks: Sequence[str]) -> Iterator[str]:
     if lost and not pinned:
         yield f"{', '.join(lost)} of {newest} is gone from {artifacts.root}: the next week starts cold"
     there = artifacts.weeks(SNAPSHOTS)
-    if without := sorted(week for asset, week in backlog.lineage.made if asset == SNAPSHOTS and week not in there):
-        spans = f"{without[0]} to {without[-1]}" if len(without) > 1 else without[0]
-        yield f"snapshots of {spans} are gone from {artifacts.root}: `tgn refresh` makes them again"
-    if weeks and (gone := sorted(expired_weeks(backlog.lineage.ingested, weeks[0], first))):
-        yield f"the log begins later than it did: the rows of {gone[0]} to {gone[-1]} stay as they were ingested"
+    if without := {week for asset, week in backlog.lineage.made if asset == SNAPSHOTS and week not in there}:
+        yield f"snapshots of {span_of(without)} are gone from {artifacts.root}: `tgn refresh` makes them again"
+    if weeks and (gone := expired_weeks(backlog.lineage.ingested, weeks[0], first)):
+        yield f"the log begins later than it did: the rows of {span_of(gone)} stay as they were ingested"
     yield from same_files(backlog.home.source_spec())
 
 

@@ -1,5 +1,6 @@
 """The week: the Monday it starts on (UTC) as a key `YYYY-MM-DD`, and the same week as an integer for arithmetic."""
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 
 FIRST_MONDAY = date(1970, 1, 5)
@@ -61,3 +62,13 @@ def week_of(moment: date | datetime) -> str:
     """
     day = moment.date() if isinstance(moment, datetime) else moment
     return (day - timedelta(days=day.weekday())).isoformat()
+
+
+def span_of(weeks: Iterable[str]) -> str:
+    """The first and the last of `weeks`, in words.
+
+    >>> span_of(["2024-01-15", "2024-01-01"]), span_of(["2024-01-01"])
+    ('2024-01-01 to 2024-01-15', '2024-01-01')
+    """
+    ordered = sorted(weeks)
+    return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))

@@ -8,7 +8,7 @@ from tgn_assets.ml.config import flatten
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import SafeError
 from tgn_assets.ml.schema import OURS
-from tgn_assets.ml.weeks import shift
+from tgn_assets.ml.weeks import shift, span_of
 from tgn_assets.reporting.tables import Column, ResultTable, digits, shown
 from tgn_assets.reporting.terminal import Scores, pooled_scores, weeks_with_lists
 from tgn_assets.state.artifact_store import ArtifactStore, check_publishable
@@ -64,7 +64,7 @@ def check_pin(store: ArtifactStore, week: str) -> None:
 
 def _require_model(store: ArtifactStore, week: str) -> None:
     if week not in (there := trained_weeks(store)):
-        have = f"there are models of {there[0]} to {there[-1]}" if there else "there are none yet: run `tgn refresh`"
+        have = f"there are models of {span_of(there)}" if there else "there are none yet: run `tgn refresh`"
         raise ModelError(f"there is no trained model of week {week}; {have}")
 
 

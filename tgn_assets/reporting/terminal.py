@@ -15,7 +15,7 @@ from tgn_assets.ml.evaluation.pooled import PooledScore
 from tgn_assets.ml.recommend.published import read_publication_record
 from tgn_assets.ml.safe_text import printable
 from tgn_assets.ml.schema import OURS, K
-from tgn_assets.ml.weeks import shift, week_number
+from tgn_assets.ml.weeks import shift, span_of, week_number
 from tgn_assets.reporting.tables import Column, ResultTable, digits
 from tgn_assets.state.warehouse import Warehouse, WarehouseError
 
@@ -100,13 +100,12 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
     titles = {name: metric.title.replace("@5", length) for name, metric in RANKING_METRICS.items()}
     metrics = [Column(metric, title, drop=2 * at) for at, (metric, title) in enumerate(titles.items())]
     metrics.insert(1, Column("ci", "95% interval", interval, drop=1))
-    span = weeks[0] if len(weeks) == 1 else f"{weeks[0]} to {weeks[-1]}"
     tables = {}
     for segment, who in SEGMENT_TITLES.items():
         users = max((score.users for key, score in scores.items() if key[1:] == (segment, "ndcg")), default=0)
         active = of_all[OURS, segment, "ndcg"].users if (OURS, segment, "ndcg") in of_all else users
         number = f"{users:,}" if users == active else f"{users:,} drawn of {active:,}"
-        title = f"{who}: {number} in {len(weeks)} target weeks, {span}"
+        title = f"{who}: {number} in {len(weeks)} target weeks, {span_of(weeks)}"
         models = _models(scores, segment)
         rows = [
             {"model": model, "ci": scores[model, segment, "ndcg"].ci, "users": scores[model, segment, "ndcg"].users}
@@ -132,7 +131,7 @@ def backtest_tables(warehouse: Warehouse, weeks: Sequence[str]) -> dict[str, Res
 
 def closing_lines(warehouse: Warehouse, weeks: Sequence[str], tgn: str) -> Iterator[str]:
     """What a backtest over `weeks` did, where its results are, and what to do next with the command `tgn`."""
-    yield f"done       {len(weeks)} weeks, {weeks[0]} to {weeks[-1]}, each as if it had just closed"
+    yield f"done       {len(weeks)} weeks, {span_of(weeks)}, each as if it had just closed"
     if numbers := "; ".join(scores_and_stability(warehouse, weeks[1:])):
         yield f"numbers    {numbers}"
     yield f"results    {warehouse.path}: current_top5 has the lists, eval_metrics their scores"
@@ -215,7 +214,7 @@ def top5(warehouse: Warehouse, user: str, week: str | None = None) -> dict[str, 
     with warehouse.reader() if week else warehouse.newest_lists() as con:
         published = weeks_with_lists(con)
         if not published or (week and week not in published):
-            there = f"there are lists of {published[0]} to {published[-1]}" if published else "there are none yet"
+            there = f"there are lists of {span_of(published)}" if published else "there are none yet"
             asked = f"no lists were published for week {week}: {there}; run `tgn refresh --week {week}`"
             raise WarehouseError(asked if week else there)
         week = week or published[-1]

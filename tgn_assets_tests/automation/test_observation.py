@@ -1,9 +1,11 @@
 """When the sensor has the source observed, and what becomes of an observation that fails."""
 
 import dataclasses
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -132,11 +134,14 @@ def test_an_observation_of_other_settings_is_not_used(
     assert observes(Ticks(home_on_log(tmp_path, **other), instance).once())
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[1]", "{"])
-def test_a_damaged_observation_is_made_again(tmp_path: Path, instance: dg.DagsterInstance, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["", "{}", "[1]", "{", {"digests": None}, {"read_at": "yesterday"}])
+def test_a_damaged_observation_is_made_again(
+    tmp_path: Path, instance: dg.DagsterInstance, damage: str | dict[str, Any]
+) -> None:
     home = home_on_log(tmp_path)
     observe(home)
-    (home.root / OBSERVATION).write_text(damage)
+    file = home.root / OBSERVATION
+    file.write_text(damage if isinstance(damage, str) else json.dumps(json.loads(file.read_text()) | damage))
     tick = Ticks(home, instance)
     assert observes(tick.once())
     assert tick.request().tags[RANGE_START] == WEEKS[0]

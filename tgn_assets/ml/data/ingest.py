@@ -19,6 +19,7 @@ from tgn_assets.ml.sources.csv_repair import LINE_SHOWN, UnreadableLines
 from tgn_assets.ml.sources.extent import digest
 from tgn_assets.ml.sources.reader import FILTERED, FORGOTTEN, LEFT_OUT, UNREADABLE_LINE, kind_of
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec, expired_weeks, first_kept_week
+from tgn_assets.ml.weeks import span_of
 
 logger = logging.getLogger(__name__)
 
@@ -174,11 +175,10 @@ def _refuse_other_ids(con: duckdb.DuckDBPyConnection, spec: SourceSpec, weeks: S
     for node, column in ((USER, spec.user_column), (EVENT, spec.event_column)):
         before, known = con.execute(IDS_BEFORE_SQL.format(node=node), dates(weeks)).fetchall()[0]
         if before >= LEAST_IDS and not known:
-            span = " to ".join(dict.fromkeys((min(weeks), max(weeks))))
             raise SourceError(
-                f"{spec.shown} has none of the {before:,} {node}s that {span} had when they were ingested, and no "
-                f"other one that is known: it seems to be another log, or {column!r} holds other ids than it did. Put "
-                "the log back, or set TGN_HOME to a folder of its own for this one"
+                f"{spec.shown} has none of the {before:,} {node}s that {span_of(weeks)} had when they were ingested, "
+                f"and no other one that is known: it seems to be another log, or {column!r} holds other ids than it "
+                "did. Put the log back, or set TGN_HOME to a folder of its own for this one"
             )
 
 

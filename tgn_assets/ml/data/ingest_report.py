@@ -10,6 +10,7 @@ from tgn_assets.ml.data.staging import StagedWeeks
 from tgn_assets.ml.progress import LogFn
 from tgn_assets.ml.sources.reader import UNREADABLE_TIME
 from tgn_assets.ml.sources.timestamp_sql import unread_times
+from tgn_assets.ml.weeks import span_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,12 @@ def warn_of(staged: StagedWeeks, report: IngestReport, reported: Mapping[str, in
     spec, loaded = staged.spec, sum(report.rows.values())
     _warn_of_rejected(staged, report, reported, warn)
     if stay := report.no_longer_there:
-        span = stay[0] if len(stay) == 1 else f"{stay[0]} to {stay[-1]}"
-        warn(f"{spec.shown} begins later than it did: the rows of {span} stay as they were ingested")
+        warn(f"{spec.shown} begins later than it did: the rows of {span_of(stay)} stay as they were ingested")
     had, has = sum(report.rows_before.values()), sum(report.rows[week] for week in report.rows_before)
     if has < LEAST_KEPT * had:
-        weeks = " to ".join(dict.fromkeys((min(report.rows_before), max(report.rows_before))))
         warn(
-            f"{spec.shown} has {has:,} rows of {weeks}, and had {had:,} when they were ingested: is the export whole? "
-            "They are read again when it changes"
+            f"{spec.shown} has {has:,} rows of {span_of(report.rows_before)}, and had {had:,} when they were ingested: "
+            "is the export whole? They are read again when it changes"
         )
     for text in staged.odd:
         warn(f"{spec.shown}: {text}")
