@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads on t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 prepare_process()
+# A job in the background ignores it, and so would the programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(OBJECTS_PER_COLLECTION)  # as in `tgn`: what imports make is no garbage
 
 SLOW = (
