@@ -39,9 +39,9 @@ test-ray: $(READY)  ## the engine of TGN_WORKERS on real clusters of Ray on this
 test-samplers:  ## compiles torch-sparse and torch-scatter (15 minutes and more) and shows that both sampling paths agree
 	$(need_python)
 	$(PYTHON) -m venv .samplers
-	.samplers/bin/pip install --quiet --constraint constraints.txt torch torch_geometric numpy pandas pytest setuptools wheel ninja
+	.samplers/bin/pip install --quiet --constraint constraints.txt --editable . pytest setuptools wheel ninja
 	FORCE_ONLY_CPU=1 .samplers/bin/pip install --quiet --constraint constraints.txt --no-build-isolation torch-scatter torch-sparse
-	.samplers/bin/python -m pytest -p no:cacheprovider -o addopts= -o filterwarnings= tgn_assets_tests/samplers
+	.samplers/bin/python -m pytest -p no:cacheprovider -o addopts= -o filterwarnings= --confcutdir tgn_assets_tests/samplers tgn_assets_tests/samplers
 
 dev: $(READY)  ## the Dagster UI on the log that TGN_SOURCE or .env names, or else on that of `make demo`
 	if [ -z "$$TGN_HOME$$TGN_SOURCE" ] && [ ! -e .env ]; then export TGN_HOME=$(DEMO); fi; $(BIN)/tgn dev

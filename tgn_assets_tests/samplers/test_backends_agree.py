@@ -8,7 +8,8 @@ import torch_geometric.typing as pyg
 from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import HeteroData
-from torch_geometric.loader import LinkLoader, LinkNeighborLoader, NeighborLoader
+from torch_geometric.loader import LinkLoader
+from torch_geometric.sampler import NeighborSampler
 
 from tgn_assets.ml.config import GNNConfig, SamplerName
 from tgn_assets.ml.graph.loaders import layer_loaders, link_loader
@@ -42,9 +43,9 @@ def contents(batch: HeteroData) -> dict[object, list[int]]:
     return found | {edge_type: sorted(batch[edge_type].e_id.tolist()) for edge_type in (INTERACTS, REV_INTERACTS)}
 
 
-def test_auto_takes_the_compiled_sampler_and_loaders_of_pyg(graph: HeteroData) -> None:
-    assert type(batches(graph, "auto", [2])) is LinkNeighborLoader
-    assert {type(loader) for loader in layer_loaders(graph).values()} == {NeighborLoader}
+def test_auto_takes_the_compiled_sampler_of_pyg(graph: HeteroData) -> None:
+    assert type(batches(graph, "auto", [2]).link_sampler) is NeighborSampler
+    assert {type(loader.node_sampler) for loader in layer_loaders(graph).values()} == {NeighborSampler}
 
 
 @pytest.mark.parametrize("hops", [1, 2])
