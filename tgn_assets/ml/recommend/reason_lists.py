@@ -40,8 +40,8 @@ class WeekReasons:
         return self.table.add(first_true((self.facts, (POPULAR,)), (nobody, events[None])))[0]
 
     def after_changes(self, before: IntArray, lists: IntArray, reason: ReasonIds) -> ReasonIds:
-        """[n, k] the reasons of `lists` [n, k], into which `enforce_min_distinct` changed the
-        lists `before`, whose reasons are `reason`."""
+        """[n, k] the reasons of `lists` [n, k], into which `enforce_min_distinct` changed the lists `before`, whose
+        reasons are `reason`."""
         reason = moved(before, lists, reason)
         row, rank = np.nonzero((reason < 0) & (lists >= 0))
         variety = np.zeros((len(row), WIDTH), np.int64)
