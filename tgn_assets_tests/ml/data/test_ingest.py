@@ -69,6 +69,14 @@ def test_days_before_months_are_said(tmp_path: Path, con: duckdb.DuckDBPyConnect
     assert not warnings(con, spec)  # these rows are known
 
 
+def test_an_id_of_blanks_is_missing_and_one_behind_a_blank_is_kept(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    report = load(con, csv(tmp_path, f'{HEADER}"  ",e,2024-01-02\nu," ",2024-01-02\n" u"," é",2024-01-02\n'))
+    assert report.rejected == {"missing_user": 1, "missing_event": 1}
+    assert con.execute("SELECT user_id, event_id FROM raw_interactions").fetchall() == [(" u", " é")]
+
+
 def test_a_row_that_cannot_be_used_is_recorded_with_one_reason(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
     report = load(con, csv(tmp_path, HEADER + "\n".join([*BAD, "u,e,2024-01-03"])))
     assert rows(con, "rejected_interactions") == sorted(
