@@ -33,6 +33,8 @@ TRIES = 4
 """Times that a task is begun whose worker or node dies."""
 AHEAD = 2
 """Tasks for each processor that are made ahead of the reader."""
+CANCELS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds until a task that has not ended is cancelled again."""
 PATIENCE = 10.0
 """Seconds to wait for the head node of a cluster."""
 LOST = (
@@ -82,11 +84,7 @@ class RayTasks:
             while tasks:
                 yield from self._end(work, store, tasks)
         finally:
-            results = [task.result for task in tasks]
-            # One that has just ended must not be cancelled: Ray, still busy with its reply, would abort this process.
-            running = ray.wait(results, num_returns=len(results), timeout=0)[1] if results else []
-            for result in running:
-                ray.cancel(result, force=True)
+            self._cancel([task.result for task in tasks])
 
     def _begin(self, work: Callable[..., Any], store: "ray.ObjectRef[Any]", shards: list[Any]) -> _Task:
         # In a list: a bare reference would be read again for every task.
@@ -114,6 +112,20 @@ class RayTasks:
                 self._compare(processor)
                 return results
         raise AssertionError
+
+    def _cancel(self, results: "list[ray.ObjectRef[Any]]") -> None:
+        """Ends the tasks of `results`. Ray loses a cancellation now and then: it is sent until the task has ended.
+
+        One that has ended must not be cancelled: Ray, still busy with its reply, would abort this process.
+        """
+        for seconds in (0.0, *CANCELS):
+            results = ray.wait(results, num_returns=len(results), timeout=seconds)[1] if results else []
+            for result in results:
+                ray.cancel(result, force=True)
+        if results and ray.wait(results, num_returns=len(results), timeout=CANCELS[-1])[1]:
+            self.log(
+                f"a task of Ray could not be cancelled in {sum(CANCELS):.0f} s and keeps its processor until it ends"
+            )
 
     def _compare(self, processor: str) -> None:
         if processor != self.own.processor and processor not in self.told:

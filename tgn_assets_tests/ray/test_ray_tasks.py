@@ -81,7 +81,7 @@ def second_takes_a_minute(mark: Path, shard: int) -> int:
 
 
 def wait_for_free_processors() -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -172,6 +172,22 @@ def test_tasks_of_a_reader_who_stops_are_cancelled(tmp_path: Path) -> None:
     for shard in tasks().map(second_takes_a_minute, tmp_path / "second at work", range(2)):
         assert shard == 0
         break
+    wait_for_free_processors()
+
+
+@pytest.mark.usefixtures("local")
+def test_a_cancellation_that_ray_loses_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel, lost = ray.cancel, set[Any]()
+
+    def cancel_second_time(result: Any, *, force: bool) -> None:
+        if result in lost:
+            cancel(result, force=force)
+        lost.add(result)
+
+    monkeypatch.setattr(ray, "cancel", cancel_second_time)
+    for _ in tasks().map(second_takes_a_minute, tmp_path / "second at work", range(2)):
+        break
+    assert lost
     wait_for_free_processors()
 
 
