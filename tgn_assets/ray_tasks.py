@@ -149,7 +149,8 @@ def _start(address: str) -> None:
             signal.signal(signal.SIGTERM, terminated)
     except (ConnectionError, OSError, ValueError, RuntimeError, exceptions.RayError) as error:
         raise WorkersError(
-            f"TGN_WORKERS={safe_text(address)}: no cluster of Ray can be used there ({_line(error)})"
+            f"TGN_WORKERS={safe_text(address)}: no cluster of Ray can be used there ({_line(error)}); for one "
+            "that asks for a token, set RAY_AUTH_MODE=token"
         ) from error
 
 

@@ -257,10 +257,10 @@ def _leftovers(home: Home) -> Faults:
     """What killed processes left; nobody need do anything about it."""
     if held_by(home.run_lock):
         return
-    patterns = {home.root: "*.new", home.reports: "*.new", home.dagster_home: "*.new", home.artifacts: "*/.*"}
-    for folder, pattern in patterns.items():
-        for path in sorted(folder.glob(pattern)):
-            yield Fault(f"{path} was left by a process that was killed; a later run removes it", to_do=False)
+    folders = home.root, home.reports, home.dagster_home, home.artifacts
+    fresh = sorted(path for folder in folders for path in folder.glob("*.new"))
+    for path in (*fresh, *sorted(home.artifacts.glob("*/.*"))):
+        yield Fault(f"{path} was left by a process that was killed; a later run removes it", to_do=False)
 
 
 SHOWN: Shown = {

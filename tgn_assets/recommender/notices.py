@@ -49,6 +49,6 @@ def warn_about(con: duckdb.DuckDBPyConnection, week: str, made: WeekPublication,
     if sum(lists.values()) and 1 - lists.get(OURS, 0) / sum(lists.values()) > FALLBACK_LIMIT:
         made_by = ", ".join(f"{source} {number:,}" for source, number in lists.items())
         warn(
-            f"baselines made most lists ({made_by}): they did better than the ranker on week {week}, or the log has "
-            "fewer than the three weeks that the ranker is trained on"
+            f"baselines made most lists ({made_by}): they did better than the ranker in the last closed weeks, or the "
+            "log has fewer than the three weeks that the ranker is trained on"
         )

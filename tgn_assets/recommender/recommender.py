@@ -213,7 +213,7 @@ class Recommender:
 
         Of all users, or of `users`, in that order and as often as they are asked for. A user whom the log does not
         know, or who was silent for too long, gets the list for new users: its `source` is `new_users`. Otherwise
-        `source` is `tgn_assets`, or the baseline that did better on the newest closed week. `score` is the probability
+        `source` is `tgn_assets`, or the baseline that did better in the last closed weeks. `score` is the probability
         that the user interacts with the event in the target week. Ids are of the types that they came in. ValueError
         before `fit`.
         """

@@ -81,8 +81,9 @@ class ArtifactStore:
                 left.rename(self.directory(left.parent.name, week))
             elif is_week(week):
                 _remove(left)
-        long_ago = time.time() - ABANDONED
-        for left in (*self.root.parent.glob("*.new"), *self.root.parent.glob("reports/*.new")):
+        long_ago, home = time.time() - ABANDONED, self.root.parent
+        folders = home, home / "reports", home / "dagster", self.root
+        for left in (path for folder in folders for path in folder.glob("*.new")):
             with suppress(OSError):  # another process may have replaced its file by now
                 if left.stat().st_mtime < long_ago:
                     left.unlink()

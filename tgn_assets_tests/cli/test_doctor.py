@@ -140,9 +140,10 @@ def test_artifacts_that_may_not_be_read_are_one_line_a_folder(home: Home, monkey
 
 def test_leftovers_and_a_missing_copy_are_notes(home: Home) -> None:
     (home.artifacts / "trained_gnn" / f".{WEEKS[3]}.abc.old").mkdir(parents=True)
+    (home.artifacts / "pinned.json.new").write_text("")
     (home.root / "current.duckdb").unlink()
     lines = found(home)
-    assert len(lines) == 2 and all(line.startswith("note") for line in lines)
+    assert len(lines) == 3 and all(line.startswith("note") for line in lines)
 
 
 def test_a_copy_of_an_older_week_is_a_finding(home: Home) -> None:

@@ -149,16 +149,15 @@ def test_models_before_the_kept_weeks_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_files_of_a_process_long_gone_are_swept(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path / "artifacts")
-    reports = tmp_path / "reports"
-    reports.mkdir()
-    old, young = reports / "2024-01-01.html.new", tmp_path / "current.duckdb.new"
-    for path in (old, young, reports / "2024-01-01.html"):
+    names = ("reports/2024-01-01.html.new", "dagster/dagster.yaml.new", "artifacts/pinned.json.new")
+    young, page = tmp_path / "current.duckdb.new", tmp_path / "reports" / "2024-01-01.html"
+    for path in (*(old := [tmp_path / name for name in names]), young, page):
+        path.parent.mkdir(exist_ok=True)
         path.write_text("x")
         os.utime(path, (0, 0))
     os.utime(young)
-    store.sweep()
-    assert not old.exists() and young.exists() and (reports / "2024-01-01.html").exists()
+    ArtifactStore(tmp_path / "artifacts").sweep()
+    assert ([path.exists() for path in old], young.exists(), page.exists()) == ([False] * 3, True, True)
 
 
 def test_embeddings_of_other_nodes_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
