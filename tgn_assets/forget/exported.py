@@ -17,7 +17,7 @@ from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import fetch, is_url, put, stored_files
 from tgn_assets.ml.connectors.postgres import PostgresError, connected_in_schema, run
 from tgn_assets.ml.export.parquet import EXPORTED
-from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
+from tgn_assets.ml.safe_text import SafeError, first_line, safe_error, safe_text
 from tgn_assets.ml.schema import EVENT, TABLES
 from tgn_assets.ml.schema import literal as sql_text
 from tgn_assets.ml.sources.relations import pattern
@@ -104,8 +104,8 @@ def _clean_parquet(location: str, kind: str, ids: Ids) -> int:
                 else:
                     fresh.replace(path)
     except (OSError, duckdb.Error) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CleanError(f"TGN_EXPORT_PARQUET={safe_text(location)} cannot be cleaned ({said})") from safe_error(error)
+        reason = f"TGN_EXPORT_PARQUET={safe_text(location)} cannot be cleaned ({first_line(error)})"
+        raise CleanError(reason) from safe_error(error)
     return changed
 
 

@@ -137,6 +137,15 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says, without the full stop; its type if it says nothing.
+
+    >>> first_line(ValueError("no such week.\\nSee above.")), first_line(ValueError())
+    ('no such week', 'ValueError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".!")
+
+
 def of_the_system(error: OSError) -> str:
     """What to say about an error with a strerror: a full disk, a missing right, a folder in place of a file."""
     file = error.filename2 or error.filename  # of a renaming, what was to be replaced

@@ -17,7 +17,7 @@ import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect, transaction
 from tgn_assets.ml.data.interactions import InteractionHistory, read_history
-from tgn_assets.ml.safe_text import SafeError
+from tgn_assets.ml.safe_text import SafeError, first_line
 from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
@@ -304,11 +304,6 @@ def _missing_columns(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Colu
     """(table, column) of the columns that tables lack, where they have the columns `there`."""
     for name, table in TABLES.items():
         yield from ((name, column) for column in table.columns if name in there and column.name not in there[name])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what `error` says, without the full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".!")
 
 
 def _fault_message(path: Path, error: duckdb.Error) -> str | None:

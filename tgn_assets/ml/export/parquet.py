@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.connectors.object_store import is_url, put
-from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.safe_text import SafeError, first_line, safe_error
 from tgn_assets.ml.schema import literal
 
 EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
@@ -50,10 +50,9 @@ def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: st
         rows = _copy(con, query, fresh)
         os.replace(fresh, Path(partition) / FILE)
     except (OSError, duckdb.IOException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(
-            f"TGN_EXPORT_PARQUET: {partition} cannot be written ({reason}). The warehouse holds the week all the same; "
-            f"once it can be written, run `tgn export --week {week}`"
+            f"TGN_EXPORT_PARQUET: {partition} cannot be written ({first_line(error)}). The warehouse holds the week "
+            f"all the same; once it can be written, run `tgn export --week {week}`"
         ) from safe_error(error)
     return rows
 
