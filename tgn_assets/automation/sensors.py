@@ -11,7 +11,6 @@ import dagster as dg
 from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import SCHEDULE_HOUR, Backlog, stored_backlog
-from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.old_runs import delete_old_runs
 from tgn_assets.automation.runs import (
     FAILED,
@@ -48,9 +47,7 @@ EVENTS_PER_TICK = 500
 """Recording one takes milliseconds, and a tick must end within a minute."""
 
 
-def missing_or_changed_weeks_sensor(
-    home: Home, jobs: Sequence[UnresolvedAssetJobDefinition] = (weekly_refresh, observe_source)
-) -> dg.SensorDefinition:
+def missing_or_changed_weeks_sensor(home: Home, jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
     """The sensor for the weeks of `home`, which requests runs of `jobs`."""
 
     @dg.sensor(
