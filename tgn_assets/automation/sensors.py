@@ -17,7 +17,6 @@ from tgn_assets.automation.runs import (
     JOB,
     OBSERVE_JOB,
     SIGNATURE_TAG,
-    attempts,
     failure_message,
     is_observation,
     is_ours,
@@ -85,8 +84,7 @@ def missing_or_changed_weeks_sensor(home: Home, jobs: Sequence[UnresolvedAssetJo
         for item in backlog.work_items(last_week):
             runs = latest_attempts(context.instance, item, home.names)
             if may_retry(context.instance, runs):
-                attempt = len(attempts(context.instance, item, home.names))
-                return dg.SensorResult(run_requests=[run_request(item, attempt, home.names)], **seen)
+                return dg.SensorResult(run_requests=[run_request(context.instance, item, home.names)], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same

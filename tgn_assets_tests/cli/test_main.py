@@ -206,8 +206,8 @@ def test_status_says_what_the_sensor_leaves_alone(
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
     [item] = Backlog(home).work_items()
     with home.instance() as instance:
-        run = asked(instance, run_request(item, 0), ended)
-        asked(instance, run_request(replace(item, first=WEEKS[0], last=WEEKS[0]), 0), ended)
+        run = asked(instance, run_request(instance, item), ended)
+        asked(instance, run_request(instance, replace(item, first=WEEKS[0], last=WEEKS[0])), ended)
     status = tgn("status", home=home).stdout
     assert f"failed     {WEEKS[3]}" in status and f"{said} (run {run.run_id[:8]})" in status
     assert f"{WEEKS[3]} has changed in the source since ingested: `tgn refresh` does it, the sensor does not" in status
