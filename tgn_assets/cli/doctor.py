@@ -12,7 +12,7 @@ from typing import TypeVar
 import duckdb
 
 from tgn_assets.cli.console import Shown
-from tgn_assets.ml.artifact_io import ArtifactError
+from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
 from tgn_assets.ml.forgotten import KINDS, ForgottenIds, ForgottenListError
 from tgn_assets.ml.safe_text import first_line, of_the_system
 from tgn_assets.ml.schema import TABLES
@@ -214,8 +214,6 @@ def _copy(home: Home, lineage: Lineage) -> Faults:
 
 def _artifacts(home: Home, lineage: Lineage) -> Faults:
     """Reads every artifact, and compares its digest with the recorded one."""
-    from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
-
     store = home.artifact_store()
     for asset in TYPES:
         unread = list[str]()
