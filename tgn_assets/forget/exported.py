@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.tables import LISTS, WITHOUT_IDS
+from tgn_assets.forget.tables import WITHOUT_IDS
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import fetch, is_url, put, stored_files
 from tgn_assets.ml.connectors.postgres import PostgresError, connected_in_schema, run
 from tgn_assets.ml.export.parquet import EXPORTED
 from tgn_assets.ml.safe_text import SafeError, first_line, safe_error, safe_text
-from tgn_assets.ml.schema import EVENT, TABLES
+from tgn_assets.ml.schema import EVENT, LISTS, TABLES
 from tgn_assets.ml.schema import literal as sql_text
 from tgn_assets.ml.sources.relations import pattern
 from tgn_assets.state.lineage import SETTINGS, UPSTREAM, Lineage, location_digest

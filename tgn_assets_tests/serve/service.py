@@ -16,9 +16,8 @@ import duckdb
 import pandas as pd
 
 from benchmarks.servers import running
-from tgn_assets.ml.schema import TABLES, create_tables
+from tgn_assets.ml.schema import NEW_USER_LISTS, TABLES, USER_LISTS, create_tables
 from tgn_assets.ml.weeks import shift
-from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
 from tgn_assets.state.published_copy import write_copy
 
 ROOT = Path(__file__).parents[2]

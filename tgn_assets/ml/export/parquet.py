@@ -11,9 +11,9 @@ import duckdb
 
 from tgn_assets.ml.connectors.object_store import is_url, put
 from tgn_assets.ml.safe_text import SafeError, first_line, safe_error
-from tgn_assets.ml.schema import literal
+from tgn_assets.ml.schema import LISTS, literal
 
-EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
+EXPORTED = (*LISTS, "eval_metrics")
 FILE = "data.parquet"
 WEEKS_SQL = " UNION ".join(f"SELECT strftime(week, '%Y-%m-%d') AS week FROM {table}" for table in EXPORTED)
 
