@@ -27,9 +27,9 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; a week is named by its Monday"),
+        ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; .* 2024-01-01"),
         ("TGN_TIME_ZONE", "CEST?", "TGN_TIME_ZONE: 'CEST?' is no IANA time zone; write one such as Europe/Berlin"),
-        ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday as YYYY-MM-DD"),
+        ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday of the week as YYYY-MM-DD"),
         (
             "TGN_EXPORT_PARQUET",
             "https://host/out",
