@@ -92,7 +92,7 @@ class Warehouse:
                     there = columns(con)
                     if TABLES.keys().isdisjoint(there):
                         raise self._missing_tables()
-                    if not TABLES.keys() <= there.keys() or _of_older_release(there):
+                    if not TABLES.keys() <= there.keys() or any(column.added for _, column in _missing_columns(there)):
                         con.close()
                         self._tables_made = False
                         with self.writer():  # makes the tables and columns that are missing
@@ -293,11 +293,6 @@ def missing_columns(there: Mapping[str, list[str]]) -> list[str]:
         for name, column in _missing_columns(there)
         if not column.added
     ]
-
-
-def _of_older_release(there: Mapping[str, list[str]]) -> bool:
-    """Whether tables with the columns `there` lack some that were added since."""
-    return any(column.added for _, column in _missing_columns(there))
 
 
 def _missing_columns(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Column]]:
