@@ -118,8 +118,8 @@ def printable(text: str, keep: str = "") -> str:
 def shortened(text: str, length: int = 80) -> str:
     """`text` with "..." in the place of its middle if it has more than `length` characters.
 
-    >>> shortened("abcdefghijkl", 8)
-    'abc...kl'
+    >>> [shortened("abcdefghijkl", length) for length in (12, 9, 8)]
+    ['abcdefghijkl', 'abc...jkl', 'abc...kl']
     """
     if len(text) <= length:
         return text
