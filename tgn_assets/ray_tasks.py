@@ -25,7 +25,7 @@ from ray import exceptions
 from tgn_assets.ml.parallel import Result, Shard, Shared, WorkersError
 from tgn_assets.ml.processor import processor
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.safe_text import safe_text
+from tgn_assets.ml.safe_text import first_line, safe_text
 
 LOCAL = "ray"
 """The address of a cluster of this machine alone, which starts and ends with the run."""
@@ -103,9 +103,10 @@ class RayTasks:
                     "TGN_TASK_SHARDS to less, or give Ray fewer processors or more memory"
                 ) from error
             except LOST as error:
+                reason = safe_text(first_line(error))
                 if attempt == TRIES:
-                    raise WorkersError(f"a task of Ray was lost {TRIES} times, at last: {_line(error)}") from error
-                self.log(f"a task of Ray was lost and is begun again ({attempt} of {TRIES - 1}): {_line(error)}")
+                    raise WorkersError(f"a task of Ray was lost {TRIES} times, at last: {reason}") from error
+                self.log(f"a task of Ray was lost and is begun again ({attempt} of {TRIES - 1}): {reason}")
                 tasks[0] = self._begin(work, store, tasks[0].shards)
             else:
                 tasks.popleft()
@@ -149,7 +150,7 @@ def _start(address: str) -> None:
             signal.signal(signal.SIGTERM, terminated)
     except (ConnectionError, OSError, ValueError, RuntimeError, exceptions.RayError) as error:
         raise WorkersError(
-            f"TGN_WORKERS={safe_text(address)}: no cluster of Ray can be used there ({_line(error)}); for one "
+            f"TGN_WORKERS={safe_text(address)}: no cluster of Ray can be used there ({first_line(error)}); for one "
             "that asks for a token, set RAY_AUTH_MODE=token"
         ) from error
 
@@ -172,7 +173,3 @@ def _shared(store: "ray.ObjectRef[Any]") -> Any:
 
 def _node() -> _Node:
     return _Node(version("tgn_assets"), processor("cpu"))
-
-
-def _line(error: BaseException) -> str:
-    return safe_text(str(error).strip().partition("\n")[0])

@@ -19,7 +19,8 @@ from tgn_assets.state.home import DAGSTER_YAML, Home
 from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, observe, publish
 from tgn_assets_tests.support.postgres import Postgres
 
-PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "deployment.md").read_text()
 FILES = dict(re.findall(r"^```(?:yaml|ini)\n# ([^\n]+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 """The files that the page shows, by the path in their first line."""
 INSTANCE = FILES["$DAGSTER_HOME/dagster.yaml"]
@@ -114,7 +115,7 @@ def test_the_units_are_units(tmp_path: Path) -> None:
         assert not [line for line in checked.stderr.splitlines() if str(tmp_path) in line or "tgn" in line]
 
 
-@pytest.mark.parametrize("unit", ["tgn.service", "tgn-refresh.service"])
-def test_the_command_of_a_unit_has_options_that_exist(unit: str) -> None:
-    (command,) = re.findall(r"^ExecStart=\S+/tgn (.*)$", FILES[f"/etc/systemd/system/{unit}"], re.MULTILINE)
-    assert CliRunner().invoke(cli, [*command.split(), "--help"]).exit_code == 0
+@pytest.mark.parametrize(("page", "units"), [("deployment.md", 2), ("serving.md", 1)])
+def test_the_commands_of_units_have_options_that_exist(page: str, units: int) -> None:
+    commands = re.findall(r"^ExecStart=\S+/tgn (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+    assert [CliRunner().invoke(cli, [*of.split(), "--help"]).exit_code for of in commands] == [0] * units

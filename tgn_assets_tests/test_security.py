@@ -35,7 +35,7 @@ from tgn_assets.reporting.weekly_page.page import report_page
 from tgn_assets.settings import Settings, SettingsError, read_settings
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import build_resources
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, home_on_log, publish, run_observation
+from tgn_assets_tests.support.event_logs import JOBS, ROWS, WEEKS, home_on_log, publish, run_observation
 from tgn_assets_tests.test_architecture import trees
 
 SECRET = "s3cr3tW0rd"
@@ -111,7 +111,7 @@ def shown_of(home: Home) -> str:
         except SourceError as error:
             said += traceback.format_exception(error)
     said.append(printed.getvalue())
-    sensor = missing_or_changed_weeks_sensor(home)
+    sensor = missing_or_changed_weeks_sensor(home, JOBS)
     with dg.DagsterInstance.ephemeral() as instance, redirect_stderr(printed):
         for _ in range(2):
             said.append(repr(sensor(dg.build_sensor_context(instance))))

@@ -7,21 +7,10 @@ from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.settings import Settings, SettingsError, given_settings, read_settings
 
 PASSWORD = "it holds a password; take it out: credentials are read from the environment alone"
+NO_VALUE = r"\.env, line 2: .* is not NAME=value, or a quote does not end"
 
 
 pytestmark = pytest.mark.usefixtures("no_settings")
-
-
-def test_the_defaults_are_a_synthetic_world_in_a_local_folder(tmp_path: Path) -> None:
-    settings = read_settings()
-    assert settings.source == "synthetic"
-    assert settings.home == tmp_path / ".tgn"
-    assert (settings.user_column, settings.event_column, settings.timestamp_column) == (
-        "ip_address",
-        "event_id",
-        "timestamp",
-    )
-    assert settings.start_week is settings.end_week is None
 
 
 def test_the_environment_goes_before_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,9 +27,9 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; a week is named by its Monday"),
+        ("TGN_START_WEEK", "2024-01-03", "TGN_START_WEEK: 2024-01-03 is a Wednesday; .* 2024-01-01"),
         ("TGN_TIME_ZONE", "CEST?", "TGN_TIME_ZONE: 'CEST?' is no IANA time zone; write one such as Europe/Berlin"),
-        ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday as YYYY-MM-DD"),
+        ("TGN_END_WEEK", "soon", "TGN_END_WEEK: 'soon' is no date; write the Monday of the week as YYYY-MM-DD"),
         (
             "TGN_EXPORT_PARQUET",
             "https://host/out",
@@ -85,12 +74,6 @@ def test_a_setting_that_cannot_be_used_is_named(
         read_settings()
 
 
-def test_a_misspelt_name_in_the_env_file_is_found_too(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("TGN_TIMESTAMP_COLUM=ts\n")
-    with pytest.raises(SettingsError, match="did you mean TGN_TIMESTAMP_COLUMN"):
-        read_settings()
-
-
 def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     with pytest.raises(SettingsError, match=r"\.env is a folder and should be a file"):
@@ -98,12 +81,6 @@ def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").rmdir()
     os.mkfifo(tmp_path / ".env")
     with pytest.raises(SettingsError, match=r"\.env is a pipe, and is read more than once: make it a file"):
-        read_settings()
-
-
-def test_an_env_file_in_another_encoding_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"# caf\xe9\nTGN_K=3\n")
-    with pytest.raises(SettingsError, match=r"\.env cannot be read as text in UTF-8"):
         read_settings()
 
 
@@ -153,13 +130,19 @@ def test_every_destination_has_a_setting() -> None:
     assert {f"export_{name}" for name in DESTINATIONS} <= set(Settings.model_fields)
 
 
-@pytest.mark.parametrize("line", ["TGN_SOURCE: log.csv", "TGN_SOURCE='log.csv", "TGN_SOURCE"])
-def test_a_line_of_env_that_cannot_be_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text(f"# the log\n{line}\n")
-    with pytest.raises(SettingsError, match=r"\.env, line 2: .* is not NAME=value, or a quote does not end"):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"TGN_SOURCE: log.csv", NO_VALUE),
+        (b"TGN_SOURCE='log.csv", NO_VALUE),
+        (b"TGN_SOURCE", NO_VALUE),
+        (b"TGN_TIMESTAMP_COLUM=ts", "did you mean TGN_TIMESTAMP_COLUMN"),
+        (b"TGN_K=3 # caf\xe9", r"\.env cannot be read as text in UTF-8"),
+    ],
+)
+def test_a_line_of_env_that_cannot_be_used_is_an_error(tmp_path: Path, line: bytes, said: str) -> None:
+    (tmp_path / ".env").write_bytes(b"# the log\n" + line + b"\n")
+    with pytest.raises(SettingsError, match=said):
         read_settings()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgn_assets.ml.config import flatten
 from tgn_assets.ml.progress import LogFn
-from tgn_assets.ml.safe_text import safe_text
+from tgn_assets.ml.safe_text import first_line, safe_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,8 +95,7 @@ def _logged(log: Callable[["MlflowClient", str], None], warn: LogFn) -> str:
         there = client.get_experiment_by_name(name)
         log(client, there.experiment_id if there else client.create_experiment(name))
     except Exception as error:  # noqa: BLE001 (each kind of store has errors of its own)
-        reason = safe_text(next(iter(str(error).splitlines()), type(error).__name__))
-        warn(f"the week could not be logged to MLflow ({reason}); its lists do not depend on it")
+        warn(f"the week could not be logged to MLflow ({safe_text(first_line(error))}); its lists do not depend on it")
         return "not logged"
     return "logged"
 

@@ -9,7 +9,7 @@ from tgn_assets.automation.runs import JOB, OBSERVE_JOB
 from tgn_assets.checks.monitoring import WARNING_KEYS
 from tgn_assets.checks.reasons import REASONS_KEY
 from tgn_assets.ml.recommend.publish_checks import CHECKS
-from tgn_assets.names import PLAIN, Names
+from tgn_assets.names import Names
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.lineage import PREDICTIONS
 
@@ -42,11 +42,5 @@ def observe_source_job(names: Names) -> UnresolvedAssetJobDefinition:
 
 def jobs_of(names: Names, assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of a deployment with these `names`, whose weeks have `assets`: `weekly_refresh`, `observe_source`."""
-    if names == PLAIN:
-        return [weekly_refresh, observe_source]
     keys = names.keys(key.path[-1] for asset in assets for key in asset.keys)
     return [weekly_refresh_job(names, dg.AssetSelection.assets(*keys)), observe_source_job(names)]
-
-
-weekly_refresh = weekly_refresh_job(PLAIN, dg.AssetSelection.all())
-observe_source = observe_source_job(PLAIN)

@@ -18,14 +18,9 @@ FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
 
-def attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names) -> list[dg.DagsterRun]:
-    """The runs that were requested for `item`, for the same rows of the source; newest first."""
-    return list(instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: names.of(item.key)})))
-
-
 def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names) -> list[dg.DagsterRun]:
-    """Those of `attempts`, and failures of the same cause that did a part, since another run last did something else
-    with these weeks.
+    """The runs that were requested for `item`, for the same rows of the source, and failures of the same cause that did
+    a part, since another run last did something else with these weeks; newest first.
 
     What was done before does not count: a policy that comes, goes and comes back, or a home that was restored, asks for
     the same again.
@@ -115,9 +110,11 @@ def ingested_keys(names: Names = PLAIN) -> list[dg.AssetKey]:
     return names.keys([RAW, SNAPSHOTS])
 
 
-def run_request(item: WorkItem, attempt: int, names: Names = PLAIN) -> dg.RunRequest:
+def run_request(instance: dg.DagsterInstance, item: WorkItem, names: Names = PLAIN) -> dg.RunRequest:
     """The request for a run of job `weekly_refresh` that does `item`; each attempt has a key of its own."""
-    tags = {REQUEST_TAG: names.of(item.key), REASON_TAG: item.reason}
+    request = {REQUEST_TAG: names.of(item.key)}
+    attempt = len(instance.get_runs(dg.RunsFilter(tags=request)))
+    tags = request | {REASON_TAG: item.reason}
     if item.action == INGEST:
         week, assets = None, ingested_keys(names)
         tags |= {RANGE_START: item.first, RANGE_END: item.last}

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import dagster as dg
 
 from tgn_assets.automation.backlog import SCHEDULE_HOUR, stored_backlog
-from tgn_assets.automation.runs import attempts, run_request, unfinished_run
+from tgn_assets.automation.runs import run_request, unfinished_run
 from tgn_assets.ml.weeks import shift, week_of
 from tgn_assets.state.dagster_compat import UnresolvedAssetJobDefinition
 from tgn_assets.state.home import Home
@@ -54,10 +54,7 @@ def weekly_refresh_schedule(home: Home, job: UnresolvedAssetJobDefinition) -> dg
                 )
             items = [item for item in backlog.work_items(week) if not unfinished_run(instance, item, home.names)]
             # Dagster executes one run at a time, in the order of the requests.
-            requests = [
-                run_request(item, len(attempts(instance, item, home.names)), home.names)
-                for item in items[:MAX_REQUESTS]
-            ]
+            requests = [run_request(instance, item, home.names) for item in items[:MAX_REQUESTS]]
         return requests or dg.SkipReason(f"week {week} is already complete or on its way")
 
     return schedule

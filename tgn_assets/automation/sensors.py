@@ -11,14 +11,12 @@ import dagster as dg
 from tgn_assets.assets.interaction_log import SourceObservation
 from tgn_assets.automation.alerts import Alerts, now
 from tgn_assets.automation.backlog import SCHEDULE_HOUR, Backlog, stored_backlog
-from tgn_assets.automation.jobs import observe_source, weekly_refresh
 from tgn_assets.automation.old_runs import delete_old_runs
 from tgn_assets.automation.runs import (
     FAILED,
     JOB,
     OBSERVE_JOB,
     SIGNATURE_TAG,
-    attempts,
     failure_message,
     is_observation,
     is_ours,
@@ -48,9 +46,7 @@ EVENTS_PER_TICK = 500
 """Recording one takes milliseconds, and a tick must end within a minute."""
 
 
-def missing_or_changed_weeks_sensor(
-    home: Home, jobs: Sequence[UnresolvedAssetJobDefinition] = (weekly_refresh, observe_source)
-) -> dg.SensorDefinition:
+def missing_or_changed_weeks_sensor(home: Home, jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
     """The sensor for the weeks of `home`, which requests runs of `jobs`."""
 
     @dg.sensor(
@@ -88,8 +84,7 @@ def missing_or_changed_weeks_sensor(
         for item in backlog.work_items(last_week):
             runs = latest_attempts(context.instance, item, home.names)
             if may_retry(context.instance, runs):
-                attempt = len(attempts(context.instance, item, home.names))
-                return dg.SensorResult(run_requests=[run_request(item, attempt, home.names)], **seen)
+                return dg.SensorResult(run_requests=[run_request(context.instance, item, home.names)], **seen)
             failed.append((item, runs[0]))
             if item.action == INGEST:
                 break  # or models would learn from next to nothing, and publish lists all the same

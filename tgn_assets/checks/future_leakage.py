@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 
 from tgn_assets.assets.mlflow_tracking import untracked
-from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, read_publication_record
+from tgn_assets.ml.recommend.published import read_publication_record
+from tgn_assets.ml.schema import LISTS
 from tgn_assets.ml.weeks import shift
 from tgn_assets.state.artifact_store import TYPES, ArtifactStore
 from tgn_assets.state.home import Home
@@ -57,7 +58,7 @@ def future_blind_check(
             rows, blind_rows = (_published(at.warehouse(), week) for at in (home, blind))
             digests = {name: [digest_of_files(at.directory(name, week)) for at in (made, past)] for name in TYPES}
             differing = [name for name, (one, other) in digests.items() if one != other]
-            differing += [table for table in PUBLISHED_TABLES if rows[table] != blind_rows[table]]
+            differing += [table for table in LISTS if rows[table] != blind_rows[table]]
         return dg.AssetCheckResult(
             passed=not differing,
             description=(
@@ -104,4 +105,4 @@ def _published(warehouse: Warehouse, week: str) -> dict[str, list[tuple]]:
     """The rows of `week` by table."""
     query = "SELECT * FROM {} WHERE week = ? ORDER BY ALL"
     with warehouse.reader() as con:
-        return {table: con.execute(query.format(table), [week]).fetchall() for table in PUBLISHED_TABLES}
+        return {table: con.execute(query.format(table), [week]).fetchall() for table in LISTS}

@@ -2,13 +2,12 @@
 
 import select
 from collections.abc import Callable
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tgn_assets.ml.safe_text import of_the_system, safe_error, safe_text
-from tgn_assets.ml.weeks import week_of
+from tgn_assets.ml.weeks import week_key, week_number
 
 if TYPE_CHECKING:
     from tgn_assets.state.home import Home
@@ -88,12 +87,9 @@ class Week(click.ParamType):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """`value`, or a usage error if it is not the date of a Monday."""
         try:
-            day = date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no date; write the Monday of the week as YYYY-MM-DD", param, ctx)
-        if day.weekday():
-            self.fail(f"{value} is a {day:%A}; a week is named by its Monday, {week_of(day)}", param, ctx)
-        return week_of(day)
+            return week_key(week_number(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def named_home() -> "Home":

@@ -12,9 +12,9 @@ from typing import TypeVar
 import duckdb
 
 from tgn_assets.cli.console import Shown
-from tgn_assets.ml.artifact_io import ArtifactError
+from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
 from tgn_assets.ml.forgotten import KINDS, ForgottenIds, ForgottenListError
-from tgn_assets.ml.safe_text import of_the_system
+from tgn_assets.ml.safe_text import first_line, of_the_system
 from tgn_assets.ml.schema import TABLES
 from tgn_assets.state import published_copy
 from tgn_assets.state.artifact_store import MODELS, TYPES
@@ -22,7 +22,7 @@ from tgn_assets.state.dagster_history import HISTORY_REMEDY, damaged_history
 from tgn_assets.state.home import ALERTS, FORGOTTEN, LOG, Home, read_log
 from tgn_assets.state.lineage import REPORT, Lineage, digest_of_files, read_lineage
 from tgn_assets.state.run_lock import held_by
-from tgn_assets.state.warehouse import RESTORE, StateError, columns, first_line, missing_columns
+from tgn_assets.state.warehouse import RESTORE, StateError, columns, missing_columns
 
 ROOM = 3
 """How many times the warehouse must fit into what is free: a week replaces its rows, artifacts and the copy."""
@@ -214,8 +214,6 @@ def _copy(home: Home, lineage: Lineage) -> Faults:
 
 def _artifacts(home: Home, lineage: Lineage) -> Faults:
     """Reads every artifact, and compares its digest with the recorded one."""
-    from tgn_assets.ml.artifact_io import ArtifactError, UnreadableArtifactError, as_artifact_error, remedy
-
     store = home.artifact_store()
     for asset in TYPES:
         unread = list[str]()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgn_assets.forget import artifacts, exported, history, tables
@@ -30,12 +29,7 @@ from tgn_assets.state.run_lock import hold
 from tgn_assets.state.warehouse import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import duckdb
-
-TEXTS = (ALERTS,)
-"""Files of the home in which ids are replaced."""
 
 
 def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
@@ -53,9 +47,8 @@ def forget(home: Home, kind: str, names: Sequence[str], log: LogFn) -> None:
             _clean_warehouse(home, store, kind, ids, log)
         for name in (OBSERVATION, SUMMARIES):  # their digests are of rows that no longer count
             (home.root / name).unlink(missing_ok=True)
-        for name in TEXTS:
-            if (path := home.root / name).exists():
-                history.clean_text(path, ids)
+        if (alerts := home.root / ALERTS).exists():
+            history.clean_text(alerts, ids)
         for name, location in home.settings.export_locations().items():
             log(f"exports    {exported.clean_export(name, location, kind, ids):,} rows and texts removed from {name}")
         if home.dagster_home.exists():
@@ -97,10 +90,10 @@ def _record(
     con: duckdb.DuckDBPyConnection, store: ArtifactStore, cleaned: Iterable[tuple[str, str]], locations: Collection[str]
 ) -> None:
     """Records what the artifacts hold now: it is no reason to make anything from them again."""
-    digests = {(asset, week): digest_of_files(store.directory(asset, week)) for asset, week in cleaned}
     with transaction(con):
         before = read_lineage(con)
-        for (asset, week), digest in digests.items():
+        for asset, week in cleaned:
+            digest = digest_of_files(store.directory(asset, week))
             con.execute("UPDATE made_weeks SET digest = ? WHERE asset = ? AND week = ?", [digest, asset, week])
         carry_over(con, before, locations)
 
@@ -147,10 +140,9 @@ def _rendered(home: Home, week: str) -> str | None:
 
 def _remove_leftovers(home: Home) -> None:
     """Removes what processes left that were killed: nobody else writes while the run lock is held."""
-    for path in (*home.root.glob("*.duckdb.new*"), *home.root.glob("*.duckdb.tmp"), *home.root.glob("*.json*.new")):
+    left = [path for pattern in ("*.duckdb.new*", "*.duckdb.tmp", "*.json*.new") for path in home.root.glob(pattern)]
+    for path in (*left, *home.reports.glob("*.new"), *home.dagster_home.rglob("*.new")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    for path in (*home.reports.glob("*.new"), *Path(home.dagster_home).rglob("*.new")):
-        path.unlink(missing_ok=True)

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.tables import LISTS, WITHOUT_IDS
+from tgn_assets.forget.tables import WITHOUT_IDS
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.connectors.object_store import fetch, is_url, put, stored_files
+from tgn_assets.ml.connectors.object_store import fetch, is_url, stored_files
 from tgn_assets.ml.connectors.postgres import PostgresError, connected_in_schema, run
-from tgn_assets.ml.export.parquet import EXPORTED
-from tgn_assets.ml.safe_text import SafeError, safe_error, safe_text
-from tgn_assets.ml.schema import EVENT, TABLES
-from tgn_assets.ml.schema import literal as sql_text
+from tgn_assets.ml.export.parquet import EXPORTED, write_parquet
+from tgn_assets.ml.safe_text import SafeError, first_line, safe_error, safe_text
+from tgn_assets.ml.schema import EVENT, LISTS, TABLES
 from tgn_assets.ml.sources.relations import pattern
 from tgn_assets.state.lineage import SETTINGS, UPSTREAM, Lineage, location_digest
 
@@ -95,17 +94,10 @@ def _clean_parquet(location: str, kind: str, ids: Ids) -> int:
                 if not (rows := _clean_rows(con, path, table, kind, ids)):
                     continue
                 changed += rows
-                fresh = path.with_name(f"{path.name}.new")
-                con.execute(
-                    f"COPY (FROM rows ORDER BY ALL) TO {sql_text(str(fresh))} (FORMAT parquet, COMPRESSION zstd)"
-                )
-                if is_url(location):
-                    put(fresh, name)
-                else:
-                    fresh.replace(path)
+                write_parquet(con, "FROM rows ORDER BY ALL", name)
     except (OSError, duckdb.Error) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CleanError(f"TGN_EXPORT_PARQUET={safe_text(location)} cannot be cleaned ({said})") from safe_error(error)
+        reason = f"TGN_EXPORT_PARQUET={safe_text(location)} cannot be cleaned ({first_line(error)})"
+        raise CleanError(reason) from safe_error(error)
     return changed
 
 

@@ -14,7 +14,7 @@ import duckdb
 from tgn_assets.forget.spelling import Ids
 from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.connectors.text_file import sync
-from tgn_assets.ml.schema import EVENT, TABLES, USER, literal, quoted
+from tgn_assets.ml.schema import EVENT, LISTS, TABLES, USER, literal, quoted
 from tgn_assets.ml.sources.extent import DIGEST_SQL, digest
 from tgn_assets.state.lineage import PREDICTIONS, carry_over, digest_of_rows, read_lineage
 from tgn_assets.state.warehouse import RECORDED_BY, StateError, Warehouse
@@ -32,7 +32,6 @@ WITHOUT_IDS = {
     "eval_user_groups": {"model", "segment"},
 }
 """Columns of text with words of our own and digests. Any other column of text is searched for ids."""
-LISTS = [table for table, columns in TABLES.items() if {"week", "rank", "event_id"} <= set(columns.names)]
 PATIENCE = 600.0
 """Seconds to wait for whoever opened the file in the moment between two of our steps."""
 

@@ -29,6 +29,7 @@ from tgn_assets.forget.tables import WITHOUT_IDS, tombstones
 from tgn_assets.ml.connectors.duckdb_session import connect
 from tgn_assets.ml.connectors.object_store import StoreError, is_url
 from tgn_assets.ml.connectors.postgres import PostgresError, run
+from tgn_assets.ml.safe_text import first_line
 from tgn_assets.ml.schema import quoted
 from tgn_assets.ml.sources.relations import pattern
 from tgn_assets.state.home import Home
@@ -129,8 +130,7 @@ class _Search:
         except FileNotFoundError:
             pass  # a file of a moment
         except (OSError, EOFError, ValueError, duckdb.Error, sqlite3.Error, StateError, zlib.error) as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__)
-            yield Trace(str(path), f"it cannot be searched: {said}", sure=True, unreadable=True)
+            yield Trace(str(path), f"it cannot be searched: {first_line(error)}", sure=True, unreadable=True)
 
     def text(self, place: str, part: str, text: str) -> Iterator[Trace]:
         """What `text`, JSON or other, in `part` of `place`, has."""

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from tgn_assets.ml.safe_text import SafeError
+from tgn_assets.ml.safe_text import SafeError, first_line
 
 Block = TypeVar("Block")
 Shared = TypeVar("Shared")
@@ -33,8 +33,7 @@ def device_name(wanted: str) -> str:
     try:
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{wanted} cannot be used ({reason}); set it to auto or cpu") from error
+        raise ValueError(f"{wanted} cannot be used ({first_line(error)}); set it to auto or cpu") from error
     return wanted
 
 

@@ -118,8 +118,8 @@ def printable(text: str, keep: str = "") -> str:
 def shortened(text: str, length: int = 80) -> str:
     """`text` with "..." in the place of its middle if it has more than `length` characters.
 
-    >>> shortened("abcdefghijkl", 8)
-    'abc...kl'
+    >>> [shortened("abcdefghijkl", length) for length in (12, 9, 8)]
+    ['abcdefghijkl', 'abc...jkl', 'abc...kl']
     """
     if len(text) <= length:
         return text
@@ -135,6 +135,15 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     """
     shown = [shortened(repr(name)) for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says, without the full stop; its type if it says nothing.
+
+    >>> first_line(ValueError("no such week.\\nSee above.")), first_line(ValueError())
+    ('no such week', 'ValueError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".!")
 
 
 def of_the_system(error: OSError) -> str:

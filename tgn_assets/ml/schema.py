@@ -18,6 +18,9 @@ K = 5
 OURS = "tgn_assets"
 """The ranker's own lists, in `source` and `model` columns; a baseline's go by the baseline's name."""
 
+USER_LISTS, NEW_USER_LISTS = LISTS = "weekly_top5_predictions", "new_user_top5_predictions"
+"""The tables of published lists: each user's, and that for users without a history."""
+
 USER, EVENT = "user", "event"
 INTERACTS = (USER, "interacts_with", EVENT)
 REV_INTERACTS = (EVENT, "rev_interacts_with", USER)

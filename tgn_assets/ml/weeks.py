@@ -7,15 +7,18 @@ FIRST_MONDAY = date(1970, 1, 5)
 
 
 def week_number(key: str) -> int:
-    """Whole weeks from Monday 1970-01-05 to the Monday `key`; a ValueError names a key that is no Monday.
+    """Whole weeks from Monday 1970-01-05 to the Monday `key`; a ValueError says why a key is no Monday.
 
     >>> week_number("1970-01-12")
     1
     """
-    monday = date.fromisoformat(key)
-    weeks, days = divmod((monday - FIRST_MONDAY).days, 7)
+    try:
+        day = date.fromisoformat(key)
+    except ValueError:
+        raise ValueError(f"{key!r} is no date; write the Monday of the week as YYYY-MM-DD") from None
+    weeks, days = divmod((day - FIRST_MONDAY).days, 7)
     if days:
-        raise ValueError(f"{key} is a {monday:%A}; a week is named by its Monday")
+        raise ValueError(f"{key} is a {day:%A}; a week is named by its Monday, {week_of(day)}")
     return weeks
 
 

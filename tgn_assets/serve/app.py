@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -36,18 +36,10 @@ _encoded = json.JSONEncoder(ensure_ascii=False).encode
 CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-class AnyId(Convertor[str]):
-    """What follows in the path, line breaks included."""
+class AnyId(PathConvertor):
+    """What follows in the path, line breaks included; `_user_id` reads the path as it was sent."""
 
     regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        """`value`; `_user_id` reads the path as it was sent instead."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """The reverse."""
-        return value
 
 
 register_url_convertor("any_id", AnyId())

@@ -9,7 +9,6 @@ from collections.abc import Collection
 
 from tgn_assets.ml.schema import TABLES, Column
 
-USER_LISTS, NEW_USER_LISTS = "weekly_top5_predictions", "new_user_top5_predictions"
 OF_THE_LIST = ("week", "target_week", "user_id", "rank")
 """Columns that are the same for a whole list, and the rank, which is an item's place in it."""
 

@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.schema import Column, literal
-from tgn_assets.serve.columns import NEW_USER_LISTS, NOTHING_PUBLISHED, USER_LISTS, list_columns
+from tgn_assets.ml.schema import LISTS, NEW_USER_LISTS, USER_LISTS, Column, literal
+from tgn_assets.serve.columns import NOTHING_PUBLISHED, list_columns
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,7 +63,7 @@ def compact(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], Arrays]:
     ).fetchall()[0]
     if week is None:
         raise NothingPublished
-    for table in (USER_LISTS, NEW_USER_LISTS):
+    for table in LISTS:
         (others,) = con.execute(
             f"SELECT count(*) FROM {table} WHERE week IS DISTINCT FROM $week", {"week": week}
         ).fetchall()[0]

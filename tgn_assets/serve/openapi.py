@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tgn_assets.ml.schema import TABLES, Column
-from tgn_assets.serve.columns import USER_LISTS, list_columns
+from tgn_assets.ml.schema import TABLES, USER_LISTS, Column
+from tgn_assets.serve.columns import list_columns
 from tgn_assets.serve.problems import MEDIA_TYPE
 
 MAX_USERS = 1000

@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -68,7 +67,7 @@ def serve(app: ASGIApp, *, host: str, port: int, access_log: bool = False) -> No
     """Serves `app` until SIGTERM, which raises SystemExit(0), or SIGINT; requests in progress are finished."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _end)  # uvicorn, once it has finished, raises the signal again
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn, once it has finished, raises the signal again
     uvicorn.Server(_config(app, host=host, port=port, access_log=access_log, lifespan="on")).run()
 
 
@@ -88,7 +87,3 @@ def _config(app: ASGIApp, **options: Any) -> uvicorn.Config:
         log_config=None,
         **options,
     )
-
-
-def _end(_: int, __: FrameType | None) -> None:
-    sys.exit(0)

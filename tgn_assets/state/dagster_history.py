@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tgn_assets.ml.safe_text import of_the_system
-from tgn_assets.state.warehouse import StateError, first_line
+from tgn_assets.ml.safe_text import first_line, of_the_system
+from tgn_assets.state.warehouse import StateError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

@@ -38,6 +38,7 @@ from tgn_assets.ml.sources.spec import (
     first_kept_week,
     last_ended_week,
 )
+from tgn_assets.ml.sources.synthetic import WEEKS
 from tgn_assets.ml.sources.timestamp_sql import TimeStyle
 from tgn_assets.ml.weeks import is_week, shift, week_number, weeks_between
 from tgn_assets.names import PLAIN, Names
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 T = TypeVar("T")
-
-SYNTHETIC_WEEKS = 26
-"""The number of closed weeks of a synthetic source when it is first used."""
 
 WAREHOUSE, LOG, SUMMARIES = "warehouse.duckdb", "log.json", "source_files.json"
 OBSERVATION, FORGOTTEN, ALERTS = "observation.json", "forgotten.json", "alerts.json"
@@ -266,7 +264,7 @@ class Home:
 
     def _first_week(self) -> str:
         if self.settings.source == SYNTHETIC:
-            return shift(last_ended_week(), -SYNTHETIC_WEEKS + 1)
+            return shift(last_ended_week(), 1 - WEEKS)
         return min(self.warehouse().lineage().ingested, default=None) or first_week_of(self.source_spec())
 
     def _remembered(self, name: str, find: Callable[[], T]) -> T:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.schema import NEWEST_WEEK, VIEWS, literal, quoted
-from tgn_assets.state.lineage import EVAL_METRICS, PREDICTIONS
+from tgn_assets.ml.schema import LISTS, NEWEST_WEEK, VIEWS, literal, quoted
+from tgn_assets.state.lineage import EVAL_METRICS
 
 if TYPE_CHECKING:
     import duckdb
 
 NAME = "current.duckdb"
 WHOLE = ("published_weeks", EVAL_METRICS)
-NEWEST = (PREDICTIONS, "new_user_top5_predictions")
-"""Tables of which only the newest week is copied: all of them would be copied every week anew."""
+"""Of the lists, only the newest week is copied: all of them would be copied every week anew."""
 NEWEST_PUBLISHED = f"greatest({NEWEST_WEEK}, (SELECT max(week) FROM published_weeks))"
 """It has no list at all once every user or event is forgotten."""
 
@@ -32,7 +31,7 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     try:
         for table in WHOLE:
             con.execute(f"CREATE TABLE published.{table} AS FROM {table}")
-        for table in NEWEST:
+        for table in LISTS:
             con.execute(f"CREATE TABLE published.{table} AS FROM {table} WHERE week = {NEWEST_PUBLISHED}")
         con.execute("USE published")
         for name, view in VIEWS.items():
@@ -46,7 +45,7 @@ def write_copy(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
 def newest_week(copy: Path) -> str | None:
     """The week whose lists the file `copy` has; duckdb.Error if it cannot be read."""
     with connect(copy, read_only=True) as con:
-        for table in (*WHOLE, *NEWEST):
+        for table in (*WHOLE, *LISTS):
             con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {table} AS t").fetchall()
         (week,) = con.execute(f"SELECT strftime({NEWEST_PUBLISHED}, '%Y-%m-%d')").fetchall()[0]
     return week

@@ -17,7 +17,7 @@ import pandas as pd
 
 from tgn_assets.ml.connectors.duckdb_session import connect, transaction
 from tgn_assets.ml.data.interactions import InteractionHistory, read_history
-from tgn_assets.ml.safe_text import SafeError
+from tgn_assets.ml.safe_text import SafeError, first_line
 from tgn_assets.ml.schema import TABLES, Column, create_tables, replace_rows
 from tgn_assets.ml.weeks import week_number
 from tgn_assets.state import published_copy
@@ -92,7 +92,7 @@ class Warehouse:
                     there = columns(con)
                     if TABLES.keys().isdisjoint(there):
                         raise self._missing_tables()
-                    if not TABLES.keys() <= there.keys() or _of_older_release(there):
+                    if not TABLES.keys() <= there.keys() or any(column.added for _, column in _missing_columns(there)):
                         con.close()
                         self._tables_made = False
                         with self.writer():  # makes the tables and columns that are missing
@@ -295,20 +295,10 @@ def missing_columns(there: Mapping[str, list[str]]) -> list[str]:
     ]
 
 
-def _of_older_release(there: Mapping[str, list[str]]) -> bool:
-    """Whether tables with the columns `there` lack some that were added since."""
-    return any(column.added for _, column in _missing_columns(there))
-
-
 def _missing_columns(there: Mapping[str, list[str]]) -> Iterator[tuple[str, Column]]:
     """(table, column) of the columns that tables lack, where they have the columns `there`."""
     for name, table in TABLES.items():
         yield from ((name, column) for column in table.columns if name in there and column.name not in there[name])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what `error` says, without the full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".!")
 
 
 def _fault_message(path: Path, error: duckdb.Error) -> str | None:

@@ -1,5 +1,6 @@
 """What the definitions promise, and the forms of the launchpad, without running a week."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.execution.asset_backfill import AssetBackfillData
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tgn_assets.assets.catalog import LINEAGE, column_lineage, for_deployment
-from tgn_assets.assets.launchpad import launchpad_config
 from tgn_assets.assets.partitions import PREVIOUS_WEEK, first_week, last_week, weekly_partitions
 from tgn_assets.assets.training import GNNParameters, RankerParameters
 from tgn_assets.checks.monitoring import WARNING_KEYS
@@ -179,22 +179,14 @@ def test_backfill_of_two_weeks_stays_at_two_weeks(defs: dg.Definitions) -> None:
 
 @pytest.mark.parametrize("future_blind", [False, True])
 def test_weekly_job_runs_all_assets_and_quick_checks(future_blind: bool, tmp_path: Path) -> None:
-    job = definitions(tmp_path, future_blind=future_blind).resolve_job_def("weekly_refresh")
-    assert set(GRAPH) <= {node.name for node in job.nodes}
-    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {
-        *CHECKS,
-        *WARNING_NAMES,
-        REASONS_ARE_TRUE,
-    }
-
-
-def test_future_blind_check_is_opt_in(tmp_path: Path) -> None:
-    def names(on: bool) -> set[str]:
-        graph = definitions(tmp_path, future_blind=on).resolve_asset_graph()
+    def checks(graph: Any) -> set[str]:
         return {key.name for key in graph.asset_check_keys}
 
-    assert names(False) == {*CHECKS, *WARNING_NAMES, REASONS_ARE_TRUE}
-    assert names(True) == {*CHECKS, *WARNING_NAMES, REASONS_ARE_TRUE, "future_blind"}
+    defs = definitions(tmp_path, future_blind=future_blind)
+    job, quick = defs.resolve_job_def("weekly_refresh"), {*CHECKS, *WARNING_NAMES, REASONS_ARE_TRUE}
+    assert set(GRAPH) <= {node.name for node in job.nodes}
+    assert checks(job.asset_layer.asset_graph) == quick
+    assert checks(defs.resolve_asset_graph()) == quick | ({"future_blind"} if future_blind else set())
 
 
 def test_a_run_is_one_process(defs: dg.Definitions) -> None:
@@ -202,14 +194,19 @@ def test_a_run_is_one_process(defs: dg.Definitions) -> None:
     assert defs.resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
 
 
-@pytest.mark.parametrize(("form", "config"), [(GNNParameters, GNNConfig), (RankerParameters, RankerConfig)])
-def test_launchpad_fields_are_those_of_ml_config(form: type[dg.Config], config: type[GNNConfig]) -> None:
-    fields = form.to_fields_dict()
-    assert set(fields) == set(config.model_fields)
+def assert_same_fields(form: Mapping[str, Any], config: type[BaseModel]) -> None:
+    assert set(form) == set(config.model_fields)
     for name, field in config.model_fields.items():
-        assert fields[name].description == field.description
-        default = field.default
-        assert fields[name].default_value == (default.model_dump() if isinstance(default, BaseModel) else default)
+        default, found = field.default, form[name]
+        assert (found.description, found.is_required) == (field.description, False)
+        assert found.default_value == (default.model_dump() if isinstance(default, BaseModel) else default)
+        if isinstance(default, BaseModel):
+            assert_same_fields(found.config_type.fields, type(default))
+
+
+@pytest.mark.parametrize(("form", "config"), [(GNNParameters, GNNConfig), (RankerParameters, RankerConfig)])
+def test_launchpad_fields_are_those_of_ml_config(form: type[dg.Config], config: type[BaseModel]) -> None:
+    assert_same_fields(form.to_fields_dict(), config)
 
 
 def test_launchpad_describes_every_field(defs: dg.Definitions) -> None:
@@ -225,39 +222,8 @@ def test_launchpad_describes_every_field(defs: dg.Definitions) -> None:
 def test_config_out_of_bounds_is_named() -> None:
     with pytest.raises(ValidationError, match=r"learning_rate\n  Input should be greater than 0"):
         GNNParameters(learning_rate=0)
-
-
-class Trees(BaseModel, frozen=True):
-    """Gradient boosting."""
-
-    rounds: int = Field(default=100, ge=1, description="Trees.")
-
-
-class Training(BaseModel, frozen=True):
-    """How to train."""
-
-    seed: int = Field(default=0, ge=0, description="Seed.")
-    fan_out: list[int] = Field(default=[15, 10], description="Neighbours.")
-    trees: Trees = Field(default=Trees(rounds=50), description="Boosting.")
-
-
-def test_a_form_has_the_fields_defaults_and_descriptions_of_the_model() -> None:
-    fields = launchpad_config(Training).to_fields_dict()
-    assert {name: (field.default_value, field.is_required) for name, field in fields.items()} == {
-        "seed": (0, False),
-        "fan_out": ([15, 10], False),
-        "trees": ({"rounds": 50}, False),
-    }
-    assert [fields[name].description for name in ("seed", "trees")] == ["Seed.", "Boosting."]
-    nested = fields["trees"].config_type.fields["rounds"]  # type: ignore[attr-defined]  # a Shape
-    assert (nested.description, nested.default_value) == ("Trees.", 50)
-
-
-def test_a_form_gives_the_plain_model_back_and_keeps_constraints() -> None:
-    form = launchpad_config(Training)
-    assert Training.model_validate(form(trees={"rounds": 7}).model_dump()) == Training(trees=Trees(rounds=7))
-    with pytest.raises(ValidationError, match=r"trees.rounds\n  Input should be greater than or equal to 1"):
-        form(trees={"rounds": 0})
+    with pytest.raises(ValidationError, match=r"lambdarank.rounds\n  Input should be greater than or equal to 1"):
+        RankerParameters(lambdarank={"rounds": 0})
 
 
 def test_a_run_sets_a_nested_field_of_the_ranker() -> None:

@@ -15,13 +15,7 @@ from tgn_assets.ml.ranker.checkpoint import load_model
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.warehouse import Warehouse
-from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, home_at
-
-
-def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
-    failure = result.failure_data_for_node(asset)
-    assert failure is not None and failure.user_failure_data is not None
-    return str(failure.user_failure_data.description)
+from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, failure_of, home_at
 
 
 def test_rerun_gives_the_same_bytes(copy: Deployment) -> None:

@@ -16,7 +16,7 @@ from tgn_assets.reporting.terminal import at_length, newest_score, sample_table,
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, without_pictures
+from tgn_assets_tests.support.deployment import PREDICTIONS, WEEKS, Deployment, failure_of, without_pictures
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,7 @@ def test_a_policy_without_an_event_fails_and_keeps_the_lists(strict: Deployment,
         result = strict.run(WEEKS[2], PREDICTIONS, raise_on_error=False)
     finally:
         deny.write_text(kept)
-    failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
-    said = str(failed.user_failure_data and failed.user_failure_data.description)
+    said = failure_of(result, PREDICTIONS)
     assert ("leaves none of the" if every else "holds no event id") in said
     pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), before)
 
@@ -170,8 +169,7 @@ def test_missing_attribute_column_stops_lists_not_scores(
         assert "without_fallback" not in set(strict.table("eval_metrics", WEEKS[3]).model)
     finally:
         file.write_bytes(kept)
-    failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
-    said = str(failed.user_failure_data and failed.user_failure_data.description)
+    said = failure_of(result, PREDICTIONS)
     assert "letter of TGN_EVENT_FEATURES, a category" in said and "materialize trained_ranker" in said
     pd.testing.assert_frame_equal(strict.table(PREDICTIONS, WEEKS[2]), before)
     assert strict.run(WEEKS[3], "eval_metrics").success
@@ -231,8 +229,7 @@ def test_pin_across_a_cold_start_is_refused(strict: Deployment) -> None:
     finally:
         meta.write_text(kept)
         store.pin(None)
-    failed = next(event for event in result.all_events if event.is_step_failure).step_failure_data
-    assert "tgn models unpin" in str(failed.user_failure_data and failed.user_failure_data.description)
+    assert "tgn models unpin" in failure_of(result, PREDICTIONS)
 
 
 def environment(home: Home) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.home import Home
 from tgn_assets.state.resources import TrainingDefaults
-from tgn_assets_tests.support.deployment import PREDICTIONS, Deployment
+from tgn_assets_tests.support.deployment import PREDICTIONS, Deployment, failure_of
 
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15"]
 
@@ -59,9 +59,7 @@ def test_sampler_that_is_not_installed_fails_naming_the_docs(
 ) -> None:
     monkeypatch.setattr("torch_geometric.typing.WITH_PYG_LIB", False)
     failed = deployment(tmp_path, instance, sampler="pyg-lib").run(WEEKS[0], raise_on_error=False)
-    failure = failed.failure_data_for_node("trained_gnn")
-    assert failure is not None and failure.user_failure_data is not None
-    assert "'pyg-lib' is not installed; docs/deployment.md" in str(failure.user_failure_data.description)
+    assert "'pyg-lib' is not installed; docs/deployment.md" in failure_of(failed, "trained_gnn")
 
 
 def test_launchpad_wins_over_the_settings_unless_auto() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from tgn_assets.automation import alerts
 from tgn_assets.automation.alerts import Alerts, failed_runs_sensor, overdue_lists_sensor
-from tgn_assets.automation.jobs import weekly_refresh
+from tgn_assets.automation.runs import JOB
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, publish, run_observation
+from tgn_assets_tests.support.event_logs import JOBS, WEEKS, home_on_log, publish, run_observation
 
 MONDAY = datetime(2024, 1, 29, tzinfo=UTC)
 """When the last of `WEEKS` closes."""
@@ -148,7 +148,7 @@ def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> 
     def trained_ranker() -> None:
         raise dg.Failure("the loss is NaN")
 
-    @dg.job(name=weekly_refresh.name)
+    @dg.job(name=JOB)
     def failing() -> None:
         trained_ranker()
 
@@ -165,7 +165,7 @@ def test_a_failed_run_is_told_with_its_cause(home: Home, receiver: Receiver) -> 
 
 
 def test_a_source_that_cannot_be_read_twice_in_a_row_is_told(home: Home, receiver: Receiver, tmp_path: Path) -> None:
-    sensor = missing_or_changed_weeks_sensor(home)
+    sensor = missing_or_changed_weeks_sensor(home, JOBS)
     home.start_week()
     (tmp_path / "log.csv").unlink()
     with dg.DagsterInstance.ephemeral() as instance:

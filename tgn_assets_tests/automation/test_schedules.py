@@ -7,11 +7,10 @@ import dagster as dg
 import pytest
 
 from tgn_assets.automation import backlog
-from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.automation.runs import RANGE_END, RANGE_START
 from tgn_assets.automation.schedules import weekly_refresh_schedule
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, observe, publish
+from tgn_assets_tests.support.event_logs import JOBS, ROWS, WEEKS, asked, home_on_log, observe, publish
 
 MONDAY = datetime(2024, 1, 29, 6, tzinfo=UTC)
 """The tick after the last of `WEEKS`."""
@@ -31,7 +30,7 @@ def _tick(home: Home, moment: datetime = MONDAY) -> list[dg.RunRequest] | dg.Ski
 
 
 def _tick_as_it_is(home: Home, moment: datetime = MONDAY) -> list[dg.RunRequest] | dg.SkipReason:
-    answer = weekly_refresh_schedule(home, weekly_refresh)(dg.build_schedule_context(scheduled_execution_time=moment))
+    answer = weekly_refresh_schedule(home, JOBS[0])(dg.build_schedule_context(scheduled_execution_time=moment))
     assert isinstance(answer, list | dg.SkipReason)
     return answer
 
@@ -47,7 +46,7 @@ def _reason(answer: list[dg.RunRequest] | dg.SkipReason) -> str:
 
 
 def test_it_ticks_on_monday_mornings_and_is_on_from_the_start(tmp_path: Path) -> None:
-    schedule = weekly_refresh_schedule(home_on_log(tmp_path), weekly_refresh)
+    schedule = weekly_refresh_schedule(home_on_log(tmp_path), JOBS[0])
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * 1", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert schedule.job_name == "weekly_refresh"

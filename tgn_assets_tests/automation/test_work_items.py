@@ -48,10 +48,6 @@ def test_a_new_home_ingests_the_past_and_refreshes_the_newest_week() -> None:
     ]
 
 
-def test_a_complete_home_has_nothing_to_do() -> None:
-    assert plan_work(WEEKS, _home(WEEKS[3:]), {}) == []
-
-
 def test_snapshots_of_an_earlier_version_come_before_all_else() -> None:
     home, outdated = _home(WEEKS[3:]), {WEEKS[0], WEEKS[4]}
     assert _brief(plan_work(WEEKS, home, DIGESTS, outdated=outdated)) == [(INGEST, WEEKS[0], WEEKS[4], STALE)]
@@ -155,16 +151,6 @@ def test_the_key_changes_with_the_rows_of_its_weeks_only() -> None:
     assert [item.key for item in first] == [item.key for item in again]
     assert first[0].key == moved[0].key
     assert first[1].key != moved[1].key
-
-
-def test_no_closed_week_is_nothing_to_do() -> None:
-    assert plan_work([], Lineage(), {}) == []
-
-
-def test_weeks_after_the_last_one_asked_for_are_left_alone() -> None:
-    assert _brief(plan_work(WEEKS, _home([WEEKS[3]]), {}, last_week=WEEKS[4])) == [
-        (REFRESH, WEEKS[4], WEEKS[4], MISSING)
-    ]
 
 
 weeks = st.sets(st.sampled_from(WEEKS)).map(sorted)

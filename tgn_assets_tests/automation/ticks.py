@@ -7,14 +7,14 @@ import dagster as dg
 from tgn_assets.automation.runs import OBSERVE_JOB
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import WEEKS, home_on_log, observe, publish
+from tgn_assets_tests.support.event_logs import JOBS, WEEKS, home_on_log, observe, publish
 
 
 class Ticks:
     """Ticks of the sensor of `home`; an observation that one requests is made, and then there is another tick."""
 
     def __init__(self, home: Home, instance: dg.DagsterInstance) -> None:
-        self._sensor = missing_or_changed_weeks_sensor(home)
+        self._sensor = missing_or_changed_weeks_sensor(home, JOBS)
         self._home, self._instance = home, instance
 
     def once(self) -> dg.SensorResult | dg.SkipReason:

@@ -6,12 +6,12 @@ import dagster as dg
 import pytest
 
 from tgn_assets.assets.partitions import weekly_partitions
-from tgn_assets.automation.jobs import weekly_refresh
 from tgn_assets.checks.reasons import REASONS_KEY, reasons_are_true_check
 from tgn_assets.state.lineage import PREDICTIONS
 from tgn_assets.state.resources import AttributeFiles
 from tgn_assets.state.warehouse import Warehouse
 from tgn_assets_tests.ml.recommend.reason_logs import WEEK, log_in, publish, rows, said
+from tgn_assets_tests.support.event_logs import JOBS
 from tgn_assets_tests.support.worlds import START, warehouse
 
 
@@ -63,4 +63,4 @@ def test_check_passes_on_true_reasons_and_names_an_untrue_one(filled: Warehouse)
 
 
 def test_weekly_job_runs_the_check() -> None:
-    assert REASONS_KEY.name in str(weekly_refresh.selection)
+    assert REASONS_KEY.name in str(JOBS[0].selection)

@@ -1,12 +1,15 @@
 """A small home with three weeks, lists, reports, exports and Dagster's history; two users and an event stand out."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tgn_assets.forget.spelling import Ids
+from tgn_assets.forget.verify import Trace, traces
 from tgn_assets.settings import Settings
 from tgn_assets.state.home import Home
 from tgn_assets_tests.support.deployment import Deployment, copied_home, without_pictures
@@ -62,14 +65,19 @@ def folder(world: Path, tmp_path: Path) -> Path:
     """A copy of `world`."""
     shutil.copytree(world, tmp_path, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("home"))
     copied_home(world, tmp_path, exported="exported")
-    for file in (tmp_path / "home" / "log.json",):
-        file.write_text(file.read_text().replace(str(world), str(tmp_path)))
+    log = tmp_path / "home" / "log.json"
+    log.write_text(log.read_text().replace(str(world), str(tmp_path)))
     return tmp_path
 
 
 @pytest.fixture
 def home(folder: Path) -> Home:
     return Home(settings_of(folder))
+
+
+def left(home: Home, kind: str, *names: str) -> list[Trace]:
+    """Where the home and its exports surely name one of the ids."""
+    return [trace for trace in traces(home, kind, Ids(names), Counter()) if trace.sure]
 
 
 Grep = Callable[[str], list[str]]

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -12,18 +11,14 @@ from tgn_assets.automation.backlog import Backlog
 from tgn_assets.forget.erase import forget
 from tgn_assets.forget.exported import CLEANED, clean_export, unset_locations
 from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.verify import SEARCHED, Trace, traces
+from tgn_assets.forget.verify import SEARCHED
 from tgn_assets.ml.export.destinations import DESTINATIONS, export_weeks
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
 from tgn_assets.state.home import Home
-from tgn_assets_tests.forget.conftest import EVENT, LONG, OTHERS, SHORT, WEEKS, settings_of
+from tgn_assets_tests.forget.conftest import EVENT, LONG, OTHERS, SHORT, WEEKS, left, settings_of
 from tgn_assets_tests.support.postgres import Postgres
 from tgn_assets_tests.support.s3 import BUCKET, bucket
-
-
-def left(home: Home, kind: str, *names: str) -> list[Trace]:
-    return [trace for trace in traces(home, kind, Ids(names), Counter()) if trace.sure]
 
 
 def rows(pattern: str, column: str) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import dagster as dg
@@ -15,22 +14,16 @@ from tgn_assets.automation.backlog import Backlog
 from tgn_assets.cli.doctor import findings
 from tgn_assets.forget.artifacts import _of_nodes, index_kind
 from tgn_assets.forget.erase import forget
-from tgn_assets.forget.spelling import Ids
-from tgn_assets.forget.verify import Trace, traces
 from tgn_assets.ml.recommend.reason_check import check_reasons
 from tgn_assets.ml.schema import EVENT as EVENTS
 from tgn_assets.ml.schema import USER as USERS
 from tgn_assets.ml.sources.spec import EMPTY_DIGEST
 from tgn_assets.state.artifact_store import TYPES
 from tgn_assets.state.home import Home
-from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, settings_of, write_log
+from tgn_assets_tests.forget.conftest import EVENT, LONG, NEXT, OTHERS, SHORT, WEEKS, Grep, left, settings_of, write_log
 from tgn_assets_tests.support.deployment import Deployment
 
 ROOT = Path(__file__).parents[2]
-
-
-def left(home: Home, kind: str, *names: str) -> list[Trace]:
-    return [trace for trace in traces(home, kind, Ids(names), Counter()) if trace.sure]
 
 
 def query(home: Home, sql: str, *parameters: object) -> list[tuple]:

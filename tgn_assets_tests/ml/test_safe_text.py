@@ -11,7 +11,6 @@ from tgn_assets.ml.safe_text import (
     redacted,
     safe_error,
     safe_text,
-    shortened,
 )
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 
@@ -163,10 +162,6 @@ def test_source_shows_no_token() -> None:
 )
 def test_what_a_terminal_obeys_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
-
-
-def test_long_text_keeps_its_ends() -> None:
-    assert [shortened("abcdefghijkl", length) for length in (12, 9, 8)] == ["abcdefghijkl", "abc...jkl", "abc...kl"]
 
 
 def test_chat_text_holds_no_link_and_calls_nobody() -> None:

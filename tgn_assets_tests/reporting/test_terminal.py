@@ -12,7 +12,6 @@ from tgn_assets.ml.evaluation.metric_names import RANKING_METRICS
 from tgn_assets.reporting.publications import PublicationTimes
 from tgn_assets.reporting.terminal import (
     backtest_tables,
-    interval,
     newest_score,
     pooled_scores,
     sample_table,
@@ -95,10 +94,6 @@ def test_a_bounded_metric_has_its_interval_in_bounds(warehouse: Warehouse) -> No
     assert low == 0 < high < 1
     low, high = scores["ceiling", "all", "ndcg"].ci or []
     assert 0 < low < high == 1
-
-
-def test_a_score_is_shown_with_its_interval() -> None:
-    assert interval((0.375, 0.625)) == "[0.3750, 0.6250]"
 
 
 def test_models_are_ordered_ours_baselines_by_score_ceiling(warehouse: Warehouse) -> None:

@@ -16,9 +16,8 @@ import duckdb
 import pandas as pd
 
 from benchmarks.servers import running
-from tgn_assets.ml.schema import TABLES, create_tables
+from tgn_assets.ml.schema import NEW_USER_LISTS, TABLES, USER_LISTS, create_tables
 from tgn_assets.ml.weeks import shift
-from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
 from tgn_assets.state.published_copy import write_copy
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +104,20 @@ class Answer:
         return json.loads(self.body)
 
 
+def ask(
+    port: int, path: str, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """The answer to one request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        named = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, named, response.read())
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class Service:
     """A running `tgn serve`."""
@@ -117,15 +130,7 @@ class Service:
     def ask(
         self, path: str, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """The answer to one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            named = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, named, response.read())
-        finally:
-            connection.close()
+        return ask(self.port, path, method, body, headers)
 
     def batch(self, user_ids: Any, **more: Any) -> Answer:
         """The answer to a batch."""

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tgn_assets.ml.connectors.duckdb_session import connect
-from tgn_assets.ml.schema import TABLES, Column, Table
-from tgn_assets.serve.columns import NEW_USER_LISTS, USER_LISTS
+from tgn_assets.ml.schema import NEW_USER_LISTS, TABLES, USER_LISTS, Column, Table
 from tgn_assets.serve.compact import DamagedCopy, NothingPublished, compact, write_compact
 from tgn_assets.serve.lists import STRIDE, WeekLists
 from tgn_assets_tests.serve.service import WEEK, Item, fill, publish_lists

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.servers import free_port
 from tgn_assets.serve.reports import reports_server
-from tgn_assets_tests.serve.service import ROOT, Answer
+from tgn_assets_tests.serve.service import ROOT, ask
 
 WEEK = "2024-01-22"
 
@@ -36,17 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def port(folder: Path) -> Iterator[int]:
     with reports_server(folder, "127.0.0.1", free_port()) as port:
         yield port
-
-
-def ask(port: int, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path, headers=dict(headers or {}))
-        response = connection.getresponse()
-        named = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, named, response.read())
-    finally:
-        connection.close()
 
 
 def test_pages_are_served_and_the_start_leads_to_them(port: int) -> None:

@@ -263,12 +263,6 @@ def test_unsafe_service_does_not_start(options: list[str], token: str, message: 
     assert token == "" or token not in refused.output
 
 
-def test_unit_of_the_page_has_options_that_exist() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
-    (command,) = re.findall(r"^ExecStart=\S+/tgn (.*)$", page, re.MULTILINE)
-    assert CliRunner().invoke(cli, [*command.split(), "--help"]).exit_code == 0
-
-
 @pytest.mark.parametrize(
     ("host", "local"),
     [

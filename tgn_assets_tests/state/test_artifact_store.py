@@ -1,6 +1,5 @@
 import json
 import os
-import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,12 +30,6 @@ def test_weeks_that_have_an_artifact_are_loaded_oldest_first(tmp_path: Path, mon
     loaded = ArtifactStore(tmp_path).load_weeks("weekly_snapshots", [WEEKS[3], *WEEKS[1:3]])
 
     assert list(loaded.items()) == [(week, f"weekly_snapshots of {week}") for week in (WEEKS[1], WEEKS[3])]
-
-
-@pytest.mark.parametrize("asset", TYPES)
-def test_every_artifact_type_exists_and_can_be_saved_and_loaded(asset: str) -> None:
-    artifact = pkgutil.resolve_name(TYPES[asset])
-    assert callable(artifact.save) and callable(artifact.load)
 
 
 def test_an_asset_that_never_ran_has_no_weeks(tmp_path: Path) -> None:

@@ -207,22 +207,19 @@ def test_a_week_is_closed_by_a_row_on_its_sunday_or_later(tmp_path: Path, newest
     assert _home(tmp_path, f"u,e,2024-01-10 12:00:00\nu,e,{newest_row}\n").newest_closed_week() == week
 
 
-def test_closed_weeks_lie_between_the_first_and_the_last(tmp_path: Path) -> None:
-    rows = "u,e,2024-01-10 12:00:00\nu,e,2024-01-31 12:00:00\n"
-    assert _home(tmp_path, rows, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
-    assert _home(tmp_path, rows, start_week="2024-01-29").newest_closed_week() is None
-
-
 def test_missing_source_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="TGN_SOURCE"):
         _home(tmp_path, source=str(tmp_path / "missing.csv")).start_week()
 
 
-def test_the_last_week_of_the_settings_closes_with_the_calendar(tmp_path: Path) -> None:
+def test_closed_weeks_lie_between_the_first_and_the_last(tmp_path: Path) -> None:
     rows = "u,e,2024-01-10 12:00:00\nu,e,2024-01-17 12:00:00\n"
     assert _home(tmp_path, rows).newest_closed_week() == "2024-01-08"
     assert _home(tmp_path, rows, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
     assert _home(tmp_path, rows, end_week="2024-01-22").newest_closed_week() == "2024-01-08"
+    more = rows + "u,e,2024-01-31 12:00:00\n"
+    assert _home(tmp_path, more, end_week="2024-01-15").newest_closed_week() == "2024-01-15"
+    assert _home(tmp_path, more, start_week="2024-01-29").newest_closed_week() is None
 
 
 def test_numbered_weeks_close_with_the_calendar(tmp_path: Path) -> None:

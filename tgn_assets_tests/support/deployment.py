@@ -102,6 +102,13 @@ class Deployment:
         return files | {name: self.table(name, week).to_csv() for name in (PREDICTIONS, "eval_metrics")}
 
 
+def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    """What the user is told of the failed step of `asset`."""
+    failure = result.failure_data_for_node(asset)
+    assert failure is not None and failure.user_failure_data is not None
+    return str(failure.user_failure_data.description)
+
+
 def home_at(path: Path, log: Path) -> Home:
     settings = Settings(
         _env_file=None,

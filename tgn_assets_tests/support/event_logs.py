@@ -9,9 +9,10 @@ from dagster._core.events import JobFailureData
 from dagster._utils.error import SerializableErrorInfo
 
 from tgn_assets.assets.interaction_log import SourceObservation, interaction_log_asset, read_and_store_source
-from tgn_assets.automation import jobs
+from tgn_assets.automation.jobs import jobs_of
 from tgn_assets.ml.connectors.duckdb_session import transaction
 from tgn_assets.ml.data.ingest import load_weeks
+from tgn_assets.names import PLAIN
 from tgn_assets.settings import Settings
 from tgn_assets.state import published_copy
 from tgn_assets.state.home import Home
@@ -20,6 +21,8 @@ from tgn_assets.state.lineage import PREDICTIONS, SNAPSHOTS, UPSTREAM, read_line
 WEEKS = ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22"]
 ROWS = [f"user {i},event {i % 3},{week[:8]}{int(week[8:]) + 6:02d} 12:00:00" for week in WEEKS for i in range(4)]
 """Four users on the Sunday of each of `WEEKS`."""
+JOBS = jobs_of(PLAIN, [])
+"""`weekly_refresh` without assets, and `observe_source`."""
 
 
 def home_on_log(folder: Path, rows: Iterable[str] = ROWS, **settings: Any) -> Home:
@@ -37,7 +40,7 @@ def observe(home: Home) -> SourceObservation:
 
 def run_observation(home: Home, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     """A run of observe_source, which may fail."""
-    job = dg.Definitions([interaction_log_asset(home)], jobs=[jobs.observe_source]).resolve_job_def("observe_source")
+    job = dg.Definitions([interaction_log_asset(home)], jobs=JOBS[1:]).resolve_job_def("observe_source")
     return job.execute_in_process(instance=instance, raise_on_error=False)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from tgn_assets.ml.safe_text import SafeError, safe_error
+from tgn_assets.ml.safe_text import SafeError, first_line, safe_error
 
 WEB = ("http", "https")
 STATES = {"etag", "generation", "content-md5", "md5hash", "lastmodified", "last_modified", "last-modified"} | {
@@ -155,8 +155,7 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         if isinstance(error, FileNotFoundError) or (scheme in WEB and status and status < HTTPStatus.BAD_REQUEST):
             said = _of_status(url, status) if status else f"there is nothing at {url}, or nothing answers there"
             raise StoreError(said) from safe_error(error)
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        said = f"{reason}; {_remedy(scheme)}"
+        said = f"{first_line(error)}; {_remedy(scheme)}"
         if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
             known = "s3, gs, az, https and what else fsspec knows"
             said = f"{scheme}:// is no kind of address that can be read; there are {known}"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from tgn_assets.ml.safe_text import SafeError, holds_password, safe_error
+from tgn_assets.ml.safe_text import SafeError, first_line, holds_password, safe_error
 from tgn_assets.ml.schema import quoted
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def server_message(error: Exception) -> str:
     """What the server said, in one line, without what driver and DuckDB put around it."""
     text = str(error).strip()
     said = re.search(r"(?:ERROR|FATAL): +(.*)", text) or re.search(r"Failed to connect: (.*)", text)
-    return said[1] if said else next(iter(text.splitlines()), type(error).__name__)
+    return said[1] if said else first_line(error)
 
 
 def _with_defaults(url: str) -> str:

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from tgn_assets.ml.connectors.object_store import is_url, put
-from tgn_assets.ml.safe_text import SafeError, safe_error
-from tgn_assets.ml.schema import literal
+from tgn_assets.ml.safe_text import SafeError, first_line, safe_error
+from tgn_assets.ml.schema import LISTS, literal
 
-EXPORTED = ("weekly_top5_predictions", "new_user_top5_predictions", "eval_metrics")
+EXPORTED = (*LISTS, "eval_metrics")
 FILE = "data.parquet"
 WEEKS_SQL = " UNION ".join(f"SELECT strftime(week, '%Y-%m-%d') AS week FROM {table}" for table in EXPORTED)
 
@@ -40,23 +40,24 @@ def export_week(con: duckdb.DuckDBPyConnection, location: str, week: str) -> dic
 def _export(con: duckdb.DuckDBPyConnection, partition: str, table: str, week: str) -> int:
     query = f"SELECT * EXCLUDE (week) FROM {table} WHERE week = DATE '{date.fromisoformat(week)}' ORDER BY ALL"
     try:
-        if is_url(partition):
-            with TemporaryDirectory(prefix="tgn-export-") as folder:
-                rows = _copy(con, query, Path(folder) / FILE)
-                put(Path(folder) / FILE, f"{partition}/{FILE}")
-            return rows
-        fresh = Path(partition) / f"{FILE}.new"
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        rows = _copy(con, query, fresh)
-        os.replace(fresh, Path(partition) / FILE)
+        return write_parquet(con, query, f"{partition}/{FILE}")
     except (OSError, duckdb.IOException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(
-            f"TGN_EXPORT_PARQUET: {partition} cannot be written ({reason}). The warehouse holds the week all the same; "
-            f"once it can be written, run `tgn export --week {week}`"
+            f"TGN_EXPORT_PARQUET: {partition} cannot be written ({first_line(error)}). The warehouse holds the week "
+            f"all the same; once it can be written, run `tgn export --week {week}`"
         ) from safe_error(error)
+
+
+def write_parquet(con: duckdb.DuckDBPyConnection, query: str, place: str) -> int:
+    """Makes the file or object `place` what `query` finds, as a whole; returns the number of rows."""
+    if is_url(place):
+        with TemporaryDirectory(prefix="tgn-export-") as folder:
+            rows = write_parquet(con, query, f"{folder}/{FILE}")
+            put(Path(folder) / FILE, place)
+        return rows
+    fresh = Path(f"{place}.new")
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    copy = f"COPY ({query}) TO {literal(str(fresh))} (FORMAT parquet, COMPRESSION zstd)"
+    ((rows,),) = con.execute(copy).fetchall()
+    os.replace(fresh, place)
     return rows
-
-
-def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
-    return con.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]

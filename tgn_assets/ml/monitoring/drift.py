@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.weeks import week_key, week_number
+from tgn_assets.ml.weeks import shift, weeks_between
 
 TRAILING, MIN_WEEKS = 12, 4
 """Weeks before the one in question that say what is usual, and how many of them it takes."""
@@ -60,7 +60,7 @@ def read_measures(con: duckdb.DuckDBPyConnection, week: str) -> pd.DataFrame:
     # One week more, for the change from the week before the oldest one.
     asked = {"week": week, "trailing": TRAILING + 1}
     found = measures(con.execute(SIZES_SQL, asked).df(), con.execute(COUNTS_SQL, asked).df(), week)
-    return found.loc[found.index >= week_key(week_number(week) - TRAILING)]
+    return found.loc[found.index >= shift(week, -TRAILING)]
 
 
 def measures(sizes: pd.DataFrame, counts: pd.DataFrame, week: str) -> pd.DataFrame:
@@ -72,23 +72,22 @@ def measures(sizes: pd.DataFrame, counts: pd.DataFrame, week: str) -> pd.DataFra
     the share of the week's events that the week before did not have; popularity_shift the total variation distance
     between the events' shares of both weeks' interactions.
     """
-    first = sizes["week"].min() if len(sizes) else week
-    weeks = [week_key(number) for number in range(week_number(first), week_number(week) + 1)]
+    weeks = weeks_between(sizes["week"].min() if len(sizes) else week, week)
     sizes = sizes.set_index("week").reindex(weeks)
     table = counts.pivot(index="week", columns="event_id", values="interactions").reindex(weeks).fillna(0).to_numpy()
     before, now = table[:-1], table[1:]
     both = (before.sum(1) > 0) & (now.sum(1) > 0)
-    turnover, shift = np.full(len(weeks), np.nan), np.full(len(weeks), np.nan)
+    turnover, moved = np.full(len(weeks), np.nan), np.full(len(weeks), np.nan)
     before, now = before[both], now[both]
     turnover[1:][both] = ((now > 0) & (before == 0)).sum(1) / (now > 0).sum(1)
     shares = [part / part.sum(1, keepdims=True) for part in (before, now)]
-    shift[1:][both] = np.abs(shares[1] - shares[0]).sum(1) / 2
+    moved[1:][both] = np.abs(shares[1] - shares[0]).sum(1) / 2
     return pd.DataFrame(
         {
             "volume": sizes["interactions"].fillna(0),
             "new_user_share": sizes["new_users"] / sizes["users"],
             "event_turnover": turnover,
-            "popularity_shift": shift,
+            "popularity_shift": moved,
         },
         index=pd.Index(weeks, name="week"),
     )

@@ -17,11 +17,11 @@ from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
 from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
-from tgn_assets.ml.recommend.published import PUBLISHED_TABLES, PublicationRecord, PublishedLists, rules_of
+from tgn_assets.ml.recommend.published import PublicationRecord, PublishedLists, rules_of
 from tgn_assets.ml.recommend.reasons import ReasonIds
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
 from tgn_assets.ml.recommend.words import WORDS, Words
-from tgn_assets.ml.schema import TABLES
+from tgn_assets.ml.schema import LISTS, TABLES
 from tgn_assets.ml.weeks import shift, week_key
 
 PREDICTION_COLUMNS = TABLES["weekly_top5_predictions"].names
@@ -39,7 +39,7 @@ class WeekPublication:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Table -> the rows of the week."""
-        lists = zip(PUBLISHED_TABLES, (self.lists.predictions, self.lists.new_users), strict=True)
+        lists = zip(LISTS, (self.lists.predictions, self.lists.new_users), strict=True)
         return {**dict(lists), "published_weeks": self.record}
 
     @property

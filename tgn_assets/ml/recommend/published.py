@@ -15,7 +15,6 @@ NODES_SQL = """
     SELECT {kind}_idx AS idx, {kind}_id AS id, strftime(first_week, '%Y-%m-%d') AS first_week
     FROM {kind}s WHERE first_week <= $week ORDER BY idx
 """
-PUBLISHED_TABLES = ("weekly_top5_predictions", "new_user_top5_predictions")
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,10 @@ def load_summaries(path: Path | None) -> dict[str, FileSummary]:
         return {}
     found, end = dict[str, FileSummary](), horizon()
     for key, (numbers_weeks, groups) in json.loads(text).items():
-        rows = [RowGroup(*group[:3], *map(_time, group[3:5]), *group[5:]) for group in groups]
+        rows = [
+            RowGroup(*group[:3], *(time and datetime.fromisoformat(time) for time in group[3:5]), *group[5:])
+            for group in groups
+        ]
         if all(group.last is None or group.last < end for group in rows):
             found[key] = FileSummary(numbers_weeks, rows)
     return found
@@ -179,10 +182,6 @@ def save_summaries(path: Path, summaries: Mapping[str, FileSummary]) -> None:
 def _checksum(text: str) -> str:
     """Of what this code wrote: what another version wrote may mean something else."""
     return hashlib.sha256(f"{_made_by()}{text}".encode()).hexdigest()
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def find_files(location: str) -> list[str]:
@@ -211,7 +210,7 @@ def _files_inside(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         if is_of_versions(str(file.relative_to(folder))):
             raise SourceError(f"TGN_SOURCE={folder} cannot be read as files: {OF_VERSIONS}")
-        if _is_hidden(file.relative_to(folder)):
+        if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts):
             continue
         if file.is_symlink() and not file.is_file():
             raise SourceError(
@@ -295,7 +294,3 @@ def _no_files(location: str, lack: str) -> SourceError:
     return SourceError(
         f"TGN_SOURCE={location} {lack}; set it to a CSV, JSON lines or Parquet file, folder, glob or URL"
     )
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)

@@ -156,11 +156,6 @@ def test_later_training_sees_the_same_point_in_time(later: str, tmp_path: Path) 
     assert dataset_bytes(tmp_path, 4, [*ROWS, *FUTURE], events) == dataset_bytes(tmp_path, 2, ROWS, TIMED)
 
 
-def test_without_tables_there_are_no_attribute_features() -> None:
-    view = PointInTimeView(history(ROWS, 2), {}, CONFIG)
-    assert view.candidates(np.arange(2)).features.shape[1] == len(candidate_feature_names(USUAL))
-
-
 def test_attribute_features_of_unknown_nodes_are_nan(tmp_path: Path) -> None:
     attributes = tables(tmp_path, 2, events="event_id,shelf\ntea,drinks\n", users="user_id,town\nann,Rome\n")
     found = features(history(ROWS, 2), attributes, [ANN, BOB], [JAM, TEA])

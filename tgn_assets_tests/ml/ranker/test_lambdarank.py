@@ -38,10 +38,6 @@ def test_boosting_learns_what_makes_a_candidate_positive() -> None:
     assert share_found(fitted(dataset(200), dataset(200, seed=1)), dataset(200, seed=2)) > 0.8
 
 
-def test_the_same_weeks_and_seed_give_the_same_text() -> None:
-    assert fitted(dataset(100)) == fitted(dataset(100))
-
-
 def test_the_config_reaches_lightgbm() -> None:
     text = fitted(dataset(100), config=LambdaRankConfig(rounds=3, num_leaves=4))
     assert text.count("\nTree=") == 3 and "[num_leaves: 4]" in text

@@ -275,20 +275,7 @@ def test_cold_start_after_silent_weeks_holds_out_the_newest_with_activity(silent
     assert ranker.trained and ranker.calibration is not None and "ndcg_tgn_assets" in ranker.validation
     assert lists_of(ranker, known, past).scores.max() > 0
     week = shift(LAST, -silent)
-    eve = train_ranker(past.as_of(week_number(week)), _until(known, week), week, config=CONFIG)
+    seen = {key: embeddings for key, embeddings in known.items() if key <= week}
+    eve = train_ranker(past.as_of(week_number(week)), seen, week, config=CONFIG)
     assert ranker.validation.keys() == eve.validation.keys()
     assert ranker.validation["ndcg_repeat"] == eve.validation["ndcg_repeat"]
-
-
-def _until(known: EmbeddingHistory, week: str) -> EmbeddingHistory:
-    return {key: embeddings for key, embeddings in known.items() if key <= week}
-
-
-def test_warm_start_in_a_silent_week_keeps_the_ranker() -> None:
-    rows = habits(weeks=WEEKS - 1)
-    known = train_gnn(snapshots(rows, range(WEEKS)), LAST, GNN).embeddings
-    eve, past = shift(LAST, -1), history(rows, WEEKS - 1)
-    before = train_ranker(past.as_of(past.week - 1), _until(known, eve), eve, config=CONFIG)
-    after = train_ranker(past, known, LAST, config=CONFIG, earlier=before)
-    assert after.warm_from == eve and not after.curve and after.calibration == before.calibration
-    assert all(torch.equal(after.state[name], weights) for name, weights in before.state.items())

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from math import inf, nan
 
 import pandas as pd
 import pytest
@@ -14,6 +14,8 @@ from tgn_assets.ml.recommend.publish_checks import (
 from tgn_assets.ml.recommend.published import PublishedLists
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
+KNOWN = "events_known_before_target"
+BOBS = slice(5, 9)
 USERS = pd.DataFrame({"idx": [0, 1], "id": ["ann", "bob"], "first_week": [WEEK, "2023-12-25"]})
 EVENTS = pd.DataFrame({"idx": range(6), "id": list("abcdef"), "first_week": WEEK})
 
@@ -52,16 +54,11 @@ def test_complete_lists_pass_every_check() -> None:
     assert failing(good()) == {}
 
 
-def test_short_catalogue_passes() -> None:
+@pytest.mark.parametrize(("events", "users"), [(3, 2), (0, 0)])
+def test_short_catalogue_and_empty_history_pass(events: int, users: int) -> None:
     made = good()
-    few = PublishedLists(made.predictions[made.predictions["rank"] <= 3], made.new_users[made.new_users["rank"] <= 3])
-    assert all(result.passed for result in checked(few, events=EVENTS[:3]))
-
-
-def test_empty_history_passes() -> None:
-    made = good()
-    none = PublishedLists(made.predictions[:0], made.new_users[:0])
-    assert all(result.passed for result in checked(none, USERS[:0], EVENTS[:0]))
+    few = PublishedLists(*(lists[lists["rank"] <= events] for lists in (made.predictions, made.new_users)))
+    assert all(result.passed for result in checked(few, USERS[:users], EVENTS[:events]))
 
 
 def test_every_check_is_described() -> None:
@@ -69,68 +66,37 @@ def test_every_check_is_described() -> None:
         assert len(description_of(name)) > 20 and description_of(name).endswith("."), name
 
 
-def rank_twice(made: PublishedLists) -> None:
-    made.predictions.loc[1, "rank"] = 1
-
-
-def rank_six(made: PublishedLists) -> None:
-    made.predictions.loc[4, "rank"] = 6
-
-
-def event_twice_for_new_users(made: PublishedLists) -> None:
-    made.new_users.loc[1, "event_id"] = "a"
-
-
-def future_event(made: PublishedLists) -> None:
-    made.predictions.loc[7, "event_id"] = "launched next week"
-
-
-def infinite_score(made: PublishedLists) -> None:
-    made.predictions.loc[3, "score"] = float("inf")
-
-
-def missing_score_for_new_users(made: PublishedLists) -> None:
-    made.new_users.loc[0, "score"] = float("nan")
-
-
-def another_target_week(made: PublishedLists) -> None:
-    made.predictions.loc[0, "target_week"] = "2024-01-15"
+@pytest.mark.parametrize(
+    ("lists", "row", "column", "value", "check", "reason"),
+    [
+        ("predictions", 1, "rank", 1, "ranks_are_consecutive", "of user 'ann' has ranks other than 1, 2, ..."),
+        ("predictions", 4, "rank", 6, "ranks_are_consecutive", "of user 'ann' has ranks other than 1, 2, ..."),
+        ("new_users", 1, "event_id", "a", "ranks_are_consecutive", "for new users names an event twice"),
+        ("predictions", 7, "event_id", "x", KNOWN, "of user 'bob' names an event that had not happened"),
+        ("predictions", BOBS, "user_id", "eve", KNOWN, "of user 'eve' is of an unknown user (5 rows in all)"),
+        ("predictions", 3, "score", inf, "scores_are_finite", "of user 'ann' has a score that is no finite number"),
+        ("new_users", 0, "score", nan, "scores_are_finite", "for new users has a score that is no finite number"),
+        ("predictions", 0, "target_week", WEEK, "no_input_newer_than_week", "of user 'ann' is dated another week"),
+    ],
+)
+def test_each_damage_fails_its_check_alone(
+    lists: str, row: int | slice, column: str, value: object, check: str, reason: str
+) -> None:
+    made = good()
+    getattr(made, lists).loc[row, column] = value
+    assert failing(made) == {check: f"the list {reason}"}
 
 
 @pytest.mark.parametrize(
-    ("damage", "check", "reason"),
+    ("rows", "reason"),
     [
-        (rank_twice, "ranks_are_consecutive", "the list of user 'ann' has ranks other than 1, 2, ..."),
-        (rank_six, "ranks_are_consecutive", "the list of user 'ann' has ranks other than 1, 2, ..."),
-        (event_twice_for_new_users, "ranks_are_consecutive", "the list for new users names an event twice"),
-        (future_event, "events_known_before_target", "the list of user 'bob' names an event that had not happened"),
-        (infinite_score, "scores_are_finite", "the list of user 'ann' has a score that is no finite number"),
-        (
-            missing_score_for_new_users,
-            "scores_are_finite",
-            "the list for new users has a score that is no finite number",
-        ),
-        (another_target_week, "no_input_newer_than_week", "the list of user 'ann' is dated another week"),
+        (5, "1 users have a list, and 2 are to have one"),
+        (9, "1 lists have not the length (at most 5) that catalogue and policy allow"),
     ],
 )
-def test_each_damage_fails_its_check_alone(damage: Callable[[PublishedLists], None], check: str, reason: str) -> None:
+def test_missing_or_short_list_fails(rows: int, reason: str) -> None:
     made = good()
-    damage(made)
-    assert failing(made) == {check: reason}
-
-
-def test_missing_list_fails() -> None:
-    made = good()
-    without_bob = PublishedLists(made.predictions[made.predictions.user_id == "ann"], made.new_users)
-    assert failing(without_bob) == {"rows_are_plausible": "1 users have a list, and 2 are to have one"}
-
-
-def test_short_list_fails() -> None:
-    made = good()
-    short = PublishedLists(made.predictions[:-1], made.new_users)
-    assert failing(short) == {
-        "rows_are_plausible": "1 lists have not the length (at most 5) that catalogue and policy allow"
-    }
+    assert failing(PublishedLists(made.predictions[:rows], made.new_users)) == {"rows_are_plausible": reason}
 
 
 def test_list_of_a_user_left_out_fails() -> None:
@@ -145,14 +111,6 @@ def test_list_of_a_user_left_out_fails() -> None:
     assert failing_with(left_out, "ann") == {}
     assert failing_with(left_out, "ann bob") == {"rows_are_plausible": "2 users have a list, and 1 are to have one"}
     assert failing_with(left_out, "bob") == {"rows_are_plausible": "1 users have a list whom the policy leaves out"}
-
-
-def test_unknown_user_fails() -> None:
-    made = good()
-    made.predictions.loc[made.predictions.user_id == "bob", "user_id"] = "eve"
-    assert failing(made) == {
-        "events_known_before_target": "the list of user 'eve' is of an unknown user (5 rows in all)"
-    }
 
 
 @pytest.mark.parametrize("newer", ["trained_gnn", "interactions"])
