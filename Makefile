@@ -1,4 +1,4 @@
-.PHONY: demo test doctest test-e2e test-ray test-samplers dev lint deptry chaos quality quality-other quality-costs bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
+.PHONY: demo test doctest test-e2e test-ray test-samplers dev lint deptry chaos quality quality-other quality-costs quality-seeds bench bench-setup bench-scale bench-profile bench-serve reference site screenshots clean
 
 # Python 3.11 or 3.12 that can make environments: the first one that is there, or `make PYTHON=/path/to/python`.
 SUITS := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'
@@ -84,6 +84,10 @@ $(OTHER_LOGS)/.ready: benchmarks/requirements-logs.txt benchmarks/logs/packaged.
 
 quality-other: $(OTHER_LOGS)/.ready  ## the same for three logs of other kinds, which some Python packages bring along
 	$(MAKE) DATA=$(OTHER_LOGS) quality-flights quality-groceries quality-films
+
+quality-seeds: $(READY) $(OTHER_LOGS)/.ready  ## NDCG@5 of all logs with three seeds: a table of docs/quality.md
+	$(BIN)/python -m benchmarks.quality.seeds $(LOGS:%=$(DATA)/%.parquet) synthetic $(OTHER_LOGS)/flights.parquet \
+		$(OTHER_LOGS)/groceries.parquet $(OTHER_LOGS)/films.parquet
 
 PEERS := .bench/peers/.ready
 COMPILED := .bench/peers/.compiled

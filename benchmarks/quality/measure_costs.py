@@ -77,7 +77,7 @@ def summarized(weeks: Mapping[str, list[Week]], *, day: str, machine: str) -> di
 
 def measure(path: Path, methods: Collection[str], minutes: float) -> dict[str, Cost]:
     """The costs of `methods`, and of LambdaRank, on the log in the Parquet file `path`."""
-    last, weeks = _last_closed_week(path), defaultdict[str, list[Week]](list)
+    last, weeks = last_closed_week(path), defaultdict[str, list[Week]](list)
     log = Log(str(path.resolve()), last)
     with work_folder() as homes:
         for target in weeks_between(shift(last, 1 - WEEKS), last):
@@ -115,7 +115,7 @@ def _home(homes: Path, preset: str) -> Path:
     return home
 
 
-def _last_closed_week(path: Path) -> str:
+def last_closed_week(path: Path) -> str:
     """The newest week of the log whose Sunday has rows, or that later rows follow."""
     found = duckdb.execute("SELECT max(ts) FROM read_parquet($path)", {"path": str(path)}).fetchone()
     assert found
