@@ -121,12 +121,11 @@ class RayTasks:
         """
         for seconds in (0.0, *CANCELS):
             results = ray.wait(results, num_returns=len(results), timeout=seconds)[1] if results else []
+            if not results:
+                return
             for result in results:
                 ray.cancel(result, force=True)
-        if results and ray.wait(results, num_returns=len(results), timeout=CANCELS[-1])[1]:
-            self.log(
-                f"a task of Ray could not be cancelled in {sum(CANCELS):.0f} s and keeps its processor until it ends"
-            )
+        self.log(f"a task of Ray was cancelled {1 + len(CANCELS)} times, and keeps its processor until it ends")
 
     def _compare(self, processor: str) -> None:
         if processor != self.own.processor and processor not in self.told:
