@@ -182,6 +182,11 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert "2024-01-08 has changed in the source since ingested" in tgn("status", home=home).stdout
 
 
+def test_status_speaks_of_one_week_to_ingest_as_of_one(tmp_path: Path) -> None:
+    status = tgn("status", home=home_on_log(tmp_path, [row for row in ROWS if WEEKS[2] > row.split(",")[2]])).stdout
+    assert f"{WEEKS[0]} is not ingested" in status
+
+
 @pytest.mark.parametrize(
     ("ended", "said"), [(dg.DagsterRunStatus.CANCELED, "it was stopped"), (dg.DagsterRunStatus.FAILURE, "it failed")]
 )
