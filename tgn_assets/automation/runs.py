@@ -17,6 +17,9 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
+FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
+ENDED_EARLY = "the process of this run was killed, by the system if memory ran out; run the week again"
+
 
 def latest_attempts(instance: dg.DagsterInstance, item: WorkItem, names: Names) -> list[dg.DagsterRun]:
     """The runs that were requested for `item`, for the same rows of the source, and failures of the same cause that did
@@ -74,8 +77,14 @@ def failure_message(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         data = event.step_failure_data.user_failure_data if event.is_step_failure else None
         if data and data.description:
             return data.description
-        message = event.message or message
+        message = run_message(event) or message
     return message
+
+
+def run_message(event: dg.DagsterEvent) -> str | None:
+    """The message of an event that ends a run; of a killed process ours, as Dagster's tells nothing."""
+    killed = event.message == FROM_OUTSIDE and not event_error(event)
+    return ENDED_EARLY if killed else event.message
 
 
 def unfinished_run(instance: dg.DagsterInstance, item: WorkItem | None, names: Names) -> dg.DagsterRun | None:

@@ -71,7 +71,7 @@ def explain(error: Exception) -> str:
     text = safe_text(" ".join(str(error).split())) or type(error).__name__
     run = getattr(error, "run_id", None)
     if run:
-        return f"{text}\nThe UI (dagster dev) shows it as run {run}; {WHAT_IS_LEFT}."
+        return f"{text}\nThe UI (`tgn dev`) shows it as run {run}; {WHAT_IS_LEFT}."
     if type(error).__module__.startswith("tgn_assets"):
         return text
     if isinstance(error, OSError) and error.strerror:

@@ -102,4 +102,5 @@ def rollback() -> None:
         store.pin(before)
         raise
     click.echo(f"the lists of {newest} now come from the model of {model_week}, and so will later ones")
+    click.echo("`tgn refresh --if-needed`, or the sensor, makes their report and exports again")
     click.echo("`tgn models unpin` ends it")

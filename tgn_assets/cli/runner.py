@@ -14,7 +14,7 @@ import dagster as dg
 
 from tgn_assets.automation.backlog import Backlog, latest_backlog
 from tgn_assets.automation.old_runs import delete_old_runs
-from tgn_assets.automation.runs import RANGE_END, RANGE_START, ingested_keys
+from tgn_assets.automation.runs import RANGE_END, RANGE_START, ingested_keys, run_message
 from tgn_assets.automation.work_items import INGEST, REFRESH, WorkItem
 from tgn_assets.cli.console import Progress
 from tgn_assets.definitions import build_definitions
@@ -223,7 +223,7 @@ def failure(events: Iterable[dg.DagsterEvent], run_id: str) -> RunFailed:
                 return RunFailed(where + data.user_failure_data.description, run_id)
             break
         if event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            reason = event.message or reason
+            reason = run_message(event) or reason
         error = error or event_error(event)
     causes = list(error_chain(error))
     if any(cause.cls_name in INTERRUPTIONS or cause.message.strip().endswith(QUERY_INTERRUPTED) for cause in causes):

@@ -225,9 +225,10 @@ def _to_do(item: WorkItem, alone: bool) -> dict[str, Any]:
 def _remedy(item: WorkItem, alone: bool) -> str:
     """What is to do, and who does it: the sensor, unless it leaves the item `alone`."""
     assets = ", ".join(item.assets) or "its assets"
+    one = item.first == item.last
     what = {
-        MISSING: "are not ingested" if item.action == INGEST else "has no predictions",
-        CHANGED: f"{'have' if item.action == INGEST else 'has'} changed in the source since ingested",
+        MISSING: f"{'is' if one else 'are'} not ingested" if item.action == INGEST else "has no predictions",
+        CHANGED: f"{'has' if one else 'have'} changed in the source since ingested",
         STALE: "snapshots were made from something older, or by an earlier version"
         if item.action == INGEST
         else f"{assets} {'was' if len(item.assets) == 1 else 'were'} made from something older, or other settings",

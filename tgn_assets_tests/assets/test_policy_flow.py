@@ -248,6 +248,7 @@ def test_rollback_publishes_from_the_model_before(strict: Deployment) -> None:
     result = tgn("models", "rollback")
     assert result.exit_code == 0, result.output
     assert f"the lists of {newest} now come from the model of {before}" in result.stdout
+    assert "`tgn refresh --if-needed`, or the sensor, makes their report and exports again" in result.stdout
     assert strict.table("published_weeks", newest).model_week[0].date() == date.fromisoformat(before)
     assert ArtifactStore(strict.home.artifacts).pinned() == before
     assert "is no longer pinned" in tgn("models", "unpin").stdout

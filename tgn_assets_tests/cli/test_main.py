@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 from tgn_assets.automation.backlog import Backlog
-from tgn_assets.automation.runs import run_request
+from tgn_assets.automation.runs import ENDED_EARLY, failure_message, run_request
 from tgn_assets.cli.console import fitted
 from tgn_assets.ml.sources import reader
 from tgn_assets.ml.sources.synthetic import generate_week
@@ -180,6 +180,20 @@ def test_status_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     assert f"{WEEKS[3]} temporal_embeddings, weekly_top5_predictions, weekly_report were made from something" in stale
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "2024-01-08 has changed in the source since ingested" in tgn("status", home=home).stdout
+
+
+def test_status_says_that_the_process_of_a_run_was_killed(tmp_path: Path) -> None:
+    home = home_on_log(tmp_path)
+    with home.instance() as instance:
+        run = instance.create_run_for_job(weekly_refresh, tags={"dagster/partition": WEEKS[3]})
+        instance.report_run_failed(run)  # as Dagster's code server does for a process that is gone
+        assert failure_message(instance, run) == ENDED_EARLY
+    assert f"{ENDED_EARLY} (run {run.run_id[:8]})" in tgn("status", home=home).stdout
+
+
+def test_status_speaks_of_one_week_to_ingest_as_of_one(tmp_path: Path) -> None:
+    status = tgn("status", home=home_on_log(tmp_path, [row for row in ROWS if WEEKS[2] > row.split(",")[2]])).stdout
+    assert f"{WEEKS[0]} is not ingested" in status
 
 
 @pytest.mark.parametrize(
