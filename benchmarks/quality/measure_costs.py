@@ -115,6 +115,15 @@ def _home(homes: Path, preset: str) -> Path:
     return home
 
 
+def log_file(log: str) -> Path:
+    """The Parquet file `log`; of `synthetic` one in `WORK`, which is written unless it is there."""
+    if log != "synthetic":
+        return Path(log)
+    path = WORK / "synthetic.parquet"
+    write_world(path, DEFAULT, *SYNTHETIC_WEEKS)
+    return path
+
+
 def last_closed_week(path: Path) -> str:
     """The newest week of the log whose Sunday has rows, or that later rows follow."""
     found = duckdb.execute("SELECT max(ts) FROM read_parquet($path)", {"path": str(path)}).fetchone()
@@ -141,10 +150,7 @@ def main() -> None:
     given = parser.parse_args()
     costs: Costs = read_costs()
     for log in given.logs:
-        path = Path(log)
-        if log == "synthetic":
-            path = WORK / "synthetic.parquet"
-            write_world(path, DEFAULT, *SYNTHETIC_WEEKS)
+        path = log_file(log)
         costs = merged(costs, path.stem, measure(path, given.methods, given.minutes))
         write_costs(costs)
     publish(costs)

@@ -15,14 +15,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from benchmarks.common import WORK
-from benchmarks.logs.cases import write_world
-from benchmarks.quality.measure_costs import PAGE, SYNTHETIC_WEEKS, WEEKS, last_closed_week
+from benchmarks.quality.measure_costs import PAGE, WEEKS, last_closed_week, log_file
 from benchmarks.table import replaced
 from tgn_assets.cli.console import Progress
 from tgn_assets.cli.runner import QUIET, open_runner
 from tgn_assets.definitions import build_definitions
 from tgn_assets.ml.schema import OURS
-from tgn_assets.ml.sources.synthetic import DEFAULT
 from tgn_assets.ml.weeks import shift, weeks_between
 from tgn_assets.settings import Settings
 from tgn_assets.state.artifact_store import MODELS
@@ -89,14 +87,13 @@ def main() -> None:
     """Walks over the given logs, one after the other, and publishes each one's row as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a Parquet file, or `synthetic`")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s; two at least)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--homes", type=Path, default=WORK / "seeds", help="default: .bench/seeds")
     given = parser.parse_args()
+    if given.seeds < 2:
+        parser.error("one seed has no spread; give --seeds 2 or more")
     for log in given.logs:
-        path = Path(log)
-        if log == "synthetic":
-            path = WORK / "synthetic.parquet"
-            write_world(path, DEFAULT, *SYNTHETIC_WEEKS)
+        path = log_file(log)
         line = row(path.stem, list(walk(path, given.seeds, given.homes)))
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(replaced(page, SECTION, with_rows(page, [line])), encoding="utf-8")

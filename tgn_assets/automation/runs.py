@@ -7,7 +7,7 @@ import dagster as dg
 from tgn_assets.assets.interaction_log import LOG
 from tgn_assets.automation.work_items import INGEST, WorkItem
 from tgn_assets.names import PLAIN, Names
-from tgn_assets.state.dagster_compat import PARTITION, event_error
+from tgn_assets.state.dagster_compat import FROM_OUTSIDE, PARTITION, event_error
 from tgn_assets.state.lineage import RAW, SNAPSHOTS, UPSTREAM
 
 JOB, OBSERVE_JOB = "weekly_refresh", "observe_source"
@@ -17,7 +17,6 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in (*FAILED, dg.DagsterRunStatus.SUCCESS)]
 
-FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
 ENDED_EARLY = "the process of this run was killed, by the system if memory ran out; run the week again"
 
 

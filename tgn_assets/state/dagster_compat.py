@@ -23,6 +23,8 @@ POOL = "home"
 """The pool of a renamed op: what limits it limits all that works on one TGN_HOME."""
 PARTITION = "dagster/partition"
 """The tag of a run that names its week."""
+FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
+"""What Dagster says of a run that it, not the run's process, calls failed."""
 
 
 def single_run_asset(**options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
