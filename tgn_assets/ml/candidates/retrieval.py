@@ -144,14 +144,14 @@ class CandidateGenerator:
         return Request(self.pair_features.tables(shard.past), limit, _parts(shard.links.to(self.device)))
 
     def _retrieve(self, request: Request) -> RetrievedPairs:
-        size = self.catalogue.num_events
-        retrieved = [channel(self, request) for channel in CHANNEL_REGISTRY.values()]
-        keys = [row * size + event for row, event in retrieved]
-        ordered = np.sort(np.concatenate(keys))
-        union = ordered[np.flatnonzero(np.diff(ordered, prepend=-1))]
-        channels = np.zeros((len(union), len(keys)), bool)
-        for channel, key in enumerate(keys):
-            channels[np.searchsorted(union, key), channel] = True
+        size, number = self.catalogue.num_events, len(CHANNELS)
+        retrieved = (channel(self, request) for channel in CHANNEL_REGISTRY.values())
+        keys = [(row * size + event) * number + channel for channel, (row, event) in enumerate(retrieved)]
+        pair, channel = np.divmod(np.sort(np.concatenate(keys)), number)
+        is_first = np.diff(pair, prepend=-1) > 0
+        union = pair[is_first]
+        channels = np.zeros((len(union), number), bool)
+        channels[np.cumsum(is_first) - 1, channel] = True
         row, event = np.divmod(union, max(size, 1))
         permitted = self.allowed[event]
         if self.rules.exclude_repeats:

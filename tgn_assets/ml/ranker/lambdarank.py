@@ -5,13 +5,15 @@ lists.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray
 from tgn_assets.ml.config import MAX_SEED, LambdaRankConfig
+from tgn_assets.ml.linalg.decision_trees import MAX_LEAVES, decision_trees
 from tgn_assets.ml.ranker.training_set import RankingDataset
 
 NUM_THREADS = re.compile(r"\[num_threads: \d+\]")
@@ -21,7 +23,9 @@ FIXED = {"objective": "lambdarank", "deterministic": True, "force_row_wise": Tru
 """LightGBM parameters that are not tuned."""
 
 
-Boosters = tuple[lgb.Booster, ...]
+Booster = Callable[[FloatArray], FloatArray]
+"""Gives the scores [p] of candidates with features [p, F] float32."""
+Boosters = tuple[Booster, ...]
 """Boosters of different seeds, whose mean score counts; none where there was nothing to learn."""
 
 
@@ -62,11 +66,22 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
 
 def load_boosters(text: str) -> Boosters:
     """What `fit_lambdarank` wrote, ready to score."""
-    return tuple(lgb.Booster(model_str=one) for one in text.split(NEXT_BOOSTER) if one)
+    return tuple(_scorer(lgb.Booster(model_str=one)) for one in text.split(NEXT_BOOSTER) if one)
+
+
+def _scorer(booster: lgb.Booster) -> Booster:
+    """LightGBM itself scores with larger trees than those of the default configuration."""
+    if booster.params["num_leaves"] > MAX_LEAVES:
+        return partial(_predict, booster)
+    return decision_trees(booster.dump_model()).scores
+
+
+def _predict(booster: lgb.Booster, features: FloatArray) -> FloatArray:
+    return np.asarray(booster.predict(features, num_threads=1))
 
 
 def lambdarank_scores(boosters: Boosters, features: FloatArray) -> FloatArray:
     """[p] scores of candidates with `features` [p, F]; zeros without boosters."""
     if not boosters or not len(features):
         return np.zeros(len(features))
-    return np.mean([np.asarray(booster.predict(features, num_threads=1)) for booster in boosters], axis=0)
+    return np.mean([booster(features) for booster in boosters], axis=0)

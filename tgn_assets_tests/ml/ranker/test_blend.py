@@ -17,7 +17,7 @@ class Booster:
 
     scored = 0
 
-    def predict(self, features: FloatArray, **_: int) -> FloatArray:
+    def __call__(self, features: FloatArray) -> FloatArray:
         self.scored += len(features)
         return features[:, 0]
 
@@ -31,7 +31,7 @@ def blended(
     network: FloatArray, boosted: FloatArray, row: IntArray = ROW, k: int = 5, booster: Booster | None = None
 ) -> FloatArray:
     scorer = booster or Booster()
-    return blend_scores(candidates(row, boosted), network, boosters=(scorer,), k=k, config=CONFIG)  # type: ignore[arg-type]
+    return blend_scores(candidates(row, boosted), network, boosters=(scorer,), k=k, config=CONFIG)
 
 
 def test_the_scale_of_the_network_does_not_matter() -> None:

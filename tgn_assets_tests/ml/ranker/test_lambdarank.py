@@ -6,6 +6,7 @@ import torch
 
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import LambdaRankConfig
+from tgn_assets.ml.linalg.decision_trees import MAX_LEAVES
 from tgn_assets.ml.ranker import lambdarank
 from tgn_assets.ml.ranker.lambdarank import fit_lambdarank, lambdarank_scores, load_boosters
 from tgn_assets.ml.ranker.training_set import RankingDataset
@@ -81,3 +82,11 @@ def test_several_boosters_score_by_their_mean() -> None:
     alone = [lambdarank_scores(load_boosters(text), features) for text in texts]
     assert not np.array_equal(alone[0], alone[1])
     assert lambdarank_scores(load_boosters(both), features) == pytest.approx(np.mean(alone, axis=0))
+
+
+def test_trees_of_any_size_score() -> None:
+    of = dataset(200)
+    small, large = (
+        fitted(of, config=LambdaRankConfig(num_leaves=leaves, min_data_in_leaf=5)) for leaves in (MAX_LEAVES, 40)
+    )
+    assert min(share_found(small, of), share_found(large, of)) > 0.8

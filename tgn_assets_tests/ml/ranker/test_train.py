@@ -1,3 +1,4 @@
+import pickle
 import re
 from copy import deepcopy
 from dataclasses import replace
@@ -105,10 +106,10 @@ def test_the_week_that_judges_chooses_no_epoch(weeks: int, monkeypatch: pytest.M
     past = [row for row in rows if row[2] < newest]
     seen = train_gnn(snapshots(past, range(newest)), shift(START, newest - 1), GNN).embeddings
     another = [(user, event, newest, 1) for user, event in dict.fromkeys((user, past[0][1]) for user, *_ in past)]
-    judged = list[tuple[Ensemble, list[str]]]()
+    judged = list[tuple[Ensemble, bytes]]()
 
     def spied(ranker: BlendedRanker, *given: Any, **named: Any) -> Judgement:
-        judged.append((deepcopy(ranker.model), [one.model_to_string() for one in ranker.boosters]))
+        judged.append((deepcopy(ranker.model), pickle.dumps(ranker.boosters)))
         return judge(ranker, *given, **named)
 
     monkeypatch.setattr("tgn_assets.ml.ranker.train.judge", spied)
