@@ -4,8 +4,7 @@ In some logs new users interact with what was popular in the last hours, in othe
 with. The newest closed weeks decide: every kind is tested on each of them, with what was known before it.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,22 +12,22 @@ import numpy as np
 from tgn_assets.ml.arrays import BoolArray, FloatArray, IntArray
 from tgn_assets.ml.data.interactions import InteractionHistory
 from tgn_assets.ml.data.policy import NO_RULES, Rules
-from tgn_assets.ml.evaluation.baselines import popular
-from tgn_assets.ml.parallel import map_threaded
+from tgn_assets.ml.evaluation.baselines import POPULAR_HALF_LIFE, popular
+from tgn_assets.ml.linalg.topk import grouped_top_k
 from tgn_assets.ml.ranker.baseline_fallback import ndcg_of, non_increasing
 from tgn_assets.ml.schema import OURS, K
 
 HALF_LIVES = (0.15, 0.3, 1.0, 4.0)
 """Weeks after which an interaction counts half: a day to a month."""
 REACH = 10
-"""Half-lives after which an interaction no longer counts."""
+"""Half-lives for which an interaction counts at least."""
 TRIALS = 12
 """Closed weeks on which the kinds of popularity are compared."""
 CHOICE_HALF_LIFE, RATE_HALF_LIFE = 8.0, 2.0
 """Weeks after which a trial counts half in the choice of the kind, and in the hit rates: these drift, and it takes
 fewer users to know them than to know which kind is the best."""
-FILL = 1e-6
-"""Weight of a week-old interaction of anyone, for events to which the popularity itself gives no score."""
+FILL, FILL_HALF_LIFE = 1e-6, 1.0
+"""Weight of an interaction of anyone, for events to which the popularity itself gives no score."""
 
 
 class Popularity(NamedTuple):
@@ -54,9 +53,11 @@ def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = NO_RUL
 
     All lists, in all weeks, hold only events that `rules` allow.
     """
-    weeks = range(history.week - TRIALS, history.week)
-    tried = map_threaded(partial(_trial, history, k=k, rules=rules), weeks)
-    trials = [(week, *trial) for week, trial in zip(weeks, tried, strict=True) if trial is not None]
+    trials, newest = list[tuple[int, BoolArray, IntArray]](), np.zeros((0, k), np.int64)
+    for week, newest in _lists_by_week(history, k, rules):
+        trial = _trial(history, week, newest) if week < history.week else None
+        if trial is not None:
+            trials.append((week, *trial))
     if not trials:
         return NewUserList(popular(history, k, rules), "popular", np.zeros(k))
     age = history.week - 1 - np.array([week for week, _, _ in trials])
@@ -64,7 +65,7 @@ def new_user_list(history: InteractionHistory, k: int = K, rules: Rules = NO_RUL
         [ndcg_of(of_kind, size).sum() for of_kind in hits] for _, hits, size in trials
     ]
     best = int(np.argmax(of_kinds.sum(0)))
-    events = popular(history, k, rules) if best == 0 else _lists(history, history.week, k, rules)[best - 1]
+    events = popular(history, k, rules) if best == 0 else newest[best]
     hit_rate = _hit_rates(
         [(hits.sum(1), len(size)) for _, hits, size in trials], of_kinds, 0.5 ** (age / RATE_HALF_LIFE)
     )
@@ -83,37 +84,40 @@ def _hit_rates(trials: Sequence[tuple[IntArray, int]], ndcg: FloatArray, weight:
     return (weight[:, None] * hits).sum(0) / (weight * users).sum()
 
 
-def _trial(history: InteractionHistory, week: int, k: int, rules: Rules) -> tuple[BoolArray, IntArray] | None:
-    """Hits [1 + kinds, n, k] of the lists made at the close of `week` among the n new users of the week after, and how
-    many events each of them interacted with [n]; None without new users or without a past."""
+def _trial(history: InteractionHistory, week: int, lists: IntArray) -> tuple[BoolArray, IntArray] | None:
+    """Hits [1 + kinds, n, k] of the `lists` [1 + kinds, k] made at the close of `week` among the n new users of the
+    week after, and how many events each of them interacted with [n]; None without new users or without a past."""
     user, event = history.in_week(week + 1)
     new = history.first_week_of_user[user] == week + 1
     _, row, size = np.unique(user[new], return_inverse=True, return_counts=True)
-    past = history.as_of(week)
-    if not len(size) or not past.num_events:
+    if not len(size) or not len(history.week_no) or history.week_no[0] > week:
         return None
-    of_past = np.searchsorted(history.event_idx, past.event_idx)
-    baseline = popular(past, k, rules)
-    lists = np.stack([np.where(baseline >= 0, of_past[baseline], -1), *_lists(history, week, k, rules)])
     width = history.num_events + 1
     relevant = row * width + event[new]
     shown = np.arange(len(size))[:, None] * width + lists[:, None, :]
     return np.isin(shown, relevant) & (lists >= 0)[:, None, :], size
 
 
-def _lists(history: InteractionHistory, week: int, k: int, rules: Rules) -> list[IntArray]:
-    """The list [k] of each of `POPULARITIES` as of the close of `week`, from the interactions up to then alone."""
-    reach = week - int(REACH * max(HALF_LIVES))
-    low, high = np.searchsorted(history.week_no, [reach, week + 1])
-    event, week_no = history.event[low:high], history.week_no[low:high]
-    age = week - week_no + history.since[low:high]
-    new = history.first_week_of_user[history.user[low:high]] == week_no
-    known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
-    decayed, fill = {half_life: 0.5 ** (age / half_life) for half_life in HALF_LIVES}, FILL * 0.5**age
-    lists = []
-    for kind in POPULARITIES:
-        weight = decayed[kind.half_life] * (new if kind.new_users_only else 1) + fill
-        score = np.bincount(event, weight, history.num_events)[known]
-        top = known[np.lexsort((history.event_order[known], -score))[:k]]
-        lists.append(np.append(top, np.full(k - len(top), -1)))
-    return lists
+def _lists_by_week(history: InteractionHistory, k: int, rules: Rules) -> Iterator[tuple[int, IntArray]]:
+    """Yields each week of the trials and the newest one, with the lists [1 + kinds, k] of `popular` and of each of
+    `POPULARITIES` as of its close: rows are read once, week by week, and what was summed of earlier ones fades."""
+    first = history.week - TRIALS
+    fading = 0.5 ** (1 / np.array([POPULAR_HALF_LIFE, *(kind.half_life for kind in POPULARITIES)]))
+    scores = np.zeros((len(fading), history.num_events))
+    fill = 1 + POPULARITIES.index(Popularity(FILL_HALF_LIFE, False))
+    for week in range(first - int(REACH * max(HALF_LIVES)), history.week + 1):
+        scores *= fading[:, None]
+        low, high = np.searchsorted(history.week_no, [week, week + 1])
+        event, since = history.event[low:high].astype(np.int64), history.since[low:high].astype(float)
+        new = history.first_week_of_user[history.user[low:high]] == week
+        decayed = {half_life: 0.5 ** (since / half_life) for half_life in HALF_LIVES}
+        of_kinds = (decayed[kind.half_life] * (new if kind.new_users_only else 1) for kind in POPULARITIES)
+        for score, weight in zip(scores, (history.count[low:high], *of_kinds), strict=True):
+            score += np.bincount(event, weight, history.num_events)
+        if week >= first:
+            known = np.flatnonzero((history.first_week_of_event <= week) & rules.allowed(history, week))
+            of_known = scores[:, known]
+            of_known[1:] += FILL * of_known[fill]
+            tie, row = history.event_order[known], np.zeros(len(known), np.int64)
+            best = [grouped_top_k(row, score, tie, 1, k)[0] for score in of_known]
+            yield week, np.append(known, -1)[best]
