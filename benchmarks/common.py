@@ -51,19 +51,22 @@ class Log:
 @dataclass(frozen=True)
 class Step:
     """One asset or check of a run: its start (unix seconds), its duration, and the peak resident memory (bytes) of the
-    process meanwhile."""
+    process meanwhile; `unmapped` is the peak without pages of mapped files, which the system drops where it needs
+    them."""
 
     start: float
     seconds: float
     peak: int
+    unmapped: int
 
 
 @dataclass(frozen=True)
 class Usage:
-    """The wall-clock seconds and the peak resident memory (bytes) of one process, and its steps in order."""
+    """The wall-clock seconds and the peak resident memory (bytes) of one process, as in `Step`; its steps in order."""
 
     seconds: float
     peak: int
+    unmapped: int
     steps: Mapping[str, Step]
 
 
@@ -75,18 +78,20 @@ def refresh(log: Log, home: Path, week: str, through: Sequence[str] = ("tgn_asse
     command = [sys.executable, "-m", *through, "refresh", "--week", week]
     began, start = time.time(), time.perf_counter()
     process = subprocess.Popen(command, env=log.environment(home), cwd=ROOT, stdout=sys.stderr)
-    watched, samples = psutil.Process(process.pid), list[tuple[float, int]]()
+    watched, samples = psutil.Process(process.pid), list[tuple[float, int, int]]()
     while True:
         ended, status, resources = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
-        samples.append((time.time(), watched.memory_info().rss))
+        memory = watched.memory_info()
+        samples.append((time.time(), memory.rss, memory.rss - memory.shared))
         time.sleep(SAMPLE_SECONDS)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; its output above says why")
-    return Usage(seconds, resources.ru_maxrss * 1024, _steps(home, week, began, samples))
+    unmapped = max((own for _, _, own in samples), default=0)
+    return Usage(seconds, resources.ru_maxrss * 1024, unmapped, _steps(home, week, began, samples))
 
 
 @contextmanager
@@ -110,7 +115,7 @@ def run_peer(environment: str, script: str, **given: Any) -> dict[str, NDArray[A
             return dict(answer)
 
 
-def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]) -> dict[str, Step]:
+def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int, int]]) -> dict[str, Step]:
     """The steps of runs of `week` that started since `began` (unix seconds), in their order."""
     from dagster import DagsterInstance, RunsFilter
 
@@ -121,8 +126,8 @@ def _steps(home: Path, week: str, began: float, samples: list[tuple[float, int]]
             times += [(s.start_time, s.end_time, s.step_key) for s in stats if s.start_time and s.end_time]
     steps = {}
     for start, end, name in sorted(step for step in times if step[0] >= began):
-        memory = [rss for at, rss in samples if start <= at <= end]
-        steps[name] = Step(start, end - start, max(memory, default=0))
+        resident, unmapped = zip((0, 0), *(memory for at, *memory in samples if start <= at <= end), strict=True)
+        steps[name] = Step(start, end - start, max(resident), max(unmapped))
     return steps
 
 

@@ -70,12 +70,12 @@ def report(sizes: list[int], fresh: bool = False) -> Iterator[str]:
 
 def assets(title: str, usage: Usage) -> Iterator[str]:
     """Markdown: seconds and peak memory of every step and of the whole process."""
-    yield f"{title}:\n\n| asset | seconds | peak, GiB |\n|---|---|---|"
+    yield f"{title}:\n\n| asset | seconds | peak, GiB | without mapped files |\n|---|---|---|---|"
     for name, step in usage.steps.items():
-        yield f"| {name} | {step.seconds:.1f} | {step.peak / GIB:.2f} |"
+        yield f"| {name} | {step.seconds:.1f} | {step.peak / GIB:.2f} | {step.unmapped / GIB:.2f} |"
     rest = usage.seconds - sum(step.seconds for step in usage.steps.values())
-    yield f"| outside the steps | {rest:.1f} | |"
-    yield f"| whole process | {usage.seconds:.1f} | {usage.peak / GIB:.2f} |\n"
+    yield f"| outside the steps | {rest:.1f} | | |"
+    yield f"| whole process | {usage.seconds:.1f} | {usage.peak / GIB:.2f} | {usage.unmapped / GIB:.2f} |\n"
 
 
 def prepared(size: int, fresh: bool) -> tuple[Path, Log, Usage | None]:

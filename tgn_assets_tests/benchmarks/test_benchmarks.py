@@ -70,7 +70,7 @@ def test_publish_replaces_only_its_section(path: Path, section: str) -> None:
 
 
 def test_profile_sums_seconds_over_threads() -> None:
-    steps = {"trained_ranker": Step(start=10.0, seconds=4.0, peak=0)}
+    steps = {"trained_ranker": Step(start=10.0, seconds=4.0, peak=0, unmapped=0)}
     lightgbm, epoch = PARTS["LightGBM training"][0], PARTS["ranker epochs"][0]
     stacks = [
         ["threading:Thread.run", lightgbm, "lightgbm.engine:train"],

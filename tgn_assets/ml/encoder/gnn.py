@@ -157,7 +157,7 @@ class WeightedMeanSAGEConv(SAGEConv):
 
     def forward(self, x: tuple[Tensor, Tensor], adjacency: tuple[Tensor, Tensor]) -> Tensor:
         """[n_dst, dim] from the vectors of sources and targets, and an entry of `graph.adjacency`."""
-        return self.lin_l(_SparseProduct.apply(*adjacency, x[0])) + self.lin_r(x[1])
+        return torch.addmm(self.lin_l(_SparseProduct.apply(*adjacency, x[0])), x[1], self.lin_r.weight.T)
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -17,6 +17,7 @@ from tgn_assets.ml.encoder.row_adam import RowAdam
 from tgn_assets.ml.encoder.softmax_loss import LinkPlan, drawn_users, plan_links, sampled_softmax_loss, softmax_loss
 from tgn_assets.ml.graph.loaders import link_loader
 from tgn_assets.ml.graph.temporal_graph import UserRows, WindowGraph, user_rows
+from tgn_assets.ml.parallel import trim_malloc
 from tgn_assets.ml.progress import ProgressReporter
 from tgn_assets.ml.schema import EVENT, INTERACTS, USER
 from tgn_assets.ml.weeks import week_key
@@ -65,7 +66,11 @@ class EncoderTrainer:
         yield {"epoch": "final", "loss": self._train_epoch([*past, newest]), "validation_loss": None}
 
     def embeddings(self) -> NodeEmbeddings:
-        """The embeddings at the close of the cut-off, of the nodes known by then."""
+        """The embeddings at the close of the cut-off, of the nodes known by then. The trainer fits no more after that:
+        what it read of each week, a large part of the memory in use, is given back first."""
+        for of_week in (self.views, self.plans, self.loaders):
+            of_week.clear()
+        trim_malloc()
         view = self.view.to(self.device) if self.batching.inference == "full" else self.view
         vectors = self.encoder.inference(view, batching=self.batching.inference, sampler=self.config.sampler)
         known = {kind: view.known[kind].cpu() for kind in (USER, EVENT)}
@@ -120,6 +125,7 @@ class EncoderTrainer:
         rows = user_rows(self.views[week].adjacency, users)
         if drawn is links and not plan.sampled:
             self.plans[week] = rows, plan
+        trim_malloc()  # what building the matrices needed lies in pieces that the vectors do not fit in
         return rows, plan
 
     def _loader(self, week: int) -> LinkLoader:
