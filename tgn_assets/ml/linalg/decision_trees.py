@@ -42,7 +42,8 @@ class DecisionTrees:
     trees: tuple[Tree, ...]
 
     def scores(self, features: FloatArray) -> FloatArray:
-        """[n] of rows with `features` [n, F] float32: what `lightgbm.Booster.predict` gives, to the last bit."""
+        """[n] of rows with `features` [n, F] float32: what `lightgbm.Booster.predict` gives, to the last bit, where no
+        feature but zero is nearer to zero than 1e-35, which LightGBM takes for zero."""
         score = np.zeros(len(features))
         for low in range(0, len(features), ROWS_TOGETHER):
             columns = features[low : low + ROWS_TOGETHER].T[self.feature]
