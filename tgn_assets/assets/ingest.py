@@ -11,6 +11,7 @@ from tgn_assets.ml.monitoring.trends import activity
 from tgn_assets.ml.progress import ProgressReporter
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
 from tgn_assets.reporting.asset_metadata import numbers, preview, row_count, table_definition
+from tgn_assets.reporting.renderer import RENDERER
 from tgn_assets.state.artifact_store import ArtifactStore
 from tgn_assets.state.dagster_compat import single_run_asset
 from tgn_assets.state.lineage import digest_of_files
@@ -35,6 +36,7 @@ def raw_interactions(
     """
     from tgn_assets.reporting.asset_plots import activity_plot
 
+    RENDERER.start()  # while the source is read
     # The source is read before the warehouse is locked.
     staging = stage_weeks(
         source,

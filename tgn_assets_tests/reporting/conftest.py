@@ -1,9 +1,10 @@
+import json
 from collections.abc import Iterator
-from typing import Any
 
 import jsonschema
 import pytest
-import vl_convert
+
+from tgn_assets.reporting.renderer import RENDERER
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -11,16 +12,16 @@ def _charts_of_the_schema() -> Iterator[None]:
     """Validates each chart that is drawn: the package itself does not."""
     import altair as alt
 
-    draw, wrong = vl_convert.vegalite_to_svg, list[jsonschema.ValidationError]()
+    draw, wrong = RENDERER.svg, list[jsonschema.ValidationError]()
 
-    def validated(spec: dict[str, Any]) -> str:
+    def validated(chart: str) -> str:
         try:
-            alt.Chart.from_dict(spec)
+            alt.Chart.from_dict(json.loads(chart))
         except jsonschema.ValidationError as error:  # a report would leave the picture out
             wrong.append(error)
-        return draw(spec)
+        return draw(chart)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vl_convert, "vegalite_to_svg", validated)
+        patch.setattr(RENDERER, "svg", validated)
         yield
     assert wrong == []

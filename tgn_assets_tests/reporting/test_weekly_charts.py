@@ -62,4 +62,5 @@ def test_every_chart_of_the_page_has_a_picture() -> None:
         reliability_chart([(0.1, 0.2), (0.5, 0.4)], "label"),
         drift_chart(pd.DataFrame({"volume": [10, 20], "new": [0.1, 0.2]}, index=weeks), {"volume": "Rows"}, "label"),
     ]
-    assert all("<svg " in picture.wide and "<svg " in picture.narrow for picture in pictures)
+    assert [list(picture.drawings) for picture in pictures] == [["wide", "narrow"], ["panel"], ["panel-0"]]
+    assert all("<svg " in drawing for picture in pictures for drawing in picture.drawings.values())

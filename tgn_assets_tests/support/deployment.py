@@ -50,8 +50,8 @@ ARTIFACTS = ["weekly_snapshots", "trained_gnn", "trained_ranker", "temporal_embe
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
     """Leaves charts out of runs and reports, of whose time they take a sixth."""
     patch.setattr("tgn_assets.reporting.asset_plots.svg", lambda chart, config: "<svg></svg>")
-    empty = Markup("<svg></svg>")
-    patch.setattr(charts, "_picture", lambda draw, label, name: charts.Picture(label, empty, empty))
+    empty = {"panel": Markup("<svg></svg>")}
+    patch.setattr(charts, "_picture", lambda name, label, drawings: charts.Picture(label, empty))
 
 
 def quick_training(patch: pytest.MonkeyPatch, training: dict[str, Any] | None = None) -> None:

@@ -173,7 +173,7 @@ def _accumulate_gradients(
     size = USERS_PER_MICROBATCH if model.device.type == "cpu" else len(rows)
     losses, gradients = zip(*pool.map(of_microbatch, blocks_of(np.arange(len(rows)), size)), strict=True)
     of_users, *of_weights = zip(*gradients, strict=True)
-    users.backward(torch.cat(of_users))
+    (users * torch.cat(of_users)).sum().backward()  # as `users.backward(...)`, for which torch imports SymPy
     for weight, parts in zip(weights, of_weights, strict=True):
         if parts[0] is not None:  # the weights of the users' embeddings alone have their gradient already
             weight.grad = torch.stack(parts).sum(0)

@@ -235,7 +235,9 @@ def _newest(layer: nn.TransformerEncoderLayer, tokens: Tensor, hidden: Tensor) -
     Nothing else of the last layer is read, and it costs a fraction of the whole.
     """
     normed, newest = layer.norm1(tokens), tokens[:, -1]
-    seen, _ = layer.self_attn(normed[:, -1:], normed, normed, key_padding_mask=hidden, need_weights=False)
+    # The same as a `key_padding_mask`, for which torch imports SymPy.
+    mask = hidden.repeat_interleave(layer.self_attn.num_heads, dim=0)[:, None]
+    seen, _ = layer.self_attn(normed[:, -1:], normed, normed, attn_mask=mask, need_weights=False)
     newest = newest + layer.dropout1(seen[:, 0])
     inner = layer.dropout(layer.activation(layer.linear1(layer.norm2(newest))))
     return newest + layer.dropout2(layer.linear2(inner))

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import altair as alt
@@ -16,7 +17,7 @@ from tgn_assets.reporting.weekly_page.headline import NAMES
 logger = logging.getLogger(__name__)
 
 WIDE, NARROW = 620, 250
-"""Width of a plot, in pixels, on a screen and on a phone."""
+"""Width of a plot, in pixels, on a screen and on a phone; small ones have the latter on both."""
 SERIES = ["var(--ours)", "var(--second)", "var(--third)", "var(--fourth)", "var(--fifth)"]
 CONFIG = {
     "aria": False,  # the page describes each chart as a whole
@@ -46,11 +47,11 @@ CONFIG = {
 
 
 class Picture(NamedTuple):
-    """A chart in two widths, and a description for readers who cannot see it."""
+    """A chart, and a description for readers who cannot see it."""
 
     label: str
-    wide: Markup
-    narrow: Markup
+    drawings: Mapping[str, Markup]
+    """By the class of the style sheet: `wide` on a screen and `narrow` on a phone; others, side by side, on both."""
 
 
 def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
@@ -61,7 +62,7 @@ def quality_chart(scores: pd.DataFrame, label: str, metric: str) -> Picture:
         lines = quality_lines(scores, NAMES, SERIES, metric=metric, most=most, columns=columns)
         return lines.properties(width=width, height=260)
 
-    return _picture(draw, label, "quality")
+    return _in_two_widths("quality", label, draw)
 
 
 def loss_chart(steps: Sequence[tuple[str, float, float, str]], label: str, metric: str) -> Picture:
@@ -81,7 +82,7 @@ def loss_chart(steps: Sequence[tuple[str, float, float, str]], label: str, metri
         bars = alt.Chart(frame).mark_bar(height=18).encode(y=y, x=x, x2="high:Q", color=color)
         return bars.properties(width=width - margin, height=30 * len(frame))
 
-    return _picture(draw, label, "loss")
+    return _in_two_widths("loss", label, draw)
 
 
 def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Picture:
@@ -89,7 +90,7 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
     frame = pd.DataFrame(points, columns=["predicted", "observed"])
     top = max(frame.max().max() * 1.1, 0.01)
 
-    def draw(width: int) -> alt.TopLevelMixin:
+    def draw() -> alt.TopLevelMixin:
         # Most scores are small: the square root spreads them, and unlike the logarithm it has a zero.
         scale, axis = (
             alt.Scale(type="sqrt", domain=[0, top], nice=False),
@@ -101,10 +102,10 @@ def reliability_chart(points: Sequence[tuple[float, float]], label: str) -> Pict
         diagonal = alt.Chart(ends).mark_line(color="var(--muted)", strokeDash=[4, 4], strokeWidth=1)
         line = alt.Chart(frame).mark_line(color="var(--ours)")
         dots = alt.Chart(frame).mark_point(filled=True, opacity=1, size=60, color="var(--ours)")
-        side, layers = min(width, 340), [layer.encode(x=x, y=y) for layer in (diagonal, line, dots)]
-        return alt.layer(*layers).properties(width=side, height=side - 60)
+        layers = [layer.encode(x=x, y=y) for layer in (diagonal, line, dots)]
+        return alt.layer(*layers).properties(width=NARROW, height=NARROW - 60)
 
-    return _picture(draw, label, "reliability")
+    return _picture("reliability", label, {"panel": draw})
 
 
 def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) -> Picture:
@@ -114,31 +115,30 @@ def drift_chart(measures: pd.DataFrame, names: Mapping[str, str], label: str) ->
     tidy["week"] = week_numbers(tidy.week)
     tidy["measure"] = tidy.measure.map(names)
 
-    def draw(width: int) -> alt.TopLevelMixin:
-        def panel(name: str) -> alt.LayerChart:
-            side = width if width == NARROW else width // 2 - 50
-            values = alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%")
-            y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=values)
-            base = alt.Chart(tidy[tidy.measure == name]).encode(x=week_axis(numbers, 4), y=y)
-            line, this_week = base.mark_line(color="var(--ours)"), base.transform_filter(alt.datum.week == max(numbers))
-            now = this_week.mark_point(filled=True, opacity=1, size=80, color="var(--second)")
-            title = alt.TitleParams(name, color="var(--ink)", fontSize=13, anchor="start", fontWeight="normal")
-            return (line + now).properties(width=side, height=100, title=title)
+    def panel(name: str) -> alt.TopLevelMixin:
+        values = alt.Axis(tickCount=4, format="~s" if name == names["volume"] else "~%")
+        y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=values)
+        base = alt.Chart(tidy[tidy.measure == name]).encode(x=week_axis(numbers, 4), y=y)
+        line, this_week = base.mark_line(color="var(--ours)"), base.transform_filter(alt.datum.week == max(numbers))
+        now = this_week.mark_point(filled=True, opacity=1, size=80, color="var(--second)")
+        title = alt.TitleParams(name, color="var(--ink)", fontSize=13, anchor="start", fontWeight="normal")
+        return (line + now).properties(width=NARROW, height=100, title=title)
 
-        panels = [panel(name) for name in names.values() if name in set(tidy.measure)]
-        return alt.concat(*panels, columns=1 if width == NARROW else 2)
-
-    return _picture(draw, label, "drift")
+    found = [name for name in names.values() if name in set(tidy.measure)]
+    return _picture("drift", label, {f"panel-{at}": partial(panel, name) for at, name in enumerate(found)})
 
 
-def _picture(draw: Callable[[int], alt.TopLevelMixin], label: str, name: str) -> Picture:
+def _in_two_widths(name: str, label: str, draw: Callable[[int], alt.TopLevelMixin]) -> Picture:
+    return _picture(name, label, {"wide": partial(draw, WIDE), "narrow": partial(draw, NARROW)})
+
+
+def _picture(name: str, label: str, drawings: Mapping[str, Callable[[], alt.TopLevelMixin]]) -> Picture:
     try:
         with unvalidated():
-            return Picture(label, *(_svg(draw(width), f"{name}-{width}") for width in (WIDE, NARROW)))
+            return Picture(label, {shown: _svg(draw(), f"{name}-{shown}") for shown, draw in drawings.items()})
     except Exception as error:  # noqa: BLE001 (a report without a picture is better than none)
         logger.warning("the chart %s is left out of the report: %s", name, error)
-        note = Markup("<p>The picture is left out: {}.</p>").format(error)
-        return Picture(label, note, note)
+        return Picture(label, {"note": Markup("<p>The picture is left out: {}.</p>").format(error)})
 
 
 def _svg(chart: alt.TopLevelMixin, name: str) -> Markup:
