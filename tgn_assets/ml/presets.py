@@ -16,10 +16,11 @@ FAST: tuple[Values, Values] = (
         "networks": 1,
         "candidates": 40,
         "users_per_cutoff": 2048,
-        "warm_epochs": 3,
+        "warm_epochs": 1,
         "epochs": 15,
         "lambdarank": {"rounds": 50, "max_pairs": 50_000},
         "blend": {"contenders": 20},
+        "calibration": {"users": 512},
     },
 )
 """Fewer candidates, epochs, rounds, link vectors and users to learn from, and one network on every log."""
