@@ -180,7 +180,10 @@ class FitConfig(BaseModel, frozen=True):
     warm_patience: int = option(2, "Stop a warm start after this many epochs that gain too little.", ge=1, le=500)
     warm_gain: float = option(0.002, "Least relative gain of validation NDCG that counts there.", ge=0, le=1)
     many_lists: int = option(
-        16_384, "Lists of an epoch from which on a cold start stops by the same two rules.", ge=1, le=10**9
+        16_384,
+        "Lists of an epoch from which on a cold start stops by these two rules, and a warm one after one such epoch.",
+        ge=1,
+        le=10**9,
     )
     newest_weeks: int = option(
         3, "Newest weeks that the final epoch learns from, the held-out one among them.", ge=1, le=104

@@ -174,6 +174,16 @@ def test_epochs_that_gain_little_end_a_warm_start(dataset: RankingDataset, monke
     assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("warm", "rows"), [(True, 2), (False, 3)])
+def test_many_lists_need_fewer_epochs(
+    dataset: RankingDataset, monkeypatch: pytest.MonkeyPatch, warm: bool, rows: int
+) -> None:
+    qualities = iter([0.5, 0.5009, 0.5008, 0.9])
+    monkeypatch.setattr(listwise, "_ndcg", lambda *_: next(qualities))
+    many = CONFIG.model_copy(update={"fit": CONFIG.fit.model_copy(update={"many_lists": 3})})  # what `dataset` has
+    assert len(list(fit_network(network(), [dataset], dataset, config=many, warm=warm))) == rows
+
+
 def test_small_gains_that_add_up_go_on(dataset: RankingDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     qualities = iter([0.5, 0.5009, 0.5018, 0.5017, 0.5016, 0.9])
