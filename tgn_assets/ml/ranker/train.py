@@ -138,7 +138,7 @@ def _train(
 ) -> _TrainingState:
     view = inputs.as_of(inputs.past.week - 1)
     past, held_out, silent_weeks = _build_training_sets(inputs, view, cache, workers, progress)
-    datasets = [training_set.dataset for training_set in past if training_set.dataset is not None]
+    datasets = [of for training_set in past if (of := training_set.dataset) is not None and of.has_positive.any()]
     state = _start(inputs, datasets, earlier, workers, progress)
     cold = state.warm_from is None
     if held_out is None:

@@ -239,14 +239,14 @@ class PointInTimeView:
 
 def split_to_choose_epoch(datasets: Sequence[RankingDataset]) -> tuple[list[RankingDataset], RankingDataset]:
     """(what networks to be judged are fitted to, what chooses their number of epochs): the newest of `datasets`, or
-    every fourth user of the only one; that is itself if it has fewer than four."""
+    every fourth user of the only one; that is itself if it has fewer than four, or the others teach nothing."""
     *older, newest = datasets
     if older:
         return older, newest
     user = np.arange(len(newest.num_relevant))
-    if len(user) < CHOOSING:
-        return [newest], newest
     chooses = user % CHOOSING == CHOOSING - 1
+    if not chooses.any() or not newest.has_positive[~chooses].any():
+        return [newest], newest
     return [newest.of_rows(user[~chooses])], newest.of_rows(user[chooses])
 
 

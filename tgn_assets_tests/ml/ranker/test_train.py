@@ -227,6 +227,25 @@ def test_a_catalogue_of_three_gives_lists_of_three() -> None:
     assert all(sorted(row) == [0, 1, 2] for row in lists.events[:, :3].tolist())
 
 
+def test_weeks_in_which_nobody_took_up_a_known_event_teach_nothing() -> None:
+    rows = [(f"u{user}", f"e{user % 3}-{week}", week, 1) for user in range(9) for week in range(6)]
+    of_new_events, key = history(rows, 5), shift(START, 5)
+    embedding_history = train_gnn(snapshots(rows, range(6)), key, GNN).embeddings
+    ranker = train_ranker(of_new_events, embedding_history, key, config=CONFIG)
+    lists = lists_of(ranker, embedding_history, of_new_events)
+    assert not ranker.trained and OURS not in lists.source
+    assert (lists.events >= 0).all()
+
+
+@pytest.mark.parametrize("user", range(4))
+def test_the_only_user_to_learn_from_may_be_any_one(user: int) -> None:
+    new = [(f"u{one}", f"e{one}-{week}", week, 1) for one in range(4) if one != user for week in range(3)]
+    rows = [*new, *((f"u{user}", "again", week, 1) for week in range(3))]
+    small, key = history(rows, 2), shift(START, 2)
+    embedding_history = train_gnn(snapshots(rows, range(3)), key, GNN).embeddings
+    assert train_ranker(small, embedding_history, key, config=CONFIG).trained
+
+
 def test_no_history_at_all_gives_no_lists() -> None:
     no_log = history([], 0)
     ranker = train_ranker(no_log, {}, START, config=CONFIG)
