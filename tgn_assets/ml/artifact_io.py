@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -62,10 +63,16 @@ def load_file(path: Path) -> dict[str, Tensor]:
 
 
 def save_file(tensors: dict[str, Tensor], path: Path) -> None:
-    """As that of safetensors."""
+    """As that of safetensors; OSError for what the operating system refuses, such as a file on a full disk."""
     from safetensors.torch import save_file
 
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if refusal := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(refusal[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def save_artifact(

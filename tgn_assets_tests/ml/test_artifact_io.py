@@ -18,6 +18,7 @@ from tgn_assets.ml.artifact_io import (
     load_artifact,
     load_meta,
     save_artifact,
+    save_file,
 )
 
 
@@ -51,6 +52,13 @@ def test_a_save_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
         save_artifact(tmp_path / "week", {"new": torch.ones(1)}, {"not": json})
     assert set(load_artifact(tmp_path / "week")[0]) == {"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["week"]
+
+
+def test_what_the_system_refuses_while_tensors_are_written_is_its_error(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / TENSORS
+    with pytest.raises(OSError, match="No such file or directory") as refused:  # safetensors has an error of its own
+        save_file({"a": torch.zeros(1)}, file)
+    assert refused.value.errno == errno.ENOENT and refused.value.filename == str(file)
 
 
 def test_a_missing_artifact_is_an_error_with_a_remedy(tmp_path: Path) -> None:
