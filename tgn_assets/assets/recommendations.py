@@ -249,6 +249,7 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
 
     predictions = made.lists.predictions
     share = made.distinct_events / max(events, 1)
+    shown = ["rank", "event_id", "score", "source", "reason"]
     return {
         **row_count(len(predictions)),
         **numbers({"events_recommended": made.distinct_events, "coverage": share}),
@@ -257,6 +258,6 @@ def published_metadata(made: "WeekPublication", events: int, catalogue: pd.DataF
         **numbers(made.rows_by_reason, "reasons/"),
         **column_lineage(PREDICTIONS),
         **catalogue_plot(most_recommended(predictions), catalogue),
-        "preview": preview(predictions),
-        "new_users": preview(made.lists.new_users),
+        "preview": preview(predictions[["user_id", *shown]]),
+        "new_users": preview(made.lists.new_users[shown]),
     }

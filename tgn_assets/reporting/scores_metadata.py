@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import dagster as dg
 import pandas as pd
 
 from tgn_assets.ml.evaluation.metric_names import UNPUBLISHED
@@ -38,8 +39,8 @@ def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> di
         "verdict": verdict(metrics, ndcg),
         **numbers({"NDCG": of_all["ndcg"], "NDCG/lift_over_best": lift.value if lift else None}),
         **numbers(baselines.to_dict(), "NDCG/"),
-        "comparison": preview(everyone),
-        "comparison_seen": preview(comparison(metrics, "seen")),
+        "comparison": _narrow(everyone),
+        "comparison_seen": _narrow(comparison(metrics, "seen")),
         **quality_plot(trend),
         **numbers(of_all.reindex(shown).to_dict()),
         **numbers(points_lost(metrics), "lost/"),
@@ -51,3 +52,8 @@ def scores_metadata(metrics: pd.DataFrame, trend: pd.DataFrame, ndcg: str) -> di
         "reliability_bins": preview(bins),
         **reliability_plot(reliability(metrics)),
     }
+
+
+def _narrow(table: pd.DataFrame) -> dg.TableMetadataValue:
+    """The table with as many columns as fit a screen: a wider one cuts off the verdict above it, too."""
+    return preview(table.drop(columns=["map", "mrr", "precision"], errors="ignore"))

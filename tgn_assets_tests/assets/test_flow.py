@@ -54,6 +54,8 @@ def test_eval_metrics_score_the_lists_of_the_week_before(done: Deployment) -> No
     shown = metadata(done, "eval_metrics", week)
     seen = shown["comparison_seen"].records[0].data
     assert (seen["model"], seen["ndcg"]) == ("tgn_assets", round(ours_and_seen.value["ndcg"], 4))
+    columns = [column.name for column in shown["comparison_seen"].schema.columns]  # as many as fit the screen
+    assert columns == ["model", "ndcg", "ci_low", "ci_high", "users", "hit_rate", "recall"]
     assert shown["brier"] == metrics[(metrics.metric == "brier") & (metrics.segment == "all")].value.item()
     assert next(iter(shown)) == "verdict" and len(shown) < 40
 
@@ -95,6 +97,9 @@ def test_metadata_has_catalogue_coverage_and_previews(done: Deployment) -> None:
     table = metadata(done, "raw_interactions", WEEKS[3])["preview"]
     assert [column.name for column in table.schema.columns] == ["user_id", "event_id", "ts", "week"]
     assert len(table.records) == 10
+    for name, whose in (("preview", ["user_id"]), ("new_users", [])):  # what fits the screen: the rest is in the table
+        columns = [column.name for column in shown[name].schema.columns]
+        assert columns == [*whose, "rank", "event_id", "score", "source", "reason"]
 
 
 def test_drift_check_covers_each_week_and_newest_of_a_range(done: Deployment) -> None:
