@@ -112,7 +112,7 @@ def _check_result(check: CheckResult) -> dg.AssetCheckResult:
 def policy_for(files: PolicyFiles, events: "pd.Series[str]", week: str) -> Policy:
     """The policy for lists of `events` made at the close of `week`; PolicyError if none of them may be listed."""
     policy = files.read()
-    if len(events) and len(policy.excluded(events, week)) == len(events):
+    if policy.leaves_none_of(events.to_list(), week):
         raise PolicyError(
             f"the policy leaves none of the {len(events):,} events to be listed: look at TGN_ALLOW_EVENTS, "
             "TGN_DENY_EVENTS and TGN_EVENT_EXPIRY (ids are written as the log writes them); the lists stay as they were"

@@ -105,9 +105,14 @@ class WeeklyModels:
     def publish(self, week: str) -> WeekPublication:
         """What `weekly_top5_predictions` does: the lists of `week`, which was trained, also as rows of the warehouse.
 
-        RuntimeError if a check of the lists failed.
+        ValueError if the policy leaves no event to be listed, RuntimeError if a check of the lists failed.
         """
         users, events = read_nodes(self.con, week)
+        if self.training.policy.leaves_none_of(events.id.to_list(), week):
+            raise ValueError(
+                f"none of the {len(events):,} events up to week {week} may be listed: look at allow, deny and "
+                "event_expiry, whose ids are those of the log"
+            )
         made = publish_week(
             week,
             PublicationRecord(week, self.training.policy),

@@ -87,6 +87,8 @@ def test_policy_holds_for_every_list() -> None:
     assert had.isdisjoint(zip(found.user, found.event, strict=True))
     assert popular not in {*found.event, *model.recommend(["nobody"]).event}
     assert set(fast(2, allow=[1, 2]).fit(log).recommend().event) == {1, 2}
+    with pytest.raises(ValueError, match=r"none of the .* events up to week .* may be listed: look at allow, deny and"):
+        fast(allow=["nothing"]).fit(log)
 
 
 def test_expired_events_silent_users_and_words() -> None:

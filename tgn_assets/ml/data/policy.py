@@ -5,7 +5,7 @@ and every baseline get the same rules, so that their lists are comparable.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -114,6 +114,10 @@ class Policy:
         """The `event_ids` that may not be in lists made at the close of `week`."""
         expired = self.as_of(week).expires
         return {name for name in event_ids if name in expired or self._bars(name)}
+
+    def leaves_none_of(self, event_ids: Collection[str], week: str) -> bool:
+        """Whether there are `event_ids`, and none of them may be in lists made at the close of `week`."""
+        return 0 < len(event_ids) == len(self.excluded(event_ids, week))
 
     def named(self) -> dict[str, frozenset[str]]:
         """The event ids that it names, by the setting that does."""
