@@ -1,6 +1,7 @@
 """The servers that `tgn` starts: the Dagster UI (`tgn dev`) and the published lists over HTTP (`tgn serve`)."""
 
 import os
+import signal
 import socket
 import sys
 from contextlib import ExitStack
@@ -94,6 +95,8 @@ def dev(port: int, host: str) -> None:
             click.echo(f"{url}/ has the weekly pages", err=True)
         elif home.settings.reports_url is None:
             click.echo("the UI has no links to the weekly pages: set TGN_REPORTS_URL (docs/serving.md)", err=True)
+        # Dagster treats SIGTERM as SIGINT, which a shell that starts `tgn dev &` in a script has had ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.execv(sys.executable, command)
 
 

@@ -5,6 +5,7 @@ e2e/test_dagster_dev.py starts it for real, and looks at the address that it pri
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,15 @@ def test_weekly_pages_are_served_unless_a_setting_names_them(tmp_path: Path) -> 
     assert "weekly pages" not in _dev(tmp_path, home, *port, reports_url="https://shop.example/weeks").stderr
     refused = _dev(tmp_path, home, *port, reports_url="https://ann:secret@shop.example/weeks").stderr
     assert "TGN_REPORTS_URL: the UI shows it" in refused and "secret" not in refused
+
+
+def test_sigterm_ends_what_a_script_has_started_in_the_background(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert _dev(tmp_path, home_on_log(tmp_path), "--port", str(free_port())).exit_code == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("name", ["file", "file/home"])
