@@ -12,9 +12,11 @@ import lightgbm as lgb
 import numpy as np
 
 from tgn_assets.ml.arrays import FloatArray
+from tgn_assets.ml.artifact_io import TrainingError
 from tgn_assets.ml.config import MAX_SEED, LambdaRankConfig
 from tgn_assets.ml.linalg.decision_trees import MAX_LEAVES, decision_trees
 from tgn_assets.ml.ranker.training_set import RankingDataset
+from tgn_assets.ml.safe_text import first_line
 
 NUM_THREADS = re.compile(r"\[num_threads: \d+\]")
 NEXT_BOOSTER = "\nnext booster\n"
@@ -36,8 +38,8 @@ def fit_lambdarank(
 
     They differ in their seed, and so in the pairs and features that are drawn. The same input gives the same text with
     any number of `threads`. Users without a positive candidate are left out. The text is empty if there is nothing to
-    learn: no positive candidate, or no user with two candidates, as in a log with one event. After Burges, "From
-    RankNet to LambdaRank to LambdaMART", 2010.
+    learn: no positive candidate, or no user with two candidates, as in a log with one event. TrainingError where
+    LightGBM fails with `config`. After Burges, "From RankNet to LambdaRank to LambdaMART", 2010.
     """
     seeds = ((seed + at) % MAX_SEED for at in range(boosters))
     return NEXT_BOOSTER.join(filter(None, (_fit_booster(datasets, threads, config=config, seed=one) for one in seeds)))
@@ -59,7 +61,11 @@ def _fit_booster(datasets: Sequence[RankingDataset], threads: int, *, config: La
         return ""
     data = lgb.Dataset(np.concatenate(features), np.concatenate(labels).astype(np.int8), group=np.concatenate(sizes))
     tuned = config.model_dump(exclude={"rounds", "max_pairs"})
-    booster = lgb.train(FIXED | tuned | {"seed": seed, "num_threads": threads}, data, config.rounds)
+    try:
+        booster = lgb.train(FIXED | tuned | {"seed": seed, "num_threads": threads}, data, config.rounds)
+    except lgb.basic.LightGBMError as error:  # as where `bagging_fraction` is so small that no pair is drawn
+        changed = config.model_dump(exclude_defaults=True)
+        raise TrainingError(f"LightGBM: {first_line(error)}; look at trained_ranker's lambdarank: {changed}") from error
     # The trees do not depend on the number of threads, but the text names it.
     return NUM_THREADS.sub("[num_threads: 1]", booster.model_to_string())
 

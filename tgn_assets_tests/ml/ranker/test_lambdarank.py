@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tgn_assets.ml.artifact_io import TrainingError
 from tgn_assets.ml.candidates.retrieval import Candidates
 from tgn_assets.ml.config import LambdaRankConfig
 from tgn_assets.ml.linalg.decision_trees import MAX_LEAVES
@@ -42,6 +43,11 @@ def test_boosting_learns_what_makes_a_candidate_positive() -> None:
 def test_the_config_reaches_lightgbm() -> None:
     text = fitted(dataset(100), config=LambdaRankConfig(rounds=3, num_leaves=4))
     assert text.count("\nTree=") == 3 and "[num_leaves: 4]" in text
+
+
+def test_fields_that_lightgbm_cannot_fit_with_are_named() -> None:
+    with pytest.raises(TrainingError, match=r"look at trained_ranker's lambdarank: {'bagging_fraction': 1e-09}"):
+        fitted(dataset(100), config=LambdaRankConfig(bagging_fraction=1e-9))
 
 
 def test_beyond_max_pairs_only_negatives_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
