@@ -213,8 +213,9 @@ class Settings(BaseSettings):
             raise ValueError(f"TGN_END_WEEK={self.end_week} comes before TGN_START_WEEK={self.start_week}")
         if is_postgres(self.source) and not self.source_query:
             raise ValueError(f"TGN_SOURCE={self.source} needs TGN_SOURCE_QUERY, the name of a table or a SELECT")
-        for name, location in (("TGN_HOME", str(self.home)), ("TGN_EXPORT_PARQUET", self.export_parquet)):
-            if location and _is_read_with(self.source, location):
+        exports = {f"TGN_EXPORT_{name.upper()}": location for name, location in self.export_locations().items()}
+        for name, location in {"TGN_HOME": str(self.home), **exports}.items():
+            if _is_read_with(self.source, location):
                 raise ValueError(
                     f"{name}={location} lies in the folder TGN_SOURCE, all of whose files are read: move it out"
                 )

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tgn_assets.ml.export.destinations import DESTINATIONS
 from tgn_assets.settings import Settings, SettingsError, given_settings, read_settings
@@ -91,6 +92,14 @@ def test_state_and_exports_cannot_lie_among_the_files_of_the_log(tmp_path: Path)
         given_settings({"home": tmp_path / "home", "source": str(tmp_path)})
     with pytest.raises(SettingsError, match=r"export_parquet=.* lies in the folder source"):
         given_settings({"home": tmp_path / ".tgn", "source": str(tmp_path), "export_parquet": str(tmp_path / "out")})
+
+
+def test_no_destination_can_write_among_the_files_of_the_log(tmp_path: Path) -> None:
+    class WithAnother(Settings):
+        export_csv: str | None = None
+
+    with pytest.raises(ValidationError, match=r"TGN_EXPORT_CSV=.* lies in the folder TGN_SOURCE"):
+        WithAnother(_env_file=None, source=str(tmp_path), home=tmp_path / ".tgn", export_csv=str(tmp_path / "out"))
 
 
 def test_the_last_week_cannot_come_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
