@@ -106,6 +106,15 @@ def test_folders_stay_small() -> None:
     assert [str(folder) for folder, modules in folders.items() if modules > MAX_MODULES] == []
 
 
+def test_contributing_names_the_full_folders() -> None:
+    folders = Counter(path.parent for path in MODULES.values() if path.stem != "__init__")
+    full = {folder.relative_to(PACKAGE).as_posix() for folder, modules in folders.items() if modules == MAX_MODULES}
+    (row,) = re.findall(
+        r"a folder has at most \d+ modules \| (.*) are full", (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    )
+    assert set(re.findall("`(.+?)`", row)) == full
+
+
 def test_functions_stay_short() -> None:
     lines = ((name, of.name, (of.end_lineno or 0) - of.lineno) for name, of in functions())
     assert [where for where in lines if where[-1] >= MAX_LINES] == []
