@@ -187,7 +187,7 @@ def _item_knn(tables: BaselineTables, past: UserPast) -> dict[str, IntArray]:
         left_out[low:high] = _top_k(similar - similar.multiply(taken[low:high].astype(bool)), tables.k)
     new = tables.positions(_fill_ranks(left_out, tables.by_popularity, taken))
     if tables.exclude_repeats:
-        return dict.fromkeys(OF_ITEM_KNN, new)
+        return {"item_knn": new, "item_knn_new": new}
     return {"item_knn": tables.positions(_fill_ranks(included, tables.by_popularity)), "item_knn_new": new}
 
 

@@ -5,7 +5,9 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
+from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.evaluation import baselines
 from tgn_assets.ml.evaluation.baselines import BASELINES, all_baselines, baseline_lists, popular
 from tgn_assets.ml.linalg import sparse
@@ -94,6 +96,18 @@ def test_item_knn_finds_the_users_community() -> None:
     assert names(history, lists_of("item_knn", history, asked, 3)) == ["abc", "edf"]
     # Then popular: h, and the first of a and e that is not their own.
     assert names(history, lists_of("item_knn_new", history, asked, 4)) == ["bche", "dfha"]
+
+
+@pytest.mark.parametrize("rules", [NO_RULES, Rules(exclude_repeats=True)])
+def test_a_baseline_of_similar_events_keeps_its_lists(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(tables: baselines.BaselineTables, past: UserPast) -> IntArray:
+        assert tables.similar.shape == (2, 2)
+        return np.zeros((len(past.users), tables.k), np.int64)
+
+    monkeypatch.setattr(baselines, "BASELINES", {**BASELINES, "first": baselines.Baseline(first, ("popular",))})
+    monkeypatch.setattr(baselines, "OF_ITEM_KNN", (*baselines.OF_ITEM_KNN, "first"))
+    history = history_of([(0, "a", 0, 1), (1, "b", 0, 1)])
+    assert all_baselines(history, np.array([0, 1]), 1, rules)["first"].tolist() == [[0], [0]]
 
 
 def test_item_knn_new_never_lists_an_own_event(monkeypatch: pytest.MonkeyPatch) -> None:
