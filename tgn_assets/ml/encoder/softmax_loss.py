@@ -1,4 +1,4 @@
-"""The encoder's loss: each user's links of a week against the softmax over all events known before it.
+"""The encoder's loss, a single term: each user's links of a week against the softmax over all events known before it.
 
 Which events a link is compared with, its negatives, depends on the size of the week and on `batching`:
 
