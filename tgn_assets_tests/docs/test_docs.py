@@ -13,6 +13,8 @@ from types import MappingProxyType
 import pytest
 
 import tgn_assets
+from tgn_assets.ml.candidates.retrieval import CHANNELS
+from tgn_assets.ml.evaluation.baselines import BASELINES
 from tgn_assets_tests.support.postgres import Postgres
 from tgn_assets_tests.support.s3 import BUCKET, SECRET, bucket
 
@@ -117,6 +119,16 @@ def test_files_and_modules_that_pages_name_exist() -> None:
             if not (public or path.is_dir() or path.with_suffix(".py").exists()):
                 missing.append((page.name, module))
     assert missing == []
+
+
+def test_the_glossary_has_the_words_of_the_code() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", text, re.MULTILINE))
+    code = {word for path in CODE[0].rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+    names = [name for name in re.findall(r"`([A-Za-z_.]+)`", text) if not name.startswith("TGN_")]
+    assert [name for name in names if not set(name.removesuffix(".json").split(".")) <= code] == []
+    assert re.findall(r"`(\w+)`", rows["channel"]) == list(CHANNELS)
+    assert re.findall(r"`(\w+)`", rows["baseline"]) == list(BASELINES)
 
 
 def test_a_block_is_left_out_only_with_a_reason() -> None:

@@ -54,8 +54,8 @@ class Recommendations:
     """Lists for the week after `week`, best first; -1 (and a score of zero) where the catalogue is too small.
 
     A score is the probability that the user interacts with the event in that week. The ranker's scores were calibrated
-    on the weeks that it was judged on; a baseline's score is its hit rate at that rank in them. The scores of the
-    new-user list are the hit rates of such lists in the weeks they were tested on.
+    on the weeks that it was judged on; a baseline's score is its hit rate at that rank in them. The scores of
+    the list for new users are the hit rates of such lists in the weeks they were tested on.
     """
 
     week: int
