@@ -45,7 +45,7 @@ def evaluate_week(week: ScoredWeek) -> pd.DataFrame:
 
 def user_groups(week: ScoredWeek) -> pd.DataFrame:
     """The rows of `eval_user_groups`: every model's sum of NDCG over the drawn users of each group."""
-    group, parts = week.user_group, []
+    group, parts = week.drawn.user_group, []
     for segment in GROUPED_SEGMENTS:
         members = week.segments[segment]
         groups, group_index = np.unique(group[members], return_inverse=True)

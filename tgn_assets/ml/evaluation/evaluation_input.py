@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tgn_assets.ml.arrays import IntArray
+from tgn_assets.ml.arrays import BoolArray, IntArray
 
 MEMORY = "4GB"
 """What the joins may take before they go on on disk."""
@@ -94,9 +94,9 @@ SOURCES_SQL = "SELECT DISTINCT source FROM weekly_top5_predictions WHERE week = 
 INTERACTIONS_SQL = "SELECT count(*) FROM raw_interactions WHERE week = $week::DATE"
 DRAWN_SQL = """
     CREATE OR REPLACE TEMP TABLE drawn AS
-    SELECT row_number() OVER (ORDER BY user_id) - 1 AS row, user_id, coalesce(user_idx, -1) AS user_idx, source,
-           md5_number_lower(user_id) % $groups AS user_group
-    FROM (SELECT user_id, user_idx, source FROM active ORDER BY md5(concat($week, ' ', user_id)), user_id LIMIT $users)
+    SELECT row_number() OVER (ORDER BY user_id) - 1 AS row, user_id, coalesce(user_idx, -1) AS user_idx, repeats,
+           explores, source, md5_number_lower(user_id) % $groups AS user_group
+    FROM (FROM active ORDER BY md5(concat($week, ' ', user_id)), user_id LIMIT $users)
 """
 """The draw depends on the week and the ids alone, the group on the id."""
 DRAWN_TRUTH_SQL = """
@@ -154,6 +154,8 @@ class DrawnUsers:
     """n active users in ascending order of their ids, what they were shown and what they did, by warehouse indices."""
 
     user_idx: IntArray  # [n] -1 for a user without a history
+    repeats: BoolArray  # [n] interacted with an event of their own past
+    explores: BoolArray  # [n] interacted with one that is not
     user_group: IntArray  # [n] a user is in the same of `USER_GROUPS` in every week
     source: np.ndarray  # [n] whose list it was; None for the list for new users
     lists: pd.DataFrame  # row (of the n users), rank, event_idx: lists of their own; -1 for an event that is gone
@@ -206,11 +208,13 @@ def read_evaluation_input(
     )
     users = min(users or published.users, published.users)
     con.execute(DRAWN_SQL, given | {"users": users, "groups": USER_GROUPS})
-    active = con.execute("SELECT user_idx, source, user_group FROM drawn ORDER BY row").df()
+    active = con.execute("SELECT * EXCLUDE (user_id) FROM drawn ORDER BY row").df()
     return EvaluationInput(
         published,
         DrawnUsers(
             user_idx=active.user_idx.to_numpy(np.int64),
+            repeats=active.repeats.to_numpy(bool),
+            explores=active.explores.to_numpy(bool),
             user_group=active.user_group.to_numpy(np.int64),
             source=active.source.to_numpy(object),
             lists=con.execute(DRAWN_LISTS_SQL).df(),

@@ -60,10 +60,9 @@ class ScoredWeek:
     week: str
     history: InteractionHistory
     published: PublishedResult
+    drawn: DrawnUsers
     active: ActiveUsers
     lists: dict[str, IntArray]  # model -> [n, k] event codes, -1 for an empty rank
-    has_list: BoolArray  # [n] the user had a list of their own
-    user_group: IntArray  # [n] one of `USER_GROUPS`
     rules: Rules
     retrieved: RetrievedTruth | None
 
@@ -90,16 +89,9 @@ class ScoredWeek:
     @cached_property
     def segments(self) -> dict[str, BoolArray]:
         """Which drawn users [n] are in each segment of `segments_of`."""
-        active, history = self.active, self.history
-        seen = active.position >= 0
-        past = history.of_users(active.position)
-        # A pair is one number: an event that was unknown must not pass for the next user's first.
-        repeat = active.event < history.num_events
-        repeat[repeat] = np.isin(
-            active.row[repeat] * history.num_events + active.event[repeat], past.row * history.num_events + past.event
-        )
-        repeats, explores = (np.bincount(active.row[which], minlength=len(active)) > 0 for which in (repeat, ~repeat))
-        return self.segments_of(seen=seen, repeats=repeats, explores=explores, has_list=self.has_list)
+        drawn, seen = self.drawn, self.active.position >= 0
+        has_list = pd.notna(drawn.source)
+        return self.segments_of(seen=seen, repeats=drawn.repeats, explores=drawn.explores, has_list=has_list)
 
     @cached_property
     def segments_of_kinds(self) -> dict[str, BoolArray]:
@@ -163,8 +155,7 @@ def score_week(
         lists[WITHOUT_FALLBACK] = without
         retrieved, found = _retrieved(diagnostics, active, new_user_list)
         lists[CANDIDATES] = perfect_lists(row, event, found, rows=len(active), k=k)
-    has_list = pd.notna(drawn.source)
-    return ScoredWeek(week, history, given.published, active, lists, has_list, drawn.user_group, rules, retrieved)
+    return ScoredWeek(week, history, given.published, drawn, active, lists, rules, retrieved)
 
 
 def active_users(drawn: DrawnUsers, history: InteractionHistory, rules: Rules) -> ActiveUsers:
