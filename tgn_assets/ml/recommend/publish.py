@@ -16,7 +16,7 @@ from tgn_assets.ml.parallel import THREADS, Workers
 from tgn_assets.ml.progress import LogFn, no_log
 from tgn_assets.ml.ranker.checkpoint import RankerCheckpoint
 from tgn_assets.ml.ranker.training_set import EmbeddingHistory
-from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, expectations_of, publish_checks
+from tgn_assets.ml.recommend.publish_checks import CheckInput, CheckResult, publish_checks
 from tgn_assets.ml.recommend.published import PublicationRecord, PublishedLists, rules_of
 from tgn_assets.ml.recommend.reasons import ReasonIds
 from tgn_assets.ml.recommend.top_k import Recommendations, recommend
@@ -106,8 +106,7 @@ def publish_week(
         "trained_gnn": max(embedding_history),
         "interactions": week_key(int(history.week_no.max(initial=0))),
     }
-    expectations = expectations_of(record.policy, rules, week, history=history, users=users, events=events)
-    checks = publish_checks(CheckInput(lists, users, events, week, input_weeks, rules.k, expectations))
+    checks = publish_checks(CheckInput(lists, users, events, week, input_weeks, history, record.policy, rules))
     left_out = history.num_users - int(rules.have_lists(history).sum())
     return WeekPublication(lists, checks, record.row(lists, week), left_out)
 

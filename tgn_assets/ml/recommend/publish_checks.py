@@ -4,7 +4,7 @@ To add a check, write a function with the decorator `publish_check`: its name is
 description that the UI shows. It is then run before every publication, by the weekly job too.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,39 +18,11 @@ from tgn_assets.ml.weeks import shift
 
 
 @dataclass(frozen=True)
-class Expectations:
-    """What the policy makes of the lists: how long they are (by user id; for new users), and what must not be in them.
-
-    `had` are the pairs (user_id, event_id) of the past if they must not be shown again.
-    """
-
-    lengths: pd.Series
-    new_user_length: int
-    excluded: Collection[str] = ()
-    had: pd.MultiIndex | None = None
-
-
-def expectations_of(
-    policy: Policy, rules: Rules, week: str, *, history: InteractionHistory, users: pd.DataFrame, events: pd.DataFrame
-) -> Expectations:
-    """What `policy`, and its `rules` for `events`, make of the lists made at the close of `week` for `users`.
-
-    `users` and `events` (column id) stand in the order of the positions of `history`.
-    """
-    names, user_ids = events.id.to_numpy(object), pd.Index(users.id.to_numpy(object))
-    had = None
-    if rules.exclude_repeats:
-        had = pd.MultiIndex.from_arrays([user_ids[history.user], names[history.event]]).unique()
-    lengths = pd.Series(rules.list_lengths(history), index=user_ids)
-    return Expectations(lengths, rules.new_user_length(history), policy.excluded(names, week), had)
-
-
-@dataclass(frozen=True)
 class CheckInput:
     """What the checks look at: lists made at the close of `week` for the `users` and from the `events` known then.
 
-    `users` and `events` have the columns id and first_week; `input_weeks` names each input of the lists with the newest
-    week that it holds.
+    `users` and `events` have the columns id and first_week, in the order of the positions of `history`; `rules` are
+    those of `policy`; `input_weeks` names each input of the lists with the newest week that it holds.
     """
 
     lists: PublishedLists
@@ -58,8 +30,9 @@ class CheckInput:
     events: pd.DataFrame
     week: str
     input_weeks: Mapping[str, str]
-    k: int
-    expectations: Expectations
+    history: InteractionHistory
+    policy: Policy
+    rules: Rules
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -112,7 +85,7 @@ def ranks_are_consecutive(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     # The list for new users belongs to nobody (user_id None): dropna would lose it.
     rows = given.rows
     expected = rows.groupby("user_id", dropna=False, sort=False, observed=True)["rank"].rank(method="first")
-    wrong = rows[(rows["rank"] != expected) | (rows["rank"] > given.k)]
+    wrong = rows[(rows["rank"] != expected) | (rows["rank"] > given.rules.k)]
     twice = rows[rows.duplicated(["user_id", "event_id"])]
     reason = _reason(wrong, "has ranks other than 1, 2, ...") or _reason(twice, "names an event twice")
     return reason, {"wrong_ranks": len(wrong), "repeated_events": len(twice)}
@@ -140,9 +113,10 @@ def rows_are_plausible(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """Every user with a history whom the policy does not leave out, and nobody else, has a list as long as may be."""
     lengths = given.lists.predictions.groupby("user_id", sort=False, observed=True).size()
     lengths.index = lengths.index.astype(object)
-    expected = given.expectations.lengths[given.expectations.lengths > 0]
+    of_all = pd.Series(given.rules.list_lengths(given.history), index=given.users.id.astype(object))
+    expected, for_new_users = of_all[of_all > 0], given.rules.new_user_length(given.history)
     served, general = len(lengths), len(given.lists.new_users)
-    due = given.expectations.lengths.reindex(lengths.index)
+    due = of_all.reindex(lengths.index)
     undue, short = int((due == 0).sum()), int(((due > 0) & (lengths != due)).sum())
     numbers = {"users": len(expected), "users_served": served, "lists_of_wrong_length": short, "new_user_rows": general}
     longest = int(expected.max()) if len(expected) else 0
@@ -153,19 +127,21 @@ def rows_are_plausible(given: CheckInput) -> tuple[str, Mapping[str, int]]:
         reason = f"{undue} users have a list whom the policy leaves out"
     elif short:
         reason = f"{short} lists have not the length (at most {longest}) that catalogue and policy allow"
-    elif general != given.expectations.new_user_length:
-        reason = f"the list for new users has {general} events instead of {given.expectations.new_user_length}"
+    elif general != for_new_users:
+        reason = f"the list for new users has {general} events instead of {for_new_users}"
     return reason, numbers
 
 
 @publish_check
 def lists_follow_policy(given: CheckInput) -> tuple[str, Mapping[str, int]]:
     """No list names an event that the policy excludes: denied, expired, already had, ..."""
-    rows, had = given.rows, given.expectations.had
-    out = rows.event_id.isin(list(given.expectations.excluded))
+    rows, history = given.rows, given.history
+    user_ids, event_ids = given.users.id.to_numpy(object), given.events.id.to_numpy(object)
+    out = rows.event_id.isin(list(given.policy.excluded(event_ids, given.week)))
     again = pd.Series(False, index=rows.index)
-    if had is not None:
-        again = pd.Series(pd.MultiIndex.from_frame(rows[["user_id", "event_id"]]).isin(had), index=rows.index)
+    if given.rules.exclude_repeats:
+        had = pd.MultiIndex.from_arrays([user_ids[history.user], event_ids[history.event]])
+        again[:] = pd.MultiIndex.from_frame(rows[["user_id", "event_id"]]).isin(had)
     reason = _reason(rows[out], "names an event that is not allowed, denied or expired") or _reason(
         rows[again], "names an event that the user has had"
     )

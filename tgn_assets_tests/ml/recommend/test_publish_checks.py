@@ -1,23 +1,23 @@
+from itertools import product
 from math import inf, nan
 
 import pandas as pd
 import pytest
 
-from tgn_assets.ml.recommend.publish_checks import (
-    CHECKS,
-    CheckInput,
-    CheckResult,
-    Expectations,
-    description_of,
-    publish_checks,
-)
-from tgn_assets.ml.recommend.published import PublishedLists
+from tgn_assets.ml.data.interactions import InteractionHistory
+from tgn_assets.ml.data.policy import Policy
+from tgn_assets.ml.recommend.publish_checks import CHECKS, CheckInput, CheckResult, description_of, publish_checks
+from tgn_assets.ml.recommend.published import PublishedLists, rules_of
+from tgn_assets.ml.weeks import week_number
 
 WEEK, NEXT = "2024-01-01", "2024-01-08"
 KNOWN = "events_known_before_target"
 BOBS = slice(5, 9)
 USERS = pd.DataFrame({"idx": [0, 1], "id": ["ann", "bob"], "first_week": [WEEK, "2023-12-25"]})
 EVENTS = pd.DataFrame({"idx": range(6), "id": list("abcdef"), "first_week": WEEK})
+POLICY = Policy()
+Past = list[tuple[int, int, int]]
+"""Users and events by index, and weeks ago."""
 
 
 def good() -> PublishedLists:
@@ -35,17 +35,26 @@ def checked(
     events: pd.DataFrame = EVENTS,
     *,
     inputs: dict[str, str] | None = None,
-    expected: Expectations | None = None,
+    policy: Policy = POLICY,
+    past: Past | None = None,
 ) -> list[CheckResult]:
-    """The results of all checks; unless something else is `expected`, of a policy that allows everything."""
-    full = min(5, len(events))
-    expected = expected or Expectations(pd.Series(full, index=users.id), full)
-    return publish_checks(CheckInput(lists, users, events, WEEK, inputs or {"trained_ranker": WEEK}, 5, expected))
+    """The results of all checks; unless the `past` is another one, everybody had every event in the week."""
+    rows = past or [(user, event, 0) for user, event in product(users.idx, events.idx)]
+    frame = pd.DataFrame(rows, columns=["user_idx", "event_idx", "age"]).assign(event_order=lambda row: row.event_idx)
+    history = InteractionHistory.from_frame(frame.assign(week_no=week_number(WEEK) - frame.age, count=1), WEEK)
+    inputs = inputs or {"trained_ranker": WEEK}
+    rules = rules_of(policy, events)
+    return publish_checks(CheckInput(lists, users, events, WEEK, inputs, history, policy, rules))
 
 
-def failing(lists: PublishedLists, inputs: dict[str, str] | None = None) -> dict[str, str]:
+def failing(
+    lists: PublishedLists,
+    inputs: dict[str, str] | None = None,
+    policy: Policy = POLICY,
+    past: Past | None = None,
+) -> dict[str, str]:
     """Reasons by check, of the checks that fail."""
-    results = checked(lists, inputs=inputs)
+    results = checked(lists, inputs=inputs, policy=policy, past=past)
     assert [result.check for result in results] == list(CHECKS)
     return {result.check: result.reason for result in results if not result.passed}
 
@@ -99,18 +108,33 @@ def test_missing_or_short_list_fails(rows: int, reason: str) -> None:
     assert failing(PublishedLists(made.predictions[:rows], made.new_users)) == {"rows_are_plausible": reason}
 
 
-def test_list_of_a_user_left_out_fails() -> None:
-    def failing_with(lengths: dict[str, int], users: str) -> dict[str, str]:
-        made = good()
-        lists = PublishedLists(made.predictions[made.predictions.user_id.isin(users.split())], made.new_users)
-        expected = Expectations(pd.Series(lengths), 5)
-        results = checked(lists, expected=expected)
-        return {result.check: result.reason for result in results if not result.passed}
+def lists_of(*users: str) -> PublishedLists:
+    made = good()
+    return PublishedLists(made.predictions[made.predictions.user_id.isin(users)], made.new_users)
 
-    left_out = {"ann": 5, "bob": 0}
-    assert failing_with(left_out, "ann") == {}
-    assert failing_with(left_out, "ann bob") == {"rows_are_plausible": "2 users have a list, and 1 are to have one"}
-    assert failing_with(left_out, "bob") == {"rows_are_plausible": "1 users have a list whom the policy leaves out"}
+
+def test_list_of_a_user_left_out_fails() -> None:
+    policy = Policy(max_silent_weeks=0)
+    past: Past = [*((0, event, 0) for event in EVENTS.idx), (1, 0, 1)]  # bob was silent in the week
+    assert failing(lists_of("ann"), policy=policy, past=past) == {}
+    for users, reason in (
+        (("ann", "bob"), "2 users have a list, and 1 are to have one"),
+        (("bob",), "1 users have a list whom the policy leaves out"),
+    ):
+        assert failing(lists_of(*users), policy=policy, past=past) == {"rows_are_plausible": reason}
+
+
+@pytest.mark.parametrize("policy", [Policy(deny=frozenset("a")), Policy(allow=frozenset("bcdef"))])
+def test_event_that_the_policy_excludes_fails(policy: Policy) -> None:
+    reason = "the list of user 'ann' names an event that is not allowed, denied or expired (3 rows in all)"
+    assert failing(good(), policy=policy) == {"lists_follow_policy": reason}
+
+
+def test_event_that_the_user_has_had_fails_where_repeats_are_excluded() -> None:
+    past: Past = [*((0, event, 0) for event in EVENTS.idx), (1, 0, 1)]  # ann had everything, bob had a
+    assert failing(lists_of("bob"), policy=Policy(repeats="exclude"), past=past) == {
+        "lists_follow_policy": "the list of user 'bob' names an event that the user has had"
+    }
 
 
 @pytest.mark.parametrize("newer", ["trained_gnn", "interactions"])
