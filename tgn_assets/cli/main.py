@@ -57,7 +57,9 @@ def cli() -> None:
 @cli.command(short_help="Write synthetic interactions as CSV.")
 @click.option("--weeks", type=click.IntRange(1), default=26, show_default=True, help="How many weeks to write.")
 @click.option("--start-week", type=Week(), help="First week.  [default: so that the last one has just closed]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives another world.")
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Each seed gives another world."
+)
 @verbose_option
 def generate(weeks: int, start_week: str | None, seed: int) -> None:
     """Write synthetic interactions as CSV to stdout.

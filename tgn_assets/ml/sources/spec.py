@@ -47,8 +47,6 @@ class SourceSpec:
     """Where the log has a column `week_number` and no timestamps: one number and the Monday that it stands for."""
     start_week: str | None = None
     """First week of a synthetic source; None: 26 weeks before the current one."""
-    seed: int = 0
-    """Of a synthetic source."""
     row_filter: str | None = None
     """An SQL condition on the columns of the source: other rows are as if they were not there."""
     query: str | None = None

@@ -1,7 +1,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -228,28 +227,6 @@ def test_oracle_beats_baselines_and_repeat_beats_popular() -> None:
 def test_oracle_is_zero_without_known_events_nan_without_users() -> None:
     assert ceiling(WEEK, [], SMALL)["known"]["ndcg"] == 0
     assert np.isnan(ceiling(WEEK, [], SMALL, users=["nobody"])["all"]["ndcg"])
-
-
-@pytest.mark.parametrize(
-    ("knob", "value"),
-    [
-        ("seed", -1),
-        ("users", 0),
-        ("users", 1 << 23),
-        ("events", 0),
-        ("communities", 401),
-        ("user_life", (0, 5)),
-        ("event_life", (9, 8)),
-        ("habits", -1),
-        ("explorations", -0.1),
-        ("drift", 0),
-        ("focus", 1.1),
-        ("background", -0.1),
-    ],
-)
-def test_a_knob_that_makes_no_world_is_named(knob: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"World\.{knob} is .*; it must be"):
-        World(**{knob: value})
 
 
 def known_history(rows: pd.DataFrame, week: str) -> tuple[InteractionHistory, np.ndarray, np.ndarray]:
