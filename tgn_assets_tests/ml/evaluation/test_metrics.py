@@ -118,13 +118,6 @@ def test_no_list_beats_the_perfect_one(ranking: tuple[np.ndarray, list[set[int]]
         assert (per_user(perfect, user, event)[["ndcg", "map", "mrr", "hit_rate"]] == 1).all(axis=None)
 
 
-def test_perfect_lists_hold_reachable_events_only() -> None:
-    user, event = pairs([{1, 7}, {8}])
-    perfect = perfect_lists(user, event, event < 5, rows=2, k=3)
-    assert perfect.tolist() == [[1, -1, -1], [-1, -1, -1]]
-    assert per_user(perfect, user, event).ndcg.tolist() == pytest.approx([1 / (1 + DISCOUNT[1]), 0], abs=1e-6)
-
-
 def test_catalogue_coverage_as_in_torch_geometric() -> None:
     lists = np.array([[0, 3, 2], [3, 1, 0]])
     reference = LinkPredCoverage(3, num_dst_nodes=8)

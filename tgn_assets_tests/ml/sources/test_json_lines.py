@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tgn_assets.ml.sources.extent import describe_source, source_digests
+from tgn_assets.ml.sources.extent import describe_source
 from tgn_assets.ml.sources.spec import SourceError, SourceSpec
-from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, csv, load, warehouse
+from tgn_assets_tests.support.histories import EXTENT, HEADER, ROWS, WEEKS, load, warehouse
 
 RECORDS = [
     dict(zip(("ip_address", "event_id", "timestamp"), row.split(","), strict=True)) for row in ROWS.strip().splitlines()
@@ -20,13 +20,6 @@ def lines(folder: Path, text: str, name: str = "log.jsonl") -> SourceSpec:
 
 def of(*records: object) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
-
-
-def test_json_lines_are_the_same_log_as_csv(tmp_path: Path) -> None:
-    spec = lines(tmp_path, of(*RECORDS))
-    assert describe_source(spec) == EXTENT
-    (tmp_path / "csv").mkdir()
-    assert source_digests(spec, WEEKS) == source_digests(csv(tmp_path / "csv"), WEEKS)
 
 
 def test_compressed_json_lines_are_read(tmp_path: Path) -> None:
