@@ -30,7 +30,7 @@ def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield (
         "weeks",
         {
-            "with_rows": len(found.weeks),
+            "with_rows": len(found.digests),
             "first": extent.first_week,
             "newest_closed": extent.closed_by_rows,
             "may_close": not extent.closed_by_rows
@@ -40,7 +40,7 @@ def check_sections(home: Home) -> Iterator[tuple[str, Any]]:
     yield "before_first_week", found.before_start
     yield "after_last_week", found.after_end
     yield "rejected", found.rejected
-    about_first_week = [] if start_week else _first_week_suspicions(spec, found.weeks)
+    about_first_week = [] if start_week else _first_week_suspicions(spec, sorted(found.digests))
     yield "suspicions", [*home.refusals(extent, found.digests), *found.suspicions, *about_first_week]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -103,8 +103,6 @@ class SourceCheck:
     first: datetime | None
     last: datetime | None
     """Of the rows that can be used, UTC."""
-    weeks: list[str]
-    """With rows that can be used."""
     before_start: int
     after_end: int
     """Of the rows that can be used, those before the first and after the last week that the settings name."""
@@ -114,7 +112,7 @@ class SourceCheck:
     """What looks odd though it can be used, in sentences."""
     extent: SourceExtent
     digests: dict[str, str]
-    """Of the rows that can be used, by week."""
+    """Of the rows that can be used, by week with some."""
 
 
 def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str | None = None) -> SourceCheck:
@@ -123,7 +121,7 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
 
     SourceError if it cannot be read, or has no row that can be used.
     """
-    extent = kind_of(spec).extent(None)
+    extent = kind_of(spec).extent()
     weeks = weeks_between(extent.first_week, extent.closed_by_rows) if extent and extent.closed_by_rows else None
     with connect() as con:
         found = scan(con, spec, LOOK_SQL, weeks=weeks)
@@ -163,10 +161,9 @@ def check_source(spec: SourceSpec, start_week: str | None = None, end_week: str 
         suspicions += same_files(spec)
         if others := kind_of(spec).other_files():
             suspicions.append(f"files in the folder are not read, as their names tell no format: {listed(others, 5)}")
-    with_rows = sorted(group.week for group in groups if group.week and group.reason is None)
-    suspicions += _pauses(with_rows)
-    span = first, last, with_rows, before, after
-    return SourceCheck(rows, users, events, *span, rejected, suspicions, extent, digests_of(groups))
+    digests = digests_of(groups)
+    suspicions += _pauses(digests)
+    return SourceCheck(rows, users, events, first, last, before, after, rejected, suspicions, extent, digests)
 
 
 def same_files(spec: SourceSpec) -> list[str]:
@@ -175,8 +172,8 @@ def same_files(spec: SourceSpec) -> list[str]:
     return [f"the files {one} and {other} are the same: their rows count twice" for one, other in pairs]
 
 
-def _pauses(weeks: list[str]) -> Iterator[str]:
-    for before, after in pairwise(weeks):
+def _pauses(weeks: Iterable[str]) -> Iterator[str]:
+    for before, after in pairwise(sorted(weeks)):
         if (empty := week_number(after) - week_number(before) - 1) >= LONG_PAUSE:
             yield f"{empty} weeks in a row have no rows that can be used, from {shift(before, 1)} on"
 

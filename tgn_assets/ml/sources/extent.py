@@ -74,13 +74,13 @@ def source_signature(spec: SourceSpec, now: datetime | None = None) -> str:
     return hashlib.sha256(repr((spec.location, spec, spec.forgotten_ids.state, state)).encode()).hexdigest()
 
 
-def describe_source(spec: SourceSpec, now: datetime | None = None) -> SourceExtent:
-    """First and newest closed week of the source; `now` says which week a synthetic one has come to.
+def describe_source(spec: SourceSpec) -> SourceExtent:
+    """First and newest closed week of the source.
 
     SourceError if the source cannot be read, is empty, or has no valid row: then it counts the rejected ones by reason.
     """
     with source_errors(spec):
-        extent = kind_of(spec).extent(now) or _sought(spec)
+        extent = kind_of(spec).extent() or _sought(spec)
     return extent or survey_source(spec)[0]
 
 
@@ -92,7 +92,7 @@ def survey_source(spec: SourceSpec, *, since: str | None = None) -> tuple[Source
     """
     with source_errors(spec):
         kind = kind_of(spec)
-        if extent := kind.extent(None):
+        if extent := kind.extent():
             return extent, None
     weeks = weeks_between(since, week_of(horizon())) if since and not kind.reads_all else None
     groups, numbers_weeks = _read_groups(spec, weeks)
@@ -218,7 +218,7 @@ def first_week_of(spec: SourceSpec) -> str:
     SourceError as in `describe_source`, too.
     """
     with source_errors(spec):
-        if extent := kind_of(spec).extent(None) or _sought(spec):
+        if extent := kind_of(spec).extent() or _sought(spec):
             after = kind_of(spec).span(date.fromisoformat(shift(extent.first_week, 1)), horizon().date())
             weeks: Iterable[str] = [extent.first_week, *(after or ())[:1]]
     if not extent:

@@ -56,7 +56,7 @@ class SourceKind(ABC):
         with self.open(con, ()) as opened:
             return True in opened.kinds_of_time
 
-    def extent(self, _now: datetime | None) -> SourceExtent | None:
+    def extent(self) -> SourceExtent | None:
         """What it spans, where that is known without a scan."""
         return None
 

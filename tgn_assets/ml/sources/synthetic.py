@@ -116,9 +116,9 @@ class SyntheticSource(SourceKind):
         finally:
             con.unregister(ROWS)
 
-    def extent(self, now: datetime | None) -> SourceExtent:
-        """To the last week that is over at `now`."""
-        closed = last_ended_week(now)
+    def extent(self) -> SourceExtent:
+        """To the last week that is over."""
+        closed = last_ended_week()
         first = self.spec.start_week or shift(closed, 1 - WEEKS)
         newest = self._rows([closed]).ts.max().to_pydatetime() if closed >= first else datetime.fromisoformat(first)
         return SourceExtent(first, closed if closed >= first else None, newest.replace(tzinfo=UTC))
