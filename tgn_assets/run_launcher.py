@@ -58,25 +58,22 @@ def has_live_process(instance: DagsterInstance, run_id: str) -> bool:
     return True
 
 
-def fail_killed_runs(instance: DagsterInstance, lock: Path) -> list[str]:
+def fail_killed_runs(instance: DagsterInstance, lock: Path) -> None:
     """Mark started runs whose process is gone as failed, unless they hold the file `lock`, and those that will never
-    start; returns their ids.
+    start.
     """
-    started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
-    killed = [run for run in started if not is_alive(instance, run.run_id, lock)]
-    for run in killed:
-        instance.report_run_failed(run, "The process of this run is gone; run the week again.")
-    return [*(run.run_id for run in killed), *fail_unstarted_runs(instance)]
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])):
+        if not is_alive(instance, run.run_id, lock):
+            instance.report_run_failed(run, "The process of this run is gone; run the week again.")
+    fail_unstarted_runs(instance)
 
 
-def fail_unstarted_runs(instance: DagsterInstance, is_ours: Callable[[DagsterRun], bool] = lambda _: True) -> list[str]:
+def fail_unstarted_runs(instance: DagsterInstance, is_ours: Callable[[DagsterRun], bool] = lambda _: True) -> None:
     """Mark those runs that `is_ours` as failed that were made a while ago and neither queued nor started since.
 
-    Their process was killed in the moment between. Dagster's run monitoring does not look at them. Returns their ids.
+    Their process was killed in the moment between. Dagster's run monitoring does not look at them.
     """
     long_ago = datetime.now(UTC) - timedelta(seconds=START_SECONDS)
     waiting = RunsFilter(statuses=[DagsterRunStatus.NOT_STARTED], updated_before=long_ago)
-    lost = [run for run in instance.get_runs(waiting) if is_ours(run)]
-    for run in lost:
+    for run in filter(is_ours, instance.get_runs(waiting)):
         instance.report_run_failed(run, NEVER_STARTED)
-    return [run.run_id for run in lost]

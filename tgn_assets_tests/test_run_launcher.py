@@ -38,6 +38,13 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def checked(instance: dg.DagsterInstance, lock: Path = LOCK) -> dg.DagsterRunStatus:
+    """The status of the only run once killed ones are marked as failed."""
+    fail_killed_runs(instance, lock)
+    [run] = instance.get_runs()
+    return run.status
+
+
 def test_run_of_killed_process_is_marked_failed(instance: dg.DagsterInstance) -> None:
     command = [sys.executable, "-c", SLEEPER, instance.root_directory]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sleeper:
@@ -46,14 +53,11 @@ def test_run_of_killed_process_is_marked_failed(instance: dg.DagsterInstance) ->
         [run] = instance.get_runs()
         launcher = WatchfulRunLauncher()
         launcher.register_instance(instance)
-        assert fail_killed_runs(instance, LOCK) == []
+        assert checked(instance) == dg.DagsterRunStatus.STARTED
         assert launcher.check_run_worker_health(run).status.value == "RUNNING"
         sleeper.kill()
     assert launcher.check_run_worker_health(run).status.value == "FAILED"
-    assert fail_killed_runs(instance, LOCK) == [run.run_id]
-    [run] = instance.get_runs()
-    assert run.status == dg.DagsterRunStatus.FAILURE
-    assert fail_killed_runs(instance, LOCK) == []
+    assert checked(instance) == dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_that_holds_the_lock_is_alive_wherever_it_runs(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -62,9 +66,9 @@ def test_a_run_that_holds_the_lock_is_alive_wherever_it_runs(instance: dg.Dagste
     lock = tmp_path / "run.lock"
     with hold(lock, f"run {run.run_id} of process 7", print):
         assert held_by(lock) == f"run {run.run_id} of process 7"
-        assert fail_killed_runs(instance, lock) == []
+        assert checked(instance, lock) == dg.DagsterRunStatus.STARTED
     assert held_by(lock) == ""
-    assert fail_killed_runs(instance, lock) == [run.run_id]
+    assert checked(instance, lock) == dg.DagsterRunStatus.FAILURE
 
 
 @dg.job

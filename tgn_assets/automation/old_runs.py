@@ -22,8 +22,8 @@ OBSERVATION_DAYS = 3
 """Observations are kept so long; a log that changes all the time is observed every five minutes."""
 
 
-def delete_old_runs(instance: dg.DagsterInstance, days: int | None, names: Names = PLAIN) -> int:
-    """Deletes runs that ended and were created more than `days` ago, a few at a time; returns how many. None: none.
+def delete_old_runs(instance: dg.DagsterInstance, days: int | None, names: Names = PLAIN) -> None:
+    """Deletes runs that ended and were created more than `days` ago, a few at a time. None: none.
 
     What they made stays known from the warehouse. Observations of the source go after `OBSERVATION_DAYS` in any case.
     """
@@ -37,7 +37,6 @@ def delete_old_runs(instance: dg.DagsterInstance, days: int | None, names: Names
         instance.compute_log_manager.delete_logs(prefix=[run_id])
         for emptied in Path(instance.root_directory).glob(f"history/runs/{run_id}.db*"):  # the default, SQLite
             emptied.unlink()
-    return min(len(ended), AT_ONCE)
 
 
 def _created_before(instance: dg.DagsterInstance, days: int, job: str | None = None) -> list[dg.DagsterRun]:

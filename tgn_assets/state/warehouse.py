@@ -168,8 +168,8 @@ class Warehouse:
 
     def replace_week_tables(
         self, week: str, frames: Mapping[str, pd.DataFrame], *, settings: str | None = None
-    ) -> dict[str, int]:
-        """Makes `frames` the rows of `week` in the tables of their names; returns how many there are in each.
+    ) -> None:
+        """Makes `frames` the rows of `week` in the tables of their names.
 
         Columns count by name. A reader finds all the old rows or all the new ones, whatever happens meanwhile. With the
         rows of an asset, what they were made from is recorded, and the digest of the `settings` that count. ValueError
@@ -189,7 +189,6 @@ class Warehouse:
                     record_made(con, asset, {week: digest_of_rows(con, frames, week)}, settings=settings)
             if PREDICTIONS in frames:
                 published_copy.write_copy(con, self.path.parent)
-        return {table: len(frame) for table, frame in frames.items()}
 
     def lineage(self) -> Lineage:
         """What was ingested and made; nothing if there is no warehouse yet."""
