@@ -15,6 +15,8 @@ from tgn_assets_tests.support.postgres import Postgres, postgres_server
 from tgn_assets_tests.support.preloaded import preloaded_tgn
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from tgn_assets_tests.support.deployment import Deployment
 
 REQUIRE_ALL = "TGN_TESTS_REQUIRE_ALL"
@@ -124,6 +126,15 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def instance() -> "Iterator[DagsterInstance]":
+    """A Dagster instance in memory."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """The p value of the best of several rankers from a tenth of the draws: enough for a rate over many worlds."""
     monkeypatch.setattr("tgn_assets.ml.evaluation.intervals.DRAWS", 2000)
@@ -159,13 +170,10 @@ def done(finished: "tuple[Path, Deployment]") -> "Deployment":
 
 
 @pytest.fixture
-def copy(finished: "tuple[Path, Deployment]", tmp_path: Path) -> "Iterator[Deployment]":
+def copy(finished: "tuple[Path, Deployment]", tmp_path: Path, instance: "DagsterInstance") -> "Deployment":
     """A copy of the finished deployment, to be damaged."""
-    import dagster as dg
-
     from tgn_assets_tests.support.deployment import Deployment, copied_home, home_at
 
     folder, _ = finished
     copied_home(folder, tmp_path, exported="home-export")
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Deployment(home_at(tmp_path / "home", folder / "log.csv"), instance)
+    return Deployment(home_at(tmp_path / "home", folder / "log.csv"), instance)

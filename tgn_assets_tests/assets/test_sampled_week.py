@@ -1,7 +1,6 @@
 """Whole weeks through Dagster in sampled batches, as TGN_BATCHING and TGN_SAMPLER ask for, without the launchpad."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ def deployment(folder: Path, instance: dg.DagsterInstance, **settings: Any) -> D
     return Deployment(
         Home(Settings(_env_file=None, home=folder / "home", source=source, end_week=end, **settings)), instance
     )
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def test_week_in_sampled_batches_says_so_in_metadata_and_checkpoint(

@@ -30,18 +30,16 @@ def observe_source() -> None:
     """A job that stands for the real one."""
 
 
-def test_an_unchanged_source_is_not_read_again(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, tick = complete(tmp_path, instance)
+def test_an_unchanged_source_is_not_read_again(home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(home, tick)
     monkeypatch.setattr(Home, "closed_weeks", _must_not_be_called)
     assert "complete" in tick.reason()
 
 
 def test_a_source_that_always_changes_is_read_after_a_cooldown(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, tick = complete(tmp_path, instance)
+    complete(home, tick)
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     assert "changed since it was read a moment ago" in tick.reason()
@@ -74,11 +72,9 @@ def test_a_tick_never_reads_a_slow_source(
 
 
 def test_a_signature_that_takes_too_long_asks_for_an_observation(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
     observe(home)
-    tick = Ticks(home, instance)
     monkeypatch.setattr(backlog, "SIGNATURE_SECONDS", 0.01)
     monkeypatch.setattr(backlog, "signature_of", lambda _home: time.sleep(1))
     assert observes(tick.once())
@@ -87,11 +83,9 @@ def test_a_signature_that_takes_too_long_asks_for_an_observation(
 
 
 def test_the_observation_run_leaves_its_result_in_home_and_catalogue(
-    tmp_path: Path, instance: dg.DagsterInstance
+    instance: dg.DagsterInstance, home: Home, tick: Ticks
 ) -> None:
-    home = home_on_log(tmp_path)
     publish(home, *WEEKS[:2])
-    tick = Ticks(home, instance)
     assert _run_observation(home, instance, tick.once())
     [record] = instance.fetch_observations(dg.AssetKey("interaction_log"), limit=2).records
     assert record.asset_observation
@@ -103,13 +97,12 @@ def test_the_observation_run_leaves_its_result_in_home_and_catalogue(
     assert answer.run_requests[0].partition_key == WEEKS[2]
 
 
-def test_it_waits_for_an_observation_in_progress(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_it_waits_for_an_observation_in_progress(instance: dg.DagsterInstance, tick: Ticks) -> None:
     instance.create_run_for_job(observe_source, status=dg.DagsterRunStatus.STARTED)
-    assert "is started" in Ticks(home_on_log(tmp_path), instance).reason()
+    assert "is started" in tick.reason()
 
 
-def test_a_killed_observation_is_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_a_killed_observation_is_requested_again(instance: dg.DagsterInstance, tick: Ticks) -> None:
     first = tick.once()
     killed = _failed_observation(instance, first, time.time() - sensors.INTERVAL)
     second = tick.once()
@@ -126,34 +119,28 @@ def test_a_killed_observation_is_requested_again(tmp_path: Path, instance: dg.Da
     ],
 )
 def test_an_observation_of_other_settings_is_not_used(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+    tmp_path: Path, instance: dg.DagsterInstance, tick: Ticks, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
 ) -> None:
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
     observe(home_on_log(tmp_path))
-    assert not observes(Ticks(home_on_log(tmp_path), instance).once())
+    assert not observes(tick.once())
     assert observes(Ticks(home_on_log(tmp_path, **other), instance).once())
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", "{", {"digests": None}, {"read_at": "yesterday"}])
-def test_a_damaged_observation_is_made_again(
-    tmp_path: Path, instance: dg.DagsterInstance, damage: str | dict[str, Any]
-) -> None:
-    home = home_on_log(tmp_path)
+def test_a_damaged_observation_is_made_again(home: Home, tick: Ticks, damage: str | dict[str, Any]) -> None:
     observe(home)
     file = home.root / OBSERVATION
     file.write_text(damage if isinstance(damage, str) else json.dumps(json.loads(file.read_text()) | damage))
-    tick = Ticks(home, instance)
     assert observes(tick.once())
     assert tick.request().tags[RANGE_START] == WEEKS[0]
 
 
 def test_rows_ingested_since_end_the_cooldown(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a week whose rows grew between the observation and its run would be run again."""
-    home = home_on_log(tmp_path)
     publish(home, *WEEKS[:3])
-    tick = Ticks(home, instance)
     assert tick.request().partition_key == WEEKS[3]
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
@@ -161,9 +148,8 @@ def test_rows_ingested_since_end_the_cooldown(
     assert "complete" in tick.reason()
 
 
-def test_the_hour_of_the_schedule_ends_the_cooldown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hour_of_the_schedule_ends_the_cooldown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
-    home = home_on_log(tmp_path)
     read_at = datetime(2026, 3, 2, 5, 59, tzinfo=UTC).timestamp()  # a Monday
     dataclasses.replace(observe(home), signature="another", read_at=read_at).store(home)
     for seconds, current in ((30, True), (90, False)):
@@ -172,10 +158,9 @@ def test_the_hour_of_the_schedule_ends_the_cooldown(tmp_path: Path, monkeypatch:
 
 
 def test_failed_observations_are_repeated_less_and_less_often(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, instance: dg.DagsterInstance, home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick, clock = Ticks(home, instance), [time.time()]
+    clock = [time.time()]
     home.start_week()
     (tmp_path / "log.csv").unlink()
     monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
@@ -194,10 +179,9 @@ def test_failed_observations_are_repeated_less_and_less_often(
 
 
 def test_a_source_that_breaks_anew_each_minute_is_not_read_each_time(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, instance: dg.DagsterInstance, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick, clock = Ticks(home, instance), [time.time()]
+    clock = [time.time()]
     monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
     requested = []
     for number in range(60):
@@ -210,18 +194,16 @@ def test_a_source_that_breaks_anew_each_minute_is_not_read_each_time(
     assert requested == [0, 1, 3, 7, 15, 25, 35, 45, 55]
 
 
-def test_an_observation_that_another_home_got_counts_as_failed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_an_observation_that_another_home_got_counts_as_failed(instance: dg.DagsterInstance, tick: Ticks) -> None:
     assert observes(tick.once())
     instance.create_run_for_job(observe_source, status=SUCCESS)
     assert "TGN_HOME" in tick.reason()
 
 
 def test_a_clock_that_was_ahead_does_not_blind_the_sensor(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "RESCAN_COOLDOWN", 1e6)
-    home = home_on_log(tmp_path)
     for ahead, expected in ((0, False), (1e5, True)):
         dataclasses.replace(observe(home), signature="another", read_at=time.time() + ahead).store(home)
         assert observes(Ticks(home, instance).once()) == expected

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +16,9 @@ MONDAY = datetime(2024, 1, 29, 6, tzinfo=UTC)
 
 
 @pytest.fixture
-def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        monkeypatch.setattr(Home, "instance", lambda home: nullcontext(instance))
-        yield instance
+def instance(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+    monkeypatch.setattr(Home, "instance", lambda home: nullcontext(instance))
+    return instance
 
 
 def _tick(home: Home, moment: datetime = MONDAY) -> list[dg.RunRequest] | dg.SkipReason:

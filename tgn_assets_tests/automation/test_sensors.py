@@ -10,6 +10,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from tgn_assets import run_launcher
 from tgn_assets.automation import sensors
 from tgn_assets.automation.runs import RANGE_END, RANGE_START, REASON_TAG
+from tgn_assets.state.home import Home
 from tgn_assets.state.lineage import UPSTREAM
 from tgn_assets_tests.automation.ticks import Ticks, complete
 from tgn_assets_tests.support.event_logs import ROWS, WEEKS, asked, home_on_log, ingest, publish
@@ -21,10 +22,8 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_that_never_started_does_not_hold_up_the_sensor(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, tick: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
     lost = asked(instance, tick.request(), dg.DagsterRunStatus.NOT_STARTED)
     assert "is not_started" in tick.reason()
     monkeypatch.setattr(run_launcher, "START_SECONDS", -60)
@@ -32,9 +31,7 @@ def test_a_run_that_never_started_does_not_hold_up_the_sensor(
     assert instance.get_runs()[0].status == FAILURE
 
 
-def test_a_new_home_requests_the_past_then_the_newest_week(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
+def test_a_new_home_requests_the_past_then_the_newest_week(home: Home, tick: Ticks) -> None:
     past = tick.request()
     assert (past.partition_key, past.tags[RANGE_START], past.tags[RANGE_END]) == (None, WEEKS[0], WEEKS[2])
     assert past.asset_selection == [dg.AssetKey("raw_interactions"), dg.AssetKey("weekly_snapshots")]
@@ -45,9 +42,7 @@ def test_a_new_home_requests_the_past_then_the_newest_week(tmp_path: Path, insta
     assert tick.reason() == f"all weeks up to {WEEKS[3]} are complete"
 
 
-def test_missing_weeks_are_requested_one_by_one_oldest_first(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
+def test_missing_weeks_are_requested_one_by_one_oldest_first(home: Home, tick: Ticks) -> None:
     publish(home, WEEKS[0])
     for week in WEEKS[1:]:
         assert tick.request().partition_key == week
@@ -55,21 +50,20 @@ def test_missing_weeks_are_requested_one_by_one_oldest_first(tmp_path: Path, ins
     assert "complete" in tick.reason()
 
 
-def test_it_waits_while_any_run_is_unfinished(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_it_waits_while_any_run_is_unfinished(instance: dg.DagsterInstance, tick: Ticks) -> None:
     run = asked(instance, tick.request(), dg.DagsterRunStatus.STARTED)
     assert f"run {run.run_id[:8]} is started" in tick.reason()
 
 
-def test_it_waits_while_a_backfill_is_in_progress(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_it_waits_while_a_backfill_is_in_progress(instance: dg.DagsterInstance, tick: Ticks) -> None:
     instance.add_backfill(
         PartitionBackfill("abc", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=0.0)
     )
-    assert "backfill abc is in progress" in Ticks(home_on_log(tmp_path), instance).reason()
+    assert "backfill abc is in progress" in tick.reason()
 
 
-def test_a_week_whose_rows_changed_is_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home, tick = complete(tmp_path, instance)
+def test_a_week_whose_rows_changed_is_requested_again(tmp_path: Path, home: Home, tick: Ticks) -> None:
+    complete(home, tick)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[1]} 08:00:00"])
     request = tick.request()
     assert (request.partition_key, request.tags[REASON_TAG]) == (WEEKS[1], "changed")
@@ -84,15 +78,15 @@ def test_a_week_whose_rows_changed_is_requested_again(tmp_path: Path, instance: 
     assert "complete" in tick.reason()
 
 
-def test_a_rewritten_source_with_the_same_rows_requests_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    _, tick = complete(tmp_path, instance)
+def test_a_rewritten_source_with_the_same_rows_requests_nothing(tmp_path: Path, home: Home, tick: Ticks) -> None:
+    complete(home, tick)
     home_on_log(tmp_path, reversed(ROWS))
     assert "complete" in tick.reason()
 
 
-def test_a_failed_week_is_not_retried_until_its_rows_change(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home = home_on_log(tmp_path)
-    tick = Ticks(home, instance)
+def test_a_failed_week_is_not_retried_until_its_rows_change(
+    tmp_path: Path, instance: dg.DagsterInstance, home: Home, tick: Ticks
+) -> None:
     publish(home, *WEEKS[:2])
     first = tick.request()
     run = asked(instance, first, FAILURE)
@@ -108,9 +102,9 @@ def test_a_failed_week_is_not_retried_until_its_rows_change(tmp_path: Path, inst
 
 @pytest.mark.parametrize("ended", [FAILURE, dg.DagsterRunStatus.CANCELED])
 def test_what_a_failed_run_made_is_no_reason_to_try_again(
-    tmp_path: Path, instance: dg.DagsterInstance, ended: dg.DagsterRunStatus
+    tmp_path: Path, instance: dg.DagsterInstance, home: Home, tick: Ticks, ended: dg.DagsterRunStatus
 ) -> None:
-    home, tick = complete(tmp_path, instance)
+    complete(home, tick)
     home_on_log(tmp_path, [*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"])
     run = asked(instance, tick.request(), ended)
     ingest(home, WEEKS[3])
@@ -140,14 +134,12 @@ def test_a_failed_week_is_tried_again_after_what_it_reads_was_mended(
     assert "complete" in tick.reason()  # what is published stays
 
 
-def test_no_week_is_refreshed_before_the_past_is_ingested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_no_week_is_refreshed_before_the_past_is_ingested(instance: dg.DagsterInstance, tick: Ticks) -> None:
     asked(instance, tick.request(), FAILURE)
     assert f"could not ingest {WEEKS[0]}..{WEEKS[2]}" in tick.reason()
 
 
-def test_a_run_that_changed_nothing_is_repeated_once_at_most(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_a_run_that_changed_nothing_is_repeated_once_at_most(instance: dg.DagsterInstance, tick: Ticks) -> None:
     first = tick.request()
     asked(instance, first, SUCCESS)
     second = tick.request()
@@ -164,8 +156,10 @@ def test_a_straggler_of_lost_weeks_requests_nothing(tmp_path: Path, instance: dg
     assert "complete" in Ticks(home, instance).reason()
 
 
-def test_what_comes_goes_and_comes_back_is_requested_each_time(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home, tick = complete(tmp_path, instance)
+def test_what_comes_goes_and_comes_back_is_requested_each_time(
+    tmp_path: Path, instance: dg.DagsterInstance, home: Home, tick: Ticks
+) -> None:
+    complete(home, tick)
     keys = set[str | None]()
     for rows in 3 * [[*ROWS, f"late user,event 1,{WEEKS[3]} 08:00:00"], ROWS]:
         home_on_log(tmp_path, rows)
@@ -181,12 +175,11 @@ def test_what_comes_goes_and_comes_back_is_requested_each_time(tmp_path: Path, i
     ("hour", "asks"), [("2024-01-29 06:04", False), ("2024-01-29 06:06", True), ("2024-02-10 00:00", True)]
 )
 def test_a_week_just_closed_is_left_to_the_schedule(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, hour: str, asks: bool
+    home: Home, tick: Ticks, monkeypatch: pytest.MonkeyPatch, hour: str, asks: bool
 ) -> None:
     monkeypatch.setattr(sensors, "now", lambda: datetime.fromisoformat(hour).replace(tzinfo=UTC))
-    home = home_on_log(tmp_path)
     publish(home, *WEEKS[:3])
-    answer = Ticks(home, instance)()
+    answer = tick()
     assert isinstance(answer, dg.SensorResult)
     assert [request.partition_key for request in answer.run_requests or []] == ([WEEKS[3]] if asks else [])
     assert asks or f"{WEEKS[3]} is left to the schedule until Monday 06:05 UTC" in str(answer.skip_reason)
@@ -203,8 +196,8 @@ def test_a_source_without_a_closed_week_is_no_error(tmp_path: Path, instance: dg
     assert Ticks(home, instance).reason() == "the source has no closed week yet"
 
 
-def test_weeks_of_a_deleted_warehouse_are_requested_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home, tick = complete(tmp_path, instance)
+def test_weeks_of_a_deleted_warehouse_are_requested_again(home: Home, tick: Ticks) -> None:
+    complete(home, tick)
     for week in WEEKS[1:]:
         (home.artifacts / "trained_ranker" / week).mkdir(parents=True)
         (home.artifacts / "trained_ranker" / week / "meta.json").touch()
@@ -214,16 +207,15 @@ def test_weeks_of_a_deleted_warehouse_are_requested_again(tmp_path: Path, instan
     assert tick.request().partition_key == WEEKS[1]
 
 
-def test_a_killed_run_is_tried_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tick = Ticks(home_on_log(tmp_path), instance)
+def test_a_killed_run_is_tried_once_more(instance: dg.DagsterInstance, tick: Ticks) -> None:
     for _ in range(2):
         run = asked(instance, tick.request(), dg.DagsterRunStatus.STARTED)
         instance.report_run_failed(run)
     assert f"run {run.run_id[:8]} could not ingest" in tick.reason()
 
 
-def test_a_week_without_scores_and_report_is_requested(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home, tick = complete(tmp_path, instance)
+def test_a_week_without_scores_and_report_is_requested(tmp_path: Path, home: Home, tick: Ticks) -> None:
+    complete(home, tick)
     home_on_log(tmp_path, [*ROWS, "user 9,event 1,2024-02-04 12:00:00"])
     publish(home, "2024-01-29", but=("eval_metrics", "weekly_report"))
     request = tick.request()
@@ -231,10 +223,9 @@ def test_a_week_without_scores_and_report_is_requested(tmp_path: Path, instance:
     assert request.asset_selection == [dg.AssetKey("eval_metrics"), dg.AssetKey("weekly_report")]
 
 
-def test_weeks_made_elsewhere_are_shown_in_this_instance(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    home = home_on_log(tmp_path)
+def test_weeks_made_elsewhere_are_shown_in_this_instance(instance: dg.DagsterInstance, home: Home, tick: Ticks) -> None:
     publish(home, *WEEKS)
-    answer = Ticks(home, instance)()
+    answer = tick()
     assert isinstance(answer, dg.SensorResult)
     assert {(event.asset_key.path[-1], event.partition) for event in answer.asset_events} == {
         (asset, week) for asset in ("raw_interactions", *UPSTREAM) for week in WEEKS
@@ -242,14 +233,14 @@ def test_weeks_made_elsewhere_are_shown_in_this_instance(tmp_path: Path, instanc
     for event in answer.asset_events:
         assert isinstance(event, dg.AssetMaterialization)
         instance.report_runless_asset_event(event)
-    again = Ticks(home, instance)()
+    again = tick()
     assert isinstance(again, dg.SensorResult) and again.asset_events == []
 
 
-def test_runs_of_other_projects_are_not_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_runs_of_other_projects_are_not_waited_for(instance: dg.DagsterInstance, tick: Ticks) -> None:
     @dg.job
     def of_others() -> None:
         pass
 
     instance.create_run_for_job(of_others, status=dg.DagsterRunStatus.STARTED)
-    assert Ticks(home_on_log(tmp_path), instance).request()
+    assert tick.request()

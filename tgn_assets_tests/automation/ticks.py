@@ -1,13 +1,11 @@
 """Ticks of the sensor, for tests."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from tgn_assets.automation.runs import OBSERVE_JOB
 from tgn_assets.automation.sensors import missing_or_changed_weeks_sensor
 from tgn_assets.state.home import Home
-from tgn_assets_tests.support.event_logs import JOBS, WEEKS, home_on_log, observe, publish
+from tgn_assets_tests.support.event_logs import JOBS, WEEKS, observe, publish
 
 
 class Ticks:
@@ -43,13 +41,10 @@ class Ticks:
         return skip.skip_message
 
 
-def complete(folder: Path, instance: dg.DagsterInstance) -> tuple[Home, Ticks]:
-    """A home of which the sensor has seen that every week is published."""
-    home = home_on_log(folder)
-    tick = Ticks(home, instance)
+def complete(home: Home, tick: Ticks) -> None:
+    """Publishes every week, and lets the sensor see it."""
     publish(home, *WEEKS)
     assert "complete" in tick.reason()
-    return home, tick
 
 
 def observes(answer: dg.SensorResult | dg.SkipReason) -> bool:

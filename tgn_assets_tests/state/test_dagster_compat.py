@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -11,12 +10,6 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from tgn_assets.state import dagster_compat
 from tgn_assets.state.dagster_compat import error_chain, event_error, forget_captured_outputs, unfinished_backfill
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.mark.parametrize(
