@@ -177,13 +177,10 @@ class FitConfig(BaseModel, frozen=True):
     users_per_step: int = option(256, "Users whose lists make one step of the optimizer.", ge=1, le=10**6)
     weight_decay: float = option(1e-3, "AdamW's weight decay.", ge=0, le=1)
     warm_step: float = option(2 / 3, "Share of the learning rate in the epochs of a warm start.", gt=0, le=1)
-    warm_patience: int = option(2, "Stop a warm start after this many epochs that gain too little.", ge=1, le=500)
+    warm_patience: int = option(1, "Stop a warm start after this many epochs that gain too little.", ge=1, le=500)
     warm_gain: float = option(0.002, "Least relative gain of validation NDCG that counts there.", ge=0, le=1)
     many_lists: int = option(
-        16_384,
-        "Lists of an epoch from which on a cold start stops by these two rules, and a warm one after one such epoch.",
-        ge=1,
-        le=10**9,
+        16_384, "Lists of an epoch from which on a cold start stops by the same two rules.", ge=1, le=10**9
     )
     newest_weeks: int = option(
         3, "Newest weeks that the final epoch learns from, the held-out one among them.", ge=1, le=104

@@ -54,9 +54,9 @@ def fit_network(
     else:
         model.normalise(features)
     epochs, rate_factor = (config.warm_epochs, fit.warm_step) if warm else (config.epochs, 1.0)
-    patience, min_gain, many = config.patience, 0.0, num_lists(datasets) >= fit.many_lists
-    if warm or many:
-        patience, min_gain = (1 if warm and many else fit.warm_patience), fit.warm_gain
+    patience, min_gain = config.patience, 0.0
+    if warm or num_lists(datasets) >= fit.many_lists:
+        patience, min_gain = fit.warm_patience, fit.warm_gain
     optimizer = _optimizer(model, config, rate_factor)
     best_state, epochs_without_gain, ndcg_to_beat = deepcopy(model.state_dict()), 0, best * (1 + min_gain)
     for epoch in range(epochs):
