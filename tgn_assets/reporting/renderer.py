@@ -7,6 +7,7 @@ its process, as with a limited address space, a picture is missing and nothing e
 import atexit
 import json
 import sys
+from contextlib import suppress
 from subprocess import DEVNULL, PIPE, Popen
 from threading import Lock
 
@@ -25,8 +26,8 @@ class Renderer:
         self._lock = Lock()
 
     def start(self) -> None:
-        """Starts the process unless it runs, and does not wait for it."""
-        with self._lock:
+        """Starts the process unless it runs, and does not wait for it. What fails is said when a picture is drawn."""
+        with self._lock, suppress(ChartError):
             self._running()
 
     def svg(self, chart: str) -> str:
@@ -57,9 +58,12 @@ class Renderer:
     def _running(self) -> Popen[str]:
         if self._process is None:
             command = [sys.executable, "-P", "-m", __name__]
-            self._process = Popen(
-                command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", start_new_session=True
-            )
+            try:
+                self._process = Popen(
+                    command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", start_new_session=True
+                )
+            except OSError as error:
+                raise ChartError(f"no process can be started for it: {error.strerror}") from error
         return self._process
 
 

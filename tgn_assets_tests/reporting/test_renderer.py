@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +38,17 @@ def test_a_killed_process_costs_one_picture(drawing: Renderer) -> None:
     with pytest.raises(ChartError, match="ended with -9"):
         drawing.svg(EMPTY)
     assert drawing.svg(EMPTY).startswith("<svg")
+
+
+def test_where_no_process_can_be_started_a_picture_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(renderer, "Popen", full)
+    drawing = Renderer()
+    drawing.start()
+    with pytest.raises(ChartError, match="no process can be started for it: Resource temporarily unavailable"):
+        drawing.svg(EMPTY)
 
 
 def test_a_panic_of_the_engine_is_an_answer(
