@@ -33,7 +33,8 @@ class Renderer:
     def svg(self, chart: str) -> str:
         """The picture of a `chart`, a Vega-Lite specification in JSON; ChartError if it cannot be drawn."""
         with self._lock:
-            process = self._running()
+            # One that was interrupted is not used again: its answer would be taken for that of the next chart.
+            process, self._process = self._running(), None
             assert process.stdin and process.stdout
             try:
                 print(chart, file=process.stdin, flush=True)
@@ -41,8 +42,8 @@ class Renderer:
             except OSError:
                 answer = ""
             if not answer:
-                self._process = None
                 raise ChartError(f"its process ended with {process.wait()}; is the address space limited (ulimit -v)?")
+            self._process = process
         drawn, text = json.loads(answer)
         if not drawn:
             raise ChartError(text)

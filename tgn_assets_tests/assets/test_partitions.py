@@ -18,6 +18,12 @@ def upstream(mapping: dg.TimeWindowPartitionMapping, week: str) -> list[str]:
     return sorted(found.partitions_subset.get_partition_keys())
 
 
+def test_partition_is_monday_to_monday_utc() -> None:
+    window = WEEKS.time_window_for_partition_key("2024-01-08")
+    assert window.start == datetime(2024, 1, 8, tzinfo=UTC)
+    assert window.end == datetime(2024, 1, 15, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("now", "newest"),
     [(datetime(2024, 1, 21, 23, 59, tzinfo=UTC), "2024-01-08"), (datetime(2024, 1, 22, tzinfo=UTC), "2024-01-15")],

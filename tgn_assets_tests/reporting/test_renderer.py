@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -38,6 +39,20 @@ def test_a_killed_process_costs_one_picture(drawing: Renderer) -> None:
     with pytest.raises(ChartError, match="ended with -9"):
         drawing.svg(EMPTY)
     assert drawing.svg(EMPTY).startswith("<svg")
+
+
+def test_the_answer_to_an_interrupted_chart_is_not_taken_for_the_next_one(
+    drawing: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        print(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(renderer, "print", interrupted, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            drawing.svg('{"data": {"values": [{}]}, "mark": "rect"}')
+    assert drawing.svg(EMPTY) == drawing.svg(EMPTY)
 
 
 def test_where_no_process_can_be_started_a_picture_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

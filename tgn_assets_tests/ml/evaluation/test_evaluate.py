@@ -56,6 +56,12 @@ def test_segments_follow_what_active_users_did() -> None:
     assert users == {"all": 3, "seen": 2, "repeat": 2, "explore": 2, "new": 1}
 
 
+def test_new_users_and_events_are_no_past_pairs() -> None:
+    frame = evaluate(truth={"ann": "new", "bob": "new", "dan": "new"})
+    assert value(frame, OURS, "ndcg", "repeat", "users") == 0
+    assert value(frame, OURS, "ndcg", "explore", "users") == 3
+
+
 def test_baselines_score_as_by_hand() -> None:
     frame = evaluate()
     # Popular: rye, tea, oil, jam. ann has tea and oil in places 2 and 3, bob tea in 2, dan rye in 1.
