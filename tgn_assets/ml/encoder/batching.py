@@ -16,8 +16,9 @@ first moment and what is on the way; and for each layer an input, an aggregate a
 INFERENCE_VECTORS, INFERENCE_VECTORS_PER_LAYER = 7, 1
 """The same for the embeddings of a whole graph: the three that training still holds, and what is on the way; the output
 of each layer. Layer by layer it is three instead of what is on the way and the outputs."""
-ID_VECTORS = 3
-"""Those of an id that is learnt: itself, its gradient and its first moment."""
+TRAINING_ID_VECTORS, INFERENCE_ID_VECTORS = 7, 5
+"""Those that a user without an id does not take: the id, its gradient and its first moment; the input, of which the
+narrow features are kept, and what is on the way from it."""
 EDGE_BYTES = 20
 """Of an edge of one direction: its position in the sparse adjacency, and in the transpose for the gradient."""
 
@@ -38,21 +39,24 @@ def plan_batching(config: GNNConfig, *, training: list[GraphView], inference: Gr
     """How `config` trains on the graphs `training` and embeds the nodes of the graph `inference`.
 
     `auto` is `full` where an estimate stays within `MEMORY_BUDGET`; the estimate for training is a little above the
-    peaks measured on graphs of 0.3 and 0.6 million nodes and 1 to 6 million edges. SamplerNotInstalled if the sampler
+    peaks measured on graphs of 0.3 to 1.1 million nodes and 1 to 6 million edges. SamplerNotInstalled if the sampler
     that `config` asks for is not there, whether it is needed or not.
     """
     sampler = installed_sampler(config.sampler)
-    train = _path(config, training, TRAINING_VECTORS + TRAINING_VECTORS_PER_LAYER * config.layers)
-    infer = _path(config, [inference], INFERENCE_VECTORS + INFERENCE_VECTORS_PER_LAYER * config.layers)
+    of_training = TRAINING_VECTORS + TRAINING_VECTORS_PER_LAYER * config.layers
+    of_inference = INFERENCE_VECTORS + INFERENCE_VECTORS_PER_LAYER * config.layers
+    train = _path(config, training, of_training, of_training - TRAINING_ID_VECTORS)
+    infer = _path(config, [inference], of_inference, of_inference - INFERENCE_ID_VECTORS)
     return BatchingPlan(train, infer, sampler if "sampled" in (train, infer) else None)
 
 
-def _path(config: GNNConfig, views: list[GraphView], vectors: int) -> ResolvedBatching:
-    """`full` if the `vectors` of each node, float32 numbers, and the edges of all views fit the budget."""
+def _path(config: GNNConfig, views: list[GraphView], vectors: int, without_id: int) -> ResolvedBatching:
+    """`full` if the `vectors` of each node, float32 numbers, and the edges of all views fit the budget. A user without
+    an id has the vectors `without_id`."""
     if config.batching != "auto":
         return config.batching
     users, events = (max(len(view.known[kind]) for view in views) for kind in (USER, EVENT))
-    of_user = vectors if users <= config.max_user_ids else vectors - ID_VECTORS
+    of_user = vectors if users <= config.max_user_ids else without_id
     edges = sum(2 * len(view.edge_week) for view in views)
     estimate = 4 * config.dim * (of_user * users + vectors * events) + EDGE_BYTES * edges
     return "full" if estimate <= MEMORY_BUDGET else "sampled"

@@ -7,8 +7,9 @@ own, so that the rest of the vector is free for affinity and every score is one 
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,21 @@ from tgn_assets.ml.schema import EVENT, INTERACTS, REV_INTERACTS, USER
 
 NODES_PER_BATCH = 2**16
 """Nodes whose inputs are computed at a time where the graph is gone through in batches."""
+
+
+class FeatureVectors(NamedTuple):
+    """The inputs of nodes without ids, `features` [n, F + 1] @ `weight` [F + 1, dim], as these two factors: a sum over
+    neighbours of the features, which are narrower, is cheaper, and only a layer's output is as large as all vectors."""
+
+    features: Tensor  # the last column is one
+    weight: Tensor  # the last row is the bias
+
+    def index_select(self, dim: int, index: Tensor) -> "FeatureVectors":
+        """Those of some nodes."""
+        return self._replace(features=self.features.index_select(dim, index))
+
+
+Vectors = Tensor | FeatureVectors
 
 
 class GNNEncoder(nn.Module):
@@ -46,14 +62,16 @@ class GNNEncoder(nn.Module):
         self.layer_weight = nn.ParameterDict({kind: torch.zeros(layers + 1) for kind in num_nodes})
         self.popularity = nn.Linear(num_features, 1)
 
-    def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Tensor:
+    def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Vectors:
         """[n, dim] input of the nodes of type `kind` at `position` [n] (None: of all) with `features` [n, F].
 
         `id_dropout` is the share of nodes whose id is hidden, so that the model learns to do with the features alone:
         they are all that is known of a node that was never trained on.
         """
         if kind not in self.ids:
-            return self.features[kind](features)
+            linear: Any = self.features[kind]
+            weight = torch.cat([linear.weight.T, linear.bias[None]])
+            return FeatureVectors(nn.functional.pad(features, (0, 1), value=1.0), weight)
         # The gradient of a lookup holds the rows of a batch; that of an index would be as large as the table.
         ids = self.ids[kind] if position is None else nn.functional.embedding(position, self.ids[kind], sparse=True)
         if id_dropout:
@@ -61,7 +79,7 @@ class GNNEncoder(nn.Module):
         return self.features[kind](features) + ids
 
     def forward(
-        self, x_dict: dict[str, Tensor], adjacency: Adjacency, event_features: Tensor, rows: UserRows | None = None
+        self, x_dict: dict[str, Vectors], adjacency: Adjacency, event_features: Tensor, rows: UserRows | None = None
     ) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} from inputs {type: [n, dim]} and the `graph.adjacency` of their edges.
 
@@ -69,6 +87,17 @@ class GNNEncoder(nn.Module):
         is left out for the others. The dot product of a user's and an event's vector is the logit of their link; the
         last column of an event's vector is its popularity, computed from `event_features` [n, F], and a user's is one.
         """
+        outputs, result = self._layers(x_dict, adjacency, rows), {}
+        for kind, weight in self.layer_weight.items():
+            mixed = _mixed(weight, (vectors_of(output.pop(kind)) for output in outputs))
+            column = torch.ones_like(mixed[:, :1]) if kind == USER else self.popularity(event_features)
+            result[kind] = torch.cat([mixed, column], dim=1)
+        return result
+
+    def _layers(
+        self, x_dict: dict[str, Vectors], adjacency: Adjacency, rows: UserRows | None
+    ) -> list[dict[str, Vectors]]:
+        """The inputs, and the outputs of each layer: of all nodes, or of all events and the users `rows`."""
         outputs = [x_dict]
         for conv in self.convs[:-1]:
             outputs.append(conv(outputs[-1], adjacency))
@@ -78,17 +107,7 @@ class GNNEncoder(nn.Module):
             adjacency = {**adjacency, REV_INTERACTS: rows.matrices}
         targets = outputs[-1]
         ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
-        outputs.append(self.convs[-1](ends, adjacency))
-        # A share is a row: its gradient is then added up by column, in one order whatever the number of threads.
-        mixed = {
-            kind: sum(
-                share.expand(output[kind].shape[1]) * output[kind]
-                for share, output in zip(weight.softmax(0), outputs, strict=True)
-            )
-            for kind, weight in self.layer_weight.items()
-        }
-        column = {USER: torch.ones_like(mixed[USER][:, :1]), EVENT: self.popularity(event_features)}
-        return {kind: torch.cat([x, column[kind]], dim=1) for kind, x in mixed.items()}
+        return [*outputs, self.convs[-1](ends, adjacency)]
 
     def full_pass(self, view: GraphView, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""
@@ -119,7 +138,8 @@ class GNNEncoder(nn.Module):
         vectors = {}
         for kind, x in view.features.items():
             batches = torch.arange(len(x)).split(NODES_PER_BATCH)
-            vectors[kind] = torch.cat([self.embed(kind, at.to(device), x[at].to(device)).cpu() for at in batches])
+            inputs = (vectors_of(self.embed(kind, at.to(device), x[at].to(device))) for at in batches)
+            vectors[kind] = torch.cat([part.cpu() for part in inputs])
         shares = {kind: weight.softmax(0).tolist() for kind, weight in self.layer_weight.items()}
         result = {kind: nn.functional.pad(x * shares[kind][0], (0, 1), value=1.0) for kind, x in vectors.items()}
         for number, layer in enumerate(self.convs, start=1):
@@ -155,19 +175,60 @@ class WeightedMeanSAGEConv(SAGEConv):
         if generated and generated.__file__:
             Path(generated.__file__).unlink(missing_ok=True)
 
-    def forward(self, x: tuple[Tensor, Tensor], adjacency: tuple[Tensor, Tensor]) -> Tensor:
-        """[n_dst, dim] from the vectors of sources and targets, and an entry of `graph.adjacency`."""
-        return torch.addmm(self.lin_l(_SparseProduct.apply(*adjacency, x[0])), x[1], self.lin_r.weight.T)
+    def forward(self, x: tuple[Vectors, Vectors], adjacency: tuple[Tensor, Tensor]) -> Tensor:
+        """[n_dst, dim] from the vectors of sources and targets, and an entry of `graph.adjacency`.
+
+        The mean and the layer's weight are both linear: the one that leaves less to be kept comes first.
+        """
+        (source, of_mean), (target, of_own) = _times(x[0], self.lin_l.weight.T), _times(x[1], self.lin_r.weight.T)
+        own = torch.addmm(self.lin_l.bias, target, of_own)
+        targets, sources = adjacency[0].shape
+        if targets > sources and not isinstance(x[0], FeatureVectors):
+            return _SparseProduct.apply(*adjacency, source @ of_mean, own)
+        return own.addmm_(_SparseProduct.apply(*adjacency, source, None), of_mean)
+
+
+def vectors_of(x: Vectors) -> Tensor:
+    """[n, dim]"""
+    return x.features @ x.weight if isinstance(x, FeatureVectors) else x
+
+
+def _times(x: Vectors, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors of `x` times `weight`."""
+    return (x.features, x.weight @ weight) if isinstance(x, FeatureVectors) else (x, weight)
+
+
+def _mixed(weight: Tensor, layers: Iterator[Tensor]) -> Tensor:
+    """The sum of `layers`, each [n, dim], with the shares softmax(`weight`); each is let go once it is added."""
+    first, *others = weight.softmax(0)
+    x = next(layers)
+    # A share is a row: its gradient is then added up by column, in one order whatever the number of threads.
+    mixed = first.expand(x.shape[1]) * x
+    for share in others:
+        x = next(layers)
+        mixed = mixed.addcmul_(share.expand(x.shape[1]), x)
+    return mixed
 
 
 class _SparseProduct(torch.autograd.Function):
-    """A sparse matrix, which is no parameter, times dense vectors; the gradient is a product with its transpose."""
+    """A sparse matrix, which is no parameter, times dense vectors; the gradient is a product with its transpose.
+
+    With `total` the product is added to that, in place. Either way no memory is cleared or copied, as `@` would.
+    """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, vectors: Tensor) -> Tensor:
-        ctx.transpose = transpose
-        return matrix @ vectors
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
+        ctx.transpose, ctx.adds = transpose, total is not None
+        if total is None:
+            return _product(matrix, vectors)
+        ctx.mark_dirty(total)
+        return total.addmm_(matrix, vectors)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transpose @ grad[0]
+    def backward(ctx: Any, *grad: Tensor) -> tuple[None, None, Tensor, Tensor | None]:
+        return None, None, _product(ctx.transpose, grad[0]), grad[0] if ctx.adds else None
+
+
+def _product(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """`matrix` @ `vectors`."""
+    return vectors.new_empty(matrix.shape[0], vectors.shape[1]).addmm_(matrix, vectors, beta=0)

@@ -37,6 +37,12 @@ def test_auto_samples_what_does_not_fit_the_budget(
     assert planned(CONFIG) == expected
 
 
+def test_users_without_ids_take_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MEMORY_BUDGET", TRAINING - 4 * 8 * 2 * 7)  # two users, seven vectors each
+    assert planned(CONFIG.model_copy(update={"max_user_ids": 1})).training == "full"
+    assert planned(CONFIG.model_copy(update={"max_user_ids": 2})).training == "sampled"
+
+
 @pytest.mark.parametrize(("asked", "sampler"), [("full", None), ("sampled", "native")])
 def test_what_is_asked_for_is_done_whatever_the_budget(asked: Batching, sampler: str | None) -> None:
     plan = planned(CONFIG.model_copy(update={"batching": asked}))

@@ -34,11 +34,12 @@ def view(graph: WindowGraph) -> GraphView:
     return graph.view(week_number(LAST) - 1, 6)
 
 
-def encoder(view: GraphView, layers: int = 2) -> GNNEncoder:
+def encoder(view: GraphView, layers: int = 2, max_user_ids: int = 2**18) -> GNNEncoder:
     """An encoder with weights unlike those of a fresh one, in which much is zero."""
     torch.manual_seed(0)
     sizes = {kind: len(known) for kind, known in view.known.items()}
-    model = GNNEncoder(sizes, view.features[USER].shape[1], GNNConfig(dim=8, layers=layers, fan_out=[-1] * layers))
+    config = GNNConfig(dim=8, layers=layers, fan_out=[-1] * layers, max_user_ids=max_user_ids)
+    model = GNNEncoder(sizes, view.features[USER].shape[1], config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -123,8 +124,9 @@ def test_sampled_pass_with_all_neighbours_equals_whole_graph(graph: WindowGraph,
             torch.testing.assert_close(vectors[kind][local], whole[kind][batch[kind].n_id[local]])
 
 
-def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: GraphView) -> None:
-    model, users = encoder(view), torch.tensor([7, 0, 3])
+@pytest.mark.parametrize("max_user_ids", [0, 2**18])
+def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: GraphView, max_user_ids: int) -> None:
+    model, users = encoder(view, max_user_ids=max_user_ids), torch.tensor([7, 0, 3])
     found = []
     for vectors in (model.full_pass(view), model.full_pass(view, rows=user_rows(view.adjacency, users))):
         of_users = vectors[USER] if len(vectors[USER]) == 3 else vectors[USER][users]
@@ -135,12 +137,32 @@ def test_full_pass_of_some_users_has_vectors_and_gradients_of_all(view: GraphVie
         torch.testing.assert_close(some, whole)
 
 
-def test_conv_has_the_gradient_of_a_dense_product(view: GraphView) -> None:
-    conv, matrices = WeightedMeanSAGEConv(4), view.adjacency[INTERACTS]
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_users_without_ids_have_the_vectors_and_gradients_of_ids_of_zero(view: GraphView, layers: int) -> None:
+    model, without = encoder(view, layers), encoder(view, layers, max_user_ids=0)
+    with torch.no_grad():
+        model.ids[USER].zero_()
+    model.load_state_dict(without.state_dict(), strict=False)
+    found = []
+    for each in (model, without):
+        vectors = each.full_pass(view)
+        (vectors[USER].sin().sum() + vectors[EVENT].cos().sum()).backward()
+        shared = [parameter.grad for name, parameter in each.named_parameters() if name != f"ids.{USER}"]
+        found.append([vectors[USER], vectors[EVENT], *shared])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert_same_vectors(without.inference(view, batching="sampled"), model.inference(view))
+
+
+@pytest.mark.parametrize("edge_type", [INTERACTS, REV_INTERACTS])
+def test_conv_has_the_gradients_of_a_dense_product(view: GraphView, edge_type: EdgeType) -> None:
+    conv, matrices = WeightedMeanSAGEConv(4), view.adjacency[edge_type]
+    torch.nn.init.normal_(conv.lin_r.weight)  # it starts at zero
     targets, sources = (torch.randn(size, 4, requires_grad=True) for size in matrices[0].shape)
     found = conv((sources, targets), matrices)
     expected = conv.lin_l(matrices[0].to_dense() @ sources) + conv.lin_r(targets)
     torch.testing.assert_close(found, expected)
-    ours, torchs = (torch.autograd.grad((x**2).sum(), sources)[0] for x in (found, expected))
-    torch.testing.assert_close(ours, torchs)
-    assert ours.abs().sum() > 0
+    learned = [sources, targets, *conv.parameters()]
+    for ours, torchs in zip(*(torch.autograd.grad((x**2).sum(), learned) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, torchs)
+        assert ours.abs().sum() > 0
