@@ -12,7 +12,7 @@ an entry there. Five families differ in what they are computed from, and so in h
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple, TypeVarTuple, Unpack
+from typing import Any, NamedTuple, TypeVarTuple, Unpack
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +23,6 @@ from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
 from tgn_assets.ml.linalg.lookup import look_up
-from tgn_assets.ml.linalg.sparse import row_of
 
 MAX_CADENCE = 4.0
 """Intervals after which an event counts as no more overdue."""
@@ -160,32 +159,35 @@ class PairFeatures:
         """[n, len(registry.user)] float32 for each user of `tables`."""
         return _columns(self.registry.user, tables)
 
-    def features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
-        """[p, len(registry.names)] float32 for pairs (row in the users of `tables`, event position), in order."""
+    def families(self, tables: UserTables, row: IntArray, event: IntArray) -> list[FloatArray]:
+        """[p, F] float32 for each family of `registry`, for pairs (row in the users of `tables`, event position), in
+        order."""
         both, best = _values(tables.co_occurrence, row, event), np.zeros(tables.size)
         np.maximum.at(best, row, both.real)
-        families = [
+        return [
             self._repeat_features(tables, row, event),
             _columns(self.registry.co_occurrence, CoOccurrence(both.real, both.imag, best[row])),
             self.event_features[event],
             self.user_features(tables)[row],
             _columns(self.registry.affinity, tables, row, event),
         ]
-        return np.column_stack(families)
 
     def _repeat_features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
-        key, own = row * self.catalogue.num_events + event, tables.pairs.key
-        pair, interacted = look_up(own, key)
-        had = np.flatnonzero(interacted)
+        at, asked = look_up(row * self.catalogue.num_events + event, tables.pairs.key)  # the fewer in the more
         features = np.zeros((len(row), len(self.registry.repeat)), np.float32)
-        features[had] = _columns(self.registry.repeat, RepeatPairs(tables, pair[had]))
+        features[at[asked]] = _columns(self.registry.repeat, RepeatPairs(tables, np.flatnonzero(asked)))
         return features
 
 
 def _columns(family: Mapping[str, Callable[[Unpack[Source]], FloatArray]], *source: *Source) -> FloatArray:
     """[n, len(family)] float32"""
-    return np.column_stack([feature(*source) for feature in family.values()]).astype(np.float32)
+    first, *others = (feature(*source) for feature in family.values())
+    columns = np.empty((len(first), len(family)), np.float32)
+    columns[:, 0] = first
+    for number, values in enumerate(others, 1):
+        columns[:, number] = values
+    return columns
 
 
 def _log_count(repeats: RepeatPairs, *, half_life: float) -> FloatArray:
@@ -202,6 +204,10 @@ def _trend(tables: EventTables, *, short: float, long: float) -> FloatArray:
 
 def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
-    stored, wanted = row_of(matrix) * matrix.shape[1] + matrix.indices, row * matrix.shape[1] + column
-    at, there = look_up(stored, wanted)
-    return np.where(there, np.append(matrix.data, 0)[at], 0)
+    rows, columns = matrix.shape
+    number: Any = np.int32 if rows * columns < 2**31 else np.int64  # narrow ones are faster to search
+    stored: Any = np.repeat(np.arange(rows, dtype=number) * number(columns), np.diff(matrix.indptr)) + matrix.indices
+    at, there = look_up(stored, (row * columns + column).astype(number))
+    values = np.zeros(len(row), matrix.dtype)
+    values[there] = matrix.data[at[there]]
+    return values

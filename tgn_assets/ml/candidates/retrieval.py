@@ -117,7 +117,7 @@ class CandidateGenerator:
         row, event, channels = self._retrieve(request)
         links = zip(request.links, self.event_links, strict=True)
         features = [
-            self.pair_features.features(request.tables, row, event),
+            *self.pair_features.families(request.tables, row, event),
             self._encoder_features(shard, row, event),
             *(group_zscore(row, _dot_products(of, to, row, event)).astype(np.float32) for of, to in links),
             self.attributes.features(shard.past, row, event),

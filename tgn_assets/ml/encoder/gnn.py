@@ -97,17 +97,24 @@ class GNNEncoder(nn.Module):
     def _layers(
         self, x_dict: dict[str, Vectors], adjacency: Adjacency, rows: UserRows | None
     ) -> list[dict[str, Vectors]]:
-        """The inputs, and the outputs of each layer: of all nodes, or of all events and the users `rows`."""
-        outputs = [x_dict]
-        for conv in self.convs[:-1]:
-            outputs.append(conv(outputs[-1], adjacency))
-        sources = outputs[-1]
-        if rows is not None:
-            outputs = [{USER: x[USER].index_select(0, rows.users), EVENT: x[EVENT]} for x in outputs]
-            adjacency = {**adjacency, REV_INTERACTS: rows.matrices}
-        targets = outputs[-1]
-        ends = {INTERACTS: (sources[USER], targets[EVENT]), REV_INTERACTS: (sources[EVENT], targets[USER])}
-        return [*outputs, self.convs[-1](ends, adjacency)]
+        """The inputs, and the outputs of each layer: of all nodes, or of all events and the users `rows`.
+
+        The vectors of `rows` are computed beside those of everyone that the next layer's events need: a selection of
+        these would have a gradient as large as all of them.
+        """
+        outputs, convs = [x_dict], list[Any](self.convs)
+        if rows is None:
+            for conv in convs:
+                outputs.append(conv(outputs[-1], adjacency))
+            return outputs
+        everyone, outputs = x_dict[USER], [{**x_dict, USER: x_dict[USER].index_select(0, rows.users)}]
+        for number, conv in enumerate(convs, 1):
+            x = outputs[-1]
+            ends = {INTERACTS: (everyone, x[EVENT]), REV_INTERACTS: (x[EVENT], x[USER])}
+            outputs.append(conv(ends, {**adjacency, REV_INTERACTS: rows.matrices}))
+            if number < len(convs):
+                everyone = conv.convs[REV_INTERACTS]((x[EVENT], everyone), adjacency[REV_INTERACTS])
+        return outputs
 
     def full_pass(self, view: GraphView, id_dropout: float = 0.0, rows: UserRows | None = None) -> dict[str, Tensor]:
         """{type: [n, dim + 1]} of every node, or of all events and `rows.users`, from the whole graph at once."""

@@ -29,9 +29,8 @@ NAMES = candidate_feature_names(CandidateConfig())
 def feature(name: str, user: int, event: int, rows: Sequence[Row] = ROWS, week: int = 4) -> float:
     past = history(rows, week)
     pair_features = PairFeatures(past)
-    table = pair_features.features(
-        pair_features.tables(past.of_users(np.array([user]))), np.array([0]), np.array([event])
-    )
+    tables = pair_features.tables(past.of_users(np.array([user])))
+    table = np.hstack(pair_features.families(tables, np.array([0]), np.array([event])))
     assert table.shape == (1, len(REGISTRY.names)) and table.dtype == np.float32
     return float(table[0, REGISTRY.names.index(name)])
 
@@ -110,7 +109,7 @@ def test_pair_features_do_not_see_the_future() -> None:
     whole = history([*ROWS, ("zoe", "aaa", 5, 9), ("ann", "tea", 5, 1)], 5)
     users, pairs = np.array([ANN, BOB]), (np.array([0, 0, 1]), np.array([TEA, PIE, JAM]))
     direct, cut = (
-        PairFeatures(past).features(PairFeatures(past).tables(past.of_users(users)), *pairs)
+        np.hstack(PairFeatures(past).families(PairFeatures(past).tables(past.of_users(users)), *pairs))
         for past in (history(ROWS, 4), whole.as_of(week_number(START) + 4))
     )
     np.testing.assert_array_equal(direct, cut)
