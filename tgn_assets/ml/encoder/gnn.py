@@ -102,7 +102,7 @@ class GNNEncoder(nn.Module):
         The vectors of `rows` are computed beside those of everyone that the next layer's events need: a selection of
         these would have a gradient as large as all of them.
         """
-        outputs, convs = [x_dict], list[Any](self.convs)
+        outputs, convs = [dict(x_dict)], list[Any](self.convs)
         if rows is None:
             for conv in convs:
                 outputs.append(conv(outputs[-1], adjacency))

@@ -56,15 +56,19 @@ def weeks_before_last(weeks: Weeks) -> Weeks:
     return {week: snapshot for week, snapshot in weeks.items() if week < LAST}
 
 
-def test_the_number_of_threads_does_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_user_ids", [0, 2000])
+def test_the_number_of_threads_does_not_change_a_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_user_ids: int
+) -> None:
     monkeypatch.setattr(train, "EDGES_FOR_ALL_THREADS", 0)
     rows = [(f"u{user}", f"e{(user * 7 + week) % 600}", week, 1) for user in range(2000) for week in range(3)]
-    week, config, threads = shift(START, 2), GNNConfig(epochs=2, replay=1), torch.get_num_threads()
+    config, threads = GNNConfig(epochs=2, replay=1, max_user_ids=max_user_ids), torch.get_num_threads()
     made = []
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            made.append(bytes_of(train_gnn(snapshots(rows, range(3)), week, config), tmp_path / str(number)))
+            trained = train_gnn(snapshots(rows, range(3)), shift(START, 2), config)
+            made.append(bytes_of(trained, tmp_path / str(number)))
     finally:
         torch.set_num_threads(threads)
     assert made[0] == made[1] == made[2]
