@@ -83,7 +83,7 @@ def _check(users: torch.Tensor, events: torch.Tensor, lists: torch.Tensor) -> No
     for one, other in zip(made, lists[:1000], strict=True):
         if not torch.equal(one.sort().values, other.sort().values):
             raise RuntimeError("implicit and top_products find different events")
-    torch.testing.assert_close((some[:, None] * events[made]).sum(2)[:, 0], (some @ events.T).amax(1))
+    torch.testing.assert_close((some[:, None] * events[made]).sum(2).amax(1), (some @ events.T).amax(1))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ Ablation = Callable[[FloatArray, IntArray], None]
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores candidates: the networks and LambdaRank, blended, and the temporal embeddings [E, dim] of events."""
+    """What scores candidates: the networks and LambdaRank, blended, and the temporal embeddings [E, dim] of events in
+    float32."""
 
     model: Ensemble
     boosters: Boosters
@@ -78,7 +79,7 @@ class ReasonChooser:
         for ablated, ablation in self.ablations.items():
             trials = slice(*np.searchsorted(kind, [ablated, ablated + 1]))
             ablation(features[trials], event[pair[trials]])
-        vectors = scorer.events[torch.as_tensor(event[pair])].float()
+        vectors = scorer.events[torch.as_tensor(event[pair])]
         learned, mean = np.flatnonzero(kind == LEARNED), _mean_vectors(candidates, scorer.events, len(users))
         vectors[torch.as_tensor(learned)] = mean[torch.as_tensor(row[pair[learned]])]
         ablated_network = _network_scores(scorer.model, users[torch.as_tensor(row[pair])], vectors, features)
@@ -148,5 +149,5 @@ def _mean_vectors(candidates: Candidates, events: Tensor, users: int) -> Tensor:
     size = np.maximum(np.diff(start), 1)
     shape = (users, len(events))
     weight = (1 / size)[candidates.row].astype(np.float32)
-    mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.float().numpy()
+    mean = sparse.csr_array((weight, candidates.event, start), shape=shape) @ events.numpy()
     return torch.as_tensor(mean)

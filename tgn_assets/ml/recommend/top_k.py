@@ -212,6 +212,7 @@ class _RankingInputs(NamedTuple):
     limit: int
     blend: BlendConfig
     events: NodeEmbeddings  # the temporal ones of all events, and of no user
+    event_vectors: Tensor  # [E, dim] float32: the same
     popular: BaselineTables
     keep_runner_ups: bool
     reasons: ReasonChooser | None
@@ -258,6 +259,7 @@ class _Ranking:
             view.limit,
             view.config.blend,
             replace(embeddings, user_idx=embeddings.user_idx[:0], users=embeddings.users[:0]),
+            embeddings.events.float(),
             baseline_tables(view.past, view.rules.k, view.rules),
             keep_runner_ups=view.rules.min_distinct > 0,
             reasons=reasons,
@@ -308,7 +310,7 @@ def _reasons(
     (shard, temporal), ranked = users, top.pairs >= 0
     reasons = first_true((shared.reasons.facts, (POPULAR,)), (shard.past, filled_up))
     reasons[ranked] = shared.reasons.choose(
-        Scorer(shared.model, shared.boosters, shared.blend, shared.events.events),
+        Scorer(shared.model, shared.boosters, shared.blend, shared.event_vectors),
         candidates,
         top.pairs[ranked],
         past=shard.past,
