@@ -174,7 +174,8 @@ class PairFeatures:
 
     def _repeat_features(self, tables: UserTables, row: IntArray, event: IntArray) -> FloatArray:
         """[p, len(registry.repeat)]: computed for the pairs that have interacted, zero for the others."""
-        at, asked = look_up(row * self.catalogue.num_events + event, tables.pairs.key)  # the fewer in the more
+        # The users' own pairs are looked up among the asked ones, of which there are more.
+        at, asked = look_up(row * self.catalogue.num_events + event, tables.pairs.key)
         features = np.zeros((len(row), len(self.registry.repeat)), np.float32)
         features[at[asked]] = _columns(self.registry.repeat, RepeatPairs(tables, np.flatnonzero(asked)))
         return features
@@ -205,9 +206,9 @@ def _trend(tables: EventTables, *, short: float, long: float) -> FloatArray:
 def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
     rows, columns = matrix.shape
-    number: Any = np.int32 if rows * columns < 2**31 else np.int64  # narrow ones are faster to search
-    stored: Any = np.repeat(np.arange(rows, dtype=number) * number(columns), np.diff(matrix.indptr)) + matrix.indices
-    at, there = look_up(stored, (row * columns + column).astype(number))
+    key: Any = np.int32 if rows * columns < 2**31 else np.int64  # narrow keys are faster to search
+    stored: Any = np.repeat(np.arange(rows, dtype=key) * key(columns), np.diff(matrix.indptr)) + matrix.indices
+    at, there = look_up(stored, (row * columns + column).astype(key))
     values = np.zeros(len(row), matrix.dtype)
     values[there] = matrix.data[at[there]]
     return values

@@ -60,7 +60,8 @@ class GNNEncoder(nn.Module):
             for _ in range(layers)
         )
         self.layer_weight = nn.ParameterDict({kind: torch.zeros(layers + 1) for kind in num_nodes})
-        self.popularity = nn.Linear(num_features, 1)
+        # A bias would raise all logits alike. Its gradient, rounding errors alone, would be added up in any order.
+        self.popularity = nn.Linear(num_features, 1, bias=False)
 
     def embed(self, kind: str, position: Tensor | None, features: Tensor, id_dropout: float = 0.0) -> Vectors:
         """[n, dim] input of the nodes of type `kind` at `position` [n] (None: of all) with `features` [n, F].
@@ -196,7 +197,7 @@ class WeightedMeanSAGEConv(SAGEConv):
 
 
 def vectors_of(x: Vectors) -> Tensor:
-    """[n, dim]"""
+    """[n, dim] `x`, multiplied out."""
     return x.features @ x.weight if isinstance(x, FeatureVectors) else x
 
 

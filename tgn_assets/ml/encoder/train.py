@@ -134,7 +134,8 @@ def _initial_encoder(graph: WindowGraph, config: GNNConfig, warm: GNNCheckpoint 
     encoder = GNNEncoder({kind: len(index) for kind, index in graph.node_idx.items()}, graph.num_features, config)
     if warm is not None:
         fresh = encoder.state_dict()
-        state = {name: value for name, value in warm.state.items() if not name.startswith("ids.")}
+        # Up to version 0.3 `popularity` had a bias.
+        state = {name: value for name, value in warm.state.items() if name in fresh and not name.startswith("ids.")}
         for kind, index in graph.node_idx.items():
             name, old = f"ids.{kind}", warm.node_idx[kind]
             if name in fresh:

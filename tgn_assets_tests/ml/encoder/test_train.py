@@ -135,6 +135,13 @@ def test_warm_start_keeps_learned_ids_and_new_nodes_get_fresh_ones() -> None:
     assert after.state["ids.event"].shape == (21, 8) and after.state["ids.event"][20].any()
 
 
+def test_warm_start_drops_the_bias_that_earlier_versions_had(weeks: Weeks, tmp_path: Path) -> None:
+    before = train_gnn(weeks_before_last(weeks), shift(LAST, -1), CONFIG)
+    with_bias = replace(before, state=before.state | {"popularity.bias": torch.ones(1)})
+    first, second = (train_gnn(weeks, LAST, CONFIG, warm=warm) for warm in (before, with_bias))
+    assert bytes_of(first, tmp_path / "a") == bytes_of(second, tmp_path / "b")
+
+
 def test_changed_width_starts_cold(weeks: Weeks, cold: GNNCheckpoint) -> None:
     wider = train_gnn(weeks, LAST, changed(dim=10, replay=1), warm=cold)
     assert wider.warm_from is None and wider.embeddings[LAST].users.shape[1] == 11
