@@ -210,7 +210,7 @@ class BlendConfig(BaseModel, frozen=True):
     """How the networks' and LambdaRank's scores are blended."""
 
     tree_weight: float = option(0.4, "Weight of LambdaRank's score; that of the networks has one.", ge=0, le=1000)
-    contenders: int = option(30, "First candidates of the networks, which LambdaRank scores.", ge=1, le=10**5)
+    contenders: int = option(20, "First candidates of the networks, which LambdaRank scores.", ge=1, le=10**5)
 
 
 class CalibrationConfig(BaseModel, frozen=True):

@@ -19,7 +19,6 @@ FAST: tuple[Values, Values] = (
         "warm_epochs": 1,
         "epochs": 15,
         "lambdarank": {"rounds": 50, "max_pairs": 50_000},
-        "blend": {"contenders": 20},
         "calibration": {"users": 512},
     },
 )

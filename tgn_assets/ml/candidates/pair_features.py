@@ -22,7 +22,7 @@ from tgn_assets.ml.candidates.event_tables import EventTables, event_tables
 from tgn_assets.ml.candidates.user_tables import UserTables
 from tgn_assets.ml.config import CandidateConfig
 from tgn_assets.ml.data.interactions import Catalogue, InteractionHistory, UserPast
-from tgn_assets.ml.linalg.lookup import look_up
+from tgn_assets.ml.linalg.lookup import key_type, look_up
 
 MAX_CADENCE = 4.0
 """Intervals after which an event counts as no more overdue."""
@@ -167,8 +167,8 @@ class PairFeatures:
         return [
             self._repeat_features(tables, row, event),
             _columns(self.registry.co_occurrence, CoOccurrence(both.real, both.imag, best[row])),
-            self.event_features[event],
-            self.user_features(tables)[row],
+            np.take(self.event_features, event, axis=0),
+            np.take(self.user_features(tables), row, axis=0),
             _columns(self.registry.affinity, tables, row, event),
         ]
 
@@ -206,7 +206,7 @@ def _trend(tables: EventTables, *, short: float, long: float) -> FloatArray:
 def _values(matrix: sparse.csr_array, row: IntArray, column: IntArray) -> np.ndarray:
     """Entries of a sorted CSR matrix at (row, column); zero where it has none."""
     rows, columns = matrix.shape
-    key: Any = np.int32 if rows * columns < 2**31 else np.int64  # narrow keys are faster to search
+    key: Any = key_type(rows * columns)
     stored: Any = np.repeat(np.arange(rows, dtype=key) * key(columns), np.diff(matrix.indptr)) + matrix.indices
     at, there = look_up(stored, (row * columns + column).astype(key))
     values = np.zeros(len(row), matrix.dtype)

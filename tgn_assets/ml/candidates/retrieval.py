@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tgn_assets.ml.data.attributes import NO_ATTRIBUTES, AttributeColumn, Attrib
 from tgn_assets.ml.data.interactions import InteractionHistory, UserPast
 from tgn_assets.ml.data.policy import NO_RULES, Rules
 from tgn_assets.ml.encoder.embeddings import NodeEmbeddings
+from tgn_assets.ml.linalg.lookup import key_type
 from tgn_assets.ml.linalg.pair_dot import pair_dot
 from tgn_assets.ml.linalg.per_user import group_zscore
 from tgn_assets.ml.linalg.sparse import only_columns, row_of, top_n_per_row
@@ -147,9 +148,10 @@ class CandidateGenerator:
         size, number = self.catalogue.num_events, len(CHANNELS)
         retrieved = (channel(self, request) for channel in CHANNEL_REGISTRY.values())
         keys = [(row * size + event) * number + channel for channel, (row, event) in enumerate(retrieved)]
-        pair, channel = np.divmod(np.sort(np.concatenate(keys)), number)
+        key: Any = key_type(request.tables.size * size * number)
+        pair, channel = np.divmod(np.sort(np.concatenate(keys, dtype=key)), key(number))
         is_first = np.diff(pair, prepend=-1) > 0
-        union = pair[is_first]
+        union = pair[is_first].astype(np.int64)
         channels = np.zeros((len(union), number), bool)
         channels[np.cumsum(is_first) - 1, channel] = True
         row, event = np.divmod(union, max(size, 1))

@@ -16,7 +16,7 @@ from tgn_assets.ml.arrays import FloatArray, IntArray
 
 MAX_LEAVES = 16
 """Leaves of a tree, at most: a row's leaves that cannot be reached are the bits of one number."""
-ROWS_TOGETHER = 2**14
+ROWS_TOGETHER = 2**15
 """Rows that pass a tree together: what is between its nodes stays in the processor's cache."""
 MAX_FLOAT = float(np.finfo(np.float32).max)
 
@@ -61,7 +61,8 @@ class DecisionTrees:
             unreached.fill(0)
             for column, threshold, left in nodes:
                 np.greater(columns[column], threshold, out=goes_right)
-                np.multiply(goes_right.view(np.uint8), left, out=on_the_left)
+                np.copyto(on_the_left, goes_right)
+                np.multiply(on_the_left, left, out=on_the_left)
                 np.bitwise_or(unreached, on_the_left, out=unreached)
             score += leaves.take(_FIRST_LEAF.take(unreached))
 

@@ -1,11 +1,18 @@
 """Look numbers up in an ascending array."""
 
+from typing import Any
+
 import numpy as np
 
 from tgn_assets.ml.arrays import BoolArray, IntArray
 
 ABSENT = -2
 """Stands behind the last known number, where searches for larger ones end; what is looked up is at least -1."""
+
+
+def key_type(largest: int) -> Any:
+    """The narrowest integer type with `largest`: narrow keys are faster to sort, divide and search."""
+    return np.int32 if largest < 2**31 else np.int64
 
 
 def look_up(known: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:

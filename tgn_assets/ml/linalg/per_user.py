@@ -1,4 +1,4 @@
-"""Scores of candidates relative to those of the same user's other candidates."""
+"""Scores of candidates relative to those of the same user's other candidates; the users' rows ascend."""
 
 import numpy as np
 
@@ -35,9 +35,12 @@ def divided_by_std(difference: FloatArray, std: FloatArray) -> FloatArray:
 
 def _deviation_and_std(row: IntArray, score: FloatArray) -> tuple[FloatArray, FloatArray]:
     """([p] each score minus its user's mean, [n] the user's standard deviation)."""
-    size = np.maximum(np.bincount(row), 1)
-    deviation = score - (np.bincount(row, score) / size)[row]
-    return deviation, np.sqrt(np.bincount(row, deviation**2) / size)
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    size = np.diff(first, append=len(row))
+    deviation = score - np.repeat(np.add.reduceat(score, first, dtype=float) / size, size)
+    std = np.zeros(row.max(initial=-1) + 1)
+    std[row[first]] = np.sqrt(np.add.reduceat(deviation**2, first) / size)
+    return deviation, std
 
 
 def group_softmax(row: IntArray, score: FloatArray) -> FloatArray:

@@ -99,10 +99,15 @@ class ReasonTable:
     def add(self, reasons: IntArray) -> ReasonIds:
         """[...] the rows of `reasons` [..., WIDTH], which are entered where they are missing; -1 for kind -1."""
         flat = reasons.reshape(-1, WIDTH)
-        distinct, inverse = np.unique(flat, axis=0, return_inverse=True)
-        ids = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct.tolist()]
+        order = np.lexsort(flat.T[::-1])  # as `np.unique` of rows, in a fraction of its time
+        ordered = flat[order]
+        is_first = np.append(True, (ordered[1:] != ordered[:-1]).any(1))[: len(order)]
+        distinct, at = ordered[is_first].tolist(), np.cumsum(is_first) - 1
+        ids = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct]
+        found = np.empty(len(order), np.int32)
+        found[order] = np.array(ids, np.int32)[at]
         shape: tuple[int, ...] = reasons.shape[:-1]
-        return np.array(ids, np.int32)[inverse.ravel()].reshape(shape)
+        return found.reshape(shape)
 
     def texts(self, event_ids: Sequence[str], words: Words) -> dict[str, Any]:
         """The reasons [r] as columns of the published tables, in `words`; `event_ids` are the ids by event position."""

@@ -43,7 +43,7 @@ from tgn_assets.ml.recommend.reason_lists import WeekReasons, first_true
 from tgn_assets.ml.recommend.reasons import POPULAR, ReasonIds, ReasonTable
 from tgn_assets.ml.schema import OURS
 
-RANKING_SHARD = 512
+RANKING_SHARD = 1024
 """Users that one worker ranks at a time, so that memory does not grow with the number of users."""
 UNSCORED_TRIES = 4
 """Lists that may take in an event that is no user's candidate, to reach `rules.min_distinct`."""
