@@ -140,3 +140,11 @@ def absolute(home: Path) -> Path:
         if error.errno == ENAMETOOLONG:
             raise ValueError("its path, or a name in it, is longer than the file system allows") from None
     return found
+
+
+def home_folder(home: Path) -> Path:
+    """A folder whose absolute path Dagster can put into the URL of its history, as it is."""
+    found = absolute(home)
+    if mistaken := re.search("[?]|%[0-9A-Fa-f]{2}", str(found)):
+        raise ValueError(f"{found} has {mistaken[0]!r}, which means something else in the URL of Dagster's history")
+    return found

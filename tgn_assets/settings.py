@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may hold a password
     )
 
-    home: Annotated[Path, values.checked(values.absolute)] = option(
+    home: Annotated[Path, values.checked(values.home_folder)] = option(
         Path(".tgn"), "Folder of all state: warehouse, artifacts, Dagster's history."
     )
     source: Annotated[str, values.checked(values.source)] = option(  # its URL may hold a token

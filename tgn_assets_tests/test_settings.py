@@ -61,6 +61,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("TGN_SOURCE", "~nobody-here/log.csv", "TGN_SOURCE: ~nobody-here/log.csv begins with ~ and the name of .*"),
         ("TGN_TIMESTAMP_FORMAT", "%Y-%m-%d %H:%M %Z", "TGN_TIMESTAMP_FORMAT: %Z reads names of zones, .* write %z, .*"),
         ("TGN_KEEP_WEEKS", "999999999999", "TGN_KEEP_WEEKS: Input should be less than or equal to 5000"),
+        ("TGN_HOME", "homes?/a", "TGN_HOME: .*/homes?/a has '?', which means something else in the URL of .*"),
+        ("TGN_HOME", "my%20home", "TGN_HOME: .*/my%20home has '%20', .*"),
         ("TGN_HOME", 300 * "a", "TGN_HOME: its path, or a name in it, is longer than the file system allows"),
         ("TGN_HOME", "", "TGN_HOME is set and empty; name one, or unset it for the folder .tgn"),
         ("TGN_SOURCE", "", "TGN_SOURCE is set and empty; name one, or unset it for the synthetic log"),
