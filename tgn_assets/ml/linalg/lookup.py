@@ -11,7 +11,11 @@ ABSENT = -2
 
 
 def key_type(largest: int) -> Any:
-    """The narrowest integer type with `largest`: narrow keys are faster to sort, divide and search."""
+    """The narrowest integer type with `largest`: narrow keys are faster to sort, divide and search.
+
+    >>> key_type(2**31 - 1).__name__, key_type(2**31).__name__
+    ('int32', 'int64')
+    """
     return np.int32 if largest < 2**31 else np.int64
 
 
