@@ -146,5 +146,6 @@ def home_folder(home: Path) -> Path:
     """A folder whose absolute path Dagster can put into the URL of its history, as it is."""
     found = absolute(home)
     if mistaken := re.search("[?]|%[0-9A-Fa-f]{2}", str(found)):
-        raise ValueError(f"{found} has {mistaken[0]!r}, which means something else in the URL of Dagster's history")
+        meaning = "which means something else in the URL of Dagster's history; name another folder"
+        raise ValueError(f"{found} has {mistaken[0]!r}, {meaning}")
     return found

@@ -102,10 +102,10 @@ class ReasonTable:
         order = np.lexsort(flat.T[::-1])  # as `np.unique` of rows, in a fraction of its time
         ordered = flat[order]
         is_first = np.append(True, (ordered[1:] != ordered[:-1]).any(1))[: len(order)]
-        distinct, at = ordered[is_first].tolist(), np.cumsum(is_first) - 1
+        distinct = ordered[is_first].tolist()
         ids = [-1 if row[0] < 0 else self.at.setdefault(tuple(row), len(self.at)) for row in distinct]
         found = np.empty(len(order), np.int32)
-        found[order] = np.array(ids, np.int32)[at]
+        found[order] = np.array(ids, np.int32)[np.cumsum(is_first) - 1]
         shape: tuple[int, ...] = reasons.shape[:-1]
         return found.reshape(shape)
 
